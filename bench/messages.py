@@ -10,11 +10,11 @@ import timeit
 from collections.abc import Callable
 from uuid import UUID
 
-from kraft.wire import codec
-from kraft.wire.apis import Api
-from kraft.wire.codec import RequestHeader
+from kraft.protocol import codec
+from kraft.protocol.apis import Api, request_type
+from kraft.protocol.codec import RequestHeader
 from kraft.wire.messages.brokers import HEARTBEAT
-from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
+from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, ServedRpc
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from metadata.controller.requests import BrokerHeartbeat, HeartbeatAnswer
@@ -26,16 +26,16 @@ RUNS, TIMES = 7, 3_000
 
 
 def round_trip(
-    rpc: Rpc[RequestT, ReplyT, RequestData, ResponseData], request: RequestT, reply: ReplyT
+    rpc: ServedRpc[RequestT, ReplyT, RequestData, ResponseData], request: RequestT, reply: ReplyT
 ) -> Callable[[], None]:
     api: Api = rpc.api
 
     def run() -> None:
         header = RequestHeader(api_key=api.key, api_version=api.version, correlation_id=9, client_id="node-2-fetch")
         frame = memoryview(b"".join(codec.encode_request(api, header, rpc.to_request(request, 1_000))))
-        message, _ = codec.decode_request(api, codec.decode_request_head(frame), frame)
+        message, _ = codec.decode_request(request_type(api), codec.decode_request_head(frame), frame)
         asked = rpc.from_request(message)  # type: ignore[arg-type]  # the class that the API key stands for
-        answer = memoryview(b"".join(codec.encode_response(api, api.version, 9, rpc.to_reply(asked, reply))))
+        answer = memoryview(b"".join(codec.encode_response(rpc.response, api.version, 9, rpc.to_reply(asked, reply))))
         _, offset = codec.decode_response_head(api, api.version, answer)
         rpc.from_reply(request, codec.decode_body(rpc.response, api.version, answer, offset))
 

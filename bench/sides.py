@@ -21,9 +21,9 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.cluster import POLL_S, BenchError, Cluster, listener
-from kraft.wire.codec import decode_client_body, encode_body
-from kraft.wire.generated.describe_quorum_request import DescribeQuorumRequestData, PartitionData, TopicData
-from kraft.wire.generated.describe_quorum_response import DescribeQuorumResponseData
+from kraft.protocol.codec import decode_client_body, encode_body
+from kraft.protocol.messages.describe_quorum_request import DescribeQuorumRequestData, PartitionData, TopicData
+from kraft.protocol.messages.describe_quorum_response import DescribeQuorumResponseData
 
 ADMIN_S: Final = 60
 WAIT_S: Final = 180.0

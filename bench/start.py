@@ -41,7 +41,7 @@ SECOND: Final = "kraft.testing, second cluster"
 IN_A_TEST: Final = """
 import json, os, sys, time
 from kraft.testing import Cluster
-from kraft.client.blocking import send
+from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Request
 from bench.start import tree_cpu_s
 

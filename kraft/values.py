@@ -5,16 +5,15 @@ small value. Here the type checker alone refuses an assignment (PEP 681, `frozen
 plain dataclass with slots, equal and hashed by its fields. For what is made now and then, a frozen one is better.
 
 A call of a class packs its keywords into a dict and unpacks them for `__init__`, which is most of what a value of many
-fields costs; a call of a function does not. `maker` gives that function to those who make a value for each request.
+fields costs; a call of a function does not. With `new` a value is made by such a call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ParamSpec, TypeVar, dataclass_transform
+from dataclasses import dataclass, field
+from typing import Final, TypeVar, dataclass_transform
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -28,27 +27,6 @@ def value(*, kw_only: bool = False) -> Callable[[type[T]], type[T]]:
     return made
 
 
-def maker(cls: Callable[P, T]) -> Callable[P, T]:
-    """A function that makes the same as a call of this class with keywords, in less than half of the time:
-
-        def make_X(*, a, b=default): made = new(X); made.a = a; made.b = b; return made
-
-    The class is a dataclass that is not frozen; a field with a factory is always made by that.
-    """
-    assert isinstance(cls, type), cls
-    assert not hasattr(cls, "__post_init__"), cls
-    known: dict[str, Any] = {"_cls": cls, "_new": object.__new__}
-    parameters, lines = [], []
-    for each in fields(cls):
-        if each.default_factory is not MISSING:
-            known[f"_{each.name}"] = each.default_factory
-            lines.append(f"    made.{each.name} = _{each.name}()\n")
-        else:
-            known[f"_{each.name}"] = each.default
-            parameters.append(each.name if each.default is MISSING else f"{each.name}=_{each.name}")
-            lines.append(f"    made.{each.name} = {each.name}\n")
-    taken = f"*, {', '.join(parameters)}" if parameters else ""
-    function = f"make_{cls.__name__}"
-    exec(f"def {function}({taken}):\n    made = _new(_cls)\n{''.join(lines)}    return made\n", known)
-    made: Callable[..., T] = known[function]
-    return made
+new: Final[Callable[[type[T]], T]] = object.__new__
+"""A value without its fields. `made = new(X)` and `X.__init__(made, a=1)` make what `X(a=1)` makes, in half of the
+time: the keywords of a function are passed as they are. For values of many fields that are made for each request."""

@@ -185,13 +185,23 @@ class FrameConnection(Protocol):
         """The system holds no more than this of what is sent; the rest stays `unsent_bytes`."""
         ...
 
+    def bound_unsent(self, bytes_max: int) -> None:
+        """From now on the send buffer is at its limit with this much, and below it again when it is empty."""
+        ...
+
+    def when_taken(self, then: Callable[[], None]) -> None:
+        """Calls `then` when the send buffer is below its limit, at once where it is; or when the connection has ended
+        and holds nothing any more."""
+        ...
+
     def take_frames(self, *, bytes_max: int) -> None:
         """From now on, take frames up to this length, and from a peer that is trusted: the limits given at connect or
         listen were for a stranger."""
         ...
 
     def close(self) -> None:
-        """Close after what was queued has been sent."""
+        """Close after what was queued has been sent, within a bound. What has arrived and nobody has received is
+        dropped."""
         ...
 
     def abort(self) -> None:

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 BUCKETS = 256
 """To change one of N entries costs as much as to copy this many pointers and N / 256 entries."""
+SMALL_MAX = 64
+"""So many entries are copied in no more time than the pointers of `BUCKETS` buckets, and need a tenth of the memory."""
 
 
 def spread_text(key: str) -> int:
@@ -95,6 +97,12 @@ class PersistentMap(Mapping[K, V]):
     def draft(self) -> MapDraft[K, V]:
         return MapDraft(self)
 
+    def resized(self) -> PersistentMap[K, V]:
+        """Of one bucket while there are few entries, of many from then on. A map that has shrunk keeps its buckets."""
+        if len(self._buckets) > 1 or self._size <= SMALL_MAX:
+            return self
+        return PersistentMap(self, spread=self._spread)
+
     def differences(self, newer: PersistentMap[K, V]) -> dict[K, tuple[V | None, V | None]]:
         """Before and after of every entry that is not equal in both; None where it is missing."""
         changes: dict[K, tuple[V | None, V | None]] = {}
@@ -109,14 +117,14 @@ class PersistentMap(Mapping[K, V]):
 
 
 class _Values(ValuesView[V]):
-    _mapping: PersistentMap[object, V]
+    _mapping: PersistentMap[object, V] | MapDraft[object, V]
 
     def __iter__(self) -> Iterator[V]:
         return chain.from_iterable(map(dict.values, filter(None, self._mapping._buckets)))
 
 
 class _Items(ItemsView[K, V]):
-    _mapping: PersistentMap[K, V]
+    _mapping: PersistentMap[K, V] | MapDraft[K, V]
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
         return chain.from_iterable(map(dict.items, filter(None, self._mapping._buckets)))  # most buckets are empty
@@ -135,16 +143,43 @@ class MapDraft(MutableMapping[K, V], Generic[K, V]):
     def __getitem__(self, key: K) -> V:
         return self._buckets[self._spread(key) & self._mask][key]
 
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+    @overload
+    def get(self, key: K, default: V | T, /) -> V | T: ...
+    def get(self, key: K, default: V | T | None = None, /) -> V | T | None:
+        return self._buckets[self._spread(key) & self._mask].get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._buckets[self._spread(key) & self._mask]  # type: ignore[arg-type]
+
     def __len__(self) -> int:
         return self._size
 
     def __iter__(self) -> Iterator[K]:
         return chain.from_iterable(self._buckets)
 
+    def values(self) -> ValuesView[V]:
+        return _Values(self)
+
+    def items(self) -> ItemsView[K, V]:
+        return _Items(self)
+
     def __setitem__(self, key: K, value: V) -> None:
         bucket = self._own(key)
         self._size += key not in bucket
         bucket[key] = value
+
+    def copy(self) -> MapDraft[K, V]:
+        """Both go on from here, each with what it writes itself; neither costs a look at the entries."""
+        self._origin, self._owned = self.frozen().resized(), set()
+        self._buckets, self._mask = self._origin._buckets, self._origin._mask
+        return MapDraft(self._origin)
+
+    def change_each(self, change: Callable[[V], V]) -> None:
+        """Every value at once, which costs a third of one by one."""
+        self._buckets = [{key: change(value) for key, value in bucket.items()} for bucket in self._buckets]
+        self._owned = set(range(len(self._buckets)))
 
     def __delitem__(self, key: K) -> None:
         del self._own(key)[key]
@@ -164,6 +199,16 @@ class MapDraft(MutableMapping[K, V], Generic[K, V]):
         if not self._owned:
             return self._origin
         return PersistentMap._of(self._buckets, spread=self._spread, size=self._size)
+
+
+def text_map(entries: Mapping[str, V]) -> PersistentMap[str, V]:
+    """By keys of text; as many buckets as its size wants."""
+    return PersistentMap(entries, spread=spread_text, buckets=1).resized()
+
+
+def text_draft(entries: Mapping[str, V]) -> MapDraft[str, V]:
+    """A draft of the next version of a mapping, which costs a copy if that is not persistent yet."""
+    return (entries if isinstance(entries, PersistentMap) else text_map(entries)).draft()
 
 
 def differences(old: Mapping[K, V], new: Mapping[K, V]) -> dict[K, tuple[V | None, V | None]]:

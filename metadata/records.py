@@ -150,12 +150,15 @@ class PartitionChangeRecord(Fact):
     unclean: UncleanElectionReport | None = None
 
 
+ResourceType: TypeAlias = Literal["topic", "broker", "group", "client-metrics"]
+
+
 class ConfigRecord(Fact):
-    """One dynamic setting. `resource_name` is a topic name, a group id, a broker id, or "" for the cluster-wide broker
-    default."""
+    """One dynamic setting. `resource_name` is a topic name, a group id, the name of a subscription to client metrics, a
+    broker id, or "" for the cluster-wide broker default."""
 
     type: Literal["config"] = "config"
-    resource_type: Literal["topic", "broker", "group"]
+    resource_type: ResourceType
     resource_name: str
     name: str
     value: str | None = None

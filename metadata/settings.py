@@ -2,19 +2,22 @@
 
 `BrokerSettings` holds what a broker (static in cluster.toml, dynamic through the `broker` config resource) can set;
 `TopicSettings` what a topic can. A topic setting not set on the topic comes from the broker setting named in
-`BROKER_SYNONYMS`, as in Kafka. The pydantic alias of each field is Kafka's name. Pure.
+`BROKER_SYNONYMS`, as in Kafka. `GroupSettings` and `ClientMetricsSettings` are those of a group and of a subscription
+to client metrics. The pydantic alias of each field is Kafka's name. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kraft.protocol.errors import InvalidConfig
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
-from kraft.suggestions import nearest_key_hint
+from kraft.suggestions import nearest_key_hint, what_is_right
+from metadata import kafka_settings
 
 CleanupPolicy: TypeAlias = Literal["delete", "compact", "compact,delete", "delete,compact"]
 CompressionType: TypeAlias = Literal["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]
@@ -72,6 +75,9 @@ class TopicSettings(_Settings):
     retention_bytes: int = _int(-1, -1, INT64_MAX, "Log size above which old segments go; -1: no limit.")
     retention_ms: int = _int(604_800_000, -1, INT64_MAX, "Age after which segments go; -1: never.")
     segment_bytes: int = _int(1_073_741_824, 14, INT32_MAX, "Size at which a segment is rolled.")
+    internal_segment_bytes: int = _int(
+        0, 14, INT32_MAX, "Of Kafka's own tests: size at which a segment is rolled in place of segment.bytes."
+    )
     segment_index_bytes: int = _int(10_485_760, 4, INT32_MAX, "Size of an index file that ends its segment.")
     segment_jitter_ms: int = _int(0, 0, INT64_MAX, "Largest random time taken off segment.ms.")
     segment_ms: int = _int(604_800_000, 1, INT64_MAX, "Age at which a segment is rolled.")
@@ -79,12 +85,37 @@ class TopicSettings(_Settings):
         default=False, description="May a replica outside the ISR become leader when no member is left?"
     )
 
+    @property
+    def segment_size(self) -> int:
+        """The size at which a segment is rolled, in bytes."""
+        return self.internal_segment_bytes or self.segment_bytes
+
 
 class GroupSettings(_Settings):
     """Effective settings of one group of the consumer protocol (KIP-848)."""
 
     consumer_session_timeout_ms: int = _int(45_000, 1, INT32_MAX, "A member that is silent for longer is out.")
     consumer_heartbeat_interval_ms: int = _int(5_000, 1, INT32_MAX, "How often members are told to beat.")
+    consumer_assignment_interval_ms: int = _int(
+        1_000,
+        0,
+        INT32_MAX,
+        "Between two assignments of a group of more than 100 members; a smaller one is assigned at once.",
+    )
+    consumer_assignor_offload_enable: bool = Field(
+        default=True, description="Accepted for compatibility; where an assignment is computed is decided by its size."
+    )
+
+
+class ClientMetricsSettings(_Settings):
+    """A subscription to metrics of clients (KIP-714)."""
+
+    interval_ms: int = _int(300_000, 100, 3_600_000, "How often a client that matches should push its metrics.")
+    metrics: str = Field(default="", description="Prefixes of the metrics' names, with commas between; *: all.")
+    match: str = Field(
+        default="",
+        description="Clients that should push, as client_id=pattern and the like with commas between; empty: all.",
+    )
 
 
 class BrokerSettings(_Settings):
@@ -170,6 +201,14 @@ class BrokerSettings(_Settings):
     )
     group_consumer_min_heartbeat_interval_ms: int = _int(5_000, 1, INT32_MAX, "A shorter one set there is this.")
     group_consumer_max_heartbeat_interval_ms: int = _int(15_000, 1, INT32_MAX, "A longer one set there is this.")
+    group_consumer_assignment_interval_ms: int = _int(
+        1_000, 0, INT32_MAX, "Default of the group setting consumer.assignment.interval.ms."
+    )
+    group_consumer_min_assignment_interval_ms: int = _int(0, 0, INT32_MAX, "A shorter one set there is this.")
+    group_consumer_max_assignment_interval_ms: int = _int(15_000, 0, INT32_MAX, "A longer one set there is this.")
+    group_consumer_assignor_offload_enable: bool = Field(
+        default=True, description="Default of the group setting consumer.assignor.offload.enable."
+    )
     group_consumer_max_size: int = _int(
         INT32_MAX, 1, INT32_MAX, "Most members of a group of the consumer protocol; one more is refused with 81."
     )
@@ -234,6 +273,13 @@ class BrokerSettings(_Settings):
     )
     # Requests
     socket_request_max_bytes: int = _int(104_857_600, 1024, INT32_MAX, "Largest request on the Kafka listener.")
+    socket_request_max_items: int = _int(
+        50_000,
+        1_000,
+        INT32_MAX,
+        "Items of all arrays in one request on the Kafka listener, values of a JSON body that is not records; "
+        "a request with more is refused.",
+    )
     socket_send_buffer_bytes: int = _int(
         102_400, -1, INT32_MAX, "What the system holds of answers to one Kafka client; -1: as much as it likes."
     )
@@ -248,6 +294,9 @@ class BrokerSettings(_Settings):
     )
     queued_max_request_bytes: int = _int(
         268_435_456, 1024, INT64_MAX, "Bytes of request bodies held at once; beyond it requests get 503 or wait."
+    )
+    queued_max_response_bytes: int = _int(
+        268_435_456, 1_048_576, INT64_MAX, "Bytes of answers held at once; beyond it reads of the log wait or shrink."
     )
     request_timeout_ms: int = _int(30_000, 1, INT32_MAX, "Default of a produce request's timeout.")
     producer_id_expiration_ms: int = _int(
@@ -287,6 +336,9 @@ class BrokerSettings(_Settings):
     )
     background_threads: int = _int(4, 1, 64, "Worker threads for fsync, recovery and deletion.")
 
+
+INTERNAL_TOPIC_SETTINGS = frozenset({"internal.segment.bytes"})
+"""Settings of a topic that are described where they are set, and nowhere else."""
 
 BROKER_SYNONYMS: Mapping[str, str] = {
     "cleanup.policy": "log.cleanup.policy",
@@ -331,42 +383,49 @@ def broker_settings(*layers: Mapping[str, Any]) -> BrokerSettings:
 GROUP_SYNONYMS: Mapping[str, str] = {
     "consumer.session.timeout.ms": "group.consumer.session.timeout.ms",
     "consumer.heartbeat.interval.ms": "group.consumer.heartbeat.interval.ms",
+    "consumer.assignment.interval.ms": "group.consumer.assignment.interval.ms",
+    "consumer.assignor.offload.enable": "group.consumer.assignor.offload.enable",
 }
 """Group setting -> the broker setting that is its default."""
+
+_BOUNDED_BY_BROKERS = (
+    "consumer.session.timeout.ms",
+    "consumer.heartbeat.interval.ms",
+    "consumer.assignment.interval.ms",
+)
 
 
 def group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> GroupSettings:
     """A group's effective settings, within the bounds that the brokers set. Raises pydantic.ValidationError naming each
     bad key."""
-    given = GroupSettings.model_validate(
-        {
-            "consumer.session.timeout.ms": broker.group_consumer_session_timeout_ms,
-            "consumer.heartbeat.interval.ms": broker.group_consumer_heartbeat_interval_ms,
-            **overrides,
-        }
-    )
-    return GroupSettings(
-        consumer_session_timeout_ms=min(
-            max(given.consumer_session_timeout_ms, broker.group_consumer_min_session_timeout_ms),
-            broker.group_consumer_max_session_timeout_ms,
-        ),
-        consumer_heartbeat_interval_ms=min(
-            max(given.consumer_heartbeat_interval_ms, broker.group_consumer_min_heartbeat_interval_ms),
-            broker.group_consumer_max_heartbeat_interval_ms,
-        ),
-    )
+    defaults = {name: getattr(broker, _field_name(synonym)) for name, synonym in GROUP_SYNONYMS.items()}
+    given = GroupSettings.model_validate({**defaults, **overrides})
+    bounded = {}
+    for name in _BOUNDED_BY_BROKERS:
+        low, high = (getattr(broker, _field_name(_bound(name, side))) for side in ("min", "max"))
+        bounded[_field_name(name)] = min(max(getattr(given, _field_name(name)), low), high)
+    return given.model_copy(update=bounded)
+
+
+def _field_name(kafka_name: str) -> str:
+    return kafka_name.replace(".", "_")
+
+
+def _bound(name: str, side: str) -> str:
+    """The broker setting that is the least or the greatest value of a group setting."""
+    return GROUP_SYNONYMS[name].replace("group.consumer.", f"group.consumer.{side}.")
 
 
 def check_group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> None:
     """Source: GroupConfig.validate. Raises InvalidConfig 40."""
     settings = group_settings(broker, overrides)
     effective = settings.model_dump(by_alias=True)
-    for name, value in overrides.items():
-        kept = effective[name]
-        if kept != int(value):
-            side, bound = ("greater", "min") if kept > int(value) else ("less", "max")
-            limit = GROUP_SYNONYMS[name].replace("group.consumer.", f"group.consumer.{bound}.")
-            raise InvalidConfig(f"{name}={value} must be {side} than or equal to {limit}, which is {kept}")
+    for name in _BOUNDED_BY_BROKERS:
+        value, kept = overrides.get(name), effective[name]
+        if value is not None and kept != int(value):
+            comparison, side = ("greater", "min") if kept > int(value) else ("less", "max")
+            limit = _bound(name, side)
+            raise InvalidConfig(f"{name}={value} must be {comparison} than or equal to {limit}, which is {kept}")
     if settings.consumer_session_timeout_ms <= settings.consumer_heartbeat_interval_ms:
         raise InvalidConfig(
             f"consumer.session.timeout.ms ({settings.consumer_session_timeout_ms}) must be greater than "
@@ -381,16 +440,22 @@ def topic_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> Topi
     return TopicSettings.model_validate(values)
 
 
-STATIC_SETTINGS = frozenset(
-    {
-        "background.threads",
-        "controller.quorum.election.timeout.ms",
-        "metadata.log.max.record.bytes.between.snapshots",
-        "socket.request.max.bytes",
-        "socket.send.buffer.bytes",
-    }
-)
-"""Broker settings that are read once, at start: they cannot be altered dynamically."""
+_READ_ONCE = frozenset({"broker.probe.timeout.ms", "socket.request.max.items", "unclean.recovery.timeout.ms"})
+"""Settings of ours, not Kafka's, that a node reads when it starts and never again."""
+
+
+def is_dynamic(name: str) -> bool:
+    """Whether a broker setting can be changed while the node runs: Kafka's settings as in Kafka (KIP-226), ours where
+    the node reads them again."""
+    return name in kafka_settings.DYNAMIC or (name not in kafka_settings.READ_ONLY and name not in _READ_ONCE)
+
+
+def applied(layer: Mapping[str, str]) -> Mapping[str, str]:
+    """The broker settings of the metadata log that take effect. An earlier version also took some that a node reads
+    once, and another version may know others: they stay in the log and are described."""
+    known = settings_by_name(BrokerSettings)
+    return {name: value for name, value in layer.items() if name in known and is_dynamic(name)}
+
 
 _LISTS = frozenset(
     {
@@ -399,23 +464,34 @@ _LISTS = frozenset(
         "rest.allowed.hosts",
         "access.control.allow.origin",
         "group.consumer.assignors",
+        "match",
+        "metrics",
     }
 )
 
 
-SettingsModel: TypeAlias = "type[TopicSettings] | type[BrokerSettings] | type[GroupSettings]"
+SettingsModel: TypeAlias = (
+    "type[TopicSettings] | type[BrokerSettings] | type[GroupSettings] | type[ClientMetricsSettings]"
+)
 
 
 MODELS_BY_RESOURCE: Mapping[str, SettingsModel] = {
     "topic": TopicSettings,
     "broker": BrokerSettings,
     "group": GroupSettings,
+    "client-metrics": ClientMetricsSettings,
 }
 
 
+@cache
 def settings_by_name(model: SettingsModel) -> Mapping[str, Any]:
     """Kafka name -> pydantic field."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def setting_text(value: object) -> str:
+    """A setting as Kafka writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def canonical_value(model: SettingsModel, name: str, value: str | None) -> str:
@@ -430,7 +506,7 @@ def canonical_value(model: SettingsModel, name: str, value: str | None) -> str:
         raise InvalidConfig(f"{name} is a whole number, not {value!r}")
     else:
         parsed = _parsed(model, name, text.lower() if field.annotation is bool else text)
-    return str(parsed).lower() if isinstance(parsed, bool) else str(parsed)
+    return setting_text(parsed)
 
 
 def is_list(model: SettingsModel, name: str) -> bool:
@@ -451,6 +527,7 @@ def _parsed(model: SettingsModel, name: str, text: str) -> object:
     try:
         settings = model.model_validate({name: text})
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]["msg"]
-        raise InvalidConfig(f"{name}={text!r} is not valid: {problem}") from error
+        problem = error.errors(include_url=False)[0]
+        right = what_is_right(problem["type"], problem.get("ctx", {}))
+        raise InvalidConfig(f"{name}={text!r} is not valid: it {right}") from error
     return settings.model_dump(by_alias=True)[name]

@@ -68,7 +68,7 @@ class BatchRules:
         is_log_append_time = settings.message_timestamp_type == "LogAppendTime"
         return cls(
             message_bytes_max=settings.max_message_bytes,
-            segment_bytes=settings.segment_bytes,
+            segment_bytes=settings.segment_size,
             is_log_append_time=is_log_append_time,
             timestamp_before_ms_max=settings.message_timestamp_before_max_ms,
             timestamp_after_ms_max=settings.message_timestamp_after_max_ms,

@@ -6,7 +6,7 @@ Sources: KIP-101/279/320/595 (epochs, diverging epoch), KIP-227 (incremental fet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 from uuid import UUID
@@ -72,6 +72,8 @@ class FetchRequest:
     """A consumer that may read from a follower (KIP-392)."""
     rack: str = ""
     """Where such a consumer is; empty when it does not say."""
+    room: Callable[[], int] | None = None
+    """Asked before each read: the bytes that it may take; with 0 nothing is read. None: whatever is asked for."""
     is_read_committed: bool = False
     """A consumer that is told of nothing undecided, and of what was aborted (T8)."""
 
@@ -85,7 +87,7 @@ class FetchedPartition:
     last_stable_offset: int = -1
     log_start_offset: int = -1
     aborted: Sequence[AbortedTransaction] = ()
-    """Those with offsets in `records`, ascending by their first one; for who reads committed records only."""
+    """Those with offsets in `records`, ascending by their first one; for readers of committed records."""
     diverging_epoch: EpochEnd | None = None
     """R2. With error 1 to a replica: the latest epoch and the end of the leader's log (R6)."""
     current_leader: tuple[int, int] | None = None

@@ -75,7 +75,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.config.stash[HAS_FAILED] = exitstatus == pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(optionalhook=True)  # nobody calls it in a run with `-p no:xdist`
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """The scheduler of `-n`, whatever `--dist` names."""
+    config.option.loadscopereorder = False  # the order is that of `costly_first`
     return Scheduling(config, log)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from kraft.broker.gateway import Gateway
@@ -11,13 +11,17 @@ from kraft.protocol.primitives import INT32_MAX
 from metadata.settings import (
     BROKER_SYNONYMS,
     GROUP_SYNONYMS,
-    STATIC_SETTINGS,
+    INTERNAL_TOPIC_SETTINGS,
     BrokerSettings,
+    ClientMetricsSettings,
     GroupSettings,
     SettingsModel,
     TopicSettings,
+    applied,
     group_settings,
+    is_dynamic,
     is_list,
+    setting_text,
     settings_by_name,
     topic_settings,
 )
@@ -27,6 +31,7 @@ Kind: TypeAlias = Literal["boolean", "string", "int", "long", "double", "list"]
 
 DYNAMIC_TOPIC = "DYNAMIC_TOPIC_CONFIG"
 DYNAMIC_GROUP = "GROUP_CONFIG"
+DYNAMIC_CLIENT_METRICS = "CLIENT_METRICS_CONFIG"
 DYNAMIC_BROKER = "DYNAMIC_BROKER_CONFIG"
 DYNAMIC_DEFAULT = "DYNAMIC_DEFAULT_BROKER_CONFIG"
 STATIC = "STATIC_BROKER_CONFIG"
@@ -42,37 +47,34 @@ class Synonym:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigEntry:
-    """`synonyms` are the places that set it, the strongest first; the last one is the built-in default."""
+    """`synonyms` are the places that set it, the strongest first. A value that the metadata log has and that is not
+    applied comes last."""
 
     name: str
     value: str
     synonyms: tuple[Synonym, ...]
     kind: Kind
     documentation: str
-
-    @property
-    def is_read_only(self) -> bool:
-        return self.name in STATIC_SETTINGS
+    is_read_only: bool = False
 
     @property
     def source(self) -> str:
-        return self.synonyms[0].source
+        return self.synonyms[0].source if self.synonyms else DEFAULT
 
     @property
     def is_default(self) -> bool:
         return self.source == DEFAULT
 
 
-def config_text(value: object) -> str:
-    """A setting as Kafka writes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-_BROKER_DEFAULTS = {name: config_text(value) for name, value in BrokerSettings().model_dump(by_alias=True).items()}
+_BROKER_DEFAULTS = {name: setting_text(value) for name, value in BrokerSettings().model_dump(by_alias=True).items()}
+_LISTS_OF_A_NODE = frozenset(
+    {"process.roles", "listeners", "advertised.listeners", "controller.quorum.voters", "log.dirs"}
+)
+_NUMBERS_OF_A_NODE = frozenset({"node.id", "broker.id"})
 
 
 def _texts(values: Mapping[str, object]) -> dict[str, str]:
-    return {name: config_text(value) for name, value in values.items()}
+    return {name: setting_text(value) for name, value in values.items()}
 
 
 def _entry(model: SettingsModel, name: str, value: str, synonyms: tuple[Synonym, ...]) -> ConfigEntry:
@@ -94,16 +96,31 @@ def _kind(field: Any) -> Kind:
 
 def broker_configs(gateway: Gateway, broker_id: int) -> Iterator[ConfigEntry]:
     """The settings of a broker. Static values are those of this node's own file."""
-    for name in sorted(_BROKER_DEFAULTS):
-        synonyms = tuple(_broker_synonyms(gateway, broker_id, name, _static(gateway)))
-        yield _entry(BrokerSettings, name, synonyms[0].value, synonyms)
+    image, layers = gateway.image, _layers(gateway, broker_id)
+    stored = (image.config("broker", str(broker_id)), DYNAMIC_BROKER), (image.config("broker", ""), DYNAMIC_DEFAULT)
+    ignored = [
+        ({name: values[name] for name in values.keys() - applied(values).keys()}, source) for values, source in stored
+    ]
+    names = {name for values, _ in (*layers, *ignored) for name in values}
+    for name in sorted(names):
+        yield _broker_entry(name, (*_synonyms(layers, name), *_synonyms(ignored, name)))
 
 
 def cluster_configs(gateway: Gateway) -> Iterator[ConfigEntry]:
-    """The cluster-wide dynamic defaults that are set."""
+    """The cluster-wide dynamic defaults that are set, applied or not. Kafka names no other place for them."""
     for name, value in sorted(gateway.image.config("broker", "").items()):
-        default = Synonym(name, _BROKER_DEFAULTS[name], DEFAULT)
-        yield _entry(BrokerSettings, name, value, (Synonym(name, value, DYNAMIC_DEFAULT), default))
+        yield _broker_entry(name, (Synonym(name, value, DYNAMIC_DEFAULT),))
+
+
+def _broker_entry(name: str, synonyms: tuple[Synonym, ...]) -> ConfigEntry:
+    if name in _BROKER_DEFAULTS:
+        entry = _entry(BrokerSettings, name, synonyms[0].value, synonyms)
+        return replace(entry, is_read_only=not is_dynamic(name))
+    kind: Kind = "list" if name in _LISTS_OF_A_NODE else "int" if name in _NUMBERS_OF_A_NODE else "string"
+    text = "Of the [[nodes]] table of cluster.toml." if synonyms[0].source == STATIC else ""
+    return ConfigEntry(
+        name=name, value=synonyms[0].value, synonyms=synonyms, kind=kind, documentation=text, is_read_only=True
+    )
 
 
 def topic_configs(gateway: Gateway, topic: str) -> Iterator[ConfigEntry]:
@@ -118,16 +135,16 @@ def new_topic_configs(gateway: Gateway, overrides: Mapping[str, str]) -> Iterato
 def _of_topic(gateway: Gateway, settings: TopicSettings, overrides: Mapping[str, str]) -> Iterator[ConfigEntry]:
     effective = _texts(settings.model_dump(by_alias=True))
     defaults = _texts(TopicSettings().model_dump(by_alias=True))
-    static = _static(gateway)
-    for name in sorted(effective):
+    layers = _layers(gateway, gateway.node_id)
+    for name in sorted(effective.keys() - (INTERNAL_TOPIC_SETTINGS - overrides.keys())):
         synonyms: list[Synonym] = []
         if name in overrides:
             synonyms.append(Synonym(name, overrides[name], DYNAMIC_TOPIC))
         broker_name = BROKER_SYNONYMS.get(name)
         if broker_name is None:
-            synonyms.append(Synonym(name, defaults[name], DEFAULT))
+            synonyms += [Synonym(name, defaults[name], DEFAULT)] if name not in INTERNAL_TOPIC_SETTINGS else []
         else:
-            synonyms.extend(_broker_synonyms(gateway, gateway.node_id, broker_name, static))
+            synonyms.extend(_synonyms(layers, broker_name))
         yield _entry(TopicSettings, name, effective[name], tuple(synonyms))
 
 
@@ -135,28 +152,34 @@ def group_configs(gateway: Gateway, group: str) -> Iterator[ConfigEntry]:
     """Of a group, whether there is one of that name or not."""
     overrides = gateway.image.config("group", group)
     effective = _texts(group_settings(gateway.settings, overrides).model_dump(by_alias=True))
-    static = _static(gateway)
+    layers = _layers(gateway, gateway.node_id)
     for name in sorted(effective):
         own = (Synonym(name, overrides[name], DYNAMIC_GROUP),) if name in overrides else ()
-        synonyms = (*own, *_broker_synonyms(gateway, gateway.node_id, GROUP_SYNONYMS[name], static))
+        synonyms = (*own, *_synonyms(layers, GROUP_SYNONYMS[name]))
         yield _entry(GroupSettings, name, effective[name], synonyms)
 
 
-def _static(gateway: Gateway) -> dict[str, str]:
-    """What cluster.toml sets: the fields given to this node's settings that no dynamic layer explains."""
-    settings, image = gateway.settings, gateway.image
-    dynamic = {**image.config("broker", ""), **image.config("broker", str(gateway.node_id))}
-    given = settings.model_dump(by_alias=True, exclude_unset=True)
-    return {name: config_text(value) for name, value in given.items() if name not in dynamic}
+def client_metrics_configs(gateway: Gateway, subscription: str) -> Iterator[ConfigEntry]:
+    """The settings of a subscription to client metrics (KIP-714), whether there is one of that name or not."""
+    overrides = gateway.image.config("client-metrics", subscription)
+    for name, default in sorted(_texts(ClientMetricsSettings().model_dump(by_alias=True)).items()):
+        own = (Synonym(name, overrides[name], DYNAMIC_CLIENT_METRICS),) if name in overrides else ()
+        yield _entry(ClientMetricsSettings, name, overrides.get(name, default), own)
 
 
-def _broker_synonyms(gateway: Gateway, broker_id: int, name: str, static: Mapping[str, str]) -> Iterator[Synonym]:
-    layers = (
-        (gateway.image.config("broker", str(broker_id)), DYNAMIC_BROKER),
-        (gateway.image.config("broker", ""), DYNAMIC_DEFAULT),
-        (static, STATIC),
+Layer: TypeAlias = tuple[Mapping[str, str], str]
+"""Values by name, and the source that they have in common."""
+
+
+def _layers(gateway: Gateway, broker_id: int) -> Sequence[Layer]:
+    """Where a broker has its settings from, the strongest first."""
+    return (
+        (applied(gateway.image.config("broker", str(broker_id))), DYNAMIC_BROKER),
+        (applied(gateway.image.config("broker", "")), DYNAMIC_DEFAULT),
+        (gateway.described_settings, STATIC),
         (_BROKER_DEFAULTS, DEFAULT),
     )
-    for values, source in layers:
-        if name in values:
-            yield Synonym(name, values[name], source)
+
+
+def _synonyms(layers: Sequence[Layer], name: str) -> list[Synonym]:
+    return [Synonym(name, values[name], source) for values, source in layers if name in values]

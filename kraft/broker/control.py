@@ -13,9 +13,12 @@ from kraft.protocol.errors import NotController, RequestTimedOut
 from metadata.controller.requests import Request
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.quorum.log import Leadership
+from metadata.retries import retry_until
 
 Reply = TypeVar("Reply")
 
+NOT_DONE = (NotController, ConnectionRefusedError, NotConnected)
+"""Errors after which a request was surely not carried out."""
 CONTROLLER_RETRY_MS = 20
 """Wait between two tries while no active controller answers."""
 
@@ -49,20 +52,27 @@ class ControllerDoor:
 
     async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
         """Raises the KafkaError of a refusal, NotController when none was found, RequestTimedOut when unknown."""
-        deadline_ms = self._clock.monotonic_ms() + timeout_ms
-        while True:
-            remaining_ms = deadline_ms - self._clock.monotonic_ms()
-            if remaining_ms <= 0:
-                raise NotController(f"no active controller was found within {timeout_ms} ms; try again later")
-            try:
-                return await self._attempt(request, timeout_ms=remaining_ms)
-            except (NotController, ConnectionRefusedError, NotConnected):
-                await self._clock.sleep(min(CONTROLLER_RETRY_MS, max(remaining_ms, 1)))
-            except (ConnectionClosed, OSError) as lost:
-                what = f"{type(lost).__name__}: {lost}".removesuffix(": ")
-                raise RequestTimedOut(
-                    f"the controller did not answer ({what}); the request may or may not have been done"
-                ) from lost
+        clock = self._clock
+        deadline_ms = clock.monotonic_ms() + timeout_ms
+
+        def left_ms() -> int:
+            return max(deadline_ms - clock.monotonic_ms(), 1)
+
+        try:
+            return await retry_until(
+                deadline_ms,
+                lambda: self._attempt(request, timeout_ms=left_ms()),
+                clock=clock,
+                retriable=lambda error: isinstance(error, NOT_DONE),
+                wake=lambda: clock.sleep(min(CONTROLLER_RETRY_MS, left_ms())),
+            )
+        except NOT_DONE as error:
+            raise NotController(f"no active controller was found within {timeout_ms} ms; try again later") from error
+        except (ConnectionClosed, OSError) as lost:
+            what = f"{type(lost).__name__}: {lost}".removesuffix(": ")
+            raise RequestTimedOut(
+                f"the controller did not answer ({what}); the request may or may not have been done"
+            ) from lost
 
     async def _attempt(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
         leadership = self._leadership()

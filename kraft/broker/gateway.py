@@ -33,7 +33,7 @@ class Records:
     leader_epoch: int
     is_read_committed: bool = False
     aborted: Sequence[AbortedTransaction] = ()
-    """Those with records in `data`, for who reads committed records only: `readable_batches` leaves them out."""
+    """Those with records in `data`, for readers of committed records: `readable_batches` leaves them out."""
 
     @property
     def end_offset(self) -> int:
@@ -70,6 +70,11 @@ class Gateway(Protocol):
     @property
     def settings(self) -> BrokerSettings:
         """This node's settings, dynamic ones included."""
+        ...
+
+    @property
+    def described_settings(self) -> Mapping[str, str]:
+        """What cluster.toml gives this node, as Kafka's DescribeConfigs shows it."""
         ...
 
     def topic_settings(self, topic: str) -> TopicSettings: ...
@@ -134,7 +139,7 @@ class Gateway(Protocol):
         self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
     ) -> OffsetAnswer:
         """`timestamp` in ms, or one of LATEST/EARLIEST/MAX_TIMESTAMP. The latest is the high watermark, or the last
-        stable offset to who reads committed records only."""
+        stable offset to readers of committed records."""
         ...
 
     async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]:

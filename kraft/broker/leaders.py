@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from kraft.broker.publishing import MetadataPublisher
+from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.protocol.errors import (
     LeaderNotAvailable,
     NotLeaderOrFollower,

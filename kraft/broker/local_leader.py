@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from kraft.broker.transaction_verification import Support
 from kraft.broker.transactional_produce import TransactionalProduce, transactional_headers
-from kraft.coordinators.transactions.verification import Support
 from kraft.protocol.batches.header import HEADER_BYTES, NO_PRODUCER_ID
 from kraft.protocol.errors import InvalidRecord
 from kraft.protocol.primitives import Buffer

@@ -1,4 +1,4 @@
-"""The loggers of this process under Kafka's words, for who describes and alters them (BROKER_LOGGER, KIP-412).
+"""The loggers of this process under Kafka's words, for requests that describe and alter them (BROKER_LOGGER, KIP-412).
 
 A logger without a level of its own has that of the nearest above it, up to `root`. Nothing is kept over a restart.
 """

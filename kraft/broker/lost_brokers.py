@@ -21,7 +21,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Final, Protocol
 
-from kraft.broker.publishing import MetadataPublisher
+from kraft.broker.metadata_publisher import MetadataPublisher
 from metadata.delta import MetadataDelta
 from metadata.environment import Clock
 from metadata.image import MetadataImage

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from kraft.broker.answer_budget import AnswerBudget
+
 
 class Measure(NamedTuple):
     """One metric with labels."""
@@ -21,11 +23,13 @@ class Measure(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaPort:
-    """What the HTTP listener tells about the Kafka one."""
+    """What the HTTP listener tells about the Kafka one, and shares with it."""
 
     measures: Callable[[], Sequence[Measure]] = tuple
     clients: Callable[[], Mapping[tuple[str, str, str], int]] = dict
     """Connections by listener, library and its version."""
+    answers: AnswerBudget | None = None
+    """Memory of answers, which both share."""
 
 
 NO_KAFKA_PORT = KafkaPort()

@@ -1,8 +1,8 @@
 """Routing a produce request. It is appended at most once by what happens here.
 
 A batch that was surely not appended (no leader known, connection refused, NOT_LEADER before the append, a leader whose
-log failed while another replica can lead) waits for new metadata and is routed again within LEADER_WAIT_MS. One whose
-outcome is unknown is sent again only if it carries a producer id: its leader recognises it (D2).
+log failed while another replica can lead) is routed again within LEADER_WAIT_MS: with new metadata, or after RETRY_MS.
+One whose outcome is unknown is sent again only if it carries a producer id: its leader recognises it (D2).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import replace
 from msgspec import Struct
 
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder
-from kraft.broker.publishing import MetadataPublisher
+from kraft.broker.metadata_publisher import MetadataPublisher
+from kraft.protocol.acks import ACKS
 from kraft.protocol.batches.header import HEADER_BYTES, NO_PRODUCER_ID, header_at
 from kraft.protocol.errors import (
     InvalidRequiredAcks,
@@ -29,8 +30,8 @@ from metadata.image import TopicIdPartition
 from replication.requests import ProduceOutcome
 
 _MOVED = frozenset(error.code for error in MOVED)
-STAND_IN_RETRY_MS = 20
-"""Wait before the replica that should lead instead of a failed one is asked again; it refuses until it does."""
+RETRY_MS = 50
+"""Wait before a replica that should lead is asked again without news here; it refuses until it knows that it leads."""
 
 
 class _Way(Struct, frozen=True):
@@ -55,7 +56,7 @@ class ProduceRouter:
         timeout_ms: int,
         transactional_id: str | None = None,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        if acks not in (-1, 0, 1):
+        if acks not in ACKS:
             raise InvalidRequiredAcks(f"acks was {acks}; it must be 0, 1 or -1 (all)")
         deadline_ms = self._clock.monotonic_ms() + min(LEADER_WAIT_MS, timeout_ms)
         way = _Way(acks, timeout_ms, transactional_id)
@@ -86,10 +87,9 @@ class ProduceRouter:
         return {p: next_leader for p in failed if (next_leader := self._finder.stand_in(p)) is not None}
 
     async def _wait(self, seen: int, stand_ins: dict[TopicIdPartition, int], *, deadline_ms: int) -> bool:
-        """For news; False when the time is over."""
-        if not stand_ins:
-            return await self._publisher.wait_newer(seen, deadline_ms=deadline_ms)
-        soon_ms = self._clock.monotonic_ms() + STAND_IN_RETRY_MS
+        """Waits for news, and not for long: the new leader may be the one that has not heard of it yet. False when the
+        time is over."""
+        soon_ms = self._clock.monotonic_ms() + RETRY_MS
         if await self._publisher.wait_newer(seen, deadline_ms=min(deadline_ms, soon_ms)):
             stand_ins.clear()
             return True

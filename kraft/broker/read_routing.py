@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from kraft.broker.consuming import consumer_fetch, records_of
+from kraft.broker.consumer_fetch import consumer_fetch, records_of
 from kraft.broker.gateway import Records
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder, Leaders
-from kraft.broker.publishing import MetadataPublisher
-from kraft.broker.tailing import Tails
-from kraft.protocol.errors import KafkaError, KafkaStorageError, LeaderNotAvailable
+from kraft.broker.metadata_publisher import MetadataPublisher
+from kraft.broker.tail_waits import Tails
+from kraft.protocol.errors import KafkaStorageError, LeaderNotAvailable
 from metadata.environment import Clock, ConnectionClosed
 from metadata.image import PartitionImage, TopicIdPartition
+from metadata.retries import retry_until
 from replication.requests import ActiveProducer, OffsetAnswer
 
 Answer = TypeVar("Answer")
@@ -132,20 +133,24 @@ class ReadRouter:
     ) -> Answer:
         """Run a request that is safe to repeat, routing again until it is taken or the wait is over."""
         deadline_ms = self._clock.monotonic_ms() + max(LEADER_WAIT_MS, wait_ms_max)
-        while True:
-            epoch_seen = self._publisher.version
+        seen = self._publisher.version
+
+        async def routed() -> Answer:
+            nonlocal seen
+            seen = self._publisher.version
+            state = self._finder.leader_of(partition)
             try:
-                state = self._finder.leader_of(partition)
                 return await attempt(self._finder.way_to(state.leader), state)
-            except MOVED as error:
-                failure: KafkaError = error
-            except KafkaStorageError as error:
-                if self._finder.stand_in(partition) is None:
-                    raise
-                failure = error
             except (ConnectionClosed, OSError) as lost:
-                failure = LeaderNotAvailable(f"the leader did not answer: {type(lost).__name__}")
-            now_ms = self._clock.monotonic_ms()
-            if now_ms >= deadline_ms:
-                raise failure
-            await self._publisher.wait_newer(epoch_seen, deadline_ms=min(deadline_ms, now_ms + READ_RETRY_MS))
+                raise LeaderNotAvailable(f"the leader did not answer: {type(lost).__name__}") from lost
+
+        def is_elsewhere(error: Exception) -> bool:
+            if isinstance(error, KafkaStorageError):
+                return self._finder.stand_in(partition) is not None
+            return isinstance(error, MOVED)
+
+        def news() -> Awaitable[object]:
+            soon_ms = self._clock.monotonic_ms() + READ_RETRY_MS
+            return self._publisher.wait_newer(seen, deadline_ms=min(deadline_ms, soon_ms))
+
+        return await retry_until(deadline_ms, routed, clock=self._clock, retriable=is_elsewhere, wake=news)

@@ -9,10 +9,10 @@ from uuid import UUID
 from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import NodeInfo, Records
 from kraft.broker.leaders import LeaderFinder
+from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.broker.produce_routing import ProduceRouter
-from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.read_routing import ReadRouter
-from kraft.broker.tailing import Tails
+from kraft.broker.tail_waits import Tails
 from kraft.broker.visibility import is_visible
 from kraft.protocol.errors import LeaderNotAvailable, TopicAlreadyExists, UnknownTopicOrPartition
 from kraft.protocol.primitives import Buffer
@@ -38,6 +38,7 @@ class Router:
         node_id: int,
         cluster_id: str,
         nodes: Mapping[int, NodeInfo],
+        described_settings: Mapping[str, str],
         clock: Clock,
         publisher: MetadataPublisher,
         door: ControllerDoor,
@@ -47,6 +48,7 @@ class Router:
         self._node_id = node_id
         self._cluster_id = cluster_id
         self._nodes = nodes
+        self._described_settings = described_settings
         self._publisher = publisher
         self._door = door
         self._produces = ProduceRouter(clock=clock, publisher=publisher, finder=finder)
@@ -75,6 +77,10 @@ class Router:
     @property
     def settings(self) -> BrokerSettings:
         return self._publisher.settings
+
+    @property
+    def described_settings(self) -> Mapping[str, str]:
+        return self._described_settings
 
     def topic_settings(self, topic: str) -> TopicSettings:
         return self._publisher.topic_settings(topic)

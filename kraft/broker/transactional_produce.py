@@ -3,19 +3,19 @@
 The first batch of a transaction in a partition is appended once the coordinator has said that the partition is in it;
 with the guard that was taken before it was asked, so that nothing of an ended transaction is written after its marker.
 What is asked before the append refuses that partition alone, and nothing of it is appended.
-Source: ReplicaManager.handleProduceAppend.
+Batches of one producer id and partition are appended in the order in which their requests arrived, whatever each waits
+for: a request that has to wait takes a turn, those behind it wait for that turn, and its guards are checked once more
+when the turn has come (docs/decisions/order-within-a-connection.md). Source: ReplicaManager.handleProduceAppend.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from kraft.coordinators.transactions.decide import Producer
-from kraft.coordinators.transactions.state import TopicPartition
-from kraft.coordinators.transactions.verification import Refusals, Support
+from kraft.broker.transaction_verification import WAIT_MS, Refusals, Support
 from kraft.protocol.batches.header import NO_PRODUCER_ID, BatchHeader, header_at
 from kraft.protocol.errors import (
     ConcurrentTransactions,
@@ -24,15 +24,19 @@ from kraft.protocol.errors import (
     NotEnoughReplicas,
     UnknownTopicId,
 )
-from kraft.protocol.primitives import Buffer
+from kraft.protocol.primitives import Buffer, TopicPartition
+from kraft.protocol.transactions import Producer
+from metadata.environment import Clock
 from metadata.image import TopicIdPartition
 from replication.manager.manager import ReplicaManager
+from replication.manager.turns import Turn, Turns
 from replication.producers.origin import Origin, Verification
 from replication.requests import ProduceOutcome
 
 Batches = Mapping[TopicIdPartition, Buffer]
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 NewOutcomes = dict[TopicIdPartition, ProduceOutcome]
+Begun: TypeAlias = "Outcomes | asyncio.Future[NewOutcomes]"
 ROUNDS_MAX = 10
 """How often the coordinator is asked about one batch: again only when a marker of its producer came meanwhile."""
 
@@ -47,6 +51,8 @@ class _Asked:
     support: Support
     timeout_ms: int
     compares_records: bool
+    deadline_ms: int = 0
+    """Until then it waits for its turns and for the coordinator, if it has to wait; then it is refused."""
     refused: dict[TopicIdPartition, KafkaError] = field(default_factory=dict)
     guards: dict[TopicIdPartition, Verification] = field(default_factory=dict)
 
@@ -64,9 +70,12 @@ class Verifies(Protocol):
 
 
 class TransactionalProduce:
-    def __init__(self, replicas: ReplicaManager, verifier: Verifies) -> None:
+    def __init__(self, replicas: ReplicaManager, verifier: Verifies, clock: Clock) -> None:
         self._replicas = replicas
         self._verifier = verifier
+        self._clock = clock
+        self._turns: Turns[tuple[int, TopicIdPartition]] = Turns()
+        """By producer id and partition."""
 
     def begin(
         self,
@@ -78,26 +87,45 @@ class TransactionalProduce:
         acks: int,
         timeout_ms: int,
         compares_records: bool = False,
-    ) -> Outcomes | asyncio.Future[NewOutcomes]:
+    ) -> Begun:
         """`transactional`: headers of the batches that belong to the transaction; others of the request do not. A
-        future when something has to be waited for. Requests of a producer take effect in their order.
+        future when something has to be waited for.
         `compares_records`: no client library counts its sequences.
 
         Raises InvalidProducerIdMapping 49 when they are of more than one producer, and what `begin_produce` raises."""
         producer = _producer_of(transactional)
         asked = _Asked(transactional_id, producer, transactional, support, timeout_ms, compares_records)
         self._guard(asked, transactional)
-        if not asked.guards and not asked.refused:
+        producer_id = producer.producer_id
+        is_behind = bool(self._turns) and any(self._turns.is_taken((producer_id, key)) for key in transactional)
+        if not asked.guards and not asked.refused and not is_behind:
             origins = dict.fromkeys(transactional, Origin(is_transactional=True, compares_records=compares_records))
             return self._replicas.begin_produce(batches, acks=acks, timeout_ms=timeout_ms, origins=origins)
-        return asyncio.get_running_loop().create_task(self._produce(batches, asked, acks=acks))
+        others = {key: data for key, data in batches.items() if key not in transactional}
+        begun = self._replicas.begin_produce(others, acks=acks, timeout_ms=timeout_ms) if others else {}
+        own = {key: batches[key] for key in transactional}
+        asked.deadline_ms = self._clock.monotonic_ms() + min(timeout_ms, WAIT_MS)
+        turns = self._turns.take([(producer_id, key) for key in transactional]).values()
+        task = asyncio.get_running_loop().create_task(self._produce(own, asked, turns, begun, acks=acks))
+        task.add_done_callback(lambda _: _end(turns))  # it may be cancelled before it has begun
+        return task
 
-    async def _produce(self, batches: Batches, asked: _Asked, *, acks: int) -> NewOutcomes:
-        to_verify = list(asked.guards)
-        for _ in range(ROUNDS_MAX):
-            if not to_verify:
-                break
-            to_verify = await self._verify(asked, to_verify)
+    async def _produce(
+        self, batches: Batches, asked: _Asked, turns: Collection[Turn], others: Begun, *, acks: int
+    ) -> NewOutcomes:
+        """`others`: what becomes of the batches of the request that are in no transaction."""
+        try:
+            await self._verify_all(asked, list(asked.guards))
+            if await self._turns_come(asked, turns):
+                await self._verify_all(asked, self._guarded_anew(asked))
+            refused, begun = self._append(batches, asked, acks=acks)
+        finally:
+            _end(turns)
+        outcomes = [await each if isinstance(each, asyncio.Future) else each for each in (others, begun)]
+        return {**outcomes[0], **outcomes[1], **refused}
+
+    def _append(self, batches: Batches, asked: _Asked, *, acks: int) -> tuple[Outcomes, Begun]:
+        """What is refused, and the outcomes of all else."""
         refused = {key: _refused(error) for key, error in asked.refused.items()}
         allowed = {key: data for key, data in batches.items() if key not in refused}
         origins = {
@@ -109,17 +137,51 @@ class TransactionalProduce:
             for key in asked.transactional
         }
         if not allowed:
-            return refused
+            return refused, {}
         try:
             begun = self._replicas.begin_produce(allowed, acks=acks, timeout_ms=asked.timeout_ms, origins=origins)
         except KafkaError as error:
-            return {**dict.fromkeys(allowed, _refused(error)), **refused}
-        outcomes = await begun if isinstance(begun, asyncio.Future) else begun
-        return {**outcomes, **refused}
+            return refused, dict.fromkeys(allowed, _refused(error))
+        return refused, begun
 
-    async def _verify(self, asked: _Asked, to_verify: Iterable[TopicIdPartition]) -> list[TopicIdPartition]:
-        """Those that have to be asked about once more: the marker of the transaction before has come to them meanwhile,
-        and the coordinator's yes may be older."""
+    async def _turns_come(self, asked: _Asked, turns: Iterable[Turn]) -> bool:
+        """False, with all that is in the transaction refused, when those before it take longer than it may wait."""
+        try:
+            async with self._clock.timeout(self._left_ms(asked)):
+                for turn in turns:
+                    await turn.comes()
+        except TimeoutError:
+            late = NotEnoughReplicas("batches of the producer that arrived before this one still wait; send it again")
+            asked.refused.update(dict.fromkeys(asked.transactional.keys() - asked.refused.keys(), late))
+            return False
+        return True
+
+    def _left_ms(self, asked: _Asked) -> int:
+        return max(0, asked.deadline_ms - self._clock.monotonic_ms())
+
+    def _guarded_anew(self, asked: _Asked) -> Sequence[TopicIdPartition]:
+        """The partitions that have to be asked about after a wait: a marker may have ended the transaction that was
+        open there, or the guard. What the coordinator has said may be older than that marker."""
+        producer_id, guards = asked.producer.producer_id, asked.guards
+        ended = [
+            key
+            for key in asked.transactional
+            if key not in asked.refused
+            and not (key in guards and self._replicas.is_verified(key, producer_id, guards[key]))
+        ]
+        self._guard(asked, ended)
+        return [key for key in ended if key in guards]
+
+    async def _verify_all(self, asked: _Asked, to_verify: Sequence[TopicIdPartition]) -> None:
+        for _ in range(ROUNDS_MAX):
+            if not to_verify:
+                return
+            await self._verify(asked, to_verify)
+            to_verify = self._guarded_anew(asked)
+        busy = NotEnoughReplicas(f"the verification was ended {ROUNDS_MAX} times while it was asked for; send it again")
+        asked.refused.update(dict.fromkeys(to_verify, busy))
+
+    async def _verify(self, asked: _Asked, to_verify: Iterable[TopicIdPartition]) -> None:
         names = {}
         for key in to_verify:
             topic = self._replicas.image.topics.get(key.topic_id)
@@ -132,16 +194,11 @@ class TransactionalProduce:
             asked.producer,
             frozenset(names.values()),
             asked.support,
-            timeout_ms=asked.timeout_ms,
+            timeout_ms=self._left_ms(asked),
         )
-        again = []
         for key, name in names.items():
             if name in refusals:
                 asked.refused[key] = _as_producers_know_it(refusals[name], asked.support)
-            elif not self._replicas.is_verified(key, asked.producer.producer_id, asked.guards[key]):
-                again.append(key)
-        self._guard(asked, again)
-        return [key for key in again if key in asked.guards]
 
     def _guard(self, asked: _Asked, keys: Iterable[TopicIdPartition]) -> None:
         """Take the guards of those that have to be asked about; the transaction is open in others, or they are
@@ -167,6 +224,11 @@ def transactional_headers(batches: Batches) -> Mapping[TopicIdPartition, BatchHe
     """Of the batches that belong to a transaction. Each has a whole header."""
     headers = {key: header_at(data) for key, data in batches.items()}
     return {key: header for key, header in headers.items() if header.is_transactional and not header.is_control}
+
+
+def _end(turns: Iterable[Turn]) -> None:
+    for turn in turns:
+        turn.end()
 
 
 def _refused(error: KafkaError) -> ProduceOutcome:

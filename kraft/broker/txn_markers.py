@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from kraft.coordinators.transactions.markers import Codes, MarkersToWrite
-from kraft.coordinators.transactions.state import TopicPartition
+from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.batches.markers import Marker, build_marker
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
@@ -24,7 +23,8 @@ from kraft.protocol.errors import (
     UnknownTopicId,
     UnknownTopicOrPartition,
 )
-from kraft.protocol.primitives import Buffer
+from kraft.protocol.primitives import Buffer, TopicPartition
+from kraft.protocol.transactions import Codes, MarkersToWrite
 from metadata.environment import Clock
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
@@ -32,7 +32,6 @@ from metadata.settings import BrokerSettings
 from replication.producers.origin import Origin
 from replication.requests import ProduceOutcome
 
-ACKS_ALL = -1
 UNREADY = (CoordinatorNotAvailable, CoordinatorLoadInProgress, NotCoordinator)
 """Of a group coordinator. The one of transactions knows it as a partition that has no leader yet, and asks again."""
 AS_KAFKA_TELLS = {
@@ -74,7 +73,7 @@ class TxnMarkers:
         keys: dict[TopicIdPartition, TopicPartition] = {}
         offsets: list[TopicPartition] = []
         codes = dict.fromkeys(markers.partitions, UnknownTopicOrPartition.code)
-        for name, number in markers.partitions:
+        for name, number in sorted(markers.partitions):
             topic = self._replicas.image.topic(name)
             if topic is None or number not in topic.partitions:
                 continue

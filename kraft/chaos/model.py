@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +16,6 @@ from kraft.protocol.primitives import SettingValue
 
 if TYPE_CHECKING:
     from kraft.chaos.questions import Now
-    from kraft.chaos.story import Stage
 
 RECORDS_PER_SECOND_MAX: Final = 50_000
 NODES_MAX: Final = 9
@@ -210,7 +209,8 @@ COUNTS: Final = (
     *("redelivered", "skipped"),
 )
 Condition: TypeAlias = "Callable[[Now], object]"
-Tell: TypeAlias = "Callable[[Stage], Awaitable[None]]"
+Tell: TypeAlias = Callable[[Any], Awaitable[None]]
+"""The story: a function of its `Stage` (`kraft.chaos.story`, which knows what stands here)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

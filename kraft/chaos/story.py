@@ -22,9 +22,9 @@ ends the story, with a message that says what was awaited and what there was ins
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from kraft.chaos.live import Watcher, describe_action
 from kraft.chaos.model import (
@@ -36,7 +36,6 @@ from kraft.chaos.model import (
     Expect,
     Producer,
     Scenario,
-    Tell,
     Topic,
     with_counts,
 )
@@ -63,6 +62,7 @@ STEPS_MAX: Final = 1_000
 Purposes = Purpose | Sequence[Purpose]
 Ends = int | str | Sequence[int | str] | None
 """Nodes, or clients by their names; None: all."""
+Story: TypeAlias = "Callable[[Stage], Awaitable[None]]"
 
 
 def scenario(
@@ -77,10 +77,10 @@ def scenario(
     expect: Expect | None = None,
     is_long: bool = False,
     rest_only: str = "",
-) -> Callable[[Tell], Scenario]:
+) -> Callable[[Story], Scenario]:
     """Makes a scenario of a story. `settings` are Kafka's, of all nodes; the docstring says what happens."""
 
-    def made(tell: Tell) -> Scenario:
+    def made(tell: Story) -> Scenario:
         return Scenario(
             name=name,
             sentence=" ".join((inspect.getdoc(tell) or "").split("\n\n")[0].split()).rstrip("."),
@@ -406,7 +406,7 @@ def _nodes(ends: Ends) -> Any:
     return _ends(ends)
 
 
-async def told(tell: Tell, stage: Stage) -> None:
+async def told(tell: Story, stage: Stage) -> None:
     """The story. Raises StepFailed; whatever else it raises is a mistake in the story, and said so."""
     try:
         await tell(stage)

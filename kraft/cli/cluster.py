@@ -13,7 +13,7 @@ from kraft.cli.output import progress, say, write, write_json, write_rows
 from kraft.cli.rest import DATA_DEFAULT, Rest
 from kraft.launcher import actions, live
 from kraft.launcher.runfile import ClusterRun
-from kraft.launcher.starting import start_view
+from kraft.launcher.start_display import start_view
 from kraft.launcher.up import Interrupted, interruptible, start_cluster, stop_cluster, uninterruptible
 
 ADDRESSES = ("rest", "kafka", "quorum")

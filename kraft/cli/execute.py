@@ -15,6 +15,7 @@ import typer
 
 from kraft.cli.options import TimeoutOption
 from kraft.cli.output import say
+from kraft.runtime.umask import of_caller
 from kraft.testing.cluster import Cluster, ClusterFailed, Setting
 from kraft.testing.faults import FaultCluster
 
@@ -122,6 +123,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], *, mask: set[int 
         process = subprocess.Popen(
             command,
             env={**os.environ, **variables},
+            umask=of_caller(),
             preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask) and None,
         )
     except FileNotFoundError:

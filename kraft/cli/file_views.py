@@ -10,8 +10,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
-from kraft.cli.flowing import Column, FlowingTable
-from kraft.cli.output import cell, visible
+from kraft.cli.output import cell
+from kraft.cli.streamed_tables import Column, FlowingTable
+from kraft.protocol.text import visible
 
 METADATA_COLUMNS: Final = (
     Column("offset", 8, is_number=True),

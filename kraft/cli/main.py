@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from kraft.runtime.umask import write_for_owner_alone
+
 if TYPE_CHECKING:
     import typer
 
@@ -19,6 +21,7 @@ _NODE_OPTIONS: Final = frozenset({"--config", "--id", "--data", "--parent"})
 
 
 def main() -> None:
+    write_for_owner_alone()
     arguments = sys.argv[1:]
     if arguments[:1] == ["node"] and _is_plain_node(arguments[1:]):
         _run_node(dict(zip(arguments[1::2], arguments[2::2], strict=True)))
@@ -92,8 +95,8 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "topics": ("kraft.cli.topics", "app"),
     "groups": ("kraft.cli.groups", "app"),
     "transactions": ("kraft.cli.transactions", "app"),
-    "produce": ("kraft.cli.producing", "produce"),
-    "consume": ("kraft.cli.consuming", "consume"),
+    "produce": ("kraft.cli.produce_command", "produce"),
+    "consume": ("kraft.cli.consume_command", "consume"),
     "reassign": ("kraft.cli.admin", "reassign"),
     "elect": ("kraft.cli.admin", "elect"),
     "metadata": ("kraft.cli.files", "metadata_app"),

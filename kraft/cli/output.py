@@ -1,18 +1,20 @@
 """How commands answer: tables on a terminal, tab-separated text in a pipe, JSON for machines; errors on stderr.
 
 What is printed comes from records and from other people's clients. On a terminal a control character in it is shown as
-`\\u001b`, for a terminal would obey it; in a pipe every byte is what it was.
+`\\u001b`, for a terminal would obey it, and so it is in the cells of a table in a pipe, which it would break; other
+bytes in a pipe are what they were.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
+
+from kraft.protocol.text import visible
 
 FAILED = 1
 USAGE = 2
@@ -20,16 +22,6 @@ USAGE = 2
 
 class CommandFailed(Exception):
     """The command could not do what it was asked; the message is for the person who asked."""
-
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""C0, DEL, C1, what turns the direction of text around, and halves of characters."""
-_OF_LAYOUT = "\n\t"
-
-
-def visible(text: str, *, keep: str = _OF_LAYOUT) -> str:
-    """With each control character as JSON writes it, but those of our own layout."""
-    return _CONTROL.sub(lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text)
 
 
 def field(text: str) -> str:
@@ -89,7 +81,7 @@ def write_rows(
     else:
         write("\t".join(columns))
         for row in rows:
-            write("\t".join(cell(row.get(column)) for column in columns))
+            write("\t".join(visible(cell(row.get(column)), keep="") for column in columns))
 
 
 def write_pairs(pairs: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:

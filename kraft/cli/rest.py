@@ -2,8 +2,8 @@
 
 A read goes to the next node whenever one does not answer, or answers that it cannot now. A change goes on only when it
 surely was not done (the connection was refused, or the answer says so), and is never sent twice: an unknown outcome is
-an error that says so. Whoever can send it again safely does so by `attempt` (`kraft.cli.producing`). When no node can
-now (503 or 429, as while a cluster starts), all are asked again for `BUSY_LIMIT_MS`.
+an error that says so. A command that can send it again safely does so by `attempt` (`kraft.cli.produce_command`).
+When no node can now (503 or 429, as while a cluster starts), all are asked again for `BUSY_LIMIT_MS`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from kraft.cli.output import CommandFailed, say
-from kraft.client.blocking import send
+from kraft.client.blocking_transport import send
 from kraft.client.response import (
     REQUEST_TIMEOUT_MS,
     TRY_AGAIN,
@@ -33,7 +33,7 @@ from kraft.client.response import (
     segment,
     server_error,
 )
-from kraft.client.retrying import Failure, RetryAfter, RetryPolicy, next_step
+from kraft.client.retries import Failure, RetryAfter, RetryPolicy, next_step
 from kraft.launcher.runfile import load_run
 
 DATA_DEFAULT: Final = "data"

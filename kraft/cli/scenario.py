@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
-from kraft.chaos import catalogue, loading
+from kraft.chaos import catalogue, scenario_loader
 from kraft.chaos.model import ANY, SOME, Scenario
 from kraft.chaos.soak.plan import PACE_S_DEFAULT, PARTITIONS_DEFAULT, RATE_DEFAULT, SoakOptions
 from kraft.cli.options import JsonOption
@@ -76,7 +76,7 @@ def new(file: Annotated[str, typer.Argument(metavar="FILE.py", help="Where to wr
         fail(f"{file}: a story is a Python file; give it a name that ends in .py", code=USAGE)
     try:
         with path.open("x", encoding="utf-8") as stream:
-            stream.write(loading.NEW_STORY)
+            stream.write(scenario_loader.NEW_STORY)
     except FileExistsError:
         fail(f"{file} exists already; nothing was written", code=USAGE)
     except OSError as error:
@@ -248,7 +248,7 @@ def check(
 
 def _loaded(name: str) -> Scenario:
     try:
-        return loading.load(name)
+        return scenario_loader.load(name)
     except ConfigError as error:
         fail(str(error), code=USAGE)
     except OSError as error:

@@ -10,7 +10,7 @@ import typer
 
 from kraft.cli.options import DataOption, JsonOption, RestOption, TopicArgument
 from kraft.cli.output import write, write_json, write_pairs, write_rows
-from kraft.cli.reading import partitions_of
+from kraft.cli.partition_reads import partitions_of
 from kraft.cli.rest import Rest
 from kraft.client.response import segment
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from kraft.client.admin import AsyncAdmin as AsyncAdmin
     from kraft.client.asynchronous import AsyncClient as AsyncClient
     from kraft.client.blocking_producer import Producer as Producer
-    from kraft.client.consuming import AsyncConsumer as AsyncConsumer
     from kraft.client.errors import BufferExhausted as BufferExhausted
     from kraft.client.errors import ClientClosed as ClientClosed
     from kraft.client.errors import ConfigError as ConfigError
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
     from kraft.client.errors import RecordRefused as RecordRefused
     from kraft.client.errors import RecordUnknown as RecordUnknown
     from kraft.client.errors import ServerError as ServerError
+    from kraft.client.group_consumer import AsyncConsumer as AsyncConsumer
+    from kraft.client.partition_consumer import AsyncReader as AsyncReader
     from kraft.client.positions import TopicPartition as TopicPartition
     from kraft.client.producer import AsyncProducer as AsyncProducer
-    from kraft.client.reading import AsyncReader as AsyncReader
     from kraft.client.records import Delivery as Delivery
     from kraft.client.records import Record as Record
     from kraft.client.records import Sent as Sent
@@ -44,7 +44,7 @@ _HOMES: Final = {
     "admin": ("AsyncAdmin",),
     "asynchronous": ("AsyncClient",),
     "blocking_producer": ("Producer",),
-    "consuming": ("AsyncConsumer",),
+    "group_consumer": ("AsyncConsumer",),
     "errors": (
         "BufferExhausted",
         "ClientClosed",
@@ -60,7 +60,7 @@ _HOMES: Final = {
     ),
     "positions": ("TopicPartition",),
     "producer": ("AsyncProducer",),
-    "reading": ("AsyncReader",),
+    "partition_consumer": ("AsyncReader",),
     "records": ("Delivery", "Record", "Sent", "to_json"),
     "synchronous": ("Admin", "Client", "Consumer", "Reader", "Transaction", "TransactionalProducer"),
     "transactions": ("AsyncTransaction", "AsyncTransactionalProducer"),

@@ -10,13 +10,13 @@ from typing import Any
 
 from kraft.client.admin import AsyncAdmin
 from kraft.client.connection import Connection, World
-from kraft.client.consuming import AsyncConsumer
 from kraft.client.errors import ClientClosed
+from kraft.client.group_consumer import AsyncConsumer
 from kraft.client.metadata import Node
 from kraft.client.nodes import parse_addresses
+from kraft.client.partition_consumer import AsyncReader
 from kraft.client.positions import Start
 from kraft.client.producer import AsyncProducer
-from kraft.client.reading import AsyncReader
 from kraft.client.settings import ClientSettings, ConsumerSettings, TransactionSettings, parse, parse_producer
 from kraft.client.transactions import AsyncTransactionalProducer
 from kraft.client.transport import Transport

@@ -30,7 +30,7 @@ from kraft.client.response import (
     segment,
     server_error,
 )
-from kraft.client.retrying import Failure, RetryAfter, RetryPolicy, Step, next_step
+from kraft.client.retries import Failure, RetryAfter, RetryPolicy, Step, next_step
 from kraft.client.settings import ClientSettings
 
 LOOKUP_TIMEOUT_MS: Final = 5_000

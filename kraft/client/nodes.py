@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from kraft.client.errors import ConfigError
-from kraft.client.retrying import backoff_ms
+from kraft.client.retries import backoff_ms
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from kraft.client.outcome import (
     of_refused_connection,
     of_sent_without_answer,
 )
-from kraft.client.retrying import Failure
+from kraft.client.retries import Failure
 from kraft.protocol.errors import MessageTooLarge, RecordListTooLarge, for_code
 
 if TYPE_CHECKING:

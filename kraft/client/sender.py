@@ -24,7 +24,7 @@ from kraft.client.response import (
     read_produce_response,
     segment,
 )
-from kraft.client.retrying import Done, Failure, RetryAfter, Step, Why
+from kraft.client.retries import Done, Failure, RetryAfter, Step, Why
 from kraft.client.settings import ProducerSettings
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import RequestTimedOut

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kraft.client.errors import ConfigError
 from kraft.protocol.primitives import INT32_MAX
-from kraft.suggestions import nearest_key_hint
+from kraft.suggestions import nearest_key_hint, what_is_right
 
 Acks: TypeAlias = Literal["all", "1", "0"]
 Reset: TypeAlias = Literal["earliest", "latest", "none"]
@@ -106,7 +106,8 @@ def parse(model: type[Model], options: Mapping[str, Any]) -> Model:
         return model.model_validate({_name(name): value for name, value in options.items()})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{first['loc'][0]}={first['input']!r} is not valid: {first['msg']}") from error
+        right = what_is_right(first["type"], first.get("ctx", {}))
+        raise ConfigError(f"{first['loc'][0]}={first['input']!r} is not valid: it {right}") from error
 
 
 def parse_producer(options: Mapping[str, Any]) -> ProducerSettings:

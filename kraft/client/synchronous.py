@@ -14,11 +14,11 @@ from typing import Any, Final, cast
 from kraft.client.admin import AsyncAdmin
 from kraft.client.asynchronous import AsyncClient
 from kraft.client.blocking_producer import Producer
-from kraft.client.consuming import AsyncConsumer
 from kraft.client.errors import KraftError
+from kraft.client.group_consumer import AsyncConsumer
 from kraft.client.loop_thread import Blocking, LoopThread
+from kraft.client.partition_consumer import AsyncReader
 from kraft.client.positions import Start, TopicPartition
-from kraft.client.reading import AsyncReader
 from kraft.client.records import Record
 from kraft.client.settings import ConsumerSettings
 from kraft.client.transactions import AsyncTransaction, AsyncTransactionalProducer

@@ -17,14 +17,14 @@ from typing import Any, Final
 import msgspec
 
 from kraft.client.connection import Connection
-from kraft.client.consuming import AsyncConsumer
 from kraft.client.errors import ClientClosed, ConfigError, KraftError, OutcomeUnknown, ServerError
+from kraft.client.group_consumer import AsyncConsumer
 from kraft.client.outcome import OK
 from kraft.client.partitioner import Partitioner
 from kraft.client.positions import TopicPartition
 from kraft.client.records import Data, Headers, size_of, to_bytes, to_headers
 from kraft.client.response import Answer, Request, checked, read_produce_response, segment
-from kraft.client.retrying import Failure, RetryAfter
+from kraft.client.retries import Failure, RetryAfter
 from kraft.client.sender import BatchKeys
 from kraft.client.settings import TransactionSettings
 from kraft.protocol.batches.records import NewRecord, build_batch
@@ -220,7 +220,7 @@ class AsyncTransaction:
         await self.abort_or_warn()
 
     async def abort_or_warn(self) -> None:
-        """For who has another error to tell, or none to tell it to."""
+        """For a caller that raises another error, or has no caller to raise it to."""
         try:
             await self.abort()
         except KraftError as failure:

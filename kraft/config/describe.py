@@ -17,7 +17,7 @@ from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from metadata.settings import BrokerSettings
 
 _SECTIONS: Final[tuple[tuple[str, str, type[BaseModel]], ...]] = (
-    ("cluster", "", ClusterFile),
+    ("top level", "", ClusterFile),
     ("[[nodes]]", "", NodeConfig),
     ("[[nodes]]", "peers.ID.", PeerAddresses),
     ("[[nodes.listeners]]", "", ListenerConfig),

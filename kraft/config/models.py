@@ -15,7 +15,7 @@ from kraft.protocol.primitives import INT32_MAX, SettingValue
 from kraft.values import value
 from metadata.cluster_keys import ClusterKeys, cluster_keys
 from metadata.image import DEFAULT_LISTENER
-from metadata.settings import BrokerSettings, broker_settings
+from metadata.settings import BrokerSettings, broker_settings, setting_text
 
 Role: TypeAlias = Literal["broker", "controller"]
 Purpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward"]
@@ -227,6 +227,28 @@ class ClusterConfig(_Model):
     def static_settings(self, node_id: int) -> Mapping[str, SettingValue]:
         """Kafka-named settings of the file for one node, without defaults: the layer under the dynamic ones."""
         return {**self.settings, **self.node(node_id).settings}
+
+    def described_settings(self, node_id: int) -> Mapping[str, str]:
+        """What this file gives a node, as Kafka's DescribeConfigs shows it: its settings, and under Kafka's names what
+        follows from its [[nodes]] table: id, roles, listeners, folders, rack and voters."""
+        node = self.node(node_id)
+        bound = {DEFAULT_LISTENER: node.kafka_port, **{each.name: each.port for each in node.listeners}}
+        hosts = {each.name: each.host for each in node.listeners if each.host}
+        advertised = {DEFAULT_LISTENER: str(node.kafka), **node.client_addresses}
+        facts = {
+            "node.id": str(node.id),
+            "broker.id": str(node.id),
+            "process.roles": ",".join(node.roles),
+            "listeners": ",".join(f"{name}://{hosts.get(name, node.bind_host)}:{port}" for name, port in bound.items()),
+            "advertised.listeners": ",".join(f"{name}://{address}" for name, address in advertised.items()),
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in bound),
+            "inter.broker.listener.name": DEFAULT_LISTENER,
+            "controller.quorum.voters": ",".join(f"{voter.id}@{voter.quorum}" for voter in self.voters),
+            "log.dirs": ",".join(node.log_dirs),
+        }
+        rack = {} if node.rack is None else {"broker.rack": node.rack}
+        own = self.broker_settings(node_id).model_dump(by_alias=True, exclude_unset=True)
+        return {**facts, **rack, **{name: setting_text(setting) for name, setting in own.items()}}
 
     def broker_settings(self, node_id: int) -> BrokerSettings:
         """A node's settings while no dynamic ones are set."""

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from kraft.suggestions import nearest_key_hint
+from kraft.suggestions import nearest_key_hint, what_is_right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +73,8 @@ def found(details: ErrorDetails, *, kind: str) -> str:
 
 
 def expected(details: ErrorDetails) -> str:
-    """What would be right, without its subject: `should be a valid integer`."""
-    if details["type"] == "missing":
-        return "must be there"
-    message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return message if message.startswith("should") else f"should satisfy: {message}"
+    """What would be right, without its subject: `should be a whole number`."""
+    return what_is_right(details["type"], details.get("ctx", {}))
 
 
 def sentence(model: type[BaseModel], name: str) -> str:

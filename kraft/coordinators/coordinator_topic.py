@@ -13,6 +13,7 @@ from kraft.coordinators.led_partitions import partition_of
 from kraft.protocol.errors import CoordinatorNotAvailable, KafkaError, LeaderNotAvailable, NotCoordinator
 from metadata.controller.requests import ErrorDetail, NewTopic
 from metadata.environment import Clock
+from metadata.retries import retry_until
 
 COORDINATOR_WAIT_MS = 10_000
 """How long a request waits for its group or transactional id to have a coordinator that takes it."""
@@ -33,15 +34,18 @@ async def until_taken(
     """What `ask` answers, once it ends with none of the errors `again`. At the deadline raises the last of them if it
     is a KafkaError, else CoordinatorNotAvailable 15, which says that the coordinator `of` a group or a transactional id
     did not answer within `wait_ms`."""
-    while True:
-        try:
-            return await ask()
-        except again as error:
-            if clock.monotonic_ms() >= deadline_ms:
-                if isinstance(error, KafkaError):
-                    raise
-                raise CoordinatorNotAvailable(f"the coordinator of {of} did not answer within {wait_ms} ms") from error
-        await clock.sleep(COORDINATOR_RETRY_MS)
+    try:
+        return await retry_until(
+            deadline_ms,
+            ask,
+            clock=clock,
+            retriable=lambda error: isinstance(error, again),
+            wake=lambda: clock.sleep(COORDINATOR_RETRY_MS),
+        )
+    except again as error:
+        if isinstance(error, KafkaError):
+            raise
+        raise CoordinatorNotAvailable(f"the coordinator of {of} did not answer within {wait_ms} ms") from error
 
 
 class CoordinatorTopic:

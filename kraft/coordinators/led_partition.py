@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from kraft.coordinators.loading import Reads
+from kraft.coordinators.partition_loader import Reads
+from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
@@ -28,8 +29,6 @@ from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.producers.state import Producer
 from replication.requests import ProduceOutcome
-
-ACKS_ALL = -1
 
 
 class Replicas(Reads, Protocol):
@@ -68,7 +67,7 @@ class LedPartition(ABC):
         self._last_append: asyncio.Task[None] | None = None
         self._appends: set[asyncio.Task[None]] = set()
 
-    # --- for who builds on it ---------------------------------------------------------------------------------
+    # --- for subclasses ----------------------------------------------------------------------------------------
 
     @abstractmethod
     async def load(self, on_unreadable: Callable[[int, str], None]) -> int:

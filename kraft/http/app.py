@@ -11,17 +11,20 @@ from typing import TypeAlias
 
 from aiohttp import web
 
+from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.gateway import Gateway
 from kraft.broker.measures import NO_KAFKA_PORT, KafkaPort
+from kraft.http.connection import Connection
 from kraft.http.context import Context
 from kraft.http.docs.pages import docs_routes
 from kraft.http.endpoint import Call, Route
-from kraft.http.errors import HttpError, error_response
+from kraft.http.errors import BAD_REQUEST, HttpError, error_response
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.media import utf8_of_latin_1
 from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_routes
 from kraft.http.origins import Origins
+from kraft.http.parameters import check_names_in_path
 from kraft.http.partitioner import Partitioner
 from kraft.http.readiness import Awaiting, Nothing, refuse_early, tell_awaited
 from kraft.http.request_body import BodyLease, check_length
@@ -71,6 +74,7 @@ def create_app(
         gateway=gateway,
         clock=environment.clock,
         limits=limits,
+        answers=kafka.answers or AnswerBudget(gateway.settings.queued_max_response_bytes),
         bodies=BodyBudget(lambda: gateway.settings.queued_max_request_bytes),
         connections=Connections(lambda: min(gateway.settings.max_connections, limits.served_connections_max)),
         long_polls=long_polls,
@@ -92,7 +96,6 @@ def create_app(
     app.on_shutdown.append(_end_streams)
     app.on_response_prepare.append(_allow_reading)
     _register_all(app, context, routes, InternalErrors(events, environment.rng))
-    app.router.add_route("*", "/{anything:.*}", _unmatched)
     return app
 
 
@@ -114,6 +117,7 @@ def _served(known: Sequence[Route], *, is_strict: bool) -> tuple[Route, ...]:
 def _limits(settings: BrokerSettings, *, connections_max: int) -> Limits:
     return Limits(
         body_bytes_max=settings.socket_request_max_bytes,
+        body_values_max=settings.socket_request_max_items,
         read_bytes_max=settings.fetch_max_bytes,
         connections_max=connections_max,
     )
@@ -127,6 +131,7 @@ def _register_all(app: web.Application, context: Context, routes: Sequence[Route
     for path in dict.fromkeys(route.path for route in special):
         app.router.add_route("*", path, _refuse_method({route.method for route in special if route.path == path}))
     _register(app, context, [route for route in routes if route not in special], faults)
+    app.router.add_route("*", "/{anything:.*}", _unmatched)
 
 
 async def _allow_reading(request: web.Request, response: web.StreamResponse) -> None:
@@ -164,6 +169,8 @@ def _adapt(context: Context, route: Route, faults: InternalErrors) -> AioHandler
                 faults.note(error, route)
                 raise
             response = refused(Call(context, request), route, faults.note(error, route))
+        if isinstance(request.protocol, Connection):
+            request.protocol.keep(_length(response))
         observe(response.status, (monotonic_us() - started_us) / 1e6)
         return response
 
@@ -191,6 +198,11 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
             lease.release()
 
 
+def _length(response: web.StreamResponse) -> int:
+    body = response.body if isinstance(response, web.Response) else None
+    return len(body) if isinstance(body, (bytes, bytearray)) else 0
+
+
 def _check(call: Call, route: Route) -> None:
     """What can be refused before the body is read."""
     context = call.context
@@ -199,6 +211,8 @@ def _check(call: Call, route: Route) -> None:
         refuse_early(context.awaiting, node_id=context.gateway.node_id)
     if context.is_strict:
         check_strictly(call, route)
+    if route.tag == "v2" and context.dialect.checks_parameters:
+        check_names_in_path(call)
     if route.check:
         route.check(call)
 
@@ -265,4 +279,6 @@ async def _unmatched(request: web.Request) -> web.StreamResponse:
             allowed |= methods
     if allowed:
         return await _refuse_method(allowed)(request)
+    if request.app[CONTEXT].dialect.checks_parameters and "//" in request.path and request.path.startswith("/topics/"):
+        return error_response(HttpError(BAD_REQUEST, "Missing mandatory parameter 'topic_name'"))
     return error_response(HttpError(404, f"nothing is served at {request.path}; see /openapi.json"))

@@ -7,6 +7,7 @@ not there, also where the model's own default is something else. The OpenAPI doc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
 from pydantic import (
@@ -15,11 +16,16 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
+UNKNOWN_MAX = 100
+"""Fields of one object that nobody knows: an error for each of a million would take more memory than the body."""
+ENTRIES_AT_ONCE = 100
 IS_STRICT = "is_strict"
 """Key of the validation context: the strict profile."""
 
@@ -45,6 +51,22 @@ Items: TypeAlias = Annotated[list[Item], _FirstError()]
 """A list of which the first bad item is told: a message for each of a million would be the larger attack."""
 
 
+def _first_errors(entries: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """A part of the entries at a time: those behind a part with an error are not looked at."""
+    if not isinstance(entries, dict) or len(entries) <= ENTRIES_AT_ONCE:
+        return validate(entries)
+    left = iter(entries.items())
+    checked: dict[Any, Any] = {}
+    while part := dict(islice(left, ENTRIES_AT_ONCE)):
+        checked |= validate(part)
+    return checked
+
+
+Key = TypeVar("Key")
+Entries: TypeAlias = Annotated[dict[Key, Item], WrapValidator(_first_errors)]
+"""A map of which the first bad entries are reported, as of a list."""
+
+
 class RequestBody(BaseModel):
     """The base of all models of JSON request bodies: unknown fields are refused, a field that is null is absent."""
 
@@ -53,11 +75,15 @@ class RequestBody(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any, info: ValidationInfo) -> Any:
-        """The strict profile refuses a field that it does not know whatever it holds."""
-        if not isinstance(data, dict) or None not in data.values():
+        """The strict profile refuses a field that it does not know whatever it holds. Of many fields that nobody knows
+        only the first are looked at."""
+        if not isinstance(data, dict) or (len(data) <= UNKNOWN_MAX and None not in data.values()):
             return data
         known = {field.alias or name for name, field in cls.model_fields.items()}
         keeps_unknown = is_strict(info)
+        if len(data) > UNKNOWN_MAX:
+            named = known.union(islice((name for name in data if name not in known), UNKNOWN_MAX))
+            data = {name: value for name, value in data.items() if name in named}
         return {
             name: value for name, value in data.items() if value is not None or (keeps_unknown and name not in known)
         }

@@ -7,6 +7,7 @@ hook for either, so that this is the one place that knows its protocol's inside;
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -15,8 +16,11 @@ from aiohttp.hdrs import METH_CONNECT
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import StreamReader
 
+from kraft.broker.answer_budget import AnswerBudget
 from kraft.http.errors import HttpError, error_response
 from metadata.environment import Clock
+
+LOG = logging.getLogger(__name__)
 
 REQUEST_LINE_BYTES_MAX = 16_384
 HEADER_BYTES_MAX = 16_384
@@ -30,7 +34,18 @@ Handle: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Connection(web.RequestHandler):
     """One connection of a client, from its first byte to its end."""
 
-    __slots__ = ("_body", "_clock", "header_since_ms", "is_ending", "made_ms", "unsent", "unsent_since_ms")
+    __slots__ = (
+        "_answers",
+        "_body",
+        "_broken",
+        "_clock",
+        "_held",
+        "header_since_ms",
+        "is_ending",
+        "made_ms",
+        "unsent",
+        "unsent_since_ms",
+    )
 
     def __init__(self, manager: web.Server, *, clock: Clock, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -45,6 +60,9 @@ class Connection(web.RequestHandler):
         self.unsent = 0
         """Bytes of answers that the client had not taken when it was last looked at."""
         self.unsent_since_ms = 0
+        self._answers: AnswerBudget | None = None
+        self._held = 0
+        """Bytes of answers that it holds of that."""
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -99,10 +117,43 @@ class Connection(web.RequestHandler):
         transport = self.transport
         return 0 if transport is None else transport.get_write_buffer_size()
 
+    def hold(self, answers: AnswerBudget, size: int) -> None:
+        """So many bytes more are held for the answer that is being made."""
+        self._answers = answers
+        self._held += size
+        answers.hold(size)
+
+    def keep(self, size: int) -> None:
+        """Of what is held, the answer has so many bytes. The rest is given back."""
+        if self._answers is not None and self._held != size:
+            held, self._held = self._held, size
+            if size > held:
+                self._answers.hold(size - held)
+            else:
+                self._answers.give_back(held - size)
+
+    def give_back(self) -> None:
+        """Once the client has taken all."""
+        if self._held and self._current_request is None and not self.unsent_bytes():
+            self.keep(0)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.keep(0)
+
     def abort(self) -> None:
         """End without another word; what is unsent is dropped."""
         if self.transport is not None:
             self.transport.abort()
+
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """A body that broke off, or was not what it claimed, is the client's fault: one line in the log."""
+        error = options.get("exc_info")
+        if not isinstance(error, (web.RequestPayloadError, BadHttpMessage, ConnectionError)):
+            super().log_exception(*args, **options)
+            return
+        peer = None if self.transport is None else self.transport.get_extra_info("peername")
+        LOG.warning("the body of a request of %s could not be read to its end: %s", peer, type(error).__name__)
 
     def handle_error(
         self,

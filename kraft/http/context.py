@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
+from aiohttp import web
+
+from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.gateway import Gateway
+from kraft.http.connection import Connection
 from kraft.http.dialects import DIALECTS, Dialect
-from kraft.http.errors import PARTITION_NOT_FOUND, HttpError
+from kraft.http.errors import PARTITION_NOT_FOUND, HttpError, overloaded
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
 from kraft.http.origins import Origins
@@ -35,6 +39,8 @@ class Context:
     clock: Clock
     limits: Limits
     bodies: BodyBudget
+    answers: AnswerBudget
+    """Of all ports of this node."""
     connections: Connections
     long_polls: Slots
     streams: Streams
@@ -58,6 +64,27 @@ class Context:
         """The dialect of v2 that `rest.dialect` chooses."""
         return DIALECTS[self.gateway.settings.rest_dialect]
 
+    async def room(self, bytes_max: int) -> int:
+        """The bytes that a read may take now, `bytes_max` at most; waits while there is no room. Raises HttpError
+        503 when there is none in time."""
+        answers = self.answers
+        if not answers.has_room():
+            await answers.wait(self.clock, ms_max=self.limits.room_wait_ms)
+            answers.admit()
+        room = answers.room()
+        if not room and bytes_max:
+            raise overloaded(
+                f"this node holds {answers.held} bytes of answers that clients have not taken, and reads no more "
+                f"(queued.max.response.bytes is {answers.limit}); try again"
+            )
+        return min(bytes_max, room)
+
+    def hold(self, request: web.BaseRequest, size: int) -> None:
+        """Counts so many bytes for the request's answer, until its client has taken it."""
+        connection = request.protocol
+        if isinstance(connection, Connection):
+            connection.hold(self.answers, size)
+
     def topic_or_raise(self, name: str) -> TopicImage:
         """The topic of this name. Raises UnknownTopicOrPartition 3."""
         topic = self.gateway.image.topic(name)
@@ -71,7 +98,7 @@ class Context:
         if image is None:
             raise HttpError(
                 PARTITION_NOT_FOUND,
-                f"topic {topic.name!r} has no partition {partition}; it has {len(topic.partitions)}, from 0",
+                f"Partition not found. Topic {topic.name!r} has no {partition}; it has {len(topic.partitions)}, from 0",
                 extra={"kafka_code": UnknownTopicOrPartition.code},
             )
         return image

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from kraft.http.errors import ILLEGAL_STATE, NOT_FOUND, PARTITION_NOT_FOUND, V3_TOPIC_NOT_FOUND, HttpError
-from kraft.http.media import takes_v2
+from kraft.http.errors import ILLEGAL_STATE, KAFKA_RETRIABLE, NOT_FOUND, PARTITION_NOT_FOUND, V3_TOPIC_NOT_FOUND
+from kraft.http.media import v2_error
 from kraft.protocol.errors import UnknownTopicOrPartition
-from kraft.protocol.media_types import PLAIN_JSON, V2_JSON
-
-_ANY_STATUS: Final = frozenset(range(400, 600))
+from kraft.protocol.media_types import PLAIN_JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,19 +29,23 @@ class Dialect:
     """Code for seeking in a topic or partition that does not exist."""
     unassigned_seek: int
     """Code for seeking in a partition that the consumer has not been assigned."""
-    v2_json_errors: frozenset[int]
-    """Statuses of errors whose body is `application/vnd.kafka.v2+json`; the others are `application/json`."""
-    v2_json_for_kafka: bool
-    """Also where it is Kafka that knows no such topic?"""
+    negotiates_errors: bool
+    """The content type of an error follows `Accept`, as that of an answer; otherwise it is `application/json`."""
+    refuses_unknown_produce: bool
+    """A produce to a topic or partition that does not exist is refused; otherwise 200, and an error for each record."""
+    unknown_produce: int = KAFKA_RETRIABLE
+    """Error code of each record then."""
+    unwritten_offset: int | None = None
+    """Offset of a record that was not written."""
 
-    def error_media(self, error: HttpError, *, accept: str | None) -> str:
-        """Content type of an error of the v2 dialect; what a client takes is `application/json` at least."""
-        is_v2 = error.status in self.v2_json_errors and (self.v2_json_for_kafka or not _is_kafkas(error))
-        return V2_JSON if is_v2 and takes_v2(accept) else PLAIN_JSON
+    reads_as_accepted: bool = False
+    """`Accept` chooses the format of a consumer's read; otherwise that with which the consumer was created."""
+    checks_parameters: bool = False
+    """A name with a control character, and an empty one, is refused with 400."""
 
-
-def _is_kafkas(error: HttpError) -> bool:
-    return error.extra.get("kafka_code") == UnknownTopicOrPartition.code and error.code != PARTITION_NOT_FOUND
+    def error_media(self, accept: str | None) -> str:
+        """Content type of an error of the v2 dialect."""
+        return v2_error(accept) if self.negotiates_errors else PLAIN_JSON
 
 
 DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
@@ -53,24 +55,28 @@ DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType(
             unknown_topic=V3_TOPIC_NOT_FOUND,
             unknown_seek=ILLEGAL_STATE,
             unassigned_seek=ILLEGAL_STATE,
-            v2_json_errors=frozenset({404, 406, 409, 415}),
-            v2_json_for_kafka=False,
+            negotiates_errors=True,
+            refuses_unknown_produce=False,
         ),
         "strimzi": Dialect(
             commits_with_list=False,
             unknown_topic=NOT_FOUND,
             unknown_seek=NOT_FOUND,
             unassigned_seek=NOT_FOUND,
-            v2_json_errors=_ANY_STATUS,
-            v2_json_for_kafka=True,
+            negotiates_errors=True,
+            refuses_unknown_produce=True,
         ),
         "redpanda": Dialect(
             commits_with_list=False,
             unknown_topic=PARTITION_NOT_FOUND,
             unknown_seek=PARTITION_NOT_FOUND,
             unassigned_seek=ILLEGAL_STATE,
-            v2_json_errors=frozenset(),
-            v2_json_for_kafka=False,
+            negotiates_errors=False,
+            refuses_unknown_produce=False,
+            unknown_produce=UnknownTopicOrPartition.code,
+            unwritten_offset=-1,
+            reads_as_accepted=True,
+            checks_parameters=True,
         ),
     }
 )

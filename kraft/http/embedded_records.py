@@ -65,7 +65,7 @@ def _consumed(record: InRecord, convert: Callable[[bytes], Any] | None, topic: s
     return ConsumedRecord(
         topic,
         key if key is None or convert is None else _key(key, convert),
-        value if value is None or convert is None else _value(value, convert, record.offset),
+        value if value is None or convert is None else _value(value, convert, (topic, partition, record.offset)),
         partition,
         record.offset,
         record.timestamp,
@@ -82,11 +82,20 @@ def encode_each(
     for record in records:
         try:
             line = _encoder.encode(_consumed(record, convert, topic, partition))
+            if b"\n" in line or b"\r" in line:
+                line = _one_line(line, (topic, partition, record.offset))
         except HttpError as error:
             return lines, error
-        # Only white space between tokens can be a line break, and only in JSON that a producer stored so.
-        lines.append(msgspec.json.format(line, indent=-1) if b"\n" in line or b"\r" in line else line)
+        lines.append(line)
     return lines, None
+
+
+def _one_line(line: bytes, place: tuple[str, int, int]) -> bytes:
+    """Without line breaks: only white space between tokens can be one, and only in JSON that a producer stored so."""
+    try:
+        return msgspec.json.format(line, indent=-1)
+    except RecursionError as error:  # the value is one level deeper here than when it was checked
+        raise _not_of_the_format("JSON", place) from error
 
 
 def _as_json(data: bytes) -> Raw:
@@ -114,13 +123,19 @@ def _key(key: bytes, convert: Callable[[bytes], Any]) -> Any:
         return b2a_base64(key, newline=False).decode()
 
 
-def _value(value: bytes, convert: Callable[[bytes], Any], offset: int) -> Any:
+def _value(value: bytes, convert: Callable[[bytes], Any], place: tuple[str, int, int]) -> Any:
     try:
         return convert(value)
     except (ValueError, msgspec.DecodeError) as error:
         kind = "JSON" if convert is _as_json else "UTF-8 text"
-        raise HttpError(
-            UNPROCESSABLE,
-            f"the value at offset {offset} is not {kind} ({error}); read it as binary, or from the next offset",
-            extra={"offset": offset},
-        ) from error
+        raise _not_of_the_format(kind, place) from error
+
+
+def _not_of_the_format(kind: str, place: tuple[str, int, int]) -> HttpError:
+    topic, partition, offset = place
+    return HttpError(
+        UNPROCESSABLE,
+        f"the value of {topic}-{partition} at offset {offset} is not {kind}; read it as binary, or seek to offset "
+        f"{offset + 1}",
+        extra={"topic": topic, "partition": partition, "offset": offset},
+    )

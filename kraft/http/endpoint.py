@@ -24,11 +24,11 @@ from kraft.http.errors import (
     HttpError,
 )
 from kraft.http.media import is_latin_1
+from kraft.http.problems import problems_of
 from kraft.http.record_counts import check_values
 
 if TYPE_CHECKING:
     from kraft.http.context import Context
-    from kraft.http.produce_params import ProduceParams
 
 Model = TypeVar("Model", bound=BaseModel)
 Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -37,10 +37,10 @@ Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 class Call:
     """One request on its way through a handler."""
 
-    __slots__ = ("accept", "body", "context", "produce_params", "request")
+    __slots__ = ("accept", "body", "checked", "context", "request")
 
-    produce_params: ProduceParams
-    """Of a route that writes records: set by its check, which is the one place that reads them."""
+    checked: Any
+    """What the check of the route has read from the request, for its handler."""
 
     def __init__(self, context: Context, request: web.Request, body: bytes | bytearray = b"") -> None:
         self.context = context
@@ -87,7 +87,7 @@ class Call:
         text = self.request.match_info["partition"]
         if not (text.isascii() and text.isdigit() and len(text) <= 10):
             code = 404 if self.is_v3 else PARTITION_NOT_FOUND
-            raise HttpError(code, f"no partition {text!r}: a partition is a number from 0")
+            raise HttpError(code, f"Partition not found. {text!r} is none: a partition is a number from 0")
         return int(text)
 
     def model(self, model: type[Model], *, has_records: bool = False) -> Model:
@@ -102,13 +102,13 @@ class Call:
         if not self.body:
             raise HttpError(PAYLOAD, "the body is empty; send a JSON object")
         if not has_records:
-            check_values(self.body)
+            check_values(self.body, values_max=self.context.limits.body_values_max)
         try:
             return _validate(model, self.body, is_strict=is_strict)
         except ValidationError as error:
-            kinds = {problem["type"] for problem in error.errors(include_url=False)}
+            kinds = {problem["type"] for problem in error.errors(include_url=False, include_input=False)}
             is_unfit = "json_invalid" in kinds or (self.is_v3 and kinds != {"extra_forbidden"})
-            raise HttpError(400 if is_unfit else UNPROCESSABLE, describe(error)) from error
+            raise HttpError(400 if is_unfit else UNPROCESSABLE, problems_of(error)) from error
 
 
 def _validate(model: type[Model], body: bytes | bytearray, *, is_strict: bool) -> Model:
@@ -129,15 +129,6 @@ def _is_whole(value: object) -> bool:
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
-
-
-def describe(error: ValidationError) -> str:
-    """The first few problems of a body, each with its place."""
-    problems = [
-        f"{'.'.join(str(part) for part in problem['loc']) or 'body'}: {problem['msg']}"
-        for problem in error.errors(include_url=False, include_input=False)[:5]
-    ]
-    return "; ".join(problems)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

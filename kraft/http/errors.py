@@ -108,6 +108,21 @@ _TABLE: dict[type[KafkaError], int] = {
 }
 
 
+_SENTENCES: Mapping[int, str] = {
+    kafka.InvalidProducerEpoch.code: "a newer producer has this transactional id; begin anew with a new producer",
+    kafka.ProducerFenced.code: "a newer producer has this transactional id; begin anew with a new producer",
+    kafka.InvalidTxnState.code: "no transaction of this producer is open here; begin one before",
+    kafka.InvalidProducerIdMapping.code: "the transactional id is forgotten, or has another producer; begin anew",
+    kafka.ConcurrentTransactions.code: "the transaction before is still being ended; send the same again",
+    kafka.TransactionAbortable.code: "the transaction cannot go on; abort it and begin the next one",
+    kafka.OutOfOrderSequenceNumber.code: "records that this producer sent before are not in the log; abort, begin anew",
+    kafka.NotLeaderOrFollower.code: "the partition's leader is changing; send the same again",
+    kafka.UnknownTopicOrPartition.code: "there is no such topic or partition",
+    kafka.NotEnoughReplicas.code: "fewer replicas are in sync than min.insync.replicas asks for; send the same later",
+}
+"""Of errors that come without a sentence: from another node, or a peer that sends codes alone."""
+
+
 class HttpError(Exception):
     """An answer of our own making: a client's fault, or this node being busy."""
 
@@ -154,7 +169,17 @@ def from_kafka(error: KafkaError, *, unknown_topic: int = TOPIC_NOT_FOUND) -> Ht
     code = code_of(error)
     if code == TOPIC_NOT_FOUND:
         code = unknown_topic
-    return HttpError(code, error.message, extra={"kafka_code": error.code, "retriable": error.retriable})
+    return HttpError(code, worded(error), extra={"kafka_code": error.code, "retriable": error.retriable})
+
+
+def worded(error: KafkaError) -> str:
+    """The message of an error, or a sentence of ours where it came as a code alone."""
+    if error.message != error.name:
+        return error.message
+    if (said := _SENTENCES.get(error.code)) is not None:
+        return said
+    what = "send the same again" if error.retriable else "Kafka's documentation of its protocol explains this code"
+    return f"the cluster refused this with {error.name} ({error.code}); {what}"
 
 
 def error_body(error: HttpError, *, has_additions: bool = True) -> dict[str, Any]:

@@ -22,6 +22,8 @@ class Limits:
 
     body_bytes_max: int = 104_857_600
     """Largest request body; a longer one is answered 413."""
+    body_values_max: int = 50_000
+    """Values of a JSON body that is not records (`socket.request.max.items`); one more is answered 413."""
     read_bytes_default: int = 1_048_576
     read_bytes_max: int = 57_671_680
     """A read that asks for more gets this much."""
@@ -35,6 +37,8 @@ class Limits:
     """Headers of all its records together."""
     batch_entries_max: int = 10_000
     """Entries of one `records:batch`; one more is answered 422."""
+    room_wait_ms: int = 12_000
+    """How long a read waits for room for its answer (queued.max.response.bytes); then 503."""
     control_timeout_ms: int = 30_000
     """How long an administrative request waits for the controller."""
     header_wait_ms: int = 10_000

@@ -14,6 +14,7 @@ from functools import lru_cache
 from kraft.http.errors import HttpError
 from kraft.protocol.media_types import EVENT_STREAM, NDJSON, PLAIN_JSON, RECORD_BATCH, RECORDS, V2_JSON
 
+_ANY_JSON = (PLAIN_JSON, "*/json")
 HEADERS_CACHED_MAX = 256
 
 _KAFKA = re.compile(r"application/vnd\.kafka(?:\.(binary|json|text|avro|jsonschema|protobuf))?(?:\.v[12])?\+json")
@@ -78,7 +79,7 @@ def v2_answer(accept: str | None) -> str:
     for media in media_ranges(accept):
         if media in ("*/*", "application/*") or _is_v2(media):
             return V2_JSON
-        if media == PLAIN_JSON:
+        if media in _ANY_JSON:
             return PLAIN_JSON
     raise HttpError(406, f"cannot answer in {accept}; accept {V2_JSON} or {PLAIN_JSON}")
 
@@ -89,7 +90,7 @@ def read_answer(accept: str | None) -> tuple[Format, str]:
     for media in media_ranges(accept):
         if media in ("*/*", "application/*"):
             return Format.BINARY, Format.BINARY.media_type
-        if media == PLAIN_JSON:
+        if media in _ANY_JSON:
             return Format.BINARY, PLAIN_JSON
         if media in (RECORD_BATCH, RECORDS):
             chosen = Format.RECORD_BATCH if media == RECORD_BATCH else Format.RECORDS
@@ -123,7 +124,7 @@ def stream_answer(accept: str | None, *, is_only: bool = False) -> str | None:
 def consumer_format(accept: str | None) -> str | None:
     """The embedded format that a consumer's read asks for; None: the one it was created with. Raises HttpError 406."""
     for media in media_ranges(accept):
-        if media in ("*/*", "application/*", PLAIN_JSON):
+        if media in ("*/*", "application/*", *_ANY_JSON):
             return None
         matched = _KAFKA.fullmatch(media)
         if matched:
@@ -134,15 +135,17 @@ def consumer_format(accept: str | None) -> str | None:
 @lru_cache(maxsize=HEADERS_CACHED_MAX)
 def require_accepts(accept: str | None, media_type: str) -> None:
     """Raises HttpError 406 unless the client takes `media_type`."""
-    family = media_type.split("/")[0] + "/*"
-    if not any(media in ("*/*", family, media_type) for media in media_ranges(accept)):
+    kind, _, subtype = media_type.partition("/")
+    if not any(media in ("*/*", f"{kind}/*", f"*/{subtype}", media_type) for media in media_ranges(accept)):
         raise HttpError(406, f"cannot answer in {accept}; accept {media_type}")
 
 
-@lru_cache(maxsize=HEADERS_CACHED_MAX)
-def takes_v2(accept: str | None) -> bool:
-    """Whether the client takes a v2 media type, by its `Accept`."""
-    return any(media in ("*/*", "application/*") or _is_v2(media) for media in media_ranges(accept))
+def v2_error(accept: str | None) -> str:
+    """Content type of an error of the v2 dialect, as of an answer; JSON where the client accepts neither."""
+    try:
+        return v2_answer(accept)
+    except HttpError:
+        return PLAIN_JSON
 
 
 def _is_v2(media: str) -> bool:
@@ -158,7 +161,7 @@ def _media(content_type: str) -> str:
     media, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charset = _charset(parameters)
     if charset is not None and charset not in (*_UTF_8, *_LATIN_1):
-        raise HttpError(415, f"charset {charset} is not supported; send UTF-8, or ISO-8859-1")
+        raise HttpError(400, f"charset {charset} is not known here; send UTF-8, or ISO-8859-1")
     return media
 
 

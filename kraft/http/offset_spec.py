@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from kraft.broker.gateway import Gateway
@@ -28,13 +29,26 @@ async def wanted_offset(
     call: Call, which: TopicIdPartition, *, is_read_committed: bool, text: str | None = None
 ) -> int:
     """The offset that `text`, or `offset=` of the request, means in a partition. Raises HttpError, KafkaError."""
-    text = call.request.query.get("offset", "earliest") if text is None else text
+    query = call.request.query
+    if "timestamp" in query:
+        refuse_timestamp(query)
+    text = query.get("offset", "earliest") if text is None else text
     gateway = call.context.gateway
     if text in _NAMED:
         return (await gateway.list_offset(which, _NAMED[text], is_read_committed=is_read_committed)).offset
     if not text.startswith("ts:"):
         return _plain_offset(text)
     return await offset_at(gateway, which, parse_timestamp(text[3:]), is_read_committed=is_read_committed)
+
+
+def refuse_timestamp(query: Mapping[str, str]) -> None:
+    """Raises HttpError 40002: a client that asks for a time and is answered from the beginning would not notice."""
+    text = query.get("timestamp")
+    if text is not None:
+        raise HttpError(
+            BAD_REQUEST,
+            f"timestamp={text} is not a parameter here; read with offset=ts:<ms or ISO-8601> from a time on",
+        )
 
 
 async def offset_at(gateway: Gateway, which: TopicIdPartition, timestamp: int, *, is_read_committed: bool) -> int:

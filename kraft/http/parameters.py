@@ -32,6 +32,10 @@ ISOLATION_LEVEL = Parameter(
 )
 
 
+DIGITS_MAX = 19
+"""Of a number; one with more is beyond every range."""
+
+
 def integer(call: Call, name: str, *, default: int, low: int = 0, high: int = INT32_MAX) -> int:
     """The number of this name in the query, or `default`. Raises HttpError 40002 unless it is from `low` to `high`."""
     text = call.request.query.get(name)
@@ -41,12 +45,12 @@ def integer(call: Call, name: str, *, default: int, low: int = 0, high: int = IN
 def parse_integer(text: str, name: str, *, low: int = 0, high: int = INT32_MAX) -> int:
     """`name` is what the refusal calls the number. Raises HttpError 40002 unless it is from `low` to `high`."""
     digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 19):
-        raise HttpError(BAD_REQUEST, f"{name}={text} is not a number")
-    value = int(text)
-    if not low <= value <= high:
-        raise HttpError(BAD_REQUEST, f"{name}={text} is out of range: it is from {low} to {high}")
-    return value
+    if not (digits.isascii() and digits.isdigit()):
+        raise HttpError(BAD_REQUEST, f"{name}={text} is not a number; send one from {low} to {high}")
+    if len(digits) > DIGITS_MAX or not low <= int(text) <= high:
+        shown = text if len(digits) <= DIGITS_MAX else f"{text[:DIGITS_MAX]}... ({len(digits)} digits)"
+        raise HttpError(BAD_REQUEST, f"{name}={shown} is out of range: it is from {low} to {high}")
+    return int(text)
 
 
 def flag(call: Call, name: str) -> bool:
@@ -97,3 +101,16 @@ PATH_PARAMETERS: Mapping[str, PathParameter] = {
 def parameters_in(path: str) -> list[str]:
     """The names of the parameters in a path such as `/topics/{topic}`."""
     return re.findall(r"{(\w+)}", path)
+
+
+def check_names_in_path(call: Call) -> None:
+    """Raises HttpError 40002, in Redpanda's words, for a name with a control character."""
+    for text in call.path.values():
+        if any(character < " " or character == "\x7f" for character in text):
+            shown = "".join(_picture(character) for character in text)
+            raise HttpError(BAD_REQUEST, f"Parameter contained invalid control characters: {shown}")
+
+
+def _picture(character: str) -> str:
+    """A control character as its Unicode picture."""
+    return "\u2421" if character == "\x7f" else chr(0x2400 + ord(character)) if character < " " else character

@@ -22,11 +22,11 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from msgspec import Struct
 
 from kraft.http.endpoint import Call
-from kraft.http.errors import KAFKA_FATAL, KAFKA_RETRIABLE, UNPROCESSABLE, HttpError
+from kraft.http.errors import KAFKA_FATAL, KAFKA_RETRIABLE, UNPROCESSABLE, HttpError, worded
 from kraft.http.idempotency import IdempotencyKey, keyed_batches, refuse_reserved_ids, with_producer
 from kraft.http.media import Format
 from kraft.http.partitioner import UNPLACED, places_of
-from kraft.http.produce_params import MIN_ISR
+from kraft.http.produce_params import MIN_ISR, ProduceParams
 from kraft.http.records import INLINE_RECORDS_MAX, OutRecord, to_batch
 from kraft.http.transactional import InTransaction, raw_batches
 from kraft.protocol.errors import (
@@ -152,7 +152,7 @@ async def produce_body(
     Many records are parsed, placed and packed by a worker. Raises what `parse` raises, HttpError 422 for a record of
     another partition than the path's and for a key that was used for other records, and KafkaError.
     """
-    params = call.produce_params
+    params: ProduceParams = call.checked
     repeats = params.key or params.transaction
     keyless = UNPLACED if repeats is None else repeats.partition(len(topic.partitions))
     if _is_much(call.body, params.form):
@@ -190,7 +190,8 @@ async def write_records(call: Call, topic: TopicImage, records: list[OutRecord],
     """`where`: the partition of each record. Raises KafkaError, and HttpError 422 for a key used for other records."""
     call.context.metrics.produced_records.inc(len(records))
     settings, now_ms = call.context.gateway.topic_settings(topic.name), call.context.clock.wall_ms()
-    key, transaction = call.produce_params.key, call.produce_params.transaction
+    params: ProduceParams = call.checked
+    key, transaction = params.key, params.transaction
     is_repeatable = key is not None or transaction is not None
     if len(records) > INLINE_RECORDS_MAX:
         written = await call.context.large_work.run(
@@ -233,8 +234,8 @@ async def write_batches(call: Call, topic: TopicImage, partition: int) -> Sequen
     """
     if not call.body:
         raise HttpError(UNPROCESSABLE, "the body is empty; send one or more RecordBatch v2")
-    which, key = TopicIdPartition(topic.topic_id, partition), call.produce_params.key
-    transaction = call.produce_params.transaction
+    params: ProduceParams = call.checked
+    which, key, transaction = TopicIdPartition(topic.topic_id, partition), params.key, params.transaction
     if transaction is not None:
         raw = [Part(*each) for each in raw_batches(call.body)]
         return (await send_in_transaction(partial(_send, call), {which: raw}, transaction))[which]
@@ -280,7 +281,7 @@ def pack(records: Sequence[OutRecord], settings: TopicSettings, *, now_ms: int, 
         indexes = [index for index in indexes if index not in packed.refused]
         records = [records[index] for index in indexes]
     if records:
-        _batch(packed, records, indexes, limit=min(settings.max_message_bytes, settings.segment_bytes))
+        _batch(packed, records, indexes, limit=min(settings.max_message_bytes, settings.segment_size))
     return packed
 
 
@@ -329,7 +330,7 @@ def record_sets(batches: Sequence[Part], settings: TopicSettings) -> Sequence[Pa
     """Batches put together that a leader appends at once: what does not fit a segment goes after the others."""
     if len(batches) == 1:
         return batches
-    limit = min(settings.segment_bytes, SET_BYTES_MAX)
+    limit = min(settings.segment_size, SET_BYTES_MAX)
     sets: list[list[Part]] = []
     size = limit + 1
     for batch in batches:
@@ -431,7 +432,8 @@ def _not_sent(failed: ProduceOutcome) -> ProduceOutcome:
 
 async def _send(call: Call, parts: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
     """With the acks, the timeout and the least ISR that the request asks for."""
-    gateway, params = call.context.gateway, call.produce_params
+    gateway = call.context.gateway
+    params: ProduceParams = call.checked
     transactional_id = None if params.transaction is None else params.transaction.transactional_id
     if not params.min_isr:
         call.context.metrics.produced_bytes.inc(sum(map(len, parts.values())))
@@ -451,7 +453,8 @@ async def _send(call: Call, parts: Mapping[TopicIdPartition, Buffer]) -> Mapping
 
 def _too_few(call: Call, which: TopicIdPartition) -> ProduceOutcome | None:
     """As this node knows it; what has changed since is seen by `_checked`."""
-    wanted = call.produce_params.min_isr
+    params: ProduceParams = call.checked
+    wanted = params.min_isr
     topic = call.context.gateway.image.topics.get(which.topic_id)
     partition = None if topic is None else topic.partitions.get(which.partition)
     if partition is None or len(partition.isr) >= wanted:
@@ -488,10 +491,21 @@ def _per_record(pieces: Sequence[Piece]) -> Iterator[tuple[int, ProduceOutcome]]
             yield outcome.base_offset + index if has_offset else -1, outcome
 
 
-def error_of(outcome: ProduceOutcome) -> tuple[int, KafkaError]:
-    """The REST code of a record that was not written, 50003 where sending it again can help, else 50002; and why."""
+class NotWritten(NamedTuple):
+    """Why a record was not written, as REST has it."""
+
+    code: int
+    """50003 where Kafka's producer would send it again, else 50002."""
+    message: str
+    retriable: bool
+    """Can sending it again help? Not where there is no such partition, though Kafka's producer tries it for a while."""
+
+
+def error_of(outcome: ProduceOutcome) -> NotWritten:
+    """Of an outcome that is an error."""
     error = for_code(outcome.error_code, outcome.message)
-    return KAFKA_RETRIABLE if error.retriable else KAFKA_FATAL, error
+    can_help = error.retriable and outcome.error_code != UnknownTopicOrPartition.code
+    return NotWritten(KAFKA_RETRIABLE if error.retriable else KAFKA_FATAL, worded(error), can_help)
 
 
 def _no_such_partition(topic: TopicImage, number: int) -> ProduceOutcome:

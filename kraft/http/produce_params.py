@@ -11,13 +11,12 @@ from kraft.http.idempotency import IdempotencyKey, idempotency_key
 from kraft.http.media import Format
 from kraft.http.parameters import TIMEOUT, flag, integer
 from kraft.http.transactional import InTransaction
+from kraft.protocol.acks import ACKS_ALL, ACKS_LEADER, ACKS_NONE
 from kraft.protocol.errors import InvalidRequiredAcks
 from kraft.protocol.media_types import PLAIN_JSON
-from kraft.values import maker, value
+from kraft.values import new, value
 
-NO_ACKS = 0
-ALL = -1
-_ACKS = {"0": NO_ACKS, "1": 1, "all": ALL, "-1": ALL}
+_ACKS = {"0": ACKS_NONE, "1": ACKS_LEADER, "all": ACKS_ALL, "-1": ACKS_ALL}
 REPLICAS_MAX = 32_767
 
 ACKS = Parameter(
@@ -44,11 +43,11 @@ class ProduceParams:
     """One request's wishes, whichever dialect it speaks."""
 
     acks: int
-    """0: nobody, 1: the leader, -1 (ALL): all in-sync replicas."""
+    """0: nobody, 1: the leader, -1: all in-sync replicas."""
     timeout_ms: int
     """How long the leader may wait for the replicas."""
     min_isr: int
-    """The least ISR that must have the records; 0 where none is asked for, or `acks` is not ALL."""
+    """The least ISR that must have the records; 0 where none is asked for, or `acks` is another."""
     is_async: bool
     """`async=true`: acks=0, and an answer without a body."""
     key: IdempotencyKey | None
@@ -61,9 +60,6 @@ class ProduceParams:
     """That the records belong to; there is no key then, and all in-sync replicas have to have them."""
 
 
-_params = maker(ProduceParams)
-
-
 def read_params(
     call: Call,
     *,
@@ -72,7 +68,7 @@ def read_params(
     is_keyed: bool = True,
     transaction: InTransaction | None = None,
 ) -> None:
-    """Leaves a ProduceParams in `call.produce_params`; for the check of a route.
+    """Leaves a ProduceParams in `call.checked`; for the check of a route.
 
     `form` and `answer_type` are what the dialect has agreed on with the client; `is_keyed`: the route takes an
     Idempotency-Key. Raises KafkaError 21 for unknown acks, and for others than all within a transaction; HttpError
@@ -80,21 +76,24 @@ def read_params(
     """
     query = call.request.query
     is_async = ASYNC.name in query and flag(call, ASYNC.name)
-    acks = NO_ACKS if is_async else _acks(query.get(ACKS.name, "all"))
-    if transaction is not None and acks != ALL:
+    acks = ACKS_NONE if is_async else _acks(query.get(ACKS.name, "all"))
+    if transaction is not None and acks != ACKS_ALL:
         raise InvalidRequiredAcks("records of a transaction need acks=all, which is the default")
     timeout_ms = integer(call, TIMEOUT.name, default=call.context.gateway.settings.request_timeout_ms)
     min_isr = integer(call, MIN_ISR.name, default=0, low=1, high=REPLICAS_MAX) if MIN_ISR.name in query else 0
-    call.produce_params = _params(
+    made = new(ProduceParams)
+    ProduceParams.__init__(
+        made,
         acks=acks,
         timeout_ms=timeout_ms,
-        min_isr=min_isr if acks == ALL else 0,
+        min_isr=min_isr if acks == ACKS_ALL else 0,
         is_async=is_async,
         key=idempotency_key(call) if is_keyed else None,
         form=form,
         answer_type=answer_type,
         transaction=transaction,
     )
+    call.checked = made
 
 
 def _acks(text: str) -> int:

@@ -84,8 +84,16 @@ def _headers(body: bytes, position: int, count: int) -> tuple[list[tuple[str, by
         if name is None:
             raise ValueError("a header without a name")
         value, position = _bytes(body, position)
-        headers.append((name.decode(), value))
+        headers.append((_text(name), value))
     return headers, position
+
+
+def _text(name: bytes) -> str:
+    """Raises ValueError, whose text is for the client."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise ValueError("the name of a header is not UTF-8") from None
 
 
 def encode_records(records: Iterable[InRecord]) -> bytes:

@@ -16,8 +16,11 @@ from msgspec import Struct
 from kraft.http.errors import HttpError
 
 TOO_LARGE = 413
-VALUES_MAX = 500_000
-"""Values in a body that is not records: what 100,000 partitions with offset and metadata need."""
+FREE = 2_048
+"""So many items and values may stand in any body; for each further one a body has some bytes."""
+VALUE_BYTES, RECORD_BYTES = 12, 12
+"""The shortest that clients write: `{"value":1},`, and a third of `{"topic":"t","partition":0,"offset":1},`."""
+ENTRY_BYTES = 32
 
 
 @dataclass(slots=True)
@@ -51,6 +54,10 @@ class _Item(Struct, gc=False):
             raise _TooMany
 
 
+class _Headers(Struct, gc=False):
+    headers: list[_Header] | None = None
+
+
 class _Records(Struct):
     records: list[_Item]
 
@@ -62,15 +69,22 @@ class _Entries(Struct):
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "records": msgspec.json.Decoder(_Records),
     "entries": msgspec.json.Decoder(_Entries),
+    "headers": msgspec.json.Decoder(_Headers),
 }
 
 
 def check_counts(body: bytes | bytearray, field: str, *, items_max: int, headers_max: int, code: int) -> None:
-    """Of `records` or `entries`. Raises HttpError with `code` beyond the bounds; what is no JSON is left to its parser.
+    """Of `records` or `entries`, or of the `headers` of one record: `items_max` at most, and no more than the body's
+    length pays for.
+
+    Raises HttpError with `code` beyond the bounds; what is no JSON is left to its parser.
 
     Each record and each header is an object, which is two bytes at least: where there are no more braces than records
     may be, nothing is counted, and where there is no room for more, not even they.
     """
+    bytes_each = RECORD_BYTES if field == "records" else ENTRY_BYTES
+    items_max = min(items_max, _paid(body, bytes_each))
+    headers_max = min(headers_max, _paid(body, bytes_each))
     if len(body) <= 2 * items_max or body.count(b"{") <= items_max:
         return
     left = _Left(items_max, headers_max)
@@ -87,7 +101,14 @@ def check_counts(body: bytes | bytearray, field: str, *, items_max: int, headers
         _left.reset(token)
 
 
-def check_values(body: bytes | bytearray) -> None:
-    """Of a body that is not records. Raises HttpError 413: all but the first value of each list follow a comma."""
-    if body.count(b",") > VALUES_MAX:
-        raise HttpError(TOO_LARGE, f"more than {VALUES_MAX} values in a body; send them with several requests")
+def check_values(body: bytes | bytearray, *, values_max: int) -> None:
+    """Of a body that is not records: `values_max` at most, and no more than the body's length pays for.
+
+    Raises HttpError 413. All but the first value of each list follow a comma."""
+    values_max = min(values_max, _paid(body, VALUE_BYTES))
+    if body.count(b",") > values_max:
+        raise HttpError(TOO_LARGE, f"more than {values_max} values in a body; send them with several requests")
+
+
+def _paid(body: bytes | bytearray, bytes_each: int) -> int:
+    return FREE + len(body) // bytes_each

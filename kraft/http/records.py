@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar, cast
 
 from msgspec import Struct
 
-from kraft.broker.consuming import readable_batches
+from kraft.broker.consumer_fetch import readable_batches
 from kraft.protocol.batches.budget import INLINE_BYTES_MAX, OverBudget
 from kraft.protocol.batches.compression import DECOMPRESSED_BYTES_MAX
 from kraft.protocol.batches.header import end_within, whole_batches

@@ -8,6 +8,7 @@ from aiohttp.streams import StreamReader
 
 from kraft.http.context import Context
 from kraft.http.errors import HttpError
+from kraft.http.problems import unreadable
 from kraft.http.slow_clients import BodyWatch, SlowBody, too_slow
 
 
@@ -36,7 +37,7 @@ class BodyLease:
         except SlowBody as error:
             raise too_slow(self._context.limits, watch.received) from error
         except (web.RequestPayloadError, BadHttpMessage) as error:
-            raise HttpError(400, f"the body cannot be read: {error}", closes=True) from error
+            raise HttpError(400, unreadable(error), closes=True) from error
         finally:
             self._context.patience.bodies.discard(watch)
 

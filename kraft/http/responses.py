@@ -44,7 +44,7 @@ def refused(call: Call, route: Route, error: HttpError | KafkaError) -> web.Resp
     if isinstance(error, KafkaError):
         error = from_kafka(error, unknown_topic=call.unknown_topic)
     is_v2 = route.tag == "v2"
-    media = call.context.dialect.error_media(error, accept=call.accept) if is_v2 else PLAIN_JSON
+    media = call.context.dialect.error_media(call.accept) if is_v2 else PLAIN_JSON
     return error_response(error, media=media, has_additions=call.has_additions)
 
 

@@ -71,6 +71,7 @@ class SlowClients:
         if connection.is_ending:
             connection.force_close()
             return
+        connection.give_back()
         since_ms = connection.header_since_ms
         if not connection.has_asked and now_ms - connection.made_ms > self._limits.header_wait_ms:
             if since_ms is None:

@@ -17,7 +17,7 @@ from kraft.launcher.processes import (
 )
 from kraft.launcher.readiness import StartFailed, wait_until_ready
 from kraft.launcher.runfile import ClusterRun, NodeRun, load_run, remove_run, save_run
-from kraft.launcher.starting import LongWait
+from kraft.launcher.start_display import LongWait
 
 Say = Callable[[str], None]
 

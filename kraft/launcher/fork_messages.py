@@ -1,6 +1,7 @@
-"""What is said to the process that forks nodes: one JSON command a line, answered in order by one reply a line.
+"""Commands for the process that forks nodes: one JSON command a line, answered in order by one reply a line.
 
-It is said over the pipes of who started it (its owner), and over a socket in the data folder of a cluster that it runs.
+They come over the pipes of the process that started it (its owner), and over a socket in the data folder of a cluster
+that it runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ SOCKET_FILE: Final = "nodes.sock"
 """In the data folder, for its owner alone (mode 0600)."""
 LINE_BYTES_MAX: Final = 1024 * 1024
 """Of a command: an environment and a configuration have room in it."""
-READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "OPENSSL_", "AIOHTTP_", "UV_", "LC_", "LANG", "TZ")
+READ_AT_START: Final = (
+    "PYTHON", "LD_", "MALLOC_", "GLIBC_", "OPENSSL_", "AIOHTTP_", "UV_", "LC_", "LANG", "TZ", "KRAFT_LEAN_LOADING",
+)  # fmt: skip
 """Beginnings of the names of variables that a program reads when it begins, and a fork therefore never."""
 _LIMITS: Final = ("NOFILE", "AS", "CORE", "DATA", "FSIZE", "MEMLOCK", "NPROC", "STACK")
 
@@ -68,7 +71,7 @@ class StartNode(msgspec.Struct, kw_only=True, frozen=True):
     parent_pid: int | None = None
     """The process that the node ends with, in order."""
     surroundings: Surroundings | None = None
-    """Of who asks; None: those of the process that forks."""
+    """Those of the process that asks; None: those of the process that forks."""
 
 
 class Prepare(msgspec.Struct, kw_only=True, frozen=True):

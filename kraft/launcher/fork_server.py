@@ -34,10 +34,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+from setproctitle import setproctitle, setthreadtitle
 
 from kraft.config.checks import warnings
 from kraft.config.models import ClusterConfig
 from kraft.config.problems import ConfigError
+from kraft.launcher.cluster_preparation import launch, prepare
 from kraft.launcher.configuration import load_config
 from kraft.launcher.foreground import run_in_foreground
 from kraft.launcher.fork_messages import (
@@ -51,7 +53,6 @@ from kraft.launcher.fork_messages import (
     Surroundings,
 )
 from kraft.launcher.identity import Identity, IdentityAhead, new_identity
-from kraft.launcher.preparing import launch, prepare
 from kraft.launcher.processes import LaunchError, kill_users, send_signal, start_program, wait_for_end
 from kraft.launcher.runfile import load_run
 from kraft.node.process import warm_up
@@ -69,8 +70,9 @@ KILLED_LIMIT_MS: Final = 10_000
 LOG_FILE: Final = "launcher.log"
 TEMPORARY_PREFIX: Final = "kraft-"
 _PEER_CREDENTIALS: Final = struct.Struct("3i")
-_ARGUMENTS_START, _ARGUMENTS_END = 45, 46
-"""Fields of /proc/PID/stat (proc(5)), counted from what follows the name."""
+_TITLE_IN_ARGUMENTS: Final = "SPT_NOENV"
+"""A variable that setproctitle reads at its first call: the title takes the place of the arguments only, and
+/proc/PID/environ goes on to show the variables, by which the processes of a test are found."""
 
 
 class NoFork(Exception):
@@ -462,28 +464,21 @@ def _be_node(start: StartNode, inherited: Surroundings) -> int:
     if start.surroundings is not None:
         os.environ.clear()
     os.environ.update({**given.variables, **start.variables})
-    _be_called(f"kraft-node-{start.node_id}", "kraft", "node", "--id", str(start.node_id), "--data", start.data)
+    _be_called(f"kraft-node-{start.node_id}", f"kraft node --id {start.node_id} --data {start.data}")
     return run_in_foreground(start.config, node_id=start.node_id, data=start.data, parent_pid=start.parent_pid)
 
 
-def _be_called(name: str, *arguments: str) -> None:
-    """In ps, top and pgrep: of the arguments as much as there was room for in those that this program was given."""
-    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
-        comm.write(name)
-    with (
-        contextlib.suppress(OSError),
-        open("/proc/self/stat", "rb") as stat,
-        open("/proc/self/mem", "r+b", 0) as memory,
-    ):
-        fields = stat.read().rpartition(b")")[2].split()
-        first, end = int(fields[_ARGUMENTS_START]), int(fields[_ARGUMENTS_END])
-        text = b"\0".join(os.fsencode(argument) for argument in arguments)
-        os.pwrite(memory.fileno(), text[: end - first - 1].ljust(end - first, b"\0"), first)
+def _be_called(name: str, command: str) -> None:
+    """Sets the name of this process and its command line, as ps, top and pgrep show them. Of the name there are 15
+    bytes, and of the command line as many as the arguments had that this program was started with."""
+    os.environ.setdefault(_TITLE_IN_ARGUMENTS, "1")
+    setproctitle(command)
+    setthreadtitle(name)
 
 
 def main(ahead: IdentityAhead | None) -> int:
     """The exit code: ours, or in a fork that of its node. `ahead`: of the first new cluster."""
-    _be_called("kraft-fork", "kraft", "fork-server", "node")  # `node`: its forks are known as such from the first
+    _be_called("kraft-fork", "kraft fork-server node")  # `node`: its forks are known as such from the first
     warm_up()
     if ahead is not None:
         ahead.wait()

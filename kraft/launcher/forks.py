@@ -139,7 +139,7 @@ def fork_server() -> ForkServer:
 
 
 def close_fork_server() -> None:
-    """For who wants it to end before this process does. Clusters of it are ended first."""
+    """For a caller that wants it to end before this process does. Clusters of it are ended first."""
     with _lock:
         server = _servers.pop(os.getpid(), None)
     if server is not None:

@@ -9,6 +9,8 @@ modules.
 quarter of the time that modules take. Three of these a node calls when it says that something is wrong: `__repr__`, and
 the refusals of `__setattr__` and `__delattr__`. Here they are closures that do the same.
 
+Both are left out with `KRAFT_LEAN_LOADING=off`; docs/decisions/interpreter-tricks.md has what they are worth.
+
 For processes that are nodes and nothing else: whoever imports one of these packages in such a process later finds its
 modules, and not the names that its `__init__` would have.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import importlib.util
+import os
 import re
 import reprlib
 import sys
@@ -27,6 +30,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+LEAN_LOADING: Final = "KRAFT_LEAN_LOADING"
+"""A variable of the environment; with `off` packages are loaded whole, and `dataclasses` is as Python has it."""
 FOLDERS: Final = ("aiohttp", "aiokafka", "aiokafka.record")
 _VERSION: Final = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 
@@ -34,12 +39,13 @@ _VERSION: Final = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 @contextmanager
 def loading_a_node() -> Iterator[None]:
     """While the modules of a node are imported. What they make stays: no collection ever looks at it for garbage."""
+    is_lean = os.environ.get(LEAN_LOADING) != "off"
     for name in FOLDERS:
-        if name not in sys.modules:
+        if is_lean and name not in sys.modules:
             sys.modules[name] = _folder(name)
     was_enabled = gc.isenabled()
     gc.disable()
-    methods = _replace(dataclasses, _METHODS) if sys.version_info < (3, 13) else {}
+    methods = _replace(dataclasses, _METHODS) if is_lean and sys.version_info < (3, 13) else {}
     try:
         yield
     finally:

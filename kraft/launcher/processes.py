@@ -113,7 +113,8 @@ def _is_node(pid: int) -> bool:
         return False
     # A zombie with other threads is still ending: its ports are free when the last of them has gone.
     has_ended = fields[_STATE] in (b"Z", b"X") and int(fields[_THREADS]) <= 1
-    return not has_ended and (b"node" in arguments or arguments == [b""])
+    title = arguments[0].split(b" ")  # a node that was forked has a title instead of arguments
+    return not has_ended and (b"node" in arguments or b"node" in title or arguments == [b""])
 
 
 def is_stopped(pid: int) -> bool:

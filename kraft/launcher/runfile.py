@@ -71,7 +71,7 @@ class ClusterRun:
         return replace(self, nodes=tuple(replace(n, pid=pid) if n.id == node_id else n for n in self.nodes))
 
     def variables(self, node_id: int) -> dict[str, str]:
-        """Of a node's environment, besides those of who starts it."""
+        """Of a node's environment, besides those of the process that starts it."""
         folder = self.witness_of(node_id)
         return {} if folder is None else {WITNESS_VARIABLE: folder}
 

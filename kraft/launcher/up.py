@@ -15,7 +15,7 @@ from kraft.launcher.forks import ForkServerGone, end_fork_server, fork_server
 from kraft.launcher.processes import LaunchError, StartProcess, start_program, stop_nodes
 from kraft.launcher.readiness import StartFailed, explained, wait_until_ready
 from kraft.launcher.runfile import ClusterRun, load_run, remove_run, run_of
-from kraft.launcher.starting import StartInPipe, StartView
+from kraft.launcher.start_display import StartInPipe, StartView
 
 Say = Callable[[str], None]
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -75,7 +75,7 @@ def _start_each(
     config_file: str | None, data: str | None, parent: int | None, *, free_ports: bool, say: Say, start: StartProcess
 ) -> ClusterRun:
     from kraft.config.checks import warnings
-    from kraft.launcher.preparing import launch, prepare
+    from kraft.launcher.cluster_preparation import launch, prepare
 
     config = prepare(config_file, data=data, free_ports=free_ports)
     for warning in warnings(config):

@@ -12,33 +12,35 @@ from functools import cached_property, partial
 from typing import Protocol, TypeAlias
 from uuid import UUID
 
+from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
 from kraft.broker.local_leader import LocalLeader
 from kraft.broker.lost_brokers import LostBrokers
+from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.broker.producer_ids import ProducerIds
-from kraft.broker.publishing import MetadataPublisher
 from kraft.broker.routing import Router
-from kraft.broker.tailing import Tails
+from kraft.broker.tail_waits import Tails
+from kraft.broker.transaction_verification import TransactionVerifier
 from kraft.broker.transactional_produce import TransactionalProduce
 from kraft.broker.txn_markers import TxnMarkers
 from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.requests import CommitInTransaction
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.groups.verification import verify_offsets
 from kraft.coordinators.led_partition import Replicas, Surroundings
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
-from kraft.coordinators.transactions.markers import Codes, MarkersToWrite
 from kraft.coordinators.transactions.routing import Transactions
-from kraft.coordinators.transactions.state import TopicPartition
-from kraft.coordinators.transactions.verification import TransactionVerifier, verify_offsets
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook, node_infos
-from kraft.node.awaiting import Awaiting, twin_problem
+from kraft.node.node_watchdog import MainLoopWatch
 from kraft.node.quorum import HostedQuorum, observer_log, voter_log
-from kraft.node.watching import MainLoopWatch
+from kraft.node.startup_state import Awaiting, twin_problem
+from kraft.protocol.primitives import TopicPartition
+from kraft.protocol.transactions import Codes, MarkersToWrite
 from kraft.wire.channels import (
     ControllerChannel,
     ForwardChannel,
@@ -48,11 +50,10 @@ from kraft.wire.channels import (
     WireLeaderChannel,
     WireReplicaQuery,
 )
-from kraft.wire.clients.served import ClientBroker
+from kraft.wire.clients.broker import ClientBroker
 from kraft.wire.clients.table import ClientApis
-from kraft.wire.handlers.all import node_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches
-from kraft.wire.handlers.producer_ids import ProducerIdSource
+from kraft.wire.handlers.node_apis import NodeApis
 from kraft.wire.peers import Peers
 from kraft.wire.server import ClientListener, WireServer
 from metadata.controller.active import ActiveController
@@ -145,6 +146,7 @@ class Node:
         )
 
     def _make_wire(self) -> WireServer:
+        self.answers = AnswerBudget(self.publisher.settings.queued_max_response_bytes)
         return wire_server(
             self.config,
             self.node,
@@ -153,11 +155,9 @@ class Node:
             controller=self.controller,
             replicas=self.replicas,
             groups=self.coordinator,
-            producer_ids=self.producer_ids,
-            transactions=self.transaction_coordinator,
-            markers=self.markers,
             leader=self.local_leader,
             clients=self._make_client_apis(),
+            answers=self.answers,
             settings=self.publisher.settings,
         )
 
@@ -182,6 +182,7 @@ class Node:
                 markers=self.markers,
                 transaction_coordinator=self.transaction_coordinator,
                 transactions=self.transactions,
+                answers=self.answers,
                 offline_replicas=self._offline_replicas,
             ),
             awaited=self.awaiting.metadata,
@@ -373,6 +374,7 @@ class Node:
             node_id=self.node.id,
             cluster_id=self.config.cluster_id,
             nodes=node_infos(self.config),
+            described_settings=self.config.described_settings(self.node.id),
             clock=self.environment.clock,
             publisher=self.publisher,
             door=self._control,
@@ -409,7 +411,9 @@ class Node:
 
     @cached_property
     def transactional_produce(self) -> TransactionalProduce | None:
-        return None if self.replicas is None else TransactionalProduce(self.replicas, self.verifier)
+        if self.replicas is None:
+            return None
+        return TransactionalProduce(self.replicas, self.verifier, self.environment.clock)
 
     # --- metadata -------------------------------------------------------------------------------------------
 
@@ -449,11 +453,9 @@ def wire_server(
     controller: ActiveController | None,
     replicas: ReplicaManager | None,
     groups: GroupCoordinator | None,
-    producer_ids: ProducerIdSource | None,
-    transactions: TransactionCoordinator | None,
-    markers: TxnMarkers | None,
     leader: LocalLeader | None,
     clients: ClientApis | None,
+    answers: AnswerBudget,
     settings: BrokerSettings,
 ) -> WireServer:
     """What a role would answer is None on a node without it."""
@@ -464,18 +466,10 @@ def wire_server(
         port=node.kafka_port,
         cluster_id=config.cluster_id,
         password=config.keys.password,
-        handlers=node_handlers(
-            replicas,
-            controller,
-            metadata=fetches,
-            groups=groups,
-            producer_ids=producer_ids,
-            transactions=transactions,
-            markers=markers,
-            leader=leader,
-        ),
+        nodes=NodeApis(replicas, controller, metadata=fetches, groups=groups, leader=leader, clients=clients),
         settings=settings,
         clients=clients,
+        answers=answers,
         client_listeners=[ClientListener(each.name, each.host or node.bind_host, each.port) for each in node.listeners],
         on_broker_connection_lost=None if controller is None else controller.broker_connection_lost,
     )

@@ -10,7 +10,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import uvloop
@@ -27,21 +27,23 @@ from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
 from kraft.http.v3.transactions import transaction_admin_routes
 from kraft.node.assembly import Node
-from kraft.node.awaiting import Reminder
+from kraft.node.startup_state import Reminder
 from kraft.runtime.descriptors import DescriptorShares, TooFewDescriptors, open_now, raise_soft_limit, share_out
-from kraft.runtime.environment import close_environment, system_environment
+from kraft.runtime.environment import close_environment, resize_workers, system_environment
 from kraft.runtime.heap import Heap
 from kraft.runtime.logs import log_to_standard_error
 from kraft.runtime.open_files import CachedFiles
 from kraft.runtime.quorum_thread import QuorumThread
 from kraft.runtime.reserved_files import ReservedFiles
+from kraft.runtime.umask import write_for_owner_alone
 from kraft.runtime.witness import files_of
-from kraft.wire.clients.counting import software
+from kraft.wire.clients.client_counts import software
+from metadata.delta import MetadataDelta
+from metadata.image import MetadataImage
 from metadata.quorum.durable import QuorumStorageError
 from metadata.quorum.library import WrongLibrary, verified
 from replication.storage.log_directory import StartupError
 
-NOT_FOR_OTHERS = 0o077
 """Of the files and folders that a node makes: they hold records."""
 FAILED = 1
 FILES_TENDED_EVERY_MS = 3_000
@@ -75,7 +77,7 @@ def run_node(config: ClusterConfig, node_id: int, *, data: str) -> int:
     except TooFewDescriptors as error:
         _say(f"node {node_id} failed: {error}")
         return FAILED
-    os.umask(os.umask(0) | NOT_FOR_OTHERS)
+    write_for_owner_alone()
     own = config.node(node_id)
     for folder in (own.data, *own.log_dirs):
         _close_to_strangers(folder)
@@ -96,7 +98,7 @@ class _NodeProcess:
         self._failure: BaseException | None = None
         threads = config.broker_settings(node_id).background_threads
         files = files_of(os.environ)
-        self._heap = Heap()
+        self._heap = Heap(os.environ)
         self._files = CachedFiles(files, open_max=shares.files)
         self._environment = system_environment(threads=threads, files=self._files, connections_max=shares.nodes)
         self._node = Node(
@@ -107,6 +109,7 @@ class _NodeProcess:
             door=self._http_door,
             on_fatal=self._fail,
         )
+        self._node.publisher.subscribe(self._on_metadata)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -134,6 +137,10 @@ class _NodeProcess:
             return 0
         _say(f"node {self._node.node.id} failed: {self._explain(self._failure)}")
         return FAILED
+
+    def _on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        if delta.changed_configs:
+            resize_workers(self._environment, self._node.publisher.settings.background_threads)
 
     async def _tend_files(self) -> None:
         while True:
@@ -187,24 +194,7 @@ class _NodeProcess:
         return text
 
     def _http_door(self, node: Node) -> HttpServer:
-        app = create_app(
-            node.gateway,
-            environment=node.environment,
-            awaiting=node.awaiting,
-            is_strict=node.config.strict,
-            own_hosts=[name for each in node.config.nodes for name in (each.host, each.bind_host)],
-            connections_max=self._shares.clients,
-            gauges=lambda: self._gauges(node),
-            kafka=KafkaPort(measures=lambda: _measures(node), clients=lambda: software(node.wire.watch.clients)),
-            extra_routes=(
-                *consumer_routes(node.groups, node.environment.rng),
-                *transaction_routes(node.transactions, node.groups),
-                *transaction_admin_routes(node.transactions, node.write_markers),
-                *group_routes(node.groups),
-                *replica_routes(lambda: {} if node.replicas is None else node.replicas.describe()),
-            ),
-        )
-        return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port)
+        return http_door(node, connections_max=self._shares.clients, gauges=lambda: self._gauges(node))
 
     def _gauges(self, node: Node) -> dict[str, float]:
         files = self._files.status()
@@ -254,3 +244,29 @@ def _close_to_strangers(folder: str) -> None:
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[str, float]]) -> HttpServer:
+    """The HTTP listener of a node, with all of its routes; not started."""
+    app = create_app(
+        node.gateway,
+        environment=node.environment,
+        awaiting=node.awaiting,
+        is_strict=node.config.strict,
+        own_hosts=[name for each in node.config.nodes for name in (each.host, each.bind_host)],
+        connections_max=connections_max,
+        gauges=gauges,
+        kafka=KafkaPort(
+            measures=lambda: _measures(node),
+            clients=lambda: software(node.wire.watch.clients),
+            answers=node.answers,
+        ),
+        extra_routes=(
+            *consumer_routes(node.groups, node.environment.rng),
+            *transaction_routes(node.transactions, node.groups),
+            *transaction_admin_routes(node.transactions, node.write_markers),
+            *group_routes(node.groups),
+            *replica_routes(lambda: {} if node.replicas is None else node.replicas.describe()),
+        ),
+    )
+    return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port)

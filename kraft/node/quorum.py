@@ -12,9 +12,9 @@ from kraft.wire.peers import Peers
 from metadata.environment import Environment
 from metadata.events import Events
 from metadata.quorum.config import QuorumConfig
-from metadata.quorum.hosting import QuorumHost
 from metadata.quorum.log import MetadataLog
 from metadata.quorum.observer import ObserverLog
+from metadata.quorum.raft_host import QuorumHost
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.watchdog import WatchedProcess
 

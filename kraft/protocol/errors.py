@@ -141,8 +141,18 @@ UnsupportedAssignor = _error("UnsupportedAssignor", 112)
 StaleMemberEpoch = _error("StaleMemberEpoch", 113)
 MismatchedEndpointType = _error("MismatchedEndpointType", 114)
 UnsupportedEndpointType = _error("UnsupportedEndpointType", 115)
+UnknownSubscriptionId = _error("UnknownSubscriptionId", 117)
+TelemetryTooLarge = _error("TelemetryTooLarge", 118)
 TransactionAbortable = _error("TransactionAbortable", 120)
 InvalidRegularExpression = _error("InvalidRegularExpression", 128)
+
+
+class ClassicMembersNotTaken(KafkaError):
+    """A group of the consumer protocol that a member of the classic protocol may not join. Kafka answers it before it
+    looks at the request, and so without a member id."""
+
+    code: ClassVar[int] = InconsistentGroupProtocol.code
+    name: ClassVar[str] = InconsistentGroupProtocol.name
 
 
 class OutOfDescriptors(KafkaError):

@@ -9,5 +9,8 @@ INT64_MAX = 2**63 - 1
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
+TopicPartition: TypeAlias = tuple[str, int]
+"""A partition by the name of its topic, and its number."""
+
 SettingValue: TypeAlias = str | int | float | bool
 """Of a setting: Kafka's ConfigDef types, as TOML and JSON write them."""

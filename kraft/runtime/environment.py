@@ -33,6 +33,12 @@ def system_environment(
     )
 
 
+def resize_workers(environment: Environment, threads: int) -> None:
+    """Gives the worker threads of a system's environment another number (background.threads)."""
+    assert isinstance(environment.workers, ThreadWorkers), environment
+    environment.workers.resize(threads)
+
+
 def close_environment(environment: Environment) -> None:
     assert isinstance(environment.workers, ThreadWorkers), environment
     environment.workers.close()

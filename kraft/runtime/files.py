@@ -19,7 +19,7 @@ IOV_MAX = 1024
 
 LOCK_NAME = ".lock"
 PRIVATE = 0o600
-"""Records are for who runs the node, and for nobody else on the machine."""
+"""Records are for the user that runs the node, and for nobody else on the machine."""
 
 
 class DiskFile:

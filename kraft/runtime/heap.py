@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Mapping
 from typing import cast
 
 KEPT_BYTES = 64 * 1024 * 1024
@@ -17,6 +18,8 @@ KEPT_BYTES = 64 * 1024 * 1024
 requests on their way, come and go within it."""
 MAPPED_FROM_BYTES = 32 * 1024 * 1024
 """A longer block is mapped by itself, and given back when it is freed. glibc takes no more for this."""
+TUNING = "KRAFT_ALLOCATOR_TUNING"
+"""A variable of the environment; with `off` a node leaves the thresholds of glibc as they are."""
 BUSY_SHARE = 0.1
 """Of one processor, since the last look: above it a process is at work."""
 
@@ -29,19 +32,21 @@ _new_bytearray.argtypes, _new_bytearray.restype = (ctypes.c_void_p, ctypes.c_ssi
 
 
 def uncleared(size: int) -> bytearray:
-    """A bytearray whose content is whatever stood in that memory, for who writes all of it before it is read. To
-    clear a megabyte, as `bytearray(size)` does, is a twentieth of what a node does for a produce of that size."""
+    """A bytearray whose content is whatever stood in that memory, for a caller that writes all of it before it is read.
+    `bytearray(size)` writes zeros: every page of an announced frame is then taken from the system at once, before a
+    byte of the frame has arrived."""
     return cast(bytearray, _new_bytearray(None, size))
 
 
 class Heap:
-    """Of this process. Does nothing where the C library is another one."""
+    """The heap of this process. Does nothing where the C library is another one. `variables` are those of the process;
+    with TUNING `off` the thresholds are glibc's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, variables: Mapping[str, str]) -> None:
         library = ctypes.CDLL(None)
         self._trim = getattr(library, "malloc_trim", None)
         tune = getattr(library, "mallopt", None)
-        if self._trim is not None and tune is not None:
+        if variables.get(TUNING) != "off" and self._trim is not None and tune is not None:
             tune(_M_MMAP_THRESHOLD, MAPPED_FROM_BYTES)
             tune(_M_TRIM_THRESHOLD, KEPT_BYTES)
         self._looked_s, self._worked_s = time.monotonic(), time.process_time()

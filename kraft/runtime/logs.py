@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from metadata.saying import Saying
+from metadata.rate_limited_log import RateLimitedLog
 
 
 class LeaveOut(logging.Filter):
@@ -16,11 +16,11 @@ class LeaveOut(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._places: dict[tuple[str, int], Saying] = {}
+        self._places: dict[tuple[str, int], RateLimitedLog] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        saying = self._places.setdefault((record.pathname, record.lineno), Saying())
-        left_out = saying.once_more(record.created * 1_000)
+        line = self._places.setdefault((record.pathname, record.lineno), RateLimitedLog())
+        left_out = line.admit(record.created * 1_000)
         if left_out:
             record.msg, record.args = f"{record.getMessage()} ({left_out} more like this were left out)", ()
         return left_out is not None

@@ -8,7 +8,7 @@ import logging
 import socket
 from typing import cast
 
-from kraft.runtime.arriving import ArrivingFrames
+from kraft.runtime.frame_memory import ArrivingFrames
 from kraft.runtime.tcp import TcpConnection, read_buffer
 from metadata.environment import ConnectionClosed, OnConnection
 

@@ -168,7 +168,7 @@ class CachedFiles:
         self._folders: dict[str, _Folder] = {}
         self._opened = self._synced_to_close = self._refused = 0
         self._given_back = 0
-        """Descriptors, whoever closed them: each is worth another try to who found none."""
+        """Descriptors that were closed: each is worth another try to a caller that found none."""
 
     def status(self) -> OpenFilesStatus:
         return OpenFilesStatus(

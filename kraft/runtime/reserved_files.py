@@ -1,4 +1,4 @@
-"""Plain files beside the bounded ones, for who must always get one: the quorum. They count against a reserve and are
+"""Plain files beside the bounded ones, for the quorum, which must always get one. They count against a reserve and are
 never closed but by their owner; where there is no descriptor, cold files of the others make room."""
 
 from __future__ import annotations

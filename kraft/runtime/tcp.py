@@ -4,7 +4,7 @@ Reading: bytes arrive in one buffer that all connections of a loop share, for be
 it. Frames that have come whole are copied out of it as they are taken, `SPLIT_MAX` ahead; a longer one that has not
 come whole gets a buffer of its own size into which the kernel writes directly, so a large payload is copied once.
 While nobody receives, reading stops after `QUEUED_BYTES_MAX` of whole frames, or `SPLIT_MAX` of them. What a listener's
-frames may hold together: `kraft.runtime.arriving`.
+frames may hold together: `kraft.runtime.frame_memory`.
 Writing: small frames are joined into one write; large parts are handed to the kernel where they are.
 """
 
@@ -15,13 +15,13 @@ import logging
 import mmap
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from kraft.protocol.primitives import Buffer
-from kraft.runtime.arriving import STEP_BYTES, ArrivingFrames
+from kraft.runtime.frame_memory import STEP_BYTES, ArrivingFrames
+from kraft.runtime.frame_receiver import FrameReceiver, take_nothing
 from kraft.runtime.heap import uncleared
-from kraft.runtime.receiving import FrameReceiver
 
 LOG = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ TRUSTED_BYTES_MAX = 16 * 1024 * 1024
 WRITE_HIGH_BYTES = 1024 * 1024
 """`drain` waits while more is unsent, until `WRITE_LOW_BYTES`."""
 WRITE_LOW_BYTES = 256 * 1024
+FLUSH_MS_MAX = 10_000
+"""What a closed connection may take to hand over what was queued; then it is reset, and what it held is given back."""
 
 _LENGTH = struct.Struct(">i")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -78,6 +80,8 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._has_large_frames = False
         """Some that nobody has taken yet hold memory."""
         self._writable: asyncio.Future[None] | None = None
+        self._when_taken: list[Callable[[], None]] = []
+        self._flush: asyncio.TimerHandle | None = None
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done once the socket is closed."""
 
@@ -111,6 +115,16 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
             sock = self._transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, bytes_max)
 
+    def bound_unsent(self, bytes_max: int) -> None:
+        if self._transport is not None and not self._is_closed:
+            self._transport.set_write_buffer_limits(high=bytes_max, low=0)
+
+    def when_taken(self, then: Callable[[], None]) -> None:
+        if self.lost.done() or (self._writable is None and not self._is_closed):
+            then()
+        else:
+            self._when_taken.append(then)
+
     def take_frames(self, *, bytes_max: int) -> None:
         self._frame_bytes_max = bytes_max
         if self._arriving is not None:
@@ -120,9 +134,13 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
             self._memory_came()
 
     def close(self) -> None:
+        unsent = self.unsent_bytes
         self._end("closed here")
+        self._forget_frames()
         if self._transport is not None:
             self._transport.close()
+            if unsent and not self.lost.done():
+                self._flush = self._loop.call_later(FLUSH_MS_MAX / 1_000, self.abort)
 
     def abort(self) -> None:
         self._end("aborted here")
@@ -147,6 +165,8 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         return self._buffer[kept:]
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._is_closed:
+            return
         if self._large is None:
             data = self._buffer[: len(self._rest) + nbytes]
             if self._is_taken_at_once(data):
@@ -167,14 +187,20 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
 
     def connection_lost(self, exception: Exception | None) -> None:
         self._end("closed by the peer" if exception is None else str(exception))
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
         if not self.lost.done():
             self.lost.set_result(None)
+        self._tell_taken()
 
     def pause_writing(self) -> None:
         self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
         self._release_writer()
+        if not self._is_closed:
+            self._tell_taken()
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -246,7 +272,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
 
     @property
     def arrived(self) -> int | None:
-        """See `kraft.runtime.arriving.Arriving`, as `granted`."""
+        """See `kraft.runtime.frame_memory.Arriving`, as `granted`."""
         return None if self._large is None else self._large_filled
 
     def granted(self, size: int) -> None:
@@ -330,7 +356,20 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._mark_closed(reason)
         if self._arriving is not None:
             self._arriving.leave(self)
+        # The connection, its transport and its session hold each other until a cyclic collection looks at them.
+        self._large = None
+        self._large_granted = self._large_filled = 0
         self._release_writer()
+
+    def _forget_frames(self) -> None:
+        """Nobody receives any more."""
+        self._frames.clear()
+        self._rest, self._take = b"", take_nothing
+
+    def _tell_taken(self) -> None:
+        told, self._when_taken = self._when_taken, []
+        for then in told:
+            then()
 
     def _release_writer(self) -> None:
         writable, self._writable = self._writable, None

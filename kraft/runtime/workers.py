@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -20,13 +20,35 @@ class ThreadWorkers:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, threads: int, name: str = "worker") -> None:
         self._loop = loop
-        self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+        self._name = name
+        self._threads = threads
+        self._executor = self._new_executor()
+        self._retired: list[tuple[ThreadPoolExecutor, Future[None]]] = []
+        """Those before it, each with its last call."""
         self._turns = asyncio.Semaphore(WAITING_MAX)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         async with self._turns:
             return await self._loop.run_in_executor(self._executor, partial(function, *args, **kwargs))
 
+    def resize(self, threads: int) -> None:
+        """From now on calls are given to so many threads; those that were given before are done by the old ones."""
+        if threads == self._threads:
+            return
+        self._retired = [each for each in self._retired if not each[1].done()]
+        self._retired.append((self._executor, self._executor.submit(_nothing)))
+        self._executor.shutdown(wait=False)
+        self._threads = threads
+        self._executor = self._new_executor()
+
     def close(self) -> None:
         """Waits for what has started; what has not is dropped."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        for executor, _ in (*self._retired, (self._executor, None)):
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _new_executor(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=self._threads, thread_name_prefix=self._name)
+
+
+def _nothing() -> None:
+    """The last call of an executor."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from kraft.client.blocking import send
+from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Request
 from kraft.launcher import actions
 from kraft.launcher.fork_messages import Launch, Prepare

@@ -432,7 +432,7 @@ class FaultCluster(Lifespan):
         assert self._host is not None
         return self._host.pid
 
-    # --- for who runs tests -----------------------------------------------------------------------------------------
+    # --- for test runners --------------------------------------------------------------------------------------------
 
     def begin_span(self) -> None:
         """A test begins."""

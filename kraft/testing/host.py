@@ -1,4 +1,6 @@
-"""The process that owns a cluster with links for a test: `python -P -m kraft.testing.host` (`kraft.testing.hosting`).
+"""The process that owns a cluster with links for a test, `python -P -m kraft.testing.host`.
+
+What it does is in `kraft.testing.host_process`.
 
 The process that forks nodes is started before anything else is loaded here: it loads meanwhile, on another processor.
 """
@@ -11,12 +13,13 @@ import signal
 import uvloop
 
 from kraft.launcher.node_starter import node_starter
+from kraft.runtime.umask import write_for_owner_alone
 
 
 async def main() -> None:
     starter = node_starter()
     try:
-        from kraft.testing.hosting import serve
+        from kraft.testing.host_process import serve
 
         await serve(starter)
     finally:
@@ -24,6 +27,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    write_for_owner_alone()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, whose end is ours
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -26,7 +26,7 @@ from kraft.chaos.history import Acks, Header, HistoryWriter, Produce
 from kraft.chaos.report.page import Report, write_report
 from kraft.chaos.worlds.processes.logs import RunFiles, replica_logs
 from kraft.chaos.worlds.snapshot import NodeView, Snapshot, parse_view, unsettled
-from kraft.client.blocking import send
+from kraft.client.blocking_transport import send
 from kraft.client.outcome import Outcome
 from kraft.client.response import Answer, Request
 from kraft.events import EVENTS_FILE, ROTATED_FILE

@@ -11,12 +11,13 @@ from typing import TypeVar, cast
 
 from kraft.coordinators.groups import requests as groups
 from kraft.coordinators.groups.answers import Answer
-from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM, Producer
-from kraft.coordinators.transactions.listing import Listed, ListFilters
-from kraft.coordinators.transactions.markers import Codes, MarkersToWrite
-from kraft.coordinators.transactions.state import TopicPartition, Transaction
+from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM
+from kraft.coordinators.transactions.list_filters import Listed, ListFilters
+from kraft.coordinators.transactions.state import Transaction
+from kraft.protocol.acks import ACKS_NONE
 from kraft.protocol.errors import KafkaError, TransactionAbortable, for_code
-from kraft.protocol.primitives import Buffer
+from kraft.protocol.primitives import Buffer, TopicPartition
+from kraft.protocol.transactions import Codes, MarkersToWrite, Producer
 from kraft.wire.messages.active_producers import DESCRIBE_PRODUCERS
 from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from kraft.wire.messages.controller import CONTROLLER_RPCS
@@ -287,7 +288,7 @@ class ForwardChannel:
         """
         request = ProduceRequest(batches=batches, acks=acks, timeout_ms=timeout_ms, transactional_id=transactional_id)
         answer_ms = timeout_ms + ANSWER_SLACK_MS
-        if acks != 0:
+        if acks != ACKS_NONE:
             return await self._peers.call(self._node_id, "forward", PRODUCE, request, timeout_ms=answer_ms)
         connection = await self._peers.connection(self._node_id, "forward", timeout_ms=answer_ms)
         await connection.send(PRODUCE.api, PRODUCE.to_request(request, timeout_ms))

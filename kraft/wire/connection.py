@@ -11,18 +11,20 @@ import logging
 from base64 import b64encode
 from typing import TypeVar
 
+from kraft.protocol import apis, codec
+from kraft.protocol.apis import Api
+from kraft.protocol.codec import Malformed
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import for_code
+from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateResponseData
+from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.protocol.primitives import Buffer
-from kraft.wire import apis, codec, scram
-from kraft.wire.apis import Api
+from kraft.values import new
+from kraft.wire import scram
 from kraft.wire.budget import Budget
-from kraft.wire.codec import Malformed
-from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
-from kraft.wire.generated.sasl_authenticate_response import SaslAuthenticateResponseData
-from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
-from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseData
-from kraft.wire.primitives import TopLevel
-from kraft.wire.principal import Principal
+from kraft.wire.principal import NodePrincipal
 from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
 from metadata.strangers import KAFKA_LISTENER
 
@@ -51,7 +53,7 @@ class RpcConnection:
         self,
         environment: Environment,
         connection: FrameConnection,
-        principal: Principal,
+        principal: NodePrincipal,
         *,
         address: tuple[str, int],
         in_flight_max: int = IN_FLIGHT_MAX,
@@ -152,7 +154,9 @@ class RpcConnection:
         return correlation_id
 
     def _encoded(self, api: Api, body: TopLevel, correlation_id: int, *, timeout_ms: int | None) -> list[Buffer]:
-        header = codec.request_header(
+        header = new(codec.RequestHeader)
+        codec.RequestHeader.__init__(
+            header,
             api_key=api.key,
             api_version=api.version,
             correlation_id=correlation_id,
@@ -218,7 +222,7 @@ class RpcConnection:
 
 async def open_connection(
     environment: Environment,
-    principal: Principal,
+    principal: NodePrincipal,
     *,
     address: tuple[str, int],
     password: str,

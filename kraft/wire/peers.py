@@ -14,15 +14,15 @@ from contextlib import suppress
 from typing import Literal
 
 from kraft import __version__
+from kraft.protocol.apis import API_VERSIONS
+from kraft.protocol.codec import Malformed
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError, for_code
-from kraft.wire.apis import API_VERSIONS
-from kraft.wire.codec import Malformed
+from kraft.protocol.messages.api_versions_request import ApiVersionsRequestData
+from kraft.protocol.messages.api_versions_response import ApiVersionsResponseData
 from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnection, open_connection
-from kraft.wire.generated.api_versions_request import ApiVersionsRequestData
-from kraft.wire.generated.api_versions_response import ApiVersionsResponseData
 from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
-from kraft.wire.primitives import TopLevel
-from kraft.wire.principal import Principal, Purpose
+from kraft.wire.principal import NodePrincipal, Purpose
 from metadata.environment import ConnectionClosed, Environment, NotConnected
 
 RECONNECT_BACKOFF_MS = 50
@@ -116,7 +116,7 @@ class Peers:
     async def _open(self, node_id: int, purpose: Purpose, lane: Lane) -> RpcConnection:
         return await open_connection(
             self.environment,
-            Principal(self.node_id, purpose),
+            NodePrincipal(self.node_id, purpose),
             address=self.address(node_id, purpose),
             password=self._password,
             frame_bytes_max=self._frame_bytes_max,

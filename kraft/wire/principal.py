@@ -1,4 +1,4 @@
-"""Who is at the other end of an authenticated connection.
+"""The principal of a connection: a node of this cluster, or a client of a listener, of which nothing is known.
 
 All brokers share one SCRAM user, `__cluster__`; its password is derived from the cluster secret. Which node it is, and
 what the connection is for, says the client id of the request that completed the authentication: `node-3-controller`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 Purpose = Literal["controller", "fetch", "forward"]
 
@@ -17,7 +17,7 @@ _CLIENT_ID = re.compile(r"node-(\d{1,9})-(" + "|".join(get_args(Purpose)) + ")")
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
+class NodePrincipal:
     """A node of this cluster, and the purpose of its connection."""
 
     node_id: int
@@ -29,7 +29,18 @@ class Principal:
         return f"node-{self.node_id}-{self.purpose}"
 
 
-def principal_of(client_id: str | None) -> Principal | None:
+@dataclass(frozen=True, slots=True)
+class ClientPrincipal:
+    """A client, as Kafka names one that did not authenticate."""
+
+    name: str
+
+
+Principal: TypeAlias = NodePrincipal | ClientPrincipal
+ANONYMOUS = ClientPrincipal("ANONYMOUS")
+
+
+def principal_of(client_id: str | None) -> NodePrincipal | None:
     """The principal that a client id names; None for a client id of any other form."""
     match = _CLIENT_ID.fullmatch(client_id or "")
-    return None if match is None else Principal(int(match[1]), cast(Purpose, match[2]))
+    return None if match is None else NodePrincipal(int(match[1]), cast(Purpose, match[2]))

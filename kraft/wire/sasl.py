@@ -12,14 +12,14 @@ from base64 import b64encode
 from dataclasses import dataclass
 from enum import Enum
 
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import IllegalSaslState, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanism
+from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateResponseData
+from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.wire import scram
-from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
-from kraft.wire.generated.sasl_authenticate_response import SaslAuthenticateResponseData
-from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
-from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseData
-from kraft.wire.primitives import TopLevel
-from kraft.wire.principal import Principal, principal_of
+from kraft.wire.principal import NodePrincipal, principal_of
 from kraft.wire.scram import Credential, ScramFailed, ScramServer
 
 
@@ -44,7 +44,7 @@ class Authentication:
 
     def __init__(self, credential: Credential, rng: random.Random) -> None:
         self.state = State.START
-        self.principal: Principal | None = None
+        self.principal: NodePrincipal | None = None
         self.reason = ""
         nonce = b64encode(rng.randbytes(scram.NONCE_BYTES)).decode()
         self._server = ScramServer(credential, user=scram.CLUSTER_USER, nonce=nonce)

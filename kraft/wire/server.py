@@ -14,22 +14,24 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.measures import Measure
-from kraft.wire import codec, scram
+from kraft.protocol import codec
+from kraft.protocol.codec import Malformed
+from kraft.wire import scram
+from kraft.wire.api_handler import ClientConnection
 from kraft.wire.budget import Budget
-from kraft.wire.clients.counting import ClientCounts
-from kraft.wire.clients.served import ClientConnection
-from kraft.wire.clients.session import ClientSession, authenticates_as_node
+from kraft.wire.clients.large_requests import LargeRequests
 from kraft.wire.clients.table import ClientApis
 from kraft.wire.clients.watch import ClientWatch
-from kraft.wire.codec import Malformed
-from kraft.wire.handlers.served import Served
-from kraft.wire.principal import Principal
-from kraft.wire.session import Session, Shared
+from kraft.wire.handlers.node_apis import NodeApis
+from kraft.wire.node_authentication import NodeAuthentication
+from kraft.wire.principal import NodePrincipal
+from kraft.wire.session import UNSENT_BYTES_MAX, Session, Shared, authenticates_as_node
 from metadata.environment import Environment, FrameConnection, FrameListener, OnConnection
 from metadata.image import DEFAULT_LISTENER
 from metadata.settings import BrokerSettings
-from metadata.strangers import KAFKA_LISTENER, Strangers
+from metadata.strangers import KAFKA_LISTENER
 
 LOG = logging.getLogger(__name__)
 
@@ -60,42 +62,43 @@ class WireServer:
         port: int,
         cluster_id: str,
         password: str,
-        handlers: Mapping[int, Served],
+        nodes: NodeApis,
         settings: BrokerSettings,
         clients: ClientApis | None = None,
+        answers: AnswerBudget | None = None,
         client_listeners: Sequence[ClientListener] = (),
         on_broker_connection_lost: OnBrokerLost | None = None,
     ) -> None:
-        """`clients` is None on a node without the broker role, which takes nodes only. `handlers` serve nodes, by API
-        key. `on_broker_connection_lost` is told the id of a broker when its last authenticated `controller` connection
+        """`clients` is None on a node without the broker role, which takes nodes only. `nodes` are the handlers for
+        nodes. `answers` is the node's memory for answers, of its own where none is given.
+        `on_broker_connection_lost` is told the id of a broker when its last authenticated `controller` connection
         ends.
         """
         self._environment = environment
-        self._host = host
-        self._asked_port = port
+        self._host, self._asked_port = host, port
         self._client_listeners = client_listeners
         places = environment.network.connections_max
         self._client_places = min(settings.max_connections, places - min(NODE_PLACES, places // 2))
         self._places = settings.max_connections if clients is None else min(self._client_places + NODE_PLACES, places)
-        memory = settings.queued_max_request_bytes if clients is None else settings.queued_max_request_bytes // 2
+        memory = settings.queued_max_request_bytes
+        self._arriving_bytes_max = None if clients is None else memory // 2
         self._send_buffer_bytes = settings.socket_send_buffer_bytes
-        self._arriving_bytes_max = None if clients is None else memory
+        answers = answers or AnswerBudget(settings.queued_max_response_bytes)
+        credential = scram.credential(password, salt=scram.salt_of(cluster_id))
+        self._nodes = NodeAuthentication(
+            environment, credential, nodes, frame_bytes_max=settings.socket_request_max_bytes
+        )
         self._shared = Shared(
-            environment=environment,
-            credential=scram.credential(password, salt=scram.salt_of(cluster_id)),
-            handlers=handlers,
-            connection_bytes_max=settings.socket_request_max_bytes,
-            produce_budget=Budget(memory),
-            strangers=Strangers(KAFKA_LISTENER),
-            frame_bytes_max=settings.socket_request_max_bytes,
+            clock=environment.clock,
+            clients=clients,
+            nodes=nodes,
+            bytes_max=settings.socket_request_max_bytes,
+            produce_budget=Budget(memory if clients is None else memory // 2),
+            answers=answers,
+            large=LargeRequests(environment, items_max=settings.socket_request_max_items),
         )
-        self._clients = clients
-        self.watch = ClientWatch(
-            environment.clock,
-            idle_ms_max=settings.connections_max_idle_ms,
-            unread_bytes_max=settings.queued_max_request_bytes,
-        )
-        self.counts = ClientCounts()
+        self.watch = ClientWatch(environment.clock, idle_ms_max=settings.connections_max_idle_ms, answers=answers)
+        self.counts = self._shared.counts
         self._on_broker_connection_lost = on_broker_connection_lost
         self._listeners: list[FrameListener] = []
         self._open = 0
@@ -116,7 +119,7 @@ class WireServer:
 
     def measures(self) -> Sequence[Measure]:
         """Counters of clients' requests for /metrics; there are none on a node that serves no clients."""
-        return () if self._clients is None else self.counts.measures(self.watch.clients)
+        return () if self._shared.clients is None else self.counts.measures(self.watch.clients)
 
     @property
     def connections(self) -> int:
@@ -130,7 +133,7 @@ class WireServer:
             await self._listen(each.host, each.port, partial(self._serve_clients_only, each.name))
 
     async def _listen(self, host: str, port: int, serve: OnConnection) -> None:
-        first = KAFKA_LISTENER.frame_bytes_max if self._clients is None else self._shared.frame_bytes_max
+        first = KAFKA_LISTENER.frame_bytes_max if self._shared.clients is None else self._nodes.frame_bytes_max
         self._listeners.append(
             await self._environment.network.listen(
                 host, port, serve, frame_bytes_max=first, arriving_bytes_max=self._arriving_bytes_max
@@ -148,12 +151,11 @@ class WireServer:
             return
         self._open += 1
         try:
-            session = Session(self._shared, connection)
-            first = await session.first_frame()
-            if first is not None and self._clients is not None:
+            first = await self._nodes.first_frame(connection)
+            if first is not None and self._shared.clients is not None:
                 first = await self._serve_client(DEFAULT_LISTENER, connection, first)
-            if first is not None and (principal := await session.authenticate(first)) is not None:
-                await self._serve_principal(session, principal)
+            if first is not None and (principal := await self._nodes.principal(connection, first)) is not None:
+                await self._serve_node(connection, principal)
         finally:
             self._open -= 1
 
@@ -162,7 +164,7 @@ class WireServer:
             return
         self._open += 1
         try:
-            first = await Session(self._shared, connection).first_frame()
+            first = await self._nodes.first_frame(connection)
             if first is not None:
                 await self._serve_client(listener, connection, first)
         finally:
@@ -170,7 +172,7 @@ class WireServer:
 
     def _has_place(self, connection: FrameConnection) -> bool:
         """When all are taken, whoever says nothing loses his."""
-        if self._open < self._places or self._shared.strangers.end_one(connection):
+        if self._open < self._places or self._nodes.strangers.end_one(connection):
             return True
         LOG.warning("refusing %s: %d connections are open (max.connections)", connection.peer, self._open)
         self.counts.refused += 1
@@ -179,7 +181,6 @@ class WireServer:
 
     async def _serve_client(self, listener: str, connection: FrameConnection, first: memoryview) -> memoryview | None:
         """What is left of it, if it turns out to be a node that authenticates."""
-        assert self._clients is not None, self
         takes_nodes = listener == DEFAULT_LISTENER
         if takes_nodes and _authenticates(first):
             return first
@@ -190,27 +191,22 @@ class WireServer:
             return None
         if self._send_buffer_bytes >= 0:
             connection.bound_send_buffer(self._send_buffer_bytes)
-        session = ClientSession(
-            self._clients,
-            connection,
-            ClientConnection(peer=connection.peer, listener=listener),
-            bytes_max=self._shared.connection_bytes_max,
-            produce_budget=self._shared.produce_budget,
-            clock=self._environment.clock,
-            counts=self.counts,
-            takes_nodes=takes_nodes,
-        )
+        connection.bound_unsent(UNSENT_BYTES_MAX)
+        client = ClientConnection(peer=connection.peer, listener=listener)
+        session = Session(self._shared, connection, client, takes_nodes=takes_nodes)
         with self.watch.watching(session):
             return await session.serve(first)
 
-    async def _serve_principal(self, session: Session, principal: Principal) -> None:
+    async def _serve_node(self, connection: FrameConnection, principal: NodePrincipal) -> None:
+        node = ClientConnection(peer=connection.peer, listener=DEFAULT_LISTENER, principal=principal)
+        session = Session(self._shared, connection, node, takes_nodes=False)
         if principal.purpose != "controller":
-            await session.serve(principal)
+            await session.serve()
             return
         broker_id = principal.node_id
         self._controller_connections[broker_id] += 1
         try:
-            await session.serve(principal)
+            await session.serve()
         finally:
             self._controller_connections[broker_id] -= 1
             if self._controller_connections[broker_id] == 0:

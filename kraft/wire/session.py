@@ -1,344 +1,517 @@
-"""One accepted connection: first it authenticates, then its requests are served.
+"""One connection to the Kafka port, from its first request to its end: that of a client, or of a node once it has
+proved that it has the cluster's secret.
 
-Requests begin in the order in which they came, and each is answered when it is done, found by its correlation id: a
-long poll or an acks=all produce holds up nothing behind it. Kafka answers one connection strictly in order; here one
-connection carries the forwarded requests of many clients, which must not wait for each other.
-A fetch is begun a turn of the loop after it has come, and answered a turn after it was woken: what producers have sent
-meanwhile goes with it. At once, followers would carry away batch by batch, in twice as many rounds, and no sooner.
-Bounds: `IN_FLIGHT_MAX` requests, `FETCHES_IN_FLIGHT_MAX` fetches, `connection_bytes_max` bytes; then the peer is
-held back by TCP.
+A client's requests begin in their order and are answered in their order, as Kafka does. A request begins when it has
+arrived, unless an earlier request that is not answered yet could change what it does or sees
+(`kraft.wire.clients.table.Order`): produces overlap each other and nothing waits for a long poll, but a write has its
+effect before anything behind it begins. The answer waits until all before it are sent: Java, franz-go, sarama and the
+Python clients close a connection that answers in another order. Bounds: `IN_FLIGHT_MAX` requests and
+`socket.request.max.bytes` of them, one fetch (its answer may be as large as `fetch.max.bytes`), nothing new while the
+client leaves much unread, and what the whole listener lets produce requests hold; then the client is held back by TCP.
+
+A node's requests begin in their order too, and each is answered when it is done, found by its correlation id: one
+connection carries the forwarded requests of many clients, which must not wait for each other. A fetch is begun a turn
+of the loop after it has come, and answered a turn after it was woken: what producers have sent meanwhile goes with it.
+At once, followers would carry away batch by batch, in twice as many rounds, and no sooner. Bounds:
+`NODE_IN_FLIGHT_MAX` requests, beside them `NODE_FETCHES_MAX` fetches, and the same bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from kraft.protocol.errors import ClusterAuthorizationFailed, KafkaError
-from kraft.values import maker
-from kraft.wire import apis, codec
-from kraft.wire.api_versions import api_versions_response
-from kraft.wire.apis import Api
+from kraft.broker.answer_budget import AnswerBudget
+from kraft.protocol import apis, codec
+from kraft.protocol.codec import Malformed, RequestHeader
+from kraft.protocol.encoding import TooManyItems, TopLevel
+from kraft.protocol.errors import KafkaError
+from kraft.protocol.primitives import Buffer
+from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, CloseConnection, Later
+from kraft.wire.api_versions import client_versions, node_versions
 from kraft.wire.budget import Budget
-from kraft.wire.codec import Malformed, RequestHeader
-from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
-from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
-from kraft.wire.handlers.served import Call, CloseConnection, Later, NoResponse, Served
-from kraft.wire.primitives import TopLevel
-from kraft.wire.principal import Principal
-from kraft.wire.sasl import Authentication
-from kraft.wire.scram import Credential
-from metadata.environment import Environment, FrameConnection
-from metadata.strangers import Strangers
+from kraft.wire.clients.client_counts import ClientCounts
+from kraft.wire.clients.large_requests import LargeRequests, at_once_max, read
+from kraft.wire.clients.pieces import PIECE_ITEMS, PIECES
+from kraft.wire.clients.table import ROWS, ClientApis, Order
+from kraft.wire.handlers.node_apis import NodeApis
+from kraft.wire.principal import NodePrincipal, principal_of
+from metadata.environment import Clock, FrameConnection
 
 LOG = logging.getLogger(__name__)
 
-IN_FLIGHT_MAX = 256
-"""Requests of one connection being served; the next is read when one is done."""
-FETCHES_IN_FLIGHT_MAX = 4_096
-"""Fetches of one connection being served, beside them: most of them wait, and waiting costs no more than a place."""
+IN_FLIGHT_MAX = 128
+"""Requests of one client that have begun and are not answered; the next is read when the first of them is."""
+NODE_IN_FLIGHT_MAX = 256
+"""Requests of one connection of a node; the next is read when one is answered."""
+NODE_FETCHES_MAX = 4_096
+"""Fetches of one connection of a node, beside them: most of them wait, and waiting costs no more than a place."""
+STARTED_MAX = 32
+"""Requests of one client that begin one after the other; then it is the turn of others. A client may have sent
+thousands, and each costs."""
+UNSENT_BYTES_MAX = 64 * 1024
+"""Of answers of one client, beyond which it begins nothing more: a larger one is alone."""
+PRODUCE = 0
+FETCH = 1
+READ_ORDER, PRODUCE_ORDER, WRITE_ORDER = Order.READ, Order.PRODUCE, Order.WRITE
+ORDERS = {key: row.order for key, row in ROWS.items()}
+"""By API key. ApiVersions is not among them: its answer depends on nothing that a request changes."""
 
 
-_call = maker(Call)
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """The place of one request and its answer in a connection."""
+
+    size: int
+    header: RequestHeader
+    order: Order
+    begun_us: int = 0
+    counted_as: str = ""
+    """The client, in the counts."""
+    parts: Sequence[Buffer] | None = None
+    answer_size: int = 0
+    """Of its answer, as long as that counts (`AnswerBudget`)."""
+    is_done: bool = False
+    waits: asyncio.Future[Any] | None = None
+    """What its answer waits for; cancelled when the connection has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What all sessions of a server have in common: the handlers, the proof of the secret, and the limits."""
+    """What all sessions of a server have in common: the handlers and the limits."""
 
-    environment: Environment
-    credential: Credential
-    handlers: Mapping[int, Served]
-    connection_bytes_max: int
+    clock: Clock
+    clients: ClientApis | None
+    """None on a node without the broker role, which serves no clients."""
+    nodes: NodeApis
+    bytes_max: int
+    """Of the requests of one connection that are being served."""
     produce_budget: Budget
     """Only produce requests count: a follower's fetch must never wait for the produce that waits for it."""
-    strangers: Strangers
-    frame_bytes_max: int
-    """Of a request after authentication."""
+    answers: AnswerBudget
+    large: LargeRequests
+    counts: ClientCounts = field(default_factory=ClientCounts)
+
+
+def authenticates_as_node(header: RequestHeader) -> bool:
+    """A SaslHandshake whose client id names a node. Clients that are set up to authenticate send one, too."""
+    return header.api_key == apis.SASL_HANDSHAKE.key and principal_of(header.client_id) is not None
 
 
 class Session:
-    """One connection of a node or, until it has said who it is, of a stranger."""
+    """One connection, from its first request to its end."""
 
-    def __init__(self, shared: Shared, connection: FrameConnection) -> None:
+    def __init__(
+        self, shared: Shared, connection: FrameConnection, client: ClientConnection, *, takes_nodes: bool
+    ) -> None:
+        """`takes_nodes`: at this listener nodes authenticate."""
         self._shared = shared
         self._connection = connection
-        self._slots = Budget(IN_FLIGHT_MAX)
-        self._fetch_slots = Budget(FETCHES_IN_FLIGHT_MAX)
-        self._bytes = Budget(shared.connection_bytes_max)
-        self._numbers = itertools.count()
-        self._has_ended = False
-        self._serving: dict[int, tuple[asyncio.Future[Any], Api, int]] = {}
-        """Requests that wait: for what, and for which API and how many bytes they hold room."""
+        self.client = client
+        self._is_node = isinstance(client.principal, NodePrincipal)
+        self._room = Budget(shared.bytes_max)
+        self._unsent_size = 0
+        """Of answers that are done and wait for those before them."""
+        self._started = 0
+        """Since others had their turn."""
+        self._slots: deque[_Slot] = deque()
+        """Of a client, in their order."""
+        self._node_slots: set[_Slot] = set()
+        self._has_room = asyncio.Event()
+        """A request is answered, so that another one may begin."""
+        self._takes_nodes = takes_nodes
+        self._has_asked = False
+        """More than ApiVersions: a node authenticates before it asks for anything else."""
+        self._has_caught_up = self._has_ended = False
+        self._fetches = 0
+        """Those that are not answered yet."""
+        self._has_write = False
+        """One that is not done yet: nothing begins meanwhile."""
+        self._produces = 0
+        """Those that are not done yet."""
+        self._serving: asyncio.Task[Any] | None = None
+        self.activity = 0
+        """Requests begun and answers sent."""
 
-    async def first_frame(self) -> memoryview | None:
-        """The first request of the connection; None when it did not come in time. Raises ConnectionClosed."""
-        limits = self._shared.strangers.limits
-        try:
-            with self._shared.strangers.waiting(self._connection):
-                async with self._shared.environment.clock.timeout(limits.wait_ms):
-                    return await self._connection.receive()
-        except TimeoutError:
-            LOG.info("closing %s: it sent no request in %d ms", self._connection.peer, limits.wait_ms)
-            return None
+    # --- what the listener asks (`kraft.wire.clients.watch`) ------------------------------------------------
 
-    async def authenticate(self, first: memoryview) -> Principal | None:
-        """Who the peer is, after SaslHandshake and SaslAuthenticate; None when the connection has to be closed. Raises
-        ConnectionClosed.
+    @property
+    def peer(self) -> str:
+        return self._connection.peer
+
+    @property
+    def is_closed(self) -> bool:
+        return self._connection.is_closed
+
+    @property
+    def waits(self) -> bool:
+        return bool(self._slots)
+
+    @property
+    def unread_bytes(self) -> int:
+        return self._connection.unsent_bytes
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def abort(self) -> None:
+        self._connection.abort()
+
+    def give_up(self) -> None:
+        """Ends what waits for room: the client has gone, and as nobody receives meanwhile, nobody has noticed."""
+        if self._serving is not None:
+            self._serving.cancel()
+
+    # --- the connection -------------------------------------------------------------------------------------
+
+    async def serve(self, first: memoryview | None = None) -> memoryview | None:
+        """Serves the peer, whose first request is `first` if it has come. Raises ConnectionClosed when the connection
+        breaks; returns None when the peer sent what no peer sends and has to be closed. When a client begins to
+        authenticate as a node, where nodes come, before it has asked for anything else, its SaslHandshake is returned,
+        and nothing has been served.
         """
-        limits = self._shared.strangers.limits
-        authentication = Authentication(self._shared.credential, self._shared.environment.rng)
+        self._serving = asyncio.current_task()
         try:
-            with self._shared.strangers.waiting(self._connection):
-                async with self._shared.environment.clock.timeout(limits.wait_ms):
-                    await self._authenticate(authentication, first, frames_max=limits.frames_max)
-        except TimeoutError:
-            LOG.info("closing %s: not authenticated in %d ms", self._connection.peer, limits.wait_ms)
-            return None
-        except Malformed as error:
-            LOG.warning("closing %s: %s", self._connection.peer, error)
-            return None
-        return authentication.principal
-
-    async def serve(self, principal: Principal) -> None:
-        """Serves requests until the connection breaks (ConnectionClosed) or sends what no peer sends (returns)."""
-        begins_at_once = partial(self._begins_at_once, principal)
-        try:
+            frame = first if first is not None else await self._connection.receive_while(self._starts_at_once)
             while True:
-                frame = await self._connection.receive_while(begins_at_once)
+                header = codec.decode_request_head(frame)
+                if self._authenticates(header):
+                    return frame
+                if not self._may_serve():
+                    return None
+                if self._started >= STARTED_MAX and not self._is_node:
+                    await self._shared.clock.sleep(0)
+                    self._started = 0
                 await self._connection.drain()
-                await self._begin(principal, frame)
-        except Malformed as error:
+                await self._wait_for_room(header, len(frame))
+                self._start(header, frame)
+                frame = await self._connection.receive_while(self._starts_at_once)
+        except (Malformed, CloseConnection) as error:
             LOG.warning("closing %s: %s", self._connection.peer, error)
+            return None
         finally:
             await self._end()
 
-    # --- before authentication ----------------------------------------------------------------------------
+    def _authenticates(self, header: RequestHeader) -> bool:
+        """As a node: with its first request but for ApiVersions."""
+        return self._takes_nodes and not (self._has_asked or self._slots) and authenticates_as_node(header)
 
-    async def _authenticate(self, authentication: Authentication, first: memoryview, *, frames_max: int) -> None:
-        """Until it has a principal, or the connection is to be closed."""
-        frame = first
-        for _ in range(frames_max):
-            if not self._authentication_step(authentication, frame) or authentication.principal is not None:
-                return
-            frame = await self._connection.receive()
-        raise Malformed(f"{frames_max} requests, and not authenticated")
-
-    def _authentication_step(self, authentication: Authentication, frame: memoryview) -> bool:
-        header = codec.decode_request_head(frame)
-        if header.api_key == apis.API_VERSIONS.key:
-            self._answer_api_versions(header)
-            return True
-        api = _api_of(header)
-        message, _ = codec.decode_request(api, header, frame)
-        if isinstance(message, SaslHandshakeRequestData):
-            step = authentication.handshake(message)
-        elif isinstance(message, SaslAuthenticateRequestData):
-            step = authentication.authenticate(message, header.client_id)
-            if authentication.principal is not None:
-                self._connection.take_frames(bytes_max=self._shared.frame_bytes_max)
-        else:
-            return self._refuse_unauthenticated(api, header, message)
-        self._send(api, header, step.response)
-        if step.is_last:
-            LOG.warning("closing %s: %s", self._connection.peer, authentication.reason)
-        return not step.is_last
-
-    def _refuse_unauthenticated(self, api: Api, header: RequestHeader, message: TopLevel) -> bool:
-        served = self._shared.handlers.get(api.key)
-        if served is None:
-            return False
-        error = ClusterAuthorizationFailed("authenticate first: SaslHandshake, then SaslAuthenticate (SCRAM-SHA-256)")
-        self._send(api, header, served.refuse(message, error.code), refused=error)
-        return True
-
-    # --- after authentication -----------------------------------------------------------------------------
-
-    def _begins_at_once(self, principal: Principal, frame: memoryview) -> bool:
-        """False: something has to be waited for first. Nothing was begun then."""
-        if not self._connection.is_writable:
-            return False
-        header = codec.decode_request_head(frame)
-        served = self._served(header)
-        if served is not None:
-            if not self._takes_room(served.api, len(frame)):
+    def _may_serve(self) -> bool:
+        """Before its metadata has caught up with the quorum, a broker would tell clients what was true in an earlier
+        life; Kafka's opens its port no sooner, and ours has to be open for nodes. The connection is reset, as at a port
+        that is not open: franz-go takes one that is closed before its first answer for TLS, and gives up."""
+        if not (self._has_caught_up or self._is_node):
+            assert self._shared.clients is not None
+            if awaited := self._shared.clients.awaited():
+                LOG.warning("resetting %s: clients are not served yet: %s", self._connection.peer, awaited)
+                self._connection.abort()
                 return False
-            self._start(served, header, frame, principal)
+            self._has_caught_up = True
         return True
 
-    async def _begin(self, principal: Principal, frame: memoryview) -> None:
+    def _starts_at_once(self, frame: memoryview) -> bool:
+        """False: something has to be waited for first. Nothing was begun then."""
+        if not self._connection.is_writable or (self._started >= STARTED_MAX and not self._is_node):
+            return False
         header = codec.decode_request_head(frame)
-        served = self._served(header)
-        if served is not None:
-            await self._wait_for_room(served.api, len(frame))
-            self._start(served, header, frame, principal)
-
-    def _served(self, header: RequestHeader) -> Served | None:
-        """None: it is answered."""
-        if header.api_key == apis.API_VERSIONS.key:
-            self._answer_api_versions(header)
-            return None
-        api = _api_of(header)
-        served = self._shared.handlers.get(api.key)
-        if served is None:
-            raise Malformed(f"{api.name} is not served here after authentication")
-        return served
-
-    def _start(self, served: Served, header: RequestHeader, frame: memoryview, principal: Principal) -> None:
-        """There is room for it."""
-        api, size = served.api, len(frame)
-        try:
-            message, timeout_ms = codec.decode_request(api, header, frame)
-        except Malformed:
-            self._release(api, size)
-            raise
-        call = _call(message=message, principal=principal, timeout_ms=timeout_ms)
-        if api is apis.FETCH:
-            asyncio.get_running_loop().call_soon(self._handle, served, header, call, size)
-        else:
-            self._handle(served, header, call, size)
-
-    def _handle(self, served: Served, header: RequestHeader, call: Call[Any], size: int) -> None:
-        api = served.api
-        if self._has_ended:
-            self._release(api, size)
-            return
-        try:
-            reply = served.handle(call)
-        except Exception as error:  # noqa: BLE001 - each kind is told apart there
-            self._release(api, size)
-            self._failed(served, header, call, error)
-            return
-        if isinstance(reply, (TopLevel, NoResponse)):
-            self._release(api, size)
-            self._reply(served, header, call, lambda: reply)
-            return
-        if isinstance(reply, Later):
-            future, render = reply.future, reply.render
-        else:
-            future, render = asyncio.get_running_loop().create_task(reply), _as_it_is
-        number = next(self._numbers)
-        self._serving[number] = (future, api, size)
-        come = partial(self._has_come, number, served, header, call, render)
-        if api is apis.FETCH:
-            future.add_done_callback(partial(asyncio.get_running_loop().call_soon, come))
-        else:
-            future.add_done_callback(come)
-
-    async def _end(self) -> None:
-        self._has_ended = True
-        waits = [future for future, _, _ in self._serving.values()]
-        for future in waits:
-            future.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-
-    def _finished(self, number: int) -> None:
-        _, api, size = self._serving.pop(number)
-        self._release(api, size)
-
-    # --- room for a request: a slot, its bytes, and for a produce its bytes of the whole server ------------------
-
-    def _slots_of(self, api: Api) -> Budget:
-        return self._fetch_slots if api is apis.FETCH else self._slots
-
-    def _takes_room(self, api: Api, size: int) -> bool:
-        slots = self._slots_of(api)
-        if not slots.try_take(1):
+        if self._authenticates(header) or self._has_to_wait(header) or not self._takes_room(header, len(frame)):
             return False
-        if not self._bytes.try_take(size):
-            slots.give_back(1)
-            return False
-        if api is apis.PRODUCE and not self._shared.produce_budget.try_take(size):
-            slots.give_back(1)
-            self._bytes.give_back(size)
-            return False
+        self._start(header, frame)
         return True
 
-    async def _wait_for_room(self, api: Api, size: int) -> None:
-        slots = self._slots_of(api)
-        await slots.take(1)
-        try:
-            await self._bytes.take(size)
-            if api is apis.PRODUCE:
-                try:
-                    await self._shared.produce_budget.take(size)
-                except asyncio.CancelledError:
-                    self._bytes.give_back(size)
-                    raise
-        except asyncio.CancelledError:
-            slots.give_back(1)
-            raise
+    # --- one request ----------------------------------------------------------------------------------------
 
-    def _release(self, api: Api, size: int) -> None:
-        self._slots_of(api).give_back(1)
-        self._bytes.give_back(size)
-        if api is apis.PRODUCE:
-            self._shared.produce_budget.give_back(size)
+    def _start(self, header: RequestHeader, frame: memoryview) -> None:
+        """There is room for it. Raises Malformed."""
+        if self._is_node:
+            self._start_of_node(header, frame)
+        else:
+            self._start_of_client(header, frame)
+
+    def _start_of_node(self, header: RequestHeader, frame: memoryview) -> None:
+        slot = _Slot(len(frame), header, READ_ORDER)
+        self._node_slots.add(slot)
+        if header.api_key == apis.API_VERSIONS.key:
+            version, response = node_versions(header.api_version)
+            self._answered(slot, type(response), response, version=version)
+            return
+        if header.api_key == FETCH:
+            self._fetches += 1
+        api = self._node_api(header)
+        message, timeout_ms = codec.decode_request(api.request, header, frame)
+        call = self._call(header, message, timeout_ms)
+        if header.api_key == FETCH:
+            asyncio.get_running_loop().call_soon(self._handle, slot, api, call)
+        else:
+            self._handle(slot, api, call)
+
+    def _start_of_client(self, header: RequestHeader, frame: memoryview) -> None:
+        key, shared = header.api_key, self._shared
+        slot = _Slot(
+            len(frame),
+            header,
+            ORDERS.get(key, READ_ORDER),
+            begun_us=shared.clock.monotonic_us(),
+            counted_as=shared.counts.begun(key, header.client_id, len(frame)),
+        )
+        self._slots.append(slot)
+        if slot.order is PRODUCE_ORDER:
+            self._produces += 1
+        elif slot.order is WRITE_ORDER:
+            self._has_write = True
+        self._started += 1
+        self.activity += 1
+        if key == FETCH:
+            self._fetches += 1
+        if key == apis.API_VERSIONS.key:
+            self._answer_api_versions(slot, frame)
+            return
+        self._has_asked = True
+        api = self._client_api(header)
+        try:
+            message, items = read(api, header, frame, items_max=at_once_max(key, len(frame)))
+        except TooManyItems:
+            self._start_large(slot, api, frame)
+            return
+        self._handle(slot, api, self._call(header, message), is_cut=items > PIECE_ITEMS and key in PIECES)
+
+    def _start_large(self, slot: _Slot, api: ApiHandler, frame: memoryview) -> None:
+        """Raises Malformed for a produce: what is behind it would be appended before it."""
+        header = slot.header
+        if slot.order is PRODUCE_ORDER:
+            items = at_once_max(header.api_key, len(frame))
+            raise Malformed(f"{apis.BY_KEY[header.api_key].name} has more than {items} items: send several requests")
+        self._answer_later(slot, api, None, self._shared.large.answer(api, header, frame, self.client))
+
+    def _call(self, header: RequestHeader, message: TopLevel, timeout_ms: int | None = None) -> Call[Any]:
+        return Call(
+            message=message,
+            version=header.api_version,
+            client_id=header.client_id,
+            connection=self.client,
+            timeout_ms=timeout_ms,
+        )
+
+    def _client_api(self, header: RequestHeader) -> ApiHandler:
+        """Raises Malformed for an API or a version that clients are not served: Kafka closes such a connection, too."""
+        assert self._shared.clients is not None
+        api = self._shared.clients.get(header.api_key)
+        if api is None:
+            raise Malformed(f"API key {header.api_key} is not served to clients")
+        _check_version(header, apis.BY_KEY[header.api_key].clients)
+        return api
+
+    def _node_api(self, header: RequestHeader) -> ApiHandler:
+        """Raises Malformed for an API or a version that nodes are not served."""
+        api = self._shared.nodes.get(header.api_key)
+        if api is None:
+            raise Malformed(f"API key {header.api_key} is not served to nodes after authentication")
+        _check_version(header, apis.BY_KEY[header.api_key].nodes)
+        return api
+
+    def _handle(self, slot: _Slot, api: ApiHandler, call: Call[Any], *, is_cut: bool = False) -> None:
+        if self._has_ended:
+            return
+        try:
+            answer = self._shared.large.in_pieces(api, call) if is_cut else api.handle(call)
+        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+            self._failed(slot, api, call.message, error)
+            return
+        if answer is None or isinstance(answer, TopLevel):
+            self._answered(slot, api.response, answer)
+        else:
+            self._answer_later(slot, api, call.message, answer)
+
+    def _answer_later(
+        self, slot: _Slot, api: ApiHandler, message: TopLevel | None, answer: Later | Awaitable[TopLevel | None]
+    ) -> None:
+        if not isinstance(answer, Later):
+            slot.waits = asyncio.ensure_future(self._wait(slot, api, message, answer))
+            return
+        slot.waits = answer.future
+        has_come = partial(self._has_come, slot, api, message, answer.render)
+        if self._is_node and slot.header.api_key == FETCH:
+            answer.future.add_done_callback(partial(asyncio.get_running_loop().call_soon, has_come))
+        else:
+            answer.future.add_done_callback(has_come)
+
+    async def _wait(
+        self, slot: _Slot, api: ApiHandler, message: TopLevel | None, answer: Awaitable[TopLevel | None]
+    ) -> None:
+        """The answer is counted in the turn of the loop in which it was made: a callback of its future would run a
+        turn later, when other fetches have already read into the same room of `AnswerBudget`."""
+        try:
+            response = await answer
+        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+            if not self._has_ended:
+                self._failed(slot, api, message, error)
+        else:
+            if not self._has_ended:
+                self._answered(slot, api.response, response)
 
     def _has_come(
         self,
-        number: int,
-        served: Served,
-        header: RequestHeader,
-        call: Call[Any],
-        render: Callable[[Any], TopLevel | NoResponse],
+        slot: _Slot,
+        api: ApiHandler,
+        message: TopLevel | None,
+        render: Callable[[Any], TopLevel | None],
         future: asyncio.Future[Any],
     ) -> None:
-        self._finished(number)
-        if not future.cancelled():
-            self._reply(served, header, call, lambda: render(future.result()))
-
-    def _reply(
-        self, served: Served, header: RequestHeader, call: Call[Any], respond: Callable[[], TopLevel | NoResponse]
-    ) -> None:
+        if future.cancelled() or self._has_ended:
+            return
         try:
-            response = respond()
-            if not isinstance(response, NoResponse):
-                self._send(served.api, header, response)
+            response = render(future.result())
         except Exception as error:  # noqa: BLE001 - each kind is told apart there
-            self._failed(served, header, call, error)
+            self._failed(slot, api, message, error)
+        else:
+            self._answered(slot, api.response, response)
 
-    def _failed(self, served: Served, header: RequestHeader, call: Call[Any], error: Exception) -> None:
-        match error:
-            case KafkaError():
-                self._send(served.api, header, served.refuse(call.message, error.code), refused=error)
-            case Malformed():
-                LOG.warning("closing %s: %s", self._connection.peer, error)
-                self._connection.abort()
-            case CloseConnection():
-                LOG.info("closing %s: %s", self._connection.peer, error)
-                self._connection.close()
-            case _:
-                # Ours, not the peer's: it learns that the outcome is unknown, we keep serving the others.
-                name = served.api.name
-                LOG.error("%s from %s failed; closing that connection", name, self._connection.peer, exc_info=error)
-                self._connection.abort()
+    def _failed(self, slot: _Slot, api: ApiHandler, message: TopLevel | None, error: Exception) -> None:
+        if isinstance(error, KafkaError):
+            try:
+                response = api.refuse(message, slot.header.api_version, error)
+                self._answered(slot, api.response, response, refused=error if self._is_node else None)
+                return
+            except CloseConnection as reason:
+                error = reason
+        if isinstance(error, (Malformed, CloseConnection)):
+            LOG.info("closing %s: %s", self._connection.peer, error)
+            self._connection.close()
+        else:
+            self._end_after(slot, error)
 
-    # --- both ---------------------------------------------------------------------------------------------
+    def _end_after(self, slot: _Slot, error: Exception) -> None:
+        """A fault of ours, not the peer's: it learns that the outcome is unknown, the others are served on."""
+        key, peer = slot.header.api_key, self._connection.peer
+        LOG.error("%s of %s failed; closing that connection", apis.BY_KEY[key].name, peer, exc_info=error)
+        self._connection.abort()
 
-    def _answer_api_versions(self, header: RequestHeader) -> None:
-        version, response = api_versions_response(header.api_version)
-        self._connection.send(codec.encode_response(apis.API_VERSIONS, version, header.correlation_id, response))
+    def _answer_api_versions(self, slot: _Slot, frame: memoryview) -> None:
+        assert self._shared.clients is not None
+        offset = self._shared.clients.metadata_offset
+        version, response, software = client_versions(slot.header, frame, metadata_offset=offset)
+        if software is not None:
+            self.client.software_name, self.client.software_version = software
+        self._answered(slot, type(response), response, version=version)
 
-    def _send(self, api: Api, header: RequestHeader, response: TopLevel, *, refused: KafkaError | None = None) -> None:
-        parts = codec.encode_response(api, header.api_version, header.correlation_id, response, refused=refused)
-        self._connection.send(parts)
+    # --- answers --------------------------------------------------------------------------------------------
+
+    def _answered(
+        self,
+        slot: _Slot,
+        kind: type[TopLevel],
+        response: TopLevel | None,
+        *,
+        version: int | None = None,
+        refused: KafkaError | None = None,
+    ) -> None:
+        if response is not None:
+            asked = slot.header.api_version if version is None else version
+            try:
+                slot.parts = codec.encode_response(kind, asked, slot.header.correlation_id, response, refused=refused)
+            except Exception as error:  # noqa: BLE001 - ours: the others are served on
+                self._end_after(slot, error)
+        if self._is_node:
+            self._node_slots.discard(slot)
+            if slot.parts is not None:
+                self._connection.send(slot.parts)
+            self._release(slot)
+            self._has_room.set()
+            return
+        if slot.parts is not None:
+            slot.answer_size = size = sum(map(len, slot.parts))
+            self._unsent_size += size
+            self._shared.answers.hold(size)
+        slot.is_done = True
+        if slot.order is PRODUCE_ORDER:
+            self._produces -= 1
+        elif slot.order is WRITE_ORDER:
+            self._has_write = False
+        self._send_what_is_done()
+
+    def _send_what_is_done(self) -> None:
+        slots, answers = self._slots, self._shared.answers
+        while slots and slots[0].is_done:
+            slot = slots.popleft()
+            parts, size = slot.parts, slot.answer_size
+            self.activity += 1
+            if parts is not None:
+                took_us = self._shared.clock.monotonic_us() - slot.begun_us
+                self._shared.counts.answered(slot.header.api_key, slot.counted_as, size, took_us)
+                self._connection.send(parts)
+                if not self._connection.is_writable:
+                    slot.answer_size = 0
+                    self._unsent_size -= size
+                    self._connection.when_taken(partial(answers.give_back, size))
+            self._release(slot)
+        self._has_room.set()
+
+    # --- room -------------------------------------------------------------------------------------------------
+
+    async def _wait_for_room(self, header: RequestHeader, size: int) -> None:
+        while self._has_to_wait(header):
+            self._has_room.clear()
+            await self._has_room.wait()
+        await self._room.take(size)
+        if header.api_key == PRODUCE:
+            try:
+                await self._shared.produce_budget.take(size)
+            except asyncio.CancelledError:
+                self._room.give_back(size)
+                raise
+
+    def _has_to_wait(self, header: RequestHeader) -> bool:
+        """For requests before it: a client's fetch for a fetch, as its answer may be large, and each as its place among
+        the others says."""
+        key = header.api_key
+        if self._is_node:
+            if key == FETCH:
+                return self._fetches >= NODE_FETCHES_MAX
+            return len(self._node_slots) - self._fetches >= NODE_IN_FLIGHT_MAX and key != apis.API_VERSIONS.key
+        if len(self._slots) >= IN_FLIGHT_MAX or self._unsent_size > UNSENT_BYTES_MAX:
+            return True
+        if self._has_write:
+            return key != apis.API_VERSIONS.key
+        if self._fetches and key == FETCH:
+            return True
+        return self._produces > 0 and ORDERS.get(key, PRODUCE_ORDER) is not PRODUCE_ORDER
+
+    def _takes_room(self, header: RequestHeader, size: int) -> bool:
+        if not self._room.try_take(size):
+            return False
+        if header.api_key == PRODUCE and not self._shared.produce_budget.try_take(size):
+            self._room.give_back(size)
+            return False
+        return True
+
+    def _release(self, slot: _Slot) -> None:
+        self._room.give_back(slot.size)
+        if slot.answer_size:
+            self._unsent_size -= slot.answer_size
+            self._shared.answers.give_back(slot.answer_size)
+        if slot.header.api_key == PRODUCE:
+            self._shared.produce_budget.give_back(slot.size)
+        elif slot.header.api_key == FETCH:
+            self._fetches -= 1
+
+    async def _end(self) -> None:
+        self._has_ended = True
+        waits = [slot.waits for slot in (*self._slots, *self._node_slots) if slot.waits is not None]
+        for future in waits:
+            future.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        for slot in (*self._slots, *self._node_slots):
+            self._release(slot)
+        self._slots.clear()
+        self._node_slots.clear()
 
 
-def _as_it_is(response: TopLevel | NoResponse) -> TopLevel | NoResponse:
-    return response
-
-
-def _api_of(header: RequestHeader) -> Api:
-    """Raises Malformed for an API or a version that we do not speak: Kafka closes such a connection too."""
-    api = apis.BY_KEY.get(header.api_key)
-    if api is None:
-        raise Malformed(f"unknown API key {header.api_key}")
-    if not api.takes(header.api_version):
-        raise Malformed(f"{api.name} version {header.api_version}; {api.version_min} to {api.version} are taken")
-    return api
+def _check_version(header: RequestHeader, served: range) -> None:
+    if header.api_version not in served:
+        name = apis.BY_KEY[header.api_key].name
+        raise Malformed(f"{name} version {header.api_version}; {served[0]} to {served[-1]} are served")

@@ -220,8 +220,8 @@ class ControllerTerm:
 
 
 def _refusal(step: Step, error: AppendLost | AppendUnknown, *, number: int) -> KafkaError:
-    """To who waits for a decision when append `number` failed. Also refusals are not told: they were decided on an
-    image that may never be. What was surely not written is refused so that it may be asked for again."""
+    """The answer to requests that wait for a decision when append `number` failed. Refusals wait, too: they were
+    decided on an image that may never be. What was surely not written is refused so that it may be asked for again."""
     if step.first_append < number and not step.is_whole:
         return RequestTimedOut(f"only a part of it may have been done: {error}")
     is_surely_void = isinstance(error, AppendLost) or step.first_append > number

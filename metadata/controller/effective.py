@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metadata.image import MetadataImage
-from metadata.settings import BrokerSettings, broker_settings
+from metadata.settings import BrokerSettings, applied, broker_settings
 
 
 class EffectiveSettings:
@@ -24,7 +24,7 @@ class EffectiveSettings:
             return self._settings
         dynamic = image.config("broker", "")
         if dynamic != self._dynamic:
-            self._settings = broker_settings(self._static, dynamic)
+            self._settings = broker_settings(self._static, applied(dynamic))
             self._dynamic = dynamic
         self._configs = image.configs
         return self._settings

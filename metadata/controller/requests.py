@@ -15,6 +15,7 @@ from uuid import UUID
 from kraft.protocol.errors import KafkaError
 from kraft.values import value
 from metadata.image import PartitionImage, TopicIdPartition
+from metadata.records import ResourceType
 
 Reply = TypeVar("Reply")
 
@@ -261,7 +262,7 @@ class ConfigAlteration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigResource:
-    resource_type: Literal["topic", "broker", "group"]
+    resource_type: ResourceType
     name: str
     """Topic name; group id; broker id as decimal text; "" for the cluster-wide broker default."""
 

@@ -27,7 +27,7 @@ from metadata.quorum.messages import MalformedMessage
 from metadata.quorum.outputs import AppendEnded, CaughtUp, Failed, Met, Output, Started
 from metadata.quorum.proposals import Proposals
 from metadata.quorum.raft import RaftNode
-from metadata.quorum.reporting import Report
+from metadata.quorum.raft_reports import Report
 from metadata.quorum.snapshots import SnapshotStore
 from metadata.quorum.state_machine import MetadataStateMachine
 

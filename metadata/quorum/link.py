@@ -21,7 +21,7 @@ from metadata.quorum.filters import Message
 from metadata.quorum.frame_auth import NONCE_BYTES, REASON_LENGTH_MAX, Hello, Refused, Seal
 from metadata.quorum.handshake import ANYBODY, shake_hands
 from metadata.quorum.messages import MalformedMessage
-from metadata.saying import Saying
+from metadata.rate_limited_log import RateLimitedLog
 from metadata.strangers import QUORUM_LISTENER, Strangers
 from metadata.undecodable import UNDECODABLE
 
@@ -98,7 +98,7 @@ class Link:
         self._listen = listen
         self._handler = handler
         self._strangers = Strangers(QUORUM_LISTENER)
-        self._refusals = Saying()
+        self._refusals = RateLimitedLog()
         self._sessions: dict[int, _Session] = {}
         self._listener: FrameListener | None = None
 
@@ -243,7 +243,7 @@ class Link:
         return RECONNECT_MS
 
     def _tell_refused(self, connection: FrameConnection, why: Exception) -> None:
-        left_out = self._refusals.once_more(self._clock.monotonic_ms())
+        left_out = self._refusals.admit(self._clock.monotonic_ms())
         if left_out is not None:
             more = {"left_out": left_out} if left_out else {}
             self._handler.emit("quorum_connection_refused", address=connection.peer, reason=str(why), **more)

@@ -15,7 +15,6 @@ from metadata.image import MetadataImage
 from metadata.quorum.command import COMMAND_BYTES_MAX, encode_command
 from metadata.quorum.config import QuorumConfig
 from metadata.quorum.engine import QuorumEngine
-from metadata.quorum.hosting import QuorumHost
 from metadata.quorum.log import (
     AppendLost,
     AppendUnknown,
@@ -26,7 +25,8 @@ from metadata.quorum.log import (
     SnapshotNeeded,
 )
 from metadata.quorum.outputs import AppendEnded, CaughtUp, Emitted, Failed, Met, Output, SnapshotTaken, Started
-from metadata.quorum.reporting import UNTAKEN_BYTES_MAX
+from metadata.quorum.raft_host import QuorumHost
+from metadata.quorum.raft_reports import UNTAKEN_BYTES_MAX
 from metadata.quorum.retained import RetainedRecords
 from metadata.quorum.state_machine import Applied
 from metadata.records import Record

@@ -7,7 +7,7 @@ from dataclasses import replace
 from enum import Enum, auto
 
 from kraft.protocol.errors import CorruptMessage, KafkaError, OffsetOutOfRange
-from kraft.values import maker
+from kraft.values import new
 from metadata.environment import Clock
 from metadata.events import Events
 from replication.partition.high_watermark import follower_high_watermark
@@ -15,8 +15,6 @@ from replication.partition.log import EpochEnd
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState
 from replication.requests import FetchedPartition, FetchPartition
-
-_follower_state = maker(FollowerState)
 
 METADATA_BEHIND_CODES = frozenset({3, 5, 6, 74, 75, 78, 100, 103})
 """The leader's metadata is behind ours or ours behind its: asked again soon."""
@@ -84,7 +82,9 @@ class Follower:
             log_end_offset=replica.log.log_end_offset,
         )
         if high_watermark != state.high_watermark:
-            replica.enter(_follower_state(image=state.image, high_watermark=high_watermark))
+            entered = new(FollowerState)
+            FollowerState.__init__(entered, image=state.image, high_watermark=high_watermark)
+            replica.enter(entered)
             self._on_high_watermark(replica)
 
     def _follow_log_start(self, replica: Replica, log_start_offset: int) -> None:

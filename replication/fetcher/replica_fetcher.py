@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kraft.protocol.errors import KafkaError
-from kraft.values import maker
+from kraft.values import new
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings
@@ -35,7 +35,6 @@ FAILED_RETRY_MS = 5_000
 LOOK_MS = 1_000
 """How often all logs are looked at, whether their questions still hold: retention moves the start of one."""
 
-_fetch_request, _fetch_partition = maker(FetchRequest), maker(FetchPartition)
 
 _ANSWERED = (Taken.DONE, Taken.APPENDED, Taken.IGNORED)
 
@@ -151,7 +150,9 @@ class ReplicaFetcher:
     async def _round(self, wait_ms: int, settings: BrokerSettings) -> None:
         changed, forgotten = self._session.changes(self._wanted, self._moved)
         self._moved = {}
-        request = _fetch_request(
+        request = new(FetchRequest)
+        FetchRequest.__init__(
+            request,
             replica_id=self._registry.node_id,
             replica_epoch=self._registry.broker_epoch,
             wait_ms_max=wait_ms,
@@ -237,7 +238,9 @@ def _question(followed: Followed, *, bytes_max: int) -> FetchPartition:
         and asked.bytes_max == bytes_max
     ):
         return asked
-    followed.question = _fetch_partition(
+    followed.question = new(FetchPartition)
+    FetchPartition.__init__(
+        followed.question,
         topic_id=replica.key.topic_id,
         partition=replica.key.partition,
         current_leader_epoch=state.leader_epoch,

@@ -61,7 +61,7 @@ class Fetch:
         session.resolve_names(self._registry.image)
         pass_ = self._read(session, request, None, notes_progress=True)
         if request.replica_id == CONSUMER and any(map(_is_beyond, pass_.answers)):
-            task = asyncio.get_running_loop().create_task(self._look_again_and_answer(pass_, session, request))
+            task = asyncio.get_running_loop().create_task(self._look_again_and_answer(session, request))
             return LaterFetch(task, task.result)
         return self._answer_or_wait(pass_, session, request)
 
@@ -82,22 +82,19 @@ class Fetch:
         again = [partition for partition in session.awake.values() if partition.key in touched]
         return session.respond(self._read(session, pass_.request, again, notes_progress=False).answers)
 
-    async def _look_again_and_answer(self, pass_: Pass, session: FetchSession, request: FetchRequest) -> FetchResponse:
-        await self._look_again(pass_, session, request)
+    async def _look_again_and_answer(self, session: FetchSession, request: FetchRequest) -> FetchResponse:
+        pass_ = await self._look_again(session, request)
         begun = self._answer_or_wait(pass_, session, request)
         return await begun.come() if isinstance(begun, LaterFetch) else begun
 
-    async def _look_again(self, pass_: Pass, session: FetchSession, request: FetchRequest) -> None:
-        """An offset beyond the end of the log is out of range for who leads. A leader that was relieved and has not
+    async def _look_again(self, session: FetchSession, request: FetchRequest) -> Pass:
+        """An offset beyond the end of the log is out of range for the leader. A leader that was relieved and has not
         heard of it knows no better than to say so too, and its client would begin anew for nothing. Kafka's consumers
         send the leader epoch with each fetch, and are told 75 (KIP-320); readers without one are told 6 unless the
-        broker proves that it is in office."""
+        broker proves that it is in office. What was read of other partitions is not held meanwhile."""
         is_trusted = await self._is_trusted()
-        for number, (partition, answer) in enumerate(pass_.answers):
-            if not _is_beyond((partition, answer)):
-                continue
-            again = self._read(session, request, (partition,), notes_progress=False).answers
-            found = again[0][1] if again else answer
+        pass_ = self._read(session, request, None, notes_progress=False)
+        for number, (partition, found) in enumerate(pass_.answers):
             if not is_trusted and _is_beyond((partition, found)):
                 found = FetchedPartition(
                     topic_id=found.topic_id,
@@ -105,7 +102,8 @@ class Fetch:
                     error_code=NotLeaderOrFollower.code,
                     topic=found.topic,
                 )
-            pass_.answers[number] = (partition, found)
+                pass_.answers[number] = (partition, found)
+        return pass_
 
     def wake_followers(self, broker_ids: Iterable[int]) -> None:
         """Answer waiting fetches of these brokers: they have more partitions to ask for than when they asked."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from kraft.protocol.batches.looking import Looking, NeedsWorker
+from kraft.protocol.batches.batch_lookup import Looking, NeedsWorker
 from kraft.protocol.errors import NotEnoughReplicas
 from kraft.protocol.primitives import Buffer
 from metadata.controller.requests import FailedReplicas, ReplicaLogEnd

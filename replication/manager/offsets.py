@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from kraft.protocol.batches.looking import Looking
+from kraft.protocol.batches.batch_lookup import Looking
 from kraft.protocol.errors import (
     InvalidTopicException,
     KafkaError,
@@ -43,7 +43,7 @@ class Offsets:
         looking: Looking | None = None,
     ) -> OffsetAnswer:
         """L10: a consumer that asks for the end waits until the high watermark has reached this leader's epoch, and so
-        does one that asks for a time of which no record is found below it. To who reads committed records only the log
+        does one that asks for a time of which no record is found below it. To readers of committed records the log
         ends at the last stable offset (T8)."""
         replica, state = self._registry.leader_or_raise(key, leader_epoch=leader_epoch)
         log = replica.log

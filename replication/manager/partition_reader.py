@@ -19,7 +19,7 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
 )
 from kraft.protocol.primitives import Buffer
-from kraft.values import maker
+from kraft.values import new
 from metadata.settings import RACK_AWARE_SELECTOR
 from replication.manager.registry import Registry
 from replication.partition.closer_replica import closer_replica
@@ -30,8 +30,6 @@ from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, Idling, LeaderState
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest
 from replication.sessions.cache import SessionPartition
-
-_fetched_partition = maker(FetchedPartition)
 
 UNKNOWN_TOPIC = (UnknownTopicOrPartition.code, UnknownTopicId.code)
 """What a consumer is told of a topic that is not there ends no wait for the others, as in Kafka: it would ask again at
@@ -57,7 +55,7 @@ class Pass:
     """What an answer may hold, whatever is asked for."""
     bytes_left: int
     is_empty: bool = True
-    """The first batch of all goes out whatever its size (F3)."""
+    """The first batch of all goes out whatever its size (F3), but where there is no room for anything."""
     answers: list[tuple[SessionPartition, FetchedPartition]] = field(default_factory=list)
     size_bytes: int = 0
     is_full: bool = False
@@ -68,9 +66,6 @@ class Pass:
     """What was read: these can be waited for."""
 
 
-_pass = maker(Pass)
-
-
 class PartitionReader:
     def __init__(self, registry: Registry, *, on_join: Callable[[Replica, int], None]) -> None:
         self._registry = registry
@@ -79,7 +74,13 @@ class PartitionReader:
     def begin(self, request: FetchRequest, *, now_ms: int, notes_progress: bool, tells_all: bool) -> Pass:
         is_follower = request.replica_id != CONSUMER
         bytes_max = min(request.bytes_max, self._registry.settings().fetch_max_bytes)
-        return _pass(
+        is_empty = True
+        if request.room is not None:
+            room = request.room()
+            bytes_max, is_empty = min(bytes_max, room), room > 0
+        made = new(Pass)
+        Pass.__init__(
+            made,
             request=request,
             now_ms=now_ms,
             is_follower=is_follower,
@@ -88,7 +89,9 @@ class PartitionReader:
             tells_all=tells_all,
             bytes_max=bytes_max,
             bytes_left=bytes_max,
+            is_empty=is_empty,
         )
+        return made
 
     def _is_stale(self, request: FetchRequest) -> bool:
         broker = self._registry.image.brokers.get(request.replica_id)
@@ -265,7 +268,7 @@ class PartitionReader:
             leader = None if image is None else (image.leader, image.leader_epoch)
         code = error.code
         if code == UnknownTopicId.code and partition.session.names_topics:
-            code = UnknownTopicOrPartition.code  # an id that is gone is nothing to who asks by name
+            code = UnknownTopicOrPartition.code  # an id that is gone is nothing to a request by name
         return FetchedPartition(
             topic_id=partition.key.topic_id,
             partition=partition.key.partition,
@@ -301,7 +304,9 @@ def _answer(
     error_code: int = 0,
     preferred_read_replica: int = -1,
 ) -> FetchedPartition:
-    return _fetched_partition(
+    made = new(FetchedPartition)
+    FetchedPartition.__init__(
+        made,
         topic_id=fetch.topic_id,
         topic=fetch.topic,
         preferred_read_replica=preferred_read_replica,
@@ -314,3 +319,4 @@ def _answer(
         diverging_epoch=diverging,
         records=records,
     )
+    return made

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from kraft.protocol.acks import ACKS, ACKS_ALL
 from kraft.protocol.batches.budget import Budget, OverBudget
 from kraft.protocol.errors import (
     InvalidProducerEpoch,
@@ -22,7 +23,7 @@ from kraft.protocol.errors import (
     ThrottlingQuotaExceeded,
 )
 from kraft.protocol.primitives import Buffer
-from kraft.values import maker
+from kraft.values import new
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
 from replication.large_work import LargeWork
@@ -36,14 +37,9 @@ from replication.partition.states import LeaderState
 from replication.producers.origin import CLIENT, Origin
 from replication.requests import ProduceOutcome
 
-ACKS_ALL = -1
-ACKS_LEADER = 1
-ACKS_NONE = 0
-
 HAND_OVER_WAIT_MS = 500
 """A broker that stops waits so long for what was already appended, so that few clients are left in doubt (P7)."""
 
-_produce_outcome = maker(ProduceOutcome)
 
 Batches = Mapping[TopicIdPartition, Buffer]
 Origins = Mapping[TopicIdPartition, Origin]
@@ -65,14 +61,11 @@ class _Run:
         return self.origins.get(key, self.origin) if self.origins else self.origin
 
 
-_run = maker(_Run)
-
-
 class Produce:
     def __init__(self, registry: Registry, flushes: LeaderFlushes) -> None:
         self._registry = registry
         self._flushes = flushes
-        self._turns = Turns()
+        self._turns: Turns[TopicIdPartition] = Turns()
         self._large_work = LargeWork(registry.environment.workers)
         self._under_way = 0
         self._is_handing_over = False
@@ -94,7 +87,8 @@ class Produce:
         Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition.
         """
         self._check(acks)
-        run = _run(acks=acks, timeout_ms=timeout_ms, origin=origin, origins=origins)
+        run = new(_Run)
+        _Run.__init__(run, acks=acks, timeout_ms=timeout_ms, origin=origin, origins=origins)
         inline, later = Budget.inline(), []
         for key, data in batches.items():
             if self._turns.is_taken(key) or not self._append(key, data, inline, run):
@@ -149,7 +143,7 @@ class Produce:
             return
 
     def _check(self, acks: int) -> None:
-        if acks not in (ACKS_ALL, ACKS_LEADER, ACKS_NONE):
+        if acks not in ACKS:
             raise InvalidRequiredAcks(f"acks={acks}; must be -1 (all), 0 or 1")  # P9
         if acks == ACKS_ALL and self._registry.produces.is_full:
             raise ThrottlingQuotaExceeded(f"{WAITING_PRODUCE_MAX} produce requests wait for replicas already")
@@ -218,7 +212,9 @@ class Produce:
             outcomes[key] = ProduceOutcome(error_code=KafkaStorageError.code, message=f"cannot append: {error}")
             return True
         run.appended.append(replica)
-        outcomes[key] = _produce_outcome(
+        outcome = new(ProduceOutcome)
+        ProduceOutcome.__init__(
+            outcome,
             base_offset=batch.base_offset,
             last_offset=batch.last_offset,
             log_append_time_ms=batch.log_append_time_ms,
@@ -228,6 +224,7 @@ class Produce:
             is_appended=True,
             isr=state.isr.members,
         )
+        outcomes[key] = outcome
         return True
 
     def _log_start(self, key: TopicIdPartition) -> int:

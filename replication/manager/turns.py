@@ -1,35 +1,41 @@
-"""Appends to a partition in the order in which they came, where one of them has to wait for a worker.
+"""Appends in the order in which their requests arrived, where one of them has to wait: for a worker thread, by
+partition, or for a transaction coordinator, by producer id and partition.
 
 A request takes its turns at all of its partitions at once, so of two requests one comes first at every partition that
-both write to: nobody waits for one who waits for him.
+both write to, and no two requests wait for each other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from typing import Generic, TypeVar
 
-from metadata.image import TopicIdPartition
+Key = TypeVar("Key", bound=Hashable)
 
 
-class Turns:
+class Turns(Generic[Key]):
     def __init__(self) -> None:
-        self._last: dict[TopicIdPartition, Turn] = {}
+        self._last: dict[Key, Turn] = {}
 
-    def is_taken(self, key: TopicIdPartition) -> bool:
+    def __len__(self) -> int:
+        """Places at which somebody has a turn."""
+        return len(self._last)
+
+    def is_taken(self, key: Key) -> bool:
         """Somebody's records are to be appended there before those that come now."""
         return key in self._last
 
-    def take(self, keys: Iterable[TopicIdPartition]) -> dict[TopicIdPartition, Turn]:
+    def take(self, keys: Iterable[Key]) -> dict[Key, Turn]:
         return {key: self._take(key) for key in keys}
 
-    def _take(self, key: TopicIdPartition) -> Turn:
+    def _take(self, key: Key) -> Turn:
         turn = Turn(self._last.get(key))
         self._last[key] = turn
         turn.over.add_done_callback(lambda _: self._forget(key, turn))
         return turn
 
-    def _forget(self, key: TopicIdPartition, turn: Turn) -> None:
+    def _forget(self, key: Key, turn: Turn) -> None:
         if self._last.get(key) is turn:
             del self._last[key]
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from kraft.values import maker
+from kraft.values import new
 from metadata.image import BrokerImage, PartitionImage
 from replication.partition.high_watermark import advance_high_watermark
 from replication.partition.isr import is_eligible
 from replication.partition.states import CommittedIsr, FollowerProgress, Idling, LeaderState, is_recovering
-
-_leader_state = maker(LeaderState)
-_follower_progress = maker(FollowerProgress)
 
 
 def become_leader(
@@ -105,7 +102,9 @@ def with_fetch(
     else:
         caught_up_ms = old.last_caught_up_ms
     followers = dict(state.followers)
-    followers[follower] = _follower_progress(
+    progress = new(FollowerProgress)
+    FollowerProgress.__init__(
+        progress,
         end_offset=fetch_offset,
         log_start_offset=log_start_offset,
         fetched_ms=now_ms,
@@ -113,6 +112,7 @@ def with_fetch(
         caught_up_ms=caught_up_ms,
         broker_epoch=broker_epoch,
     )
+    followers[follower] = progress
     return _changed(state, state.end_offset, state.high_watermark, followers)
 
 
@@ -166,7 +166,9 @@ def _changed(
     state: LeaderState, end_offset: int, high_watermark: int, followers: Mapping[int, FollowerProgress]
 ) -> LeaderState:
     """`dataclasses.replace` without its cost: this runs for each partition of each fetch."""
-    return _leader_state(
+    made = new(LeaderState)
+    LeaderState.__init__(
+        made,
         image=state.image,
         isr=state.isr,
         partition_epoch=state.partition_epoch,
@@ -177,6 +179,7 @@ def _changed(
         followers=followers,
         min_isr=state.min_isr,
     )
+    return made
 
 
 def low_watermark(state: LeaderState, *, own_log_start_offset: int, brokers: Mapping[int, BrokerImage]) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
-from kraft.protocol.batches.looking import Looking
+from kraft.protocol.batches.batch_lookup import Looking
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from replication.log_validator import PreparedRecords

@@ -7,8 +7,8 @@ something else, and to answer success would lose that.
 
 from __future__ import annotations
 
-from kraft.protocol.batches.filtering import decoding
 from kraft.protocol.batches.header import HEADER_BYTES, header_at
+from kraft.protocol.batches.record_filter import decoding
 from kraft.protocol.primitives import Buffer
 
 

@@ -20,7 +20,7 @@ from typing import Protocol
 from uuid import UUID
 
 from kraft.protocol.errors import FetchSessionIdNotFound, FetchSessionTopicIdError, InvalidFetchSessionEpoch
-from kraft.values import maker
+from kraft.values import new
 from metadata.environment import Clock
 from metadata.image import MetadataImage, TopicIdPartition
 from replication.partition.replica import Replica
@@ -37,8 +37,6 @@ from replication.requests import (
     FetchResponse,
     PartitionKey,
 )
-
-_fetch_response = maker(FetchResponse)
 
 EVICTION_MS = 120_000
 """min.incremental.fetch.session.eviction.ms"""
@@ -211,7 +209,9 @@ class FetchSession:
             partition.told_error = answer.error_code != 0 or answer.diverging_epoch is not None
             if len(answer.records) and self.awake.pop(partition.asked, None) is not None:
                 self.awake[partition.asked] = partition
-        return _fetch_response(session_id=self.session_id, partitions=told)
+        made = new(FetchResponse)
+        FetchResponse.__init__(made, session_id=self.session_id, partitions=told)
+        return made
 
 
 class SessionCache:

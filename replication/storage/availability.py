@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from kraft.protocol.errors import CorruptMessage, KafkaError, KafkaStorageError, OutOfDescriptors
-from replication.storage.scanning import DamagedLog
+from replication.storage.header_scan import DamagedLog
 
 Log = TypeVar("Log")
 

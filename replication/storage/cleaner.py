@@ -18,9 +18,9 @@ from metadata.settings import BrokerSettings
 from replication.storage.cleaner_copy import ActiveProducers
 from replication.storage.cleaner_log import CleanLimits
 from replication.storage.cleaner_plan import CleaningPlan
+from replication.storage.header_scan import DamagedLog
 from replication.storage.log_directory import LogDirectory
 from replication.storage.partition_log import PartitionLog
-from replication.storage.scanning import DamagedLog
 
 
 class CleanableLogs(Protocol):

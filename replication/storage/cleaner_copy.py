@@ -16,14 +16,14 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kraft.protocol.batches.filtering import decoded, delete_horizon_of, emptied, with_records
 from kraft.protocol.batches.header import NO_PRODUCER_ID, BatchHeader, header_at
+from kraft.protocol.batches.record_filter import decoded, delete_horizon_of, emptied, with_records
 from metadata.environment import Files
 from metadata.settings import TopicSettings
 from replication.partition.log import AbortedTransaction
 from replication.storage.cleaner_map import OffsetMap
+from replication.storage.header_scan import headers_from, whole_batch
 from replication.storage.names import CLEANED_SUFFIX, SEGMENT_SUFFIXES, segment_file
-from replication.storage.scanning import headers_from, whole_batch
 from replication.storage.segment import Segment
 
 WRITE_BYTES = 1024 * 1024

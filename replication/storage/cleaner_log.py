@@ -24,8 +24,8 @@ from replication.storage.cleaner_copy import (
 )
 from replication.storage.cleaner_map import OffsetMap
 from replication.storage.cleaner_plan import CleanableSegment, CleaningPlan, groups_to_clean, plan_cleaning
+from replication.storage.header_scan import DamagedLog
 from replication.storage.indexes import CorruptIndex
-from replication.storage.scanning import DamagedLog
 from replication.storage.segment import Segment
 from replication.storage.segments import Segments
 

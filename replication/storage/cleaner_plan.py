@@ -96,7 +96,7 @@ def groups_to_clean(
 
 def _fits(group: Sequence[CleanableSegment], segment: CleanableSegment, settings: TopicSettings) -> bool:
     return (
-        sum(each.size_bytes for each in group) + segment.size_bytes <= settings.segment_bytes
+        sum(each.size_bytes for each in group) + segment.size_bytes <= settings.segment_size
         and sum(each.index_bytes for each in group) + segment.index_bytes <= settings.segment_index_bytes
         and segment.next_offset - group[0].base_offset <= RELATIVE_OFFSET_MAX
     )

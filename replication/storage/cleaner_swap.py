@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from kraft.protocol.batches.header import BatchHeader
 from metadata.environment import Files
+from replication.storage.header_scan import DamagedLog, headers_from
 from replication.storage.names import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
@@ -21,7 +22,6 @@ from replication.storage.names import (
     base_offset_of,
     segment_file,
 )
-from replication.storage.scanning import DamagedLog, headers_from
 
 
 def is_compaction_left(names: Iterable[str]) -> bool:

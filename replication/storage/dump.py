@@ -15,6 +15,7 @@ from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError
 from metadata.environment import File, Files
 from replication.producers.state import NO_OFFSET
+from replication.storage.header_scan import DamagedLog, headers_from
 from replication.storage.indexes import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, CorruptIndex, OffsetIndex, TimeIndex
 from replication.storage.names import (
     CLEANER_OFFSETS_FILE,
@@ -31,7 +32,6 @@ from replication.storage.names import (
     TRANSACTION_INDEX_SUFFIX,
 )
 from replication.storage.producer_snapshot import CorruptSnapshot, decode_snapshot
-from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.text_files import read_text
 from replication.storage.transaction_index import entries_of
 

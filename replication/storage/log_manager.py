@@ -30,8 +30,8 @@ from replication.producers.state import ProducerLimits
 from replication.storage.availability import OUT_OF_DESCRIPTORS
 from replication.storage.checkpoint_ceiling import begin_ceiling
 from replication.storage.checkpoints import Checkpoints
-from replication.storage.failing import FailingLogs, OnFailure
 from replication.storage.log_directory import LogDirectory, StartupError
+from replication.storage.log_failures import FailingLogs, OnFailure
 from replication.storage.moves import Moves, OnMoved, settle_moves
 from replication.storage.names import PARTITION_METADATA_FILE, future_partition_of, partition_folder
 from replication.storage.partition_log import PartitionLog

@@ -17,9 +17,9 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from kraft.protocol.batches.checking import DamagedBatch, check_batches
+from kraft.protocol.batches.batch_check import DamagedBatch, check_batches
+from kraft.protocol.batches.batch_lookup import Looking
 from kraft.protocol.batches.header import HEADER_BYTES, NO_TIMESTAMP, end_within, extent_at
-from kraft.protocol.batches.looking import Looking
 from kraft.protocol.batches.records import first_record_at_or_after, latest_record
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
@@ -27,8 +27,8 @@ from kraft.values import value
 from replication.partition.log import AbortedTransaction, LogRead, TimestampedOffset
 from replication.storage.availability import Availability
 from replication.storage.epochs import LeaderEpochCache
+from replication.storage.header_scan import DamagedLog, headers_from, whole_batch
 from replication.storage.indexes import CorruptIndex
-from replication.storage.scanning import DamagedLog, headers_from, whole_batch
 from replication.storage.segment import Segment
 from replication.storage.segments import Segments
 from replication.storage.tail import Tail

@@ -135,7 +135,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FutureLog:
-    """A copy, for who describes the directories."""
+    """A copy, for requests that describe the directories."""
 
     directory: LogDirectory
     log: PartitionLog

@@ -12,6 +12,7 @@ from functools import partial
 from operator import attrgetter
 from uuid import UUID
 
+from kraft.protocol.batches.batch_lookup import Looking
 from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.header import (
     CONTROL,
@@ -23,10 +24,9 @@ from kraft.protocol.batches.header import (
     stamped,
     stamped_with_append_time,
 )
-from kraft.protocol.batches.looking import Looking
 from kraft.protocol.errors import OffsetOutOfRange
 from kraft.protocol.primitives import Buffer
-from kraft.values import maker
+from kraft.values import new
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
 from replication.log_validator import BatchRules, PreparedRecords, prepare_or_refuse, prepare_records
@@ -36,17 +36,16 @@ from replication.producers.state import ProducerLimits, ProducerStates
 from replication.storage.availability import Availability
 from replication.storage.cleaner_log import LogCleaning
 from replication.storage.copies import check_leader_batches, joined, segment_groups
-from replication.storage.flushing import Flusher
+from replication.storage.flusher import Flusher
+from replication.storage.header_scan import DamagedLog
 from replication.storage.log_reader import LogReader
 from replication.storage.names import EPOCHS_FILE
 from replication.storage.producer_state_manager import ProducerStateManager
 from replication.storage.recovery import LoadedLog
-from replication.storage.scanning import DamagedLog
 from replication.storage.segment import Segment
 from replication.storage.segments import Segments
 from replication.storage.tail import RecentAppends, Tail
 
-_appended = maker(Appended)
 _max_timestamp = attrgetter("max_timestamp")
 
 
@@ -214,11 +213,11 @@ class PartitionLog:
         view = memoryview(data)
         headers = check_leader_batches(view, log=self, log_end_offset=self.log_end_offset)
         size = sum([header.length for header in headers]) + LOG_OVERHEAD * len(headers)
-        if headers and (len(headers) == 1 or size <= self._settings.segment_bytes):
+        if headers and (len(headers) == 1 or size <= self._settings.segment_size):
             return self._append(view[:size], headers, now_ms=now_ms)
         appended: Appended | None = None
         position = 0
-        for group in segment_groups(headers, self._settings.segment_bytes):
+        for group in segment_groups(headers, self._settings.segment_size):
             size = sum(header.size for header in group)
             step = self._append(view[position : position + size], group, now_ms=now_ms)
             appended = step if appended is None else joined(appended, step)
@@ -252,13 +251,16 @@ class PartitionLog:
         self.log_end_offset = last_offset + 1
         self._tell_producers(data, headers, now_ms=now_ms)
         self._tail.appended(next_offset=self.log_end_offset, position=position)
-        return _appended(
+        made = new(Appended)
+        Appended.__init__(
+            made,
             base_offset=base_offset,
             last_offset=last_offset,
             max_timestamp=max_timestamp,
             size_bytes=size,
             log_append_time_ms=now_ms if headers[0].attributes & LOG_APPEND_TIME else -1,
         )
+        return made
 
     def _tell_producers(self, data: Buffer, headers: Sequence[BatchHeader], *, now_ms: int) -> None:
         position = 0
@@ -462,6 +464,7 @@ class PartitionLog:
 
     async def save_producers(self) -> None:
         """Write the snapshot that the last roll took; its name is durable with the next flush."""
+        self._availability.check()
         with self._availability.guard("writing a snapshot of producers"):
             self._flusher.folder_changed |= await self.producers.write_pending()
 
@@ -477,6 +480,7 @@ class PartitionLog:
         self._reset_tail()
         await self.cleaning.stop()
         await self._flusher.wait_idle()
+        await self.producers.wait_idle()
 
     def take_offline(self, reason: str) -> None:
         self._availability.take_offline(reason)

@@ -17,10 +17,10 @@ from kraft.protocol.errors import KafkaError
 from metadata.environment import Files
 from replication.partition.log import AbortedTransaction
 from replication.producers.state import EndedTransaction, ProducerLimits, ProducerStates
+from replication.storage.header_scan import DamagedLog, headers_from, whole_batch
 from replication.storage.indexes import CorruptIndex
 from replication.storage.names import SNAPSHOT_SUFFIX, segment_file
 from replication.storage.producer_snapshot import CorruptSnapshot, decode_snapshot, encode_snapshot
-from replication.storage.scanning import DamagedLog, headers_from, whole_batch
 from replication.storage.segment import Segment
 
 TEMPORARY_SUFFIX = ".tmp"

@@ -9,6 +9,7 @@ Owned by the event loop, like the log.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import insort
 from collections.abc import Callable, Sequence
 
@@ -22,6 +23,7 @@ from replication.partition.log import Appended, ReplicaLog
 from replication.producers.comparison import holds_same_records
 from replication.producers.origin import Origin
 from replication.producers.state import Producer, ProducerBatch, ProducerLimits, ProducerStates
+from replication.storage.header_scan import DamagedLog
 from replication.storage.indexes import CorruptIndex
 from replication.storage.producer_files import (
     TEMPORARY_SUFFIX,
@@ -34,7 +36,6 @@ from replication.storage.producer_files import (
     write_synced,
 )
 from replication.storage.producer_snapshot import encode_snapshot
-from replication.storage.scanning import DamagedLog
 from replication.storage.segments import Segments
 
 Copy = tuple[int, list[tuple[int, Producer]]]
@@ -56,6 +57,7 @@ class ProducerStateManager:
         self._limits = limits
         self._pending: Copy | None = None
         self._writes = 0
+        self._writing: asyncio.Task[bool] | None = None
         self._on_disk: list[int] | None = None
         """Offsets of the snapshots, ascending; None until somebody asks. From then on they come and go only here."""
 
@@ -180,7 +182,19 @@ class ProducerStateManager:
     # --- snapshots ------------------------------------------------------------------------------------------------
 
     async def write_pending(self) -> bool:
-        """Make the copy of the last roll durable, but for its name; False when there was none. Raises OSError."""
+        """Make the copy of the last roll durable, but for its name; False when there was none. Raises OSError.
+
+        The write goes on when the caller is cancelled: `wait_idle` returns when it has ended."""
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_pending())
+        return await asyncio.shield(self._writing)
+
+    async def wait_idle(self) -> None:
+        """Until no snapshot is being written, however that ends: the folder may then be loaded again or removed."""
+        if self._writing is not None and not self._writing.done():
+            await asyncio.wait([self._writing])
+
+    async def _write_pending(self) -> bool:
         has_written = False
         while (copy := self._pending) is not None:
             self._writes += 1

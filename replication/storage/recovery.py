@@ -17,6 +17,7 @@ from replication.producers.state import ProducerLimits, ProducerStates
 from replication.storage.checkpoint_ceiling import CheckpointCeiling
 from replication.storage.cleaner_swap import finish_swaps, is_compaction_left
 from replication.storage.epochs import LeaderEpochCache
+from replication.storage.header_scan import DamagedLog, headers_from
 from replication.storage.indexes import CorruptIndex
 from replication.storage.names import (
     CHECKPOINT_CEILING_FILE,
@@ -29,7 +30,6 @@ from replication.storage.names import (
     segment_file,
 )
 from replication.storage.producer_files import offsets_of_snapshots, rebuild, remove_snapshots, save_snapshot
-from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.segment import Segment
 from replication.storage.segment_scan import Problem, scan
 from replication.storage.segments import sync_folder

@@ -15,6 +15,7 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from metadata.environment import File, Files
 from metadata.settings import TopicSettings
+from replication.storage.header_scan import DamagedLog, headers_from
 from replication.storage.indexes import RELATIVE_OFFSET_MAX, CorruptIndex, OffsetIndex, TimeIndex
 from replication.storage.names import (
     INDEX_SUFFIX,
@@ -24,7 +25,6 @@ from replication.storage.names import (
     TRANSACTION_INDEX_SUFFIX,
     segment_file,
 )
-from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.transaction_index import TransactionIndex
 
 
@@ -287,7 +287,7 @@ class Segment:
         if not size:
             return last_offset - self.base_offset > RELATIVE_OFFSET_MAX
         return (
-            size > settings.segment_bytes - more_bytes
+            size > settings.segment_size - more_bytes
             or last_offset - self.base_offset > RELATIVE_OFFSET_MAX
             or self.offsets.is_full
             or self.times.is_full

@@ -12,10 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kraft.protocol.primitives import Buffer
-from kraft.values import maker
+from kraft.values import new
 from replication.partition.log import LogRead
-
-_log_read = maker(LogRead)
 
 RECENT_BYTES_MAX = 16 * 1024 * 1024
 """Of all logs of a broker together: a follower that is further behind reads from the file."""
@@ -108,4 +106,6 @@ class Tail:
             kept = self._kept.get(offset)
         if not parts:
             return None
-        return _log_read(data=parts[0] if len(parts) == 1 else b"".join(parts), next_offset=offset)
+        made = new(LogRead)
+        LogRead.__init__(made, data=parts[0] if len(parts) == 1 else b"".join(parts), next_offset=offset)
+        return made

@@ -107,6 +107,7 @@ THIRD_PARTY: Mapping[str, tuple[str, ...]] = {
     "rich": ("kraft.cli", "kraft.launcher"),
     "uvloop": ("kraft.runtime", "kraft.node", "kraft.chaos", "kraft.testing"),
     "prometheus_client": ("kraft.http",),
+    "setproctitle": ("kraft.launcher",),
 }
 """Each dependency is imported by its own folder only. Pydantic and msgspec may be used anywhere."""
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("metadata", "replication", "kraft")
-NOT_HAND_WRITTEN = (ROOT / "kraft" / "wire" / "generated", ROOT / "kraft" / "wire" / "schema")
+NOT_HAND_WRITTEN = (ROOT / "kraft" / "protocol" / "messages", ROOT / "kraft" / "protocol" / "schema")
 """Generated messages, and what generates them, which is no part of a node."""
 
 

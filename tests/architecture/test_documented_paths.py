@@ -1,4 +1,4 @@
-"""Each path that ARCHITECTURE.md, README.md and docs/ name is there: a map that names a gone file leads nowhere."""
+"""Each path that the documents of the project name is there: a map that names a gone file leads nowhere."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def documents() -> Iterator[Path]:
-    yield ROOT / "ARCHITECTURE.md"
-    yield ROOT / "README.md"
+    yield from (ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"))
     yield from sorted((ROOT / "docs").rglob("*.md"))
 
 

@@ -1,5 +1,5 @@
-"""What the tests import of the product is there under that name. mypy sees the product and not its tests, so a module
-that was renamed would be missed only by the test run that imports it, perhaps at night.
+"""What the tests import of the product is there under that name. mypy sees the product and `tests/support`, but no
+tests, so a module that was renamed would be missed only by the test run that imports it, perhaps at night.
 
 Read as text, for to parse all of it takes seconds: every import and every definition begins a line.
 """

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from kraft.wire.clients.table import ROWS
-from kraft.wire.codec import decode_body, encode_body
-from kraft.wire.generated.metadata_request import MetadataRequestData
-from kraft.wire.primitives import ZERO_UUID, Message
+from kraft.protocol import apis
+from kraft.protocol.codec import decode_body, encode_body
+from kraft.protocol.encoding import ZERO_UUID, Message
+from kraft.protocol.messages.metadata_request import MetadataRequestData
 from tests.clients.golden.files import load
 from tests.clients.golden.peer import Exchange, Peer
 from tests.clients.golden.record import SETTINGS
@@ -38,8 +38,8 @@ ANSWER_S = 0.25
 CONTROL_EVERY = 200
 CONTROL_S = 10
 RSS_MAX = 400 * 1024 * 1024
-KEYS = {row.name: key for key, row in ROWS.items()} | {"ApiVersions": 18}
-FLEXIBLE = {row.name: row.flexible_from for row in ROWS.values()} | {"ApiVersions": 3}
+KEYS = {api.name: api.key for api in apis.BY_KEY.values()}
+FLEXIBLE = {api.name: api.flexible_from for api in apis.BY_KEY.values()}
 INTERESTING = (0, 1, -1, 2, 127, 128, 255, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 SPARED = {"UnregisterBroker"}
 """The only broker would be gone, as asked."""

@@ -10,6 +10,8 @@ import ast
 import asyncio
 import importlib
 import re
+import subprocess
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -23,12 +25,13 @@ from aiohttp import web
 from kraft.client.transport import Transport
 
 ROOT = Path(__file__).parents[2]
-TESTED = {"aiohttp": "<3.15", "aiokafka": "<0.15"}
+TESTED = {"aiohttp": "<3.15", "aiokafka": "<1"}
 """The first minor version that has not been tested. Who raises one runs the tests of this file, of tests/unit/http,
-tests/unit/client and tests/unit/batches with it, and tests/conformance."""
+tests/unit/client and tests/unit/batches with it, and tests/conformance. Of aiokafka a public codec takes the place of
+the private one, so its bound is the first version that may break what is public."""
 USED_BY = {
     "aiohttp": "kraft/http/connection.py, kraft/http/server.py and kraft/client/transport.py",
-    "aiokafka": "kraft/protocol/batches/records.py and kraft/protocol/batches/filtering.py",
+    "aiokafka": "kraft/protocol/batches/records.py and kraft/protocol/batches/record_filter.py",
 }
 DEADLINE_S = 30
 
@@ -59,7 +62,6 @@ def test_no_other_private_module_of_a_library_is_imported() -> None:
         for name in private_imports(text)
     }
     assert found == {
-        "kraft/protocol/batches/filtering.py: aiokafka.record._crecords",
         "kraft/protocol/batches/records.py: aiokafka.record._crecords",
     }
 
@@ -132,6 +134,23 @@ def test_the_codec_refuses_a_batch_whose_records_end_early() -> None:
     torn = bytes(builder.build()[:-3])
     with pytest.raises((errors.CorruptRecordException, ValueError)):
         list(codec.DefaultRecordBatch(torn))
+
+
+WITHOUT_PRIVATE_CODEC = """
+import sys
+sys.modules["aiokafka.record._crecords"] = None
+OPTIONS = ["-q", "-p", "no:cacheprovider", "-n", "0", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+from kraft.protocol.batches import record_filter, records
+assert records.DefaultRecordBatch is record_filter.DefaultRecordBatch
+assert records.DefaultRecordBatch.__module__ == "aiokafka.record.default_records", records.DefaultRecordBatch
+sys.exit(__import__("pytest").main([*OPTIONS, "tests/unit/batches"]))
+"""
+
+
+@pytest.mark.long
+def test_without_the_private_codec_batches_are_read_and_written_by_the_public_one() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_PRIVATE_CODEC], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
 
 
 # --- aiohttp: its server's connection -------------------------------------------------------------------------------

@@ -16,12 +16,12 @@ import crc32c
 import pytest
 
 from kraft.client.response import Answer
+from kraft.protocol import codec
 from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.codec import RequestHeader
 from kraft.protocol.errors import SaslAuthenticationFailed
 from kraft.runtime.environment import close_environment, system_environment
-from kraft.wire import codec
 from kraft.wire.channels import ControllerChannel, ForwardChannel
-from kraft.wire.codec import RequestHeader
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.peers import Peers
 from metadata.controller.requests import AllocateProducerIds
@@ -76,23 +76,20 @@ def one(value: Any, **more: Any) -> dict[str, Any]:
 
 REFUSED = {
     "malformed JSON": ("/topics/t", b'{"records": [{"value": 1}', AS_JSON, 400, 400, ""),
-    "no object": ("/topics/t", b"[1, 2]", AS_JSON, 422, 422, "array"),
+    "no object": ("/topics/t", b"[1, 2]", AS_JSON, 400, 400, "array"),
     "no records": ("/topics/t", {"records": []}, AS_JSON, 422, 422, "records"),
     "unknown field": ("/topics/t", one(1, colour="red"), AS_JSON, 422, 422, "colour"),
     "wrong content type": ("/topics/t", b"<value/>", "application/xml", 415, 415, "application/xml"),
     "schema registry": ("/topics/t", one(1), "application/vnd.kafka.avro.v2+json", 415, 415, "avro"),
     "bad base64": ("/topics/t", one("a&b="), BINARY, 422, 422, "base64"),
-    "no string": ("/topics/t", one(17), TEXT, 422, 422, "records[0].value"),
-    "unknown topic": ("/topics/nobody", one(1), AS_JSON, 404, 40401, "nobody"),
-    "impossible topic": ("/topics/a%20b", one(1), AS_JSON, 404, 40401, "a b"),
-    "unknown partition": ("/topics/t/partitions/9", one(1), AS_JSON, 404, 40402, "9"),
+    "no string": ("/topics/t", one(17), TEXT, 400, 400, "records[0].value"),
     "no partition": ("/topics/t/partitions/first", one(1), AS_JSON, 404, 40402, "first"),
     "two partitions": ("/topics/t/partitions/1", one(1, partition=0), AS_JSON, 422, 422, "partition"),
     "negative partition": ("/topics/t", one(1, partition=-1), AS_JSON, 422, 422, "partition"),
     "bad acks": ("/topics/t?acks=2", one(1), AS_JSON, 400, 40002, "acks"),
     "no acks": ("/topics/t?acks=most", one(1), AS_JSON, 400, 40002, "acks"),
     "bad timeout": ("/topics/t?timeout=soon", one(1), AS_JSON, 400, 40002, "timeout"),
-    "bad timestamp": ("/topics/t", one(1, timestamp="now"), AS_JSON, 422, 422, "timestamp"),
+    "bad timestamp": ("/topics/t", one(1, timestamp="now"), AS_JSON, 400, 400, "timestamp"),
     "raw to no partition": ("/topics/t", b"xxx", RECORD_BATCH, 415, 415, "partitions"),
     "raw of nothing": ("/topics/t/partitions/0", b"", RECORD_BATCH, 422, 422, "empty"),
     "torn records": ("/topics/t/partitions/0", struct.pack(">i", 100) + b"short", RECORDS, 422, 422, "record 0"),
@@ -108,6 +105,17 @@ def test_a_bad_produce_is_refused_by_any_node(nodes: Cluster, name: str):
         document = answer.json()
         assert (answer.status, document["error_code"]) == (status, error_code), document
         assert said in document["message"], document
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("/topics/nobody", "nobody"), ("/topics/a%20b", "a b"), ("/topics/t/partitions/9", "9")]
+)
+def test_a_produce_to_nowhere_is_an_error_of_each_record(nodes: Cluster, path: str, said: str):
+    for node_id in nodes.ids:
+        answer = post(nodes, path, one(1), AS_JSON, node_id=node_id)
+        (entry,) = answer.json()["offsets"]
+        assert (answer.status, entry["error_code"], entry["retriable"]) == (200, 50003, False), entry
+        assert said in entry["error"], entry
 
 
 def test_a_method_that_is_not_there(nodes: Cluster):
@@ -251,7 +259,8 @@ def test_many_strangers_who_say_nothing_do_not_keep_others_out(nodes: Cluster):
     host, port = nodes.node(1).kafka.split(":")
     silent = [socket.create_connection((host, int(port)), timeout=GARBAGE_WAIT_S) for _ in range(200)]
     try:
-        assert post(nodes, "/topics/witness2", one(1), AS_JSON).status == 404
+        (entry,) = post(nodes, "/topics/witness2", one(1), AS_JSON).json()["offsets"]
+        assert entry["error_code"] == 50003
         assert nodes.status(1)["nodes"][0]["state"] == "active"
     finally:
         for connection in silent:

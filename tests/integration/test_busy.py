@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from kraft.client.blocking import send
+from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Request
 from kraft.protocol.batches.records import NewRecord, build_batch
 from tests.integration.support.cluster import Cluster

@@ -24,7 +24,7 @@ SMALL = {"default.replication.factor": 1, "min.insync.replicas": 1}
 
 
 def arguments_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").split()
 
 
 def parent_of(pid: int) -> int:

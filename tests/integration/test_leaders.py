@@ -7,6 +7,7 @@ quorum noticing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,16 +79,15 @@ def test_the_preferred_leader_returns_on_request(nodes: Cluster):
     load.verify(node_id=3)
 
 
-def test_the_preferred_leader_returns_by_itself(nodes: Cluster):
-    nodes.create_assigned("balanced", [2, 3, 1])
-    nodes.kill(2)
-    nodes.wait_for_leader("balanced", other_than=2)
-    nodes.restart(2)
-    put(nodes, "/broker-configs/leader.imbalance.check.interval.seconds", "1")
-    try:
-        wait_until(lambda: nodes.leader_of("balanced") == 2, what="the preferred leader")
-    finally:
-        remove(nodes, "/broker-configs/leader.imbalance.check.interval.seconds")
+@pytest.mark.long
+def test_the_preferred_leader_returns_by_itself(tmp_path: Path) -> None:
+    settings = {**QUICK_FAILURES, "leader.imbalance.check.interval.seconds": 1}
+    for nodes in run_cluster(tmp_path, settings=settings):
+        nodes.create_assigned("balanced", [2, 3, 1])
+        nodes.kill(2)
+        nodes.wait_for_leader("balanced", other_than=2)
+        nodes.restart(2)
+        wait_until(lambda nodes=nodes: nodes.leader_of("balanced") == 2, what="the preferred leader")
 
 
 # Reassignment

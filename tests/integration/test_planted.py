@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kraft.chaos import catalogue, loading
+from kraft.chaos import catalogue, scenario_loader
 from kraft.chaos.live import NobodyWatches, verdict_lines
 from kraft.chaos.model import Scenario
 from kraft.chaos.nemesis.fuzz.profiles import STRICT
@@ -75,7 +75,7 @@ def test_fuzz_finds_a_bug_in_real_nodes_and_writes_a_shorter_story_that_shows_it
     with planted_in_nodes("acks_all_too_early"):
         violation = asyncio.run(find()).violations[0]
         assert any(problem.startswith("lost: ") for problem in violation.problems), violation.problems
-        written = loading.load(str(violation.file))
+        written = scenario_loader.load(str(violation.file))
         seed = violation.result.seed
         assert 0 < len(steps_of(violation.scenario)) < len(steps_of(make_story(PARTITIONED, seed=seed)))
         outcomes = (asyncio.run(run(written, seed)).exit_code for _ in range(REPETITIONS_MAX))

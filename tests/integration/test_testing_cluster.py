@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from kraft.client import Client
-from kraft.client.blocking import send
+from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Request
 from kraft.launcher.fork_messages import SOCKET_FILE, Surroundings
 from kraft.launcher.processes import is_alive
@@ -37,7 +37,7 @@ time.sleep(600)
 
 
 def command_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").split()
 
 
 def is_fork(pid: int) -> bool:
@@ -79,6 +79,7 @@ def test_the_nodes_are_forks_that_are_known_by_their_ids(whole: Cluster) -> None
         pid = whole.node(node).pid
         assert command_of(pid)[:4] == ["kraft", "node", "--id", str(node)]
         assert Path(f"/proc/{pid}/comm").read_text() == f"kraft-node-{node}\n"
+        assert b"PATH=" + os.fsencode(os.environ["PATH"]) in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert len({parent_of(whole.node(node).pid) for node in whole.ids}) == 1
 
 
@@ -221,7 +222,7 @@ def test_after_an_upgrade_new_code_is_started(tmp_path: Path, monkeypatch: pytes
     story = """
 from kraft.testing import Cluster
 with Cluster(nodes=1) as cluster:
-    print(open(f"/proc/{cluster.node(1).pid}/cmdline").read().split("\\0")[0])
+    print(open(f"/proc/{cluster.node(1).pid}/cmdline").read().split()[0])
     open(PLANTED, "a").write("print('the new code')\\n")
     cluster.restart(1)
     print("the new code" in cluster.log_tail(1, lines=100))

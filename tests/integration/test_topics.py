@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
+from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.inside import forward
 from tests.integration.support.reading import RECORD_BATCH, TEXT, page, values
@@ -193,17 +195,14 @@ def test_batches_are_stored_as_topic_or_cluster_ask_and_a_keyed_repetition_is_fo
     assert values(nodes, 3, "squeezed")[-5:] == text
 
 
-def test_produce_creates_a_topic_when_the_cluster_allows_it(nodes: Cluster):
-    assert page(nodes, 1, "made-by-writing", 0, "offset=0").json()["error_code"] == 40403
-    name = "/broker-configs/auto.create.topics.enable"
-    assert nodes.call("PUT", name, {"value": "true"}).status == 204
-    try:
-        wait_until(lambda: made_by_writing(nodes), what="the topic to be made")
-    finally:
-        nodes.call("DELETE", name)
-    found = wait_until(lambda: values(nodes, 3, "made-by-writing"), what="the record through another node")
-    assert found[0] == "first"
-    assert nodes.call("GET", "/topics/made-by-writing").json()["replication_factor"] == 3
+@pytest.mark.long
+def test_produce_creates_a_topic_when_the_cluster_allows_it(tmp_path: Path) -> None:
+    for nodes in run_cluster(tmp_path, settings={"auto.create.topics.enable": True, "default.replication.factor": 3}):
+        assert page(nodes, 1, "made-by-writing", 0, "offset=0").json()["error_code"] == 40403
+        wait_until(lambda nodes=nodes: made_by_writing(nodes), what="the topic to be made")
+        found = wait_until(lambda nodes=nodes: values(nodes, 3, "made-by-writing"), what="the record elsewhere")
+        assert found[0] == "first"
+        assert nodes.call("GET", "/topics/made-by-writing").json()["replication_factor"] == 3
 
 
 def made_by_writing(nodes: Cluster) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -32,6 +33,7 @@ EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    logging.getLogger("kraft").addHandler(logging.NullHandler())  # what nodes log is no result of a run
     handler = {"run": _run, "ci": _ci, "replay": _replay, "faults": _faults}[options.command]
     return handler(options)
 

@@ -50,7 +50,7 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
         plan = replace(plan, producers=plan.producers[:1])
     if profile == headless.PROFILE:
         return headless.made_headless(plan)
-    if profile == transactional_plan.PROFILE:
+    if profile in transactional_plan.PROFILES:
         return transactional_plan.made_transactional(plan)
     if profile == rare.PROFILE:
         return rare.made_rare(plan)

@@ -16,7 +16,6 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.assignors import assign
 from kraft.coordinators.groups.subscriptions import (
     Subscription,
-    TopicPartition,
     decode_assignment,
     decode_subscription,
     encode_assignment,
@@ -24,6 +23,7 @@ from kraft.coordinators.groups.subscriptions import (
 )
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError, OffsetOutOfRange
+from kraft.protocol.primitives import TopicPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 from replication.requests import EARLIEST_TIMESTAMP
 from tests.simulation.asking import Unanswered, ask

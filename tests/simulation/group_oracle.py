@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.coordinators.groups.answers import OffsetOfGroup
-from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.coordinators.java import abs_hash
+from kraft.protocol.primitives import TopicPartition
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 from replication.partition.log import ReplicaLog

@@ -15,10 +15,10 @@ from typing import TypeVar
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.node.assembly import Node
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError, OffsetOutOfRange
+from kraft.protocol.primitives import TopicPartition
 from metadata.image import TopicIdPartition
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import READ_BYTES

@@ -14,6 +14,7 @@ from typing import Any
 
 from kraft.broker.lifecycle import BrokerLifecycle
 from kraft.broker.produce_routing import ProduceRouter
+from kraft.broker.transactional_produce import TransactionalProduce
 from kraft.coordinators.groups import classic_rebalance, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.shard import Shard
@@ -21,6 +22,7 @@ from kraft.coordinators.leadership_check import LeadershipCheck
 from kraft.coordinators.transactions import decide as transaction_decisions
 from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.node.assembly import Node
+from kraft.wire.session import Session
 from metadata import image
 from metadata.controller.controller_term import ControllerTerm
 from metadata.controller.decide import brokers, changes, elections, isr
@@ -40,7 +42,7 @@ from replication.partition import leader
 from replication.producers import state as producers
 from replication.storage import recovery
 from replication.storage.epochs import LeaderEpochCache
-from replication.storage.flushing import Flusher
+from replication.storage.flusher import Flusher
 from replication.storage.producer_state_manager import ProducerStateManager
 from tests.simulation import planted_bugs as bugs
 from tests.simulation import planted_decayed as decayed
@@ -396,6 +398,57 @@ PLANTED: dict[str, Planted] = {
         ),
         profile="transactions",
         found_by=(2,),
+    ),
+    "produces_overtake": Planted(
+        what="a produce is appended while one before it waits for its verification",
+        patches=(Patch(TransactionalProduce, "begin", transactional.produces_overtake),),
+        profile="pipelined",
+        seen_as="client_ended",
+        found_by=(2,),
+    ),
+    "guard_not_checked_again": Planted(
+        what="a verified produce is appended with a guard that a marker has ended meanwhile (T9)",
+        patches=(Patch(TransactionalProduce, "_guarded_anew", transactional.guards_hold_for_ever),),
+        profile="pipelined",
+        seen_as="client_ended",
+        found_by=(1,),
+    ),
+    "waiters_append_later": Planted(
+        what="the answer to a produce leaves before those that waited for the same are appended",
+        patches=(Patch(TransactionalProduce, "_turns_come", transactional.waiters_append_later),),
+        profile="pipelined",
+        seen_as="client_ended",
+        found_by=(2,),
+    ),
+    "end_overtakes_addition": Planted(
+        what="EndTxn passes an AddPartitionsToTxn of its connection that waits for the markers of before",
+        patches=(
+            Patch(Session, "_has_to_wait", transactional.requests_do_not_wait),
+            Patch(Session, "_handle", transactional.additions_begin_late),
+        ),
+        profile="pipelined",
+        seen_as="client_ended",
+        found_by=(1,),
+    ),
+    "fenced_while_preparing": Planted(
+        what="90 for the epoch that EndTxn has just given, until all markers are written (KIP-890)",
+        patches=(
+            Patch(transaction_decisions, "_add", transactional.epoch_checked_first),
+            Patch(transaction_decisions, "_end", transactional.epoch_checked_first),
+        ),
+        profile="pipelined",
+        seen_as="client_ended",
+        found_by=(1,),
+    ),
+    "unknown_while_rotating": Planted(
+        what="49 for the producer id that EndTxn has just given, until all markers are written (KIP-890)",
+        patches=(
+            Patch(transaction_decisions, "_add", transactional.producer_id_checked_first),
+            Patch(transaction_decisions, "_end", transactional.producer_id_checked_first),
+        ),
+        profile="pipelined",
+        seen_as="client_ended",
+        found_by=(1,),
     ),
     "proof_spins": Planted(
         what="a coordinator waits for its proof in a loop around a task that may be done already",

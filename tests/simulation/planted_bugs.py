@@ -17,7 +17,7 @@ from replication.manager.delayed_produce import DelayedProduce
 from replication.manager.roles import Roles
 from replication.partition.states import LeaderState, PendingIsr
 from replication.requests import ProduceOutcome
-from replication.storage.flushing import Flusher
+from replication.storage.flusher import Flusher
 
 
 def ack_at_once(_original: Any) -> Any:

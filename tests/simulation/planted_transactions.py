@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kraft.coordinators.groups.group_metadata import GroupMetadata
+from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM, AddPartitions, EndTransaction
 from kraft.coordinators.transactions.shard import TransactionShard
+from kraft.protocol.apis import ADD_PARTITIONS_TO_TXN
+from kraft.protocol.errors import InvalidProducerIdMapping, ProducerFenced
+from kraft.wire.session import FETCH
 from replication.manager.roles import Roles
 from replication.storage.producer_state_manager import ProducerStateManager
+
+LATER_S = 0.002
 
 
 def forgets_what_was_decided(original: Any) -> Any:
@@ -73,3 +82,105 @@ def nobody_is_verified(_original: Any) -> Any:
         return None
 
     return begin_verification
+
+
+# --- the order within a connection ------------------------------------------------------------------------------------
+
+
+def produces_overtake(_original: Any) -> Any:
+    """A produce is appended although one before it, of the same producer and partition, waits for its verification."""
+
+    def begin(self: Any, batches: Any, transactional: Any, **options: Any) -> Any:
+        before, self._turns = self._turns, type(self._turns)()
+        try:
+            return _original(self, batches, transactional, **options)
+        finally:
+            self._turns = before
+
+    return begin
+
+
+def guards_hold_for_ever(_original: Any) -> Any:
+    """What was verified while the transaction before was being ended is appended with the guard of then."""
+
+    def guarded_anew(*_arguments: Any) -> tuple[()]:
+        return ()
+
+    return guarded_anew
+
+
+def waiters_append_later(original: Any) -> Any:
+    """Of the produces that waited for one answer, those behind the first are appended a while after that is answered,
+    and those that come meanwhile do not wait for them."""
+
+    async def turns_come(self: Any, asked: Any, turns: Any) -> bool:
+        has_waited = any(turn._before is not None for turn in turns)
+        has_come: bool = await original(self, asked, turns)
+        for turn in turns:
+            turn.end()
+        await asyncio.sleep(LATER_S if has_waited else 0)
+        return has_come
+
+    return turns_come
+
+
+def requests_do_not_wait(original: Any) -> Any:
+    """A request of a client begins while one before it waits at the coordinator."""
+
+    def has_to_wait(self: Any, header: Any) -> bool:
+        if self._is_node:
+            return bool(original(self, header))
+        return header.api_key == FETCH and self._fetches > 0
+
+    return has_to_wait
+
+
+def additions_begin_late(original: Any) -> Any:
+    """AddPartitionsToTxn of a client reaches its handler after a while. Alone, this changes no order."""
+
+    def handle(self: Any, slot: Any, api: Any, call: Any, **options: Any) -> None:
+        if slot.header.api_key == ADD_PARTITIONS_TO_TXN.key and not self._is_node:
+            asyncio.get_running_loop().call_later(LATER_S, partial(original, self, slot, api, call, **options))
+        else:
+            original(self, slot, api, call, **options)
+
+    return handle
+
+
+def _is_asked_by_its_own(known: Any, event: Any) -> bool:
+    """While markers are written, about version 2."""
+    return (
+        known is not None
+        and known.phase.is_preparing
+        and isinstance(event, AddPartitions | EndTransaction)
+        and event.client_version >= RAISES_EPOCH_FROM
+    )
+
+
+def _told_too_early(original: Callable[..., Any], refuses: Callable[[Any, Any], None]) -> Any:
+    def decided(transactional_id: str, known: Any, event: Any, *, now_ms: int) -> Any:
+        if _is_asked_by_its_own(known, event):
+            refuses(known, event.producer)
+        return original(transactional_id, known, event, now_ms=now_ms)
+
+    return decided
+
+
+def epoch_checked_first(original: Any) -> Any:
+    """Whoever comes with the epoch that it was just given is fenced while markers are written."""
+
+    def refuses(known: Any, producer: Any) -> None:
+        if known.producer_id == producer.producer_id and known.epoch == producer.epoch:
+            raise ProducerFenced(f"{producer} has the epoch of the next transaction")
+
+    return _told_too_early(original, refuses)
+
+
+def producer_id_checked_first(original: Any) -> Any:
+    """Whoever comes with the producer id that it was just given is unknown while markers are written."""
+
+    def refuses(known: Any, producer: Any) -> None:
+        if known.next_producer_id == producer.producer_id:
+            raise InvalidProducerIdMapping(f"{producer} has the id of the next transaction")
+
+    return _told_too_early(original, refuses)

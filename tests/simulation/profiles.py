@@ -82,6 +82,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     headless.PROFILE: headless.EVENTS,
     pieces.PROFILE: pieces.EVENTS,
     transactional_plan.PROFILE: transactional_plan.EVENTS,
+    transactional_plan.PIPELINED: transactional_plan.EVENTS,
 }
 """Profile -> the events that its seeds draw from."""
 

@@ -19,7 +19,6 @@ import msgspec
 from aiohttp import web
 
 from kraft.coordinators.groups import answers as a
-from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.http.context import Context
 from kraft.http.endpoint import Call
 from kraft.http.errors import HttpError, from_kafka
@@ -32,6 +31,7 @@ from kraft.http.streaming.streams import Streams
 from kraft.http.v2.consumers import NEXT_TOKEN, ConsumerHandlers
 from kraft.node.assembly import Node
 from kraft.protocol.errors import KafkaError
+from kraft.protocol.primitives import TopicPartition
 from replication.large_work import LargeWork
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import READ_BYTES, RETRY_PAUSE_S
@@ -58,6 +58,8 @@ class _Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     scheme: str = "http"
     host: str = "simulated"
+    protocol: None = None
+    """No connection holds the answer."""
 
 
 class Door:
@@ -71,6 +73,7 @@ class Door:
             gateway=gateway,
             clock=clock,
             limits=limits,
+            answers=node.answers,
             bodies=BodyBudget(lambda: 1 << 30),
             connections=Connections(lambda: PLENTY),
             long_polls=polls,

@@ -28,6 +28,7 @@ from tests.simulation.pieces import small_steps
 from tests.simulation.plan import Plan
 from tests.simulation.remembered_clients import RememberedClients
 from tests.simulation.transactional import TransactionalClients
+from tests.simulation.transactional_plan import few_epochs
 from tests.simulation.wholeness import Wholeness
 
 START_S = 30
@@ -68,7 +69,7 @@ def play(plan: Plan, *, keeps_trace: bool = False) -> Result:
     cluster = SimulatedCluster(world, settings=plan.settings, rates=plan.rates, roles=plan.roles, is_new=plan.is_new)
     oracle = Oracle(cluster)
     failure: BaseException | None = None
-    with _no_collections(), small_steps(plan.profile), listening(oracle):
+    with _no_collections(), small_steps(plan.profile), few_epochs(plan.profile), listening(oracle):
         try:
             world.run(_Run(cluster, plan, oracle).scenario())
         except Exception as error:  # noqa: BLE001 - whatever went wrong is what this run found

@@ -11,25 +11,27 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
-from kraft.wire.handlers.producer_ids import producer_id_handlers
-from kraft.wire.handlers.served import Call
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.refusals import NoBroker
+from kraft.wire.clients.table import ClientApis
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
-from kraft.wire.principal import Principal
 from metadata.image import TopicIdPartition
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, RETRY_PAUSE_S, Attempt, choose
 from tests.simulation.producer_oracle import WRONG_SEQUENCE, ProducerOracle
 from tests.simulation.remembered import SequencedPlan
+from tests.support.client_door import broker_of
+from tests.support.node_call import node_call
 
 INIT_S = 15
 LAST_ROUNDS = 20
 """Rounds after the end of the load in which what is in doubt is sent again."""
 DETOURS = 0.2
-OWN = Principal(node_id=1, purpose="forward")
 
 
 @dataclass(slots=True, eq=False)
@@ -91,9 +93,10 @@ class SequencedProducer:
 
     async def _begin(self, node: SimulatedNode, which: TopicIdPartition) -> Session | None:
         assert node.node is not None
-        (served,) = producer_id_handlers(node.node.producer_ids)
-        message = INIT_PRODUCER_ID.to_request(InitProducerId(), INIT_S * 1000)
-        call = Call(message=message, principal=OWN, timeout_ms=None)
+        broker = broker_of(node) if node.node.logs is not None else cast(ClientBroker, NoBroker())
+        served = ClientApis(broker).get(INIT_PRODUCER_ID.api.key)
+        assert served is not None
+        call = node_call(INIT_PRODUCER_ID.to_request(InitProducerId(), INIT_S * 1000))
         try:
             answer = await ask(self._oracle, node, partial(served.handle, call), within_s=INIT_S, what="InitProducerId")
         except (KafkaError, Unanswered) as error:

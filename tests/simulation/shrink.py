@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kraft.chaos.nemesis.shrinking import shorten_at_once
+from kraft.chaos.nemesis.shrinker import shorten_at_once
 from tests.simulation.plan import Event, Plan
 from tests.simulation.run import Result, play
 

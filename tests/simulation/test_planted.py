@@ -36,7 +36,10 @@ SLOW = frozenset(
 LONG = frozenset(
     {
         "aborted_offsets_count",
+        "end_overtakes_addition",
+        "fenced_while_preparing",
         "fenced_by_no_epoch",
+        "guard_not_checked_again",
         "half_a_transaction_shown",
         "hung_node_leads",
         "in_office_by_its_own_word",
@@ -46,10 +49,13 @@ LONG = frozenset(
         "markers_lost_on_failover",
         "nothing_is_proven",
         "old_epoch_written",
+        "produces_overtake",
         "recovery_trusts_every_segment",
         "stale_broker_epoch_joins",
         "stale_controller_accepted",
         "unclean_leader_cuts_its_log",
+        "unknown_while_rotating",
+        "waiters_append_later",
     }
 )
 

@@ -61,7 +61,7 @@ FOUND_DEAR = [
 """The same; dear, or a unit test watches the same place by default."""
 PROFILES_DEAR = ("groups", "restless", "decay")
 """Five times as dear as the others: everything that others do, and members that read it."""
-PROFILES_LONG = ("headless", "pieces", "quorum", "reconfigure", "rot", "topics", "transactions", "usual")
+PROFILES_LONG = ("headless", "pieces", "pipelined", "quorum", "reconfigure", "rot", "topics", "transactions", "usual")
 """More than half a second of processor time for a seed."""
 MARKED = [
     *(pytest.param(*seed, marks=pytest.mark.long) for seed in FOUND_LONG),
@@ -113,6 +113,7 @@ def _fingerprint(profile: str, seed: int, hash_seed: str) -> str:
     ("profile", "seed"),
     [
         ("swarm", 6),
+        pytest.param("pipelined", 2, marks=pytest.mark.long),
         pytest.param("reconfigure", 4, marks=pytest.mark.slow),
         pytest.param("groups", 3, marks=pytest.mark.slow),
     ],

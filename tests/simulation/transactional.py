@@ -1,9 +1,12 @@
-"""The clients of the profile "transactions": those of the chaos kit, judged by the checker of the kit.
+"""The clients of the profiles "transactions" and "pipelined", judged by the checker of the chaos kit.
 
 A few transactional ids, each with one instance after the other: an instance vanishes in mid-transaction, or is cut off
 from all nodes while the next one begins, and its requests arrive late. Each instance commits the number of its
 transaction as the offset of a group of its own. The two flows (before and since KIP-890) stand side by side, and a
 reader of committed records follows. The topic is their own: plain producers write to the others.
+
+Those of "transactions" are the kit's, which call what the Kafka listener calls. Those of "pipelined" speak to the
+listener itself, over connections (`pipeliner`); there an instance is over before the next one begins.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ from metadata.internal_topics import INTERNAL_TOPICS
 from replication.partition.states import LeaderState
 from tests.simulation.group_oracle import log_bytes
 from tests.simulation.oracle import Oracle
-from tests.simulation.transactional_plan import PROFILE, TOPIC
+from tests.simulation.pipeliner import Pipeliner, PipelinerOptions
+from tests.simulation.transactional_plan import PIPELINED, PROFILES, TOPIC
 
 if TYPE_CHECKING:
     from kraft.chaos.worlds.snapshot import Snapshot
@@ -52,6 +56,7 @@ class _Seen:
     """Stands for the kit's snapshot: where clients find leaders."""
 
     oracle: Oracle
+    brokers: tuple[int, ...]
 
     def leader(self, topic: str, partition: int) -> int:
         found = self.oracle.image.topic(topic)
@@ -67,7 +72,7 @@ class _Around:
 
     def __init__(self, plan: Plan, oracle: Oracle) -> None:
         self.brokers = plan.brokers
-        self.latest: Snapshot = _Seen(oracle)  # type: ignore[assignment]
+        self.latest: Snapshot = _Seen(oracle, plan.brokers)  # type: ignore[assignment]
         self._oracle = oracle
         self._links: dict[str, dict[int, ClientLink]] = {}
 
@@ -88,7 +93,8 @@ class TransactionalClients:
     """Nothing in a run of another profile."""
 
     def __init__(self, plan: Plan, oracle: Oracle) -> None:
-        self._is_drawn = plan.profile == PROFILE
+        self._is_drawn = plan.profile in PROFILES
+        self._is_pipelined = plan.profile == PIPELINED
         self._oracle = oracle
         self._around = _Around(plan, oracle)
         self._rng = random.Random(f"transactional clients {plan.seed}")
@@ -103,7 +109,7 @@ class TransactionalClients:
     def start(self, tasks: asyncio.TaskGroup) -> None:
         if not self._is_drawn:
             return
-        for number in range(self._rng.choice((1, 2, 3))):
+        for number in range(self._rng.choice((1, 1, 2) if self._is_pipelined else (1, 2, 3))):
             rng = random.Random(f"transactional id {self._rng.random()}")
             self._places.append(tasks.create_task(self._fill(f"x{number}", rng)))
         options = ReaderOptions(name="committed", topic=TOPIC, isolation="read_committed")
@@ -114,16 +120,18 @@ class TransactionalClients:
 
     async def _fill(self, name: str, rng: random.Random) -> None:
         """One instance after the other, now and then two at once."""
-        older: list[Transactor] = []
+        older: list[Transactor | Pipeliner] = []
         born = 0
         while not self._is_ending.is_set():
-            one = self._instance(name, born, rng)
+            one = self._pipeliner(name, born, rng) if self._is_pipelined else self._instance(name, born, rng)
             born += 1
             await one.start()
             await self._live(one, rng)
-            if self._is_ending.is_set():
+            if self._is_ending.is_set() or (self._is_pipelined and rng.random() < 0.7):
                 older.append(one)
-            elif rng.random() < 0.5:
+                if self._is_pipelined:
+                    await one.finish()
+            elif self._is_pipelined or rng.random() < 0.5:
                 self._oracle.count("transactional client vanished")
                 await one.silence()
             else:
@@ -131,6 +139,10 @@ class TransactionalClients:
                 older.append(one)
                 asyncio.get_running_loop().create_task(self._held_back(one, rng.uniform(0.1, 2)))
         await asyncio.gather(*(each.finish() for each in older))
+        if self._is_pipelined:  # whoever vanished last has left something open
+            last = self._pipeliner(name, born, rng)
+            await last.start()
+            await last.finish()
 
     def _instance(self, name: str, born: int, rng: random.Random) -> Transactor:
         group = f"{name}-{born}"
@@ -151,15 +163,37 @@ class TransactionalClients:
         )
         return Transactor(options, around=self._around, record=self._history.append)  # type: ignore[arg-type]
 
-    async def _live(self, one: Transactor, rng: random.Random) -> None:
+    def _pipeliner(self, name: str, born: int, rng: random.Random) -> Pipeliner:
+        options = PipelinerOptions(
+            name=f"{name}n{born}",
+            topic=TOPIC,
+            transactional_id=name,
+            is_new=rng.random() < 0.5,
+            requests=rng.choice((1, 3, 6)),
+            aborts_every=rng.choice((0, 2, 3)),
+            loses_connections=rng.choice((0.0, 0.1, 0.5)),
+            burst=rng.choice((2, 3, 6)),
+            pause_ms=rng.choice((100, 300)),
+            is_hasty=rng.random() < 0.5,
+        )
+        return Pipeliner(
+            options,
+            oracle=self._oracle,
+            cluster=self._around.latest,  # type: ignore[arg-type]
+            record=self._history.append,
+            is_excused=self._is_excused,
+            rng=random.Random(f"pipeliner {rng.random()}"),
+        )
+
+    async def _live(self, one: Transactor | Pipeliner, rng: random.Random) -> None:
         """Until its time is over, it is fenced, or the run ends."""
         until = self._oracle.cluster.world.loop.time() + rng.uniform(0.3, 3)
         while not (self._is_ending.is_set() or one.counts.is_done):
-            if self._oracle.cluster.world.loop.time() > until and one.counts.uncommitted:
+            if self._oracle.cluster.world.loop.time() > until and (one.counts.uncommitted or self._is_pipelined):
                 return
             await asyncio.sleep(0.02)
 
-    async def _held_back(self, one: Transactor, seconds: float) -> None:
+    async def _held_back(self, one: Transactor | Pipeliner, seconds: float) -> None:
         """What it asks for arrives late."""
         links = self._around.links(one.options.name).values()
         for link in links:
@@ -292,9 +326,23 @@ class TransactionalClients:
             for record in each.records():
                 ledger.flags[ledger.slot(record.value)] |= FOUND
         check.check(self._readback, self._committed)
+        self._in_order()
         counts = check.counts()
         self._oracle.states["transaction committed"] += counts.committed
         self._oracle.states["transaction aborted"] += counts.aborted
         self._oracle.states["transaction of unknown outcome"] += counts.unknown
         for anomaly in findings.anomalies():
             self._oracle.fail(f"{anomaly.kind}: {anomaly.text}")
+
+    def _in_order(self) -> None:
+        """Of an instance each partition has its records once, in the order in which it sent them."""
+        for each in self._readback if self._is_pipelined else ():
+            last: dict[str, int] = {}
+            for record in each.records():
+                name, _, number = record.value.partition(":")
+                if number and int(number) <= last.get(name, -1):
+                    self._oracle.fail(
+                        f"reordered: {each.topic}-{each.partition} has {record.value} at offset {record.offset}, and "
+                        f"number {last[name]} before it"
+                    )
+                last[name] = int(number or -1)

@@ -1,33 +1,42 @@
-"""What a seed of the profile "transactions" draws: three brokers at least, and faults that transactions outlive.
+"""What a seed of the profiles "transactions" and "pipelined" draws: three brokers or more, faults that it can outlive.
 
-Who writes the transactions is in `transactional`.
+Who writes the transactions is in `transactional` and `pipeliner`. In "pipelined" the epochs of a producer id are few,
+so that a run meets their end many times.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from kraft.coordinators.transactions import decide, state
 
 if TYPE_CHECKING:
     from tests.simulation.plan import Plan
 
 PROFILE = "transactions"
+PIPELINED = "pipelined"
+PROFILES = (PROFILE, PIPELINED)
+LAST_CLIENT_EPOCH = 7
 EVENTS = (
     *("kill_leader",) * 3,
     *("kill", "kill", "restart", "isolate", "isolate", "cut", "split", "pause", "slow_link", "power_loss"),
     *("elect_preferred", "rolling_restart", "kill_controller", "disk_full"),
 )
 TOPIC = "transactional"
+_PARTITIONS = {PROFILE: (1, 2, 3), PIPELINED: (3, 4, 6)}
 
 
 def made_transactional(plan: Plan) -> Plan:
     """Three brokers at least, all that transactions need synced by two of them."""
     from tests.simulation.plan import TopicPlan
 
-    rng = random.Random(f"transactions {plan.seed}")
+    rng = random.Random(f"{plan.profile} {plan.seed}")
     configs = {"min.insync.replicas": "2"}
-    own = TopicPlan(name=TOPIC, partitions=rng.choice((1, 2, 3)), replication_factor=3, configs=configs)
+    own = TopicPlan(name=TOPIC, partitions=rng.choice(_PARTITIONS[plan.profile]), replication_factor=3, configs=configs)
     settings = {
         "transaction.state.log.num.partitions": rng.choice((1, 2)),
         "transaction.state.log.replication.factor": 3,
@@ -43,3 +52,15 @@ def made_transactional(plan: Plan) -> Plan:
         producers=tuple(replace(each, topic=0) for each in plan.producers[:1]),
         down_max=1,
     )
+
+
+@contextlib.contextmanager
+def few_epochs(profile: str) -> Iterator[None]:
+    """In "pipelined" a producer id has `LAST_CLIENT_EPOCH` epochs while this is open."""
+    usual = state.LAST_CLIENT_EPOCH
+    if profile == PIPELINED:
+        state.LAST_CLIENT_EPOCH = decide.LAST_CLIENT_EPOCH = LAST_CLIENT_EPOCH
+    try:
+        yield
+    finally:
+        state.LAST_CLIENT_EPOCH = decide.LAST_CLIENT_EPOCH = usual

@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from kraft.broker.gateway import NodeInfo
+from kraft.protocol.codec import decode_body, encode_body
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
-from kraft.wire.codec import decode_body, encode_body
-from kraft.wire.primitives import TopLevel
+from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
+from kraft.wire.clients.broker import ClientBroker
 from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, OfflineReplicas, Request
 from metadata.image import DEFAULT_LISTENER, MetadataImage
-from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
+from metadata.settings import BrokerSettings, TopicSettings, applied, broker_settings, setting_text, topic_settings
 from tests.support.controller_world import CLUSTER_ID, World
 
 Response = TypeVar("Response", bound=TopLevel)
@@ -47,7 +48,13 @@ class WorldGateway:
     @property
     def settings(self) -> BrokerSettings:
         image = self.image
-        return broker_settings(self.world.static, image.config("broker", ""), image.config("broker", str(self.node_id)))
+        return broker_settings(
+            self.world.static, applied(image.config("broker", "")), applied(image.config("broker", str(self.node_id)))
+        )
+
+    @property
+    def described_settings(self) -> Mapping[str, str]:
+        return {name: setting_text(value) for name, value in self.world.static.items()}
 
     @property
     def controller_id(self) -> int:
@@ -55,7 +62,7 @@ class WorldGateway:
 
     async def ensure_topic(self, new: NewTopic) -> UUID | ErrorDetail:
         result = (await self.control(CreateTopics(topics=(new,)), timeout_ms=30_000))[new.name]
-        return cast(ErrorDetail, result) if isinstance(result, ErrorDetail) else cast(UUID, result.topic_id)
+        return result if isinstance(result, ErrorDetail) else cast(UUID, result.topic_id)
 
     def topic_settings(self, topic: str) -> TopicSettings:
         return topic_settings(self.settings, self.image.config("topic", topic))
@@ -83,7 +90,7 @@ class NothingLost:
 class AdminClient:
     def __init__(
         self,
-        apis: Callable[[ClientBroker], Sequence[ClientApi]],
+        apis: Callable[[ClientBroker], Sequence[ApiHandler]],
         world: World,
         *,
         node_id: int = 1,
@@ -111,13 +118,13 @@ class AdminClient:
         """Beside whatever else runs on the loop of the test."""
         api = self._apis[type(request)]
         message = _over_the_wire(request, version, type(request))
-        call = ClientCall(message=message, version=version, client_id="admin", connection=self._connection)
+        call = Call(message=message, version=version, client_id="admin", connection=self._connection)
         answer = await _answered(api, call)
         assert api.response is kind, (api.response, kind)
         return _over_the_wire(answer, version, kind)
 
 
-async def _answered(api: ClientApi, call: ClientCall[Any]) -> TopLevel:
+async def _answered(api: ApiHandler, call: Call[Any]) -> TopLevel:
     try:
         answer: Any = api.handle(call)
         if inspect.isawaitable(answer):

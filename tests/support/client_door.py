@@ -6,12 +6,12 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
+from kraft.protocol import apis, codec
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
-from kraft.wire import codec
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
-from kraft.wire.clients.table import ROWS, ClientApis
-from kraft.wire.handlers.served import Later
-from kraft.wire.primitives import TopLevel
+from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, Later
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.table import ClientApis
 
 MessageT = TypeVar("MessageT", bound=TopLevel)
 
@@ -43,6 +43,7 @@ def broker_of(node: SimulatedNode) -> ClientBroker:
         markers=parts.markers,
         transaction_coordinator=parts.transaction_coordinator,
         transactions=parts.transactions,
+        answers=parts.answers,
         offline_replicas=lambda: lifecycle.offline_replicas,
     )
 
@@ -58,26 +59,26 @@ class ClientDoor:
 
     async def ask(self, message: TopLevel, version: int) -> Any:
         """The response, as the client reads it. What the version lacks is lost on both ways."""
-        row = ROWS[message.API_KEY]
-        assert row.oldest <= version <= row.newest, (row, version)
         api = self._apis.get(message.API_KEY)
-        assert api is not None, row
+        assert api is not None, message
+        assert version in apis.BY_KEY[message.API_KEY].clients, (message, version)
         asked = _passed(api.request, version, message)
-        call = ClientCall(message=asked, version=version, client_id=self._client_id, connection=self.connection)
+        call = Call(message=asked, version=version, client_id=self._client_id, connection=self.connection)
         try:
             answer = await self.node.machine.run(_handled(api, call))
         except KafkaError as error:
             answer = api.refuse(asked, version, error)
-        assert answer is not None, row
+        assert answer is not None, message
         return _passed(api.response, version, answer)
 
 
-async def _handled(api: ClientApi, call: ClientCall[Any]) -> TopLevel | None:
+async def _handled(api: ApiHandler, call: Call[Any]) -> TopLevel | None:
     """All of it in the node's own process."""
     answer = api.handle(call)
     if isinstance(answer, Later):
-        return answer.render(await answer.future)
-    return await answer if isinstance(answer, Awaitable) else answer
+        answer = answer.render(await answer.future)
+    found: TopLevel | None = await answer if isinstance(answer, Awaitable) else answer
+    return found
 
 
 def _passed(kind: type[MessageT], version: int, message: TopLevel) -> MessageT:

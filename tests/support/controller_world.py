@@ -20,7 +20,7 @@ from metadata.controller.requests import (
 )
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.records import Record
-from metadata.settings import broker_settings
+from metadata.settings import applied, broker_settings
 
 CLUSTER_ID = "test-cluster"
 
@@ -47,7 +47,7 @@ class World:
         return decision
 
     def _once(self, request: Input) -> Decision:
-        settings = broker_settings(self.static, self.image.config("broker", ""))
+        settings = broker_settings(self.static, applied(self.image.config("broker", "")))
         decision = decide(
             self.image,
             self.liveness,

@@ -42,7 +42,7 @@ from metadata.records import (
     RemoveTopicRecord,
     TopicRecord,
 )
-from metadata.settings import BrokerSettings, TopicSettings, broker_settings, topic_settings
+from metadata.settings import BrokerSettings, TopicSettings, applied, broker_settings, setting_text, topic_settings
 from replication.partition.log import AbortedTransaction
 from replication.producers.origin import CLIENT, Origin
 from replication.producers.state import ProducerBatch, ProducerLimits, ProducerStates
@@ -178,7 +178,7 @@ class FakeGateway:
     def apply(self, *records: Record) -> None:
         self._image = self._image.apply(records)
         self._settings_cache.clear()
-        self.settings_now = broker_settings(self.static, self._image.config("broker", ""))
+        self.settings_now = broker_settings(self.static, applied(self._image.config("broker", "")))
 
     def _register(self, broker: int) -> None:
         epoch = self._image.next_offset
@@ -230,6 +230,10 @@ class FakeGateway:
     @property
     def settings(self) -> BrokerSettings:
         return self.settings_now
+
+    @property
+    def described_settings(self) -> Mapping[str, str]:
+        return {name: setting_text(value) for name, value in self.static.items()}
 
     def topic_settings(self, topic: str) -> TopicSettings:
         if topic not in self._settings_cache:
@@ -466,8 +470,9 @@ class FakeGateway:
         topic_id = UUID(int=0) if validate_only else self.add_topic(new.name, partitions, configs=new.configs)
         return TopicCreated(topic_id=topic_id, partitions=partitions, replication_factor=3, configs=new.configs)
 
-    def _delete(self, name: str) -> None:
+    def _delete(self, name: str) -> ErrorDetail | None:
         self.apply(RemoveTopicRecord(topic_id=self._image.topic_ids[name]))
+        return None
 
     def _grow(self, name: str, count: int, validate_only: bool) -> ErrorDetail | None:
         topic = self._image.topic(name)

@@ -11,12 +11,11 @@ from kraft.coordinators.transactions.decide import (
     Event,
     InitProducer,
     MarkersWritten,
-    Producer,
     Reply,
     decide,
 )
-from kraft.coordinators.transactions.listing import Listed, ListFilters, listed
-from kraft.coordinators.transactions.state import TopicPartition, Transaction
+from kraft.coordinators.transactions.list_filters import Listed, ListFilters, listed
+from kraft.coordinators.transactions.state import Transaction
 from kraft.protocol.batches.header import header_at
 from kraft.protocol.batches.markers import Marker, build_marker
 from kraft.protocol.errors import (
@@ -26,7 +25,8 @@ from kraft.protocol.errors import (
     ProducerFenced,
     TransactionalIdNotFound,
 )
-from kraft.protocol.primitives import Buffer
+from kraft.protocol.primitives import Buffer, TopicPartition
+from kraft.protocol.transactions import Producer
 from metadata.image import TopicIdPartition
 from tests.support.fake_gateway import FakeGateway
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,14 @@ def test_files_that_share_stand_one_after_the_other() -> None:
     firsts = [unit for unit, before in zip(units, [None, *units], strict=False) if unit != before]
     assert len(firsts) == len(set(firsts))
     assert firsts[: len(SHARES)] == list(SHARES)
+
+
+@pytest.mark.parametrize("options", [("-p", "no:xdist"), ("--pdb",)])
+def test_a_single_process_can_run_the_tests(options: tuple[str, ...]) -> None:
+    """A debugger needs the terminal of the process that fails; `-n` belongs on the command line, not into addopts."""
+    command = [sys.executable, "-m", "pytest", "-q", *options, "tests/architecture/test_floors.py"]
+    run = subprocess.run(
+        command, cwd=INTEGRATION.parents[1], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "1 passed" in run.stdout

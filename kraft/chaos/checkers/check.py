@@ -11,7 +11,7 @@ from typing import Final
 
 from kraft.chaos.checkers.causes import Causes
 from kraft.chaos.checkers.contents import FinalLogs
-from kraft.chaos.checkers.counting import count_all, count_by_acks, count_by_topic
+from kraft.chaos.checkers.fate_counts import count_all, count_by_acks, count_by_topic
 from kraft.chaos.checkers.findings import Explanation, Findings
 from kraft.chaos.checkers.groups import GroupCheck
 from kraft.chaos.checkers.leadership import LeadershipCheck

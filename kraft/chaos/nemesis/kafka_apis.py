@@ -8,10 +8,10 @@ from functools import cache
 from importlib import import_module
 from typing import Final
 
-import kraft.wire.generated
+import kraft.protocol.messages
 from kraft.chaos.worlds.spec import ScenarioError
+from kraft.protocol.encoding import TopLevel
 from kraft.suggestions import nearest_key_hint
-from kraft.wire.primitives import TopLevel
 
 BETWEEN_NODES_FROM: Final = 10_000
 """Keys of APIs of our own."""
@@ -20,7 +20,7 @@ BETWEEN_NODES_FROM: Final = 10_000
 @cache
 def api_names() -> tuple[str, ...]:
     """All that there are, such as `OffsetCommit`."""
-    modules = [each.name for each in pkgutil.iter_modules(kraft.wire.generated.__path__)]
+    modules = [each.name for each in pkgutil.iter_modules(kraft.protocol.messages.__path__)]
     return tuple("".join(map(str.capitalize, name.split("_")[:-1])) for name in modules if name.endswith("_request"))
 
 
@@ -31,7 +31,7 @@ def request_type(api: str) -> type[TopLevel]:
     name = known.get(api.lower().removesuffix("request"))
     if name is None:
         raise ScenarioError(f"Kafka has no API {api!r}; {nearest_key_hint(api, api_names(), otherwise='see docs')}")
-    module = import_module(f"kraft.wire.generated.{_snake(name)}_request")
+    module = import_module(f"kraft.protocol.messages.{_snake(name)}_request")
     found: type[TopLevel] = getattr(module, f"{name}RequestData")
     return found
 

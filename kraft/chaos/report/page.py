@@ -14,9 +14,9 @@ from kraft.chaos.checkers.verdict import Verdict
 from kraft.chaos.evidence import Evidence
 from kraft.chaos.history import History
 from kraft.chaos.report.curve import Curve, curve
-from kraft.chaos.report.drawing import Scale, axis, curve_svg, faults_svg, lanes_svg
 from kraft.chaos.report.lanes import Lane, lanes
 from kraft.chaos.report.tables import banner, cards, events, findings, settings
+from kraft.chaos.report.timeline_svg import Scale, axis, curve_svg, faults_svg, lanes_svg
 
 REPORT_FILE: Final = "report.html"
 VERDICT_FILE: Final = "verdict.json"

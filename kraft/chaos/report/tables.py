@@ -10,7 +10,7 @@ import msgspec
 
 from kraft.chaos.checkers.verdict import Anomaly, Counts, Range, Verdict
 from kraft.chaos.evidence import Event
-from kraft.chaos.report.drawing import Scale
+from kraft.chaos.report.timeline_svg import Scale
 
 EVENTS_MAX: Final = 2_000
 """Events in the page; events.jsonl has all."""

@@ -20,7 +20,7 @@ from kraft.chaos.workload.counts import Counts
 from kraft.chaos.workload.requests import value_text
 from kraft.chaos.workload.targets import Surroundings, Target, Targets
 from kraft.client.outcome import of_attempts
-from kraft.client.retrying import Failure, RetryAfter, RetryPolicy, next_step
+from kraft.client.retries import Failure, RetryAfter, RetryPolicy, next_step
 from kraft.protocol.partitioner import partition_of_key
 
 RETRY_BACKOFF_MS: Final = 100

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from kraft.coordinators.groups.requests import Epoch, InstanceConfig, Range
-from kraft.coordinators.groups.subscriptions import TopicPartition
+from kraft.protocol.primitives import TopicPartition
 
 
 class _Answer(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

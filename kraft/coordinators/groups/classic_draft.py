@@ -4,15 +4,26 @@ decision. `Decision` is what a decision about a group of either protocol returns
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-from kraft.coordinators.groups.classic_group import NEVER_MS, ClassicGroup, Member, Phase, group_record
+from kraft.coordinators.groups.classic_group import (
+    NEVER_MS,
+    ClassicGroup,
+    Member,
+    Phase,
+    Tally,
+    common_of,
+    due_of,
+    group_record,
+    offer_of,
+)
 from kraft.coordinators.groups.classic_requests import Answer, Joined, Reply, Synced
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.protocol.errors import RebalanceInProgress, UnknownMemberId
+from metadata.persistent_map import MapDraft, text_draft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +54,26 @@ class ClassicDraft:
         self._wall_ms = wall_ms
         self._replies: list[Reply] = []
         self._is_fact_changed = False
+        self._members: MapDraft[str, Member] | None = None
+        """Of this draft alone, once one has changed: `group.members` shows them."""
+        self._pending: MapDraft[str, int] | None = None
+        tally = group.counted
+        self._joined, self._due_ms, self.syncs_due = tally.joined, tally.due_ms, tally.syncs_due
+        self._static = text_draft(tally.static)
+        self._offers, self._timeouts_ms = tally.offers, tally.rebalance_timeouts_ms
 
     def decision(self) -> Decision:
+        tally = Tally(
+            joined=self._joined,
+            offers=self._offers,
+            rebalance_timeouts_ms=self._timeouts_ms,
+            due_ms=self._due_ms,
+            syncs_due=self.syncs_due,
+            static=self._static.frozen().resized(),
+        )
+        members = self.group.members if self._members is None else self._members.frozen().resized()
+        pending = self.group.pending if self._pending is None else self._pending.frozen().resized()
+        self.group = replace(self.group, members=members, pending=pending, tally=tally)
         records = (group_record(self.group),) if self._is_fact_changed else ()
         return Decision(group=self.group, records=records, replies=tuple(self._replies))
 
@@ -62,27 +91,89 @@ class ClassicDraft:
 
     # --- members --------------------------------------------------------------------------------------------
 
+    @property
+    def joined_members(self) -> int:
+        """Members whose join waits."""
+        return self._joined
+
     def put(self, member: Member) -> None:
-        self.change(members=MappingProxyType({**self.group.members, member.member_id: member}))
+        members = self._own_members()
+        self._count(members.get(member.member_id), member)
+        members[member.member_id] = member
+
+    def change_each(self, change: Callable[[Member], Member]) -> None:
+        """`put` for all members at once; none gets another name, other protocols or another rebalance timeout."""
+        members = self._own_members()
+        members.change_each(change)
+        self._joined = self.syncs_due = 0
+        for member in members.values():
+            self._joined += member.joining is not None
+            self.syncs_due += member.is_sync_due
+            if member.deadline_ms < self._due_ms and member.can_expire:
+                self._due_ms = member.deadline_ms
+
+    def _own_members(self) -> MapDraft[str, Member]:
+        if self._members is None:
+            self._members = text_draft(self.group.members)
+            self.group = replace(self.group, members=self._members, tally=None)
+        return self._members
+
+    def _count(self, before: Member | None, after: Member | None) -> None:
+        """What of the tally changes as `before` becomes `after`; None: it is not in the group."""
+        self._joined += (after is not None and after.joining is not None) - (
+            before is not None and before.joining is not None
+        )
+        self.syncs_due += (after is not None and after.is_sync_due) - (before is not None and before.is_sync_due)
+        if before is None or after is None:
+            self._count_static(before, after)
+        if before is None or after is None or before.protocols is not after.protocols:
+            offers = (None if each is None else offer_of(each) for each in (before, after))
+            self._offers = _moved(self._offers, *offers)
+        old_ms, new_ms = (None if each is None else each.rebalance_timeout_ms for each in (before, after))
+        if old_ms != new_ms:
+            self._timeouts_ms = _moved(self._timeouts_ms, old_ms, new_ms)
+        if after is not None and after.deadline_ms < self._due_ms and after.can_expire:
+            self._due_ms = after.deadline_ms
+
+    def _count_static(self, before: Member | None, after: Member | None) -> None:
+        if before is not None and self._static.get(before.instance_id or "") == before.member_id:
+            del self._static[before.instance_id or ""]
+        if after is not None and after.instance_id is not None:
+            self._static[after.instance_id] = after.member_id
+
+    def look_at_all_deadlines(self) -> None:
+        """After what was due: sessions have become longer since they were counted."""
+        self._due_ms = due_of(self.group)
 
     def drop(self, member: Member, answer: Answer | None = None) -> None:
         """Take a member out; whoever waits in its name gets the answer."""
         gone = answer or UnknownMemberId(f"member {member.member_id!r} was removed from {self.group.group_id!r}")
         self.reply(member.joining, gone)
         self.reply(member.syncing, gone)
-        left = {key: each for key, each in self.group.members.items() if key != member.member_id}
-        leader = self.group.leader
-        if leader == member.member_id:
-            leader = next(iter(left), None)
-        self.change(members=MappingProxyType(left), leader=leader)
+        left = self._own_members()
+        self._count(left.pop(member.member_id, None), None)
+        if self.group.leader == member.member_id:
+            self.change(leader=next(iter(left), None))
+
+    def expect(self, member_id: str, due_ms: int) -> None:
+        """The id is given out, and forgotten unless its member joins until then (KIP-394)."""
+        self._own_pending()[member_id] = due_ms
+        self._due_ms = min(self._due_ms, due_ms)
 
     def forget_pending(self, member_id: str) -> None:
-        left = {key: due for key, due in self.group.pending.items() if key != member_id}
-        self.change(pending=MappingProxyType(left))
+        self._own_pending().pop(member_id, None)
 
-    def heard_of(self, member: Member) -> Member:
+    def _own_pending(self) -> MapDraft[str, int]:
+        if self._pending is None:
+            self._pending = text_draft(self.group.pending)
+            self.change(pending=self._pending)
+        return self._pending
+
+    def heard_of(self, member: Member, **changes: Any) -> Member:
         deadline_ms = self.now_ms + member.session_timeout_ms
-        heard = replace(member, deadline_ms=max(deadline_ms, member.deadline_ms) if member.is_new else deadline_ms)
+        if changes.get("is_new", member.is_new):
+            deadline_ms = max(deadline_ms, member.deadline_ms)
+        heard = member._replace(deadline_ms=deadline_ms, **changes)
         self.put(heard)
         return heard
 
@@ -102,16 +193,19 @@ class ClassicDraft:
         self.change(phase=Phase.PREPARING, deadline_ms=deadline_ms, opened_ms=opened_ms)
 
     def longest_rebalance_ms(self) -> int:
-        return max((member.rebalance_timeout_ms for member in self.group.members.values()), default=0)
+        return max(self._timeouts_ms, default=0)
 
     def _interrupt_syncs(self) -> None:
-        for member in self.group.members.values():
+        def interrupted(member: Member) -> Member:
             self.reply(member.syncing, RebalanceInProgress("the group is rebalancing: join again"))
-            self.put(replace(member, syncing=None, is_sync_due=False, assignment=b""))
+            return member._replace(syncing=None, is_sync_due=False, assignment=b"")
+
+        self.change_each(interrupted)
 
     def maybe_complete_join(self) -> None:
         group = self.group
-        if group.phase is Phase.PREPARING and not group.is_opening and group.has_all_joined:
+        is_complete = not group.pending and self._joined == len(group.members)
+        if group.phase is Phase.PREPARING and not group.is_opening and is_complete:
             self.complete_join()
 
     def complete_join(self) -> None:
@@ -121,7 +215,7 @@ class ClassicDraft:
             if member.joining is None and member.instance_id is None:
                 self.drop(member)
         members = self.group.members
-        if members and not any(member.joining is not None for member in members.values()):
+        if members and not self._joined:
             self.change(deadline_ms=self.now_ms + self.longest_rebalance_ms(), opened_ms=NEVER_MS)
             return
         self.change(generation=self.group.generation + 1, opened_ms=NEVER_MS)
@@ -133,13 +227,20 @@ class ClassicDraft:
             leader = next(key for key, member in members.items() if member.joining is not None)
         deadline_ms = self.now_ms + self.longest_rebalance_ms()
         self.change(phase=Phase.COMPLETING, protocol=self.voted(), leader=leader, deadline_ms=deadline_ms)
-        for member in list(members.values()):
-            told = replace(member, joining=None, is_new=False, is_sync_due=True)
-            if member.joining is None:
-                self.put(told)
-            else:
-                self.reply(member.joining, self.joined(member.member_id))
-                self.heard_of(told)
+        self.change_each(self._told)
+
+    def _told(self, member: Member) -> Member:
+        """Of the new generation."""
+        deadline_ms = member.deadline_ms
+        if member.joining is not None:
+            self.reply(member.joining, self.joined(member.member_id))
+            deadline_ms = self.now_ms + member.session_timeout_ms
+        return member.followed(assignment=member.assignment, deadline_ms=deadline_ms, is_new=False, is_sync_due=True)
+
+    @property
+    def common_protocols(self) -> frozenset[str]:
+        """What all members can do."""
+        return common_of(self._offers)
 
     def _become_empty(self) -> None:
         self.change(phase=Phase.EMPTY, protocol=None, leader=None, deadline_ms=NEVER_MS)
@@ -147,10 +248,10 @@ class ClassicDraft:
 
     def voted(self) -> str:
         """Each member votes for the first of its protocols that all can do."""
-        common = self.group.common_protocols
-        votes = Counter(
-            next(name for name, _ in member.protocols if name in common) for member in self.group.members.values()
-        )
+        common = self.common_protocols
+        votes = Counter[str]()
+        for offer, count in self._offers.items():
+            votes[next(name for name in offer if name in common)] += count
         return max(sorted(votes), key=lambda name: votes[name])
 
     def joined(self, member_id: str) -> Joined:
@@ -169,9 +270,26 @@ class ClassicDraft:
             members=members,
         )
 
-    def synced(self, member: Member) -> Synced:
+    def synced(self, assignment: bytes) -> Synced:
         return Synced(
             protocol_type=self.group.protocol_type or "",
             protocol=self.group.protocol or "",
-            assignment=member.assignment,
+            assignment=assignment,
         )
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+def _moved(counts: Mapping[K, int], before: K | None, after: K | None) -> Mapping[K, int]:
+    """The counts after one that was `before` has become `after`; None: it was not, or is no more, among them."""
+    if before == after:
+        return counts
+    moved = dict(counts)
+    if before is not None:
+        moved[before] -= 1
+        if not moved[before]:
+            del moved[before]
+    if after is not None:
+        moved[after] = moved.get(after, 0) + 1
+    return moved

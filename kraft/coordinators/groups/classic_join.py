@@ -5,9 +5,6 @@ Source: G1, G2, G6; KIP-345 (static members), KIP-394 (a member id before the jo
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import MappingProxyType
-
 from kraft.coordinators.groups.classic_draft import ClassicDraft
 from kraft.coordinators.groups.classic_group import Member, Phase, with_protocols
 from kraft.coordinators.groups.classic_requests import Join
@@ -34,7 +31,7 @@ def join(draft: ClassicDraft, event: Join) -> None:
     elif event.is_known_required:
         _check_size(draft)
         due_ms = draft.now_ms + event.session_timeout_ms
-        draft.change(pending=MappingProxyType({**draft.group.pending, event.new_member_id: due_ms}))
+        draft.expect(event.new_member_id, due_ms)
         raise MemberIdRequired(event.new_member_id)
     else:
         _add(draft, event, event.new_member_id)
@@ -53,7 +50,7 @@ def _check(draft: ClassicDraft, event: Join) -> None:
         raise InconsistentGroupProtocol("a member names a protocol type and at least one protocol")
     if group.members:
         # As in Kafka, all members: one that is alone, or comes back, goes on with a protocol that it could do before.
-        common = group.common_protocols
+        common = draft.common_protocols
         if event.protocol_type != group.protocol_type or not common & {name for name, _ in event.protocols}:
             raise InconsistentGroupProtocol(
                 f"group {group.group_id!r} uses {group.protocol_type!r} with {sorted(common)}; this member cannot"
@@ -72,7 +69,7 @@ def _check_size(draft: ClassicDraft) -> None:
 
 def _check_room(draft: ClassicDraft, member: Member) -> None:
     """When group.max.size became smaller, the last to join again are out."""
-    joined = sum(each.joining is not None for each in draft.group.members.values())
+    joined = draft.joined_members
     if joined >= draft.rules.members_max:
         draft.drop(member)
         draft.maybe_complete_join()
@@ -83,7 +80,7 @@ def _add(draft: ClassicDraft, event: Join, member_id: str) -> None:
     group = draft.group
     _check_size(draft)
     if not group.members:
-        draft.change(protocol_type=event.protocol_type)
+        draft.change(protocol_type=event.protocol_type, leader=member_id)
     draft.put(
         Member(
             member_id=member_id,
@@ -113,7 +110,7 @@ def _rejoin(draft: ClassicDraft, event: Join, member: Member) -> None:
         session_timeout_ms=event.session_timeout_ms,
         rebalance_timeout_ms=event.rebalance_timeout_ms,
     )
-    draft.put(replace(updated, joining=event.ticket))
+    draft.put(updated._replace(joining=event.ticket))
     draft.prepare_rebalance()
     draft.maybe_complete_join()
 
@@ -154,7 +151,7 @@ def _join_static(draft: ClassicDraft, event: Join) -> None:
     is_leader = group.leader == old.member_id
     draft.drop(old, FencedInstanceId(f"instance {event.instance_id!r} was taken over by a newer member"))
     new = with_protocols(
-        replace(old, member_id=event.new_member_id, joining=None, syncing=None),
+        old._replace(member_id=event.new_member_id, joining=None, syncing=None),
         protocols=event.protocols,
         session_timeout_ms=event.session_timeout_ms,
         rebalance_timeout_ms=event.rebalance_timeout_ms,
@@ -167,12 +164,12 @@ def _join_static(draft: ClassicDraft, event: Join) -> None:
         draft.record()
         joined = draft.joined(new.member_id)
         if event.can_skip_assignment:
-            joined = replace(joined, skips_assignment=is_leader)
+            joined = joined._replace(skips_assignment=is_leader)
         elif is_leader:
             # Named as a follower of the one that it was before, it assigns nothing either.
-            joined = replace(joined, leader=old.member_id, members=())
+            joined = joined._replace(leader=old.member_id, members=())
         draft.reply(event.ticket, joined)
         return
-    draft.put(replace(draft.group.members[new.member_id], joining=event.ticket))
+    draft.put(draft.group.members[new.member_id]._replace(joining=event.ticket))
     draft.prepare_rebalance()
     draft.maybe_complete_join()

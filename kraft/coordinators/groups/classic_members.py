@@ -23,13 +23,9 @@ from kraft.coordinators.groups.consumer_protocol import (
 )
 from kraft.coordinators.groups.consumer_records import ClassicSupport, Partitions
 from kraft.coordinators.groups.migration import can_downgrade_with, downgrade
-from kraft.coordinators.groups.subscriptions import (
-    Subscription,
-    TopicPartition,
-    decode_subscription,
-    encode_assignment,
-)
+from kraft.coordinators.groups.subscriptions import Subscription, decode_subscription, encode_assignment, version_of
 from kraft.protocol.errors import (
+    ClassicMembersNotTaken,
     IllegalGeneration,
     InconsistentGroupProtocol,
     InvalidSessionTimeout,
@@ -37,6 +33,7 @@ from kraft.protocol.errors import (
     RebalanceInProgress,
     UnknownMemberId,
 )
+from kraft.protocol.primitives import TopicPartition
 from metadata.image import MetadataImage, TopicIdPartition
 
 CONSUMER = "consumer"
@@ -83,6 +80,11 @@ def join(draft: ConsumerDraft, event: Join) -> None:
 
 
 def _check(draft: ConsumerDraft, event: Join, member_id: str) -> None:
+    if not draft.rules.can_upgrade:
+        raise ClassicMembersNotTaken(
+            f"group {draft.group.group_id!r} uses the consumer protocol, and group.consumer.migration.policy takes no "
+            "members of the classic protocol into it"
+        )
     limits = draft.rules.classic
     if not limits.session_ms_min <= event.session_timeout_ms <= limits.session_ms_max:
         raise InvalidSessionTimeout(
@@ -127,7 +129,8 @@ def sync(draft: ConsumerDraft, event: Sync) -> None:
         return
     draft.clear_timer(Timer.SYNC, member.member_id)
     draft.set_timer(Timer.SESSION, member.member_id, classic.session_timeout_ms)
-    assignment = encode_assignment(names_of(member.assigned, draft.image))
+    version = version_of(classic.protocols[0][1]) if classic.protocols else 0
+    assignment = encode_assignment(names_of(member.assigned, draft.image), version=version)
     draft.reply(event.ticket, Synced(protocol_type=CONSUMER, protocol=chosen, assignment=assignment))
 
 

@@ -7,8 +7,6 @@ Source: org.apache.kafka.coordinator.group.GroupMetadataManager, the classic hal
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kraft.coordinators.groups.classic_draft import ClassicDraft, ClassicRules, Decision
 from kraft.coordinators.groups.classic_group import NEVER_MS, ClassicGroup, Member, Phase
 from kraft.coordinators.groups.classic_join import join
@@ -72,12 +70,12 @@ def _sync(draft: ClassicDraft, event: Sync) -> None:
     match group.phase:
         case Phase.COMPLETING:
             draft.reply(member.syncing, RebalanceInProgress("a newer sync of this member came"))
-            draft.heard_of(replace(member, syncing=event.ticket, is_sync_due=False))
+            draft.heard_of(member, syncing=event.ticket, is_sync_due=False)
             if member.member_id == group.leader:
                 _assign(draft, dict(event.assignments))
         case Phase.STABLE:
-            draft.heard_of(replace(member, is_sync_due=False))
-            draft.reply(event.ticket, draft.synced(member))
+            draft.heard_of(member, is_sync_due=False)
+            draft.reply(event.ticket, draft.synced(member.assignment))
             _end_wait_for_syncs(draft)
         case Phase.PREPARING:
             raise RebalanceInProgress(f"group {group.group_id!r} is rebalancing: join again")
@@ -87,18 +85,24 @@ def _sync(draft: ClassicDraft, event: Sync) -> None:
 
 def _assign(draft: ClassicDraft, assignments: dict[str, bytes]) -> None:
     draft.change(phase=Phase.STABLE)
-    for key, member in list(draft.group.members.items()):
-        assigned = replace(member, assignment=assignments.get(key, b""))
-        if member.syncing is not None:
-            draft.reply(member.syncing, draft.synced(assigned))
-            assigned = replace(assigned, syncing=None, deadline_ms=draft.now_ms + member.session_timeout_ms)
-        draft.put(assigned)
+
+    def assigned(member: Member) -> Member:
+        assignment = assignments.get(member.member_id, b"")
+        if member.syncing is None:
+            return member._replace(assignment=assignment)
+        draft.reply(member.syncing, draft.synced(assignment))
+        deadline_ms = draft.now_ms + member.session_timeout_ms
+        return member.followed(
+            assignment=assignment, deadline_ms=deadline_ms, is_new=member.is_new, is_sync_due=member.is_sync_due
+        )
+
+    draft.change_each(assigned)
     _end_wait_for_syncs(draft)
     draft.record()
 
 
 def _end_wait_for_syncs(draft: ClassicDraft) -> None:
-    if not any(member.is_sync_due for member in draft.group.members.values()):
+    if not draft.syncs_due:
         draft.change(deadline_ms=NEVER_MS)
 
 
@@ -145,6 +149,7 @@ def _tick(draft: ClassicDraft) -> None:
     draft.maybe_complete_join()
     if draft.group.deadline_ms <= draft.now_ms:
         _rebalance_is_over(draft)
+    draft.look_at_all_deadlines()
 
 
 def _rebalance_is_over(draft: ClassicDraft) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
 from kraft.coordinators.groups.subscriptions import Protocols
@@ -68,8 +68,7 @@ GroupEvent: TypeAlias = Event | ConsumerHeartbeat
 """What happens to a group, whichever protocol it speaks."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
+class Joined(NamedTuple):
     generation: int
     protocol_type: str
     protocol: str
@@ -81,8 +80,7 @@ class Joined:
     """KIP-814: the leader came back under the same instance id; the group keeps what it assigned."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Synced:
+class Synced(NamedTuple):
     protocol_type: str
     protocol: str
     assignment: bytes
@@ -96,7 +94,6 @@ class Done:
 Answer: TypeAlias = Joined | Synced | Done | Beaten | KafkaError
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     ticket: int
     answer: Answer

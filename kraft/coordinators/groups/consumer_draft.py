@@ -5,13 +5,15 @@ So each step sees what the steps before it have changed, and a refusal leaves no
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from uuid import UUID
 
 from kraft.coordinators.groups.classic_draft import ClassicRules, Decision
 from kraft.coordinators.groups.classic_group import ClassicGroup
 from kraft.coordinators.groups.classic_requests import Answer, Reply
-from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember, Timer
+from kraft.coordinators.groups.consumer_group import NEVER_MS, ConsumerGroup, ConsumerMember, PatternRound, Timer
 from kraft.coordinators.groups.consumer_records import (
     ConsumerKey,
     ConsumerValue,
@@ -30,6 +32,10 @@ from kraft.coordinators.groups.consumer_records import (
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.server_assignors import SERVER_ASSIGNORS, Subscriber
 from metadata.image import MetadataImage
+from metadata.persistent_map import MapDraft
+
+ASSIGNED_AT_ONCE_MAX = 100
+"""Members of a group whose target assignment is computed with each new epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,8 @@ class ConsumerRules:
 
     session_timeout_ms: int
     heartbeat_interval_ms: int
+    assignment_interval_ms: int
+    """Between two assignments of a large group."""
     members_max: int
     assignors: tuple[str, ...]
     """The first is that of groups whose members name none."""
@@ -86,7 +94,9 @@ class ConsumerDraft:
         self.records.append(GroupRecord(key, value))
 
     def set_timer(self, timer: Timer, member_id: str, after_ms: int) -> None:
-        self._deadlines()[timer, member_id] = self.now_ms + after_ms
+        at_ms = self.now_ms + after_ms
+        self._deadlines()[timer, member_id] = at_ms
+        self.group.due_ms = min(self.group.due_ms, at_ms)
 
     def start_timer(self, timer: Timer, member_id: str, after_ms: int) -> None:
         """Unless it runs already."""
@@ -97,9 +107,14 @@ class ConsumerDraft:
         if (timer, member_id) in self.group.deadlines:
             del self._deadlines()[timer, member_id]
 
-    def _deadlines(self) -> dict[tuple[Timer, str], int]:
+    def look_at_all_deadlines(self) -> None:
+        """After what was due: sessions have become longer since they were looked at."""
+        self._deadlines()
+        self.group.due_ms = min(self.group.deadlines.values(), default=NEVER_MS)
+
+    def _deadlines(self) -> MapDraft[tuple[Timer, str], int]:
         if not self._owns_deadlines:
-            self.group = replace(self.group, deadlines=dict(self.group.deadlines))
+            self.group = replace(self.group, deadlines=self.group.deadlines.copy())
             self._owns_deadlines = True
         return self.group.deadlines
 
@@ -128,10 +143,14 @@ class ConsumerDraft:
         self.write(TargetKey(group_id, member_id), None)
         self.write(MemberKey(group_id, member_id), None)
 
-    def forget_unused_patterns(self) -> None:
-        used = self.group.subscribed_patterns
-        for pattern in [each for each in self.group.patterns if each not in used]:
-            self.write(PatternKey(self.group.group_id, pattern), None)
+    def forget_unused_patterns(self, patterns: Iterable[str]) -> None:
+        """Those of the given ones that no member has any more."""
+        for pattern in patterns:
+            if pattern in self.group.patterns and pattern not in self.group.subscribed_patterns:
+                self.write(PatternKey(self.group.group_id, pattern), None)
+
+    def look_at_patterns(self, looked: PatternRound) -> None:
+        self.group = replace(self.group, round=looked)
 
     def bury(self) -> None:
         for key in self.group.tombstones():
@@ -163,21 +182,33 @@ class ConsumerDraft:
     def update_targets(self) -> None:
         """Assign anew if the group's epoch is newer than its target assignment."""
         group = self.group
-        if group.assignment_epoch >= group.epoch:
+        if group.assignment_epoch >= group.epoch or self._is_too_soon():
             return
+        ids = self.image.topic_ids
+        known: dict[frozenset[str], frozenset[UUID]] = {}
+        for names in map(group.subscription_of, group.members.values()):
+            if names not in known:
+                known[names] = frozenset(ids[name] for name in names if name in ids)
         members = {
             member_id: Subscriber(
-                topics=frozenset(
-                    self.image.topic_ids[name] for name in group.subscription_of(member) if name in self.image.topic_ids
-                ),
+                topics=known[group.subscription_of(member)],
                 instance_id=member.instance_id,
                 target=group.targets.get(member_id, frozenset()),
             )
             for member_id, member in group.members.items()
         }
-        counts = {topic: len(self.image.topics[topic].partitions) for each in members.values() for topic in each.topics}
+        wanted = frozenset[UUID]().union(*known.values())
+        counts = {topic: len(self.image.topics[topic].partitions) for topic in wanted}
         assign = SERVER_ASSIGNORS[group.preferred_assignor(self.rules.assignors)]
         for member_id, partitions in assign(members, counts).items():
             if group.targets.get(member_id) != partitions:
                 self.set_target(member_id, partitions)
         self.write(TargetEpochKey(group.group_id), StoredTargetEpoch(epoch=group.epoch))
+        self.group.assigned_ms = self.now_ms
+
+    def _is_too_soon(self) -> bool:
+        """A small group is assigned at once. For a large one that takes as long as many heartbeats, so that it is done
+        once in a while, at a heartbeat of any member: who has joined meanwhile has nothing until then."""
+        group = self.group
+        is_small = len(group.members) <= ASSIGNED_AT_ONCE_MAX
+        return not is_small and self.now_ms < group.assigned_ms + self.rules.assignment_interval_ms

@@ -20,10 +20,11 @@ Source: org.apache.kafka.coordinator.group.modern.consumer.ConsumerGroup, Consum
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum, StrEnum, auto
 from types import MappingProxyType
+from typing import TypeVar
 
 from kraft.coordinators.groups.consumer_records import (
     AssignmentEpochs,
@@ -47,6 +48,7 @@ from kraft.coordinators.groups.consumer_records import (
     TargetKey,
 )
 from metadata.image import TopicIdPartition
+from metadata.persistent_map import MapDraft, PersistentMap, spread_text, text_draft
 
 NEVER_MS = 2**62
 JOIN_EPOCH = 0
@@ -127,25 +129,90 @@ class ConsumerMember:
         )
 
 
+FIRST_EPOCH = 1
+"""A new group has an empty target assignment of this epoch, so that a member may have an epoch, which is not 0, before
+the first assignment is computed (KAFKA-20268)."""
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _spread_partition(key: TopicIdPartition) -> int:
+    return key.topic_number + key.partition
+
+
+def _spread_timer(key: tuple[Timer, str]) -> int:
+    return spread_text(key[1])
+
+
+def _by_text() -> MapDraft[str, V]:
+    return text_draft({})
+
+
+def _by_partition() -> MapDraft[TopicIdPartition, V]:
+    return PersistentMap[TopicIdPartition, V]({}, spread=_spread_partition, buckets=1).draft()
+
+
+def _by_member() -> MapDraft[tuple[Timer, str], V]:
+    return PersistentMap[tuple[Timer, str], V]({}, spread=_spread_timer, buckets=1).draft()
+
+
+def _count(counts: MapDraft[K, int], key: K, by: int) -> None:
+    """What counts nothing is not there."""
+    left = counts.get(key, 0) + by
+    if left:
+        counts[key] = left
+    else:
+        del counts[key]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatternRound:
+    """A look at all patterns, a few at each heartbeat, after topics have come or gone."""
+
+    names: Mapping[str, object]
+    """The topics that there were."""
+    patterns: tuple[str, ...]
+    done: int = 0
+    has_changed: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        return self.done >= len(self.patterns)
+
+
 @dataclass(slots=True, kw_only=True)
 class ConsumerGroup:
     group_id: str
-    epoch: int = 0
+    epoch: int = FIRST_EPOCH
     metadata_hash: int = 0
     """Of the topics that the members want, as they were when the epoch rose."""
-    assignment_epoch: int = 0
-    members: dict[str, ConsumerMember] = field(default_factory=dict)
-    targets: dict[str, Partitions] = field(default_factory=dict)
-    patterns: dict[str, StoredPattern] = field(default_factory=dict)
+    assignment_epoch: int = FIRST_EPOCH
+    members: MapDraft[str, ConsumerMember] = field(default_factory=_by_text)
+    targets: MapDraft[str, Partitions] = field(default_factory=_by_text)
+    patterns: MapDraft[str, StoredPattern] = field(default_factory=_by_text)
     """What each subscribed pattern was found to match."""
     has_topics_record: bool = False
     """Kafka before 4.1 left a record of topics, which is deleted when the epoch rises next."""
     # Derived from these, kept up to date by `apply`:
-    owners: dict[TopicIdPartition, str] = field(default_factory=dict)
-    static: dict[str, str] = field(default_factory=dict)
+    owners: MapDraft[TopicIdPartition, str] = field(default_factory=_by_partition)
+    static: MapDraft[str, str] = field(default_factory=_by_text)
     """Instance id -> member id."""
+    subscribed_patterns: MapDraft[str, int] = field(default_factory=_by_text)
+    """Pattern -> number of its members."""
+    patterns_ms: int = field(default=-NEVER_MS, compare=False)
+    """Wall time at which a pattern was found to match others than before."""
+    topic_counts: MapDraft[str, int] = field(default_factory=_by_text)
+    """Topic -> how many members name it, and how many of the patterns match it."""
     # Soft:
-    deadlines: dict[tuple[Timer, str], int] = field(default_factory=dict)
+    deadlines: MapDraft[tuple[Timer, str], int] = field(default_factory=_by_member)
+    due_ms: int = field(default=NEVER_MS, compare=False)
+    """No deadline is sooner."""
+    assigned_ms: int = field(default=-NEVER_MS, compare=False)
+    """When the target assignment was computed."""
+    round: PatternRound | None = field(default=None, compare=False)
+    """The last look at all patterns; None: nobody has looked since the group was loaded."""
     is_metadata_checked: bool = False
     """The topics have not changed since the metadata hash was computed."""
 
@@ -172,12 +239,7 @@ class ConsumerGroup:
 
     @property
     def subscribed_topics(self) -> frozenset[str]:
-        return frozenset[str]().union(*map(self.subscription_of, self.members.values()))
-
-    @property
-    def subscribed_patterns(self) -> Counter[str]:
-        """Pattern -> number of its members."""
-        return Counter(member.pattern for member in self.members.values() if member.pattern)
+        return frozenset(self.topic_counts)
 
     @property
     def classic_members(self) -> list[ConsumerMember]:
@@ -203,7 +265,8 @@ class ConsumerGroup:
         return any(self.owners.get(each, member.member_id) != member.member_id for each in missing)
 
     def next_deadline_ms(self) -> int:
-        return min(self.deadlines.values(), default=NEVER_MS)
+        """When something is due, at the soonest: sessions may have become longer since all were looked at."""
+        return self.due_ms
 
     def tombstones(self) -> list[ConsumerKey]:
         """The keys of all records of the group, in the order in which Kafka deletes them."""
@@ -223,12 +286,14 @@ class ConsumerGroup:
     def copy(self) -> ConsumerGroup:
         return replace(
             self,
-            members=dict(self.members),
-            targets=dict(self.targets),
-            patterns=dict(self.patterns),
-            owners=dict(self.owners),
-            static=dict(self.static),
-            deadlines=dict(self.deadlines),
+            members=self.members.copy(),
+            targets=self.targets.copy(),
+            patterns=self.patterns.copy(),
+            owners=self.owners.copy(),
+            static=self.static.copy(),
+            subscribed_patterns=self.subscribed_patterns.copy(),
+            topic_counts=self.topic_counts.copy(),
+            deadlines=self.deadlines.copy(),
         )
 
     def apply(self, key: ConsumerKey, value: ConsumerValue | None) -> None:
@@ -253,14 +318,41 @@ class ConsumerGroup:
                 self._own(self.members.get(member_id, ConsumerMember(member_id=member_id)), value)
             case CurrentKey(_, member_id), None:
                 self._disown(member_id)
-            case PatternKey(_, pattern), StoredPattern():
-                self.patterns[pattern] = value
-            case PatternKey(_, pattern), None:
-                self.patterns.pop(pattern, None)
+            case PatternKey(_, pattern), StoredPattern() | None:
+                self._resolve(pattern, value)
             case PartitionMetadataKey(), StoredTopics() | None:
                 self.has_topics_record = value is not None
 
+    def _resolve(self, pattern: str, value: StoredPattern | None) -> None:
+        if pattern in self.subscribed_patterns:
+            self._count_matches(pattern, -1)
+        if value is None:
+            self.patterns.pop(pattern, None)
+        else:
+            self.patterns[pattern] = value
+            self.patterns_ms = max(self.patterns_ms, value.timestamp)
+        if pattern in self.subscribed_patterns:
+            self._count_matches(pattern, 1)
+
+    def _count_subscription(self, member: ConsumerMember, by: int) -> None:
+        for topic in member.topics:
+            _count(self.topic_counts, topic, by)
+        if member.pattern:
+            if by < 0 and self.subscribed_patterns[member.pattern] == 1:
+                self._count_matches(member.pattern, -1)
+            _count(self.subscribed_patterns, member.pattern, by)
+            if by > 0 and self.subscribed_patterns[member.pattern] == 1:
+                self._count_matches(member.pattern, 1)
+
+    def _count_matches(self, pattern: str, by: int) -> None:
+        found = self.patterns.get(pattern)
+        for topic in () if found is None else found.topics:
+            _count(self.topic_counts, topic, by)
+
     def _describe(self, member: ConsumerMember, value: StoredConsumer) -> None:
+        before = self.members.get(member.member_id)
+        if before is not None:
+            self._count_subscription(before, -1)
         self.members[member.member_id] = replace(
             member,
             instance_id=value.instance_id,
@@ -273,6 +365,7 @@ class ConsumerGroup:
             assignor=value.assignor,
             classic=value.classic,
         )
+        self._count_subscription(self.members[member.member_id], 1)
         if value.instance_id is not None:
             self.static[value.instance_id] = member.member_id
 
@@ -306,6 +399,8 @@ class ConsumerGroup:
     def _remove(self, member_id: str) -> None:
         self._disown(member_id)
         member = self.members.pop(member_id, None)
+        if member is not None:
+            self._count_subscription(member, -1)
         if member is not None and member.instance_id is not None and self.static.get(member.instance_id) == member_id:
             del self.static[member.instance_id]
         for timer in Timer:

@@ -19,6 +19,7 @@ from kraft.coordinators.groups.consumer_group import (
     NOTHING,
     ConsumerMember,
     MemberState,
+    PatternRound,
     Timer,
 )
 from kraft.coordinators.groups.consumer_records import Partitions, PatternKey, StoredPattern
@@ -39,6 +40,9 @@ from kraft.protocol.errors import (
 PATTERN_REFRESH_MS = 10_000
 """Topics that come are looked at for patterns after this at the soonest: of many that come one after the other, not
 each makes the group assign anew."""
+PATTERNS_AT_ONCE = 4
+"""Patterns of other members that a heartbeat looks at: each pattern has a member, so that all have been looked at once
+each member has beaten."""
 
 
 def check_heartbeat(event: ConsumerHeartbeat, *, assignors: Collection[str], version: int) -> None:
@@ -201,13 +205,14 @@ def describe(draft: ConsumerDraft, before: ConsumerMember, updated: ConsumerMemb
         _check_pattern(updated.pattern)
     if updated.member_id not in draft.group.members or updated.described() != before.described():
         draft.describe(updated)
-    is_due = draft.group.epoch == 0 or updated.topics != before.topics
+    is_due = updated.topics != before.topics
     has_new_pattern = updated.pattern != before.pattern
     if has_new_pattern:
-        draft.forget_unused_patterns()
+        draft.forget_unused_patterns([before.pattern])
         is_due = is_due or bool(before.pattern) or updated.pattern in draft.group.patterns
-    is_due = _resolve_patterns(draft) or is_due
-    if is_due or not draft.group.is_metadata_checked:
+    is_due = _look_at_patterns(draft, updated.pattern) or is_due
+    looked = draft.group.round
+    if is_due or not (draft.group.is_metadata_checked or (looked is not None and not looked.is_over)):
         draft.raise_epoch(is_due=is_due)
     return has_new_pattern or updated.topics != before.topics
 
@@ -221,24 +226,33 @@ def _check_pattern(pattern: str) -> None:
         ) from error
 
 
-def _resolve_patterns(draft: ConsumerDraft) -> bool:
-    """Whether any pattern of the group matches other topics than it did."""
-    patterns = draft.group.subscribed_patterns
-    if not patterns:
+def _look_at_patterns(draft: ConsumerDraft, new: str) -> bool:
+    """Whether the group is to assign anew: a new pattern matches topics, or, at the end of a look at all patterns, one
+    was found to match others than it did."""
+    has_changed = bool(new) and new not in draft.group.patterns and _resolve(draft, new)
+    group = draft.group
+    looked, names = group.round, draft.image.topic_ids
+    due_ms = group.patterns_ms + PATTERN_REFRESH_MS
+    if looked is None or (looked.is_over and looked.names is not names and draft.wall_ms >= due_ms):
+        looked = PatternRound(names=names, patterns=tuple(group.subscribed_patterns))
+    elif looked.is_over:
+        return has_changed
+    end = looked.done + PATTERNS_AT_ONCE
+    found = [_resolve(draft, each) for each in looked.patterns[looked.done : end] if each in group.subscribed_patterns]
+    looked = replace(looked, done=end, has_changed=looked.has_changed or any(found))
+    draft.look_at_patterns(looked)
+    return has_changed or (looked.is_over and looked.has_changed)
+
+
+def _resolve(draft: ConsumerDraft, pattern: str) -> bool:
+    """Whether the pattern matches other topics than it did."""
+    topics = frozenset(topics_of_pattern(pattern, draft.image.topic_ids))
+    before = draft.group.patterns.get(pattern)
+    if before is not None and before.topics == topics:
         return False
-    known = draft.group.patterns
-    last_ms = max((each.timestamp for each in known.values()), default=-PATTERN_REFRESH_MS)
-    if patterns.keys() <= known.keys() and draft.wall_ms < last_ms + PATTERN_REFRESH_MS:
-        return False
-    has_changed = False
-    for pattern in patterns:
-        topics = frozenset(topics_of_pattern(pattern, draft.image.topic_ids))
-        if pattern not in known or known[pattern].topics != topics:
-            has_changed = True
-            found = StoredPattern(topics=topics, version=draft.image.offset, timestamp=draft.wall_ms)
-            draft.write(PatternKey(draft.group.group_id, pattern), found)
-            known = draft.group.patterns
-    return has_changed
+    found = StoredPattern(topics=topics, version=draft.image.offset, timestamp=draft.wall_ms)
+    draft.write(PatternKey(draft.group.group_id, pattern), found)
+    return topics != (frozenset() if before is None else before.topics)
 
 
 def reconcile(
@@ -289,7 +303,9 @@ def leaving(draft: ConsumerDraft, event: ConsumerHeartbeat) -> ConsumerMember | 
 
 
 def remove_members(draft: ConsumerDraft, member_ids: Collection[str]) -> None:
+    members = draft.group.members
+    patterns = [members[member_id].pattern for member_id in member_ids if member_id in members]
     for member_id in member_ids:
         draft.remove(member_id)
-    draft.forget_unused_patterns()
+    draft.forget_unused_patterns(patterns)
     draft.raise_epoch(is_due=True)

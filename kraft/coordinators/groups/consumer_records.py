@@ -29,7 +29,7 @@ from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from kraft.coordinators.groups.subscriptions import Protocols
-from kraft.wire.varints import varint, varint_at
+from kraft.protocol.varints import varint, varint_at
 from metadata.image import TopicIdPartition
 
 T = TypeVar("T")

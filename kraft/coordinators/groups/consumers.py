@@ -14,7 +14,6 @@ from kraft.coordinators.groups.membership import PREFERENCE, Membership
 from kraft.coordinators.groups.offsets import commit_records
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.protocol.errors import (
     GroupMaxSizeReached,
     IllegalGeneration,
@@ -22,6 +21,7 @@ from kraft.protocol.errors import (
     KafkaError,
     UnknownMemberId,
 )
+from kraft.protocol.primitives import TopicPartition
 
 NOT_FOUND = 40403
 EXISTS = 40902
@@ -88,7 +88,11 @@ class Consumers:
     async def _create(self, entry: GroupMetadata, request: r.CreateInstance) -> a.Answer:
         known = entry.instances.get(request.instance)
         if known is not None and known.nonce != request.nonce:
-            raise _Refusal(EXISTS, f"Consumer instance {request.instance!r} exists already in {request.group!r}")
+            raise _Refusal(
+                EXISTS,
+                "Consumer with specified consumer ID already exists in the specified consumer group. "
+                f"It is {request.instance!r} in {request.group!r}; DELETE it, or choose another name",
+            )
         if known is None:
             limit = self._shard.around.settings().consumer_instances_max
             if self._count_instances() >= limit:
@@ -182,6 +186,10 @@ class Consumers:
 
     async def _begin_poll(self, entry: GroupMetadata, request: r.BeginPoll) -> a.Answer:
         instance = self._find(entry, request.instance)
+        longest_ms = instance.config.request_timeout_ms
+        self.membership.touch(
+            entry, instance, reads_ms=longest_ms if request.reads_ms < 0 else min(request.reads_ms, longest_ms)
+        )
         if not instance.is_subscribed and instance.manual is None:
             raise _Refusal(ILLEGAL_STATE, "the instance is neither subscribed to topics nor assigned partitions")
         deadline_ms = self._shard.now_ms + request.wait_ms

@@ -24,7 +24,7 @@ from kraft.coordinators.groups.records import (
     OffsetKey,
     StoredGroup,
 )
-from kraft.coordinators.groups.subscriptions import TopicPartition
+from kraft.protocol.primitives import TopicPartition
 
 UNKNOWN_OFFSET = -1
 CONSUMER_PROTOCOL = "consumer"

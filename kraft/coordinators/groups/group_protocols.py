@@ -16,7 +16,7 @@ from kraft.coordinators.groups.classic_group import ClassicGroup, Phase
 from kraft.coordinators.groups.classic_rebalance import decide
 from kraft.coordinators.groups.classic_requests import GroupEvent, Heartbeat, Join, Leave, Sync, Tick
 from kraft.coordinators.groups.consumer_draft import ConsumerDraft, ConsumerRules
-from kraft.coordinators.groups.consumer_group import JOIN_EPOCH, ConsumerGroup, MemberState, Timer
+from kraft.coordinators.groups.consumer_group import JOIN_EPOCH, NEVER_MS, ConsumerGroup, MemberState, Timer
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
 from kraft.coordinators.groups.migration import can_downgrade_with, downgrade, upgrade
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
@@ -61,6 +61,7 @@ def loaded(consumer: ConsumerGroup, *, rules: ConsumerRules, now_ms: int) -> Non
         if member.state is MemberState.UNREVOKED_PARTITIONS:
             timer = Timer.REBALANCE if classic is None else Timer.JOIN
             consumer.deadlines[timer, member_id] = now_ms + member.rebalance_timeout_ms
+    consumer.due_ms = min(consumer.deadlines.values(), default=NEVER_MS)
 
 
 def _emptied(
@@ -105,6 +106,7 @@ def _decide(draft: ConsumerDraft, event: GroupEvent) -> None:
         case Tick():
             due = {member_id for (_, member_id), at_ms in draft.group.deadlines.items() if at_ms <= draft.now_ms}
             _fence(draft, sorted(due))
+            draft.look_at_all_deadlines()
 
 
 def _fence(draft: ConsumerDraft, member_ids: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from kraft.coordinators.groups.records import GroupRecord, InstanceKey, MalformedRecord, decode_record
 from kraft.coordinators.groups.requests import Epoch, InstanceConfig, Range
-from kraft.coordinators.groups.subscriptions import TopicPartition
+from kraft.protocol.primitives import TopicPartition
 
 Position = tuple[str, int, int]
 

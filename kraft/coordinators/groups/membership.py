@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 
 from kraft.coordinators.groups.assignors import ASSIGNORS, assign
 from kraft.coordinators.groups.classic_group import Member, Phase
@@ -28,12 +27,13 @@ from kraft.coordinators.groups.subscriptions import (
     STICKY,
     Protocols,
     Subscription,
-    TopicPartition,
     decode_assignment,
     decode_subscription,
     encode_assignment,
     encode_subscription,
 )
+from kraft.protocol.primitives import TopicPartition
+from metadata.persistent_map import text_draft
 
 PREFERENCE = (STICKY, "range", "roundrobin", COOPERATIVE)
 """Sticky first: a client goes on with what it was reading."""
@@ -60,9 +60,10 @@ class Membership:
 
     # --- what a request of a client does ------------------------------------------------------------------
 
-    def touch(self, entry: GroupMetadata, instance: Instance) -> None:
-        """A request beats the heart of its member."""
-        entry.expires_ms[instance.name] = self._shard.now_ms + instance.config.timeout_ms
+    def touch(self, entry: GroupMetadata, instance: Instance, *, reads_ms: int = 0) -> None:
+        """A request is a heartbeat of its member. `reads_ms`: how long it may wait for records: that is no idleness."""
+        due_ms = self._shard.now_ms + instance.config.timeout_ms + reads_ms
+        entry.expires_ms[instance.name] = due_ms
         generation = _generation_of(entry, instance)
         if generation is not None:
             self._shard.submit(entry, Heartbeat(ticket=NOBODY, member_id=instance.member_id, generation=generation))
@@ -264,8 +265,9 @@ def _offer_all_protocols(entry: GroupMetadata) -> None:
             continue
         stored = _subscription_of(member, group.protocol)
         offered = tuple((name, member.metadata(name) or encode_subscription(stored, name)) for name in PREFERENCE)
-        members = MappingProxyType({**entry.group.members, member.member_id: replace(member, protocols=offered)})
-        entry.group = replace(entry.group, members=members)
+        members = text_draft(entry.group.members)
+        members[member.member_id] = member._replace(protocols=offered)
+        entry.group = replace(entry.group, members=members.frozen(), tally=None)
 
 
 def _assigned_counts(entry: GroupMetadata) -> dict[str, int]:

@@ -8,7 +8,7 @@ from kraft.coordinators.groups.classic_group import ClassicGroup, Phase
 from kraft.coordinators.groups.classic_rebalance import check_generation, member_or_raise
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember
 from kraft.coordinators.groups.records import NO_EXPIRY, CommittedOffset, GroupRecord, OffsetKey
-from kraft.coordinators.groups.subscriptions import TopicPartition, decode_subscription
+from kraft.coordinators.groups.subscriptions import decode_subscription
 from kraft.protocol.errors import (
     GroupIdNotFound,
     IllegalGeneration,
@@ -19,7 +19,7 @@ from kraft.protocol.errors import (
     UnknownMemberId,
     UnsupportedVersion,
 )
-from kraft.protocol.primitives import INT64_MAX
+from kraft.protocol.primitives import INT64_MAX, TopicPartition
 from metadata.image import TopicIdPartition
 
 CONSUMER = "consumer"
@@ -107,11 +107,12 @@ def check_consumer_commit(
     version of the request that knows generations alone."""
     if epoch < 0 and not group.members:
         return
-    member = check_consumer_epoch(group, member_id, epoch, partitions=partitions)
-    if member.classic is None and not knows_epochs:
+    member = group.members.get(member_id)
+    if member is not None and member.classic is None and not knows_epochs:
         raise UnsupportedVersion(
             "OffsetCommit version 9 or above must be used by members using the consumer group protocol"
         )
+    check_consumer_epoch(group, member_id, epoch, partitions=partitions)
 
 
 def commit_records(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kraft.coordinators.groups.records import CommittedOffset
-from kraft.coordinators.groups.subscriptions import TopicPartition
+from kraft.protocol.primitives import TopicPartition
 
 
 class PendingOffsets:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 from kraft.coordinators.groups.consumer_records import (
@@ -44,6 +45,9 @@ NO_EXPIRY = -1
 _SHORT = struct.Struct(">h")
 _INT = struct.Struct(">i")
 _LONG = struct.Struct(">q")
+_NO_TEXT = _SHORT.pack(-1)
+_TIMEOUTS = struct.Struct(">iii")
+"""Of a member, and the size of its subscription."""
 
 
 class MalformedRecord(ValueError):
@@ -81,8 +85,7 @@ class CommittedOffset:
     """Of a commit that said for how long it is to be kept (OffsetCommit 2 to 4)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredMember:
+class StoredMember(NamedTuple):
     member_id: str
     instance_id: str | None
     client_id: str
@@ -257,16 +260,24 @@ def _read_member(reader: _Reader) -> StoredMember:
 
 
 def _member(member: StoredMember) -> bytes:
-    return (
-        _text(member.member_id)
-        + _text(member.instance_id)
-        + _text(member.client_id)
-        + _text(member.client_host)
-        + _INT.pack(member.rebalance_timeout_ms)
-        + _INT.pack(member.session_timeout_ms)
-        + _bytes(member.subscription)
-        + _bytes(member.assignment)
+    return b"".join(
+        (
+            _text(member.member_id),
+            _NO_TEXT if member.instance_id is None else _text(member.instance_id),
+            _shared_text(member.client_id),
+            _shared_text(member.client_host),
+            _TIMEOUTS.pack(member.rebalance_timeout_ms, member.session_timeout_ms, len(member.subscription)),
+            member.subscription,
+            _INT.pack(len(member.assignment)),
+            member.assignment,
+        )
     )
+
+
+@lru_cache(maxsize=64)
+def _shared_text(text: str | None) -> bytes:
+    """For what most members of a group have in common."""
+    return _text(text)
 
 
 def _text(text: str | None) -> bytes:
@@ -274,10 +285,6 @@ def _text(text: str | None) -> bytes:
         return _SHORT.pack(-1)
     data = text.encode()
     return _SHORT.pack(len(data)) + data
-
-
-def _bytes(data: bytes) -> bytes:
-    return _INT.pack(len(data)) + data
 
 
 class _Reader:

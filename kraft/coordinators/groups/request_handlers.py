@@ -35,8 +35,9 @@ from kraft.coordinators.groups.offsets import (
 )
 from kraft.coordinators.groups.records import GroupRecord, TransactionOf
 from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.groups.subscriptions import TopicPartition, decode_assignment
+from kraft.coordinators.groups.subscriptions import decode_assignment
 from kraft.protocol.errors import GroupIdNotFound, NonEmptyGroup
+from kraft.protocol.primitives import TopicPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 
 Verify: TypeAlias = Callable[[r.CommitInTransaction, TopicPartition], Awaitable[None]]

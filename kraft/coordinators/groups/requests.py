@@ -10,8 +10,8 @@ from typing import ClassVar, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.protocol.errors import InvalidRequest
+from kraft.protocol.primitives import TopicPartition
 from metadata.undecodable import UNDECODABLE
 
 Range: TypeAlias = tuple[str, int, int, int]
@@ -187,6 +187,8 @@ class BeginPoll(_InstanceRequest, frozen=True, kw_only=True):
     """Of the batch that is wanted; None: whichever is next, and what was served before is acknowledged."""
     wait_ms: int
     """For an assignment, while the group rebalances."""
+    reads_ms: int = 0
+    """How long the read may wait for records; below 0: as long as the instance's requests may take."""
 
 
 class EndPoll(_InstanceRequest, frozen=True, kw_only=True):

@@ -6,11 +6,11 @@ Owns the groups of the partition.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kraft.coordinators.groups.classic_draft import ClassicRules
 from kraft.coordinators.groups.classic_group import NEVER_MS, ClassicGroup
-from kraft.coordinators.groups.classic_requests import Answer, GroupEvent, Heartbeat, Tick
+from kraft.coordinators.groups.classic_requests import Answer, GroupEvent, Heartbeat, Reply, Tick
 from kraft.coordinators.groups.consumer_draft import ConsumerRules
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
 from kraft.coordinators.groups.group_metadata import GroupMetadata
@@ -27,7 +27,7 @@ from kraft.coordinators.groups.records import (
 )
 from kraft.coordinators.groups.transactional_producers import Asking, TransactionalProducers
 from kraft.coordinators.led_partition import LedPartition, Surroundings
-from kraft.coordinators.loading import InTransactions, replay
+from kraft.coordinators.partition_loader import InTransactions, replay
 from kraft.protocol.batches.markers import Marker, build_marker
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
@@ -37,7 +37,7 @@ from kraft.protocol.errors import (
 from metadata.environment import TimerHandle
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_BATCH_BYTES_MAX, OFFSETS_TOPIC
-from metadata.settings import group_settings
+from metadata.settings import BrokerSettings, group_settings
 
 NOBODY = ""
 """No group has this name, and no REST consumer."""
@@ -52,6 +52,8 @@ IN_TRANSACTIONS: InTransactions[Entry] = InTransactions(
     ),
     marker=lambda header, marker: TransactionEnded(header.producer_id, marker.is_commit),
 )
+ANSWERS_AT_ONCE = 100
+"""Requests that are answered in one turn of the loop: each is encoded and sent in the next."""
 TICK_RETRY_MS = 500
 """What was due and is too large to be written is tried again after this, as Kafka's timers of coordinators are."""
 
@@ -71,6 +73,8 @@ class Shard(LedPartition):
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._next_ticket = 1
         self._timer: TimerHandle | None = None
+        self._rules: tuple[BrokerSettings, ConsumerRules] | None = None
+        """Of groups without settings of their own, and what they were computed from."""
         self._timer_due_ms = NEVER_MS
         self._changed = asyncio.Event()
         self.producers = TransactionalProducers(lambda producer_id: around.replicas.producer(partition, producer_id))
@@ -134,22 +138,13 @@ class Shard(LedPartition):
             del self.entries[group_id]
 
     def rules(self, group_id: str) -> ConsumerRules:
-        settings = self.around.settings()
-        own = group_settings(settings, self.around.image().config("group", group_id))
-        return ConsumerRules(
-            session_timeout_ms=own.consumer_session_timeout_ms,
-            heartbeat_interval_ms=own.consumer_heartbeat_interval_ms,
-            members_max=settings.group_consumer_max_size,
-            assignors=tuple(settings.group_consumer_assignors.split(",")),
-            can_upgrade=settings.group_consumer_migration_policy in ("upgrade", "bidirectional"),
-            can_downgrade=settings.group_consumer_migration_policy in ("downgrade", "bidirectional"),
-            classic=ClassicRules(
-                session_ms_min=settings.group_min_session_timeout_ms,
-                session_ms_max=settings.group_max_session_timeout_ms,
-                initial_delay_ms=settings.group_initial_rebalance_delay_ms,
-                members_max=settings.group_max_size,
-            ),
-        )
+        """Computed anew when the broker's settings are others; each time for a group with settings of its own."""
+        settings, own = self.around.settings(), self.around.image().config("group", group_id)
+        if own:
+            return _rules(settings, own)
+        if self._rules is None or self._rules[0] is not settings:
+            self._rules = settings, _rules(settings, {})
+        return self._rules[1]
 
     def submit(self, entry: GroupMetadata, event: GroupEvent) -> None:
         """Decide, apply, append; answers go out when that is replicated, and all before it, on which they may rest.
@@ -163,14 +158,14 @@ class Shard(LedPartition):
             now_ms=self.now_ms,
             wall_ms=self.wall_ms,
         )
-        answers = [(reply.ticket, reply.answer) for reply in decision.replies]
+        answers = decision.replies
         try:
             appended = self.append(decision.records) if decision.records else None
         except InvalidCommitOffsetSize as error:
             if isinstance(event, Tick):
                 self._arm(self.now_ms + TICK_RETRY_MS)
             else:
-                self._answer([(event.ticket, error)], None)
+                self._answer([Reply(event.ticket, error)], None)
             return
         entry.group, entry.consumer = decision.group, decision.consumer
         if appended is None and not isinstance(event, Heartbeat):
@@ -201,14 +196,20 @@ class Shard(LedPartition):
             raise answer
         return answer
 
-    def _answer(self, answers: Iterable[tuple[int, Answer]], appended: asyncio.Task[None] | None) -> None:
+    def _answer(self, answers: Sequence[Reply], appended: asyncio.Task[None] | None) -> None:
         failure = None
         if appended is not None:
             failure = self._ended if appended.cancelled() else appended.exception()
-        for ticket, answer in answers:
+        self._hand_out(answers, 0, failure if isinstance(failure, KafkaError) else None)
+
+    def _hand_out(self, answers: Sequence[Reply], begin: int, failure: KafkaError | None) -> None:
+        end = begin + ANSWERS_AT_ONCE
+        for ticket, answer in answers[begin:end]:
             waiting = self._waiting.get(ticket)
             if waiting is not None and not waiting.done():
-                waiting.set_result(failure if isinstance(failure, KafkaError) else answer)
+                waiting.set_result(failure or answer)
+        if end < len(answers):
+            asyncio.get_running_loop().call_soon(self._hand_out, answers, end, failure)
 
     def changed(self, entry: GroupMetadata) -> None:
         self.after_change(entry)
@@ -314,7 +315,7 @@ class Shard(LedPartition):
 
     def _batch_bytes_max(self) -> int:
         topic = self.around.topic_settings(OFFSETS_TOPIC)
-        return min(OFFSETS_BATCH_BYTES_MAX, topic.max_message_bytes, topic.segment_bytes)
+        return min(OFFSETS_BATCH_BYTES_MAX, topic.max_message_bytes, topic.segment_size)
 
     async def write(self, records: Sequence[GroupRecord]) -> None:
         """Append and wait. Raises KafkaError."""
@@ -344,3 +345,22 @@ class Shard(LedPartition):
             else:
                 self._arm(entry.next_deadline_ms())
         self.forget_idle()
+
+
+def _rules(settings: BrokerSettings, overrides: Mapping[str, str]) -> ConsumerRules:
+    own = group_settings(settings, overrides)
+    return ConsumerRules(
+        session_timeout_ms=own.consumer_session_timeout_ms,
+        heartbeat_interval_ms=own.consumer_heartbeat_interval_ms,
+        assignment_interval_ms=own.consumer_assignment_interval_ms,
+        members_max=settings.group_consumer_max_size,
+        assignors=tuple(settings.group_consumer_assignors.split(",")),
+        can_upgrade=settings.group_consumer_migration_policy in ("upgrade", "bidirectional"),
+        can_downgrade=settings.group_consumer_migration_policy in ("downgrade", "bidirectional"),
+        classic=ClassicRules(
+            session_ms_min=settings.group_min_session_timeout_ms,
+            session_ms_max=settings.group_max_session_timeout_ms,
+            initial_delay_ms=settings.group_initial_rebalance_delay_ms,
+            members_max=settings.group_max_size,
+        ),
+    )

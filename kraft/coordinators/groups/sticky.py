@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kraft.coordinators.groups.subscriptions import Subscription, TopicPartition
+from kraft.coordinators.groups.subscriptions import Subscription
 from kraft.coordinators.java import HashOrder, hash_ordered, partition_hash
+from kraft.protocol.primitives import TopicPartition
 
 Subscriptions = Mapping[str, Subscription]
 PartitionCounts = Mapping[str, int]

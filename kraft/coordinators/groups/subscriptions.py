@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
+from kraft.protocol.primitives import TopicPartition
+
 _SHORT = struct.Struct(">h")
 _INT = struct.Struct(">i")
 
-TopicPartition = tuple[str, int]
 Protocols: TypeAlias = tuple[tuple[str, bytes], ...]
 """Name and metadata of each assignor that a member can do, the most wanted first."""
 
 STICKY = "sticky"
 COOPERATIVE = "cooperative-sticky"
+ITEMS_MAX = 20_000
+"""Topics and partitions in one subscription or assignment that is read: a member may send millions in a MiB. What has
+more is passed on, as all of them are, and to the coordinator it is none."""
 DECODED_MAX = 1_024
 """Decoded subscriptions that are kept, and assignments: members of a group mostly say the same again."""
 
@@ -61,7 +65,7 @@ def decode_subscription(data: bytes, protocol: str = "") -> Subscription:
 def _decode_subscription(data: bytes, protocol: str) -> Subscription:
     reader = _Reader(data)
     version = reader.short()
-    topics = tuple(reader.text() for _ in range(reader.integer()))
+    topics = tuple(reader.text() for _ in range(reader.count()))
     user_data = reader.data(max(reader.integer(), 0))
     owned = reader.by_topic() if version >= 1 else ()
     generation = reader.integer() if version >= 2 else -1
@@ -80,8 +84,15 @@ def _had(user_data: bytes) -> tuple[tuple[TopicPartition, ...], int]:
     return owned, -1 if reader.is_at_end else reader.integer()
 
 
-def encode_assignment(partitions: Iterable[TopicPartition]) -> bytes:
-    return _SHORT.pack(0) + _by_topic(partitions) + _INT.pack(-1)
+def version_of(subscription: bytes) -> int:
+    """The version in which a member wrote its subscription, and reads its assignment. Raises struct.error."""
+    (version,) = _SHORT.unpack_from(subscription)
+    return int(version)
+
+
+def encode_assignment(partitions: Iterable[TopicPartition], *, version: int = 0) -> bytes:
+    """All versions have the same layout (ConsumerProtocolAssignment)."""
+    return _SHORT.pack(version) + _by_topic(partitions) + _INT.pack(-1)
 
 
 @lru_cache(DECODED_MAX)
@@ -129,6 +140,15 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
+        self._items = 0
+
+    def count(self) -> int:
+        """Of the items of an array. Raises ValueError."""
+        found = self.integer()
+        self._items += max(found, 0)
+        if self._items > ITEMS_MAX:
+            raise ValueError(f"{self._items} topics and partitions; {ITEMS_MAX} are read")
+        return found
 
     def short(self) -> int:
         (value,) = _SHORT.unpack_from(self._data, self._at)
@@ -155,7 +175,7 @@ class _Reader:
 
     def by_topic(self) -> tuple[TopicPartition, ...]:
         found: list[TopicPartition] = []
-        for _ in range(self.integer()):
+        for _ in range(self.count()):
             topic = self.text()
-            found += [(topic, self.integer()) for _ in range(self.integer())]
+            found += [(topic, self.integer()) for _ in range(self.count())]
         return tuple(found)

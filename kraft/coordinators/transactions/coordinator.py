@@ -16,15 +16,16 @@ from kraft.coordinators.transactions.decide import (
     EndTransaction,
     Event,
     InitProducer,
-    Producer,
     Reply,
     VerifyPartitions,
 )
-from kraft.coordinators.transactions.listing import Listed, ListFilters, listed
+from kraft.coordinators.transactions.list_filters import Listed, ListFilters, listed
 from kraft.coordinators.transactions.markers import MarkerWriter, Write
 from kraft.coordinators.transactions.shard import TransactionShard
-from kraft.coordinators.transactions.state import Phase, TopicPartition, Transaction
+from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.errors import ConcurrentTransactions, InvalidRequest, KafkaError, TransactionalIdNotFound
+from kraft.protocol.primitives import TopicPartition
+from kraft.protocol.transactions import Producer
 from metadata.environment import TimerHandle
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
@@ -191,7 +192,7 @@ class TransactionCoordinator:
 
     def _abort_timed_out(self) -> None:
         for shard in self._partitions.loaded():
-            shard.abort_timed_out()
+            self._partitions.run(shard.abort_timed_out())
         self._abort_later()
 
     def _expire_later(self) -> None:

@@ -18,7 +18,6 @@ from kraft.coordinators.transactions.state import (
     NO_TIMESTAMP,
     Begun,
     Phase,
-    TopicPartition,
     Transaction,
 )
 from kraft.protocol.errors import (
@@ -31,14 +30,11 @@ from kraft.protocol.errors import (
     ProducerFenced,
     TransactionAbortable,
 )
+from kraft.protocol.primitives import TopicPartition
+from kraft.protocol.transactions import Producer
 
 RAISES_EPOCH_FROM = 2
 """Transaction version from which each transaction has an epoch of its own (KIP-890)."""
-
-
-class Producer(NamedTuple):
-    producer_id: int
-    epoch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +80,11 @@ class EndTransaction:
 class TimeIsOver:
     """The transaction has been open for longer than its timeout."""
 
+    new_producer_id: int | None = None
+
+    def with_producer_id(self, producer_id: int) -> TimeIsOver:
+        return replace(self, new_producer_id=producer_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarkersWritten:
@@ -108,14 +109,14 @@ def decide(transactional_id: str, known: Transaction | None, event: Event, *, no
         case InitProducer():
             return _init(transactional_id, known, event, now_ms=now_ms)
         case AddPartitions():
-            return _add(_mapped(transactional_id, known, event.producer), event, now_ms=now_ms)
+            return _add(transactional_id, known, event, now_ms=now_ms)
         case VerifyPartitions():
             return _verify(_mapped(transactional_id, known, event.producer), event)
         case EndTransaction():
             return _end(transactional_id, known, event, now_ms=now_ms)
         case TimeIsOver():
             assert known is not None, transactional_id
-            return _time_over(known, now_ms=now_ms)
+            return _time_over(known, event, now_ms=now_ms)
         case MarkersWritten():
             assert known is not None, transactional_id
             return Decision(_completed(known, now_ms=now_ms))
@@ -147,12 +148,11 @@ def _init(transactional_id: str, known: Transaction | None, event: InitProducer,
                 f"{known.timeout_ms}, not {event.timeout_ms}; another request has another key"
             )
         return Decision(known, Producer(known.begun.producer_id, known.begun.epoch))
+    _check_not_ending(known)
     if event.expected is not None and not _may_go_on(known, event.expected):
         raise _fenced(known, event.expected)
-    if known.phase.is_preparing:
-        raise _concurrent(known)
     if known.phase is Phase.ONGOING:
-        return Decision(_fenced_off(known, last_epoch=NO_EPOCH, now_ms=now_ms), _concurrent(known))
+        return _fenced_off(known, event, now_ms=now_ms)._replace(reply=_concurrent(known))
     return _next_epoch(known, event, now_ms=now_ms)
 
 
@@ -195,20 +195,28 @@ def _next_epoch(known: Transaction, event: InitProducer, *, now_ms: int) -> Deci
     return Decision(changed, Producer(producer_id, epoch))
 
 
-def _fenced_off(known: Transaction, *, last_epoch: int, now_ms: int) -> Transaction:
-    """An abort with an epoch that no client is given: whoever has the one of before is fenced. It is raised once,
-    whatever the transaction version: the last one is kept for this (KAFKA-19367)."""
-    return replace(
+def _fenced_off(known: Transaction, event: InitProducer | TimeIsOver, *, now_ms: int) -> Decision:
+    """An abort that its client did not ask for, as if EndTxn of transaction version 2 had: the epoch is raised once, so
+    whoever has the one of before is fenced (KAFKA-19367), and a producer id whose epochs are used up is rotated."""
+    return _prepared(
         known,
-        previous_producer_id=known.producer_id,
-        epoch=known.epoch + 1,
-        last_epoch=last_epoch,
         phase=Phase.PREPARE_ABORT,
-        updated_ms=now_ms,
+        client_version=RAISES_EPOCH_FROM,
+        new_producer_id=event.new_producer_id,
+        now_ms=now_ms,
     )
 
 
-# --- partitions -----------------------------------------------------------------------------------------------
+# --- who may ask ----------------------------------------------------------------------------------------------
+
+
+def _check_not_ending(known: Transaction | None) -> None:
+    """Raises ConcurrentTransactions 51 while markers are written. InitProducerId, AddPartitionsToTxn and EndTxn of
+    transaction version 2 are checked so before their producer is: it has been answered an epoch, and perhaps a producer
+    id, that are its own when the transaction is complete (KIP-890). EndTxn of version 1 and a verification are checked
+    so after their producer."""
+    if known is not None and known.phase.is_preparing:
+        raise _concurrent(known)
 
 
 def _mapped(transactional_id: str, known: Transaction | None, producer: Producer) -> Transaction:
@@ -220,9 +228,12 @@ def _mapped(transactional_id: str, known: Transaction | None, producer: Producer
     return known
 
 
-def _add(known: Transaction, event: AddPartitions, *, now_ms: int) -> Decision:
-    if known.phase.is_preparing:
-        raise _concurrent(known)
+# --- partitions -----------------------------------------------------------------------------------------------
+
+
+def _add(transactional_id: str, known: Transaction | None, event: AddPartitions, *, now_ms: int) -> Decision:
+    _check_not_ending(known)
+    known = _mapped(transactional_id, known, event.producer)
     reply = dict.fromkeys(event.partitions)
     if known.phase is Phase.ONGOING and event.partitions <= known.partitions:
         return Decision(known, reply)
@@ -239,8 +250,7 @@ def _add(known: Transaction, event: AddPartitions, *, now_ms: int) -> Decision:
 
 
 def _verify(known: Transaction, event: VerifyPartitions) -> Decision:
-    if known.phase.is_preparing:
-        raise _concurrent(known)
+    _check_not_ending(known)
     absent = _absent(known, event.partitions)
     return Decision(known, {each: absent.get(each) for each in event.partitions})
 
@@ -262,6 +272,7 @@ def _end(transactional_id: str, known: Transaction | None, event: EndTransaction
         return _end_of_old_client(_mapped(transactional_id, known, event.producer), event, now_ms=now_ms)
     if known is None:
         raise InvalidProducerIdMapping(f"{transactional_id!r} is not known, or was not used for long")
+    _check_not_ending(known)
     producer = event.producer
     is_retry_of_rotation = (
         known.previous_producer_id == producer.producer_id and producer.epoch == LAST_CLIENT_EPOCH and known.epoch == 0
@@ -271,80 +282,79 @@ def _end(transactional_id: str, known: Transaction | None, event: EndTransaction
         raise InvalidProducerIdMapping(f"{transactional_id!r} does not belong to producer id {producer.producer_id}")
     _check_epoch(known, producer, is_retry=is_retry)
     if known.phase is Phase.ONGOING:
-        return _prepared(known, event, now_ms=now_ms)
-    if known.phase.is_preparing:
-        raise _concurrent(known) if _is_same(known.phase, event) else _wrong_state(known, event)
-    if is_retry and _is_same(known.phase, event):
+        return _end_as_asked(known, event, now_ms=now_ms)
+    if is_retry and _is_repeated(known.phase, event):
         return Decision(known, Producer(known.producer_id, known.epoch))
     if event.is_commit or is_retry:
         raise _wrong_state(known, event)
-    return _prepared(replace(known, started_ms=now_ms), event, now_ms=now_ms)
+    return _end_as_asked(replace(known, started_ms=now_ms), event, now_ms=now_ms)
 
 
 def _check_epoch(known: Transaction, producer: Producer, *, is_retry: bool) -> None:
     """With an epoch for each transaction, the same epoch is the next transaction, and the one before a repetition.
     Raises ProducerFenced 90."""
-    is_current = producer.epoch == known.epoch
-    if known.phase.is_preparing:
-        is_valid = is_retry
-    elif known.phase.is_complete:
-        is_valid = is_retry or is_current
-    else:
-        is_valid = is_current
-    if not is_valid:
+    if producer.epoch != known.epoch and not (is_retry and known.phase.is_complete):
         raise _fenced(known, producer)
 
 
 def _end_of_old_client(known: Transaction, event: EndTransaction, *, now_ms: int) -> Decision:
+    _check_not_ending(known)
     if known.phase is Phase.ONGOING:
         phase = Phase.PREPARE_COMMIT if event.is_commit else Phase.PREPARE_ABORT
         changed = replace(
             known, previous_producer_id=known.producer_id, phase=phase, updated_ms=now_ms, client_version=0
         )
         return Decision(changed, event.producer)
-    if known.phase is Phase.EMPTY or not _is_same(known.phase, event):
+    if not _is_repeated(known.phase, event):
         raise _wrong_state(known, event)
-    if known.phase.is_preparing:
-        raise _concurrent(known)
     return Decision(known, event.producer)
 
 
-def _prepared(known: Transaction, event: EndTransaction, *, now_ms: int) -> Decision:
+def _end_as_asked(known: Transaction, event: EndTransaction, *, now_ms: int) -> Decision:
+    return _prepared(
+        known,
+        phase=Phase.PREPARE_COMMIT if event.is_commit else Phase.PREPARE_ABORT,
+        client_version=event.client_version,
+        new_producer_id=event.new_producer_id,
+        now_ms=now_ms,
+    )
+
+
+def _prepared(
+    known: Transaction, *, phase: Phase, client_version: int, new_producer_id: int | None, now_ms: int
+) -> Decision:
+    """The reply is the producer of the next transaction."""
     next_producer_id = NO_PRODUCER_ID
     if known.is_exhausted:
-        if event.new_producer_id is None:
+        if new_producer_id is None:
             return Decision(known, needs_producer_id=True)
-        next_producer_id = event.new_producer_id
+        next_producer_id = new_producer_id
     changed = replace(
         known,
         previous_producer_id=known.producer_id,
         next_producer_id=next_producer_id,
         epoch=known.epoch + 1,
         last_epoch=known.epoch,
-        phase=Phase.PREPARE_COMMIT if event.is_commit else Phase.PREPARE_ABORT,
+        phase=phase,
         updated_ms=now_ms,
-        client_version=event.client_version,
+        client_version=client_version,
     )
     after = _completed(changed, now_ms=now_ms)
     return Decision(changed, Producer(after.producer_id, after.epoch))
 
 
-def _is_same(phase: Phase, event: EndTransaction) -> bool:
-    return phase in (
-        (Phase.PREPARE_COMMIT, Phase.COMPLETE_COMMIT)
-        if event.is_commit
-        else (Phase.PREPARE_ABORT, Phase.COMPLETE_ABORT)
-    )
+def _is_repeated(phase: Phase, event: EndTransaction) -> bool:
+    return phase is (Phase.COMPLETE_COMMIT if event.is_commit else Phase.COMPLETE_ABORT)
 
 
 # --- what no client asks for ----------------------------------------------------------------------------------
 
 
-def _time_over(known: Transaction, *, now_ms: int) -> Decision:
+def _time_over(known: Transaction, event: TimeIsOver, *, now_ms: int) -> Decision:
     """Its own producer may go on with the next epoch (KIP-588)."""
     if known.phase is not Phase.ONGOING or now_ms < known.started_ms + known.timeout_ms:
         return Decision(known)
-    return Decision(_fenced_off(known, last_epoch=known.epoch, now_ms=now_ms))
+    return _fenced_off(known, event, now_ms=now_ms)
 
 
 def _completed(known: Transaction, *, now_ms: int) -> Transaction:

@@ -9,10 +9,10 @@ may read committed records there until its marker stands.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
-from kraft.coordinators.transactions.state import Phase, TopicPartition, Transaction
+from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.errors import (
     InvalidProducerEpoch,
@@ -21,6 +21,8 @@ from kraft.protocol.errors import (
     UnknownTopicId,
     UnknownTopicOrPartition,
 )
+from kraft.protocol.primitives import TopicPartition
+from kraft.protocol.transactions import Codes, MarkersToWrite
 from metadata.environment import Clock, ConnectionClosed
 from metadata.image import MetadataImage
 
@@ -34,18 +36,6 @@ GONE = (UnknownTopicOrPartition.code, UnknownTopicId.code)
 """Asked again: the node may not have heard of the topic yet. Only the own metadata says that a topic is gone."""
 
 
-class MarkersToWrite(NamedTuple):
-    """One marker for some partitions of one leader."""
-
-    producer_id: int
-    producer_epoch: int
-    marker: Marker
-    partitions: frozenset[TopicPartition]
-    transaction_version: int = 0
-    """From 2 on its epoch is above that of the records (KIP-890, KIP-1228)."""
-
-
-Codes: TypeAlias = Mapping[TopicPartition, int]
 Write: TypeAlias = Callable[[int, Sequence[MarkersToWrite]], Awaitable[Sequence[Codes]]]
 """(node id, markers) -> the error code of each partition, marker by marker. Raises OSError, ConnectionClosed,
 TimeoutError or KafkaError when nothing is known."""

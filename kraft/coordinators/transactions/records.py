@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import struct
 
-from kraft.coordinators.transactions.state import NO_EPOCH, NO_PRODUCER_ID, Begun, Phase, TopicPartition, Transaction
+from kraft.coordinators.transactions.state import NO_EPOCH, NO_PRODUCER_ID, Begun, Phase, Transaction
+from kraft.protocol import codec
 from kraft.protocol.batches.records import NewRecord, build_batch
-from kraft.wire import codec
-from kraft.wire.generated.transaction_log_key import TransactionLogKeyData
-from kraft.wire.generated.transaction_log_value import PartitionsSchema, TransactionLogValueData
-from kraft.wire.primitives import REFUSALS, TopLevel
+from kraft.protocol.encoding import REFUSALS, TopLevel
+from kraft.protocol.messages.transaction_log_key import TransactionLogKeyData
+from kraft.protocol.messages.transaction_log_value import PartitionsSchema, TransactionLogValueData
+from kraft.protocol.primitives import TopicPartition
 
 KEY_VERSION = 0
 VALUE_VERSION = 1

@@ -13,9 +13,9 @@ from typing import Protocol
 from kraft.broker.gateway import Gateway
 from kraft.coordinators.coordinator_topic import COORDINATOR_WAIT_MS, Answer, CoordinatorTopic, until_taken
 from kraft.coordinators.groups.coordinator import partition_of as group_partition_of
-from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM, Producer
-from kraft.coordinators.transactions.listing import Listed, ListFilters
-from kraft.coordinators.transactions.state import TopicPartition, Transaction
+from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM
+from kraft.coordinators.transactions.list_filters import Listed, ListFilters
+from kraft.coordinators.transactions.state import Transaction
 from kraft.protocol.errors import (
     ConcurrentTransactions,
     CoordinatorLoadInProgress,
@@ -23,6 +23,8 @@ from kraft.protocol.errors import (
     KafkaError,
     NotCoordinator,
 )
+from kraft.protocol.primitives import TopicPartition
+from kraft.protocol.transactions import Producer
 from metadata.controller.requests import NewTopic
 from metadata.environment import Clock, ConnectionClosed
 from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC, transactions_topic_configs

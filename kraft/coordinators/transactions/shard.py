@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from kraft.coordinators.leadership_check import LeadershipCheck
 from kraft.coordinators.led_partition import LedPartition, Surroundings
-from kraft.coordinators.loading import replay
+from kraft.coordinators.partition_loader import replay
 from kraft.coordinators.transactions.decide import (
     EndTransaction,
     Event,
@@ -22,8 +23,9 @@ from kraft.coordinators.transactions.decide import (
     decide,
 )
 from kraft.coordinators.transactions.records import decode_record, encode_batch
-from kraft.coordinators.transactions.state import Phase, TopicPartition, Transaction
+from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.errors import CoordinatorLoadInProgress, KafkaError
+from kraft.protocol.primitives import TopicPartition
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import TRANSACTIONS_TOPIC
 
@@ -158,7 +160,7 @@ class TransactionShard(LedPartition):
 
     def _batch_bytes_max(self) -> int:
         topic = self.around.topic_settings(TRANSACTIONS_TOPIC)
-        return min(topic.max_message_bytes, topic.segment_bytes)
+        return min(topic.max_message_bytes, topic.segment_size)
 
     def _prepared(self, transaction: Transaction, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is None and not self.has_ended:
@@ -183,16 +185,22 @@ class TransactionShard(LedPartition):
 
     # --- time -------------------------------------------------------------------------------------------------
 
-    def abort_timed_out(self) -> int:
-        """Transactions that have been open for longer than their timeout; how many."""
-        now_ms = self.wall_ms
-        count = 0
-        for name, known in list(self.transactions.items()):
-            decision = decide(name, known, TimeIsOver(), now_ms=now_ms)
-            if decision.transaction is not None and decision.transaction is not known:
-                self._write(decision.transaction)
-                count += 1
-        return count
+    async def abort_timed_out(self) -> None:
+        """Transactions that have been open for longer than their timeout. One that needs a producer id, and gets none
+        now, is aborted the next time."""
+        for name in [name for name, known in self.transactions.items() if known.phase is Phase.ONGOING]:
+            with suppress(CoordinatorLoadInProgress):
+                await self._abort_if_over(name)
+
+    async def _abort_if_over(self, name: str) -> None:
+        event = TimeIsOver()
+        while (known := self.transactions.get(name)) is not None and not self.has_ended:
+            decision = decide(name, known, event, now_ms=self.wall_ms)
+            if not decision.needs_producer_id:
+                if decision.transaction is not None and decision.transaction is not known:
+                    self._write(decision.transaction)
+                return
+            event = event.with_producer_id(await self._new_producer_id())
 
     def forget_unused(self, *, expiration_ms: int) -> int:
         """Ids without a transaction that were not used for so long; how many."""

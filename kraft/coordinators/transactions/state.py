@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+
+from kraft.protocol.primitives import TopicPartition
 
 NO_PRODUCER_ID = -1
 NO_EPOCH = -1
@@ -24,8 +25,6 @@ NO_TIMESTAMP = -1
 EPOCH_MAX = 2**15 - 1
 LAST_CLIENT_EPOCH = EPOCH_MAX - 1
 """The last epoch that a client is given: one more is kept for fencing it."""
-
-TopicPartition: TypeAlias = tuple[str, int]
 
 
 class Phase(IntEnum):
@@ -84,7 +83,8 @@ class Transaction:
     """Wall time, as the next one."""
     started_ms: int = NO_TIMESTAMP
     last_epoch: int = NO_EPOCH
-    """Before the last raise that its own producer asked for: what a repeated request names. Not in the log."""
+    """Before the last raise, which a repeated request names; none if that gave the id to a new instance. Not in the
+    log."""
     previous_producer_id: int = NO_PRODUCER_ID
     """Whose epochs were used up (KIP-360)."""
     next_producer_id: int = NO_PRODUCER_ID

@@ -1,7 +1,4 @@
-"""Files that pages are made of, and how answers are cached: weak ETags, and compressed where the client takes it.
-
-Swagger UI is in `assets/` as it was published, only compressed; `assets/README.md` says which one.
-"""
+"""Files that pages are made of, and how answers are cached: weak ETags, and compressed where the client takes it."""
 
 from __future__ import annotations
 
@@ -18,15 +15,11 @@ from metadata.environment import Files
 CSS = "text/css"
 SCRIPT = "text/javascript"
 ASSETS: Mapping[str, str] = {
-    "swagger-ui-bundle.js": SCRIPT,
-    "swagger-ui.css": CSS,
     "docs.js": SCRIPT,
     "kraft.css": CSS,
 }
 """Name -> content type."""
-PUBLISHED = ("swagger-ui-bundle.js", "swagger-ui.css")
-"""Not ours; the file is `NAME.gz`."""
-ASSET_BYTES_MAX = 4_194_304
+ASSET_BYTES_MAX = 1_048_576
 _FOLDER = posixpath.join(posixpath.dirname(__file__), "assets")
 
 
@@ -54,14 +47,13 @@ class Assets:
         return asset
 
     def _read(self, name: str) -> bytes:
-        is_published = name in PUBLISHED
-        file = self._files.open(posixpath.join(_FOLDER, f"{name}.gz" if is_published else name), read_only=True)
+        file = self._files.open(posixpath.join(_FOLDER, name), read_only=True)
         try:
             assert file.size <= ASSET_BYTES_MAX, (name, file.size)
             data = file.pread(0, file.size)
         finally:
             file.close()
-        return data if is_published else gzip.compress(data, mtime=0)
+        return gzip.compress(data, mtime=0)
 
 
 def etag_of(data: bytes) -> str:

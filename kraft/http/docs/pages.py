@@ -19,10 +19,9 @@ from metadata.environment import Files
 
 HTML = "text/html"
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Inline styles are allowed, scripts are not: Swagger UI sets styles on its elements."""
 ETAG = Header(description="Send it back as If-None-Match.", schema={"type": "string"})
 _ANSWERS = {304: Body(content={}, description="Not changed.", headers={"ETag": ETAG})}
 
@@ -34,7 +33,7 @@ _PAGE = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>{title} - kraft</title>
 <link rel="icon" href="data:,">
-{styles}
+<link rel="stylesheet" href="/docs/kraft.css">
 </head>
 <body>
 <header><a class="name" href="/">kraft</a> <span>node {node_id} of cluster <code>{cluster_id}</code></span>
@@ -44,13 +43,11 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
-_DOCS = """<main id="swagger-ui"><p class="note">This page needs JavaScript; the document itself is
+_DOCS = """<main id="api"><p class="note">This page needs JavaScript; the document itself is
 <a href="/openapi.json">/openapi.json</a>.</p></main>"""
 
 
-def page(
-    call: Call, *, title: str, content: str, styles: tuple[str, ...] = ("kraft.css",), scripts: tuple[str, ...] = ()
-) -> web.Response:
+def page(call: Call, *, title: str, content: str, scripts: tuple[str, ...] = ()) -> web.Response:
     """`content` is HTML; the rest is escaped."""
     gateway = call.context.gateway
     text = _PAGE.format(
@@ -58,7 +55,6 @@ def page(
         node_id=gateway.node_id,
         cluster_id=escape(gateway.cluster_id),
         content=content,
-        styles="\n".join(f'<link rel="stylesheet" href="/docs/{name}">' for name in styles),
         scripts="\n".join(f'<script src="/docs/{name}" defer></script>' for name in scripts),
     )
     data = text.encode()
@@ -76,8 +72,7 @@ def index_page(call: Call, links: Mapping[str, str]) -> web.Response:
 
 async def show_docs(call: Call) -> web.Response:
     """200 with a page that draws `/openapi.json`."""
-    styles = ("swagger-ui.css", "kraft.css")
-    return page(call, title="API", content=_DOCS, styles=styles, scripts=("swagger-ui-bundle.js", "docs.js"))
+    return page(call, title="API", content=_DOCS, scripts=("docs.js",))
 
 
 def docs_routes(files: Files) -> tuple[Route, ...]:

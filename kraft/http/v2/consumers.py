@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -196,12 +197,16 @@ class ConsumerHandlers:
         wait_ms = min(integer(call, "timeout", default=INT32_MAX, low=-1), limits.read_wait_ms_max)
         with call.context.long_polls:
             started_ms = call.context.clock.monotonic_ms()
-            plan = await self._ask(r.BeginPoll(**_names(call), number=number, wait_ms=max(min(wait_ms, 5_000), 0)))
+            begin = r.BeginPoll(
+                **_names(call), number=number, wait_ms=max(min(wait_ms, 5_000), 0), reads_ms=max(wait_ms, -1)
+            )
+            plan = await self._ask(begin)
             form = _form(call, plan.config.format)
             wait_ms = min(wait_ms, plan.config.request_timeout_ms) if wait_ms >= 0 else plan.config.request_timeout_ms
             left_ms = max(wait_ms - (call.context.clock.monotonic_ms() - started_ms), 0)
             bytes_max = bytes_max if bytes_max > 0 else limits.read_bytes_max
-            poll = Poll(call.context, plan, form, bytes_max=bytes_max)
+            hold = partial(call.context.hold, call.request)
+            poll = Poll(call.context, plan, form, bytes_max=bytes_max, hold=hold)
             await poll.run(wait_ms=left_ms)
             token, body = await self._finish(call, plan, poll, form)
         headers = {"Content-Type": form.media_type, NEXT_TOKEN: str(token)}
@@ -243,7 +248,13 @@ class ConsumerHandlers:
         other = a.PollPlan(
             config=plan.config, number=plan.number, generation=plan.generation, is_repeat=True, ranges=ended.ranges
         )
-        again = Poll(call.context, other, form, bytes_max=call.context.limits.read_bytes_max)
+        again = Poll(
+            call.context,
+            other,
+            form,
+            bytes_max=call.context.limits.read_bytes_max,
+            hold=partial(call.context.hold, call.request),
+        )
         await again.run(wait_ms=0)
         return plan.number + 1, again.encoded()
 
@@ -297,7 +308,7 @@ def known_partitions(call: Call, partitions: Iterable[Any]) -> tuple[tuple[str, 
         if topic is None:
             raise UnknownTopicOrPartition(f"topic {each.topic!r} does not exist")
         if each.partition not in topic.partitions:
-            raise HttpError(PARTITION_NOT_FOUND, f"topic {each.topic!r} has no partition {each.partition}")
+            raise HttpError(PARTITION_NOT_FOUND, f"Partition not found. Topic {each.topic!r} has no {each.partition}")
         found.append((each.topic, each.partition))
     if len(found) > POSITIONS_MAX:
         raise HttpError(UNPROCESSABLE, f"{len(found)} partitions in one request; it has at most {POSITIONS_MAX}")
@@ -310,6 +321,8 @@ def offset_to_commit(each: models.OffsetRef, offset: int) -> r.OffsetToCommit:
 
 def _form(call: Call, created: str) -> Format:
     asked = consumer_format(call.accept)
+    if call.context.dialect.reads_as_accepted and asked in EMBEDDED:
+        return Format(asked)
     if created not in EMBEDDED or (asked is not None and asked != created):
         raise HttpError(FORMAT_MISMATCH, f"the consumer was created with format {created}, which {call.accept} is not")
     return Format(created)

@@ -12,6 +12,8 @@ from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.v2.consumers_models import NewConsumer
 
 CONSUMER_CONFIG = 42204
+CONSUMER_CONFIG_BEGIN = "Invalid consumer configuration: "
+"""By which clients of Confluent's proxy know it."""
 CONSUMER_CONSTRAINT = 40001
 """A setting that is a number, and beyond its bounds."""
 _BEYOND = ("greater_than_equal", "less_than_equal")
@@ -26,7 +28,10 @@ def body_of(call: Call, model: type[Model], *, code: int = UNPROCESSABLE) -> Mod
     try:
         return call.model(model)
     except HttpError as error:
-        raise HttpError(error.code if error.code == 400 else code, error.message) from error.__cause__
+        if error.code == 400:
+            raise
+        begin = CONSUMER_CONFIG_BEGIN if code == CONSUMER_CONFIG else ""
+        raise HttpError(code, begin + error.message) from error.__cause__
 
 
 def new_consumer(call: Call) -> NewConsumer:
@@ -37,7 +42,7 @@ def new_consumer(call: Call) -> NewConsumer:
         cause = error.__cause__
         problems = cause.errors(include_url=False) if isinstance(cause, ValidationError) else []
         if problems and all(problem["type"] in _BEYOND for problem in problems):
-            raise HttpError(CONSUMER_CONSTRAINT, error.message) from cause
+            raise HttpError(CONSUMER_CONSTRAINT, error.message.removeprefix(CONSUMER_CONFIG_BEGIN)) from cause
         raise
 
 

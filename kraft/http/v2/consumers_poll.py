@@ -6,12 +6,12 @@ read again, wholly or not at all; the next token acknowledges it. Without a toke
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kraft.broker.gateway import Gateway
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.http.context import Context
 from kraft.http.embedded_records import encode_json
 from kraft.http.errors import BAD_REQUEST, HttpError
@@ -24,7 +24,7 @@ from kraft.protocol.errors import (
     OffsetOutOfRange,
     UnknownTopicOrPartition,
 )
-from kraft.protocol.primitives import Buffer
+from kraft.protocol.primitives import Buffer, TopicPartition
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
@@ -56,8 +56,12 @@ class Part:
 
 
 class Poll:
-    def __init__(self, context: Context, plan: a.PollPlan, form: Format, *, bytes_max: int) -> None:
+    def __init__(
+        self, context: Context, plan: a.PollPlan, form: Format, *, bytes_max: int, hold: Callable[[int], None]
+    ) -> None:
+        """`hold` counts the bytes that are there for the answer."""
         self._context = context
+        self._hold = hold
         self._gateway: Gateway = context.gateway
         self._plan = plan
         self._form = form
@@ -177,7 +181,7 @@ class Poll:
         found = await self._gateway.read(
             where,
             offset=part.next,
-            bytes_max=bytes_max,
+            bytes_max=await self._context.room(bytes_max),
             bytes_min=1,
             wait_ms_max=0,
             is_read_committed=self._plan.config.is_read_committed,
@@ -201,6 +205,7 @@ class Poll:
 
         next_offset, size, count, encoded = await on_records(self._context.large_work, found.data, encode)
         if count:
+            self._hold(len(encoded))
             part.pieces.append(memoryview(encoded)[1:-1])
             self._size += size
             self._records_left -= count

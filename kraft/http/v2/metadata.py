@@ -7,14 +7,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from kraft.broker.configs import config_text
 from kraft.http.dialects import UNKNOWN_TOPIC
 from kraft.http.endpoint import Body, Call, Parameter, Route
 from kraft.http.media import v2_answer
+from kraft.http.offset_spec import refuse_timestamp
 from kraft.http.parameters import ISOLATION_LEVEL, is_read_committed
 from kraft.http.v2 import models
 from kraft.protocol.media_types import V2_JSON
 from metadata.image import PartitionImage
+from metadata.settings import setting_text
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 
@@ -46,7 +47,7 @@ async def get_topic(call: Call) -> web.Response:
     """200 with `name`, `configs` (every setting as text, defaults too) and `partitions`. Raises HttpError 40401."""
     topic = call.context.topic_or_raise(call.topic)
     settings = call.context.gateway.topic_settings(topic.name).model_dump(by_alias=True)
-    configs = {name: config_text(value) for name, value in sorted(settings.items())}
+    configs = {name: setting_text(value) for name, value in sorted(settings.items())}
     partitions = [partition_info(partition) for partition in topic.partitions.values()]
     return answer(call, {"name": topic.name, "configs": configs, "partitions": partitions})
 
@@ -67,6 +68,7 @@ async def get_offsets(call: Call) -> web.Response:
     """ListOffsets: 200 with `beginning_offset`, the log start offset, and `end_offset`, the high watermark; of
     read_committed the last stable offset. Raises HttpError 40401, 40402, and NotLeaderOrFollower 6 while nobody leads.
     """
+    refuse_timestamp(call.request.query)
     is_committed = is_read_committed(call)
     which, _ = call.context.find_partition(call.topic, call.partition)
     earliest = await call.context.gateway.list_offset(which, EARLIEST_TIMESTAMP)

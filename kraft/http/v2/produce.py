@@ -20,12 +20,13 @@ from kraft.http.errors import HttpError
 from kraft.http.idempotency import HEADERS
 from kraft.http.media import Format, produce_format, v2_answer
 from kraft.http.produce import Parsed, Piece, Result, Results, error_of, produce_body, write_batches
-from kraft.http.produce_params import ASYNC, NO_ACKS, PARAMETERS, read_params
+from kraft.http.produce_params import ASYNC, PARAMETERS, ProduceParams, read_params
 from kraft.http.raw_records import decode_records
 from kraft.http.record_counts import TOO_LARGE, check_counts
 from kraft.http.transactional import InTransaction
 from kraft.http.v2.record_bodies import BinaryProduce, JsonProduce, TextProduce, parse_produce
-from kraft.protocol.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend
+from kraft.protocol.acks import ACKS_NONE
+from kraft.protocol.errors import NotEnoughReplicas, NotEnoughReplicasAfterAppend, UnknownTopicOrPartition
 from kraft.protocol.media_types import RECORD_BATCH, RECORDS, V2_JSON
 from replication.requests import ProduceOutcome
 
@@ -45,7 +46,8 @@ class WrittenOffset(Struct, gc=False):
 class ProducedOffset(Struct):
     """What became of one record. The fields after `error` are there only when it failed."""
 
-    partition: int
+    partition: int | None
+    """None: no topic, and the record names none."""
     offset: int | None
     error_code: Annotated[int | None, Meta(description="50002: fatal, 50003: retriable; null when it was written.")]
     error: str | None
@@ -126,10 +128,16 @@ async def _produce(call: Call, partition: int | None) -> web.Response:
 async def write(call: Call, partition: int | None) -> Done:
     """The records of a body. Raises KafkaError, HttpError."""
     context = call.context
-    topic = await context.topic_or_create(call.topic)
-    if partition is not None:
-        context.partition_or_raise(topic, partition)
-    if call.produce_params.form is Format.RECORD_BATCH:
+    params: ProduceParams = call.checked
+    try:
+        topic = await context.topic_or_create(call.topic)
+        if partition is not None:
+            context.partition_or_raise(topic, partition)
+    except (UnknownTopicOrPartition, HttpError) as error:
+        if context.dialect.refuses_unknown_produce or params.transaction is not None:
+            raise
+        return _nowhere(call, partition, error.message)
+    if params.form is Format.RECORD_BATCH:
         assert partition is not None
         pieces = await write_batches(call, topic, partition)
         return Done([_raw_entry(partition, piece) for piece in pieces], {partition: pieces})
@@ -137,14 +145,35 @@ async def write(call: Call, partition: int | None) -> Done:
     return Done(entries(results), {number: each.pieces for number, each in results.written.items()})
 
 
+def _nowhere(call: Call, partition: int | None, message: str) -> Done:
+    """An error for each record of a body whose topic or partition does not exist."""
+    params: ProduceParams = call.checked
+    if params.form is Format.RECORD_BATCH:
+        places = [partition]
+    else:
+        places = [partition if record.partition is None else record.partition for record in _parse(call).records]
+    dialect = call.context.dialect
+    entry = partial(
+        ProducedOffset,
+        offset=dialect.unwritten_offset,
+        error_code=dialect.unknown_produce,
+        error=message,
+        kafka_code=UnknownTopicOrPartition.code,
+        retriable=False,
+        is_appended=False,
+    )
+    return Done([entry(place) for place in places], {})
+
+
 def _parse(call: Call) -> Parsed:
     """All or nothing: what is wrong with one record is wrong with the body."""
+    params: ProduceParams = call.checked
     body, limits, now_ms = call.body, call.context.limits, call.context.clock.wall_ms()
     items_max, headers_max = limits.produce_records_max, limits.produce_headers_max
-    if call.produce_params.form is Format.RECORDS:
+    if params.form is Format.RECORDS:
         return Parsed(decode_records(bytes(body), now_ms=now_ms, records_max=items_max, headers_max=headers_max))
     check_counts(body, "records", items_max=items_max, headers_max=headers_max, code=TOO_LARGE)
-    return Parsed(parse_produce(body, call.produce_params.form, now_ms=now_ms))
+    return Parsed(parse_produce(body, params.form, now_ms=now_ms))
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------
@@ -152,9 +181,10 @@ def _parse(call: Call) -> Parsed:
 
 def answer(call: Call, done: Done) -> web.Response:
     """200 with what became of each record; for acks=0, where nobody knows, 202, or 204 for an asynchronous request."""
-    params, offsets = call.produce_params, done.entries
+    params: ProduceParams = call.checked
+    offsets = done.entries
     headers = {"Content-Type": params.answer_type}
-    if params.acks == NO_ACKS and not any(entry.error_code for entry in offsets):
+    if params.acks == ACKS_NONE and not any(entry.error_code for entry in offsets):
         if params.is_async:
             return web.Response(status=204)
         return web.Response(status=202, body=_encode(AcceptedAnswer()), headers=headers)
@@ -216,14 +246,14 @@ def _raw_entry(partition: int, piece: Piece) -> ProducedOffset:
 
 
 def _failed(partition: int, outcome: ProduceOutcome) -> ProducedOffset:
-    code, error = error_of(outcome)
+    why = error_of(outcome)
     entry = ProducedOffset(
         partition,
         None,
-        code,
-        error.message,
+        why.code,
+        why.message,
         kafka_code=outcome.error_code,
-        retriable=error.retriable,
+        retriable=why.retriable,
         is_appended=outcome.is_appended,
     )
     if outcome.error_code in _ISR_TOO_SMALL:

@@ -34,8 +34,8 @@ and where to go on."""
 
 async def read_records(call: Call) -> web.StreamResponse:
     """200 with records from `offset` on, up to `max_bytes`, after `timeout` ms at most; empty when none came. A stream
-    for who accepts one. Raises HttpError 40401, 40402, OffsetOutOfRange 1, and NotLeaderOrFollower 6 while nobody
-    leads."""
+    for a client that accepts one. Raises HttpError 40401, 40402, OffsetOutOfRange 1, and NotLeaderOrFollower 6 while
+    nobody leads."""
     if stream_answer(call.accept) is not None:
         return await stream_partition(call)
     context = call.context
@@ -51,11 +51,12 @@ async def read_records(call: Call) -> web.StreamResponse:
             records = await context.gateway.read(
                 which,
                 offset=offset,
-                bytes_max=bytes_max,
+                bytes_max=await context.room(bytes_max),
                 bytes_min=bytes_min,
                 wait_ms_max=max(deadline_ms - context.clock.monotonic_ms(), 0),
                 is_read_committed=is_committed,
             )
+            context.hold(call.request, len(records.data))
             context.metrics.fetched_bytes.inc(len(records.data))
             count, body, next_offset = await _encode(call, records, form, offset=offset, bytes_max=bytes_max)
             has_more = next_offset < records.end_offset

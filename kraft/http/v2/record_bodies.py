@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from kraft.http.errors import UNPROCESSABLE, HttpError
 from kraft.http.media import Format
+from kraft.http.problems import is_of_another_type, malformed_json, misshapen
 from kraft.http.records import NO_HEADERS, OutRecord
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
@@ -106,7 +107,8 @@ _json = msgspec.json.Decoder(JsonProduce)
 
 
 def parse_produce(body: bytes | bytearray, form: Format, *, now_ms: int) -> list[OutRecord]:
-    """The records of a v2 body. Raises HttpError 400 for malformed JSON, 422 for none or for JSON of another shape."""
+    """The records of a v2 body. Raises HttpError 400 for malformed JSON and for JSON of another shape; 422 for no body
+    or no record, for what is not base64 and for a field that is not known."""
     if not body:
         raise HttpError(UNPROCESSABLE, "the body is empty; send a JSON object with `records`")
     try:
@@ -121,9 +123,9 @@ def parse_produce(body: bytes | bytearray, form: Format, *, now_ms: int) -> list
                 compact = msgspec.json.format(body, indent=-1)
                 return [_json_record(record, now_ms) for record in _json.decode(compact).records]
     except msgspec.ValidationError as error:
-        raise HttpError(UNPROCESSABLE, str(error)) from error
+        raise HttpError(400 if is_of_another_type(error) else UNPROCESSABLE, misshapen(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HttpError(400, f"malformed JSON: {error}") from error
+        raise HttpError(400, malformed_json(error)) from error
 
 
 def check_utf8(body: bytes | bytearray) -> None:

@@ -20,7 +20,6 @@ from pydantic import BaseModel, Field
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
-from kraft.coordinators.transactions.decide import Producer
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.coordinators.transactions.state import Transaction
 from kraft.http.body_models import Items, RequestBody, Whole
@@ -33,10 +32,11 @@ from kraft.http.errors import (
     UNPROCESSABLE,
     HttpError,
     from_kafka,
+    worded,
 )
 from kraft.http.idempotency import HEADERS, KEY_HEADER, idempotency_key
 from kraft.http.media import v2_answer
-from kraft.http.produce_params import PARAMETERS
+from kraft.http.produce_params import PARAMETERS, ProduceParams
 from kraft.http.transactional import PRODUCER, SEQUENCE, SEQUENCE_HEADER, in_transaction
 from kraft.http.v2 import produce
 from kraft.http.v2.consumers import check as check_json
@@ -57,6 +57,7 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.media_types import RECORD_BATCH, V2_JSON
 from kraft.protocol.primitives import INT32_MAX
+from kraft.protocol.transactions import Producer
 from replication.requests import ProduceOutcome
 
 TIMEOUT_MS_DEFAULT = 60_000
@@ -150,7 +151,8 @@ class TransactionHandlers:
         return await self._produce(call, call.partition)
 
     async def _produce(self, call: Call, partition: int | None) -> web.Response:
-        transaction = call.produce_params.transaction
+        params: ProduceParams = call.checked
+        transaction = params.transaction
         assert transaction is not None, "the check of the route reads it"
         done = await produce.write(call, partition)
         for _, outcome in done.outcomes():
@@ -205,9 +207,10 @@ class TransactionHandlers:
 
 
 def _told(outcome: ProduceOutcome) -> str:
+    said = worded(for_code(outcome.error_code, outcome.message))
     if outcome.error_code != OutOfOrderSequenceNumber.code:
-        return outcome.message
-    return f"{outcome.message}; send the {SEQUENCE_HEADER} of the last answer about this topic as `{SEQUENCE.name}`"
+        return said
+    return f"{said}; send the {SEQUENCE_HEADER} of the last answer about this topic as `{SEQUENCE.name}`"
 
 
 def _id(call: Call) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from kraft.http.additions import ADDITION
-from kraft.http.body_models import Items, RequestBody, SettingText, whole_of
+from kraft.http.body_models import Entries, Items, RequestBody, SettingText, whole_of
 from kraft.http.parameters import TOPIC_PATTERN
 from kraft.protocol.primitives import INT32_MAX
 
@@ -159,7 +159,7 @@ class NewTopic(RequestBody):
     topic_name: TopicName
     partitions_count: int | None = Field(default=None, ge=1, le=INT32_MAX)
     replication_factor: int | None = Field(default=None, ge=1, le=32767)
-    replicas_assignments: dict[PartitionKey, Items[BrokerId]] | None = Field(
+    replicas_assignments: Entries[PartitionKey, Items[BrokerId]] | None = Field(
         default=None, json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}
     )
     configs: Items[ConfigValue] | None = None

@@ -7,7 +7,7 @@ from functools import partial
 from aiohttp import web
 
 from kraft.http.endpoint import Call
-from kraft.http.errors import BATCH, UNPROCESSABLE
+from kraft.http.errors import BATCH
 from kraft.http.idempotency import HEADERS
 from kraft.http.produce import produce_body
 from kraft.http.produce_params import PARAMETERS, read_params
@@ -28,7 +28,7 @@ async def produce_batch(call: Call) -> web.Response:
     for index, entry in enumerate(parsed.entries):
         error = parsed.refused.get(index)
         if error is not None:
-            failures.append({"id": entry.id, "error_code": UNPROCESSABLE, "message": error.message})
+            failures.append({"id": entry.id, "error_code": error.code, "message": error.message})
             continue
         record, result = next(written)
         if result.outcome.error_code:

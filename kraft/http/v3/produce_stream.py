@@ -17,6 +17,7 @@ from kraft.http.endpoint import Call
 from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, error_body, from_kafka
 from kraft.http.idempotency import KEY_HEADER
 from kraft.http.media import utf8_of_latin_1
+from kraft.http.problems import unreadable
 from kraft.http.produce import write_records
 from kraft.http.produce_params import PARAMETERS, read_params
 from kraft.http.records import OutRecord
@@ -24,10 +25,11 @@ from kraft.http.responses import plain
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.streaming.streams import Outlet
 from kraft.http.v3.envelope import Document, check, route
-from kraft.http.v3.record_bodies import StreamRecord, parse_record
+from kraft.http.v3.record_bodies import Malformed, StreamRecord, parse_record
 from kraft.http.v3.record_results import Receipts, StreamResult, refusal
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.media_types import PLAIN_JSON
+from metadata.retries import retry_until
 
 RECORD_BYTES_MAX = 8_388_608
 """Of one record as JSON; a longer one ends the stream."""
@@ -94,7 +96,7 @@ class _Stream:
         except KafkaError as error:
             return from_kafka(error, unknown_topic=V3_TOPIC_NOT_FOUND)
         except web.RequestPayloadError as error:
-            return HttpError(400, f"the body cannot be read: {error}")
+            return HttpError(400, unreadable(error))
         except asyncio.CancelledError:
             stopped = self.call.context.streams.ended()
             if stopped is None:
@@ -140,6 +142,7 @@ class _Stream:
                 problem = await self._write(objects) or problem
                 if problem is not None:
                     break
+                await self.call.context.clock.sleep(0)  # others have their turn
         finally:
             self.call.context.bodies.release(size)
         if problem is not None:
@@ -148,15 +151,17 @@ class _Stream:
     async def _reserve(self, size: int) -> None:
         """Raises HttpError 503 when there was no room for long: until then the client is held back."""
         clock = self.call.context.clock
-        deadline_ms = clock.monotonic_ms() + BUDGET_WAIT_MS
-        while True:
-            try:
-                self.call.context.bodies.reserve(size)
-                return
-            except HttpError:
-                if clock.monotonic_ms() >= deadline_ms:
-                    raise
-            await clock.sleep(BUDGET_RETRY_MS)
+
+        async def reserve() -> None:
+            self.call.context.bodies.reserve(size)
+
+        await retry_until(
+            clock.monotonic_ms() + BUDGET_WAIT_MS,
+            reserve,
+            clock=clock,
+            retriable=lambda error: isinstance(error, HttpError),
+            wake=lambda: clock.sleep(BUDGET_RETRY_MS),
+        )
 
     async def _write(self, objects: list[bytes]) -> str | None:
         """One produce for these, one result for each. Returns why nothing after them can be understood."""
@@ -167,7 +172,7 @@ class _Stream:
             try:
                 parsed.append(parse_record(text, now_ms=now_ms))
             except HttpError as error:
-                if error.code == 400:
+                if isinstance(error, Malformed):
                     problem = error.message
                     break
                 parsed.append(error)

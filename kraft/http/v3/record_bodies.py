@@ -5,7 +5,7 @@ Embedded JSON is kept as the client wrote it, only without white space between t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -13,7 +13,9 @@ from msgspec import UNSET, Meta, Raw, Struct
 
 from kraft.http.errors import BATCH, PAYLOAD, UNPROCESSABLE, HttpError
 from kraft.http.offset_spec import parse_iso_time
+from kraft.http.problems import malformed_json, misshapen
 from kraft.http.produce import Parsed
+from kraft.http.record_counts import check_counts
 from kraft.http.records import NO_HEADERS, OutRecord
 from kraft.http.v2.record_bodies import NULL, Base64, EmbeddedJson, check_utf8
 from kraft.protocol.primitives import INT32_MAX
@@ -86,6 +88,10 @@ class ParsedBatch(Parsed, kw_only=True):
     entries: Sequence[BatchEntry]
 
 
+class Malformed(HttpError):
+    """Not JSON: nothing that follows can be understood."""
+
+
 _record = msgspec.json.Decoder(StreamRecord)
 _batch = msgspec.json.Decoder(BatchRequest)
 _lenient_batch = msgspec.json.Decoder(BatchRequest, strict=False)
@@ -93,18 +99,29 @@ _string = msgspec.json.Decoder(str)
 _binary = msgspec.json.Decoder(bytes)
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _items = msgspec.json.Decoder(list[Raw])
+_KNOWN: Mapping[type[Struct], msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(
+        msgspec.defstruct(kind.__name__, [(each, Raw, Raw(b"")) for each in kind.__struct_fields__])
+    )
+    for kind in (BatchRequest, BatchEntry, BatchData, BatchHeader)
+}
+"""Of each, the fields that are known, as they are written."""
+UNKNOWN_BYTES_MAX = 16_384
+"""Fields of an object that nobody knows, with white space; all of them are looked at, since null is absent."""
 
 
 # --- a record of a stream ---------------------------------------------------------------------------------------------
 
 
 def parse_record(text: bytes, *, now_ms: int) -> tuple[StreamRecord, OutRecord]:
-    """Raises HttpError 400 for malformed JSON, which ends its stream, 422 for JSON that is no record."""
+    """Raises Malformed 400 for malformed JSON, which ends its stream; HttpError 400 for JSON that is no record, 422 for
+    a record that needs a schema registry."""
+    check_counts(text, "headers", items_max=INT32_MAX, headers_max=INT32_MAX, code=400)
     try:
         check_utf8(text)
         record = _record.decode(text)
     except msgspec.ValidationError as error:
-        raise _refused(str(error)) from error
+        raise _refused(misshapen(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from error
     return record, _out_record(record, now_ms)
@@ -126,7 +143,7 @@ def parse_batch(body: bytes | bytearray, *, now_ms: int, entries_max: int, is_st
         check_utf8(body)
         entries = _entries(body, is_strict=is_strict)
     except msgspec.ValidationError as error:
-        raise HttpError(UNPROCESSABLE if _is_unknown_field(error) else 400, str(error)) from error
+        raise HttpError(UNPROCESSABLE if _is_unknown_field(error) else 400, misshapen(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from error
     _check_entries(entries, maximum=entries_max)
@@ -136,7 +153,7 @@ def parse_batch(body: bytes | bytearray, *, now_ms: int, entries_max: int, is_st
         try:
             records.append(_out_record(entry, now_ms))
         except HttpError as error:
-            if error.code == 400:
+            if isinstance(error, Malformed):
                 raise
             refused[index] = error
     return ParsedBatch(records, refused, entries=entries)
@@ -159,23 +176,29 @@ def _is_unknown_field(error: msgspec.ValidationError) -> bool:
 
 def _without_nulls(body: bytes | bytearray) -> bytes:
     """The batch without the fields that are null, known or not; embedded data as it was."""
-    batch = _known(body)
+    batch = _not_null(body, BatchRequest)
     if "entries" in batch:
         batch["entries"] = [_entry_without_nulls(entry) for entry in _items.decode(batch["entries"])]
     return msgspec.json.encode(batch)
 
 
 def _entry_without_nulls(text: Raw) -> dict[str, Any]:
-    entry: dict[str, Any] = _known(text)
+    entry: dict[str, Any] = _not_null(text, BatchEntry)
     for name in ("key", "value"):
         if name in entry:
-            entry[name] = _known(entry[name])
+            entry[name] = _not_null(entry[name], BatchData)
     if "headers" in entry:
-        entry["headers"] = [_known(header) for header in _items.decode(entry["headers"])]
+        entry["headers"] = [_not_null(header, BatchHeader) for header in _items.decode(entry["headers"])]
     return entry
 
 
-def _known(text: Raw | bytes | bytearray) -> dict[str, Any]:
+def _not_null(text: Raw | bytes | bytearray, kind: type[Struct]) -> dict[str, Any]:
+    """The fields of an object that are not null. Raises HttpError 422 for many that `kind` has not."""
+    if memoryview(text).nbytes > UNKNOWN_BYTES_MAX:
+        known = _KNOWN[kind].decode(text)
+        size = sum(memoryview(getattr(known, name)).nbytes for name in known.__struct_fields__)
+        if memoryview(text).nbytes - size > UNKNOWN_BYTES_MAX:
+            raise HttpError(UNPROCESSABLE, "an object has many fields that are not known here; leave them out")
     return {name: value for name, value in _fields.decode(text).items() if bytes(value) != NULL}
 
 
@@ -194,7 +217,8 @@ def _check_entries(entries: Sequence[BatchEntry], *, maximum: int) -> None:
 
 
 def _out_record(record: StreamRecord | BatchEntry, now_ms: int) -> OutRecord:
-    """Raises HttpError 422 for data that is not of its type or needs a registry, and for a time that is none."""
+    """Raises HttpError 400 for data that is not of its type and for a time that is none, 422 for data that needs a
+    registry."""
     return OutRecord(
         None if record.key is None else _bytes(record.key, "key"),
         None if record.value is None else _bytes(record.value, "value"),
@@ -207,7 +231,7 @@ def _out_record(record: StreamRecord | BatchEntry, now_ms: int) -> OutRecord:
 def _bytes(data: BatchData, what: str) -> bytes | None:
     kind, text = data.type or BINARY, data.data
     if kind in _NEED_REGISTRY or _names_schema(data):
-        raise _refused(f"{what}: {_NO_REGISTRY}")
+        raise HttpError(UNPROCESSABLE, f"Error: {PAYLOAD} : {what}: {_NO_REGISTRY}")
     if text is UNSET or bytes(text) == NULL:
         return None
     try:
@@ -215,7 +239,7 @@ def _bytes(data: BatchData, what: str) -> bytes | None:
             return msgspec.json.format(bytes(text), indent=-1)
         return _string.decode(text).encode() if kind == "STRING" else _binary.decode(text)
     except msgspec.ValidationError as error:
-        raise _refused(f"{what}: data of type {kind}: {error}") from error
+        raise _refused(f"{what}: data of type {kind}: {misshapen(error)}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from error
 
@@ -241,8 +265,8 @@ def _whole(partition: float | None) -> int | None:
 
 
 def _refused(message: str) -> HttpError:
-    return HttpError(UNPROCESSABLE, f"Error: {PAYLOAD} : {message}")
+    return HttpError(400, f"Error: {PAYLOAD} : {message}")
 
 
 def _malformed(error: Exception) -> HttpError:
-    return HttpError(400, f"malformed JSON: {error}")
+    return Malformed(400, malformed_json(error))

@@ -70,12 +70,12 @@ class StreamResult(BaseModel):
 
 def refusal(outcome: ProduceOutcome) -> Document:
     """What is said of a record that was not written: the fields of BatchFailure without `id`."""
-    code, error = error_of(outcome)
+    why = error_of(outcome)
     return {
-        "error_code": code,
-        "message": error.message,
+        "error_code": why.code,
+        "message": why.message,
         "kafka_code": outcome.error_code,
-        "retriable": error.retriable,
+        "retriable": why.retriable,
         "is_appended": outcome.is_appended,
     }
 

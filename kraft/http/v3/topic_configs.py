@@ -72,13 +72,15 @@ async def alter_topic_configs(call: Call) -> web.Response:
 
 
 async def alter_configs_of_topics(call: Call) -> web.Response:
-    """Of each topic all or none; 207 with those that were refused. An unknown setting changes nothing at all."""
+    """Of each topic all or none; 207 with those that were refused. An unknown topic or setting changes nothing at all:
+    HttpError 40403, 404."""
     asked = call.model(models.TopicsConfigChanges)
     changes: dict[ConfigResource, tuple[ConfigAlteration, ...]] = {}
     for each in asked.data:
         resource = ConfigResource(resource_type="topic", name=each.topic_name)
         if resource in changes:
             raise HttpError(BAD_REQUEST, f"topic {each.topic_name!r} is there twice; send its changes together")
+        call.context.topic_or_raise(each.topic_name)
         check_names(resource, [change.name for change in each.configs])
         changes[resource] = tuple(alteration(change) for change in each.configs)
     outcomes = await call.context.control(AlterConfigs(resources=changes, validate_only=asked.validate_only))
@@ -108,7 +110,7 @@ ROUTES = (
         "Change configs of several topics; 207 when some were refused.",
         body=models.TopicsConfigChanges,
         also={207: models.TopicsConfigAnswer},
-        errors=CHANGE_ERRORS,
+        errors=_ERRORS,
     ),
     route("GET", _OF, list_topic_configs, "Configs of a topic.", _LIST, errors=(40403,)),
     route(

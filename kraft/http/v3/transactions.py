@@ -11,8 +11,8 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from kraft.coordinators.transactions.listing import ANY_DURATION, ListFilters
-from kraft.coordinators.transactions.markers import MarkersToWrite, Write
+from kraft.coordinators.transactions.list_filters import ANY_DURATION, ListFilters
+from kraft.coordinators.transactions.markers import Write
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.coordinators.transactions.state import Phase
 from kraft.http.body_models import RequestBody
@@ -27,6 +27,7 @@ from kraft.http.v3.partitions import find_partition
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.errors import InvalidTxnState, KafkaError, LeaderNotAvailable, for_code
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+from kraft.protocol.transactions import MarkersToWrite
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
 from replication.requests import ActiveProducer
@@ -153,7 +154,9 @@ class TransactionAdmin:
 
 
 def _as_told(error: KafkaError, topic: str, partition: int) -> KafkaError:
-    return error if error.message else type(error)(f"the leader of {topic}-{partition} refuses the marker")
+    if error.message != error.name:
+        return error
+    return type(error)(f"the leader of {topic}-{partition} refuses the marker")
 
 
 def _open_producer(asked: AbortedTransaction, producers: Sequence[ActiveProducer]) -> tuple[int, int, int]:

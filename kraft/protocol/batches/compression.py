@@ -69,7 +69,9 @@ def decompress(
     except _TooLarge:
         raise TooManyBytes(f"{CODEC_NAMES[codec]} records decompress to more than {bytes_max} bytes") from None
     except (zlib.error, cramjam.DecompressionError, struct.error, ValueError) as error:
-        raise CorruptMessage(f"the records do not decompress as {CODEC_NAMES[codec]}: {error}") from None
+        # A library's own text speaks of its types and offsets, which a client has never seen.
+        why = str(error) if type(error) is ValueError else "they are damaged or cut short"
+        raise CorruptMessage(f"the records do not decompress as {CODEC_NAMES[codec]}: {why}") from error
     return output
 
 

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Protocol
 
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record._crecords import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from kraft.protocol.batches.budget import Budget, OverBudget
 from kraft.protocol.batches.compression import DECOMPRESSED_BYTES_MAX, TooManyBytes, decompress
@@ -32,6 +31,13 @@ from kraft.protocol.batches.header import (
 from kraft.protocol.errors import CorruptMessage, InvalidRecord, KafkaError, RecordError, UnsupportedCompressionType
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
+
+try:
+    from aiokafka.record._crecords import DefaultRecordBatch as DefaultRecordBatch
+    from aiokafka.record._crecords import DefaultRecordBatchBuilder as DefaultRecordBatchBuilder
+except ImportError:  # aiokafka without this private part: its public codec does the same, more slowly
+    from aiokafka.record.default_records import DefaultRecordBatch as DefaultRecordBatch
+    from aiokafka.record.default_records import DefaultRecordBatchBuilder as DefaultRecordBatchBuilder
 
 _BATCH_BYTES_MAX = 2**31 - 1
 RECORD_ERRORS_MAX = 1_000

@@ -9,23 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower, UnknownTopicOrPartition
-from kraft.wire.clients.leaders import Leaders
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated.describe_producers_request import DescribeProducersRequestData
-from kraft.wire.generated.describe_producers_response import (
+from kraft.protocol.messages.describe_producers_request import DescribeProducersRequestData
+from kraft.protocol.messages.describe_producers_response import (
     DescribeProducersResponseData,
     PartitionResponse,
     ProducerState,
     TopicResponse,
 )
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.leaders import Leaders
 from metadata.image import TopicIdPartition
 from replication.producers.state import Producer
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     producers = _ActiveProducers(broker)
     return [
-        ClientApi(
+        ApiHandler(
             request=DescribeProducersRequestData,
             response=DescribeProducersResponseData,
             handle=producers.describe,
@@ -40,7 +41,7 @@ class _ActiveProducers:
         self._gateway = broker.gateway
         self._leaders = Leaders(broker.gateway)
 
-    def describe(self, call: ClientCall[DescribeProducersRequestData]) -> DescribeProducersResponseData:
+    def describe(self, call: Call[DescribeProducersRequestData]) -> DescribeProducersResponseData:
         return DescribeProducersResponseData.make(
             topics=[
                 TopicResponse.make(

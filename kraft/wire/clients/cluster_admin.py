@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from kraft.broker.features import FEATURES, Feature
 from kraft.broker.gateway import Gateway, NodeInfo
 from kraft.protocol.errors import InvalidUpdateVersion, UnknownTopicOrPartition
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated import describe_quorum_response as quorum
-from kraft.wire.generated.describe_quorum_request import DescribeQuorumRequestData
-from kraft.wire.generated.describe_quorum_response import DescribeQuorumResponseData, ReplicaState
-from kraft.wire.generated.unregister_broker_request import UnregisterBrokerRequestData
-from kraft.wire.generated.unregister_broker_response import UnregisterBrokerResponseData
-from kraft.wire.generated.update_features_request import FeatureUpdateKey, UpdateFeaturesRequestData
-from kraft.wire.generated.update_features_response import UpdatableFeatureResult, UpdateFeaturesResponseData
+from kraft.protocol.messages import describe_quorum_response as quorum
+from kraft.protocol.messages.describe_quorum_request import DescribeQuorumRequestData
+from kraft.protocol.messages.describe_quorum_response import DescribeQuorumResponseData, ReplicaState
+from kraft.protocol.messages.unregister_broker_request import UnregisterBrokerRequestData
+from kraft.protocol.messages.unregister_broker_response import UnregisterBrokerResponseData
+from kraft.protocol.messages.update_features_request import FeatureUpdateKey, UpdateFeaturesRequestData
+from kraft.protocol.messages.update_features_response import UpdatableFeatureResult, UpdateFeaturesResponseData
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.clients.broker import ClientBroker
 from metadata.controller.requests import DescribeQuorum, NodeProgress, QuorumProgress, UnregisterBroker
 from metadata.internal_topics import METADATA_TOPIC
 
@@ -25,10 +26,10 @@ RESULTS_UNTIL = 1
 """Versions up to this one name each feature in their answer."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     handlers = _Cluster(broker)
     return (
-        ClientApi(
+        ApiHandler(
             request=DescribeQuorumRequestData,
             response=DescribeQuorumResponseData,
             handle=handlers.describe_quorum,
@@ -36,7 +37,7 @@ def apis(broker: ClientBroker) -> Sequence[ClientApi]:
                 error_code=error.code, error_message=error.message
             ),
         ),
-        ClientApi(
+        ApiHandler(
             request=UpdateFeaturesRequestData,
             response=UpdateFeaturesResponseData,
             handle=update_features,
@@ -44,7 +45,7 @@ def apis(broker: ClientBroker) -> Sequence[ClientApi]:
                 error_code=error.code, error_message=error.message
             ),
         ),
-        ClientApi(
+        ApiHandler(
             request=UnregisterBrokerRequestData,
             response=UnregisterBrokerResponseData,
             handle=handlers.unregister,
@@ -62,7 +63,7 @@ class _Cluster:
 
     # --- DescribeQuorum ---------------------------------------------------------------------------------------
 
-    async def describe_quorum(self, call: ClientCall[DescribeQuorumRequestData]) -> DescribeQuorumResponseData:
+    async def describe_quorum(self, call: Call[DescribeQuorumRequestData]) -> DescribeQuorumResponseData:
         """What the active controller knows. Voters without the broker role do not tell how far they are: -1."""
         asked = [
             (topic.topic_name, partition.partition_index)
@@ -96,7 +97,7 @@ class _Cluster:
 
     # --- UnregisterBroker -------------------------------------------------------------------------------------
 
-    async def unregister(self, call: ClientCall[UnregisterBrokerRequestData]) -> UnregisterBrokerResponseData:
+    async def unregister(self, call: Call[UnregisterBrokerRequestData]) -> UnregisterBrokerResponseData:
         request = UnregisterBroker(broker_id=call.message.broker_id)
         await self._gateway.control(request, timeout_ms=self._gateway.settings.request_timeout_ms)
         return UnregisterBrokerResponseData.make(error_message=None)
@@ -144,7 +145,7 @@ def _not_the_metadata(message: DescribeQuorumRequestData) -> DescribeQuorumRespo
 # --- UpdateFeatures -----------------------------------------------------------------------------------------------
 
 
-def update_features(call: ClientCall[UpdateFeaturesRequestData]) -> UpdateFeaturesResponseData:
+def update_features(call: Call[UpdateFeaturesRequestData]) -> UpdateFeaturesResponseData:
     """All features have their final level already: what asks for another is refused, and with it the whole request."""
     updates = call.message.feature_updates
     features = {feature.name: feature for feature in FEATURES}

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kraft.broker.configs import DEFAULT, DYNAMIC_BROKER, DYNAMIC_DEFAULT, DYNAMIC_GROUP, DYNAMIC_TOPIC, STATIC
+from kraft.broker.configs import (
+    DEFAULT,
+    DYNAMIC_BROKER,
+    DYNAMIC_CLIENT_METRICS,
+    DYNAMIC_DEFAULT,
+    DYNAMIC_GROUP,
+    DYNAMIC_TOPIC,
+    STATIC,
+)
 
 SOURCES: Mapping[str, int] = {
     DYNAMIC_TOPIC: 1,
@@ -12,6 +20,7 @@ SOURCES: Mapping[str, int] = {
     DYNAMIC_DEFAULT: 3,
     STATIC: 4,
     DEFAULT: 5,
+    DYNAMIC_CLIENT_METRICS: 7,
     DYNAMIC_GROUP: 8,
 }
 """Source: DescribeConfigsResponse.ConfigSource."""

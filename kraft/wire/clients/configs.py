@@ -1,9 +1,9 @@
 """DescribeConfigs (32), AlterConfigs (33), IncrementalAlterConfigs (44, KIP-339) and ListConfigResources (74).
 
-Topics, groups, brokers, the default of all brokers (a broker without a name) and the loggers of this broker have
-settings here. Any node describes a topic or a group; a broker and its loggers are described by that broker only, for
-its static settings are in its own file. Changes are the active controller's, but for loggers. Source: Kafka's
-ConfigHelper and ConfigAdminManager.
+Topics, groups, subscriptions to client metrics, brokers, the default of all brokers (a broker without a name) and the
+loggers of this broker have settings here. Any node describes a topic, a group or a subscription; a broker and its
+loggers are described by that broker only, for its static settings are in its own file. Changes are the active
+controller's, but for loggers. Source: Kafka's ConfigHelper and ConfigAdminManager.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from kraft.broker.configs import (
-    DYNAMIC_DEFAULT,
     ConfigEntry,
     Kind,
     broker_configs,
+    client_metrics_configs,
     cluster_configs,
     group_configs,
     topic_configs,
@@ -24,28 +24,30 @@ from kraft.broker.configs import (
 from kraft.broker.gateway import Gateway
 from kraft.broker.loggers import check_level, logger_levels, set_level
 from kraft.protocol.errors import InvalidRequest, KafkaError, UnknownTopicOrPartition, UnsupportedVersion
-from kraft.wire.clients.config_sources import DYNAMIC_LOGGER, SOURCES
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated import alter_configs_request as replacing
-from kraft.wire.generated import incremental_alter_configs_request as incremental
-from kraft.wire.generated import list_config_resources_response as listed
-from kraft.wire.generated.alter_configs_request import AlterConfigsRequestData
-from kraft.wire.generated.alter_configs_response import AlterConfigsResourceResponse as ReplacedResource
-from kraft.wire.generated.alter_configs_response import AlterConfigsResponseData
-from kraft.wire.generated.describe_configs_request import DescribeConfigsRequestData, DescribeConfigsResource
-from kraft.wire.generated.describe_configs_response import (
+from kraft.protocol.messages import alter_configs_request as replacing
+from kraft.protocol.messages import incremental_alter_configs_request as incremental
+from kraft.protocol.messages import list_config_resources_response as listed
+from kraft.protocol.messages.alter_configs_request import AlterConfigsRequestData
+from kraft.protocol.messages.alter_configs_response import AlterConfigsResourceResponse as ReplacedResource
+from kraft.protocol.messages.alter_configs_response import AlterConfigsResponseData
+from kraft.protocol.messages.describe_configs_request import DescribeConfigsRequestData, DescribeConfigsResource
+from kraft.protocol.messages.describe_configs_response import (
     DescribeConfigsResourceResult,
     DescribeConfigsResponseData,
     DescribeConfigsResult,
     DescribeConfigsSynonym,
 )
-from kraft.wire.generated.incremental_alter_configs_request import IncrementalAlterConfigsRequestData
-from kraft.wire.generated.incremental_alter_configs_response import (
+from kraft.protocol.messages.incremental_alter_configs_request import IncrementalAlterConfigsRequestData
+from kraft.protocol.messages.incremental_alter_configs_response import (
     AlterConfigsResourceResponse,
     IncrementalAlterConfigsResponseData,
 )
-from kraft.wire.generated.list_config_resources_request import ListConfigResourcesRequestData
-from kraft.wire.generated.list_config_resources_response import ListConfigResourcesResponseData
+from kraft.protocol.messages.list_config_resources_request import ListConfigResourcesRequestData
+from kraft.protocol.messages.list_config_resources_response import ListConfigResourcesResponseData
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.client_metrics import client_patterns
+from kraft.wire.clients.config_sources import DYNAMIC_LOGGER, SOURCES
 from kraft.wire.messages.common import detail_code, detail_message
 from kraft.wire.messages.configs import operation_of, resource_of
 from metadata.controller.decide.topics import check_topic_name
@@ -67,28 +69,28 @@ Place: TypeAlias = tuple[int, str]
 """Type and name of a resource, as a request has them."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     handlers = _Configs(broker.gateway)
     return (
-        ClientApi(
+        ApiHandler(
             request=DescribeConfigsRequestData,
             response=DescribeConfigsResponseData,
             handle=handlers.describe,
             refuse=_refuse_description,
         ),
-        ClientApi(
+        ApiHandler(
             request=IncrementalAlterConfigsRequestData,
             response=IncrementalAlterConfigsResponseData,
             handle=handlers.alter,
             refuse=lambda message, version, error: _altered(_all_refused(message.resources, error)),
         ),
-        ClientApi(
+        ApiHandler(
             request=AlterConfigsRequestData,
             response=AlterConfigsResponseData,
             handle=handlers.replace,
             refuse=lambda message, version, error: _replaced(_all_refused(message.resources, error)),
         ),
-        ClientApi(
+        ApiHandler(
             request=ListConfigResourcesRequestData,
             response=ListConfigResourcesResponseData,
             handle=handlers.list_resources,
@@ -103,7 +105,7 @@ class _Configs:
 
     # --- DescribeConfigs --------------------------------------------------------------------------------------
 
-    def describe(self, call: ClientCall[DescribeConfigsRequestData]) -> DescribeConfigsResponseData:
+    def describe(self, call: Call[DescribeConfigsRequestData]) -> DescribeConfigsResponseData:
         """A resource that is named more than once is described once: the answer to a small request stays small."""
         message = call.message
         asked = dict(zip(_places(message.resources), message.resources, strict=True))
@@ -138,10 +140,8 @@ class _Configs:
         if resource.resource_type == BROKER_LOGGER:
             self._check_is_here(name, "the loggers of a broker")
             return [_logger(logger, level) for logger, level in logger_levels().items()]
-        entries, is_for_all = self._entries(resource.resource_type, name), resource.resource_type == BROKER and not name
-        return [
-            _config(entry, synonyms=synonyms, documentation=documentation, is_for_all=is_for_all) for entry in entries
-        ]
+        entries = self._entries(resource.resource_type, name)
+        return [_config(entry, synonyms=synonyms, documentation=documentation) for entry in entries]
 
     def _entries(self, resource_type: int, name: str) -> Iterator[ConfigEntry]:
         if resource_type == TOPIC:
@@ -153,6 +153,10 @@ class _Configs:
             if not name:
                 raise InvalidRequest("a group has a name")
             return group_configs(self._gateway, name)
+        if resource_type == CLIENT_METRICS:
+            if not name:
+                raise InvalidRequest("a subscription to client metrics has a name")
+            return client_metrics_configs(self._gateway, name)
         if resource_type == BROKER and not name:
             return cluster_configs(self._gateway)
         if resource_type == BROKER:
@@ -167,7 +171,7 @@ class _Configs:
 
     # --- IncrementalAlterConfigs ------------------------------------------------------------------------------
 
-    async def alter(self, call: ClientCall[IncrementalAlterConfigsRequestData]) -> IncrementalAlterConfigsResponseData:
+    async def alter(self, call: Call[IncrementalAlterConfigsRequestData]) -> IncrementalAlterConfigsResponseData:
         message = call.message
         outcomes: dict[Place, ErrorDetail | None] = {}
         asked: dict[Place, tuple[ConfigResource, tuple[ConfigAlteration, ...]]] = {}
@@ -200,7 +204,7 @@ class _Configs:
 
     # --- AlterConfigs -----------------------------------------------------------------------------------------
 
-    async def replace(self, call: ClientCall[AlterConfigsRequestData]) -> AlterConfigsResponseData:
+    async def replace(self, call: Call[AlterConfigsRequestData]) -> AlterConfigsResponseData:
         message = call.message
         outcomes: dict[Place, ErrorDetail | None] = {}
         asked: dict[Place, tuple[ConfigResource, Mapping[str, str]]] = {}
@@ -219,19 +223,22 @@ class _Configs:
 
     # --- ListConfigResources ----------------------------------------------------------------------------------
 
-    def list_resources(self, call: ClientCall[ListConfigResourcesRequestData]) -> ListConfigResourcesResponseData:
-        """Version 0 asks for the subscriptions of client metrics (KIP-714), of which there are none."""
+    def list_resources(self, call: Call[ListConfigResourcesRequestData]) -> ListConfigResourcesResponseData:
+        """Version 0 asks for the subscriptions to client metrics (KIP-714)."""
         wanted = (CLIENT_METRICS,) if call.version == 0 else tuple(call.message.resource_types) or LISTED
         unknown = [number for number in wanted if number not in LISTED]
         if unknown:
             raise UnsupportedVersion(f"resources of types {unknown} cannot be listed; {list(LISTED)} can")
         image = self._gateway.image
         brokers = sorted(str(number) for number, broker in image.brokers.items() if not broker.fenced)
-        groups = sorted(name for kind, name in image.configs if kind == "group")
+        groups, subscriptions = (
+            sorted(name for each, name in image.configs if each == kind) for kind in ("group", "client-metrics")
+        )
         names: dict[int, Iterable[str]] = {
             TOPIC: image.topics_by_name,
             BROKER: brokers,
             BROKER_LOGGER: brokers,
+            CLIENT_METRICS: subscriptions,
             GROUP: groups,
         }
         return ListConfigResourcesResponseData.make(
@@ -246,11 +253,7 @@ class _Configs:
 # --- described ------------------------------------------------------------------------------------------------------
 
 
-def _config(
-    entry: ConfigEntry, *, synonyms: bool, documentation: bool, is_for_all: bool
-) -> DescribeConfigsResourceResult:
-    """`is_for_all`: of the default of all brokers, Kafka names no other place than that one."""
-    places = [each for each in entry.synonyms if not is_for_all or each.source == DYNAMIC_DEFAULT]
+def _config(entry: ConfigEntry, *, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult:
     return DescribeConfigsResourceResult.make(
         name=entry.name,
         value=entry.value,
@@ -258,7 +261,7 @@ def _config(
         config_source=SOURCES[entry.source],
         synonyms=[
             DescribeConfigsSynonym.make(name=each.name, value=each.value, source=SOURCES[each.source])
-            for each in (places if synonyms else ())
+            for each in (entry.synonyms if synonyms else ())
         ],
         config_type=KINDS[entry.kind],
         documentation=entry.documentation if documentation else None,
@@ -287,7 +290,7 @@ def _refuse_description(
 def _without_settings(resource_type: int) -> KafkaError:
     return InvalidRequest(
         f"resources of type {resource_type} have no settings here; {TOPIC} (topic), {BROKER} (broker), "
-        f"{BROKER_LOGGER} (loggers of a broker) and {GROUP} (group) have"
+        f"{BROKER_LOGGER} (loggers of a broker), {CLIENT_METRICS} (client metrics) and {GROUP} (group) have"
     )
 
 
@@ -317,12 +320,21 @@ def _alterations(resource: incremental.AlterConfigsResource) -> tuple[ConfigAlte
         for config in resource.configs
     )
     _check_values(change.name for change in alterations if change.operation != "delete" and change.value is None)
+    _check_patterns(resource.resource_type, {each.name: each.value for each in alterations})
     return alterations
 
 
 def _wanted(resource: replacing.AlterConfigsResource) -> Mapping[str, str]:
     _check_values(config.name for config in resource.configs if config.value is None)
-    return {config.name: config.value for config in resource.configs if config.value is not None}
+    wanted = {config.name: config.value for config in resource.configs if config.value is not None}
+    _check_patterns(resource.resource_type, wanted)
+    return wanted
+
+
+def _check_patterns(resource_type: int, wanted: Mapping[str, str | None]) -> None:
+    """Raises InvalidConfig 40 for clients that a subscription to their metrics cannot match."""
+    if resource_type == CLIENT_METRICS:
+        client_patterns(wanted.get("match") or "")
 
 
 def _check_values(nulls: Iterable[str]) -> None:

@@ -14,12 +14,13 @@ from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMemb
 from kraft.coordinators.groups.consumer_protocol import check_heartbeat
 from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
 from kraft.protocol.errors import InvalidRequest, KafkaError
+from kraft.protocol.messages import consumer_group_describe_response as described
+from kraft.protocol.messages import consumer_group_heartbeat_response as beaten
+from kraft.protocol.messages.consumer_group_describe_request import ConsumerGroupDescribeRequestData
+from kraft.protocol.messages.consumer_group_heartbeat_request import ConsumerGroupHeartbeatRequestData
+from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.clients import operations
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated import consumer_group_describe_response as described
-from kraft.wire.generated import consumer_group_heartbeat_response as beaten
-from kraft.wire.generated.consumer_group_describe_request import ConsumerGroupDescribeRequestData
-from kraft.wire.generated.consumer_group_heartbeat_request import ConsumerGroupHeartbeatRequestData
+from kraft.wire.clients.broker import ClientBroker
 from metadata.image import MetadataImage, TopicIdPartition
 
 CLASSIC_MEMBER, CONSUMER_MEMBER = 0, 1
@@ -31,10 +32,10 @@ Describe = ConsumerGroupDescribeRequestData
 DescribeResponse = described.ConsumerGroupDescribeResponseData
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     groups = _ConsumerGroups(broker)
     return [
-        ClientApi(
+        ApiHandler(
             request=Heartbeat,
             response=HeartbeatResponse,
             handle=groups.beat,
@@ -42,7 +43,7 @@ def apis(broker: ClientBroker) -> Sequence[ClientApi]:
                 error_code=error.code, error_message=error.message
             ),
         ),
-        ClientApi(
+        ApiHandler(
             request=Describe,
             response=DescribeResponse,
             handle=groups.describe,
@@ -57,7 +58,7 @@ class _ConsumerGroups:
     def __init__(self, broker: ClientBroker) -> None:
         self._broker = broker
 
-    async def beat(self, call: ClientCall[Heartbeat]) -> HeartbeatResponse:
+    async def beat(self, call: Call[Heartbeat]) -> HeartbeatResponse:
         message = call.message
         if not message.group_id.strip():
             raise InvalidRequest("GroupId can't be empty.")
@@ -67,7 +68,7 @@ class _ConsumerGroups:
         )
         return _told(answer)
 
-    async def describe(self, call: ClientCall[Describe]) -> DescribeResponse:
+    async def describe(self, call: Call[Describe]) -> DescribeResponse:
         allowed = operations.GROUP if call.message.include_authorized_operations else operations.NOT_ASKED
         groups = [await self._describe(group, allowed=allowed) for group in call.message.group_ids]
         return DescribeResponse.make(groups=groups)
@@ -92,7 +93,7 @@ class _ConsumerGroups:
         return self._broker.gateway.settings.group_consumer_assignors.split(",")
 
 
-def _event(call: ClientCall[Heartbeat], *, ticket: int = 0, new_member_id: str = "") -> ConsumerHeartbeat:
+def _event(call: Call[Heartbeat], *, ticket: int = 0, new_member_id: str = "") -> ConsumerHeartbeat:
     message = call.message
     owned = None
     if message.topic_partitions is not None:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from kraft.config.models import parse_address
-from kraft.wire.clients.served import ClientBroker, ClientConnection
+from kraft.wire.api_handler import ClientConnection
+from kraft.wire.clients.broker import ClientBroker
 from metadata.image import BrokerImage
 
 

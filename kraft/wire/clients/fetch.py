@@ -8,9 +8,11 @@ last stable offset, with the aborted transactions among them, whose records it l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 from uuid import UUID
 
+from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import (
     ClusterAuthorizationFailed,
     FencedLeaderEpoch,
@@ -21,13 +23,9 @@ from kraft.protocol.errors import (
     UnknownTopicId,
     UnknownTopicOrPartition,
 )
-from kraft.values import maker
-from kraft.wire.clients.endpoints import node_endpoints
-from kraft.wire.clients.leaders import UNKNOWN, Leaders
-from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated import fetch_request, fetch_response
-from kraft.wire.generated.fetch_request import FetchRequestData, FetchTopic
-from kraft.wire.generated.fetch_response import (
+from kraft.protocol.messages import fetch_request, fetch_response
+from kraft.protocol.messages.fetch_request import FetchRequestData, FetchTopic
+from kraft.protocol.messages.fetch_response import (
     NO_LEADER_ID_AND_EPOCH,
     EpochEndOffset,
     FetchableTopicResponse,
@@ -36,8 +34,12 @@ from kraft.wire.generated.fetch_response import (
     NodeEndpoint,
     PartitionData,
 )
-from kraft.wire.handlers.served import Later
-from kraft.wire.primitives import ZERO_UUID
+from kraft.values import new
+from kraft.wire.api_handler import Answer, ApiHandler, Call, Later
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.endpoints import node_endpoints
+from kraft.wire.clients.leaders import UNKNOWN, Leaders
+from kraft.wire.clients.watch import LOOK_MS, STANDSTILL_MS
 from metadata.image import TopicIdPartition
 from replication.partition.log import AbortedTransaction
 from replication.requests import (
@@ -52,6 +54,8 @@ from replication.requests import (
 FIRST_WITH_RACK = 11
 FIRST_WITH_TOPIC_IDS = 13
 READ_COMMITTED = 1
+ROOM_WAIT_MS = STANDSTILL_MS + 2 * LOOK_MS
+"""Beyond its own wait, how long a fetch waits for room: clients that read nothing lose theirs meanwhile."""
 MOVED = (NotLeaderOrFollower.code, FencedLeaderEpoch.code)
 """Errors that come with the leader (KIP-951)."""
 NO_SUCH_PARTITION = (UnknownTopicOrPartition.code, UnknownTopicId.code, InconsistentTopicId.code)
@@ -60,12 +64,10 @@ UNKNOWN_OFFSET = -1
 KNOWN_TO_CLIENTS = frozenset({0, 1, 2, 3, 6, 9, 29, 56, 74, 75, 78, 100, 103})
 """Errors of a partition that Java's consumer survives: any other one ends its poll with an IllegalStateException."""
 
-_new_request, _new_partition = maker(FetchRequest), maker(FetchPartition)
 
-
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     fetch = _Fetch(broker)
-    return [ClientApi(request=FetchRequestData, response=FetchResponseData, handle=fetch.handle, refuse=_refuse)]
+    return [ApiHandler(request=FetchRequestData, response=FetchResponseData, handle=fetch.handle, refuse=_refuse)]
 
 
 class _Fetch:
@@ -73,15 +75,34 @@ class _Fetch:
         self._broker = broker
         self._replicas = broker.replicas
         self._leaders = Leaders(broker.gateway)
+        self._answers = broker.answers
 
-    def handle(self, call: ClientCall[FetchRequestData]) -> Answer:
-        begun = self._replicas.begin_fetch(_request(call.message, call.version))
+    def handle(self, call: Call[FetchRequestData]) -> Answer:
+        if self._answers.has_room():
+            return self._begin(call)
+        return self._when_there_is_room(call)
+
+    async def _when_there_is_room(self, call: Call[FetchRequestData]) -> FetchResponseData:
+        """Without room in time, the answer has no records, and its reader asks again."""
+        wait_ms = max(call.message.max_wait_ms, 0) + ROOM_WAIT_MS
+        await self._answers.wait(self._broker.environment.clock, ms_max=wait_ms)
+        try:
+            begun = self._begin(call)
+        finally:
+            self._answers.admit()
+        if isinstance(begun, Later):
+            await begun.future
+            return cast(FetchResponseData, begun.render(None))
+        return begun
+
+    def _begin(self, call: Call[FetchRequestData]) -> FetchResponseData | Later:
+        begun = self._replicas.begin_fetch(_request(call.message, call.version, room=self._answers.room))
         if isinstance(begun, FetchResponse):
             return self._response(call, begun)
         come = begun.answer
         return Later(begun.future, lambda _: self._response(call, come()))
 
-    def _response(self, call: ClientCall[FetchRequestData], reply: FetchResponse) -> FetchResponseData:
+    def _response(self, call: Call[FetchRequestData], reply: FetchResponse) -> FetchResponseData:
         is_committed = call.message.isolation_level == READ_COMMITTED
         leader_ids: list[int] = []
         topics: dict[str | UUID, list[PartitionData]] = {}
@@ -128,7 +149,7 @@ class _Fetch:
         )
 
 
-def _request(message: FetchRequestData, version: int) -> FetchRequest:
+def _request(message: FetchRequestData, version: int, *, room: Callable[[], int]) -> FetchRequest:
     """Raises ClusterAuthorizationFailed 31 for a replica: those authenticate as nodes and fetch there; nobody else
     moves a high watermark or reads beyond it."""
     if message.replica_id >= 0 or message.replica_state.replica_id >= 0:
@@ -139,7 +160,9 @@ def _request(message: FetchRequestData, version: int) -> FetchRequest:
         for topic in message.forgotten_topics_data
         for number in topic.partitions
     ]
-    return _new_request(
+    made = new(FetchRequest)
+    FetchRequest.__init__(
+        made,
         replica_id=CONSUMER,
         replica_epoch=-1,
         wait_ms_max=message.max_wait_ms,
@@ -152,12 +175,16 @@ def _request(message: FetchRequestData, version: int) -> FetchRequest:
         names_topics=names_topics,
         reads_followers=version >= FIRST_WITH_RACK,
         rack=message.rack_id,
+        room=room,
         is_read_committed=message.isolation_level == READ_COMMITTED,
     )
+    return made
 
 
 def _asked(topic: FetchTopic, item: fetch_request.FetchPartition) -> FetchPartition:
-    return _new_partition(
+    made = new(FetchPartition)
+    FetchPartition.__init__(
+        made,
         topic_id=topic.topic_id,
         partition=item.partition,
         current_leader_epoch=item.current_leader_epoch,
@@ -167,6 +194,7 @@ def _asked(topic: FetchTopic, item: fetch_request.FetchPartition) -> FetchPartit
         bytes_max=item.partition_max_bytes,
         topic=topic.topic,
     )
+    return made
 
 
 def _read(item: FetchedPartition, *, is_committed: bool) -> PartitionData:

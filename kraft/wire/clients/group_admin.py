@@ -20,33 +20,34 @@ from kraft.protocol.errors import (
     NotCoordinator,
     UnknownTopicOrPartition,
 )
-from kraft.wire.clients import operations
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated.delete_groups_request import DeleteGroupsRequestData
-from kraft.wire.generated.delete_groups_response import DeletableGroupResult, DeleteGroupsResponseData
-from kraft.wire.generated.describe_groups_request import DescribeGroupsRequestData
-from kraft.wire.generated.describe_groups_response import (
+from kraft.protocol.messages.delete_groups_request import DeleteGroupsRequestData
+from kraft.protocol.messages.delete_groups_response import DeletableGroupResult, DeleteGroupsResponseData
+from kraft.protocol.messages.describe_groups_request import DescribeGroupsRequestData
+from kraft.protocol.messages.describe_groups_response import (
     DescribedGroup,
     DescribedGroupMember,
     DescribeGroupsResponseData,
 )
-from kraft.wire.generated.list_groups_request import ListGroupsRequestData
-from kraft.wire.generated.list_groups_response import ListedGroup, ListGroupsResponseData
-from kraft.wire.generated.offset_delete_request import OffsetDeleteRequestData
-from kraft.wire.generated.offset_delete_response import (
+from kraft.protocol.messages.list_groups_request import ListGroupsRequestData
+from kraft.protocol.messages.list_groups_response import ListedGroup, ListGroupsResponseData
+from kraft.protocol.messages.offset_delete_request import OffsetDeleteRequestData
+from kraft.protocol.messages.offset_delete_response import (
     OffsetDeleteResponseData,
     OffsetDeleteResponsePartition,
     OffsetDeleteResponseTopic,
 )
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.clients import operations
+from kraft.wire.clients.broker import ClientBroker
 
 MISSING_IS_AN_ERROR_FROM = 6
 """DescribeGroups: a group that is not there is GROUP_ID_NOT_FOUND 69 (KIP-1043); Dead, and no error, before."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     groups = _GroupAdmin(broker)
     return [
-        ClientApi(
+        ApiHandler(
             request=DescribeGroupsRequestData,
             response=DescribeGroupsResponseData,
             handle=groups.describe,
@@ -54,13 +55,13 @@ def apis(broker: ClientBroker) -> Sequence[ClientApi]:
                 groups=[_undescribed(group, error) for group in message.groups]
             ),
         ),
-        ClientApi(
+        ApiHandler(
             request=ListGroupsRequestData,
             response=ListGroupsResponseData,
             handle=groups.list,
             refuse=lambda message, version, error: ListGroupsResponseData.make(error_code=error.code),
         ),
-        ClientApi(
+        ApiHandler(
             request=DeleteGroupsRequestData,
             response=DeleteGroupsResponseData,
             handle=groups.delete,
@@ -70,7 +71,7 @@ def apis(broker: ClientBroker) -> Sequence[ClientApi]:
                 ]
             ),
         ),
-        ClientApi(
+        ApiHandler(
             request=OffsetDeleteRequestData,
             response=OffsetDeleteResponseData,
             handle=groups.delete_offsets,
@@ -84,7 +85,7 @@ class _GroupAdmin:
         self._broker = broker
         self._ask = broker.coordinator.ask
 
-    async def describe(self, call: ClientCall[DescribeGroupsRequestData]) -> DescribeGroupsResponseData:
+    async def describe(self, call: Call[DescribeGroupsRequestData]) -> DescribeGroupsResponseData:
         allowed = operations.GROUP if call.message.include_authorized_operations else operations.NOT_ASKED
         groups = [await self._describe(group, version=call.version, allowed=allowed) for group in call.message.groups]
         return DescribeGroupsResponseData.make(groups=groups)
@@ -92,8 +93,8 @@ class _GroupAdmin:
     async def _describe(self, group: str, *, version: int, allowed: int) -> DescribedGroup:
         try:
             described = await self._ask(r.DescribeGroup(group=group))
-        except GroupIdNotFound as missing:
-            return self._missing(group, missing.message, version=version, allowed=allowed)
+        except GroupIdNotFound:
+            return self._missing(group, f"Group {group} not found.", version=version, allowed=allowed)
         except KafkaError as error:
             return _undescribed(group, error)
         assert isinstance(described, a.GroupDescription), described
@@ -114,7 +115,7 @@ class _GroupAdmin:
             return _undescribed(group, GroupIdNotFound(reason), state=Phase.DEAD)
         return DescribedGroup.make(group_id=group, group_state=Phase.DEAD, authorized_operations=allowed)
 
-    async def list(self, call: ClientCall[ListGroupsRequestData]) -> ListGroupsResponseData:
+    async def list(self, call: Call[ListGroupsRequestData]) -> ListGroupsResponseData:
         try:
             listed = await self._ask(r.ListGroups(group=""))
         except NotCoordinator as failed:
@@ -135,7 +136,7 @@ class _GroupAdmin:
             ]
         )
 
-    async def delete(self, call: ClientCall[DeleteGroupsRequestData]) -> DeleteGroupsResponseData:
+    async def delete(self, call: Call[DeleteGroupsRequestData]) -> DeleteGroupsResponseData:
         results = [
             DeletableGroupResult.make(group_id=group, error_code=await self._delete(group))
             for group in call.message.groups_names
@@ -149,7 +150,7 @@ class _GroupAdmin:
             return error.code
         return 0
 
-    async def delete_offsets(self, call: ClientCall[OffsetDeleteRequestData]) -> OffsetDeleteResponseData:
+    async def delete_offsets(self, call: Call[OffsetDeleteRequestData]) -> OffsetDeleteResponseData:
         image, message = self._broker.gateway.image, call.message
         codes: dict[tuple[str, int], int] = {}
         for topic in message.topics:

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.subscriptions import TopicPartition
 from kraft.protocol.errors import (
     ConcurrentTransactions,
     CoordinatorLoadInProgress,
@@ -26,19 +25,18 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
     UnstableOffsetCommit,
 )
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated.offset_commit_request import (
+from kraft.protocol.messages.offset_commit_request import (
     OffsetCommitRequestData,
     OffsetCommitRequestPartition,
     OffsetCommitRequestTopic,
 )
-from kraft.wire.generated.offset_commit_response import (
+from kraft.protocol.messages.offset_commit_response import (
     OffsetCommitResponseData,
     OffsetCommitResponsePartition,
     OffsetCommitResponseTopic,
 )
-from kraft.wire.generated.offset_fetch_request import OffsetFetchRequestData, OffsetFetchRequestGroup
-from kraft.wire.generated.offset_fetch_response import (
+from kraft.protocol.messages.offset_fetch_request import OffsetFetchRequestData, OffsetFetchRequestGroup
+from kraft.protocol.messages.offset_fetch_response import (
     OffsetFetchResponseData,
     OffsetFetchResponseGroup,
     OffsetFetchResponsePartition,
@@ -46,12 +44,15 @@ from kraft.wire.generated.offset_fetch_response import (
     OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 )
-from kraft.wire.generated.txn_offset_commit_request import TxnOffsetCommitRequestData
-from kraft.wire.generated.txn_offset_commit_response import (
+from kraft.protocol.messages.txn_offset_commit_request import TxnOffsetCommitRequestData
+from kraft.protocol.messages.txn_offset_commit_response import (
     TxnOffsetCommitResponseData,
     TxnOffsetCommitResponsePartition,
     TxnOffsetCommitResponseTopic,
 )
+from kraft.protocol.primitives import TopicPartition
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.clients.broker import ClientBroker
 from metadata.image import TopicImage
 
 TOPIC_IDS_FROM = 10
@@ -73,22 +74,22 @@ LOADING_KNOWN_FROM = 2
 NO_OFFSET = -1
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     offsets = _Offsets(broker)
     return [
-        ClientApi(
+        ApiHandler(
             request=OffsetCommitRequestData,
             response=OffsetCommitResponseData,
             handle=offsets.commit,
             refuse=_refuse_commit,
         ),
-        ClientApi(
+        ApiHandler(
             request=OffsetFetchRequestData,
             response=OffsetFetchResponseData,
             handle=offsets.fetch,
             refuse=_refuse_fetch,
         ),
-        ClientApi(
+        ApiHandler(
             request=TxnOffsetCommitRequestData,
             response=TxnOffsetCommitResponseData,
             handle=offsets.commit_in_transaction,
@@ -104,7 +105,7 @@ class _Offsets:
 
     # --- commit -----------------------------------------------------------------------------------------------
 
-    async def commit(self, call: ClientCall[OffsetCommitRequestData]) -> OffsetCommitResponseData:
+    async def commit(self, call: Call[OffsetCommitRequestData]) -> OffsetCommitResponseData:
         message = call.message
         checked = [(topic, *self._checked(topic, version=call.version)) for topic in message.topics]
         offsets = [offset for _, _, offsets in checked for offset in offsets]
@@ -166,7 +167,7 @@ class _Offsets:
 
     # --- commit in a transaction --------------------------------------------------------------------------------
 
-    async def commit_in_transaction(self, call: ClientCall[TxnOffsetCommitRequestData]) -> TxnOffsetCommitResponseData:
+    async def commit_in_transaction(self, call: Call[TxnOffsetCommitRequestData]) -> TxnOffsetCommitResponseData:
         """What of it may be committed is, until the transaction's marker it is pending."""
         message = call.message
         if not message.group_id:
@@ -200,7 +201,7 @@ class _Offsets:
                     adds_partition=call.version >= ADDS_OFFSETS_FROM,
                     knows_abortable=call.version >= ABORTABLE_FROM,
                     member_id=message.member_id,
-                    generation=message.generation_id,
+                    generation=message.generation_id_or_member_epoch,
                     instance_id=message.group_instance_id,
                     offsets=tuple(offsets),
                 )
@@ -209,7 +210,7 @@ class _Offsets:
 
     # --- fetch ------------------------------------------------------------------------------------------------
 
-    async def fetch(self, call: ClientCall[OffsetFetchRequestData]) -> OffsetFetchResponseData:
+    async def fetch(self, call: Call[OffsetFetchRequestData]) -> OffsetFetchResponseData:
         """With require_stable (KIP-447) a partition whose offset an open transaction may change is
         UNSTABLE_OFFSET_COMMIT 88: the consumer asks again."""
         if call.version >= SEVERAL_GROUPS_FROM:
@@ -248,7 +249,7 @@ class _Offsets:
         return answer.offsets
 
     async def _fetch_group(
-        self, group: OffsetFetchRequestGroup, call: ClientCall[OffsetFetchRequestData]
+        self, group: OffsetFetchRequestGroup, call: Call[OffsetFetchRequestData]
     ) -> OffsetFetchResponseGroup:
         try:
             if group.topics is None:
@@ -260,7 +261,7 @@ class _Offsets:
         return OffsetFetchResponseGroup.make(group_id=group.group_id, topics=topics)
 
     async def _all_of(
-        self, group: OffsetFetchRequestGroup, call: ClientCall[OffsetFetchRequestData]
+        self, group: OffsetFetchRequestGroup, call: Call[OffsetFetchRequestData]
     ) -> Sequence[OffsetFetchResponseTopics]:
         found = []
         image = self._broker.gateway.image
@@ -274,7 +275,7 @@ class _Offsets:
         return found
 
     async def _asked_of(
-        self, group: OffsetFetchRequestGroup, call: ClientCall[OffsetFetchRequestData]
+        self, group: OffsetFetchRequestGroup, call: Call[OffsetFetchRequestData]
     ) -> Sequence[OffsetFetchResponseTopics]:
         version = call.version
         names: list[str | None] = []
@@ -284,7 +285,8 @@ class _Offsets:
             else:
                 known = self._topic(topic.name, topic.topic_id, version=version)
                 names.append(None if known is None else known.name)
-        pairs = list(zip(group.topics or (), names, strict=True))
+        # As in Kafka, topics whose id is unknown come behind the others.
+        pairs = sorted(zip(group.topics or (), names, strict=True), key=lambda pair: pair[1] is None)
         asked = tuple(
             [(name, number) for topic, name in pairs if name is not None for number in topic.partition_indexes]
         )

@@ -14,6 +14,7 @@ from enum import IntEnum
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.protocol.errors import (
+    ClassicMembersNotTaken,
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
     GroupMaxSizeReached,
@@ -24,18 +25,19 @@ from kraft.protocol.errors import (
     MemberIdRequired,
     NotCoordinator,
 )
+from kraft.protocol.messages.find_coordinator_request import FindCoordinatorRequestData
+from kraft.protocol.messages.find_coordinator_response import Coordinator, FindCoordinatorResponseData
+from kraft.protocol.messages.heartbeat_request import HeartbeatRequestData
+from kraft.protocol.messages.heartbeat_response import HeartbeatResponseData
+from kraft.protocol.messages.join_group_request import JoinGroupRequestData
+from kraft.protocol.messages.join_group_response import JoinGroupResponseData, JoinGroupResponseMember
+from kraft.protocol.messages.leave_group_request import LeaveGroupRequestData, MemberIdentity
+from kraft.protocol.messages.leave_group_response import LeaveGroupResponseData, MemberResponse
+from kraft.protocol.messages.sync_group_request import SyncGroupRequestData
+from kraft.protocol.messages.sync_group_response import SyncGroupResponseData
+from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
+from kraft.wire.clients.broker import ClientBroker
 from kraft.wire.clients.endpoints import live_endpoints
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
-from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
-from kraft.wire.generated.find_coordinator_response import Coordinator, FindCoordinatorResponseData
-from kraft.wire.generated.heartbeat_request import HeartbeatRequestData
-from kraft.wire.generated.heartbeat_response import HeartbeatResponseData
-from kraft.wire.generated.join_group_request import JoinGroupRequestData
-from kraft.wire.generated.join_group_response import JoinGroupResponseData, JoinGroupResponseMember
-from kraft.wire.generated.leave_group_request import LeaveGroupRequestData, MemberIdentity
-from kraft.wire.generated.leave_group_response import LeaveGroupResponseData, MemberResponse
-from kraft.wire.generated.sync_group_request import SyncGroupRequestData
-from kraft.wire.generated.sync_group_response import SyncGroupResponseData
 
 BATCHED_FROM = 4
 """FindCoordinator: several keys, and an error for each (KIP-699)."""
@@ -62,28 +64,28 @@ class _Key(IntEnum):
     SHARE_GROUP = 2
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     finder, members = _Finder(broker), _Members(broker)
     return [
-        ClientApi(
+        ApiHandler(
             request=FindCoordinatorRequestData,
             response=FindCoordinatorResponseData,
             handle=finder.find,
             refuse=_refuse_find,
         ),
-        ClientApi(
+        ApiHandler(
             request=JoinGroupRequestData, response=JoinGroupResponseData, handle=members.join, refuse=_refuse_join
         ),
-        ClientApi(
+        ApiHandler(
             request=SyncGroupRequestData, response=SyncGroupResponseData, handle=members.sync, refuse=_refuse_sync
         ),
-        ClientApi(
+        ApiHandler(
             request=HeartbeatRequestData,
             response=HeartbeatResponseData,
             handle=members.beat,
             refuse=lambda message, version, error: HeartbeatResponseData.make(error_code=error.code),
         ),
-        ClientApi(
+        ApiHandler(
             request=LeaveGroupRequestData, response=LeaveGroupResponseData, handle=members.leave, refuse=_refuse_leave
         ),
     ]
@@ -96,7 +98,7 @@ class _Finder:
     def __init__(self, broker: ClientBroker) -> None:
         self._broker = broker
 
-    async def find(self, call: ClientCall[FindCoordinatorRequestData]) -> FindCoordinatorResponseData:
+    async def find(self, call: Call[FindCoordinatorRequestData]) -> FindCoordinatorResponseData:
         message = call.message
         if call.version < BATCHED_FROM:
             found = await self._find(message.key, message.key_type, call.connection)
@@ -160,7 +162,7 @@ class _Members:
     def __init__(self, broker: ClientBroker) -> None:
         self._ask = broker.coordinator.ask
 
-    async def join(self, call: ClientCall[JoinGroupRequestData]) -> JoinGroupResponseData:
+    async def join(self, call: Call[JoinGroupRequestData]) -> JoinGroupResponseData:
         message = call.message
         joined = await self._ask(
             r.JoinGroup(
@@ -191,7 +193,7 @@ class _Members:
             ],
         )
 
-    async def sync(self, call: ClientCall[SyncGroupRequestData]) -> SyncGroupResponseData:
+    async def sync(self, call: Call[SyncGroupRequestData]) -> SyncGroupResponseData:
         message = call.message
         if call.version >= NAMED_PROTOCOL_FROM and None in (message.protocol_type, message.protocol_name):
             raise InconsistentGroupProtocol("SyncGroup names the protocol type and the protocol that were chosen")
@@ -211,7 +213,7 @@ class _Members:
             protocol_type=synced.protocol_type, protocol_name=synced.protocol, assignment=synced.assignment
         )
 
-    async def beat(self, call: ClientCall[HeartbeatRequestData]) -> HeartbeatResponseData:
+    async def beat(self, call: Call[HeartbeatRequestData]) -> HeartbeatResponseData:
         message = call.message
         # As in Kafka, what is being loaded takes heartbeats: the member has a whole session from when it is.
         with suppress(CoordinatorLoadInProgress):
@@ -225,7 +227,7 @@ class _Members:
             )
         return HeartbeatResponseData.make()
 
-    async def leave(self, call: ClientCall[LeaveGroupRequestData]) -> LeaveGroupResponseData:
+    async def leave(self, call: Call[LeaveGroupRequestData]) -> LeaveGroupResponseData:
         message = call.message
         if call.version < SEVERAL_LEAVE_FROM:
             await self._ask(r.LeaveGroup(group=_named(message.group_id), member_id=message.member_id))
@@ -256,7 +258,7 @@ def _refuse_join(message: JoinGroupRequestData, version: int, error: KafkaError)
     member_id = message.member_id
     if isinstance(error, MemberIdRequired):
         member_id = error.message
-    elif isinstance(error, GroupMaxSizeReached):
+    elif isinstance(error, (GroupMaxSizeReached, ClassicMembersNotTaken)):
         member_id = ""
     protocol = None if version >= NULLABLE_PROTOCOL_FROM else ""
     return JoinGroupResponseData.make(error_code=error.code, member_id=member_id, protocol_name=protocol)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kraft.protocol.errors import KafkaError, KafkaStorageError, ReplicaNotAvailable, UnknownTopicOrPartition
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated.alter_replica_log_dirs_request import AlterReplicaLogDirsRequestData
-from kraft.wire.generated.alter_replica_log_dirs_response import (
+from kraft.protocol.messages.alter_replica_log_dirs_request import AlterReplicaLogDirsRequestData
+from kraft.protocol.messages.alter_replica_log_dirs_response import (
     AlterReplicaLogDirPartitionResult,
     AlterReplicaLogDirsResponseData,
     AlterReplicaLogDirTopicResult,
 )
-from kraft.wire.generated.describe_log_dirs_request import DescribeLogDirsRequestData
-from kraft.wire.generated.describe_log_dirs_response import (
+from kraft.protocol.messages.describe_log_dirs_request import DescribeLogDirsRequestData
+from kraft.protocol.messages.describe_log_dirs_response import (
     DescribeLogDirsPartition,
     DescribeLogDirsResponseData,
     DescribeLogDirsResult,
     DescribeLogDirsTopic,
 )
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.clients.broker import ClientBroker
 from kraft.wire.messages.common import group
 from metadata.environment import DiskSpace
 from metadata.image import TopicIdPartition
@@ -28,16 +29,16 @@ UNKNOWN_LAG = -1
 """Of a log whose replica takes no part: it is offline, or not known to the metadata any more."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     handlers = _LogDirs(broker)
     return (
-        ClientApi(
+        ApiHandler(
             request=DescribeLogDirsRequestData,
             response=DescribeLogDirsResponseData,
             handle=handlers.describe,
             refuse=lambda message, version, error: DescribeLogDirsResponseData.make(error_code=error.code),
         ),
-        ClientApi(
+        ApiHandler(
             request=AlterReplicaLogDirsRequestData,
             response=AlterReplicaLogDirsResponseData,
             handle=handlers.alter,
@@ -51,7 +52,7 @@ class _LogDirs:
         self._logs, self._replicas = broker.logs, broker.replicas
         self._environment, self._gateway = broker.environment, broker.gateway
 
-    async def describe(self, call: ClientCall[DescribeLogDirsRequestData]) -> DescribeLogDirsResponseData:
+    async def describe(self, call: Call[DescribeLogDirsRequestData]) -> DescribeLogDirsResponseData:
         """Null asks for all topics. Each directory is there, also when none of the logs in it was asked for."""
         asked = call.message.topics
         wanted = None if asked is None else {(topic.topic, index) for topic in asked for index in topic.partitions}
@@ -74,7 +75,7 @@ class _LogDirs:
                 spaces[path] = error
         return spaces
 
-    def alter(self, call: ClientCall[AlterReplicaLogDirsRequestData]) -> AlterReplicaLogDirsResponseData:
+    def alter(self, call: Call[AlterReplicaLogDirsRequestData]) -> AlterReplicaLogDirsResponseData:
         codes: dict[tuple[str, int], int] = {}
         for directory in call.message.dirs:
             for topic in directory.topics:

@@ -15,6 +15,8 @@ from uuid import UUID
 from kraft.broker.gateway import Gateway
 from kraft.coordinators.groups.routing import new_offsets_topic
 from kraft.coordinators.transactions.routing import new_transactions_topic
+from kraft.protocol import codec
+from kraft.protocol.encoding import ZERO_UUID, TopLevel, Written
 from kraft.protocol.errors import (
     InvalidRequest,
     InvalidTopicException,
@@ -27,27 +29,26 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
     UnsupportedEndpointType,
 )
-from kraft.wire import codec
-from kraft.wire.clients import operations
-from kraft.wire.clients.endpoints import Endpoint, address_of, controller_of, live_endpoints, node_endpoints
-from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall, ClientConnection
-from kraft.wire.generated.describe_cluster_request import DescribeClusterRequestData
-from kraft.wire.generated.describe_cluster_response import DescribeClusterBroker, DescribeClusterResponseData
-from kraft.wire.generated.describe_topic_partitions_request import DescribeTopicPartitionsRequestData
-from kraft.wire.generated.describe_topic_partitions_response import (
+from kraft.protocol.messages.describe_cluster_request import DescribeClusterRequestData
+from kraft.protocol.messages.describe_cluster_response import DescribeClusterBroker, DescribeClusterResponseData
+from kraft.protocol.messages.describe_topic_partitions_request import DescribeTopicPartitionsRequestData
+from kraft.protocol.messages.describe_topic_partitions_response import (
     Cursor,
     DescribeTopicPartitionsResponseData,
     DescribeTopicPartitionsResponsePartition,
     DescribeTopicPartitionsResponseTopic,
 )
-from kraft.wire.generated.metadata_request import MetadataRequestData
-from kraft.wire.generated.metadata_response import (
+from kraft.protocol.messages.metadata_request import MetadataRequestData
+from kraft.protocol.messages.metadata_response import (
     MetadataResponseBroker,
     MetadataResponseData,
     MetadataResponsePartition,
     MetadataResponseTopic,
 )
-from kraft.wire.primitives import ZERO_UUID, TopLevel, Written
+from kraft.wire.api_handler import Answer, ApiHandler, Call, ClientConnection
+from kraft.wire.clients import operations
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.endpoints import Endpoint, address_of, controller_of, live_endpoints, node_endpoints
 from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import NewTopic, OfflineReplicas
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition, TopicImage
@@ -64,22 +65,22 @@ CONTROLLER_ENDPOINTS = 2
 """Endpoint types of DescribeCluster (KIP-919): this is a listener of brokers."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     cluster = _Cluster(broker)
     return [
-        ClientApi(
+        ApiHandler(
             request=MetadataRequestData,
             response=MetadataResponseData,
             handle=cluster.metadata,
             refuse=_refuse_metadata,
         ),
-        ClientApi(
+        ApiHandler(
             request=DescribeClusterRequestData,
             response=DescribeClusterResponseData,
             handle=cluster.describe,
             refuse=_refuse_describe,
         ),
-        ClientApi(
+        ApiHandler(
             request=DescribeTopicPartitionsRequestData,
             response=DescribeTopicPartitionsResponseData,
             handle=cluster.partitions,
@@ -100,14 +101,14 @@ class _Cluster:
 
     # --- Metadata -------------------------------------------------------------------------------------------
 
-    def metadata(self, call: ClientCall[MetadataRequestData]) -> Answer:
+    def metadata(self, call: Call[MetadataRequestData]) -> Answer:
         """Raises InvalidRequest 42."""
         leaders = self._other_leaders(call.message)
         if leaders or self._broker.lost.are_awaited():
             return self._of_living(call, leaders)
         return self._current(call)
 
-    async def _of_living(self, call: ClientCall[MetadataRequestData], leaders: Collection[int]) -> TopLevel:
+    async def _of_living(self, call: Call[MetadataRequestData], leaders: Collection[int]) -> TopLevel:
         """When the leaders have shown that they live, or an election is over."""
         await self._broker.lost.seen(leaders)
         if self._broker.lost.are_awaited():
@@ -123,7 +124,7 @@ class _Cluster:
         topics = [topic for topic in named if topic is not None]
         return {partition.leader for topic in topics for partition in topic.partitions.values()} - {own, NO_LEADER}
 
-    def _current(self, call: ClientCall[MetadataRequestData]) -> TopLevel:
+    def _current(self, call: Call[MetadataRequestData]) -> TopLevel:
         asked = _asked(call)
         if asked is None:
             return self._metadata(call)
@@ -140,7 +141,7 @@ class _Cluster:
                 self._answers[asked] = kept
         return kept
 
-    def _metadata(self, call: ClientCall[MetadataRequestData]) -> MetadataResponseData:
+    def _metadata(self, call: Call[MetadataRequestData]) -> MetadataResponseData:
         message, version, connection = call.message, call.version, call.connection
         asks_cluster = message.include_cluster_authorized_operations and 8 <= version <= 10
         return MetadataResponseData.make(
@@ -183,7 +184,7 @@ class _Cluster:
 
     # --- DescribeCluster ------------------------------------------------------------------------------------
 
-    def describe(self, call: ClientCall[DescribeClusterRequestData]) -> DescribeClusterResponseData:
+    def describe(self, call: Call[DescribeClusterRequestData]) -> DescribeClusterResponseData:
         """Raises UnsupportedEndpointType 115, MismatchedEndpointType 114 or, in version 0, InvalidRequest 42."""
         message = call.message
         _check_endpoint_type(message.endpoint_type, call.version)
@@ -211,7 +212,7 @@ class _Cluster:
 
     # --- DescribeTopicPartitions ----------------------------------------------------------------------------
 
-    def partitions(self, call: ClientCall[DescribeTopicPartitionsRequestData]) -> DescribeTopicPartitionsResponseData:
+    def partitions(self, call: Call[DescribeTopicPartitionsRequestData]) -> DescribeTopicPartitionsResponseData:
         """One page, in the order of the topics' names. Raises InvalidRequest 42."""
         message, image = call.message, self._gateway.image
         names = _names_from_cursor(message, image)
@@ -237,7 +238,7 @@ class _Cluster:
         return DescribeTopicPartitionsResponseData.make(topics=topics, next_cursor=cursor)
 
 
-def _asked(call: ClientCall[MetadataRequestData]) -> tuple[object, ...] | None:
+def _asked(call: Call[MetadataRequestData]) -> tuple[object, ...] | None:
     """Two requests of which this is equal are answered the same, for as long as the metadata is. None for a request
     that hardly comes twice."""
     message = call.message

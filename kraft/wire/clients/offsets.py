@@ -16,29 +16,30 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
     UnsupportedVersion,
 )
-from kraft.wire.clients.leaders import Leaders
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated.delete_records_request import DeleteRecordsRequestData
-from kraft.wire.generated.delete_records_response import (
+from kraft.protocol.messages.delete_records_request import DeleteRecordsRequestData
+from kraft.protocol.messages.delete_records_response import (
     DeleteRecordsPartitionResult,
     DeleteRecordsResponseData,
     DeleteRecordsTopicResult,
 )
-from kraft.wire.generated.list_offsets_request import ListOffsetsPartition, ListOffsetsRequestData
-from kraft.wire.generated.list_offsets_response import (
+from kraft.protocol.messages.list_offsets_request import ListOffsetsPartition, ListOffsetsRequestData
+from kraft.protocol.messages.list_offsets_response import (
     ListOffsetsPartitionResponse,
     ListOffsetsResponseData,
     ListOffsetsTopicResponse,
 )
-from kraft.wire.generated.offset_for_leader_epoch_request import (
+from kraft.protocol.messages.offset_for_leader_epoch_request import (
     OffsetForLeaderEpochRequestData,
     OffsetForLeaderPartition,
 )
-from kraft.wire.generated.offset_for_leader_epoch_response import (
+from kraft.protocol.messages.offset_for_leader_epoch_response import (
     EpochEndOffset,
     OffsetForLeaderEpochResponseData,
     OffsetForLeaderTopicResult,
 )
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.leaders import Leaders
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer
 
@@ -65,22 +66,22 @@ LOOKS_PER_TURN = 64
 """Partitions that ListOffsets looks at in one turn of the loop: each may read headers from a file."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     offsets = _Offsets(broker)
     return [
-        ClientApi(
+        ApiHandler(
             request=ListOffsetsRequestData,
             response=ListOffsetsResponseData,
             handle=offsets.list_offsets,
             refuse=_refuse_list,
         ),
-        ClientApi(
+        ApiHandler(
             request=OffsetForLeaderEpochRequestData,
             response=OffsetForLeaderEpochResponseData,
             handle=offsets.leader_epochs,
             refuse=_refuse_epochs,
         ),
-        ClientApi(
+        ApiHandler(
             request=DeleteRecordsRequestData,
             response=DeleteRecordsResponseData,
             handle=offsets.delete_records,
@@ -103,7 +104,7 @@ class _Offsets:
 
     # --- ListOffsets ----------------------------------------------------------------------------------------
 
-    async def list_offsets(self, call: ClientCall[ListOffsetsRequestData]) -> ListOffsetsResponseData:
+    async def list_offsets(self, call: Call[ListOffsetsRequestData]) -> ListOffsetsResponseData:
         """A partition that is named twice is refused, as Kafka does."""
         asked = [(topic.name, item.partition_index) for topic in call.message.topics for item in topic.partitions]
         repeated = {place for place, times in Counter(asked).items() if times > 1}
@@ -125,7 +126,7 @@ class _Offsets:
         topic_id: UUID | None,
         name: str,
         item: ListOffsetsPartition,
-        call: ClientCall[ListOffsetsRequestData],
+        call: Call[ListOffsetsRequestData],
         *,
         is_repeated: bool,
     ) -> ListOffsetsPartitionResponse:
@@ -164,7 +165,7 @@ class _Offsets:
 
     # --- OffsetForLeaderEpoch ----------------------------------------------------------------------------------
 
-    def leader_epochs(self, call: ClientCall[OffsetForLeaderEpochRequestData]) -> OffsetForLeaderEpochResponseData:
+    def leader_epochs(self, call: Call[OffsetForLeaderEpochRequestData]) -> OffsetForLeaderEpochResponseData:
         topics = []
         for topic in call.message.topics:
             topic_id = self._leaders.id_of(topic.topic)
@@ -189,7 +190,7 @@ class _Offsets:
 
     # --- DeleteRecords ---------------------------------------------------------------------------------------
 
-    async def delete_records(self, call: ClientCall[DeleteRecordsRequestData]) -> DeleteRecordsResponseData:
+    async def delete_records(self, call: Call[DeleteRecordsRequestData]) -> DeleteRecordsResponseData:
         """Of a partition that is named more than once the last offset counts, as in Kafka."""
         targets: dict[str, dict[int, int]] = {}
         for topic in call.message.topics:

@@ -9,46 +9,47 @@ from collections.abc import Iterable, Sequence
 
 from kraft.broker.gateway import Gateway
 from kraft.protocol.errors import KafkaError
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated.alter_partition_reassignments_request import AlterPartitionReassignmentsRequestData
-from kraft.wire.generated.alter_partition_reassignments_response import (
+from kraft.protocol.messages.alter_partition_reassignments_request import AlterPartitionReassignmentsRequestData
+from kraft.protocol.messages.alter_partition_reassignments_response import (
     AlterPartitionReassignmentsResponseData,
     ReassignablePartitionResponse,
     ReassignableTopicResponse,
 )
-from kraft.wire.generated.elect_leaders_request import ElectLeadersRequestData
-from kraft.wire.generated.elect_leaders_response import (
+from kraft.protocol.messages.elect_leaders_request import ElectLeadersRequestData
+from kraft.protocol.messages.elect_leaders_response import (
     ElectLeadersResponseData,
     PartitionResult,
     ReplicaElectionResult,
 )
-from kraft.wire.generated.list_partition_reassignments_request import ListPartitionReassignmentsRequestData
-from kraft.wire.generated.list_partition_reassignments_response import (
+from kraft.protocol.messages.list_partition_reassignments_request import ListPartitionReassignmentsRequestData
+from kraft.protocol.messages.list_partition_reassignments_response import (
     ListPartitionReassignmentsResponseData,
     OngoingPartitionReassignment,
     OngoingTopicReassignment,
 )
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.clients.broker import ClientBroker
 from kraft.wire.messages.common import detail_code, detail_message
 from kraft.wire.messages.elections import ELECT_LEADERS, REASSIGNMENTS
 from metadata.image import PartitionImage, TopicImage
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     handlers = _Partitions(broker.gateway)
     return (
-        ClientApi(
+        ApiHandler(
             request=ElectLeadersRequestData,
             response=ElectLeadersResponseData,
             handle=handlers.elect,
             refuse=_refuse_elections,
         ),
-        ClientApi(
+        ApiHandler(
             request=AlterPartitionReassignmentsRequestData,
             response=AlterPartitionReassignmentsResponseData,
             handle=handlers.reassign,
             refuse=_refuse_reassignments,
         ),
-        ClientApi(
+        ApiHandler(
             request=ListPartitionReassignmentsRequestData,
             response=ListPartitionReassignmentsResponseData,
             handle=handlers.list_reassignments,
@@ -63,7 +64,7 @@ class _Partitions:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def elect(self, call: ClientCall[ElectLeadersRequestData]) -> ElectLeadersResponseData:
+    async def elect(self, call: Call[ElectLeadersRequestData]) -> ElectLeadersResponseData:
         """Of all partitions (null), those that need no election are left out, but no topic is, as in Kafka."""
         asked = call.message.topic_partitions
         request = ELECT_LEADERS.requested(call.message)
@@ -82,7 +83,7 @@ class _Partitions:
         )
 
     async def reassign(
-        self, call: ClientCall[AlterPartitionReassignmentsRequestData]
+        self, call: Call[AlterPartitionReassignmentsRequestData]
     ) -> AlterPartitionReassignmentsResponseData:
         message = call.message
         request = REASSIGNMENTS.requested(message)
@@ -107,7 +108,7 @@ class _Partitions:
         )
 
     def list_reassignments(
-        self, call: ClientCall[ListPartitionReassignmentsRequestData]
+        self, call: Call[ListPartitionReassignmentsRequestData]
     ) -> ListPartitionReassignmentsResponseData:
         """Null asks for all; topics and partitions that do not exist or do not move are left out."""
         image, asked = self._gateway.image, call.message.topics

@@ -12,8 +12,9 @@ from asyncio import Future
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from kraft.broker.transaction_verification import Support
 from kraft.broker.transactional_produce import transactional_headers
-from kraft.coordinators.transactions.verification import Support
+from kraft.protocol.acks import ACKS_NONE
 from kraft.protocol.batches.header import (
     CODEC_MASK,
     CONTROL,
@@ -35,12 +36,8 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
     UnsupportedCompressionType,
 )
-from kraft.protocol.primitives import Buffer
-from kraft.wire.clients.endpoints import node_endpoints
-from kraft.wire.clients.leaders import UNKNOWN, Leaders
-from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated.produce_request import ProduceRequestData, TopicProduceData
-from kraft.wire.generated.produce_response import (
+from kraft.protocol.messages.produce_request import ProduceRequestData, TopicProduceData
+from kraft.protocol.messages.produce_response import (
     NO_LEADER_ID_AND_EPOCH,
     BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
@@ -49,13 +46,16 @@ from kraft.wire.generated.produce_response import (
     ProduceResponseData,
     TopicProduceResponse,
 )
-from kraft.wire.handlers.served import CloseConnection, Later
+from kraft.protocol.primitives import Buffer
+from kraft.wire.api_handler import Answer, ApiHandler, Call, CloseConnection, Later
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.endpoints import node_endpoints
+from kraft.wire.clients.leaders import UNKNOWN, Leaders
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOutcome
 
 LOG = logging.getLogger(__name__)
 
-ACKS_NONE = 0
 ATTRIBUTES_AT = CRC_START + 1
 """The low byte of the attributes."""
 ZSTD = 4
@@ -69,10 +69,10 @@ FIRST_THAT_ADDS_PARTITIONS = 12
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     produce = _Produce(broker)
     return [
-        ClientApi(
+        ApiHandler(
             request=ProduceRequestData, response=ProduceResponseData, handle=produce.handle, refuse=_refuse_produce
         ),
     ]
@@ -84,7 +84,7 @@ class _Produce:
         self._replicas = broker.replicas
         self._leaders = Leaders(broker.gateway)
 
-    def handle(self, call: ClientCall[ProduceRequestData]) -> Answer:
+    def handle(self, call: Call[ProduceRequestData]) -> Answer:
         message = call.message
         has_transaction = False
         batches: dict[TopicIdPartition, Buffer] = {}
@@ -111,7 +111,7 @@ class _Produce:
         return self._answer(call, ids, {**outcomes, **refused} if refused else outcomes)
 
     def _begun(
-        self, call: ClientCall[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
+        self, call: Call[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
     ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]:
         try:
             return self._replicas.begin_produce(batches, acks=call.message.acks, timeout_ms=call.message.timeout_ms)
@@ -119,7 +119,7 @@ class _Produce:
             return dict.fromkeys(batches, ProduceOutcome(error_code=error.code, message=error.message))
 
     def _begun_in_transaction(
-        self, call: ClientCall[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
+        self, call: Call[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
     ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]:
         """Raises InvalidProducerIdMapping 49, TransactionalIdAuthorizationFailed 53 for the request as a whole."""
         message = call.message
@@ -138,7 +138,7 @@ class _Produce:
         )
 
     def _answer(
-        self, call: ClientCall[ProduceRequestData], ids: Sequence[UUID | None], outcomes: Outcomes
+        self, call: Call[ProduceRequestData], ids: Sequence[UUID | None], outcomes: Outcomes
     ) -> ProduceResponseData | None:
         if call.message.acks == ACKS_NONE:
             _close_for_errors(ids, outcomes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import (
     DuplicateResource,
     IllegalSaslState,
@@ -19,33 +20,33 @@ from kraft.protocol.errors import (
     UnsupportedSaslMechanism,
     UnsupportedVersion,
 )
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated import alter_client_quotas_response as altered
-from kraft.wire.generated.alter_client_quotas_request import AlterClientQuotasRequestData
-from kraft.wire.generated.alter_client_quotas_response import AlterClientQuotasResponseData
-from kraft.wire.generated.alter_user_scram_credentials_request import AlterUserScramCredentialsRequestData
-from kraft.wire.generated.alter_user_scram_credentials_response import (
+from kraft.protocol.messages import alter_client_quotas_response as altered
+from kraft.protocol.messages.alter_client_quotas_request import AlterClientQuotasRequestData
+from kraft.protocol.messages.alter_client_quotas_response import AlterClientQuotasResponseData
+from kraft.protocol.messages.alter_user_scram_credentials_request import AlterUserScramCredentialsRequestData
+from kraft.protocol.messages.alter_user_scram_credentials_response import (
     AlterUserScramCredentialsResponseData,
     AlterUserScramCredentialsResult,
 )
-from kraft.wire.generated.create_acls_request import CreateAclsRequestData
-from kraft.wire.generated.create_acls_response import AclCreationResult, CreateAclsResponseData
-from kraft.wire.generated.delete_acls_request import DeleteAclsRequestData
-from kraft.wire.generated.delete_acls_response import DeleteAclsFilterResult, DeleteAclsResponseData
-from kraft.wire.generated.describe_acls_request import DescribeAclsRequestData
-from kraft.wire.generated.describe_acls_response import DescribeAclsResponseData
-from kraft.wire.generated.describe_client_quotas_request import DescribeClientQuotasRequestData
-from kraft.wire.generated.describe_client_quotas_response import DescribeClientQuotasResponseData
-from kraft.wire.generated.describe_user_scram_credentials_request import DescribeUserScramCredentialsRequestData
-from kraft.wire.generated.describe_user_scram_credentials_response import (
+from kraft.protocol.messages.create_acls_request import CreateAclsRequestData
+from kraft.protocol.messages.create_acls_response import AclCreationResult, CreateAclsResponseData
+from kraft.protocol.messages.delete_acls_request import DeleteAclsRequestData
+from kraft.protocol.messages.delete_acls_response import DeleteAclsFilterResult, DeleteAclsResponseData
+from kraft.protocol.messages.describe_acls_request import DescribeAclsRequestData
+from kraft.protocol.messages.describe_acls_response import DescribeAclsResponseData
+from kraft.protocol.messages.describe_client_quotas_request import DescribeClientQuotasRequestData
+from kraft.protocol.messages.describe_client_quotas_response import DescribeClientQuotasResponseData
+from kraft.protocol.messages.describe_user_scram_credentials_request import DescribeUserScramCredentialsRequestData
+from kraft.protocol.messages.describe_user_scram_credentials_response import (
     DescribeUserScramCredentialsResponseData,
     DescribeUserScramCredentialsResult,
 )
-from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
-from kraft.wire.generated.sasl_authenticate_response import SaslAuthenticateResponseData
-from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
-from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseData
-from kraft.wire.primitives import TopLevel
+from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateResponseData
+from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.clients.broker import ClientBroker
 
 QUOTA_ENTITIES = frozenset({"user", "client-id", "ip"})
 """Source: ClientQuotaEntity."""
@@ -56,21 +57,21 @@ _NO_QUOTAS = InvalidRequest("this cluster has no quotas: nothing would hold a cl
 _NO_USERS = UnsupportedSaslMechanism("this cluster has no users: clients are served without authentication")
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     return (*_authentication(), *_acls(), *_quotas_and_users())
 
 
-def _authentication() -> tuple[ClientApi, ...]:
+def _authentication() -> tuple[ApiHandler, ...]:
     """As at a PLAINTEXT listener of Kafka, where everybody is somebody already. Nodes, who authenticate, do so before
     they ask for anything else, and never come here."""
     return (
-        ClientApi(
+        ApiHandler(
             request=SaslHandshakeRequestData,
             response=SaslHandshakeResponseData,
             handle=_is_not_authenticated,
             refuse=lambda message, version, error: SaslHandshakeResponseData.make(error_code=error.code),
         ),
-        ClientApi(
+        ApiHandler(
             request=SaslAuthenticateRequestData,
             response=SaslAuthenticateResponseData,
             handle=_is_not_authenticated,
@@ -81,9 +82,9 @@ def _authentication() -> tuple[ClientApi, ...]:
     )
 
 
-def _acls() -> tuple[ClientApi, ...]:
+def _acls() -> tuple[ApiHandler, ...]:
     return (
-        ClientApi(
+        ApiHandler(
             request=DescribeAclsRequestData,
             response=DescribeAclsResponseData,
             handle=_no_authorizer,
@@ -91,7 +92,7 @@ def _acls() -> tuple[ClientApi, ...]:
                 error_code=error.code, error_message=error.message
             ),
         ),
-        ClientApi(
+        ApiHandler(
             request=CreateAclsRequestData,
             response=CreateAclsResponseData,
             handle=_no_authorizer,
@@ -102,7 +103,7 @@ def _acls() -> tuple[ClientApi, ...]:
                 ]
             ),
         ),
-        ClientApi(
+        ApiHandler(
             request=DeleteAclsRequestData,
             response=DeleteAclsResponseData,
             handle=_no_authorizer,
@@ -116,9 +117,9 @@ def _acls() -> tuple[ClientApi, ...]:
     )
 
 
-def _quotas_and_users() -> tuple[ClientApi, ...]:
+def _quotas_and_users() -> tuple[ApiHandler, ...]:
     return (
-        ClientApi(
+        ApiHandler(
             request=DescribeClientQuotasRequestData,
             response=DescribeClientQuotasResponseData,
             handle=_describe_quotas,
@@ -126,13 +127,13 @@ def _quotas_and_users() -> tuple[ClientApi, ...]:
                 error_code=error.code, error_message=error.message, entries=None
             ),
         ),
-        ClientApi(
+        ApiHandler(
             request=AlterClientQuotasRequestData,
             response=AlterClientQuotasResponseData,
             handle=_alter_quotas,
             refuse=_refuse_quotas,
         ),
-        ClientApi(
+        ApiHandler(
             request=DescribeUserScramCredentialsRequestData,
             response=DescribeUserScramCredentialsResponseData,
             handle=_describe_users,
@@ -140,7 +141,7 @@ def _quotas_and_users() -> tuple[ClientApi, ...]:
                 error_code=error.code, error_message=error.message
             ),
         ),
-        ClientApi(
+        ApiHandler(
             request=AlterUserScramCredentialsRequestData,
             response=AlterUserScramCredentialsResponseData,
             handle=_alter_users,
@@ -149,18 +150,18 @@ def _quotas_and_users() -> tuple[ClientApi, ...]:
     )
 
 
-def _is_not_authenticated(call: ClientCall[TopLevel]) -> TopLevel:
+def _is_not_authenticated(call: Call[TopLevel]) -> TopLevel:
     raise IllegalSaslState(_NO_AUTHENTICATION.message)
 
 
-def _no_authorizer(call: ClientCall[TopLevel]) -> TopLevel:
+def _no_authorizer(call: Call[TopLevel]) -> TopLevel:
     raise SecurityDisabled(_NO_AUTHORIZER.message)
 
 
 # --- quotas -------------------------------------------------------------------------------------------------------
 
 
-def _describe_quotas(call: ClientCall[DescribeClientQuotasRequestData]) -> DescribeClientQuotasResponseData:
+def _describe_quotas(call: Call[DescribeClientQuotasRequestData]) -> DescribeClientQuotasResponseData:
     for component in call.message.components:
         if component.entity_type not in QUOTA_ENTITIES:
             raise UnsupportedVersion(
@@ -169,7 +170,7 @@ def _describe_quotas(call: ClientCall[DescribeClientQuotasRequestData]) -> Descr
     return DescribeClientQuotasResponseData.make(error_message=None)
 
 
-def _alter_quotas(call: ClientCall[AlterClientQuotasRequestData]) -> AlterClientQuotasResponseData:
+def _alter_quotas(call: Call[AlterClientQuotasRequestData]) -> AlterClientQuotasResponseData:
     return _refuse_quotas(call.message, call.version, _NO_QUOTAS)
 
 
@@ -195,7 +196,7 @@ def _refuse_quotas(
 
 
 def _describe_users(
-    call: ClientCall[DescribeUserScramCredentialsRequestData],
+    call: Call[DescribeUserScramCredentialsRequestData],
 ) -> DescribeUserScramCredentialsResponseData:
     """None of all (null or no names); each one that is named is not there."""
     times = Counter(user.name for user in call.message.users or ())
@@ -212,7 +213,7 @@ def _describe_users(
     return DescribeUserScramCredentialsResponseData.make(error_message=None, results=results)
 
 
-def _alter_users(call: ClientCall[AlterUserScramCredentialsRequestData]) -> AlterUserScramCredentialsResponseData:
+def _alter_users(call: Call[AlterUserScramCredentialsRequestData]) -> AlterUserScramCredentialsResponseData:
     outcomes: dict[str, KafkaError] = {
         each.name: ResourceNotFound(f"there is no SCRAM user {each.name!r}") for each in call.message.deletions
     }

@@ -1,88 +1,111 @@
-"""Which APIs and versions clients are served, and the module of `kraft.wire.clients` that answers each.
+"""Which APIs clients are served, and the module of `kraft.wire.clients` that answers each.
 
-The versions are those of Apache Kafka 4.3. ApiVersions advertises Produce from version 0 on, although 0 to 2 are
-refused: librdkafka before 2.11 takes a missing version 0 for a broker that knows no compression (KAFKA-18659).
-A module has a function `apis(broker: ClientBroker) -> Sequence[ClientApi]`; it is imported when the first request
+The versions are in `kraft/protocol/schema/messages`. ApiVersions advertises Produce from version 0 on, although 0 to 2
+are refused: librdkafka before 2.11 takes a missing version 0 for a broker that knows no compression (KAFKA-18659).
+A module has a function `apis(broker: ClientBroker) -> Sequence[ApiHandler]`; it is imported when the first request
 for one of its APIs comes, so that a node without clients pays nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from importlib import import_module
 from typing import NamedTuple
 
-from kraft.wire.apis import NEVER
-from kraft.wire.clients.served import ClientApi, ClientBroker
+from kraft.protocol import apis
+from kraft.protocol.apis import Api
+from kraft.wire.api_handler import ApiHandler
+from kraft.wire.clients.broker import ClientBroker
+
+
+class Order(Enum):
+    """When a request may begin while earlier requests of its connection are not answered yet, so that no client can see
+    a state without the effect of a request that it sent before (docs/decisions/order-within-a-connection.md)."""
+
+    READ = "read"
+    """It changes nothing: it waits for the produces and writes before it, and nothing waits for it."""
+    PRODUCE = "produce"
+    """It waits for writes before it. Produces begin in their order, and their appends keep that order."""
+    WRITE = "write"
+    """It waits for the produces and writes before it, and every request behind it waits for it."""
+
+
+READ, PRODUCE, WRITE = Order.READ, Order.PRODUCE, Order.WRITE
 
 
 class Row(NamedTuple):
-    """One API as clients are served it: its name, its module, and the versions from `oldest` to `newest`."""
+    """How clients are served one API: its module, and its place among other requests of a connection."""
 
-    name: str
-    oldest: int
-    newest: int
-    flexible_from: int
     module: str
+    order: Order
 
 
-ROWS: Mapping[int, Row] = {
-    0: Row("Produce", 3, 13, 9, "kraft.wire.clients.produce"),
-    1: Row("Fetch", 4, 18, 12, "kraft.wire.clients.fetch"),
-    2: Row("ListOffsets", 1, 11, 6, "kraft.wire.clients.offsets"),
-    3: Row("Metadata", 0, 13, 9, "kraft.wire.clients.metadata"),
-    8: Row("OffsetCommit", 2, 10, 8, "kraft.wire.clients.group_offsets"),
-    9: Row("OffsetFetch", 1, 10, 6, "kraft.wire.clients.group_offsets"),
-    10: Row("FindCoordinator", 0, 6, 3, "kraft.wire.clients.groups"),
-    11: Row("JoinGroup", 0, 9, 6, "kraft.wire.clients.groups"),
-    12: Row("Heartbeat", 0, 4, 4, "kraft.wire.clients.groups"),
-    13: Row("LeaveGroup", 0, 5, 4, "kraft.wire.clients.groups"),
-    14: Row("SyncGroup", 0, 5, 4, "kraft.wire.clients.groups"),
-    15: Row("DescribeGroups", 0, 6, 5, "kraft.wire.clients.group_admin"),
-    16: Row("ListGroups", 0, 5, 3, "kraft.wire.clients.group_admin"),
-    17: Row("SaslHandshake", 0, 1, NEVER, "kraft.wire.clients.security"),
-    19: Row("CreateTopics", 2, 7, 5, "kraft.wire.clients.topics"),
-    20: Row("DeleteTopics", 1, 6, 4, "kraft.wire.clients.topics"),
-    21: Row("DeleteRecords", 0, 2, 2, "kraft.wire.clients.offsets"),
-    22: Row("InitProducerId", 0, 5, 2, "kraft.wire.clients.transactions"),
-    23: Row("OffsetForLeaderEpoch", 2, 4, 4, "kraft.wire.clients.offsets"),
-    24: Row("AddPartitionsToTxn", 0, 5, 3, "kraft.wire.clients.transactions"),
-    25: Row("AddOffsetsToTxn", 0, 4, 3, "kraft.wire.clients.transactions"),
-    26: Row("EndTxn", 0, 5, 3, "kraft.wire.clients.transactions"),
-    27: Row("WriteTxnMarkers", 1, 2, 1, "kraft.wire.clients.markers"),
-    28: Row("TxnOffsetCommit", 0, 5, 3, "kraft.wire.clients.group_offsets"),
-    29: Row("DescribeAcls", 1, 3, 2, "kraft.wire.clients.security"),
-    30: Row("CreateAcls", 1, 3, 2, "kraft.wire.clients.security"),
-    31: Row("DeleteAcls", 1, 3, 2, "kraft.wire.clients.security"),
-    32: Row("DescribeConfigs", 1, 4, 4, "kraft.wire.clients.configs"),
-    33: Row("AlterConfigs", 0, 2, 2, "kraft.wire.clients.configs"),
-    34: Row("AlterReplicaLogDirs", 1, 2, 2, "kraft.wire.clients.log_dirs"),
-    35: Row("DescribeLogDirs", 1, 5, 2, "kraft.wire.clients.log_dirs"),
-    36: Row("SaslAuthenticate", 0, 2, 2, "kraft.wire.clients.security"),
-    37: Row("CreatePartitions", 0, 3, 2, "kraft.wire.clients.topics"),
-    42: Row("DeleteGroups", 0, 2, 2, "kraft.wire.clients.group_admin"),
-    43: Row("ElectLeaders", 0, 2, 2, "kraft.wire.clients.partitions"),
-    44: Row("IncrementalAlterConfigs", 0, 1, 1, "kraft.wire.clients.configs"),
-    45: Row("AlterPartitionReassignments", 0, 1, 0, "kraft.wire.clients.partitions"),
-    46: Row("ListPartitionReassignments", 0, 0, 0, "kraft.wire.clients.partitions"),
-    47: Row("OffsetDelete", 0, 0, NEVER, "kraft.wire.clients.group_admin"),
-    48: Row("DescribeClientQuotas", 0, 1, 1, "kraft.wire.clients.security"),
-    49: Row("AlterClientQuotas", 0, 1, 1, "kraft.wire.clients.security"),
-    50: Row("DescribeUserScramCredentials", 0, 0, 0, "kraft.wire.clients.security"),
-    51: Row("AlterUserScramCredentials", 0, 0, 0, "kraft.wire.clients.security"),
-    55: Row("DescribeQuorum", 0, 2, 0, "kraft.wire.clients.cluster_admin"),
-    57: Row("UpdateFeatures", 0, 2, 0, "kraft.wire.clients.cluster_admin"),
-    60: Row("DescribeCluster", 0, 2, 0, "kraft.wire.clients.metadata"),
-    61: Row("DescribeProducers", 0, 0, 0, "kraft.wire.clients.active_producers"),
-    64: Row("UnregisterBroker", 0, 0, 0, "kraft.wire.clients.cluster_admin"),
-    65: Row("DescribeTransactions", 0, 0, 0, "kraft.wire.clients.transactions"),
-    66: Row("ListTransactions", 0, 2, 0, "kraft.wire.clients.transactions"),
-    68: Row("ConsumerGroupHeartbeat", 0, 1, 0, "kraft.wire.clients.consumer_groups"),
-    69: Row("ConsumerGroupDescribe", 0, 1, 0, "kraft.wire.clients.consumer_groups"),
-    74: Row("ListConfigResources", 0, 1, 0, "kraft.wire.clients.configs"),
-    75: Row("DescribeTopicPartitions", 0, 0, 0, "kraft.wire.clients.metadata"),
+_ROWS: Mapping[str, Row] = {
+    "Produce": Row("kraft.wire.clients.produce", PRODUCE),
+    "Fetch": Row("kraft.wire.clients.fetch", READ),
+    "ListOffsets": Row("kraft.wire.clients.offsets", READ),
+    "Metadata": Row("kraft.wire.clients.metadata", READ),
+    "OffsetCommit": Row("kraft.wire.clients.group_offsets", WRITE),
+    "OffsetFetch": Row("kraft.wire.clients.group_offsets", READ),
+    "FindCoordinator": Row("kraft.wire.clients.groups", READ),
+    "JoinGroup": Row("kraft.wire.clients.groups", WRITE),
+    "Heartbeat": Row("kraft.wire.clients.groups", WRITE),
+    "LeaveGroup": Row("kraft.wire.clients.groups", WRITE),
+    "SyncGroup": Row("kraft.wire.clients.groups", WRITE),
+    "DescribeGroups": Row("kraft.wire.clients.group_admin", READ),
+    "ListGroups": Row("kraft.wire.clients.group_admin", READ),
+    "SaslHandshake": Row("kraft.wire.clients.security", WRITE),
+    "CreateTopics": Row("kraft.wire.clients.topics", WRITE),
+    "DeleteTopics": Row("kraft.wire.clients.topics", WRITE),
+    "DeleteRecords": Row("kraft.wire.clients.offsets", WRITE),
+    "InitProducerId": Row("kraft.wire.clients.transactions", WRITE),
+    "OffsetForLeaderEpoch": Row("kraft.wire.clients.offsets", READ),
+    "AddPartitionsToTxn": Row("kraft.wire.clients.transactions", WRITE),
+    "AddOffsetsToTxn": Row("kraft.wire.clients.transactions", WRITE),
+    "EndTxn": Row("kraft.wire.clients.transactions", WRITE),
+    "WriteTxnMarkers": Row("kraft.wire.clients.markers", WRITE),
+    "TxnOffsetCommit": Row("kraft.wire.clients.group_offsets", WRITE),
+    "DescribeAcls": Row("kraft.wire.clients.security", READ),
+    "CreateAcls": Row("kraft.wire.clients.security", WRITE),
+    "DeleteAcls": Row("kraft.wire.clients.security", WRITE),
+    "DescribeConfigs": Row("kraft.wire.clients.configs", READ),
+    "AlterConfigs": Row("kraft.wire.clients.configs", WRITE),
+    "AlterReplicaLogDirs": Row("kraft.wire.clients.log_dirs", WRITE),
+    "DescribeLogDirs": Row("kraft.wire.clients.log_dirs", READ),
+    "SaslAuthenticate": Row("kraft.wire.clients.security", WRITE),
+    "CreatePartitions": Row("kraft.wire.clients.topics", WRITE),
+    "DeleteGroups": Row("kraft.wire.clients.group_admin", WRITE),
+    "ElectLeaders": Row("kraft.wire.clients.partitions", WRITE),
+    "IncrementalAlterConfigs": Row("kraft.wire.clients.configs", WRITE),
+    "AlterPartitionReassignments": Row("kraft.wire.clients.partitions", WRITE),
+    "ListPartitionReassignments": Row("kraft.wire.clients.partitions", READ),
+    "OffsetDelete": Row("kraft.wire.clients.group_admin", WRITE),
+    "DescribeClientQuotas": Row("kraft.wire.clients.security", READ),
+    "AlterClientQuotas": Row("kraft.wire.clients.security", WRITE),
+    "DescribeUserScramCredentials": Row("kraft.wire.clients.security", READ),
+    "AlterUserScramCredentials": Row("kraft.wire.clients.security", WRITE),
+    "DescribeQuorum": Row("kraft.wire.clients.cluster_admin", READ),
+    "UpdateFeatures": Row("kraft.wire.clients.cluster_admin", WRITE),
+    "DescribeCluster": Row("kraft.wire.clients.metadata", READ),
+    "DescribeProducers": Row("kraft.wire.clients.active_producers", READ),
+    "UnregisterBroker": Row("kraft.wire.clients.cluster_admin", WRITE),
+    "DescribeTransactions": Row("kraft.wire.clients.transactions", READ),
+    "ListTransactions": Row("kraft.wire.clients.transactions", READ),
+    "ConsumerGroupHeartbeat": Row("kraft.wire.clients.consumer_groups", WRITE),
+    "ConsumerGroupDescribe": Row("kraft.wire.clients.consumer_groups", READ),
+    "GetTelemetrySubscriptions": Row("kraft.wire.clients.client_metrics", READ),
+    "PushTelemetry": Row("kraft.wire.clients.client_metrics", READ),
+    "ListConfigResources": Row("kraft.wire.clients.configs", READ),
+    "DescribeTopicPartitions": Row("kraft.wire.clients.metadata", READ),
 }
-"""By API key, in its order. ApiVersions belongs to the connection itself."""
+"""By the API's name. ApiVersions belongs to the connection itself."""
+SERVED: Sequence[Api] = [apis.BY_NAME[name] for name in _ROWS]
+ROWS: Mapping[int, Row] = {apis.BY_NAME[name].key: row for name, row in _ROWS.items()}
+"""By API key."""
+UNADVERTISED = frozenset({71, 72})
+"""Served, and left out of ApiVersions: no broker here has a receiver of client metrics, and clients ask for none then
+(KIP-714)."""
 
 
 class ClientApis:
@@ -91,7 +114,7 @@ class ClientApis:
     def __init__(self, broker: ClientBroker, *, awaited: Callable[[], str] = str) -> None:
         """`awaited` says why no client is served yet; empty from some moment on."""
         self._broker = broker
-        self._loaded: dict[int, ClientApi] = {}
+        self._loaded: dict[int, ApiHandler] = {}
         self.awaited = awaited
 
     @property
@@ -99,7 +122,7 @@ class ClientApis:
         """The metadata offset of the image that clients are answered from."""
         return self._broker.gateway.image.offset
 
-    def get(self, key: int) -> ClientApi | None:
+    def get(self, key: int) -> ApiHandler | None:
         """The handler of the API; None when no such API is served to clients. The first call for an API imports its
         module.
         """
@@ -110,5 +133,5 @@ class ClientApis:
         return api
 
     def _load(self, module: str) -> None:
-        served: Sequence[ClientApi] = import_module(module).apis(self._broker)
+        served: Sequence[ApiHandler] = import_module(module).apis(self._broker)
         self._loaded.update({api.request.API_KEY: api for api in served})

@@ -13,41 +13,42 @@ from uuid import UUID
 
 from kraft.broker.configs import new_topic_configs
 from kraft.broker.gateway import Gateway
+from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import InvalidConfig, InvalidReplicaAssignment, InvalidRequest, KafkaError
-from kraft.wire.clients.config_sources import SOURCES
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall
-from kraft.wire.generated.create_partitions_request import CreatePartitionsRequestData
-from kraft.wire.generated.create_partitions_response import CreatePartitionsResponseData, CreatePartitionsTopicResult
-from kraft.wire.generated.create_topics_request import CreatableTopic, CreateTopicsRequestData
-from kraft.wire.generated.create_topics_response import (
+from kraft.protocol.messages.create_partitions_request import CreatePartitionsRequestData
+from kraft.protocol.messages.create_partitions_response import CreatePartitionsResponseData, CreatePartitionsTopicResult
+from kraft.protocol.messages.create_topics_request import CreatableTopic, CreateTopicsRequestData
+from kraft.protocol.messages.create_topics_response import (
     CreatableTopicConfigs,
     CreatableTopicResult,
     CreateTopicsResponseData,
 )
-from kraft.wire.generated.delete_topics_request import DeleteTopicsRequestData, DeleteTopicState
-from kraft.wire.generated.delete_topics_response import DeletableTopicResult, DeleteTopicsResponseData
+from kraft.protocol.messages.delete_topics_request import DeleteTopicsRequestData, DeleteTopicState
+from kraft.protocol.messages.delete_topics_response import DeletableTopicResult, DeleteTopicsResponseData
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.config_sources import SOURCES
 from kraft.wire.messages.common import detail_code, detail_message
 from kraft.wire.messages.topics import CREATE_PARTITIONS
-from kraft.wire.primitives import ZERO_UUID
 from metadata.controller.requests import CreateTopics, DeleteTopics, ErrorDetail, NewTopic, TopicCreated
 
 
-def apis(broker: ClientBroker) -> Sequence[ClientApi]:
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
     handlers = _Topics(broker.gateway)
     return (
-        ClientApi(
+        ApiHandler(
             request=CreateTopicsRequestData,
             response=CreateTopicsResponseData,
             handle=handlers.create,
             refuse=_refuse_creation,
         ),
-        ClientApi(
+        ApiHandler(
             request=DeleteTopicsRequestData,
             response=DeleteTopicsResponseData,
             handle=handlers.delete,
             refuse=_refuse_deletion,
         ),
-        ClientApi(
+        ApiHandler(
             request=CreatePartitionsRequestData,
             response=CreatePartitionsResponseData,
             handle=handlers.grow,
@@ -62,7 +63,7 @@ class _Topics:
 
     # --- CreateTopics -----------------------------------------------------------------------------------------
 
-    async def create(self, call: ClientCall[CreateTopicsRequestData]) -> CreateTopicsResponseData:
+    async def create(self, call: Call[CreateTopicsRequestData]) -> CreateTopicsResponseData:
         message = call.message
         times = Counter(topic.name for topic in message.topics)
         outcomes: dict[str, TopicCreated | ErrorDetail] = {}
@@ -101,7 +102,7 @@ class _Topics:
 
     # --- DeleteTopics -----------------------------------------------------------------------------------------
 
-    async def delete(self, call: ClientCall[DeleteTopicsRequestData]) -> DeleteTopicsResponseData:
+    async def delete(self, call: Call[DeleteTopicsRequestData]) -> DeleteTopicsResponseData:
         """By name up to version 5, by name or id from version 6 on (KIP-516)."""
         message = call.message
         results: list[DeletableTopicResult] = []
@@ -137,7 +138,7 @@ class _Topics:
 
     # --- CreatePartitions -------------------------------------------------------------------------------------
 
-    async def grow(self, call: ClientCall[CreatePartitionsRequestData]) -> CreatePartitionsResponseData:
+    async def grow(self, call: Call[CreatePartitionsRequestData]) -> CreatePartitionsResponseData:
         request = CREATE_PARTITIONS.requested(call.message)
         outcomes = await self._gateway.control(request, timeout_ms=max(1, call.message.timeout_ms))
         return CREATE_PARTITIONS.to_reply(request, outcomes)

@@ -13,14 +13,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from kraft.wire.clients.served import ClientConnection
+from kraft.broker.answer_budget import AnswerBudget
+from kraft.wire.api_handler import ClientConnection
 from metadata.environment import Clock, TimerHandle
 
 LOG = logging.getLogger(__name__)
 
 LOOK_MS = 1_000
 STANDSTILL_MS = 10_000
-"""When too much is unread: whoever has read nothing for so long may lose its connection."""
+"""When there is no room for answers: whoever has read nearly nothing for so long may lose its connection."""
+TAKEN_BYTES_MIN = 64 * 1024
+"""Who reads less within `STANDSTILL_MS`, and not all, stands still."""
 
 
 class Watched(Protocol):
@@ -61,17 +64,19 @@ class _Seen:
     active_ms: int
     """When something happened last."""
     read_ms: int
-    """When it had read all that it was sent, or some of it, last."""
+    """When it had read all that it was sent, or `TAKEN_BYTES_MIN` of it, last."""
+    mark: int = 0
+    """What was unread then, and what has come since."""
 
 
 class ClientWatch:
     """Looks at all clients every `LOOK_MS` and closes those that the module's text names."""
 
-    def __init__(self, clock: Clock, *, idle_ms_max: int, unread_bytes_max: int) -> None:
+    def __init__(self, clock: Clock, *, idle_ms_max: int, answers: AnswerBudget) -> None:
         """`idle_ms_max` below 0: a client may be idle for ever."""
         self._clock = clock
         self._idle_ms_max = idle_ms_max
-        self._unread_bytes_max = unread_bytes_max
+        self._answers = answers
         self._seen: dict[Watched, _Seen] = {}
         self._timer: TimerHandle | None = None
 
@@ -106,15 +111,20 @@ class ClientWatch:
                 continue
             unread, activity = client.unread_bytes, client.activity
             unread_of_all += unread
-            if not unread or unread < seen.unread:
-                seen.read_ms = now_ms
+            if not unread or unread <= seen.mark - TAKEN_BYTES_MIN:
+                seen.read_ms, seen.mark = now_ms, unread
+            elif unread > seen.unread:
+                seen.mark += unread - seen.unread
             if activity != seen.activity or unread != seen.unread or (client.waits and not unread):
                 seen.active_ms = now_ms
             elif 0 <= self._idle_ms_max <= now_ms - seen.active_ms:
                 self._end_idle(client, unread)
             seen.activity, seen.unread = activity, unread
-        if unread_of_all > self._unread_bytes_max:
-            self._make_room(unread_of_all, now_ms)
+        excess = unread_of_all - self._answers.limit
+        if self._answers.is_waited_for:
+            excess = max(excess, self._answers.limit // 2)
+        if excess > 0:
+            self._make_room(excess, now_ms)
         self._timer = self._clock.call_later(LOOK_MS, self._look)
 
     def _end_idle(self, client: Watched, unread: int) -> None:
@@ -124,15 +134,15 @@ class ClientWatch:
         else:
             client.close()
 
-    def _make_room(self, unread_of_all: int, now_ms: int) -> None:
+    def _make_room(self, excess: int, now_ms: int) -> None:
         standing = [
             (seen.unread, client)
             for client, seen in self._seen.items()
             if seen.unread and now_ms - seen.read_ms >= STANDSTILL_MS
         ]
         for unread, client in sorted(standing, key=lambda each: each[0], reverse=True):
-            if unread_of_all <= self._unread_bytes_max:
+            if excess <= 0:
                 return
             LOG.warning("closing %s: it leaves %d bytes of answers unread", client.peer, unread)
             client.abort()
-            unread_of_all -= unread
+            excess -= unread

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeVar
 
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import NotController
-from kraft.wire.handlers.served import Call, Served
-from kraft.wire.messages.common import Rpc
+from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.messages.common import ServedRpc
 from kraft.wire.messages.controller import CONTROLLER_RPCS
-from kraft.wire.primitives import TopLevel
 from metadata.controller.requests import Request
 
 Reply = TypeVar("Reply")
@@ -21,12 +21,12 @@ class Controller(Protocol):
     async def submit(self, request: Request[Reply], *, timeout_ms: int) -> Reply: ...
 
 
-def controller_handlers(controller: Controller | None) -> list[Served]:
+def controller_handlers(controller: Controller | None) -> list[ApiHandler]:
     """One handler for each request that the controller takes; without a controller all answer NOT_CONTROLLER 41."""
     return [_served(rpc, controller) for rpc in CONTROLLER_RPCS.values()]
 
 
-def _served(rpc: Rpc[Any, Any, Any, Any], controller: Controller | None) -> Served:
+def _served(rpc: ServedRpc[Any, Any, Any, Any], controller: Controller | None) -> ApiHandler:
     async def handle(call: Call[Any]) -> TopLevel:
         if controller is None:
             raise NotController("this node has no controller role; ask the leader of the metadata quorum")
@@ -35,4 +35,4 @@ def _served(rpc: Rpc[Any, Any, Any, Any], controller: Controller | None) -> Serv
         response: TopLevel = rpc.to_reply(request, await controller.submit(request, timeout_ms=timeout_ms))
         return response
 
-    return Served(api=rpc.api, handle=handle, refuse=rpc.refuse)
+    return rpc.served(handle)

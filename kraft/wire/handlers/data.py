@@ -7,22 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeAlias
 
+from kraft.protocol.acks import ACKS_NONE
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower
+from kraft.protocol.messages.delete_records_request import DeleteRecordsRequestData
+from kraft.protocol.messages.describe_producers_request import DescribeProducersRequestData
+from kraft.protocol.messages.fetch_request import FetchRequestData
+from kraft.protocol.messages.list_offsets_request import ListOffsetsRequestData
+from kraft.protocol.messages.offset_for_leader_epoch_request import OffsetForLeaderEpochRequestData
+from kraft.protocol.messages.produce_request import ProduceRequestData
 from kraft.protocol.primitives import Buffer
-from kraft.wire.generated.delete_records_request import DeleteRecordsRequestData
-from kraft.wire.generated.describe_producers_request import DescribeProducersRequestData
-from kraft.wire.generated.fetch_request import FetchRequestData
-from kraft.wire.generated.list_offsets_request import ListOffsetsRequestData
-from kraft.wire.generated.offset_for_leader_epoch_request import OffsetForLeaderEpochRequestData
-from kraft.wire.generated.produce_request import ProduceRequestData
+from kraft.wire.api_handler import Answer, ApiHandler, Call, CloseConnection, Later
 from kraft.wire.handlers.metadata_log import MetadataFetches
-from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Later, NoResponse, Reply, Served
 from kraft.wire.messages.active_producers import DESCRIBE_PRODUCERS
 from kraft.wire.messages.fetch import DEBUGGING_REPLICA, FETCH, log_ends_response
 from kraft.wire.messages.metadata_log import METADATA_FETCH, is_metadata_fetch
 from kraft.wire.messages.offsets import DELETE_RECORDS, LIST_OFFSETS, OFFSET_FOR_LEADER_EPOCH, LowWatermarks
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
-from kraft.wire.primitives import TopLevel
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from replication.manager.fetch import LaterFetch
@@ -67,22 +68,18 @@ class TransactionalLeader(Protocol):
 
 def data_handlers(
     replicas: Replicas | None, metadata: MetadataFetches | None, leader: TransactionalLeader | None = None
-) -> list[Served]:
+) -> list[ApiHandler]:
     """The handlers for requests of other nodes about partitions and for fetches of the metadata log. `replicas` is None
     on a node without the broker role, `metadata` on one that is no voter.
     """
     handlers = _DataHandlers(replicas, metadata, leader)
     return [
-        Served(api=PRODUCE.api, handle=handlers.produce, refuse=PRODUCE.refuse),
-        Served(api=FETCH.api, handle=handlers.fetch, refuse=FETCH.refuse),
-        Served(api=LIST_OFFSETS.api, handle=handlers.list_offsets, refuse=LIST_OFFSETS.refuse),
-        Served(api=DESCRIBE_PRODUCERS.api, handle=handlers.describe_producers, refuse=DESCRIBE_PRODUCERS.refuse),
-        Served(api=DELETE_RECORDS.api, handle=handlers.delete_records, refuse=DELETE_RECORDS.refuse),
-        Served(
-            api=OFFSET_FOR_LEADER_EPOCH.api,
-            handle=handlers.offset_for_leader_epoch,
-            refuse=OFFSET_FOR_LEADER_EPOCH.refuse,
-        ),
+        PRODUCE.served(handlers.produce),
+        FETCH.served(handlers.fetch),
+        LIST_OFFSETS.served(handlers.list_offsets),
+        DESCRIBE_PRODUCERS.served(handlers.describe_producers),
+        DELETE_RECORDS.served(handlers.delete_records),
+        OFFSET_FOR_LEADER_EPOCH.served(handlers.offset_for_leader_epoch),
     ]
 
 
@@ -106,23 +103,23 @@ class _DataHandlers:
             raise NotLeaderOrFollower("this node has no broker role and so no replicas")
         return self._optional_replicas
 
-    def produce(self, call: Call[ProduceRequestData]) -> Reply:
+    def produce(self, call: Call[ProduceRequestData]) -> Answer:
         request = PRODUCE.requested(call.message)
         if request.transactional_id is not None:
             return self._produce_in_transaction(request)
-        render: Callable[[Outcomes], TopLevel | NoResponse] = (
-            _tell_nothing if request.acks == 0 else partial(PRODUCE.to_reply, request)
+        render: Callable[[Outcomes], TopLevel | None] = (
+            _tell_nothing if request.acks == ACKS_NONE else partial(PRODUCE.to_reply, request)
         )
         try:
             begun = self._replicas.begin_produce(request.batches, acks=request.acks, timeout_ms=request.timeout_ms)
         except KafkaError as error:
-            if request.acks == 0:
+            if request.acks == ACKS_NONE:
                 raise CloseConnection(f"acks=0: {error}") from error
             raise
         return Later(begun, render) if isinstance(begun, Future) else render(begun)
 
     async def _produce_in_transaction(self, request: ProduceRequest) -> TopLevel:
-        if request.acks == 0:
+        if request.acks == ACKS_NONE:
             raise CloseConnection("acks=0 with a transactional id: nobody would know what was written")
         outcomes = await self._led.produce(
             request.batches,
@@ -132,7 +129,7 @@ class _DataHandlers:
         )
         return PRODUCE.to_reply(request, outcomes)
 
-    def fetch(self, call: Call[FetchRequestData]) -> Reply:
+    def fetch(self, call: Call[FetchRequestData]) -> Answer:
         if is_metadata_fetch(call.message):
             return self._fetch_metadata(call.message)
         request = FETCH.requested(call.message)
@@ -184,9 +181,8 @@ class _DataHandlers:
         return OFFSET_FOR_LEADER_EPOCH.to_reply(request, end)
 
 
-def _tell_nothing(outcomes: Outcomes) -> NoResponse:
+def _tell_nothing(outcomes: Outcomes) -> None:
     """Raises CloseConnection when something failed (P8)."""
     for outcome in outcomes.values():
         if outcome.error_code:
             raise CloseConnection(f"acks=0: error {outcome.error_code} {outcome.message}")
-    return NO_RESPONSE

@@ -6,18 +6,18 @@ from typing import Protocol
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import NotCoordinator
-from kraft.wire.generated.group_request_request import GroupRequestRequestData
-from kraft.wire.handlers.served import Call, Served
+from kraft.protocol.messages.group_request_request import GroupRequestRequestData
+from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.messages.groups import GROUP_REQUEST
-from kraft.wire.primitives import TopLevel
 
 
 class Coordinator(Protocol):
     async def ask(self, request: r.Request) -> a.Answer: ...
 
 
-def group_handlers(coordinator: Coordinator | None) -> list[Served]:
+def group_handlers(coordinator: Coordinator | None) -> list[ApiHandler]:
     """The handler for group requests that other nodes forward; without a coordinator it answers NOT_COORDINATOR 16."""
 
     async def handle(call: Call[GroupRequestRequestData]) -> TopLevel:
@@ -26,4 +26,4 @@ def group_handlers(coordinator: Coordinator | None) -> list[Served]:
         request = GROUP_REQUEST.requested(call.message)
         return GROUP_REQUEST.to_reply(request, await coordinator.ask(request))
 
-    return [Served(api=GROUP_REQUEST.api, handle=handle, refuse=GROUP_REQUEST.refuse)]
+    return [GROUP_REQUEST.served(handle)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import InconsistentClusterId, SnapshotNotFound
-from kraft.wire.generated.fetch_snapshot_request import FetchSnapshotRequestData
-from kraft.wire.handlers.served import Call, Served
+from kraft.protocol.messages.fetch_snapshot_request import FetchSnapshotRequestData
+from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.messages.metadata_log import (
     FETCH_SNAPSHOT,
     MetadataFetch,
@@ -14,7 +15,6 @@ from kraft.wire.messages.metadata_log import (
     SnapshotFetch,
     SnapshotPiece,
 )
-from kraft.wire.primitives import TopLevel
 from metadata.environment import Clock
 from metadata.quorum.log import MetadataLog, MetadataSlice
 
@@ -74,7 +74,7 @@ class MetadataFetches:
             raise InconsistentClusterId(f"this is cluster {self._cluster_id!r}, the request is for {cluster_id!r}")
 
 
-def snapshot_handlers(metadata: MetadataFetches | None) -> list[Served]:
+def snapshot_handlers(metadata: MetadataFetches | None) -> list[ApiHandler]:
     """The handler for FetchSnapshot; on a node that is no voter it refuses."""
 
     async def handle(call: Call[FetchSnapshotRequestData]) -> TopLevel:
@@ -83,4 +83,4 @@ def snapshot_handlers(metadata: MetadataFetches | None) -> list[Served]:
         request = FETCH_SNAPSHOT.requested(call.message)
         return FETCH_SNAPSHOT.to_reply(request, metadata.fetch_snapshot(request))
 
-    return [Served(api=FETCH_SNAPSHOT.api, handle=handle, refuse=FETCH_SNAPSHOT.refuse)]
+    return [FETCH_SNAPSHOT.served(handle)]

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kraft.protocol import apis
 from kraft.protocol.errors import UnknownTopicOrPartition, for_code
-from kraft.wire import apis
-from kraft.wire.generated.describe_producers_request import DescribeProducersRequestData, TopicRequest
-from kraft.wire.generated.describe_producers_response import (
+from kraft.protocol.messages.describe_producers_request import DescribeProducersRequestData, TopicRequest
+from kraft.protocol.messages.describe_producers_response import (
     DescribeProducersResponseData,
     PartitionResponse,
     ProducerState,
     TopicResponse,
 )
-from kraft.wire.messages.common import Rpc
+from kraft.wire.messages.common import ServedRpc
 from kraft.wire.messages.offsets import id_of, name_of
 from metadata.image import TopicIdPartition
 from replication.requests import ActiveProducer
@@ -88,9 +88,9 @@ def _refused(message: DescribeProducersRequestData, code: int) -> DescribeProduc
     )
 
 
-DESCRIBE_PRODUCERS: Rpc[
+DESCRIBE_PRODUCERS: ServedRpc[
     TopicIdPartition, Sequence[ActiveProducer], DescribeProducersRequestData, DescribeProducersResponseData
-] = Rpc(
+] = ServedRpc(
     api=apis.DESCRIBE_PRODUCERS,
     response=DescribeProducersResponseData,
     to_request=_request,

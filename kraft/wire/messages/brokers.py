@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+from kraft.protocol import apis
+from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import InvalidRequest
-from kraft.wire import apis
-from kraft.wire.generated.allocate_producer_ids_request import AllocateProducerIdsRequestData
-from kraft.wire.generated.allocate_producer_ids_response import AllocateProducerIdsResponseData
-from kraft.wire.generated.broker_heartbeat_request import BrokerHeartbeatRequestData, FailedTopic
-from kraft.wire.generated.broker_heartbeat_response import BrokerHeartbeatResponseData
-from kraft.wire.generated.broker_heartbeat_response import OfflineReplicas as OfflineReplicasOfTopic
-from kraft.wire.generated.broker_registration_request import BrokerRegistrationRequestData, Listener
-from kraft.wire.generated.broker_registration_response import BrokerRegistrationResponseData
-from kraft.wire.generated.unregister_broker_request import UnregisterBrokerRequestData
-from kraft.wire.generated.unregister_broker_response import UnregisterBrokerResponseData
-from kraft.wire.messages.common import Rpc
-from kraft.wire.primitives import ZERO_UUID
+from kraft.protocol.messages.allocate_producer_ids_request import AllocateProducerIdsRequestData
+from kraft.protocol.messages.allocate_producer_ids_response import AllocateProducerIdsResponseData
+from kraft.protocol.messages.broker_heartbeat_request import BrokerHeartbeatRequestData, FailedTopic
+from kraft.protocol.messages.broker_heartbeat_response import BrokerHeartbeatResponseData
+from kraft.protocol.messages.broker_heartbeat_response import OfflineReplicas as OfflineReplicasOfTopic
+from kraft.protocol.messages.broker_registration_request import BrokerRegistrationRequestData, Listener
+from kraft.protocol.messages.broker_registration_response import BrokerRegistrationResponseData
+from kraft.protocol.messages.unregister_broker_request import UnregisterBrokerRequestData
+from kraft.protocol.messages.unregister_broker_response import UnregisterBrokerResponseData
+from kraft.wire.messages.common import ServedRpc
 from metadata.controller.requests import (
     FAILED_REPLICAS_REPORTED_MAX,
     NO_FAILED_REPLICAS,
@@ -91,12 +91,12 @@ def _registration_refused(message: BrokerRegistrationRequestData, code: int) -> 
     return response(error_code=code)
 
 
-REGISTRATION: Rpc[
+REGISTRATION: ServedRpc[
     RegisterBroker,
     BrokerRegistered,
     BrokerRegistrationRequestData,
     BrokerRegistrationResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.BROKER_REGISTRATION,
     response=BrokerRegistrationResponseData,
     to_request=_registration_request,
@@ -203,12 +203,12 @@ def _heartbeat_refused(message: BrokerHeartbeatRequestData, code: int) -> Broker
     return BrokerHeartbeatResponseData.make(error_code=code, should_shut_down=False)
 
 
-HEARTBEAT: Rpc[
+HEARTBEAT: ServedRpc[
     BrokerHeartbeat,
     HeartbeatAnswer,
     BrokerHeartbeatRequestData,
     BrokerHeartbeatResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.BROKER_HEARTBEAT,
     response=BrokerHeartbeatResponseData,
     to_request=_heartbeat_request,
@@ -234,12 +234,12 @@ def _allocated(code: int, *, first: int, count: int) -> AllocateProducerIdsRespo
     )
 
 
-PRODUCER_IDS: Rpc[
+PRODUCER_IDS: ServedRpc[
     AllocateProducerIds,
     ProducerIdBlock,
     AllocateProducerIdsRequestData,
     AllocateProducerIdsResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.ALLOCATE_PRODUCER_IDS,
     response=AllocateProducerIdsResponseData,
     to_request=_allocate_request,
@@ -252,12 +252,14 @@ PRODUCER_IDS: Rpc[
 
 # --- UnregisterBroker ---------------------------------------------------------------------------------------------
 
-UNREGISTRATION: Rpc[UnregisterBroker, None, UnregisterBrokerRequestData, UnregisterBrokerResponseData] = Rpc(
-    api=apis.UNREGISTER_BROKER,
-    response=UnregisterBrokerResponseData,
-    to_request=lambda request, timeout_ms: UnregisterBrokerRequestData.make(broker_id=request.broker_id),
-    from_request=lambda message: UnregisterBroker(broker_id=message.broker_id),
-    to_reply=lambda request, reply: UnregisterBrokerResponseData.make(error_message=None),
-    from_reply=lambda request, message: None,
-    refuse=lambda message, code: UnregisterBrokerResponseData.make(error_code=code),
+UNREGISTRATION: ServedRpc[UnregisterBroker, None, UnregisterBrokerRequestData, UnregisterBrokerResponseData] = (
+    ServedRpc(
+        api=apis.UNREGISTER_BROKER,
+        response=UnregisterBrokerResponseData,
+        to_request=lambda request, timeout_ms: UnregisterBrokerRequestData.make(broker_id=request.broker_id),
+        from_request=lambda message: UnregisterBroker(broker_id=message.broker_id),
+        to_reply=lambda request, reply: UnregisterBrokerResponseData.make(error_message=None),
+        from_reply=lambda request, message: None,
+        refuse=lambda message, code: UnregisterBrokerResponseData.make(error_code=code),
+    )
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from kraft.protocol.apis import Api, request_type
+from kraft.protocol.codec import Malformed
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import BY_CODE, KafkaError
-from kraft.wire.apis import Api
-from kraft.wire.codec import Malformed
-from kraft.wire.primitives import TopLevel
+from kraft.wire.api_handler import Answer, ApiHandler, Call
 from metadata.controller.requests import ErrorDetail
 from metadata.undecodable import UNDECODABLE
 
@@ -27,26 +28,15 @@ READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rpc(Generic[RequestT, ReplyT, RequestData, ResponseData]):
-    """Our data <-> Kafka's message, for one API."""
+    """How a node asks another one: our request as Kafka's message, and our reply from its response, for one API."""
 
     api: Api
     response: type[ResponseData]
     to_request: Callable[[RequestT, int], RequestData]
     """(request, timeout in ms) -> message."""
-    from_request: Callable[[RequestData], RequestT]
-    to_reply: Callable[[RequestT, ReplyT], ResponseData]
     from_reply: Callable[[RequestT, ResponseData], ReplyT]
-    refuse: Callable[[RequestData, int], ResponseData]
-    """(request message, error code) -> the response that Kafka gives when a request fails as a whole."""
     has_error_in_reply: bool = False
     """Our reply carries the error code of the response as a whole; otherwise the caller gets it raised."""
-
-    def requested(self, message: RequestData) -> RequestT:
-        """What a peer asks. Raises Malformed for a message that no peer sends, KafkaError for what is refused."""
-        try:
-            return self.from_request(message)
-        except UNDECODABLE as error:
-            raise Malformed(f"{self.api.name} request: {type(error).__name__} {error}") from error
 
     def replied(self, request: RequestT, message: ResponseData) -> ReplyT:
         """What a peer answers. Raises Malformed for an answer that no peer gives, KafkaError for a refusal."""
@@ -54,6 +44,32 @@ class Rpc(Generic[RequestT, ReplyT, RequestData, ResponseData]):
             return self.from_reply(request, message)
         except UNDECODABLE as error:
             raise Malformed(f"{self.api.name} answer: {type(error).__name__} {error}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRpc(Rpc[RequestT, ReplyT, RequestData, ResponseData]):
+    """The same, and how a request of a node is read and answered, for an API that clients do not ask in this form."""
+
+    from_request: Callable[[RequestData], RequestT]
+    to_reply: Callable[[RequestT, ReplyT], ResponseData]
+    refuse: Callable[[RequestData, int], ResponseData]
+    """(request message, error code) -> the response that Kafka gives when a request fails as a whole."""
+
+    def served(self, handle: Callable[[Call[Any]], Answer]) -> ApiHandler:
+        """The API with the handler that serves it to nodes."""
+        return ApiHandler(
+            request=request_type(self.api),
+            response=self.response,
+            handle=handle,
+            refuse=lambda message, version, error: self.refuse(message, error.code),
+        )
+
+    def requested(self, message: RequestData) -> RequestT:
+        """What a peer asks. Raises Malformed for a message that no peer sends, KafkaError for what is refused."""
+        try:
+            return self.from_request(message)
+        except UNDECODABLE as error:
+            raise Malformed(f"{self.api.name} request: {type(error).__name__} {error}") from error
 
 
 class OfTopic(Protocol):

@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from kraft.protocol import apis
 from kraft.protocol.errors import InvalidRequest
-from kraft.wire import apis
-from kraft.wire.generated import alter_configs_request, alter_configs_response
-from kraft.wire.generated.alter_configs_request import AlterConfigsRequestData
-from kraft.wire.generated.alter_configs_response import AlterConfigsResponseData
-from kraft.wire.generated.incremental_alter_configs_request import (
+from kraft.protocol.messages import alter_configs_request, alter_configs_response
+from kraft.protocol.messages.alter_configs_request import AlterConfigsRequestData
+from kraft.protocol.messages.alter_configs_response import AlterConfigsResponseData
+from kraft.protocol.messages.incremental_alter_configs_request import (
     AlterableConfig,
     AlterConfigsResource,
     IncrementalAlterConfigsRequestData,
 )
-from kraft.wire.generated.incremental_alter_configs_response import (
+from kraft.protocol.messages.incremental_alter_configs_response import (
     AlterConfigsResourceResponse,
     IncrementalAlterConfigsResponseData,
 )
-from kraft.wire.messages.common import Rpc, detail_code, detail_message, to_detail
+from kraft.wire.messages.common import ServedRpc, detail_code, detail_message, to_detail
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail, ReplaceConfigs
+from metadata.records import ResourceType
 
 Operation = Literal["set", "delete", "append", "subtract"]
 OPERATIONS: tuple[Operation, ...] = ("set", "delete", "append", "subtract")
 """By Kafka's number."""
-RESOURCE_TYPES: dict[Literal["topic", "broker", "group"], int] = {"topic": 2, "broker": 4, "group": 32}
+RESOURCE_TYPES: dict[ResourceType, int] = {"topic": 2, "broker": 4, "client-metrics": 16, "group": 32}
 
 
 def _configs_request(request: AlterConfigs, timeout_ms: int) -> IncrementalAlterConfigsRequestData:
@@ -74,7 +75,11 @@ def resource_of(number: int, name: str) -> ConfigResource:
     for resource_type, known in RESOURCE_TYPES.items():
         if number == known:
             return ConfigResource(resource_type=resource_type, name=name)
-    raise InvalidRequest(f"resources of type {number} have no settings here; 2 (topic), 4 (broker) and 32 (group) have")
+    raise InvalidRequest(
+        f"resources of type {number} have no settings here; "
+        + ", ".join(f"{known} ({name})" for name, known in RESOURCE_TYPES.items())
+        + " have"
+    )
 
 
 def operation_of(number: int) -> Operation:
@@ -108,12 +113,12 @@ def _configs_reply(
     )
 
 
-ALTER_CONFIGS: Rpc[
+ALTER_CONFIGS: ServedRpc[
     AlterConfigs,
     Mapping[ConfigResource, ErrorDetail | None],
     IncrementalAlterConfigsRequestData,
     IncrementalAlterConfigsResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.INCREMENTAL_ALTER_CONFIGS,
     response=IncrementalAlterConfigsResponseData,
     to_request=_configs_request,
@@ -167,12 +172,12 @@ def _replace_response(items: list[tuple[int, str, int, str | None]]) -> AlterCon
     )
 
 
-REPLACE_CONFIGS: Rpc[
+REPLACE_CONFIGS: ServedRpc[
     ReplaceConfigs,
     Mapping[ConfigResource, ErrorDetail | None],
     AlterConfigsRequestData,
     AlterConfigsResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.ALTER_CONFIGS,
     response=AlterConfigsResponseData,
     to_request=_replace_request,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kraft.wire.messages import brokers, configs, elections, partitions, quorum, topics
-from kraft.wire.messages.common import Rpc
+from kraft.wire.messages.common import ServedRpc
 from metadata.controller.requests import (
     AllocateProducerIds,
     AlterConfigs,
@@ -22,7 +22,7 @@ from metadata.controller.requests import (
     UnregisterBroker,
 )
 
-CONTROLLER_RPCS: dict[type, Rpc[Any, Any, Any, Any]] = {
+CONTROLLER_RPCS: dict[type, ServedRpc[Any, Any, Any, Any]] = {
     RegisterBroker: brokers.REGISTRATION,
     BrokerHeartbeat: brokers.HEARTBEAT,
     AllocateProducerIds: brokers.PRODUCER_IDS,

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from kraft.protocol import apis
 from kraft.protocol.errors import InvalidRequest
-from kraft.wire import apis
-from kraft.wire.generated.alter_partition_reassignments_request import (
+from kraft.protocol.messages.alter_partition_reassignments_request import (
     AlterPartitionReassignmentsRequestData,
     ReassignablePartition,
     ReassignableTopic,
 )
-from kraft.wire.generated.alter_partition_reassignments_response import (
+from kraft.protocol.messages.alter_partition_reassignments_response import (
     AlterPartitionReassignmentsResponseData,
     ReassignablePartitionResponse,
     ReassignableTopicResponse,
 )
-from kraft.wire.generated.elect_leaders_request import ElectLeadersRequestData, TopicPartitions
-from kraft.wire.generated.elect_leaders_response import ElectLeadersResponseData, PartitionResult, ReplicaElectionResult
-from kraft.wire.messages.common import Rpc, detail_code, detail_message, group, to_detail
+from kraft.protocol.messages.elect_leaders_request import ElectLeadersRequestData, TopicPartitions
+from kraft.protocol.messages.elect_leaders_response import (
+    ElectLeadersResponseData,
+    PartitionResult,
+    ReplicaElectionResult,
+)
+from kraft.wire.messages.common import ServedRpc, detail_code, detail_message, group, to_detail
 from metadata.controller.requests import AlterReassignments, ElectLeaders, ErrorDetail, PartitionReassignment
 
 Details = Mapping[tuple[str, int], ErrorDetail | None]
@@ -84,12 +88,12 @@ def _election_results(request: ElectLeaders, message: ElectLeadersResponseData) 
     }
 
 
-ELECT_LEADERS: Rpc[
+ELECT_LEADERS: ServedRpc[
     ElectLeaders,
     Details,
     ElectLeadersRequestData,
     ElectLeadersResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.ELECT_LEADERS,
     response=ElectLeadersResponseData,
     to_request=_elect_request,
@@ -165,12 +169,12 @@ def _reassignment_results(request: AlterReassignments, message: AlterPartitionRe
     }
 
 
-REASSIGNMENTS: Rpc[
+REASSIGNMENTS: ServedRpc[
     AlterReassignments,
     Details,
     AlterPartitionReassignmentsRequestData,
     AlterPartitionReassignmentsResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.ALTER_PARTITION_REASSIGNMENTS,
     response=AlterPartitionReassignmentsResponseData,
     to_request=_reassign_request,

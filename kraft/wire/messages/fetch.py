@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from kraft.protocol.primitives import INT32_MAX, INT64_MAX
-from kraft.values import maker
-from kraft.wire import apis
-from kraft.wire.generated import fetch_request, fetch_response
-from kraft.wire.generated.fetch_request import FetchRequestData, FetchTopic, ForgottenTopic, ReplicaState
-from kraft.wire.generated.fetch_response import (
+from kraft.protocol import apis
+from kraft.protocol.messages import fetch_request, fetch_response
+from kraft.protocol.messages.fetch_request import FetchRequestData, FetchTopic, ForgottenTopic, ReplicaState
+from kraft.protocol.messages.fetch_response import (
     NO_EPOCH_END_OFFSET,
     NO_LEADER_ID_AND_EPOCH,
     EpochEndOffset,
@@ -26,15 +24,15 @@ from kraft.wire.generated.fetch_response import (
     LeaderIdAndEpoch,
     PartitionData,
 )
-from kraft.wire.messages.common import READ_COMMITTED, READ_UNCOMMITTED, Rpc, by_topic
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+from kraft.values import new
+from kraft.wire.messages.common import READ_COMMITTED, READ_UNCOMMITTED, ServedRpc, by_topic
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from replication.partition.log import AbortedTransaction, EpochEnd
 from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse
 
 DEBUGGING_REPLICA = -2
-_new_request, _new_partition = maker(FetchRequest), maker(FetchPartition)
-_new_response, _new_fetched = maker(FetchResponse), maker(FetchedPartition)
 
 
 def _fetch_request(request: FetchRequest, timeout_ms: int) -> FetchRequestData:
@@ -70,7 +68,9 @@ def _fetch_partition(item: FetchPartition) -> fetch_request.FetchPartition:
 
 def _fetch(message: FetchRequestData) -> FetchRequest:
     topics, forgotten = message.topics, message.forgotten_topics_data
-    return _new_request(
+    made = new(FetchRequest)
+    FetchRequest.__init__(
+        made,
         replica_id=message.replica_state.replica_id,
         replica_epoch=message.replica_state.replica_epoch,
         wait_ms_max=message.max_wait_ms,
@@ -84,10 +84,13 @@ def _fetch(message: FetchRequestData) -> FetchRequest:
         ),
         is_read_committed=message.isolation_level == READ_COMMITTED,
     )
+    return made
 
 
 def _asked_partition(topic_id: UUID, item: fetch_request.FetchPartition) -> FetchPartition:
-    return _new_partition(
+    made = new(FetchPartition)
+    FetchPartition.__init__(
+        made,
         topic_id=topic_id,
         partition=item.partition,
         current_leader_epoch=item.current_leader_epoch,
@@ -96,6 +99,7 @@ def _asked_partition(topic_id: UUID, item: fetch_request.FetchPartition) -> Fetc
         log_start_offset=item.log_start_offset,
         bytes_max=item.partition_max_bytes,
     )
+    return made
 
 
 def _fetch_reply(request: FetchRequest, reply: FetchResponse) -> FetchResponseData:
@@ -138,16 +142,21 @@ def _partition_data(item: FetchedPartition) -> PartitionData:
 
 def _fetched(request: FetchRequest, message: FetchResponseData) -> FetchResponse:
     topics = message.responses
-    return _new_response(
+    made = new(FetchResponse)
+    FetchResponse.__init__(
+        made,
         error_code=message.error_code,
         session_id=message.session_id,
         partitions=tuple([_fetched_partition(topic.topic_id, item) for topic in topics for item in topic.partitions]),
     )
+    return made
 
 
 def _fetched_partition(topic_id: UUID, item: PartitionData) -> FetchedPartition:
     diverging, leader = item.diverging_epoch, item.current_leader
-    return _new_fetched(
+    made = new(FetchedPartition)
+    FetchedPartition.__init__(
+        made,
         topic_id=topic_id,
         partition=item.partition_index,
         error_code=item.error_code,
@@ -161,13 +170,14 @@ def _fetched_partition(topic_id: UUID, item: PartitionData) -> FetchedPartition:
         current_leader=(leader.leader_id, leader.leader_epoch) if leader.leader_epoch >= 0 else None,
         records=item.records or b"",
     )
+    return made
 
 
 def _fetch_refused(message: FetchRequestData, code: int) -> FetchResponseData:
     return FetchResponseData.make(error_code=code, session_id=0, responses=())
 
 
-FETCH: Rpc[FetchRequest, FetchResponse, FetchRequestData, FetchResponseData] = Rpc(
+FETCH: ServedRpc[FetchRequest, FetchResponse, FetchRequestData, FetchResponseData] = ServedRpc(
     api=apis.FETCH,
     response=FetchResponseData,
     to_request=_fetch_request,

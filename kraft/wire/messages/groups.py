@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.wire import apis
-from kraft.wire.generated.group_request_request import GroupRequestRequestData
-from kraft.wire.generated.group_request_response import GroupRequestResponseData
-from kraft.wire.messages.common import Rpc
+from kraft.protocol import apis
+from kraft.protocol.messages.group_request_request import GroupRequestRequestData
+from kraft.protocol.messages.group_request_response import GroupRequestResponseData
+from kraft.wire.messages.common import ServedRpc
 
 
 def _to_request(request: r.Request, timeout_ms: int) -> GroupRequestRequestData:
@@ -18,7 +18,7 @@ def _response(code: int, body: bytes) -> GroupRequestResponseData:
     return GroupRequestResponseData.make(error_code=code, body=body)
 
 
-GROUP_REQUEST: Rpc[r.Request, a.Answer, GroupRequestRequestData, GroupRequestResponseData] = Rpc(
+GROUP_REQUEST: ServedRpc[r.Request, a.Answer, GroupRequestRequestData, GroupRequestResponseData] = ServedRpc(
     api=apis.GROUP_REQUEST,
     response=GroupRequestResponseData,
     to_request=_to_request,

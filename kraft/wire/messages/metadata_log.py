@@ -10,16 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
+from kraft.protocol import apis
 from kraft.protocol.batches.header import computed_crc, whole_batches
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import CorruptMessage, InvalidRequest
-from kraft.wire import apis
-from kraft.wire.generated import fetch_response, fetch_snapshot_request, fetch_snapshot_response
-from kraft.wire.generated.fetch_request import FetchPartition, FetchRequestData, FetchTopic, ReplicaState
-from kraft.wire.generated.fetch_response import NO_SNAPSHOT_ID, FetchableTopicResponse, FetchResponseData, PartitionData
-from kraft.wire.generated.fetch_snapshot_request import FetchSnapshotRequestData
-from kraft.wire.generated.fetch_snapshot_response import FetchSnapshotResponseData
-from kraft.wire.messages.common import Rpc
+from kraft.protocol.messages import fetch_response, fetch_snapshot_request, fetch_snapshot_response
+from kraft.protocol.messages.fetch_request import FetchPartition, FetchRequestData, FetchTopic, ReplicaState
+from kraft.protocol.messages.fetch_response import (
+    NO_SNAPSHOT_ID,
+    FetchableTopicResponse,
+    FetchResponseData,
+    PartitionData,
+)
+from kraft.protocol.messages.fetch_snapshot_request import FetchSnapshotRequestData
+from kraft.protocol.messages.fetch_snapshot_response import FetchSnapshotResponseData
+from kraft.wire.messages.common import ServedRpc
 from metadata.quorum.log import MetadataSlice, SnapshotNeeded
 
 TOPIC = "__cluster_metadata"
@@ -159,7 +164,7 @@ def _unpack(offset: int, data: bytes, controller_epoch: int, end_offset: int) ->
     )
 
 
-METADATA_FETCH: Rpc[MetadataFetch, MetadataFetched, FetchRequestData, FetchResponseData] = Rpc(
+METADATA_FETCH: ServedRpc[MetadataFetch, MetadataFetched, FetchRequestData, FetchResponseData] = ServedRpc(
     api=apis.FETCH,
     response=FetchResponseData,
     to_request=_fetch_request,
@@ -224,12 +229,12 @@ def _from_snapshot_reply(request: SnapshotFetch, message: FetchSnapshotResponseD
     return SnapshotPiece(data=bytes(item.unaligned_records), position=item.position, size=item.size)
 
 
-FETCH_SNAPSHOT: Rpc[
+FETCH_SNAPSHOT: ServedRpc[
     SnapshotFetch,
     SnapshotPiece,
     FetchSnapshotRequestData,
     FetchSnapshotResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.FETCH_SNAPSHOT,
     response=FetchSnapshotResponseData,
     to_request=_snapshot_request,

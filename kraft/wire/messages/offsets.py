@@ -12,35 +12,35 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
+from kraft.protocol import apis
 from kraft.protocol.errors import UnknownTopicOrPartition
-from kraft.wire import apis
-from kraft.wire.generated.delete_records_request import (
+from kraft.protocol.messages.delete_records_request import (
     DeleteRecordsPartition,
     DeleteRecordsRequestData,
     DeleteRecordsTopic,
 )
-from kraft.wire.generated.delete_records_response import (
+from kraft.protocol.messages.delete_records_response import (
     DeleteRecordsPartitionResult,
     DeleteRecordsResponseData,
     DeleteRecordsTopicResult,
 )
-from kraft.wire.generated.list_offsets_request import ListOffsetsPartition, ListOffsetsRequestData, ListOffsetsTopic
-from kraft.wire.generated.list_offsets_response import (
+from kraft.protocol.messages.list_offsets_request import ListOffsetsPartition, ListOffsetsRequestData, ListOffsetsTopic
+from kraft.protocol.messages.list_offsets_response import (
     ListOffsetsPartitionResponse,
     ListOffsetsResponseData,
     ListOffsetsTopicResponse,
 )
-from kraft.wire.generated.offset_for_leader_epoch_request import (
+from kraft.protocol.messages.offset_for_leader_epoch_request import (
     OffsetForLeaderEpochRequestData,
     OffsetForLeaderPartition,
     OffsetForLeaderTopic,
 )
-from kraft.wire.generated.offset_for_leader_epoch_response import (
+from kraft.protocol.messages.offset_for_leader_epoch_response import (
     EpochEndOffset,
     OffsetForLeaderEpochResponseData,
     OffsetForLeaderTopicResult,
 )
-from kraft.wire.messages.common import READ_COMMITTED, READ_UNCOMMITTED, Rpc, group
+from kraft.wire.messages.common import READ_COMMITTED, READ_UNCOMMITTED, ServedRpc, group
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import CONSUMER, OffsetAnswer
@@ -149,7 +149,7 @@ def _list_from_reply(request: ListOffset, message: ListOffsetsResponseData) -> O
     return OffsetAnswer(offset=item.offset, timestamp=item.timestamp, leader_epoch=item.leader_epoch)
 
 
-LIST_OFFSETS: Rpc[ListOffset, OffsetAnswer, ListOffsetsRequestData, ListOffsetsResponseData] = Rpc(
+LIST_OFFSETS: ServedRpc[ListOffset, OffsetAnswer, ListOffsetsRequestData, ListOffsetsResponseData] = ServedRpc(
     api=apis.LIST_OFFSETS,
     response=ListOffsetsResponseData,
     to_request=_list_request,
@@ -221,12 +221,12 @@ def _delete_response(
 LowWatermarks = Mapping[TopicIdPartition, tuple[int, int]]
 """Low watermark and error code of each partition."""
 
-DELETE_RECORDS: Rpc[
+DELETE_RECORDS: ServedRpc[
     DeleteRecords,
     LowWatermarks,
     DeleteRecordsRequestData,
     DeleteRecordsResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.DELETE_RECORDS,
     response=DeleteRecordsResponseData,
     to_request=_delete_request,
@@ -293,12 +293,12 @@ def _epoch_from_reply(request: EpochQuestion, message: OffsetForLeaderEpochRespo
     return None if item.end_offset < 0 else EpochEnd(item.leader_epoch, item.end_offset)
 
 
-OFFSET_FOR_LEADER_EPOCH: Rpc[
+OFFSET_FOR_LEADER_EPOCH: ServedRpc[
     EpochQuestion,
     EpochEnd | None,
     OffsetForLeaderEpochRequestData,
     OffsetForLeaderEpochResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.OFFSET_FOR_LEADER_EPOCH,
     response=OffsetForLeaderEpochResponseData,
     to_request=_epoch_request,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from uuid import UUID
 
-from kraft.wire import apis
-from kraft.wire.generated import alter_partition_request, alter_partition_response
-from kraft.wire.generated.alter_partition_request import AlterPartitionRequestData, BrokerState
-from kraft.wire.generated.alter_partition_response import AlterPartitionResponseData
-from kraft.wire.messages.common import Rpc, by_topic, to_detail
+from kraft.protocol import apis
+from kraft.protocol.messages import alter_partition_request, alter_partition_response
+from kraft.protocol.messages.alter_partition_request import AlterPartitionRequestData, BrokerState
+from kraft.protocol.messages.alter_partition_response import AlterPartitionResponseData
+from kraft.wire.messages.common import ServedRpc, by_topic, to_detail
 from metadata.controller.requests import (
     AlterPartition,
     ErrorDetail,
@@ -141,12 +141,12 @@ def _alter_refused(message: AlterPartitionRequestData, code: int) -> AlterPartit
     return AlterPartitionResponseData.make(error_code=code, topics=())
 
 
-ALTER_PARTITION: Rpc[
+ALTER_PARTITION: ServedRpc[
     AlterPartition,
     Altered,
     AlterPartitionRequestData,
     AlterPartitionResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.ALTER_PARTITION,
     response=AlterPartitionResponseData,
     to_request=_alter_request,

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kraft.protocol import apis
 from kraft.protocol.errors import RecordError
-from kraft.protocol.primitives import Buffer
-from kraft.values import maker
-from kraft.wire import apis
-from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
-from kraft.wire.generated.produce_response import (
+from kraft.protocol.messages.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
+from kraft.protocol.messages.produce_response import (
     BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
     PartitionProduceResponse,
     ProduceResponseData,
     TopicProduceResponse,
 )
-from kraft.wire.messages.common import Rpc, by_topic
+from kraft.protocol.primitives import Buffer
+from kraft.values import new
+from kraft.wire.messages.common import ServedRpc, by_topic
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOutcome
-
-_new_outcome = maker(ProduceOutcome)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,25 +100,32 @@ def _produced(partition: int, outcome: ProduceOutcome) -> PartitionProduceRespon
 
 def _from_reply(request: ProduceRequest, message: ProduceResponseData) -> Outcomes:
     return {
-        TopicIdPartition(topic.topic_id, item.index): _new_outcome(
-            error_code=item.error_code,
-            message=item.error_message or "",
-            base_offset=item.base_offset,
-            last_offset=item.last_offset,
-            log_append_time_ms=item.log_append_time_ms,
-            log_start_offset=item.log_start_offset,
-            leader_id=item.current_leader.leader_id,
-            leader_epoch=item.current_leader.leader_epoch,
-            is_appended=item.is_appended,
-            isr=tuple(item.isr),
-            min_isr=item.min_isr,
-            record_errors=tuple(
-                [RecordError(each.batch_index, each.batch_index_error_message or "") for each in item.record_errors]
-            ),
-        )
+        TopicIdPartition(topic.topic_id, item.index): _outcome(item)
         for topic in message.responses
         for item in topic.partition_responses
     }
+
+
+def _outcome(item: PartitionProduceResponse) -> ProduceOutcome:
+    made = new(ProduceOutcome)
+    ProduceOutcome.__init__(
+        made,
+        error_code=item.error_code,
+        message=item.error_message or "",
+        base_offset=item.base_offset,
+        last_offset=item.last_offset,
+        log_append_time_ms=item.log_append_time_ms,
+        log_start_offset=item.log_start_offset,
+        leader_id=item.current_leader.leader_id,
+        leader_epoch=item.current_leader.leader_epoch,
+        is_appended=item.is_appended,
+        isr=tuple(item.isr),
+        min_isr=item.min_isr,
+        record_errors=tuple(
+            [RecordError(each.batch_index, each.batch_index_error_message or "") for each in item.record_errors]
+        ),
+    )
+    return made
 
 
 def _refused(message: ProduceRequestData, code: int) -> ProduceResponseData:
@@ -128,7 +133,7 @@ def _refused(message: ProduceRequestData, code: int) -> ProduceResponseData:
     return _reply(request, dict.fromkeys(request.batches, ProduceOutcome(error_code=code)))
 
 
-PRODUCE: Rpc[ProduceRequest, Outcomes, ProduceRequestData, ProduceResponseData] = Rpc(
+PRODUCE: ServedRpc[ProduceRequest, Outcomes, ProduceRequestData, ProduceResponseData] = ServedRpc(
     api=apis.PRODUCE,
     response=ProduceResponseData,
     to_request=_request,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kraft.wire import apis
-from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
-from kraft.wire.generated.init_producer_id_response import InitProducerIdResponseData
+from kraft.protocol import apis
+from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
+from kraft.protocol.messages.init_producer_id_response import InitProducerIdResponseData
 from kraft.wire.messages.common import Rpc
 
 NO_PRODUCER_ID = -1
@@ -48,14 +48,6 @@ def _request(request: InitProducerId, timeout_ms: int) -> InitProducerIdRequestD
     )
 
 
-def _response(*, code: int, producer_id: int = NO_PRODUCER_ID, epoch: int = NO_EPOCH) -> InitProducerIdResponseData:
-    return InitProducerIdResponseData.make(
-        error_code=code,
-        producer_id=producer_id,
-        producer_epoch=epoch,
-    )
-
-
 INIT_PRODUCER_ID: Rpc[
     InitProducerId,
     ProducerIdAndEpoch,
@@ -65,16 +57,7 @@ INIT_PRODUCER_ID: Rpc[
     api=apis.INIT_PRODUCER_ID,
     response=InitProducerIdResponseData,
     to_request=_request,
-    from_request=lambda message: InitProducerId(
-        transactional_id=message.transactional_id,
-        transaction_timeout_ms=0 if message.transactional_id is None else message.transaction_timeout_ms,
-        producer_id=message.producer_id,
-        epoch=message.producer_epoch,
-        key=bytes(message.begin_key),
-    ),
-    to_reply=lambda request, reply: _response(code=0, producer_id=reply.producer_id, epoch=reply.epoch),
     from_reply=lambda request, message: ProducerIdAndEpoch(
         producer_id=message.producer_id, epoch=message.producer_epoch
     ),
-    refuse=lambda message, code: _response(code=code),
 )

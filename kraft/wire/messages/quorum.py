@@ -6,11 +6,11 @@ of the voters: who votes is known to everybody from the configuration.
 
 from __future__ import annotations
 
-from kraft.wire import apis
-from kraft.wire.generated import describe_quorum_request, describe_quorum_response
-from kraft.wire.generated.describe_quorum_request import DescribeQuorumRequestData
-from kraft.wire.generated.describe_quorum_response import DescribeQuorumResponseData, ReplicaState
-from kraft.wire.messages.common import Rpc
+from kraft.protocol import apis
+from kraft.protocol.messages import describe_quorum_request, describe_quorum_response
+from kraft.protocol.messages.describe_quorum_request import DescribeQuorumRequestData
+from kraft.protocol.messages.describe_quorum_response import DescribeQuorumResponseData, ReplicaState
+from kraft.wire.messages.common import ServedRpc
 from metadata.controller.requests import DescribeQuorum, NodeProgress, QuorumProgress
 from metadata.internal_topics import METADATA_TOPIC
 
@@ -59,12 +59,14 @@ def _progress(request: DescribeQuorum, message: DescribeQuorumResponseData) -> Q
     )
 
 
-DESCRIPTION: Rpc[DescribeQuorum, QuorumProgress, DescribeQuorumRequestData, DescribeQuorumResponseData] = Rpc(
-    api=apis.DESCRIBE_QUORUM,
-    response=DescribeQuorumResponseData,
-    to_request=_request,
-    from_request=lambda message: DescribeQuorum(),
-    to_reply=_reply,
-    from_reply=_progress,
-    refuse=lambda message, code: DescribeQuorumResponseData.make(error_code=code),
+DESCRIPTION: ServedRpc[DescribeQuorum, QuorumProgress, DescribeQuorumRequestData, DescribeQuorumResponseData] = (
+    ServedRpc(
+        api=apis.DESCRIBE_QUORUM,
+        response=DescribeQuorumResponseData,
+        to_request=_request,
+        from_request=lambda message: DescribeQuorum(),
+        to_reply=_reply,
+        from_reply=_progress,
+        refuse=lambda message, code: DescribeQuorumResponseData.make(error_code=code),
+    )
 )

@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
+from kraft.protocol import apis
+from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import InvalidRequest
-from kraft.wire import apis
-from kraft.wire.generated.create_partitions_request import (
+from kraft.protocol.messages.create_partitions_request import (
     CreatePartitionsAssignment,
     CreatePartitionsRequestData,
     CreatePartitionsTopic,
 )
-from kraft.wire.generated.create_partitions_response import CreatePartitionsResponseData, CreatePartitionsTopicResult
-from kraft.wire.generated.create_topics_request import (
+from kraft.protocol.messages.create_partitions_response import CreatePartitionsResponseData, CreatePartitionsTopicResult
+from kraft.protocol.messages.create_topics_request import (
     CreatableReplicaAssignment,
     CreatableTopic,
     CreatableTopicConfig,
     CreateTopicsRequestData,
 )
-from kraft.wire.generated.create_topics_response import (
+from kraft.protocol.messages.create_topics_response import (
     CreatableTopicConfigs,
     CreatableTopicResult,
     CreateTopicsResponseData,
 )
-from kraft.wire.generated.delete_topics_request import DeleteTopicsRequestData, DeleteTopicState
-from kraft.wire.generated.delete_topics_response import DeletableTopicResult, DeleteTopicsResponseData
-from kraft.wire.messages.common import Rpc, detail_code, detail_message, to_detail
-from kraft.wire.primitives import ZERO_UUID
+from kraft.protocol.messages.delete_topics_request import DeleteTopicsRequestData, DeleteTopicState
+from kraft.protocol.messages.delete_topics_response import DeletableTopicResult, DeleteTopicsResponseData
+from kraft.wire.messages.common import ServedRpc, detail_code, detail_message, to_detail
 from metadata.controller.requests import (
     CreatePartitions,
     CreateTopics,
@@ -122,12 +122,12 @@ def _created(request: CreateTopics, message: CreateTopicsResponseData) -> Mappin
     }
 
 
-CREATE_TOPICS: Rpc[
+CREATE_TOPICS: ServedRpc[
     CreateTopics,
     Mapping[str, TopicCreated | ErrorDetail],
     CreateTopicsRequestData,
     CreateTopicsResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.CREATE_TOPICS,
     response=CreateTopicsResponseData,
     to_request=_create_request,
@@ -177,12 +177,12 @@ def _deleted(request: DeleteTopics, message: DeleteTopicsResponseData) -> Mappin
     return {_topic_of(item): to_detail(item.error_code, item.error_message) for item in message.responses}
 
 
-DELETE_TOPICS: Rpc[
+DELETE_TOPICS: ServedRpc[
     DeleteTopics,
     Mapping[str | UUID, ErrorDetail | None],
     DeleteTopicsRequestData,
     DeleteTopicsResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.DELETE_TOPICS,
     response=DeleteTopicsResponseData,
     to_request=_delete_request,
@@ -242,12 +242,12 @@ def _grow_response(
     )
 
 
-CREATE_PARTITIONS: Rpc[
+CREATE_PARTITIONS: ServedRpc[
     CreatePartitions,
     Mapping[str, ErrorDetail | None],
     CreatePartitionsRequestData,
     CreatePartitionsResponseData,
-] = Rpc(
+] = ServedRpc(
     api=apis.CREATE_PARTITIONS,
     response=CreatePartitionsResponseData,
     to_request=_grow_request,

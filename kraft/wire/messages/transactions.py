@@ -6,47 +6,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from kraft.coordinators.transactions.decide import Producer
-from kraft.coordinators.transactions.listing import Listed, ListFilters
-from kraft.coordinators.transactions.markers import Codes, MarkersToWrite
-from kraft.coordinators.transactions.state import Phase, TopicPartition, Transaction
-from kraft.protocol.batches.markers import Marker
+from kraft.coordinators.transactions.list_filters import Listed, ListFilters
+from kraft.coordinators.transactions.state import Phase, Transaction
+from kraft.protocol import apis
+from kraft.protocol.codec import Malformed
 from kraft.protocol.errors import for_code
-from kraft.wire import apis
-from kraft.wire.codec import Malformed
-from kraft.wire.generated.add_partitions_to_txn_request import (
+from kraft.protocol.messages.add_partitions_to_txn_request import (
     AddPartitionsToTxnRequestData,
     AddPartitionsToTxnTopic,
     AddPartitionsToTxnTransaction,
 )
-from kraft.wire.generated.add_partitions_to_txn_response import (
-    AddPartitionsToTxnPartitionResult,
+from kraft.protocol.messages.add_partitions_to_txn_response import (
     AddPartitionsToTxnResponseData,
-    AddPartitionsToTxnResult,
-    AddPartitionsToTxnTopicResult,
 )
-from kraft.wire.generated.describe_transactions_request import DescribeTransactionsRequestData
-from kraft.wire.generated.describe_transactions_response import (
+from kraft.protocol.messages.describe_transactions_request import DescribeTransactionsRequestData
+from kraft.protocol.messages.describe_transactions_response import (
     DescribeTransactionsResponseData,
-    TopicData,
-    TransactionState,
 )
-from kraft.wire.generated.end_txn_request import EndTxnRequestData
-from kraft.wire.generated.end_txn_response import EndTxnResponseData
-from kraft.wire.generated.list_transactions_request import ListTransactionsRequestData
-from kraft.wire.generated.list_transactions_response import ListTransactionsResponseData
-from kraft.wire.generated.list_transactions_response import TransactionState as ListedTransaction
-from kraft.wire.generated.write_txn_markers_request import (
+from kraft.protocol.messages.end_txn_request import EndTxnRequestData
+from kraft.protocol.messages.end_txn_response import EndTxnResponseData
+from kraft.protocol.messages.list_transactions_request import ListTransactionsRequestData
+from kraft.protocol.messages.list_transactions_response import ListTransactionsResponseData
+from kraft.protocol.messages.write_txn_markers_request import (
     WritableTxnMarker,
     WritableTxnMarkerTopic,
     WriteTxnMarkersRequestData,
 )
-from kraft.wire.generated.write_txn_markers_response import (
-    WritableTxnMarkerPartitionResult,
-    WritableTxnMarkerResult,
-    WritableTxnMarkerTopicResult,
+from kraft.protocol.messages.write_txn_markers_response import (
     WriteTxnMarkersResponseData,
 )
+from kraft.protocol.primitives import TopicPartition
+from kraft.protocol.transactions import Codes, MarkersToWrite, Producer
 from kraft.wire.messages.common import Rpc
 
 NO_PRODUCER = Producer(-1, -1)
@@ -69,25 +59,6 @@ def by_name(partitions: Iterable[TopicPartition]) -> Mapping[str, list[int]]:
     return topics
 
 
-def partitions_of(topics: Iterable[AddPartitionsToTxnTopic]) -> frozenset[TopicPartition]:
-    return frozenset([(topic.name, number) for topic in topics for number in topic.partitions])
-
-
-def topic_results(codes: Codes) -> list[AddPartitionsToTxnTopicResult]:
-    return [
-        AddPartitionsToTxnTopicResult.make(
-            name=topic,
-            results_by_partition=[
-                AddPartitionsToTxnPartitionResult.make(
-                    partition_index=number, partition_error_code=codes[topic, number]
-                )
-                for number in numbers
-            ],
-        )
-        for topic, numbers in by_name(codes).items()
-    ]
-
-
 def _add_request(request: Sequence[PartitionsOfTransaction], timeout_ms: int) -> AddPartitionsToTxnRequestData:
     return AddPartitionsToTxnRequestData.make(
         transactions=[
@@ -102,27 +73,6 @@ def _add_request(request: Sequence[PartitionsOfTransaction], timeout_ms: int) ->
                 ],
             )
             for each in request
-        ]
-    )
-
-
-def _add_requested(message: AddPartitionsToTxnRequestData) -> Sequence[PartitionsOfTransaction]:
-    return [
-        PartitionsOfTransaction(
-            each.transactional_id,
-            Producer(each.producer_id, each.producer_epoch),
-            each.verify_only,
-            partitions_of(each.topics),
-        )
-        for each in message.transactions
-    ]
-
-
-def _add_reply(request: Sequence[PartitionsOfTransaction], reply: Sequence[Codes]) -> AddPartitionsToTxnResponseData:
-    return AddPartitionsToTxnResponseData.make(
-        results_by_transaction=[
-            AddPartitionsToTxnResult.make(transactional_id=asked.transactional_id, topic_results=topic_results(codes))
-            for asked, codes in zip(request, reply, strict=True)
         ]
     )
 
@@ -153,10 +103,7 @@ ADD_PARTITIONS_TO_TXN: Rpc[
     api=apis.ADD_PARTITIONS_TO_TXN,
     response=AddPartitionsToTxnResponseData,
     to_request=_add_request,
-    from_request=_add_requested,
-    to_reply=_add_reply,
     from_reply=_add_replied,
-    refuse=lambda message, code: AddPartitionsToTxnResponseData.make(error_code=code),
 )
 
 
@@ -178,14 +125,7 @@ END_TXN: Rpc[End, Producer, EndTxnRequestData, EndTxnResponseData] = Rpc(
         producer_epoch=request.producer.epoch,
         committed=request.is_commit,
     ),
-    from_request=lambda message: End(
-        message.transactional_id, Producer(message.producer_id, message.producer_epoch), message.committed
-    ),
-    to_reply=lambda request, reply: EndTxnResponseData.make(
-        error_code=0, producer_id=reply.producer_id, producer_epoch=reply.epoch
-    ),
     from_reply=lambda request, message: Producer(message.producer_id, message.producer_epoch),
-    refuse=lambda message, code: EndTxnResponseData.make(error_code=code, producer_id=-1, producer_epoch=-1),
 )
 
 
@@ -211,42 +151,6 @@ def _markers_request(request: Sequence[MarkersToWrite], timeout_ms: int) -> Writ
     )
 
 
-def markers_of(message: WriteTxnMarkersRequestData) -> Sequence[MarkersToWrite]:
-    return [
-        MarkersToWrite(
-            each.producer_id,
-            each.producer_epoch,
-            Marker(each.transaction_result, each.coordinator_epoch),
-            frozenset([(topic.name, number) for topic in each.topics for number in topic.partition_indexes]),
-            each.transaction_version,
-        )
-        for each in message.markers
-    ]
-
-
-def markers_answer(request: Sequence[MarkersToWrite], reply: Sequence[Codes]) -> WriteTxnMarkersResponseData:
-    return WriteTxnMarkersResponseData.make(
-        markers=[
-            WritableTxnMarkerResult.make(
-                producer_id=asked.producer_id,
-                topics=[
-                    WritableTxnMarkerTopicResult.make(
-                        name=topic,
-                        partitions=[
-                            WritableTxnMarkerPartitionResult.make(
-                                partition_index=number, error_code=codes[topic, number]
-                            )
-                            for number in numbers
-                        ],
-                    )
-                    for topic, numbers in by_name(codes).items()
-                ],
-            )
-            for asked, codes in zip(request, reply, strict=True)
-        ]
-    )
-
-
 def _markers_replied(request: Sequence[MarkersToWrite], message: WriteTxnMarkersResponseData) -> Sequence[Codes]:
     """In the order of the request: one producer may have several."""
     if [each.producer_id for each in message.markers] != [each.producer_id for each in request]:
@@ -261,44 +165,17 @@ def _markers_replied(request: Sequence[MarkersToWrite], message: WriteTxnMarkers
     ]
 
 
-def markers_refusal(message: WriteTxnMarkersRequestData, code: int) -> WriteTxnMarkersResponseData:
-    request = markers_of(message)
-    return markers_answer(request, [dict.fromkeys(each.partitions, code) for each in request])
-
-
 WRITE_TXN_MARKERS: Rpc[
     Sequence[MarkersToWrite], Sequence[Codes], WriteTxnMarkersRequestData, WriteTxnMarkersResponseData
 ] = Rpc(
     api=apis.WRITE_TXN_MARKERS,
     response=WriteTxnMarkersResponseData,
     to_request=_markers_request,
-    from_request=markers_of,
-    to_reply=markers_answer,
     from_reply=_markers_replied,
-    refuse=markers_refusal,
 )
 
 
 # --- DescribeTransactions, ListTransactions -------------------------------------------------------------------
-
-
-def described(transaction: Transaction) -> TransactionState:
-    return TransactionState.make(
-        transactional_id=transaction.transactional_id,
-        transaction_state=transaction.phase.kafka_name,
-        transaction_timeout_ms=transaction.timeout_ms,
-        transaction_start_time_ms=transaction.started_ms,
-        producer_id=transaction.producer_id,
-        producer_epoch=transaction.epoch,
-        topics=[
-            TopicData.make(topic=topic, partitions=numbers)
-            for topic, numbers in by_name(transaction.partitions).items()
-        ],
-    )
-
-
-def undescribed(transactional_id: str, code: int) -> TransactionState:
-    return TransactionState.make(transactional_id=transactional_id, error_code=code)
 
 
 def _description(message: DescribeTransactionsResponseData) -> Transaction:
@@ -322,19 +199,9 @@ DESCRIBE_TRANSACTION: Rpc[str, Transaction, DescribeTransactionsRequestData, Des
     api=apis.DESCRIBE_TRANSACTIONS,
     response=DescribeTransactionsResponseData,
     to_request=lambda request, timeout_ms: DescribeTransactionsRequestData.make(transactional_ids=[request]),
-    from_request=lambda message: _only(message.transactional_ids),
-    to_reply=lambda request, reply: DescribeTransactionsResponseData.make(transaction_states=[described(reply)]),
     from_reply=lambda request, message: _description(message),
-    refuse=lambda message, code: DescribeTransactionsResponseData.make(
-        transaction_states=[undescribed(each, code) for each in message.transactional_ids]
-    ),
 )
 """One id: who asks more nodes than one asks each about its own."""
-
-
-def _only(ids: Sequence[str]) -> str:
-    (found,) = ids
-    return found
 
 
 LIST_TRANSACTIONS: Rpc[ListFilters, Sequence[Listed], ListTransactionsRequestData, ListTransactionsResponseData] = Rpc(
@@ -346,35 +213,8 @@ LIST_TRANSACTIONS: Rpc[ListFilters, Sequence[Listed], ListTransactionsRequestDat
         duration_filter=request.open_ms_min,
         transactional_id_pattern=request.pattern,
     ),
-    from_request=lambda message: list_filters(message),
-    to_reply=lambda request, reply: listed_response(request, reply),
     from_reply=lambda request, message: [
         Listed(each.transactional_id, each.producer_id, Phase.named(each.transaction_state))
         for each in message.transaction_states
     ],
-    refuse=lambda message, code: ListTransactionsResponseData.make(error_code=code),
 )
-
-
-def list_filters(message: ListTransactionsRequestData) -> ListFilters:
-    return ListFilters(
-        states=tuple(message.state_filters),
-        producer_ids=tuple(message.producer_id_filters),
-        open_ms_min=message.duration_filter,
-        pattern=message.transactional_id_pattern,
-    )
-
-
-def listed_response(request: ListFilters, reply: Sequence[Listed]) -> ListTransactionsResponseData:
-    return ListTransactionsResponseData.make(
-        error_code=0,
-        unknown_state_filters=list(request.unknown_states),
-        transaction_states=[
-            ListedTransaction.make(
-                transactional_id=each.transactional_id,
-                producer_id=each.producer_id,
-                transaction_state=each.phase.kafka_name,
-            )
-            for each in reply
-        ],
-    )

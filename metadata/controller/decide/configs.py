@@ -1,9 +1,13 @@
-"""Dynamic settings of topics and brokers (IncrementalAlterConfigs, KIP-339): checked against the settings models."""
+"""Dynamic settings of topics, brokers, groups and client metrics (IncrementalAlterConfigs, KIP-339).
+
+All are checked against the settings models. Of a broker's, those can be altered that Kafka alters while it runs
+(KIP-226), and ours.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kraft.protocol.errors import (
     BrokerIdNotRegistered,
@@ -12,18 +16,22 @@ from kraft.protocol.errors import (
     KafkaError,
     UnknownTopicOrPartition,
 )
+from metadata import kafka_settings
 from metadata.controller.decide.decision import Decision, Situation
 from metadata.controller.decide.events import UncleanSweepTick
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail, ReplaceConfigs
 from metadata.records import ConfigRecord
 from metadata.settings import (
     MODELS_BY_RESOURCE,
-    STATIC_SETTINGS,
+    BrokerSettings,
+    ClientMetricsSettings,
     SettingsModel,
     TopicSettings,
     canonical_value,
     check_group_settings,
+    is_dynamic,
     is_list,
+    settings_by_name,
 )
 
 _UNCLEAN = "unclean.leader.election.enable"
@@ -77,6 +85,7 @@ def _alter(
     repeated = [name for name, count in Counter(change.name for change in alterations).items() if count > 1]
     if repeated:
         raise InvalidRequest(f"settings {sorted(repeated)} are altered twice in one request")
+    _check_names(resource, [change.name for change in alterations if change.operation != "delete"])
     current = situation.image.config(resource.resource_type, resource.name)
     altered = dict(current)
     records = []
@@ -103,6 +112,9 @@ def _check_resource(situation: Situation, resource: ConfigResource) -> None:
     elif resource.resource_type == "group":
         if not resource.name:
             raise InvalidRequest("a group has a name: there are no settings for all groups but the brokers'")
+    elif resource.resource_type == "client-metrics":
+        if not resource.name:
+            raise InvalidRequest("a subscription to client metrics has a name")
     elif resource.name:
         if not resource.name.isdecimal():
             raise InvalidRequest(f"a broker is named by its id, or '' for all of them, not {resource.name!r}")
@@ -110,19 +122,42 @@ def _check_resource(situation: Situation, resource: ConfigResource) -> None:
             raise BrokerIdNotRegistered(f"broker {resource.name} is not registered")
 
 
+def _check_names(resource: ConfigResource, names: Collection[str]) -> None:
+    """Settings of a broker that cannot be altered while it runs, as Kafka refuses them; a name that Kafka does not
+    have is refused by its spelling. Raises InvalidRequest 42."""
+    if resource.resource_type == "client-metrics":
+        unknown = sorted(set(names) - settings_by_name(ClientMetricsSettings).keys())
+        if unknown:
+            raise InvalidRequest(f"Unknown client metrics configuration: {', '.join(unknown)}")
+    if resource.resource_type != "broker":
+        return
+    known = settings_by_name(BrokerSettings)
+    fixed = [name for name in names if (not is_dynamic(name) if name in known else kafka_settings.is_kafka_name(name))]
+    if fixed:
+        raise InvalidRequest(f"Cannot update these configs dynamically: [{', '.join(sorted(fixed))}]")
+
+
 def _new_value(resource: ConfigResource, change: ConfigAlteration, current: str | None) -> str | None:
     model = MODELS_BY_RESOURCE[resource.resource_type]
-    if resource.resource_type == "broker" and change.name in STATIC_SETTINGS:
-        raise InvalidRequest(f"{change.name} is read once, at start: set it in cluster.toml and restart the node")
     if change.operation == "delete":
         return None  # of whatever name, as in Kafka: its tools unset throttles that this cluster does not have
     if change.value is None:
         raise InvalidRequest(f"operation {change.operation} on {change.name} needs a value")
     if change.operation == "set":
-        return canonical_value(model, change.name, change.value)
+        return _set_value(resource, change.name, change.value)
     if not is_list(model, change.name):
         raise InvalidConfig(f"{change.name} is not a list: it can be set or deleted, not {change.operation}ed")
     return canonical_value(model, change.name, _edited_list(model, change, current))
+
+
+def _set_value(resource: ConfigResource, name: str, value: str) -> str:
+    """Raises InvalidConfig 40; InvalidRequest 42 where Kafka answers that: for the interval of client metrics."""
+    try:
+        return canonical_value(MODELS_BY_RESOURCE[resource.resource_type], name, value)
+    except InvalidConfig as error:
+        if name == "interval.ms" and value.strip().removeprefix("-").isdecimal():
+            raise InvalidRequest(error.message) from error
+        raise
 
 
 def _edited_list(model: SettingsModel, change: ConfigAlteration, current: str | None) -> str:

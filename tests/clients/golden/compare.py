@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from kraft.wire.primitives import ZERO_UUID, Message
+from kraft.protocol.encoding import ZERO_UUID, Message
 
 
 def shape(value: Any, name: str = "") -> Any:

@@ -16,6 +16,7 @@ KNOWN: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("OffsetDelete", "of no topic", "error_code", "a group without members goes with its last offset, later in Kafka"),
     ("OffsetDelete", "of no topic", "topics[]", "the same"),
+    ("GetTelemetrySubscriptions", "*", "subscription_id", "each broker computes it in its own way"),
     ("IncrementalAlterConfigs", "an operation that is none", "error_code", "INVALID_REQUEST 42: Kafka fails with -1"),
 )
 """API, question (or * for all), the end of the path of what differs, and why."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TypeVar
 
-from kraft.wire.codec import decode_body, encode_body
-from kraft.wire.primitives import TopLevel
+from kraft.protocol.codec import decode_body, encode_body
+from kraft.protocol.encoding import TopLevel
 
 TIMEOUT_S = 60
 CLIENT_ID = "golden"
@@ -37,6 +37,7 @@ class Exchange:
 @dataclass
 class Peer:
     address: tuple[str, int]
+    client_id: str = CLIENT_ID
     exchanges: list[Exchange] = field(default_factory=list)
     broken: list[tuple[str, int, str, str]] = field(default_factory=list)
     """Requests that were answered by a closed connection: API, version, name and how it ended."""
@@ -58,19 +59,38 @@ class Peer:
         self.exchanges.append(Exchange(name, api, version, body, answer))
         return decode_body(response_type(type(request)), version, memoryview(answer), 0)
 
+    def pipeline(self, *requests: tuple[TopLevel, int]) -> list[TopLevel]:
+        """The decoded answers of requests, each with its version, that are sent together on one connection."""
+        bodies = [b"".join(encode_body(request, version)) for request, version in requests]
+        for (request, version), body in zip(requests, bodies, strict=True):
+            self._send(request, version, body)
+        first = self._correlation_id - len(requests) + 1
+        return [
+            decode_body(
+                response_type(type(request)), version, memoryview(self._receive(request, version, first + place)), 0
+            )
+            for place, (request, version) in enumerate(requests)
+        ]
+
     def _exchange(self, request: TopLevel, version: int, body: bytes) -> bytes:
+        self._send(request, version, body)
+        return self._receive(request, version, self._correlation_id)
+
+    def _send(self, request: TopLevel, version: int, body: bytes) -> None:
         self._correlation_id += 1
-        client_id = CLIENT_ID.encode()
+        client_id = self.client_id.encode()
         head = struct.pack(">hhih", request.API_KEY, version, self._correlation_id, len(client_id)) + client_id
         if version >= request.FLEXIBLE_FROM:
             head += b"\0"
         if self._socket is None:
             self._socket = socket.create_connection(self.address, timeout=TIMEOUT_S)
         self._socket.sendall(struct.pack(">i", len(head) + len(body)) + head + body)
+
+    def _receive(self, request: TopLevel, version: int, wanted: int) -> bytes:
         (size,) = struct.unpack(">i", self._read(4))
         frame = self._read(size)
         (correlation_id,) = struct.unpack_from(">i", frame)
-        assert correlation_id == self._correlation_id, "answers come in order"
+        assert correlation_id == wanted, "answers come in order"
         has_tags = request.API_KEY != API_VERSIONS and version >= response_type(type(request)).FLEXIBLE_FROM
         assert not has_tags or frame[4] == 0, "no tagged fields are known in response headers"
         return frame[5 if has_tags else 4 :]

@@ -12,82 +12,88 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from kraft.protocol import apis
 from kraft.protocol.batches.records import NewRecord, build_batch
-from kraft.wire.clients.table import ROWS
-from kraft.wire.generated import add_partitions_to_txn_request as apt
-from kraft.wire.generated import alter_configs_request as ac
-from kraft.wire.generated import alter_partition_reassignments_request as apr
-from kraft.wire.generated import alter_replica_log_dirs_request as ard
-from kraft.wire.generated import create_partitions_request as cp
-from kraft.wire.generated import create_topics_request as ct
-from kraft.wire.generated import delete_records_request as dr
-from kraft.wire.generated import delete_topics_request as dt
-from kraft.wire.generated import describe_configs_request as dc
-from kraft.wire.generated import describe_log_dirs_request as dl
-from kraft.wire.generated import describe_producers_request as dp
-from kraft.wire.generated import describe_quorum_request as dq
-from kraft.wire.generated import describe_topic_partitions_request as dtp
-from kraft.wire.generated import elect_leaders_request as el
-from kraft.wire.generated import fetch_request as f
-from kraft.wire.generated import incremental_alter_configs_request as iac
-from kraft.wire.generated import join_group_request as jg
-from kraft.wire.generated import leave_group_request as lg
-from kraft.wire.generated import list_offsets_request as lo
-from kraft.wire.generated import list_partition_reassignments_request as lpr
-from kraft.wire.generated import metadata_request as md
-from kraft.wire.generated import offset_commit_request as oc
-from kraft.wire.generated import offset_delete_request as od
-from kraft.wire.generated import offset_fetch_request as of
-from kraft.wire.generated import offset_for_leader_epoch_request as ofe
-from kraft.wire.generated import produce_request as p
-from kraft.wire.generated import sync_group_request as sg
-from kraft.wire.generated import txn_offset_commit_request as toc
-from kraft.wire.generated import update_features_request as uf
-from kraft.wire.generated import write_txn_markers_request as wtm
-from kraft.wire.generated.add_offsets_to_txn_request import AddOffsetsToTxnRequestData
-from kraft.wire.generated.alter_client_quotas_request import AlterClientQuotasRequestData, EntityData, EntryData, OpData
-from kraft.wire.generated.alter_user_scram_credentials_request import (
+from kraft.protocol.encoding import TopLevel
+from kraft.protocol.messages import add_partitions_to_txn_request as apt
+from kraft.protocol.messages import alter_configs_request as ac
+from kraft.protocol.messages import alter_partition_reassignments_request as apr
+from kraft.protocol.messages import alter_replica_log_dirs_request as ard
+from kraft.protocol.messages import create_partitions_request as cp
+from kraft.protocol.messages import create_topics_request as ct
+from kraft.protocol.messages import delete_records_request as dr
+from kraft.protocol.messages import delete_topics_request as dt
+from kraft.protocol.messages import describe_configs_request as dc
+from kraft.protocol.messages import describe_log_dirs_request as dl
+from kraft.protocol.messages import describe_producers_request as dp
+from kraft.protocol.messages import describe_quorum_request as dq
+from kraft.protocol.messages import describe_topic_partitions_request as dtp
+from kraft.protocol.messages import elect_leaders_request as el
+from kraft.protocol.messages import fetch_request as f
+from kraft.protocol.messages import incremental_alter_configs_request as iac
+from kraft.protocol.messages import join_group_request as jg
+from kraft.protocol.messages import leave_group_request as lg
+from kraft.protocol.messages import list_offsets_request as lo
+from kraft.protocol.messages import list_partition_reassignments_request as lpr
+from kraft.protocol.messages import metadata_request as md
+from kraft.protocol.messages import offset_commit_request as oc
+from kraft.protocol.messages import offset_delete_request as od
+from kraft.protocol.messages import offset_fetch_request as of
+from kraft.protocol.messages import offset_for_leader_epoch_request as ofe
+from kraft.protocol.messages import produce_request as p
+from kraft.protocol.messages import sync_group_request as sg
+from kraft.protocol.messages import txn_offset_commit_request as toc
+from kraft.protocol.messages import update_features_request as uf
+from kraft.protocol.messages import write_txn_markers_request as wtm
+from kraft.protocol.messages.add_offsets_to_txn_request import AddOffsetsToTxnRequestData
+from kraft.protocol.messages.alter_client_quotas_request import (
+    AlterClientQuotasRequestData,
+    EntityData,
+    EntryData,
+    OpData,
+)
+from kraft.protocol.messages.alter_user_scram_credentials_request import (
     AlterUserScramCredentialsRequestData,
     ScramCredentialDeletion,
 )
-from kraft.wire.generated.api_versions_request import ApiVersionsRequestData
-from kraft.wire.generated.consumer_group_describe_request import ConsumerGroupDescribeRequestData
-from kraft.wire.generated.consumer_group_heartbeat_request import ConsumerGroupHeartbeatRequestData
-from kraft.wire.generated.create_acls_request import AclCreation, CreateAclsRequestData
-from kraft.wire.generated.delete_acls_request import DeleteAclsFilter, DeleteAclsRequestData
-from kraft.wire.generated.delete_groups_request import DeleteGroupsRequestData
-from kraft.wire.generated.describe_acls_request import DescribeAclsRequestData
-from kraft.wire.generated.describe_client_quotas_request import ComponentData, DescribeClientQuotasRequestData
-from kraft.wire.generated.describe_cluster_request import DescribeClusterRequestData
-from kraft.wire.generated.describe_groups_request import DescribeGroupsRequestData
-from kraft.wire.generated.describe_transactions_request import DescribeTransactionsRequestData
-from kraft.wire.generated.describe_user_scram_credentials_request import (
+from kraft.protocol.messages.api_versions_request import ApiVersionsRequestData
+from kraft.protocol.messages.consumer_group_describe_request import ConsumerGroupDescribeRequestData
+from kraft.protocol.messages.consumer_group_heartbeat_request import ConsumerGroupHeartbeatRequestData
+from kraft.protocol.messages.create_acls_request import AclCreation, CreateAclsRequestData
+from kraft.protocol.messages.delete_acls_request import DeleteAclsFilter, DeleteAclsRequestData
+from kraft.protocol.messages.delete_groups_request import DeleteGroupsRequestData
+from kraft.protocol.messages.describe_acls_request import DescribeAclsRequestData
+from kraft.protocol.messages.describe_client_quotas_request import ComponentData, DescribeClientQuotasRequestData
+from kraft.protocol.messages.describe_cluster_request import DescribeClusterRequestData
+from kraft.protocol.messages.describe_groups_request import DescribeGroupsRequestData
+from kraft.protocol.messages.describe_transactions_request import DescribeTransactionsRequestData
+from kraft.protocol.messages.describe_user_scram_credentials_request import (
     DescribeUserScramCredentialsRequestData,
     UserName,
 )
-from kraft.wire.generated.end_txn_request import EndTxnRequestData
-from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
-from kraft.wire.generated.heartbeat_request import HeartbeatRequestData
-from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
-from kraft.wire.generated.list_config_resources_request import ListConfigResourcesRequestData
-from kraft.wire.generated.list_groups_request import ListGroupsRequestData
-from kraft.wire.generated.list_transactions_request import ListTransactionsRequestData
-from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
-from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
-from kraft.wire.generated.unregister_broker_request import UnregisterBrokerRequestData
-from kraft.wire.primitives import TopLevel
+from kraft.protocol.messages.end_txn_request import EndTxnRequestData
+from kraft.protocol.messages.find_coordinator_request import FindCoordinatorRequestData
+from kraft.protocol.messages.get_telemetry_subscriptions_request import GetTelemetrySubscriptionsRequestData
+from kraft.protocol.messages.heartbeat_request import HeartbeatRequestData
+from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
+from kraft.protocol.messages.list_config_resources_request import ListConfigResourcesRequestData
+from kraft.protocol.messages.list_groups_request import ListGroupsRequestData
+from kraft.protocol.messages.list_transactions_request import ListTransactionsRequestData
+from kraft.protocol.messages.push_telemetry_request import PushTelemetryRequestData
+from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.protocol.messages.unregister_broker_request import UnregisterBrokerRequestData
 
 Ask = Callable[[str, TopLevel, int], Any]
 
 UNKNOWN = "no-such-topic"
 UNKNOWN_ID = UUID("0a0b0c0d-0000-4000-8000-0102030405ff")
-TOPIC_RESOURCE, BROKER_RESOURCE = 2, 4
+TOPIC_RESOURCE, BROKER_RESOURCE, METRICS_RESOURCE, GROUP_RESOURCE = 2, 4, 16, 32
 SETTLE_S = 30
 
 
 def versions(key: int) -> Iterator[int]:
-    row = ROWS[key]
-    yield from range(row.oldest, row.newest + 1)
+    yield from apis.BY_KEY[key].clients
 
 
 def run(ask: Ask) -> None:
@@ -97,6 +103,8 @@ def run(ask: Ask) -> None:
     for part in (_group_admin, _consumer_groups, _configs, _partitions, _log_dirs, _cluster, _security, _deletions):
         part(ask)
     _transactions(ask)
+    _dynamic_configs(ask)
+    _client_metrics(ask)
     _authentication(ask)
 
 
@@ -405,7 +413,7 @@ def _classic(ask: Ask, version: int) -> None:
     if joined.error_code == 79:
         joined = ask("with the id that it was given", _join(group, member_id), version)
     generation = joined.generation_id
-    sync, beat, leave = (min(version, ROWS[key].newest) for key in (14, 12, 13))
+    sync, beat, leave = (min(version, apis.BY_KEY[key].clients[-1]) for key in (14, 12, 13))
     for name, its_generation, its_id in (
         ("of another generation", 1_000, member_id),
         ("of a stranger", generation, "stranger"),
@@ -525,7 +533,7 @@ def _consumer_groups(ask: Ask) -> None:
         beat("nothing changed", group_id=group, member_id=member_id, member_epoch=joined.member_epoch)
         beat("of an epoch to come", group_id=group, member_id=member_id, member_epoch=joined.member_epoch + 100)
         beat("of a stranger", group_id=group, member_id="stranger", member_epoch=joined.member_epoch)
-        describe = min(version, ROWS[69].newest)
+        describe = min(version, apis.BY_KEY[69].clients[-1])
         ask("of a group", ConsumerGroupDescribeRequestData.make(group_ids=[group]), describe)
         ask("of no group", ConsumerGroupDescribeRequestData.make(group_ids=["no-such-group"]), describe)
         ask("of a classic group", ConsumerGroupDescribeRequestData.make(group_ids=["classic-5"]), describe)
@@ -579,6 +587,70 @@ def _configs(ask: Ask) -> None:
         if version:
             ask("topics", ListConfigResourcesRequestData.make(resource_types=[TOPIC_RESOURCE]), version)
             ask("a type that is none", ListConfigResourcesRequestData.make(resource_types=[99]), version)
+
+
+def _dynamic_configs(ask: Ask) -> None:
+    """What a broker changes while it runs, and what it does not; settings of groups; a topic of Kafka's own tests."""
+    newest = apis.BY_KEY[44].clients[-1]
+    for name, kind, resource, config, value in (
+        ("a broker's that it reads once", BROKER_RESOURCE, "1", "num.partitions", "3"),
+        ("all brokers' that they read once", BROKER_RESOURCE, "", "auto.create.topics.enable", "true"),
+        ("a broker's identity", BROKER_RESOURCE, "1", "broker.id", "3"),
+        ("a broker's protocol", BROKER_RESOURCE, "1", "security.inter.broker.protocol", "PLAINTEXT"),
+        ("a broker's that it changes", BROKER_RESOURCE, "1", "log.retention.ms", "500000"),
+        ("a group's interval", GROUP_RESOURCE, "set", "consumer.assignment.interval.ms", "500"),
+        ("a group's interval, too long", GROUP_RESOURCE, "set", "consumer.assignment.interval.ms", "99999999"),
+        ("a group's offload", GROUP_RESOURCE, "set", "consumer.assignor.offload.enable", "false"),
+    ):
+        change = iac.AlterableConfig.make(name=config, config_operation=0, value=value)
+        altered = iac.AlterConfigsResource.make(resource_type=kind, resource_name=resource, configs=[change])
+        ask(name, iac.IncrementalAlterConfigsRequestData.make(resources=[altered]), newest)
+    for name, kind, resource, keys in (
+        ("of a broker, changed", BROKER_RESOURCE, "1", ["log.retention.ms", "broker.rack", "node.id"]),
+        ("of a group", GROUP_RESOURCE, "set", ["consumer.assignment.interval.ms", "consumer.assignor.offload.enable"]),
+    ):
+        wanted = dc.DescribeConfigsResource.make(resource_type=kind, resource_name=resource, configuration_keys=keys)
+        ask(name, dc.DescribeConfigsRequestData.make(resources=[wanted]), apis.BY_KEY[32].clients[-1])
+    setting = ct.CreatableTopicConfig.make(name="internal.segment.bytes", value="2000000")
+    topic = ct.CreatableTopic.make(name="small-segments", num_partitions=1, replication_factor=1, configs=[setting])
+    ask("a topic with small segments", ct.CreateTopicsRequestData.make(topics=[topic]), apis.BY_KEY[19].clients[-1])
+
+
+def _client_metrics(ask: Ask) -> None:
+    """Subscriptions (KIP-714), and what a client is answered by a broker without a receiver."""
+    instance = UUID(int=77)
+    for name, resource, config, value in (
+        ("a subscription", "all", "metrics", "org.apache.kafka.producer."),
+        ("an interval", "all", "interval.ms", "60000"),
+        ("an interval that is too short", "all", "interval.ms", "5"),
+        ("an interval that is none", "all", "interval.ms", "long"),
+        ("no such config of a subscription", "all", "interval", "60000"),
+        ("a subscription without a name", "", "interval.ms", "60000"),
+        ("clients that cannot be matched", "all", "match", "shoe_size=9"),
+        ("a pattern that is none", "all", "match", "client_id=["),
+    ):
+        change = iac.AlterableConfig.make(name=config, config_operation=0, value=value)
+        altered = iac.AlterConfigsResource.make(
+            resource_type=METRICS_RESOURCE, resource_name=resource, configs=[change]
+        )
+        ask(name, iac.IncrementalAlterConfigsRequestData.make(resources=[altered]), apis.BY_KEY[44].clients[-1])
+    for name, resource in (("of a subscription", "all"), ("of no subscription", UNKNOWN), ("of a nameless one", "")):
+        wanted = dc.DescribeConfigsResource.make(resource_type=METRICS_RESOURCE, resource_name=resource)
+        ask(
+            name,
+            dc.DescribeConfigsRequestData.make(resources=[wanted], include_synonyms=True),
+            apis.BY_KEY[32].clients[-1],
+        )
+    ask("subscriptions", ListConfigResourcesRequestData.make(), 0)
+    asked = GetTelemetrySubscriptionsRequestData.make(client_instance_id=instance)
+    told = ask("a client's subscriptions", asked, 0)
+    for name, number, named in (
+        ("metrics", told.subscription_id, instance),
+        ("metrics of another subscription", 5, UUID(int=78)),
+        ("metrics of nobody", 5, UUID(int=0)),
+    ):
+        pushed = PushTelemetryRequestData.make(client_instance_id=named, subscription_id=number, metrics=b"metrics")
+        ask(name, pushed, 0)
 
 
 def _partitions(ask: Ask) -> None:
@@ -874,7 +946,7 @@ def _offsets_of_transactions(ask: Ask, version: int) -> None:
     asked("to no topic", producer, topic=UNKNOWN)
     asked("to no group", producer, group_id="")
     if version >= 3:
-        asked("of a stranger", producer, member_id="stranger", generation_id=3)
+        asked("of a stranger", producer, member_id="stranger", generation_id_or_member_epoch=3)
     for name, other in producer.wrong():
         asked(name, other)
     _end(ask, producer, commits=version % 2 == 0)

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kraft.wire.generated.describe_cluster_request import DescribeClusterRequestData
+from kraft.protocol.messages.describe_cluster_request import DescribeClusterRequestData
 from tests.clients.golden import program
 from tests.clients.golden.files import KAFKA_VERSION, RECORDED, load, save
 from tests.clients.golden.peer import Peer
@@ -93,21 +93,15 @@ def kafka(libs: Path) -> Iterator[int]:
     }
     config = folder / "server.properties"
     config.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-    java = [
-        shutil.which("java") or "java",
-        "-Xmx512m",
-        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-        "-cp",
-        f"{libs}/*",
-    ]
+    run = java(libs, heap_mib=512)
     subprocess.run(
-        [*java, "kafka.tools.StorageTool", "format", "-t", "Z29sZGVuLWdvbGRlbi1nbw", "-c", str(config)],
+        [*run, "kafka.tools.StorageTool", "format", "-t", "Z29sZGVuLWdvbGRlbi1nbw", "-c", str(config)],
         check=True,
         capture_output=True,
         timeout=START_S,
     )
     with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen([*java, "kafka.Kafka", str(config)], stdout=log, stderr=log)
+        server = subprocess.Popen([*run, "kafka.Kafka", str(config)], stdout=log, stderr=log)
     try:
         wait_until_ready(port, server)
         yield port
@@ -115,6 +109,12 @@ def kafka(libs: Path) -> Iterator[int]:
         server.kill()
         server.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def java(libs: Path, *, heap_mib: int) -> list[str]:
+    """The command, without the class."""
+    quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+    return [shutil.which("java") or "java", f"-Xmx{heap_mib}m", quiet, "-cp", f"{libs}/*"]
 
 
 def free_port() -> int:

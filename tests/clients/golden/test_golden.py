@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kraft.wire.codec import decode_body
+from kraft.protocol.codec import decode_body
 from tests.clients.golden import program
 from tests.clients.golden.compare import differences, shape
 from tests.clients.golden.files import load

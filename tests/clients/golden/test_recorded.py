@@ -7,10 +7,10 @@ from importlib import import_module
 
 import pytest
 
-from kraft.wire import apis
-from kraft.wire.clients.table import ROWS
-from kraft.wire.codec import decode_body, encode_body
-from kraft.wire.primitives import TopLevel
+from kraft.protocol import apis
+from kraft.protocol.codec import decode_body, encode_body
+from kraft.protocol.encoding import TopLevel
+from kraft.wire.clients.table import SERVED
 from tests.clients.golden.compare import shape
 from tests.clients.golden.files import load
 from tests.clients.golden.peer import Exchange
@@ -20,6 +20,7 @@ NEVER_WRONG = {
     "ApiVersions": range(3),
     "DescribeCluster": range(1),
     "DescribeLogDirs": range(6),
+    "GetTelemetrySubscriptions": range(1),
     "ListConfigResources": range(1),
     "ListGroups": range(6),
     "ListPartitionReassignments": range(1),
@@ -34,7 +35,9 @@ nobody authenticates at its listener (34)."""
 
 def message_type(api: str, side: str) -> type[TopLevel]:
     schema = "".join("_" + each.lower() if each.isupper() else each for each in api).lstrip("_")
-    kind: type[TopLevel] = getattr(import_module(f"kraft.wire.generated.{schema}_{side}"), f"{api}{side.title()}Data")
+    kind: type[TopLevel] = getattr(
+        import_module(f"kraft.protocol.messages.{schema}_{side}"), f"{api}{side.title()}Data"
+    )
     return kind
 
 
@@ -50,7 +53,7 @@ def test_each_api_and_version_is_recorded_with_a_success_and_an_error() -> None:
     recorded: dict[str, list[Exchange]] = defaultdict(list)
     for exchange in EXCHANGES:
         recorded[f"{exchange.api} {exchange.version}"].append(exchange)
-    wanted = {f"{row.name} {version}" for row in ROWS.values() for version in range(row.oldest, row.newest + 1)}
+    wanted = {f"{api.name} {version}" for api in SERVED for version in api.clients}
     wanted |= {f"ApiVersions {version}" for version in range(apis.API_VERSIONS.version + 1)}
     assert not sorted(wanted - recorded.keys())
     assert not [

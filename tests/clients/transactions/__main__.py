@@ -1,6 +1,6 @@
 """Transactions of Java: Kafka's own copier and Streams (exactly_once_v2) while brokers are killed, and its tools.
 
-    python -m tests.clients.transactions [--kafka 4.3.1] [--cache FOLDER]
+    python -m tests.clients.transactions [--kafka 4.3.1] [--cache FOLDER] [--only NAME ...] [--records 20000]
 
 Needs Java 17 and `mvn`, which fetches the tools and Streams from Maven Central once. It kills nodes with -9, so they
 are always its own. Every record of the input has to be in the output once, and every word counted once.
@@ -45,6 +45,9 @@ from tests.integration.support.waiting import wait_until
 
 RELEASE = "4.3.1"
 RECORDS = 4_000
+PIPELINED_RECORDS = 20_000
+PIPELINED = ("max.in.flight.requests.per.connection=5", "batch.size=400", "linger.ms=0", "acks=all")
+"""Of Java's producer: a transaction takes many batches for each partition, five requests of them in flight."""
 TRANSACTION = 50
 """Records of one transaction of the copier."""
 LINES = 800
@@ -62,6 +65,9 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--kafka", default=RELEASE, help="release of the tools (default: %(default)s)")
     arguments.add_argument("--only", nargs="+", default=[""], help="the steps whose names have one of these in them")
+    arguments.add_argument(
+        "--records", type=int, default=PIPELINED_RECORDS, help="of the pipelining producer (default: %(default)s)"
+    )
     asked = arguments.parse_args()
     if asked.bootstrap is not None:
         arguments.error("--bootstrap: nodes are killed here, so they have to be the script's own")
@@ -69,7 +75,8 @@ def main() -> None:
     settings = {**SETTINGS, "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000}
     with tempfile.TemporaryDirectory(prefix="kraft-transactions-") as folder:
         for cluster in run_cluster(Path(folder), settings=settings):
-            java_ = Java(fetch_tools(asked.kafka, asked.cache), fetch_streams(asked.cache), cluster, Path(folder))
+            jars = fetch_tools(asked.kafka, asked.cache), fetch_streams(asked.cache)
+            java_ = Java(*jars, cluster, Path(folder), records=asked.records)
             for step in (each for each in java_.steps() if any(part in each.__name__ for part in asked.only)):
                 steps.run(step)
                 cluster.heal()
@@ -77,7 +84,8 @@ def main() -> None:
 
 
 class Java:
-    def __init__(self, tools: Path, streams: Path, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, tools: Path, streams: Path, cluster: Cluster, folder: Path, *, records: int) -> None:
+        self._records = records
         self._tools, self._streams, self._cluster, self._folder = tools, streams, cluster, folder
         self._bootstrap = ",".join(node.kafka for node in cluster.nodes)
         self._count = 0
@@ -90,6 +98,7 @@ class Java:
         yield self.what_hangs_is_found_and_aborted
         yield self.the_log_of_transactions_is_kafkas
         yield self.producer_performance
+        yield self.pipelined_produces_while_nodes_are_killed
         yield self.message_copier_while_nodes_are_killed
         yield self.streams_count_each_word_once_while_nodes_are_killed
 
@@ -138,6 +147,7 @@ class Java:
             assert late.add((topic, 0)) == 0
             assert late.write(topic, "in time", timestamp_ms=_minutes_ago(0)) == 0
             assert late.end(commits=True) == 0
+            wait_until(lambda: committed_values(self._bootstrap, topic) == [b"in time"], what="the marker")
             wait_until(lambda: late.write(topic, "late", timestamp_ms=_minutes_ago(20)) == 0, what="a late batch")
             assert committed_values(self._bootstrap, topic) == [b"in time"]
             found = self._transactions("find-hanging", "--topic", topic).splitlines()
@@ -180,6 +190,20 @@ class Java:
         )
         assert "5000 records sent" in said, said
         assert len(committed_values(self._bootstrap, topic)) == 5_000
+
+    def pipelined_produces_while_nodes_are_killed(self) -> None:
+        """The program ends with the first error after which its producer cannot go on."""
+        topic = self._topic()
+        with killing(self._cluster) as kills:
+            said = self._java(
+                f"{TOOLS}.ProducerPerformance",
+                *("--bootstrap-server", self._bootstrap, "--topic", topic, "--num-records", str(self._records)),
+                *("--record-size", "50", "--throughput", "400", "--transaction-duration-ms", "100"),
+                *("--transactional-id", f"id-{uuid.uuid4().hex[:8]}", "--producer-props", *PIPELINED),
+            )
+        assert kills, "it was too fast"
+        assert f"{self._records} records sent" in said, said
+        assert len(committed_values(self._bootstrap, topic)) == self._records, said
 
     # --- from topic to topic
 

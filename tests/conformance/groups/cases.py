@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 
 from kraft.coordinators.groups.assignors import assign
-from kraft.coordinators.groups.subscriptions import Subscription, TopicPartition
+from kraft.coordinators.groups.subscriptions import Subscription
+from kraft.protocol.primitives import TopicPartition
 
 GOLDEN = Path(__file__).parent / "golden"
 PROTOCOLS = ("range", "roundrobin", "sticky", "sticky", "cooperative-sticky")

@@ -16,8 +16,9 @@ from kraft.coordinators.groups.records import (
     StoredMember,
     decode_record,
 )
-from kraft.coordinators.groups.subscriptions import TopicPartition, decode_assignment, decode_subscription
+from kraft.coordinators.groups.subscriptions import decode_assignment, decode_subscription
 from kraft.protocol.batches.records import read_batches
+from kraft.protocol.primitives import TopicPartition
 from tests.conformance.groups.offsets import DUMP, LIVE, LIVE_DUMP, SEGMENT, records, segment
 
 ALL = [record for batch in records() for record in batch]

@@ -13,11 +13,11 @@ from kio.schema.request_header.v2.header import RequestHeader as KioRequestHeade
 from kio.schema.response_header.v1.header import ResponseHeader as KioResponseHeader
 from kio.serial import entity_reader
 
+from kraft.protocol import apis, codec
+from kraft.protocol.codec import RequestHeader
 from kraft.protocol.errors import NotController
-from kraft.wire import apis, codec
-from kraft.wire.api_versions import api_versions_response
-from kraft.wire.codec import RequestHeader
-from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.wire.api_versions import node_versions
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.offsets import DELETE_RECORDS, DeleteRecords, name_of
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
@@ -167,14 +167,14 @@ def test_headers_are_those_of_kio() -> None:
     read, size = entity_reader(KioRequestHeader)(frame, 0)
     assert (read.request_api_key, read.request_api_version, read.correlation_id, read.client_id) == (1, 17, 9, "ü")
     assert frame[size:] == FETCH_REQUEST_V17
-    frame = joined(codec.encode_response(apis.FETCH, 17, 9, FETCH.to_reply(FETCH_REQUEST, FETCH_RESPONSE)))
+    frame = joined(codec.encode_response(FETCH.response, 17, 9, FETCH.to_reply(FETCH_REQUEST, FETCH_RESPONSE)))
     response, size = entity_reader(KioResponseHeader)(frame, 0)
     assert (response.correlation_id, frame[size:]) == (9, FETCH_RESPONSE_V17)
 
 
 def test_a_peer_that_does_not_know_our_header_tags_skips_them() -> None:
     refused = FETCH.refuse(FETCH.to_request(FETCH_REQUEST, 0), 41)
-    frame = joined(codec.encode_response(apis.FETCH, 17, 9, refused, refused=NotController("ask node 2")))
+    frame = joined(codec.encode_response(FETCH.response, 17, 9, refused, refused=NotController("ask node 2")))
     stream = BytesIO(frame)
     assert ResponseHeader_v1.decode(stream).correlation_id == 9
     assert stream.read() == body_of(refused, 17)
@@ -188,9 +188,9 @@ def test_aiokafka_reads_our_api_versions() -> None:
         (1, admin.ApiVersionResponse_v1),
         (2, admin.ApiVersionResponse_v2),
     ):
-        answered, entity = api_versions_response(version)
+        answered, entity = node_versions(version)
         read = response_class.decode(BytesIO(body_of(entity, version)))
         assert (answered, read.error_code) == (version, 0)
         assert {key: (low, high) for key, low, high in read.api_versions} == {
-            api.key: (api.version_min, api.version) for api in apis.BY_KEY.values()
+            api.key: (api.nodes[0], api.nodes[-1]) for api in apis.BY_KEY.values() if api.nodes
         }

@@ -12,21 +12,21 @@ from typing import TypeVar
 
 import pytest
 
-from kraft.wire import apis, codec
-from kraft.wire.clients.table import ROWS
-from kraft.wire.generated.add_partitions_to_txn_request import (
+from kraft.protocol import apis, codec
+from kraft.protocol.encoding import TopLevel
+from kraft.protocol.messages.add_partitions_to_txn_request import (
     AddPartitionsToTxnRequestData,
     AddPartitionsToTxnTopic,
     AddPartitionsToTxnTransaction,
 )
-from kraft.wire.generated.add_partitions_to_txn_response import AddPartitionsToTxnResponseData
-from kraft.wire.generated.fetch_request import FetchPartition, FetchRequestData, FetchTopic, ReplicaState
-from kraft.wire.generated.fetch_response import FetchResponseData
-from kraft.wire.generated.metadata_request import MetadataRequestData
-from kraft.wire.generated.metadata_response import MetadataResponseData
-from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
-from kraft.wire.generated.produce_response import ProduceResponseData
-from kraft.wire.primitives import TopLevel
+from kraft.protocol.messages.add_partitions_to_txn_response import AddPartitionsToTxnResponseData
+from kraft.protocol.messages.fetch_request import FetchPartition, FetchRequestData, FetchTopic, ReplicaState
+from kraft.protocol.messages.fetch_response import FetchResponseData
+from kraft.protocol.messages.metadata_request import MetadataRequestData
+from kraft.protocol.messages.metadata_response import MetadataResponseData
+from kraft.protocol.messages.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
+from kraft.protocol.messages.produce_response import ProduceResponseData
+from kraft.wire.clients.table import ROWS
 from metadata.strangers import KAFKA_LISTENER
 from tests.integration.attacks.attack import (
     MEMORY_MIB_MAX,
@@ -51,6 +51,7 @@ MEMORY_OF_FRAMES_MIB = 128 + 100
 """Half of queued.max.request.bytes, and one frame: the oldest gets what it needs."""
 CROWD = 200
 API_VERSIONS = framed(struct.pack(">hhih", 18, 0, 1, -1))
+BROKEN_OFF = 5
 FLOOD = 200_000
 """Requests of one stranger that reads no answers: without a limit they cost some 50 MB."""
 LONG_ARRAY = struct.pack(">i", 0x7FFFFFFF)
@@ -99,6 +100,15 @@ def long_frames(target: Target) -> None:
         pushed(connections, bytes(MIB), count=90)
         is_served(target)
         is_served(target, size=3 * MIB)
+
+
+def broken_off(target: Target) -> None:
+    """One after the other, each most of the way: what breaks off is given back before the next one begins."""
+    for _ in range(BROKEN_OFF):
+        with connected(target.kafka) as (connection,):
+            assert sent(connection, API_VERSIONS + ANNOUNCED)
+            pushed([connection], bytes(MIB), count=90)
+        is_served(target)
 
 
 def pushed(connections: list[socket.socket], data: bytes, *, count: int) -> None:
@@ -278,8 +288,8 @@ def says(frame: bytes) -> Callable[[Target], None]:
 
 def claims(target: Target) -> None:
     """In every API and version: an array or text of 2 GiB, in a short frame."""
-    versions = {api.key: range(api.version_min, api.version + 1) for api in apis.BY_KEY.values()}
-    versions |= {key: range(row.oldest, row.newest + 1) for key, row in ROWS.items()}
+    versions = {api.key: api.nodes for api in apis.BY_KEY.values() if api.nodes}
+    versions |= {key: apis.BY_KEY[key].clients for key in ROWS}
     for key, all_of_them in versions.items():
         for version in all_of_them:
             for claim in (LONG_ARRAY * 8, b"\xff\xff\xff\xff\x07" * 8, b"\0\0\0\1" * 8, b"\x7f\xff" * 16):
@@ -312,6 +322,12 @@ ATTACKS = {
         comes_back="nothing, but the memory is bounded and others are served",
         run=long_frames,
         memory_mib_max=MEMORY_OF_FRAMES_MIB + MEMORY_MIB_MAX,
+    ),
+    "frames that break off": Attack(
+        sends=f"90 MiB of a frame of 100 MiB, {BROKEN_OFF} times, each on a connection that ends then",
+        comes_back="nothing, and the memory of one of them at a time",
+        run=broken_off,
+        memory_mib_max=100 + MEMORY_MIB_MAX,
     ),
     "half open": Attack(sends="nothing, on 1,500 connections", comes_back="nothing; others are served", run=half_open),
     "never reads": Attack(

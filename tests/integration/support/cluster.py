@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from kraft.client.blocking import send
+from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Request, Response
 from kraft.launcher.actions import bring_down, restart_node, stop_node
 from kraft.launcher.forks import end_fork_server

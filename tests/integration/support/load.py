@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from kraft.client.blocking import send
+from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Refused, Request
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.reading import TEXT, Record, read_all

@@ -15,14 +15,14 @@ from importlib import import_module
 from typing import Any, Final
 
 from kraft.client.response import Answer
+from kraft.protocol import codec
 from kraft.protocol.batches.records import NewRecord, build_batch
-from kraft.wire import codec
-from kraft.wire.generated.add_partitions_to_txn_request import AddPartitionsToTxnRequestData, AddPartitionsToTxnTopic
-from kraft.wire.generated.end_txn_request import EndTxnRequestData
-from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
-from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
-from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
-from kraft.wire.primitives import TopLevel
+from kraft.protocol.encoding import TopLevel
+from kraft.protocol.messages.add_partitions_to_txn_request import AddPartitionsToTxnRequestData, AddPartitionsToTxnTopic
+from kraft.protocol.messages.end_txn_request import EndTxnRequestData
+from kraft.protocol.messages.find_coordinator_request import FindCoordinatorRequestData
+from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
+from kraft.protocol.messages.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.reading import TEXT
 from tests.integration.support.waiting import NotYet, wait_until

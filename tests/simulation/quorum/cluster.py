@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from kraft.chaos.worlds.simulated.cluster import form_voter
 from kraft.chaos.worlds.simulated.environment import Machine, SimulatedWorld
 from metadata.quorum.config import QuorumConfig
-from metadata.quorum.hosting import InlineHost
 from metadata.quorum.log import AppendLost, AppendUnknown
+from metadata.quorum.raft_host import InlineHost
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.records import ConfigRecord, ControllerEpochRecord
 

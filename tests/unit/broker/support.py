@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from kraft.broker.leaders import LeaderFinder
-from kraft.broker.publishing import MetadataPublisher
+from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.chaos.worlds.simulated.loop import VirtualLoop
 from kraft.protocol.primitives import Buffer

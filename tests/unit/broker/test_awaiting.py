@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from kraft.node.awaiting import SAID_AGAIN_MS_MAX, Awaiting, Reminder
+from kraft.node.startup_state import SAID_AGAIN_MS_MAX, Awaiting, Reminder
 from metadata.image import MetadataImage
 from replication.storage.log_manager import Loading
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
-from kraft.broker.consuming import readable_batches
+from kraft.broker.consumer_fetch import readable_batches
 from kraft.broker.read_routing import ReadRouter
-from kraft.broker.tailing import FETCH_WAIT_MS, Tails
+from kraft.broker.tail_waits import FETCH_WAIT_MS, Tails
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.protocol.batches.header import stamp, whole_batches
 from replication.partition.log import AbortedTransaction

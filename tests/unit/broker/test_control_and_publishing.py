@@ -8,7 +8,7 @@ import pytest
 
 from kraft.broker.control import ControllerDoor
 from kraft.broker.routing import CREATE_TIMEOUT_MS, Router
-from kraft.broker.tailing import Tails
+from kraft.broker.tail_waits import Tails
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.protocol.errors import (
     InvalidTopicException,
@@ -137,6 +137,22 @@ def test_settings_are_static_then_cluster_wide_then_this_brokers_and_topics_foll
     run(main)
 
 
+def test_stored_settings_that_a_node_reads_once_or_does_not_know_are_kept_and_not_applied(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main(clock: SimulatedClock) -> None:
+        log = HandLog()
+        publisher = publisher_on(clock, log, {"num.partitions": 2})
+        for name, value in (("num.partitions", "9"), ("of.another.version", "x"), ("log.retention.ms", "7")):
+            log.commit(ConfigRecord(resource_type="broker", resource_name="", name=name, value=value))
+        assert (publisher.settings.num_partitions, publisher.settings.log_retention_ms) == (2, 7)
+        assert publisher.image.config("broker", "")["num.partitions"] == "9"
+
+    run(main)
+    told = [record.getMessage().partition(" of ")[0] for record in caplog.records]
+    assert told == ["num.partitions=9", "of.another.version=x"], "each once"
+
+
 def test_waiting_for_metadata_ends_with_the_change_or_at_the_deadline() -> None:
     async def main(clock: SimulatedClock) -> None:
         log = HandLog()
@@ -161,7 +177,15 @@ def router(clock: SimulatedClock, log: HandLog, *script: Any) -> tuple[Router, S
     door = ControllerDoor(clock=clock, leadership=lambda: _leads(2), local=None, remote=remote)
     tails = Tails(clock=clock, finder=finder)
     made = Router(
-        node_id=1, cluster_id="c", nodes={}, clock=clock, publisher=publisher, door=door, finder=finder, tails=tails
+        node_id=1,
+        cluster_id="c",
+        nodes={},
+        described_settings={},
+        clock=clock,
+        publisher=publisher,
+        door=door,
+        finder=finder,
+        tails=tails,
     )
     return made, remote
 

@@ -16,13 +16,13 @@ from kraft.chaos.nemesis.kafka_apis import request_type
 from kraft.chaos.worlds.processes.proxy.client_connection import AnswerFrames, ClientConnection, RulesOfClients
 from kraft.chaos.worlds.processes.proxy.connection import Connection, Owner
 from kraft.chaos.worlds.processes.proxy.rules import Flow, RequestRule, Rules
-from kraft.wire import codec
-from kraft.wire.generated.heartbeat_response import HeartbeatResponseData
-from kraft.wire.generated.metadata_response import MetadataResponseData, MetadataResponseTopic
-from kraft.wire.generated.offset_commit_request import OffsetCommitRequestData, OffsetCommitRequestTopic
-from kraft.wire.generated.offset_commit_response import OffsetCommitResponseData
-from kraft.wire.generated.produce_request import ProduceRequestData
-from kraft.wire.primitives import TopLevel
+from kraft.protocol import codec
+from kraft.protocol.encoding import TopLevel
+from kraft.protocol.messages.heartbeat_response import HeartbeatResponseData
+from kraft.protocol.messages.metadata_response import MetadataResponseData, MetadataResponseTopic
+from kraft.protocol.messages.offset_commit_request import OffsetCommitRequestData, OffsetCommitRequestTopic
+from kraft.protocol.messages.offset_commit_response import OffsetCommitResponseData
+from kraft.protocol.messages.produce_request import ProduceRequestData
 from tests.unit.chaos.test_message_framing import pieces
 from tests.unit.chaos.test_proxy import Proxied, play, receive, until
 
@@ -279,7 +279,7 @@ def test_faults_of_whole_links_hold_for_links_of_clients_too() -> None:
 
 def test_an_api_that_no_broker_serves_is_refused_when_the_rule_begins() -> None:
     with pytest.raises(LookupError, match="not served to clients"):
-        RulesOfClients().load_for(rule("answer", "Vote"))
+        RulesOfClients().load_for(rule("answer", "AlterPartition"))
 
 
 def test_answers_are_cut_at_their_frames_however_they_come() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kraft.chaos import loading
+from kraft.chaos import scenario_loader
 from kraft.chaos.checkers.verdict import Counts, Operations, Verdict
 from kraft.chaos.model import Scenario
 from kraft.chaos.nemesis.fuzz import session as module
@@ -88,7 +88,7 @@ def test_a_violation_is_written_down_with_the_steps_that_it_needs(
     text = violation.file.read_text()
     assert "Found by kraft scenario fuzz --profile strict." in text
     assert "lost: 7 records, expected 0" in text
-    assert told_steps(loading.load(str(violation.file))) == told_steps(violation.scenario)
+    assert told_steps(scenario_loader.load(str(violation.file))) == told_steps(violation.scenario)
     assert told[0] == story
     assert (tmp_path / story.name).is_dir(), "the report of the run that failed"
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from kraft.chaos import loading
+from kraft.chaos import scenario_loader
 from kraft.chaos.live import NobodyWatches
-from kraft.chaos.loading import Rehearsal
 from kraft.chaos.model import Scenario
 from kraft.chaos.nemesis.actions import NodeFault
 from kraft.chaos.nemesis.fuzz.profiles import PROFILES, STRICT
 from kraft.chaos.nemesis.fuzz.render import render_scenario
 from kraft.chaos.nemesis.fuzz.story import make_story, steps_of
-from kraft.chaos.nemesis.shrinking import shorten
+from kraft.chaos.nemesis.shrinker import shorten
+from kraft.chaos.scenario_loader import Rehearsal
 from kraft.chaos.story import Stage, told
 
 
@@ -33,7 +33,7 @@ def test_a_story_written_down_is_the_same_story(profile: object, seed: int, tmp_
     story = make_story(profile, seed=seed)  # type: ignore[arg-type]
     file = tmp_path / "story.py"
     file.write_text(render_scenario(story))
-    again = loading.load(str(file))
+    again = scenario_loader.load(str(file))
     assert (again.topics, again.clients, again.expect) == (story.topics, story.clients, story.expect)
     assert told_steps(again) == told_steps(story)
 

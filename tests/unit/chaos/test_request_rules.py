@@ -23,8 +23,7 @@ from kraft.chaos.worlds.processes.proxy.requests import (
 )
 from kraft.chaos.worlds.processes.proxy.rules import RequestRule
 from kraft.chaos.worlds.spec import ScenarioError
-from kraft.wire.clients.table import ROWS
-from kraft.wire.generated import (
+from kraft.protocol.messages import (
     delete_topics_request,
     describe_configs_request,
     fetch_request,
@@ -34,6 +33,7 @@ from kraft.wire.generated import (
     offset_fetch_request,
     produce_request,
 )
+from kraft.wire.clients.table import SERVED
 
 PRODUCE, FETCH, COMMIT = 0, 1, 8
 NOT_LEADER = 6
@@ -288,9 +288,9 @@ def test_what_is_no_error_is_told(said: str | int, hint: str):
 
 
 def test_every_api_of_clients_is_known_by_its_name():
-    for key, row in ROWS.items():
-        assert key == request_type(row.name).API_KEY
-        assert api_name(request_type(row.name)) == row.name
+    for api in SERVED:
+        assert api.key == request_type(api.name).API_KEY
+        assert api_name(request_type(api.name)) == api.name
     assert request_type("offsetcommitrequest") is request_type("OffsetCommit")
     assert "EndTxn" in api_names()
     with pytest.raises(ScenarioError, match="did you mean Produce"):

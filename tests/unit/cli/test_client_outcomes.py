@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from kraft.client import blocking
+from kraft.client import blocking_transport
 from kraft.client.response import Answer, Refused, Request, Response, Unknown
 from kraft.client.transport import Transport
 
@@ -25,7 +25,7 @@ def send_async(url: str, request: Request) -> Response:
     return asyncio.run(attempt())
 
 
-@pytest.fixture(params=[blocking.send, send_async], ids=["blocking", "async"])
+@pytest.fixture(params=[blocking_transport.send, send_async], ids=["blocking", "async"])
 def send(request: pytest.FixtureRequest) -> Callable[[str, Request], Response]:
     return request.param
 

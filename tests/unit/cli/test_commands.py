@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from kraft.cli.main import main
-from kraft.cli.reading import start_offset
+from kraft.cli.partition_reads import start_offset
 from kraft.cli.sources import RECORDS_PER_REQUEST_MAX, batches
 from kraft.cli.topics import parse_assignment
 from replication.producers.state import Producer, ProducerBatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kraft.cli.file_views import write_log_tables, write_metadata_table
-from kraft.cli.flowing import PAGE_ROWS
+from kraft.cli.streamed_tables import PAGE_ROWS
 
 FILE = "logs/t-0/00000000000000000000.log"
 

@@ -11,7 +11,7 @@ from kraft.client.response import Answer, Refused, Request, Response
 from kraft.launcher import readiness
 from kraft.launcher.readiness import STALLED_MS, Progress, StartFailed, Waiting, wait_until_ready
 from kraft.launcher.runfile import ClusterRun, NodeRun
-from kraft.launcher.starting import LongWait, rows
+from kraft.launcher.start_display import LongWait, rows
 
 HOUR_S = 3_600
 

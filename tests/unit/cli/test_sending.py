@@ -9,7 +9,7 @@ import pytest
 
 from kraft.cli import rest
 from kraft.cli.output import CommandFailed
-from kraft.cli.producing import REPEAT_FOR_MS, Sender
+from kraft.cli.produce_command import REPEAT_FOR_MS, Sender
 from kraft.cli.rest import BUSY_LIMIT_MS, Rest
 from kraft.client.response import Answer, Refused, Request, Response, Unknown
 

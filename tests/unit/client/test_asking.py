@@ -9,8 +9,8 @@ import pytest
 from kraft.client.admin import AsyncAdmin
 from kraft.client.connection import Connection
 from kraft.client.errors import ConfigError, NoOffset, NothingDone, OutcomeUnknown, ServerError
+from kraft.client.partition_consumer import AsyncReader
 from kraft.client.positions import Start
-from kraft.client.reading import AsyncReader
 from kraft.client.records import Record
 from kraft.client.response import Answer, Request, Response, Unknown
 from kraft.client.settings import ConsumerSettings, parse

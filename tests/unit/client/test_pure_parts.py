@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from kraft.client.errors import ConfigError, KraftError, RecordRefused, RecordUnknown
-from kraft.client.iterating import Progress
 from kraft.client.metadata import parse_topic
 from kraft.client.nodes import Nodes
 from kraft.client.partition_queue import PartitionBuffer
 from kraft.client.positions import Start, TopicPartition, check_start
+from kraft.client.record_iterator import Progress
 from kraft.client.records import Record, Sent, size_of, to_bytes, to_headers, to_json
 from kraft.client.response import (
     Answer,
@@ -29,7 +29,7 @@ from kraft.client.response import (
     read_produce_response,
     server_error,
 )
-from kraft.client.retrying import Done, Failure, GiveUp, RetryAfter, RetryPolicy, Why, backoff_ms, next_step
+from kraft.client.retries import Done, Failure, GiveUp, RetryAfter, RetryPolicy, Why, backoff_ms, next_step
 from kraft.client.sender import Failed, Halve, produce_step
 from kraft.client.settings import ConsumerSettings, ProducerSettings, parse, parse_producer
 from kraft.protocol.batches.records import build_batch

@@ -258,6 +258,40 @@ def test_every_key_has_type_default_and_sentence():
         assert row.text.endswith((".", ")", "?")), row
 
 
+def test_every_section_is_one_that_a_file_may_have():
+    sections = dict.fromkeys(row.section for row in key_rows())
+    assert list(sections) == ["top level", "[[nodes]]", "[[nodes.listeners]]", "[settings]"]
+    for section in sections:
+        given = LISTENER + "port = 1\n" if "nodes" in section else f"{section}\n{THREE}".removeprefix("top level")
+        parse_config(given, file="f.toml")
+
+
+def test_a_node_is_described_with_its_listeners_folders_and_rack():
+    text = f"""
+[settings]
+num.partitions = 3
+{LISTENER}port = 9999
+[[nodes]]
+id = 7
+kafka_port = 9095
+advertised = "outside:1"
+log_dirs = ["a", "b"]
+rack = "r"
+[[nodes.listeners]]
+name = "EXTERNAL"
+port = 9998
+"""
+    facts = complete(parse_config(text)).described_settings(7)
+    assert facts["node.id"] == facts["broker.id"] == "7"
+    assert facts["listeners"] == "PLAINTEXT://127.0.0.1:9095,EXTERNAL://127.0.0.1:9998"
+    assert facts["advertised.listeners"] == "PLAINTEXT://outside:1,EXTERNAL://127.0.0.1:9998"
+    assert facts["listener.security.protocol.map"] == "PLAINTEXT:PLAINTEXT,EXTERNAL:PLAINTEXT"
+    assert (facts["broker.rack"], facts["process.roles"]) == ("r", "broker,controller")
+    assert (facts["num.partitions"], facts["log.dirs"]) == ("3", "a,b")
+    assert facts["controller.quorum.voters"].startswith("1@127.0.0.1:")
+    assert "broker.rack" not in complete(parse_config(text)).described_settings(1)
+
+
 def test_numbers_have_a_range():
     assert all(row.range for row in key_rows() if row.type in ("integer", "number"))
 

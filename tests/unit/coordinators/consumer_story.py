@@ -48,6 +48,7 @@ def rules(**changes: Any) -> ConsumerRules:
     options: dict[str, Any] = {
         "session_timeout_ms": 45_000,
         "heartbeat_interval_ms": 5_000,
+        "assignment_interval_ms": 1_000,
         "members_max": 1_000,
         "assignors": ("uniform", "range"),
         "can_upgrade": True,

@@ -26,13 +26,13 @@ def test_the_first_member_gets_everything_at_once_and_a_heartbeat_without_news_n
     answer = story.join("m1", "a", "b")
     assert answer == Beaten(
         member_id="m1",
-        member_epoch=1,
+        member_epoch=2,
         heartbeat_interval_ms=5_000,
         assignment=partitions(story.image, "a", 0, 1, 2) | partitions(story.image, "b", 0, 1),
     )
     assert [type(each.key) for each in story.last][:2] == [MemberKey, EpochKey]
-    again = story.beat("m1", 1)
-    assert (again.member_epoch, again.assignment, story.last) == (1, None, ())
+    again = story.beat("m1", 2)
+    assert (again.member_epoch, again.assignment, story.last) == (2, None, ())
     assert story.here.state is GroupState.STABLE
 
 
@@ -43,9 +43,9 @@ def test_a_second_member_gets_its_half_when_the_first_has_given_it_up():
     assert second.beat().assignment == frozenset()
     assert story.here.members["m2"].state is MemberState.UNRELEASED_PARTITIONS
     assert len(first.beat().assignment) == 2, "told to give up"
-    assert (first.epoch, story.here.state) == (1, GroupState.RECONCILING)
+    assert (first.epoch, story.here.state) == (2, GroupState.RECONCILING)
     assert second.beat().assignment is None, "the first has not said yet that it gave up"
-    assert first.beat().member_epoch == 2
+    assert first.beat().member_epoch == 3
     assert len(second.beat().assignment) == 2
     assert first.owned | second.owned == partitions(story.image, "a", 0, 1, 2, 3)
     assert story.here.state is GroupState.STABLE
@@ -107,16 +107,16 @@ def test_the_epoch_before_is_taken_from_who_owns_no_more_than_it_has():
     story = Story({"a": 2})
     story.join("m1")
     everything = partitions(story.image, "a", 0, 1)
-    story.beat("m1", 1, topics=frozenset({"a", "nothing"}))  # its answer is lost
-    assert story.here.members["m1"].member_epoch == 2
-    assert isinstance(story.beat("m1", 1), errors.FencedMemberEpoch), "it does not say what it owns"
-    again = story.beat("m1", 1, owned=everything)
-    assert again.member_epoch == 2
+    story.beat("m1", 2, topics=frozenset({"a", "nothing"}))  # its answer is lost
+    assert story.here.members["m1"].member_epoch == 3
+    assert isinstance(story.beat("m1", 2), errors.FencedMemberEpoch), "it does not say what it owns"
+    again = story.beat("m1", 2, owned=everything)
+    assert again.member_epoch == 3
     more = everything | partitions(image_of({"a": 3}), "a", 2)
-    assert isinstance(story.beat("m1", 1, owned=more), errors.FencedMemberEpoch)
+    assert isinstance(story.beat("m1", 2, owned=more), errors.FencedMemberEpoch)
 
 
-@pytest.mark.parametrize("epoch", [2, 5])
+@pytest.mark.parametrize("epoch", [3, 5])
 def test_an_epoch_ahead_is_fenced(epoch: int):
     story = Story()
     story.join("m1")
@@ -135,9 +135,9 @@ def test_a_full_heartbeat_is_told_all():
     story = Story({"a": 2})
     story.join("m1")
     everything = partitions(story.image, "a", 0, 1)
-    full = story.beat("m1", 1, rebalance_timeout_ms=30_000, topics=frozenset({"a"}), owned=everything)
+    full = story.beat("m1", 2, rebalance_timeout_ms=30_000, topics=frozenset({"a"}), owned=everything)
     assert full.assignment == everything
-    assert story.beat("m1", 1, owned=everything).assignment is None
+    assert story.beat("m1", 2, owned=everything).assignment is None
 
 
 def test_refusals_change_nothing():
@@ -262,7 +262,7 @@ def test_partitions_and_topics_that_come_are_assigned_at_the_next_heartbeat():
     story.consumer.is_metadata_checked = False
     settle(client)
     assert client.owned == partitions(story.image, "a", 0, 1, 2) | partitions(story.image, "later", 0)
-    assert client.epoch == 2
+    assert client.epoch == 3
 
 
 def test_a_pattern_is_matched_as_a_whole_against_all_topics_and_again_when_topics_come():

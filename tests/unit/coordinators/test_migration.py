@@ -190,7 +190,7 @@ def test_groups_of_other_protocol_types_and_with_user_data_are_not_upgraded():
     assert isinstance(newer.beat(), errors.GroupIdNotFound)
     story, classic, newer = mixed()
     member = story.group.members[classic[0].member_id]
-    own = replace(member, assignment=encode_assignment([("a", 0)])[:-4] + b"\0\0\0\1x")
+    own = member._replace(assignment=encode_assignment([("a", 0)])[:-4] + b"\0\0\0\1x")
     story.group = replace(story.group, members={**story.group.members, own.member_id: own})
     assert "custom assignor" in newer.beat().message
 

@@ -23,7 +23,7 @@ from kraft.coordinators.groups.records import (
     TransactionalRecord,
     TransactionEnded,
 )
-from kraft.coordinators.groups.subscriptions import TopicPartition
+from kraft.protocol.primitives import TopicPartition
 
 KEYS = [("t", 0), ("t", 1), ("u", 0)]
 PRODUCERS = [1, 2, 3, 4]

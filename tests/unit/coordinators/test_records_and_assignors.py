@@ -22,6 +22,7 @@ from kraft.coordinators.groups.records import (
     encode_value,
 )
 from kraft.coordinators.groups.subscriptions import (
+    ITEMS_MAX,
     Subscription,
     decode_assignment,
     decode_subscription,
@@ -188,3 +189,13 @@ def test_every_partition_has_one_owner_who_wants_it(protocol: str, seed: int) ->
         owned = {m: Subscription(topics=s.topics, owned=tuple(before[m]), generation=1) for m, s in wanted.items()}
         after = assign(protocol, owned, counts)
         assert after == before, "nothing has changed, nothing moves"
+
+
+def test_a_subscription_and_an_assignment_of_too_many_items_are_none() -> None:
+    """Of two bytes each, which would be read for each member again."""
+    topics = [""] * (ITEMS_MAX + 1)
+    with pytest.raises(ValueError, match="topics and partitions"):
+        decode_subscription(encode_subscription(Subscription(topics=tuple(topics))))
+    with pytest.raises(ValueError, match="topics and partitions"):
+        decode_assignment(encode_assignment([("t", number) for number in range(ITEMS_MAX)]))
+    assert len(decode_subscription(encode_subscription(Subscription(topics=tuple(topics[1:])))).topics) == ITEMS_MAX

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from kraft.broker.consuming import readable_batches
+from kraft.broker.consumer_fetch import readable_batches
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.transactions.decide import Producer
-from kraft.coordinators.transactions.markers import MarkersToWrite
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.batches.records import read_batches
@@ -24,6 +22,7 @@ from kraft.protocol.errors import (
     OutOfOrderSequenceNumber,
     for_code,
 )
+from kraft.protocol.transactions import MarkersToWrite, Producer
 from metadata.image import TopicIdPartition
 from replication.requests import ActiveProducer, ProduceOutcome
 from tests.unit.coordinators.test_coordinator_cluster import ask, instance
@@ -107,6 +106,11 @@ async def patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
             await asyncio.sleep(0.2)
 
 
+def is_whole(cluster: SimulatedCluster, key: TopicIdPartition) -> bool:
+    """All replicas are in sync, as every node knows it."""
+    return all((found := cluster.partition(node, key)) is not None and len(found.isr) == 3 for node in cluster.alive)
+
+
 @pytest.mark.parametrize("victim", ["coordinator", "leader"])
 def test_each_verb_is_known_again_after_the_death_of_a_node(victim: str) -> None:
     """The first answer is taken for lost: a node is killed right after it, and another one is asked again."""
@@ -125,6 +129,7 @@ def test_each_verb_is_known_again_after_the_death_of_a_node(victim: str) -> None
             assert again == first
             await node.start()
             await eventually(lambda: len(cluster.alive) == 3)
+            await eventually(lambda: is_whole(cluster, key))
             return first
 
         async def begin(node: SimulatedNode, timeout_ms: int = 600_000) -> Any:

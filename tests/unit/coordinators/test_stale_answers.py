@@ -27,6 +27,7 @@ from kraft.http.v2.consumers_poll import Poll
 from kraft.protocol.errors import NotCoordinator, NotLeaderOrFollower, OffsetOutOfRange
 from metadata.controller.requests import CreateTopics, DeleteTopics, NewTopic
 from metadata.image import PartitionImage, TopicImage
+from tests.support.plenty import nothing, room
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, create, instance, join, play
 
 TOPIC_ID = UUID(int=1)
@@ -176,8 +177,8 @@ def poll(epoch: int) -> Poll:
         epochs=(("t", 0, epoch),),
     )
     limits = Limits(body_bytes_max=1_000, read_bytes_max=1_000)
-    context = SimpleNamespace(gateway=FakeGateway(), clock=clock, limits=limits)
-    return Poll(cast(Any, context), plan, Format.BINARY, bytes_max=100)
+    context = SimpleNamespace(gateway=FakeGateway(), room=room, clock=clock, limits=limits)
+    return Poll(cast(Any, context), plan, Format.BINARY, bytes_max=100, hold=nothing)
 
 
 def test_a_deposed_leader_does_not_reset_a_position() -> None:

@@ -11,27 +11,25 @@ import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
-from kraft.coordinators.transactions.decide import Producer
-from kraft.coordinators.transactions.listing import ListFilters
+from kraft.coordinators.transactions.list_filters import ListFilters
+from kraft.protocol import apis
 from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.markers import Marker, marker_of
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
-from kraft.wire import apis
-from kraft.wire.generated.add_offsets_to_txn_request import AddOffsetsToTxnRequestData
-from kraft.wire.generated.add_partitions_to_txn_request import (
+from kraft.protocol.messages.add_offsets_to_txn_request import AddOffsetsToTxnRequestData
+from kraft.protocol.messages.add_partitions_to_txn_request import (
     AddPartitionsToTxnRequestData,
     AddPartitionsToTxnTopic,
     AddPartitionsToTxnTransaction,
 )
-from kraft.wire.generated.describe_transactions_request import DescribeTransactionsRequestData
-from kraft.wire.generated.end_txn_request import EndTxnRequestData
-from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
-from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
-from kraft.wire.generated.list_transactions_request import ListTransactionsRequestData
-from kraft.wire.handlers.served import Call
-from kraft.wire.handlers.transactions import transaction_handlers
-from kraft.wire.principal import Principal
+from kraft.protocol.messages.describe_transactions_request import DescribeTransactionsRequestData
+from kraft.protocol.messages.end_txn_request import EndTxnRequestData
+from kraft.protocol.messages.find_coordinator_request import FindCoordinatorRequestData
+from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
+from kraft.protocol.messages.list_transactions_request import ListTransactionsRequestData
+from kraft.protocol.transactions import Producer
+from kraft.wire.clients.table import ClientApis
 from metadata.controller.requests import (
     AlterConfigs,
     ConfigAlteration,
@@ -43,7 +41,8 @@ from metadata.controller.requests import (
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 from replication.requests import CONSUMER, LATEST_TIMESTAMP, FetchPartition, FetchRequest
-from tests.support.client_door import ClientDoor
+from tests.support.client_door import ClientDoor, broker_of
+from tests.support.node_call import node_call
 
 SETTINGS: dict[str, Any] = {"transaction.state.log.num.partitions": 3, "offsets.topic.num.partitions": 3}
 OLD, NEW = 4, 5
@@ -553,10 +552,9 @@ def test_more_partitions_than_one_record_takes_are_refused_alone() -> None:
 
 
 async def asked_by_a_broker(node: SimulatedNode, request: AddPartitionsToTxnRequestData) -> Any:
-    assert node.node is not None
-    handlers = transaction_handlers(node.node.transaction_coordinator, None)
-    (served,) = (each for each in handlers if each.api is apis.ADD_PARTITIONS_TO_TXN)
-    answer = served.handle(Call(message=request, principal=Principal(2, "forward"), timeout_ms=None))
+    served = ClientApis(broker_of(node)).get(apis.ADD_PARTITIONS_TO_TXN.key)
+    assert served is not None
+    answer = served.handle(node_call(request, version=apis.ADD_PARTITIONS_TO_TXN.version))
     assert isinstance(answer, Coroutine)
     return await node.machine.run(answer)
 

@@ -1,4 +1,4 @@
-"""What a transaction coordinator decides: Kafka's table of states, events and answers, row by row."""
+"""What a transaction coordinator decides: which transaction comes after which event, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kraft.coordinators.transactions.decide import (
     Event,
     InitProducer,
     MarkersWritten,
-    Producer,
     TimeIsOver,
     VerifyPartitions,
     decide,
 )
 from kraft.coordinators.transactions.state import LAST_CLIENT_EPOCH, Phase, Transaction
 from kraft.protocol.errors import KafkaError
+from kraft.protocol.transactions import Producer
 
 NOW_MS = 1_700_000_000_000
 ID = "transfers"
@@ -108,19 +108,33 @@ def test_who_comes_while_markers_are_written_tries_again(phase: Phase) -> None:
     assert refused(at(phase), init()) == 51
 
 
-@pytest.mark.parametrize("epoch", [5, EXHAUSTED])
-def test_an_open_transaction_is_aborted_by_the_next_instance_with_an_epoch_that_nobody_has(epoch: int) -> None:
-    decision = play(at(Phase.ONGOING, epoch=epoch), init())
+def test_an_open_transaction_is_aborted_by_the_next_instance_with_an_epoch_that_nobody_has() -> None:
+    decision = play(at(Phase.ONGOING), init())
     assert isinstance(decision.reply, KafkaError)
     assert decision.reply.code == 51
     fenced = decision.transaction
     assert fenced is not None
-    assert (fenced.phase, fenced.epoch, fenced.partitions) == (Phase.PREPARE_ABORT, epoch + 1, P)
+    assert (fenced.phase, fenced.epoch, fenced.partitions) == (Phase.PREPARE_ABORT, 6, P)
     complete = play(fenced, MarkersWritten()).transaction
     assert complete is not None
-    assert (complete.phase, complete.epoch) == (Phase.COMPLETE_ABORT, epoch + 1)
-    after = play(complete, init(new=9))
-    assert after.reply == (Producer(7, epoch + 2) if epoch == 5 else Producer(9, 0))
+    assert (complete.phase, complete.epoch) == (Phase.COMPLETE_ABORT, 6)
+    assert play(complete, init()).reply == Producer(7, 7)
+
+
+@pytest.mark.parametrize("event", [init(), TimeIsOver()])
+def test_an_abort_that_no_client_asked_for_rotates_the_producer_id_at_its_last_epoch(
+    event: InitProducer | TimeIsOver,
+) -> None:
+    known = at(Phase.ONGOING, epoch=EXHAUSTED, started_ms=NOW_MS - 60_000)
+    assert play(known, event).needs_producer_id
+    fenced = play(known, event.with_producer_id(9)).transaction
+    assert fenced is not None
+    assert (fenced.phase, fenced.producer_id, fenced.epoch) == (Phase.PREPARE_ABORT, 7, EXHAUSTED + 1)
+    complete = play(fenced, MarkersWritten()).transaction
+    assert complete is not None
+    assert (complete.phase, complete.producer_id, complete.epoch) == (Phase.COMPLETE_ABORT, 9, 0)
+    assert play(complete, init()).reply == Producer(9, 1)
+    assert refused(complete, add(EXHAUSTED)) == 49
 
 
 def test_epochs_that_are_used_up_make_a_new_producer_id_and_the_old_one_may_ask_again() -> None:
@@ -211,7 +225,7 @@ def test_whose_partitions_are_refused(is_verifying: bool) -> None:
     assert refused(at(Phase.ONGOING), event(4)) == 90
     assert refused(at(Phase.ONGOING), event(6)) == 90
     assert refused(at(Phase.PREPARE_COMMIT), event()) == 51
-    assert refused(at(Phase.PREPARE_ABORT), event(4)) == 90, "the epoch comes first"
+    assert refused(at(Phase.PREPARE_ABORT), event(4)) == (90 if is_verifying else 51)
 
 
 def test_a_partition_is_verified_only_inside_of_a_transaction() -> None:
@@ -227,63 +241,17 @@ def test_a_partition_is_verified_only_inside_of_a_transaction() -> None:
 
 # --- EndTxn ---------------------------------------------------------------------------------------------------
 
-FENCED, WRONG, BUSY = "90", "48", "51"
-NONE, RAISED = "same epoch", "epoch raised"
-V2 = {
-    # (phase, epoch of the request - epoch of the coordinator): (abort, commit); KIP-890's table
-    (Phase.EMPTY, -1): (FENCED, FENCED),
-    (Phase.EMPTY, 0): (RAISED, WRONG),
-    (Phase.ONGOING, -1): (FENCED, FENCED),
-    (Phase.ONGOING, 0): (RAISED, RAISED),
-    (Phase.ONGOING, 1): (FENCED, FENCED),
-    (Phase.PREPARE_COMMIT, -1): (WRONG, BUSY),
-    (Phase.PREPARE_COMMIT, 0): (FENCED, FENCED),
-    (Phase.PREPARE_ABORT, -1): (BUSY, WRONG),
-    (Phase.PREPARE_ABORT, 0): (FENCED, FENCED),
-    (Phase.COMPLETE_ABORT, -1): (NONE, WRONG),
-    (Phase.COMPLETE_ABORT, 0): (RAISED, WRONG),
-    (Phase.COMPLETE_ABORT, -2): (FENCED, FENCED),
-    (Phase.COMPLETE_COMMIT, -1): (WRONG, NONE),
-    (Phase.COMPLETE_COMMIT, 0): (RAISED, WRONG),
-    (Phase.COMPLETE_COMMIT, 1): (FENCED, FENCED),
-}
-V1 = {
-    (Phase.EMPTY, 0): (WRONG, WRONG),
-    (Phase.ONGOING, 0): (NONE, NONE),
-    (Phase.ONGOING, -1): (FENCED, FENCED),
-    (Phase.ONGOING, 1): (FENCED, FENCED),
-    (Phase.PREPARE_COMMIT, 0): (WRONG, BUSY),
-    (Phase.PREPARE_ABORT, 0): (BUSY, WRONG),
-    (Phase.COMPLETE_ABORT, 0): (NONE, WRONG),
-    (Phase.COMPLETE_ABORT, -1): (FENCED, FENCED),
-    (Phase.COMPLETE_COMMIT, 0): (WRONG, NONE),
-    (Phase.COMPLETE_COMMIT, -1): (FENCED, FENCED),
-}
 
-
+@pytest.mark.parametrize(("version", "epoch"), [(2, 4), (1, 5)])
 @pytest.mark.parametrize("commits", [False, True])
-@pytest.mark.parametrize(
-    ("version", "phase", "ahead", "answers"),
-    [(2, phase, ahead, answers) for (phase, ahead), answers in V2.items()]
-    + [(1, phase, ahead, answers) for (phase, ahead), answers in V1.items()],
-)
-def test_an_end_is_answered_as_kafkas_table_says(
-    version: int, phase: Phase, ahead: int, answers: tuple[str, str], commits: bool
+def test_an_end_that_is_repeated_has_the_same_answer_and_changes_nothing(
+    version: int, epoch: int, commits: bool
 ) -> None:
-    known = at(phase)
-    try:
-        decision = play(known, end(5 + ahead, commits=commits, version=version))
-    except KafkaError as error:
-        told = str(error.code)
-    else:
-        assert isinstance(decision.reply, Producer)
-        told = RAISED if decision.reply.epoch == known.epoch + 1 else NONE
-        is_retry = phase.is_complete and told == NONE
-        assert (decision.transaction is known) == is_retry
-        if not is_retry:
-            assert decision.transaction is not None
-            assert decision.transaction.phase is (Phase.PREPARE_COMMIT if commits else Phase.PREPARE_ABORT)
-    assert told == answers[commits]
+    """What else an end is answered stands in test_transaction_table."""
+    known = at(Phase.COMPLETE_COMMIT if commits else Phase.COMPLETE_ABORT)
+    decision = play(known, end(epoch, commits=commits, version=version))
+    assert decision == Decision(known, Producer(7, 5))
+    assert decision.transaction is known
 
 
 def test_an_end_of_another_producer_or_of_nothing_is_refused() -> None:

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
-from kraft.coordinators.transactions.markers import RETRY_MS, MarkersToWrite, MarkerWriter
+from kraft.coordinators.transactions.markers import RETRY_MS, MarkerWriter
 from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.errors import NotLeaderOrFollower
+from kraft.protocol.transactions import MarkersToWrite
 from metadata.environment import ConnectionClosed
 from metadata.image import MetadataImage
 from metadata.records import PartitionRecord, RemoveTopicRecord, TopicRecord

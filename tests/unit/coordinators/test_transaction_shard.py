@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from kraft.coordinators.led_partition import Surroundings
-from kraft.coordinators.transactions.decide import AddPartitions, EndTransaction, InitProducer, Producer
+from kraft.coordinators.transactions.decide import AddPartitions, EndTransaction, InitProducer
 from kraft.coordinators.transactions.shard import TransactionShard
-from kraft.coordinators.transactions.state import Phase, Transaction
+from kraft.coordinators.transactions.state import EPOCH_MAX, LAST_CLIENT_EPOCH, Phase, Transaction
 from kraft.protocol.errors import ConcurrentTransactions, CoordinatorLoadInProgress, KafkaError, NotCoordinator
+from kraft.protocol.transactions import Producer
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
 from tests.unit.replication.harness.virtual import environment, run
@@ -29,9 +31,12 @@ class GatedIds(ProducerIds):
         super().__init__()
         self.may_go = asyncio.Event()
         self.may_go.set()
+        self.gives_none = False
 
     async def next_id(self) -> int:
         await self.may_go.wait()
+        if self.gives_none:
+            raise CoordinatorLoadInProgress("the controller gave no producer ids")
         return await super().next_id()
 
 
@@ -171,9 +176,10 @@ def test_what_is_open_for_too_long_is_aborted_and_what_is_unused_is_forgotten() 
         producer = await init(shard, timeout_ms=10_000)
         await begin(shard, producer)
         await init(shard, "unused")
-        assert shard.abort_timed_out() == 0
+        await shard.abort_timed_out()
+        assert shard.transactions["a"].phase is Phase.ONGOING
         await asyncio.sleep(11)
-        assert shard.abort_timed_out() == 1
+        await shard.abort_timed_out()
         await shard.settle()
         (prepared,) = world.prepared
         assert (prepared.phase, prepared.epoch) == (Phase.PREPARE_ABORT, 1)
@@ -185,6 +191,31 @@ def test_what_is_open_for_too_long_is_aborted_and_what_is_unused_is_forgotten() 
         await shard.settle()
         cluster.elect(world._key, 3, (1, 2, 3))
         assert (await world.loaded(3)).transactions == {}
+
+    play(story)
+
+
+def test_what_is_open_for_too_long_at_the_last_epoch_is_aborted_once_there_is_a_producer_id() -> None:
+    async def story(cluster: Brokers, world: World) -> None:
+        shard = await world.loaded(1)
+        last = Producer((await init(shard, timeout_ms=10_000)).producer_id, LAST_CLIENT_EPOCH)
+        another = await init(shard, "another", timeout_ms=10_000)
+        shard.transactions["a"] = replace(shard.transactions["a"], epoch=last.epoch)
+        await begin(shard, last)
+        await begin(shard, another, "another")
+        await asyncio.sleep(11)
+        world.ids.gives_none = True
+        await shard.abort_timed_out()
+        await shard.settle()
+        assert [each.transactional_id for each in world.prepared] == ["another"], "nobody waits for that producer id"
+        world.ids.gives_none = False
+        await shard.abort_timed_out()
+        await shard.settle()
+        prepared = world.prepared[-1]
+        assert (prepared.phase, prepared.producer_id, prepared.epoch) == (Phase.PREPARE_ABORT, 1_001, EPOCH_MAX)
+        await shard.markers_written(prepared)
+        complete = shard.transactions["a"]
+        assert (complete.phase, complete.producer_id, complete.epoch) == (Phase.COMPLETE_ABORT, 1_003, 0)
 
     play(story)
 

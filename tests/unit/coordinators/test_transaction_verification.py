@@ -7,10 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from kraft.broker.transaction_verification import WAIT_MS, Support, TransactionVerifier
 from kraft.broker.transactional_produce import _as_producers_know_it
-from kraft.coordinators.transactions.decide import Producer
-from kraft.coordinators.transactions.state import TopicPartition
-from kraft.coordinators.transactions.verification import WAIT_MS, Support, TransactionVerifier
 from kraft.protocol.errors import (
     ConcurrentTransactions,
     CoordinatorNotAvailable,
@@ -19,6 +17,8 @@ from kraft.protocol.errors import (
     ProducerFenced,
     TransactionAbortable,
 )
+from kraft.protocol.primitives import TopicPartition
+from kraft.protocol.transactions import Producer
 from metadata.settings import BrokerSettings
 
 PRODUCER = Producer(7, 3)

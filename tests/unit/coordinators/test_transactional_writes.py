@@ -11,34 +11,34 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.coordinators.groups.coordinator import partition_of
 from kraft.coordinators.groups.records import Entry, TransactionalRecord, TransactionEnded
-from kraft.coordinators.transactions.decide import Producer
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.batches.records import NewRecord, build_batch
-from kraft.wire.generated.add_offsets_to_txn_request import AddOffsetsToTxnRequestData
-from kraft.wire.generated.describe_producers_request import DescribeProducersRequestData
-from kraft.wire.generated.describe_producers_request import TopicRequest as DescribedTopic
-from kraft.wire.generated.offset_commit_request import (
+from kraft.protocol.messages.add_offsets_to_txn_request import AddOffsetsToTxnRequestData
+from kraft.protocol.messages.describe_producers_request import DescribeProducersRequestData
+from kraft.protocol.messages.describe_producers_request import TopicRequest as DescribedTopic
+from kraft.protocol.messages.offset_commit_request import (
     OffsetCommitRequestData,
     OffsetCommitRequestPartition,
     OffsetCommitRequestTopic,
 )
-from kraft.wire.generated.offset_fetch_request import (
+from kraft.protocol.messages.offset_fetch_request import (
     OffsetFetchRequestData,
     OffsetFetchRequestGroup,
     OffsetFetchRequestTopic,
     OffsetFetchRequestTopics,
 )
-from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
-from kraft.wire.generated.txn_offset_commit_request import (
+from kraft.protocol.messages.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
+from kraft.protocol.messages.txn_offset_commit_request import (
     TxnOffsetCommitRequestData,
     TxnOffsetCommitRequestPartition,
     TxnOffsetCommitRequestTopic,
 )
-from kraft.wire.generated.write_txn_markers_request import (
+from kraft.protocol.messages.write_txn_markers_request import (
     WritableTxnMarker,
     WritableTxnMarkerTopic,
     WriteTxnMarkersRequestData,
 )
+from kraft.protocol.transactions import Producer
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 from tests.support.client_door import ClientDoor
@@ -555,7 +555,10 @@ def test_bad_commits_in_a_transaction_have_kafkas_errors_and_change_nothing() ->
         assert await commit_in(cluster, client, 5, version=OFFSETS_NEW, partition=7) == 3
         assert await commit_in(cluster, client, 5, version=OFFSETS_NEW, metadata="x" * 5_000) == 12
         assert await commit_in(cluster, client, 5, version=OFFSETS_NEW, transactional_id="nobody") == 49
-        assert await commit_in(cluster, client, 5, version=OFFSETS_NEW, generation_id=4, member_id="m") == 22
+        unknown = await commit_in(
+            cluster, client, 5, version=OFFSETS_NEW, generation_id_or_member_epoch=4, member_id="m"
+        )
+        assert unknown == 22
         assert await commit_in(cluster, client, 5, version=OFFSETS_NEW, member_id="m") == 0, "no generation, and empty"
         await client.end(commits=False)
         await client.is_over("CompleteAbort")

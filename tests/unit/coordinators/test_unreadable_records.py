@@ -12,7 +12,7 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.classic_group import ClassicGroup
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.instance import decode_group_record
-from kraft.coordinators.loading import decoded_piece
+from kraft.coordinators.partition_loader import decoded_piece
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidTopicException
 from metadata.image import TopicIdPartition

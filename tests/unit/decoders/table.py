@@ -45,14 +45,15 @@ from kraft.http.record_counts import check_counts
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.record_bodies import parse_produce
 from kraft.http.v3.record_bodies import parse_batch, parse_record
-from kraft.protocol.batches import checking, compression, header, markers
+from kraft.protocol import apis, codec
+from kraft.protocol.batches import batch_check, compression, header, markers
 from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.codec import Malformed, RequestHeader
 from kraft.protocol.errors import KafkaError
 from kraft.runtime.tcp import TcpConnection
-from kraft.wire import apis, codec, scram
-from kraft.wire.codec import Malformed, RequestHeader
-from kraft.wire.messages.common import Rpc
+from kraft.wire import scram
+from kraft.wire.messages.common import Rpc, ServedRpc
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from metadata import image_codec
 from metadata import records as metadata_records
@@ -71,7 +72,6 @@ from tests.conformance.groups.consumer_groups import consumer_records
 from tests.unit.decoders.files import Holding
 from tests.unit.wire.test_controller_round_trips import CASES
 from tests.unit.wire.test_server_defends_itself import EVERY_API
-from tests.unit.wire.test_transaction_round_trips import TRANSACTION_CASES
 
 NOW_MS = 1_700_000_000_000
 
@@ -340,9 +340,9 @@ REPLICATION = {
         if number
     },
     "batches of a disk": Decoder(
-        module="kraft.protocol.batches.checking",
-        decode=lambda data: checking.check_batches(data, expected=0, epoch_of=lambda _: -1),
-        refuses=(checking.DamagedBatch,),
+        module="kraft.protocol.batches.batch_check",
+        decode=lambda data: batch_check.check_batches(data, expected=0, epoch_of=lambda _: -1),
+        refuses=(batch_check.DamagedBatch,),
         samples=BATCHES,
         reseal=resealed_batch,
     ),
@@ -696,9 +696,9 @@ def whole_request(data: bytes) -> object:
     """As a connection takes it."""
     head = codec.decode_request_head(memoryview(data))
     api = apis.BY_KEY.get(head.api_key)
-    if api is None or not api.takes(head.api_version):
+    if api is None or head.api_version not in api.nodes:
         raise Malformed("refused by its head")
-    return codec.decode_request(api, head, memoryview(data))
+    return codec.decode_request(apis.request_type(api), head, memoryview(data))
 
 
 def understood_request(rpc: Rpc[Any, Any, Any, Any], data: bytes) -> object:
@@ -706,10 +706,10 @@ def understood_request(rpc: Rpc[Any, Any, Any, Any], data: bytes) -> object:
     message, _ = whole_request(data)  # type: ignore[misc]
     if not isinstance(message, apis.request_type(rpc.api)):
         raise Malformed("another API's")
-    return rpc.requested(message)
+    return rpc.requested(message) if isinstance(rpc, ServedRpc) else message
 
 
-def understood_reply(rpc: Rpc[Any, Any, Any, Any], request: object, data: bytes) -> object:
+def understood_reply(rpc: ServedRpc[Any, Any, Any, Any], request: object, data: bytes) -> object:
     frame = memoryview(data)
     _, offset = codec.decode_response_head(rpc.api, rpc.api.version, frame)
     message = codec.decode_body(rpc.response, rpc.api.version, frame, offset)
@@ -723,13 +723,13 @@ def request_bytes(rpc: Rpc[Any, Any, Any, Any], request: object) -> bytes:
     return b"".join(codec.encode_request(rpc.api, head, rpc.to_request(request, 1)))
 
 
-def reply_bytes(rpc: Rpc[Any, Any, Any, Any], request: object, reply: object) -> bytes:
-    return b"".join(codec.encode_response(rpc.api, rpc.api.version, 1, rpc.to_reply(request, reply)))
+def reply_bytes(rpc: ServedRpc[Any, Any, Any, Any], request: object, reply: object) -> bytes:
+    return b"".join(codec.encode_response(rpc.response, rpc.api.version, 1, rpc.to_reply(request, reply)))
 
 
-def refused_bytes(rpc: Rpc[Any, Any, Any, Any], request: object) -> bytes:
+def refused_bytes(rpc: ServedRpc[Any, Any, Any, Any], request: object) -> bytes:
     message = rpc.refuse(rpc.to_request(request, 1), 42)
-    return b"".join(codec.encode_response(rpc.api, rpc.api.version, 1, message))
+    return b"".join(codec.encode_response(rpc.response, rpc.api.version, 1, message))
 
 
 SERVER_FIRST = b"r=abcSERVER,s=" + b"c2FsdHNhbHRzYWx0" + b",i=4096"
@@ -781,10 +781,12 @@ def framed(data: bytes) -> object:
 
 
 RPCS = {rpc.api.name: (rpc, request) for rpc, request in EVERY_API.values()}
+SERVED = {name: (rpc, request) for name, (rpc, request) in RPCS.items() if isinstance(rpc, ServedRpc)}
+"""The others are read by the handlers of clients' requests."""
 REPLIED: dict[str, tuple[Any, Any, Any]] = {
     CONTROLLER_RPCS[type(request)].api.name: (CONTROLLER_RPCS[type(request)], request, reply)
     for request, reply in CASES
-} | {rpc.api.name: (rpc, request, reply) for rpc, request, reply in TRANSACTION_CASES}
+}
 WIRE = {
     "frames": Decoder(
         module="kraft.runtime.tcp",
@@ -794,7 +796,7 @@ WIRE = {
     ),
     **{
         f"{name} request": Decoder(
-            module="kraft.wire.codec",
+            module="kraft.protocol.codec",
             decode=partial(understood_request, rpc),
             refuses=(Malformed, KafkaError),
             samples=[request_bytes(rpc, request)],
@@ -803,16 +805,16 @@ WIRE = {
     },
     **{
         f"{name} refusal": Decoder(
-            module="kraft.wire.codec",
+            module="kraft.protocol.codec",
             decode=partial(understood_reply, rpc, request),
             refuses=(Malformed, KafkaError),
             samples=[refused_bytes(rpc, request)],
         )
-        for name, (rpc, request) in RPCS.items()
+        for name, (rpc, request) in SERVED.items()
     },
     **{
         f"{name} reply": Decoder(
-            module="kraft.wire.codec",
+            module="kraft.protocol.codec",
             decode=partial(understood_reply, rpc, request),
             refuses=(Malformed, KafkaError),
             samples=[reply_bytes(rpc, request, reply)],

@@ -100,14 +100,14 @@ OUTSIDE = {
     "kraft.launcher": "reads files that it wrote itself",
     "kraft.chaos": "an experiment: it reads what its own nodes and helpers wrote",
     "kraft.testing": "runs clusters inside other people's tests",
-    "kraft.wire.schema": "makes source from Kafka's schemas, before the program is installed",
-    "kraft.wire.generated": "read through kraft.wire.codec: each API's requests and answers are rows",
+    "kraft.protocol.schema": "makes source from our schemas, before the program is installed",
+    "kraft.protocol.messages": "read through kraft.protocol.codec: each API's requests and answers are rows",
 }
 """Packages that no node runs, or that are read by a row elsewhere."""
 COVERED = {
     "kraft.coordinators.groups.consumer_records": "keys and values of kraft.coordinators.groups.records, see its row",
-    "kraft.wire.primitives": "what the generated readers are made of, see kraft.wire.codec",
-    "kraft.wire.messages.partitions": "the answer to AlterPartition is a row of kraft.wire.codec",
+    "kraft.protocol.encoding": "what the generated readers are made of, see kraft.protocol.codec",
+    "kraft.wire.messages.partitions": "the answer to AlterPartition is a row of kraft.protocol.codec",
     "kraft.http.endpoint": "bodies of requests, in test_bodies",
     "metadata.quorum.log": "calls what decodes a command, which is a row of metadata.quorum.command",
     "kraft.config.problems": "settings by their names: what a setting may be is a row of metadata.settings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -25,14 +26,16 @@ PRODUCE: tuple[tuple[str, str, Any, dict[str, str], int, int], ...] = (
     ("not UTF-8 in text", "/topics/t", b'{"records":[{"value":"\xff"}]}', {"Content_Type": TEXT}, 400, 400),
     ("too deep", "/topics/t", b'{"records":[{"value":' + b"[" * 100_000, {"Content_Type": JSON}, 400, 400),
     ("empty body", "/topics/t", b"", {"Content_Type": JSON}, 422, 422),
-    ("a list", "/topics/t", [], {"Content_Type": JSON}, 422, 422),
+    ("a list", "/topics/t", [], {"Content_Type": JSON}, 400, 400),
+    ("records of text", "/topics/t", {"records": "foo"}, {"Content_Type": JSON}, 400, 400),
+    ("base64 of an object", "/topics/t", {"records": [{"value": {}}]}, {"Content_Type": BINARY}, 400, 400),
     ("no records", "/topics/t", {}, {"Content_Type": JSON}, 422, 422),
     ("zero records", "/topics/t", {"records": []}, {"Content_Type": JSON}, 422, 422),
     ("unknown field", "/topics/t", {"records": [{"valeu": 1}]}, {"Content_Type": JSON}, 422, 422),
     ("unknown outer field", "/topics/t", {**ONE, "x": 1}, {"Content_Type": BINARY}, 422, 422),
     ("bad base64", "/topics/t", {"records": [{"value": "!"}]}, {"Content_Type": BINARY}, 422, 422),
-    ("base64 of a number", "/topics/t", {"records": [{"value": 1}]}, {"Content_Type": BINARY}, 422, 422),
-    ("text of a number", "/topics/t", {"records": [{"value": 1}]}, {"Content_Type": TEXT}, 422, 422),
+    ("base64 of a number", "/topics/t", {"records": [{"value": 1}]}, {"Content_Type": BINARY}, 400, 400),
+    ("text of a number", "/topics/t", {"records": [{"value": 1}]}, {"Content_Type": TEXT}, 400, 400),
     ("negative partition", "/topics/t", {"records": [{"partition": -1}]}, {"Content_Type": JSON}, 422, 422),
     ("negative timestamp", "/topics/t", {"records": [{"timestamp": -1}]}, {"Content_Type": JSON}, 422, 422),
     ("header without name", "/topics/t", {"records": [{"headers": [{}]}]}, {"Content_Type": JSON}, 422, 422),
@@ -40,10 +43,8 @@ PRODUCE: tuple[tuple[str, str, Any, dict[str, str], int, int], ...] = (
     ("form", "/topics/t", b"a=b", {"Content_Type": "application/x-www-form-urlencoded"}, 415, 415),
     ("avro", "/topics/t", ONE, {"Content_Type": "application/vnd.kafka.avro.v2+json"}, 415, 415),
     ("v3 type", "/topics/t", ONE, {"Content_Type": "application/vnd.kafka.v3+json"}, 415, 415),
-    ("utf-16", "/topics/t", ONE, {"Content_Type": JSON + "; charset=utf-16"}, 415, 415),
+    ("utf-16", "/topics/t", ONE, {"Content_Type": JSON + "; charset=utf-16"}, 400, 400),
     ("wrong accept", "/topics/t", ONE, {"Content_Type": BINARY, "Accept": "text/plain"}, 406, 406),
-    ("unknown topic", "/topics/no", ONE, {"Content_Type": BINARY}, 404, 40401),
-    ("unknown partition", "/topics/t/partitions/9", ONE, {"Content_Type": BINARY}, 404, 40402),
     ("no number", "/topics/t/partitions/x", ONE, {"Content_Type": BINARY}, 404, 40402),
     ("negative number", "/topics/t/partitions/-1", ONE, {"Content_Type": BINARY}, 404, 40402),
     ("bad acks", "/topics/t?acks=2", ONE, {"Content_Type": BINARY}, 400, 40002),
@@ -160,6 +161,13 @@ def gateway(**static: object) -> FakeGateway:
 LIMITS = Limits(body_bytes_max=4096, batch_entries_max=3)
 
 
+LIBRARIES = re.compile(
+    "Value error|Extra inputs|maximum recursion|bytearray|Can not decode|Expected `|Object (contains|missing)|JSON is "
+    "malformed|Input should|Field required|<class|Traceback"
+)
+"""Words of libraries: what is wrong is said in sentences of ours."""
+
+
 async def assert_unharmed(door: Door) -> None:
     assert all(log.end == 0 for log in door.gateway.logs.values()), "something was written"
     answer = await door.ask("POST", "/topics/t/partitions/0", ONE, Content_Type=BINARY)
@@ -172,6 +180,7 @@ def assert_error(answer: Any, status: int, code: int) -> None:
     body = answer.json
     assert body["error_code"] == code, body
     assert body["message"]
+    assert not LIBRARIES.search(body["message"]), body
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from kraft.http.openapi import schema_of
 from kraft.http.v2.produce import ProducedOffset
 from kraft.http.v3 import models as v3
 from kraft.protocol import errors
+from kraft.protocol.media_types import RECORD_BATCH
 from metadata.records import ConfigRecord
 from metadata.settings import RestDialect
 from tests.support.fake_gateway import FakeGateway
@@ -41,8 +42,8 @@ def test_every_dialect_of_the_setting_has_its_line() -> None:
 @pytest.mark.parametrize(
     ("dialect", "unknown", "missing_partition", "bad_body"),
     [
-        (None, (404, 40403, PLAIN), (404, 40402, V2), (422, 422, PLAIN)),
-        ("confluent", (404, 40403, PLAIN), (404, 40402, V2), (422, 422, PLAIN)),
+        (None, (404, 40403, V2), (404, 40402, V2), (422, 422, V2)),
+        ("confluent", (404, 40403, V2), (404, 40402, V2), (422, 422, V2)),
         ("strimzi", (404, 404, V2), (404, 40402, V2), (422, 422, V2)),
         ("redpanda", (404, 40402, PLAIN), (404, 40402, PLAIN), (422, 422, PLAIN)),
     ],
@@ -58,11 +59,51 @@ def test_errors_are_told_as_the_dialect_tells_them(
         assert told(await door.ask("POST", "/topics/t", {"records": []}, Content_Type=JSON)) == bad_body
         plain = await door.ask("GET", "/topics/t/partitions/7", Accept=PLAIN)
         assert told(plain) == (404, 40402, PLAIN), "a client is told in what it takes"
-        written = await door.ask("POST", "/topics/no", ONE, Content_Type=JSON)
-        assert (written.status, written.json["error_code"]) == (404, 40401), "to produce to it is the same in all"
+        for accept in (PLAIN, "*/json"):
+            plain = await door.ask("GET", "/topics/t/partitions/7", Accept=accept)
+            assert told(plain) == (404, 40402, PLAIN), accept
         assert told(await door.ask("GET", f"{V3}/topics/no")) == (404, 40403, PLAIN), "v3 is Confluent's alone"
 
     with_door(story, gateway(dialect))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "code", "offset"), [(None, 50003, None), ("confluent", 50003, None), ("redpanda", 3, -1)]
+)
+def test_a_produce_to_nowhere_has_an_error_for_each_record(dialect: str | None, code: int, offset: int | None) -> None:
+    records = {"records": [{"value": 1}, {"value": 2, "partition": 5}]}
+
+    async def story(door: Door) -> None:
+        for path, places in (("/topics/no", [None, 5]), ("/topics/t/partitions/9", [9, 5])):
+            answer = await door.ask("POST", path, records, Content_Type=JSON)
+            assert answer.status == 200, answer.body
+            entries = answer.json["offsets"]
+            assert [(each["partition"], each["offset"], each["error_code"]) for each in entries] == [
+                (place, offset, code) for place in places
+            ]
+            assert all(each["error"] and each["retriable"] is False for each in entries)
+        raw = await door.ask("POST", "/topics/no/partitions/0", b"x", Content_Type=RECORD_BATCH)
+        assert [each["error_code"] for each in raw.json["offsets"]] == [code]
+        assert (await door.ask("POST", "/topics/no", b"{", Content_Type=JSON)).status == 400
+
+    with_door(story, gateway(dialect))
+
+
+def test_strimzis_bridge_refuses_a_produce_to_nowhere() -> None:
+    async def story(door: Door) -> None:
+        written = await door.ask("POST", "/topics/no", ONE, Content_Type=JSON)
+        assert (written.status, written.json["error_code"]) == (404, 40401)
+
+    with_door(story, gateway("strimzi"))
+
+
+def test_a_record_for_a_partition_that_does_not_exist_is_not_called_retriable() -> None:
+    async def story(door: Door) -> None:
+        answer = await door.ask("POST", "/topics/t", {"records": [{"value": 1, "partition": 9}]}, Content_Type=JSON)
+        (entry,) = answer.json["offsets"]
+        assert (answer.status, entry["kafka_code"], entry["retriable"]) == (200, 3, False)
+
+    with_door(story, gateway())
 
 
 def test_the_dialect_changes_while_a_node_runs() -> None:

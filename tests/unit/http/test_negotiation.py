@@ -30,7 +30,7 @@ PRODUCE: list[tuple[str | None, Format | int]] = [
     ("application/vnd.kafka.jsonschema.v2+json", 415),
     ("application/vnd.kafka.protobuf.v2+json", 415),
     ("application/vnd.kafka.v3+json", 415),
-    ("application/vnd.kafka.json.v2+json; charset=utf-16", 415),
+    ("application/vnd.kafka.json.v2+json; charset=utf-16", 400),
     ("text/plain", 415),
     ("nonsense", 415),
 ]

@@ -21,6 +21,7 @@ from kraft.protocol.batches.records import read_batches
 from kraft.runtime.environment import system_environment
 from replication.large_work import LargeWork
 from tests.support.fake_gateway import FakeGateway
+from tests.support.plenty import nothing, room
 from tests.support.transactional_batches import ending, in_transaction, plain
 from tests.unit.http.door import RAW_BATCH, RAW_RECORDS, TEXT, V3, Door, with_door
 from tests.unit.http.test_streams import EVENTS, LINES, stream
@@ -262,11 +263,13 @@ def test_a_stream_goes_on_after_its_position_and_knows_what_is_under_way() -> No
 def poll(fake: FakeGateway, first: int, *, number: int = 1, end: int = -1, reset: str = "earliest") -> Poll:
     environment = system_environment(asyncio.get_running_loop())
     clock, work = environment.clock, LargeWork(environment.workers)
-    context: Any = SimpleNamespace(gateway=fake, clock=clock, limits=Limits(), metrics=Metrics(dict), large_work=work)
+    context: Any = SimpleNamespace(
+        gateway=fake, room=room, clock=clock, limits=Limits(), metrics=Metrics(dict), large_work=work
+    )
     config = InstanceConfig(reset=reset, is_read_committed=True)
     ranges: tuple[Range, ...] = (("t", 0, first, end),)
     plan = PollPlan(config=config, number=number, generation=1, is_repeat=end >= 0, ranges=ranges)
-    return Poll(context, plan, Format.TEXT, bytes_max=1_000_000)
+    return Poll(context, plan, Format.TEXT, bytes_max=1_000_000, hold=nothing)
 
 
 def polled(fake: FakeGateway, first: int, **how: Any) -> tuple[list[str], int]:

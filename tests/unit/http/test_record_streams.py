@@ -155,7 +155,7 @@ def test_a_record_that_is_wrong_has_its_error_and_index_and_the_others_are_writt
         ]
         answer = await door.ask("POST", PATH, text("a") + b"".join(bad) + text("z"), Content_Type=PLAIN)
         said = results(answer.body)
-        assert [each["error_code"] for each in said] == [200, 422, 422, 422, 422, 422, 422, 200]
+        assert [each["error_code"] for each in said] == [200, 422, 400, 400, 400, 400, 400, 200]
         assert [each.get("index") for each in said] == [None, 1, 2, 3, 4, 5, 6, None]
         assert all(each["message"].startswith("Error: 42206 : ") for each in said[1:-1])
         unknown = await door.ask("POST", PATH, b'{"partition_id":7}', Content_Type=PLAIN)

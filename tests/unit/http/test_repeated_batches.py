@@ -20,6 +20,7 @@ from kraft.protocol.errors import LeaderNotAvailable
 from kraft.runtime.environment import system_environment
 from replication.large_work import LargeWork
 from tests.support.fake_gateway import FakeGateway
+from tests.support.plenty import nothing, room
 
 
 def append(fake: FakeGateway, topic: str, count: int, *, size: int = 10) -> None:
@@ -30,10 +31,12 @@ def append(fake: FakeGateway, topic: str, count: int, *, size: int = 10) -> None
 def poll_again(fake: FakeGateway, *ranges: Range, bytes_max: int = 1_000_000) -> Poll:
     environment = system_environment(asyncio.get_running_loop())
     clock, work = environment.clock, LargeWork(environment.workers)
-    context: Any = SimpleNamespace(gateway=fake, clock=clock, limits=Limits(), metrics=Metrics(dict), large_work=work)
+    context: Any = SimpleNamespace(
+        gateway=fake, room=room, clock=clock, limits=Limits(), metrics=Metrics(dict), large_work=work
+    )
     config = InstanceConfig(reset="earliest")
     plan = PollPlan(config=config, number=7, generation=1, is_repeat=True, ranges=ranges)
-    return Poll(context, plan, Format.BINARY, bytes_max=bytes_max)
+    return Poll(context, plan, Format.BINARY, bytes_max=bytes_max, hold=nothing)
 
 
 def offsets(poll: Poll) -> list[tuple[str, int]]:

@@ -12,7 +12,6 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.transactions.decide import TimeIsOver
-from kraft.coordinators.transactions.markers import MarkersToWrite
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.transactional import after, parse_sequence, sequence_text
 from kraft.http.v2.transactions import transaction_routes
@@ -21,6 +20,7 @@ from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.markers import build_marker
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.primitives import INT32_MAX
+from kraft.protocol.transactions import MarkersToWrite
 from replication.producers.state import BATCHES_KEPT
 from tests.support.fake_gateway import FakeGateway
 from tests.support.fake_transactions import FakeTransactions

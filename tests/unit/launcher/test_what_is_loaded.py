@@ -38,6 +38,12 @@ def test_a_node_loads_the_parts_of_libraries_that_it_uses() -> None:
     assert not [name for name in modules if name.startswith(("kraft.chaos", "kraft.cli", "typer", "rich"))]
 
 
+def test_with_lean_loading_off_packages_and_data_classes_are_as_their_authors_made_them() -> None:
+    text = "import os, dataclasses\nos.environ['KRAFT_LEAN_LOADING'] = 'off'\nbefore = dict(vars(dataclasses))\n"
+    text += NODE.replace("    import kraft", "    assert vars(dataclasses) == before\n    import kraft")
+    assert {"aiohttp.client", "aiokafka.producer"} <= loaded(text)
+
+
 @pytest.mark.parametrize("by", [UP, EXEC, TESTS])
 def test_who_starts_nodes_loads_none(by: str) -> None:
     unused = ("metadata", "replication", "kraft.chaos", "kraft.config", "kraft.node", "aiohttp", "pydantic")
@@ -54,7 +60,7 @@ def test_every_command_is_known_to_help() -> None:
 def test_the_process_that_forks_is_started_before_anything_else_is_loaded() -> None:
     modules = loaded("import kraft.cli.main, kraft.launcher.fork_start")
     assert not modules & {"msgspec", "dataclasses", "asyncio", "socket", "typer"}
-    assert len([name for name in modules if name.startswith("kraft.")]) == 5
+    assert len([name for name in modules if name.startswith("kraft.")]) == 7
 
 
 DATA_CLASSES = """

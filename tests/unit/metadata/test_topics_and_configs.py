@@ -24,6 +24,7 @@ from metadata.controller.requests import (
     ReplaceConfigs,
     TopicCreated,
 )
+from metadata.settings import BrokerSettings, topic_settings
 from tests.support.controller_world import World
 
 
@@ -194,7 +195,11 @@ ALL_BROKERS = ConfigResource(resource_type="broker", name="")
         (TOPIC, ("log.retention.ms", "set", "1"), 40),
         (TOPIC, ("cleanup.policy", "subtract", "delete"), 40),
         (TOPIC, ("no.such.thing", "set", "1"), 40),
-        (ALL_BROKERS, ("background.threads", "set", "2"), 42),
+        (ALL_BROKERS, ("num.partitions", "set", "2"), 42),
+        (ALL_BROKERS, ("broker.id", "set", "2"), 42),
+        (ALL_BROKERS, ("log.cleaner.threads", "set", "2"), 42),
+        (ALL_BROKERS, ("listener.name.plaintext.ssl.keystore.location", "set", "x"), 42),
+        (ALL_BROKERS, ("num.partition", "set", "2"), 40),
     ],
 )
 def test_config_refused(resource: ConfigResource, change: tuple[str, str, str | None], code: int) -> None:
@@ -204,6 +209,29 @@ def test_config_refused(resource: ConfigResource, change: tuple[str, str, str | 
     reply = made.decide(AlterConfigs(resources={resource: (good, alteration)})).reply
     assert reply[resource].error.code == code  # type: ignore[index]
     assert not made.image.configs, "all alterations of one resource or none"
+
+
+def test_settings_that_a_broker_reads_once_are_refused_together_in_kafkas_words() -> None:
+    made = world()
+    changes = tuple(
+        ConfigAlteration(name=name, operation="set", value="2")
+        for name in ("num.partitions", "log.retention.ms", "auto.create.topics.enable")
+    )
+    detail = made.decide(AlterConfigs(resources={ALL_BROKERS: changes})).reply[ALL_BROKERS]
+    assert detail is not None
+    said = "Cannot update these configs dynamically: [auto.create.topics.enable, num.partitions]"
+    assert (detail.error.code, detail.message) == (42, said)
+    gone = ConfigAlteration(name="num.partitions", operation="delete")
+    assert made.decide(AlterConfigs(resources={ALL_BROKERS: (gone,)})).reply == {ALL_BROKERS: None}
+
+
+def test_internal_segment_bytes_stands_in_place_of_segment_bytes() -> None:
+    made = world()
+    small = ConfigAlteration(name="internal.segment.bytes", operation="set", value="2000")
+    assert made.decide(AlterConfigs(resources={TOPIC: (small,)})).reply == {TOPIC: None}
+    settings = topic_settings(BrokerSettings(), made.image.config("topic", "a.b"))
+    assert (settings.segment_size, settings.segment_bytes) == (2_000, 1_073_741_824)
+    assert topic_settings(BrokerSettings(), {}).segment_size == 1_073_741_824
 
 
 def test_config_lists_and_canonical_values() -> None:

@@ -13,7 +13,7 @@ from metadata.image import MetadataImage
 from metadata.quorum.command import COMMAND_BYTES_MAX, encode_command
 from metadata.quorum.engine import QuorumEngine
 from metadata.quorum.outputs import Output
-from metadata.quorum.reporting import UNTAKEN_BYTES_MAX
+from metadata.quorum.raft_reports import UNTAKEN_BYTES_MAX
 from metadata.quorum.state_machine import Applied, MetadataStateMachine
 from metadata.records import ControllerEpochRecord, PartitionChangeRecord, PartitionRecord, Reason, Record, TopicRecord
 from tests.support.repetitions import few_and_many

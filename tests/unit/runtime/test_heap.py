@@ -49,8 +49,8 @@ print(full - kept, full - resident())
 needs_glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library")
 
 
-def printed(program: str, *, with_heap: bool = True) -> list[int]:
-    before = "from kraft.runtime.heap import Heap\nheap = Heap()\n" if with_heap else ""
+def printed(program: str, *, tuning: str = "on") -> list[int]:
+    before = f"from kraft.runtime.heap import Heap\nheap = Heap({{'KRAFT_ALLOCATOR_TUNING': {tuning!r}}})\n"
     ended = subprocess.run([sys.executable, "-c", before + program], capture_output=True, text=True, timeout=60)
     assert not ended.returncode, ended.stderr
     return [int(word) for word in ended.stdout.split()]
@@ -60,6 +60,12 @@ def printed(program: str, *, with_heap: bool = True) -> list[int]:
 def test_memory_that_was_freed_is_used_again_without_the_system() -> None:
     (faults,) = printed(FAULTS % ROUNDS)
     assert faults < PAGES, faults
+
+
+@needs_glibc
+def test_without_tuning_memory_that_was_freed_is_taken_from_the_system_again() -> None:
+    (faults,) = printed(FAULTS % ROUNDS, tuning="off")
+    assert faults > ROUNDS * PAGES, faults
 
 
 @needs_glibc

@@ -19,9 +19,9 @@ from replication.storage.cleaner_log import CleanLimits
 from replication.storage.cleaner_map import ENTRY_BYTES, OffsetMap
 from replication.storage.cleaner_plan import CleanableSegment, groups_to_clean, plan_cleaning
 from replication.storage.dump import dump_folder
+from replication.storage.header_scan import headers_from
 from replication.storage.log_manager import LogManager
 from replication.storage.partition_log import PartitionLog
-from replication.storage.scanning import headers_from
 from tests.unit.storage.world import NOW_MS, TOPIC_ID, RecordedEvents, load, run
 
 DAY_MS = 86_400_000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kraft.protocol.batches.checking import DamagedBatch, check_batches
+from kraft.protocol.batches.batch_check import DamagedBatch, check_batches
 from kraft.protocol.batches.header import header_at
 from kraft.protocol.errors import CorruptMessage
 from metadata.environment import Environment

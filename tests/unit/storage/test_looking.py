@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import pytest
 
+from kraft.protocol.batches.batch_lookup import Looking, NeedsWorker
 from kraft.protocol.batches.budget import INLINE_RECORDS_MAX
-from kraft.protocol.batches.looking import Looking, NeedsWorker
 from kraft.protocol.batches.records import NewRecord, build_batch
 from metadata.settings import TopicSettings
 from tests.unit.storage.world import NOW_MS, idle_environment, load

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +13,22 @@ from aiokafka.errors import CorruptRecordException
 
 from kraft.protocol.batches.header import BatchHeader, whole_batches
 from kraft.protocol.batches.records import NewRecord, build_batch
-from kraft.protocol.errors import InvalidProducerEpoch, InvalidRecord, KafkaError, OutOfOrderSequenceNumber
-from metadata.environment import Environment
+from kraft.protocol.errors import (
+    InvalidProducerEpoch,
+    InvalidRecord,
+    KafkaError,
+    KafkaStorageError,
+    OutOfOrderSequenceNumber,
+)
+from kraft.runtime.files import DiskFiles
+from metadata.environment import Environment, File
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from metadata.settings import TopicSettings
 from replication.partition.log import Appended
 from replication.producers.comparison import holds_same_records
 from replication.producers.state import Producer, ProducerLimits, ProducerStates
 from replication.storage.partition_log import PartitionLog
+from replication.storage.producer_files import TEMPORARY_SUFFIX
 from replication.storage.producer_snapshot import CorruptSnapshot, decode_snapshot, encode_snapshot
 from tests.unit.storage.world import LIMITS, NOW_MS, batch, load, run
 
@@ -340,6 +350,42 @@ def test_a_snapshot_above_the_recovery_point_is_not_believed_after_a_crash(tmp_p
         await again.close()
 
     run(play)
+
+
+def test_a_log_that_closes_waits_for_the_snapshot_that_is_being_written(tmp_path: Path) -> None:
+    """Its folder may be loaded again or removed then. Also when the caller of the write was cancelled."""
+    begun, released = threading.Event(), threading.Event()
+
+    class SlowFiles(DiskFiles):
+        def open(self, path: str, *, create: bool = False, read_only: bool = False) -> File:
+            if path.endswith(TEMPORARY_SUFFIX):
+                begun.set()
+                assert released.wait(10)
+            return super().open(path, create=create, read_only=read_only)
+
+    async def play(environment: Environment) -> None:
+        folder = tmp_path / "t-0"
+        log, _ = load(environment, str(folder), settings=SMALL)
+        for n in range(12):
+            send(log, 9, n)
+        saving = asyncio.create_task(log.save_producers())
+        await asyncio.get_running_loop().run_in_executor(None, begun.wait, 10)
+        saving.cancel()
+        closing = asyncio.create_task(log.abandon())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not closing.done()
+        released.set()
+        await closing
+        assert not list(folder.glob(f"*{TEMPORARY_SUFFIX}"))
+        log.take_offline("planted")
+        before = sorted(folder.iterdir())
+        log.producers.rolled(12)
+        with pytest.raises(KafkaStorageError, match="planted"):
+            await log.save_producers()
+        assert sorted(folder.iterdir()) == before
+
+    run(play, files=SlowFiles())
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 40))])

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import uvloop
@@ -15,9 +15,11 @@ from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.network import CONNECTIONS_MAX
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.refusals import NoBroker
 from kraft.wire.clients.table import ClientApis
-from kraft.wire.handlers.all import node_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches
+from kraft.wire.handlers.node_apis import NodeApis
 from kraft.wire.peers import Peers
 from kraft.wire.server import ClientListener, WireServer
 from metadata.controller.requests import ReplicaLogEnd
@@ -121,6 +123,18 @@ class Loopback:
         )
 
 
+def parts_of_broker(transactions: Any = None, markers: Any = None, producer_ids: Any = None) -> ClientApis:
+    """Handlers of a broker that has these parts."""
+
+    class Parts(NoBroker):
+        pass
+
+    parts = Parts()
+    named = {"transaction_coordinator": transactions, "markers": markers, "producer_ids": producer_ids}
+    vars(parts).update({name: part for name, part in named.items() if part is not None})
+    return ClientApis(cast(ClientBroker, parts))
+
+
 @asynccontextmanager
 async def loopback(
     *,
@@ -142,9 +156,7 @@ async def loopback(
         port=port,
         cluster_id=CLUSTER,
         password=SECRET,
-        handlers=node_handlers(
-            replicas=replicas, controller=controller, metadata=fetches, transactions=transactions, markers=markers
-        ),
+        nodes=NodeApis(replicas, controller, metadata=fetches, clients=parts_of_broker(transactions, markers)),
         settings=BrokerSettings(**settings),
         clients=clients,
         client_listeners=client_listeners,

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
-from kraft.wire import apis, codec
+from kraft.protocol import apis, codec
+from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.wire.connection import RpcConnection
-from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
-from kraft.wire.generated.sasl_handshake_response import SaslHandshakeResponseData
-from kraft.wire.principal import Principal
+from kraft.wire.principal import NodePrincipal
 from metadata.environment import ConnectionClosed, Environment, FrameConnection
 
 API = apis.SASL_HANDSHAKE
@@ -35,7 +35,7 @@ class Peer:
         while True:
             frame = await connection.receive()
             header = codec.decode_request_head(frame)
-            message, _ = codec.decode_request(API, header, frame)
+            message, _ = codec.decode_request(apis.request_type(API), header, frame)
             assert isinstance(message, SaslHandshakeRequestData)
             self.asked.append((header.correlation_id, message.mechanism))
 
@@ -43,7 +43,7 @@ class Peer:
         correlation_id, text = self.asked[number]
         response = SaslHandshakeResponseData.make(error_code=0, mechanisms=(text,))
         assert self.connection is not None
-        self.connection.send(codec.encode_response(API, API.version, correlation_id, response))
+        self.connection.send(codec.encode_response(apis.response_type(API), API.version, correlation_id, response))
 
     async def settle(self) -> None:
         await self.environment.clock.sleep(SETTLE_MS)
@@ -66,7 +66,7 @@ async def connected(environment: Environment, *, in_flight_max: int) -> AsyncIte
     listener = await environment.network.listen("127.0.0.1", 0, peer.serve, frame_bytes_max=10_000)
     address = ("127.0.0.1", listener.port)
     frames = await environment.network.connect(*address, frame_bytes_max=10_000, timeout_ms=1_000)
-    rpc = RpcConnection(environment, frames, Principal(1, "fetch"), address=address, in_flight_max=in_flight_max)
+    rpc = RpcConnection(environment, frames, NodePrincipal(1, "fetch"), address=address, in_flight_max=in_flight_max)
     rpc.start()
     try:
         yield rpc, peer

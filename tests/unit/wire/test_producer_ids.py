@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from kraft.protocol.errors import CoordinatorNotAvailable, NotCoordinator
-from kraft.wire import codec
-from kraft.wire.codec import RequestHeader
-from kraft.wire.handlers.producer_ids import producer_id_handlers
-from kraft.wire.handlers.served import Call
+from kraft.protocol import apis, codec
+from kraft.protocol.codec import RequestHeader
+from kraft.protocol.errors import NotCoordinator
+from kraft.wire.api_handler import ApiHandler
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId, ProducerIdAndEpoch
-from kraft.wire.principal import Principal
+from tests.support.node_call import node_call
+from tests.unit.wire.fakes import parts_of_broker
 
 API = INIT_PRODUCER_ID.api
-VERSIONS = range(API.version_min, API.version + 1)
+VERSIONS = API.nodes
 ANSWER = ProducerIdAndEpoch(producer_id=2**40 + 3, epoch=0)
 
 
@@ -42,8 +42,13 @@ def joined(parts: Any) -> bytes:
 
 
 async def handled(message: Any, source: Source | None) -> Any:
-    (served,) = producer_id_handlers(source)
-    return await served.handle(Call(message=message, principal=Principal(2, "forward"), timeout_ms=None))
+    return await handler(source).handle(node_call(message))
+
+
+def handler(source: Source | None) -> ApiHandler:
+    served = parts_of_broker(producer_ids=source).get(API.key)
+    assert served is not None
+    return served
 
 
 def test_versions_are_those_of_kafka() -> None:
@@ -58,8 +63,8 @@ def test_a_request_and_its_answer_there_and_back(version: int) -> None:
     assert bytes(frame).endswith(request_bytes(version))
     again = codec.decode_request_head(frame)
     assert (again.api_version, again.correlation_id) == (version, 7)
-    message, _ = codec.decode_request(API, again, frame)
-    assert INIT_PRODUCER_ID.from_request(message) == asked
+    message, _ = codec.decode_request(apis.request_type(API), again, frame)
+    assert (message.transactional_id, message.producer_id, message.producer_epoch) == (None, -1, -1)
 
     body = joined(codec.encode_body(asyncio.run(handled(message, Source())), version))
     assert body == response_bytes(version)
@@ -72,10 +77,10 @@ def test_a_refusal_is_answered_in_the_version_of_the_question(version: int) -> N
     message = INIT_PRODUCER_ID.to_request(InitProducerId(transactional_id="t"), 1)
     with pytest.raises(NotCoordinator, match="no broker role"):
         asyncio.run(handled(message, Source()))
-    refused = INIT_PRODUCER_ID.refuse(message, NotCoordinator.code)
+    refused = handler(None).refuse(message, version, NotCoordinator(""))
     assert joined(codec.encode_body(refused, version)) == response_bytes(version, code=16, producer_id=-1, epoch=-1)
 
 
 def test_a_node_without_a_broker_says_who_to_ask() -> None:
-    with pytest.raises(CoordinatorNotAvailable, match="ask a broker"):
+    with pytest.raises(NotCoordinator, match="ask a broker"):
         asyncio.run(handled(INIT_PRODUCER_ID.to_request(InitProducerId(), 1), None))

@@ -10,27 +10,28 @@ from typing import Any
 
 import pytest
 
+from kraft.broker.answer_budget import AnswerBudget
+from kraft.protocol import apis, codec
+from kraft.protocol.apis import Api
+from kraft.protocol.codec import RequestHeader
 from kraft.protocol.errors import NotLeaderOrFollower
+from kraft.protocol.messages.produce_response import ProduceResponseData
 from kraft.protocol.primitives import Buffer
-from kraft.wire import apis, codec, session
-from kraft.wire.apis import Api
+from kraft.wire import session
+from kraft.wire.api_handler import Answer, ApiHandler, Call, ClientConnection, CloseConnection, Later
 from kraft.wire.budget import Budget
-from kraft.wire.codec import RequestHeader
-from kraft.wire.generated.produce_response import ProduceResponseData
-from kraft.wire.handlers.served import NO_RESPONSE, Call, CloseConnection, Later, NoResponse, Reply, Served
+from kraft.wire.clients.large_requests import LargeRequests
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.offsets import LIST_OFFSETS, ListOffset
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
-from kraft.wire.principal import Principal
-from kraft.wire.scram import Credential, credential
+from kraft.wire.principal import NodePrincipal
 from kraft.wire.session import Session, Shared
 from metadata.environment import ConnectionClosed
-from metadata.strangers import KAFKA_LISTENER, Strangers
 from tests.unit.replication.harness.virtual import environment, run
-from tests.unit.wire.fakes import SECRET, T0
+from tests.unit.wire.fakes import T0
 from tests.unit.wire.test_data_round_trips import REQUEST
 
-ONE = Principal(2, "forward")
+ONE = NodePrincipal(2, "forward")
 
 
 class Line:
@@ -99,16 +100,16 @@ class Handlers:
     async def handle(self, call: Call) -> Any:
         self.begun.append(call.timeout_ms or 0)
         await self.may_end.acquire()
-        return NO_RESPONSE
+        return None
 
-    def served(self, reply: Callable[[], Reply] | None) -> dict[int, Served]:
+    def served(self, reply: Callable[[], Answer] | None) -> dict[int, ApiHandler]:
         produce = self.handle if reply is None else lambda _: reply()
         served = [
-            Served(api=PRODUCE.api, handle=produce, refuse=PRODUCE.refuse),
-            Served(api=FETCH.api, handle=self.handle, refuse=FETCH.refuse),
-            Served(api=LIST_OFFSETS.api, handle=self.handle, refuse=LIST_OFFSETS.refuse),
+            PRODUCE.served(produce),
+            FETCH.served(self.handle),
+            LIST_OFFSETS.served(self.handle),
         ]
-        return {one.api.key: one for one in served}
+        return {one.request.API_KEY: one for one in served}
 
 
 class World:
@@ -117,24 +118,26 @@ class World:
         *,
         connection_bytes_max: int = 1 << 20,
         produce_bytes_max: int = 1 << 20,
-        reply: Callable[[], Reply] | None = None,
-        instead: Sequence[Served] = (),
+        reply: Callable[[], Answer] | None = None,
+        instead: Sequence[ApiHandler] = (),
     ) -> None:
         """`reply`: of a produce, instead of one that comes when the test says so; `instead`: other handlers."""
         self.handlers = Handlers()
         self.line = Line()
         self.produce_budget = Budget(produce_bytes_max)
+        around = environment(1)
         self.shared = Shared(
-            environment=environment(1),
-            credential=CREDENTIAL,
-            handlers=self.handlers.served(reply) | {one.api.key: one for one in instead},
-            connection_bytes_max=connection_bytes_max,
+            clock=around.clock,
+            clients=None,
+            nodes=self.handlers.served(reply) | {one.request.API_KEY: one for one in instead},
+            bytes_max=connection_bytes_max,
             produce_budget=self.produce_budget,
-            strangers=Strangers(KAFKA_LISTENER),
-            frame_bytes_max=1 << 20,
+            answers=AnswerBudget(1 << 20),
+            large=LargeRequests(around, items_max=1_000),
         )
-        self.session = Session(self.shared, self.line)
-        self.serving = asyncio.create_task(self.session.serve(ONE))
+        node = ClientConnection(peer=self.line.peer, listener="PLAINTEXT", principal=ONE)
+        self.session = Session(self.shared, self.line, node, takes_nodes=False)
+        self.serving = asyncio.create_task(self.session.serve())
 
     @property
     def begun(self) -> int:
@@ -151,9 +154,6 @@ class World:
     async def end(self) -> None:
         self.serving.cancel()
         await asyncio.gather(self.serving, return_exceptions=True)
-
-
-CREDENTIAL: Credential = credential(SECRET, salt=b"salt")
 
 
 def frame_of(api: Api, message: Any) -> bytes:
@@ -175,7 +175,7 @@ def a_fetch() -> bytes:
 
 
 def test_one_request_more_than_may_be_served_waits_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "IN_FLIGHT_MAX", 3)
+    monkeypatch.setattr(session, "NODE_IN_FLIGHT_MAX", 3)
 
     async def story() -> None:
         world = World()
@@ -193,8 +193,8 @@ def test_one_request_more_than_may_be_served_waits_for_a_place(monkeypatch: pyte
 
 
 def test_fetches_have_places_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "IN_FLIGHT_MAX", 1)
-    monkeypatch.setattr(session, "FETCHES_IN_FLIGHT_MAX", 2)
+    monkeypatch.setattr(session, "NODE_IN_FLIGHT_MAX", 1)
+    monkeypatch.setattr(session, "NODE_FETCHES_MAX", 2)
 
     async def story() -> None:
         world = World()
@@ -213,19 +213,18 @@ def test_what_came_with_a_fetch_goes_first_and_what_was_done_with_it_too() -> No
         order: list[str] = []
         ends: list[asyncio.Future[None]] = []
 
-        def served(api: Api, refuse: Any) -> Served:
-            def answered(_: None) -> NoResponse:
-                order.append(f"{api.name} answered")
-                return NO_RESPONSE
+        def served(rpc: Any) -> ApiHandler:
+            def answered(_: None) -> None:
+                order.append(f"{rpc.api.name} answered")
 
             def handle(call: Call) -> Later:
-                order.append(f"{api.name} begun")
+                order.append(f"{rpc.api.name} begun")
                 ends.append(asyncio.get_running_loop().create_future())
                 return Later(ends[-1], answered)
 
-            return Served(api=api, handle=handle, refuse=refuse)
+            return rpc.served(handle)
 
-        world = World(instead=[served(FETCH.api, FETCH.refuse), served(PRODUCE.api, PRODUCE.refuse)])
+        world = World(instead=[served(FETCH), served(PRODUCE)])
         world.line.put(a_fetch(), a_produce())
         await world.turns()
         assert order == ["Produce begun", "Fetch begun"]
@@ -247,7 +246,7 @@ def test_a_fetch_that_has_its_turn_after_the_connection_has_ended_is_not_begun()
         await world.turns()
         assert world.begun == 0
         assert world.serving.done()
-        assert world.session._fetch_slots.taken == world.session._bytes.taken == 0
+        assert world.session._fetches == world.session._room.taken == 0
         await world.end()
 
     run(story())
@@ -333,7 +332,7 @@ def test_nothing_is_begun_for_a_peer_that_takes_no_answers() -> None:
 
 
 def test_versions_are_told_even_when_all_places_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "IN_FLIGHT_MAX", 1)
+    monkeypatch.setattr(session, "NODE_IN_FLIGHT_MAX", 1)
 
     async def story() -> None:
         world = World()
@@ -403,7 +402,7 @@ def test_a_refusal_is_told_wherever_it_comes_from(error: Exception, sent: int, i
     def raised(*_: object) -> Any:
         raise error
 
-    def reply() -> Reply:
+    def reply() -> Answer:
         future = asyncio.get_running_loop().create_future()
         if where == "at once":
             raised()

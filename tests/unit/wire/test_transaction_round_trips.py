@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from kraft.coordinators.transactions.decide import Producer
-from kraft.coordinators.transactions.listing import Listed, ListFilters
-from kraft.coordinators.transactions.markers import Codes, MarkersToWrite
-from kraft.coordinators.transactions.state import Phase, TopicPartition, Transaction
+from kraft.coordinators.transactions.list_filters import Listed, ListFilters
+from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.batches.markers import Marker
+from kraft.protocol.codec import Malformed
 from kraft.protocol.errors import (
     ConcurrentTransactions,
     InvalidProducerIdMapping,
@@ -21,17 +20,14 @@ from kraft.protocol.errors import (
     TransactionAbortable,
     TransactionalIdNotFound,
 )
+from kraft.protocol.messages.add_partitions_to_txn_response import AddPartitionsToTxnResponseData
+from kraft.protocol.messages.write_txn_markers_response import WriteTxnMarkersResponseData
+from kraft.protocol.primitives import TopicPartition
+from kraft.protocol.transactions import Codes, MarkersToWrite, Producer
 from kraft.wire.channels import TransactionChannel
-from kraft.wire.codec import Malformed
-from kraft.wire.generated.add_partitions_to_txn_response import AddPartitionsToTxnResponseData
-from kraft.wire.generated.write_txn_markers_response import WriteTxnMarkersResponseData
 from kraft.wire.messages.transactions import (
     ADD_PARTITIONS_TO_TXN,
-    DESCRIBE_TRANSACTION,
-    END_TXN,
-    LIST_TRANSACTIONS,
     WRITE_TXN_MARKERS,
-    End,
     PartitionsOfTransaction,
 )
 from tests.unit.wire.fakes import Loopback, loopback, run
@@ -53,24 +49,6 @@ MARKERS = [
     MarkersToWrite(PRODUCER.producer_id, 5, Marker(False, 2**31 - 1), frozenset({A7})),
 ]
 CODES: list[Codes] = [{A0: 0, B0: 6}, {A7: 47}]
-TRANSACTION_CASES: Sequence[tuple[Any, Any, Any]] = (
-    (
-        ADD_PARTITIONS_TO_TXN,
-        [
-            PartitionsOfTransaction("id", PRODUCER, True, frozenset({A0, B0})),
-            PartitionsOfTransaction("other", Producer(5, 0), False, frozenset({A7})),
-        ],
-        [{A0: 0, B0: 120}, {A7: 51}],
-    ),
-    (END_TXN, End("id", PRODUCER, True), Producer(PRODUCER.producer_id, 4)),
-    (WRITE_TXN_MARKERS, MARKERS, CODES),
-    (DESCRIBE_TRANSACTION, "id", OPEN),
-    (
-        LIST_TRANSACTIONS,
-        ListFilters(states=("Ongoing",), producer_ids=(7,), open_ms_min=5, pattern="a.*"),
-        [Listed("a", 7, Phase.ONGOING), Listed("ab", 7, Phase.COMPLETE_ABORT)],
-    ),
-)
 
 
 class Coordinator:
@@ -125,12 +103,6 @@ def with_channel(answer: Any, story: Any) -> Coordinator:
 
     run(main())
     return coordinator
-
-
-@pytest.mark.parametrize(("rpc", "request_", "reply"), TRANSACTION_CASES, ids=lambda case: type(case).__name__)
-def test_requests_and_replies_say_the_same_there(rpc: Any, request_: Any, reply: Any) -> None:
-    assert rpc.requested(rpc.to_request(request_, 1_000)) == request_
-    assert rpc.replied(request_, rpc.to_reply(request_, reply)) == reply
 
 
 @pytest.mark.parametrize(("expected", "key"), [(None, b""), (PRODUCER, b""), (None, b"k" * 16)])

@@ -16,7 +16,7 @@ from kraft.chaos.model import Scenario
 from kraft.chaos.nemesis.fuzz.profiles import Profile
 from kraft.chaos.nemesis.fuzz.render import render_scenario
 from kraft.chaos.nemesis.fuzz.story import Step, make_story, possible, steps_of, with_steps
-from kraft.chaos.nemesis.shrinking import RUNS_MAX, shorten
+from kraft.chaos.nemesis.shrinker import RUNS_MAX, shorten
 from kraft.chaos.result import AS_EXPECTED, RunResult
 from kraft.chaos.worlds.processes.timeline import now_us
 

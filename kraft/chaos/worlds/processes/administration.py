@@ -16,7 +16,7 @@ from kraft.chaos.worlds.processes.pace import Pace
 from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.spec import NOTHING, ScenarioError
 from kraft.client.response import Answer
-from kraft.client.retrying import Done, Failure, GiveUp, RetryAfter, RetryPolicy, next_step
+from kraft.client.retries import Done, Failure, GiveUp, RetryAfter, RetryPolicy, next_step
 from kraft.protocol.primitives import SettingValue
 
 RETRY_POLICY: Final = RetryPolicy(backoff_ms=50, backoff_max_ms=50)

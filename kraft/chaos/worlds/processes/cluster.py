@@ -144,7 +144,7 @@ class Cluster:
 
     @property
     def files(self) -> RunFiles:
-        """What the run leaves on disk, for who reads it."""
+        """What the run leaves on disk, for a reader."""
         return RunFiles(
             directory=self.directory,
             brokers=self.nodes.brokers,
@@ -193,7 +193,7 @@ class Cluster:
     def client(self, name: str, *, in_flight_max: int) -> Client:
         if self._clients == "rest":
             return RestClient(name, self.links.client_address, connections_max=in_flight_max)
-        from kraft.chaos.workload.kafka_client import KafkaClient  # for who asks for it: it loads a client library
+        from kraft.chaos.workload.kafka_client import KafkaClient  # only when asked for: it loads a client library
 
         return KafkaClient(name, self.links.kafka_address, brokers=self.brokers)
 

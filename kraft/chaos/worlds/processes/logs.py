@@ -20,6 +20,7 @@ from metadata.environment import File
 from metadata.quorum.durable import QuorumStorageError
 from metadata.quorum.files import read_metadata_files
 from metadata.quorum.votes import saved_term
+from replication.storage.header_scan import DamagedLog, headers_from
 from replication.storage.names import (
     EPOCHS_FILE,
     HIGH_WATERMARKS_FILE,
@@ -28,7 +29,6 @@ from replication.storage.names import (
     PARTITION_METADATA_FILE,
     topic_partition_of,
 )
-from replication.storage.scanning import DamagedLog, headers_from
 from replication.storage.text_files import MalformedFile, read_epochs, read_offsets, read_topic_id
 
 FILES = DiskFiles()

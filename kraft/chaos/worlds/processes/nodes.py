@@ -46,7 +46,7 @@ class Nodes:
         pace: Pace,
         told: Callable[[int], str],
     ) -> None:
-        """`told`: what a node is at the moment, such as ` (leader of t-0)`, for who reads of its faults."""
+        """`told`: what a node is at the moment, such as ` (leader of t-0)`, for a reader of its faults."""
         self.ids = tuple(node.id for node in config.nodes)
         self.brokers = tuple(node.id for node in config.brokers)
         self.voters = tuple(node.id for node in config.voters)

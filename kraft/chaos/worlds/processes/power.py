@@ -140,5 +140,5 @@ def reset_witness(data: Path, witness: Path) -> None:
     (witness / WITNESS_FILE).write_text("".join(json.dumps(fact) + "\n" for fact in facts), encoding="utf-8")
 
 
-if __name__ == "__main__":  # DATA WITNESS: for who must not import this in a process of his own
+if __name__ == "__main__":  # DATA WITNESS: for callers that must not import this in their own process
     lose_power(Path(sys.argv[1]), Path(sys.argv[2]))

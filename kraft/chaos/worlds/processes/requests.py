@@ -17,9 +17,9 @@ from kraft.chaos.worlds.processes.proxy.rules import ANY_NODE, FOR_EVER, Request
 from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.spec import ScenarioError
 from kraft.config.models import ClusterConfig
+from kraft.protocol import apis
 from kraft.suggestions import nearest_key_hint
-from kraft.wire import apis
-from kraft.wire.clients.table import ROWS
+from kraft.wire.clients.table import ROWS, SERVED
 
 DELAY_MS_MAX: Final = 600_000
 NAMES_OF_FAULTS: Final = {
@@ -149,7 +149,7 @@ class RequestFaults:
 
     def _check(self, name: str, key: int, times: int | None, which: Which) -> None:
         if key not in ROWS and key != apis.API_VERSIONS.key:
-            served = [row.name for row in ROWS.values()]
+            served = [api.name for api in SERVED]
             hint = nearest_key_hint(name, served, otherwise="a request of it would never come to an end here")
             raise ScenarioError(f"these nodes do not serve {name} to clients; {hint}")
         if times is not None and times < 1:

@@ -1,4 +1,4 @@
-"""Time of a run, and the faults done in it: kept in order, told to who watches, written to `faults.jsonl`.
+"""Time of a run, and the faults done in it: kept in order, shown to a watcher, written to `faults.jsonl`.
 
 A line is written when a fault begins; when the run ends the file is replaced by one that also says when each ended.
 """

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from kraft.broker.consuming import readable_batches
+from kraft.broker.consumer_fetch import readable_batches
 from kraft.broker.gateway import Records
 from kraft.chaos.workload.client import Batch, Fetched, Position, Told
 from kraft.chaos.workload.requests import ANSWER_SLACK_MS, value_of

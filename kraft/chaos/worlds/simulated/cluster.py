@@ -21,9 +21,9 @@ from kraft.protocol.primitives import SettingValue
 from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic
 from metadata.environment import Environment, Files
 from metadata.image import PartitionImage, TopicIdPartition
-from metadata.quorum.hosting import InlineHost
 from metadata.quorum.identity import claim_directory
 from metadata.quorum.journal import Journal
+from metadata.quorum.raft_host import InlineHost
 from metadata.quorum.votes import FILE_NAME, VoteStore
 from metadata.watchdog import NoLock, WatchedProcess
 

@@ -18,7 +18,6 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.assignors import assign
 from kraft.coordinators.groups.subscriptions import (
     Subscription,
-    TopicPartition,
     decode_assignment,
     decode_subscription,
     encode_assignment,
@@ -34,6 +33,7 @@ from kraft.protocol.errors import (
     RebalanceInProgress,
     UnknownMemberId,
 )
+from kraft.protocol.primitives import TopicPartition
 from replication.requests import EARLIEST_TIMESTAMP
 
 T = TypeVar("T")

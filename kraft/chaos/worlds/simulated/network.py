@@ -19,7 +19,7 @@ from zlib import crc32
 
 from kraft.chaos.worlds.simulated.loop import BESIDE, PROCESS, Process, VirtualLoop
 from kraft.protocol.primitives import Buffer
-from kraft.runtime.receiving import FrameReceiver
+from kraft.runtime.frame_receiver import FrameReceiver
 from metadata.environment import ConnectionClosed, OnConnection
 
 UNSENT_BYTES_MAX = 1024 * 1024
@@ -78,6 +78,7 @@ class SimulatedConnection(FrameReceiver):
         self._context: contextvars.Context | None = None
         """What the receiver's process takes its frames in."""
         self._wake_drained: list[asyncio.Future[None]] = []
+        self._when_taken: list[Callable[[], None]] = []
         self.out: _Pipe | None = None
         self.into: _Pipe | None = None
 
@@ -115,6 +116,15 @@ class SimulatedConnection(FrameReceiver):
 
     def bound_send_buffer(self, bytes_max: int) -> None:
         """What is on its way here is in the world's hands."""
+
+    def bound_unsent(self, bytes_max: int) -> None:
+        """`UNSENT_BYTES_MAX` is all that there is."""
+
+    def when_taken(self, then: Callable[[], None]) -> None:
+        if self.is_writable or self._is_closed:
+            then()
+        else:
+            self._when_taken.append(then)
 
     def take_frames(self, *, bytes_max: int) -> None:
         self._frame_bytes_max = bytes_max
@@ -161,11 +171,19 @@ class SimulatedConnection(FrameReceiver):
     def end(self, reason: str) -> None:
         self._mark_closed(reason)
         _wake_all(self._wake_drained)
+        self._tell_taken()
 
     def drained(self) -> None:
         """Something has left the sender."""
         if self._wake_drained:
             _wake_all(self._wake_drained)
+        if self._when_taken and self.is_writable:
+            self._tell_taken()
+
+    def _tell_taken(self) -> None:
+        told, self._when_taken = self._when_taken, []
+        for then in told:
+            then()
 
 
 def _wake_all(waiting: list[asyncio.Future[None]]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+from kraft.broker.transaction_verification import Support
 from kraft.broker.transactional_produce import transactional_headers
 from kraft.chaos.workload.client import Batch, Told
 from kraft.chaos.workload.transaction_client import StepTold, TransactionPlan, of_end
@@ -20,10 +21,9 @@ from kraft.client.outcome import of_code
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.coordinator import partition_of
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
-from kraft.coordinators.transactions.decide import Producer
-from kraft.coordinators.transactions.verification import Support
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import CoordinatorNotAvailable, KafkaError, for_code
+from kraft.protocol.transactions import Producer
 from metadata.environment import ConnectionClosed
 from metadata.internal_topics import OFFSETS_TOPIC
 

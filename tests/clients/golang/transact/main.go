@@ -20,6 +20,10 @@ import (
 // recordsOfOne transaction, at most.
 const recordsOfOne = 40
 
+// batchBytes lets a transaction take several batches for each partition. An idempotent producer of franz-go has up to
+// five produce requests in flight to each broker, a number that it lets nobody choose.
+const batchBytes = 512
+
 func main() {
 	brokers, source, sink, group, id := strings.Split(os.Args[1], ","), os.Args[2], os.Args[3], os.Args[4], os.Args[5]
 	ctx := context.Background()
@@ -27,6 +31,7 @@ func main() {
 		kgo.SeedBrokers(brokers...), kgo.ConsumerGroup(group), kgo.ConsumeTopics(source), kgo.DefaultProduceTopic(sink),
 		kgo.TransactionalID(id), kgo.TransactionTimeout(20*time.Second), kgo.SessionTimeout(6*time.Second),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.ProducerLinger(0), kgo.ProducerBatchMaxBytes(batchBytes),
 	)
 	script.Check(err)
 	defer session.Close()

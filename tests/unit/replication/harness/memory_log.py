@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from kraft.protocol.batches.batch_lookup import Looking
 from kraft.protocol.batches.budget import Budget
-from kraft.protocol.batches.looking import Looking
 from kraft.protocol.errors import CorruptMessage, OffsetOutOfRange
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition

@@ -7,18 +7,20 @@ import random
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
+from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.gateway import Gateway
 from kraft.broker.lost_brokers import LostBrokers
 from kraft.broker.transactional_produce import TransactionalProduce
 from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
+from kraft.protocol import codec
 from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
-from kraft.wire import codec
-from kraft.wire.clients.served import ClientApi, ClientBroker, ClientCall, ClientConnection
+from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, Later
+from kraft.wire.clients.broker import ClientBroker
 from kraft.wire.clients.table import ClientApis
-from kraft.wire.handlers.served import Later
-from kraft.wire.primitives import TopLevel
 from metadata.environment import Files
+from metadata.settings import BrokerSettings
 from replication.storage.log_manager import LogManager
 from tests.support.admin_client import NothingLost
 from tests.unit.replication.harness.cluster import Cluster, Recorder
@@ -83,10 +85,11 @@ class Client:
                 groups=unused,
                 lost=cast(LostBrokers, NothingLost()),
                 producer_ids=ProducerIds(),
-                transactional_produce=TransactionalProduce(self._node.manager, unused),
+                transactional_produce=TransactionalProduce(self._node.manager, unused, environment(node_id).clock),
                 markers=unused,
                 transaction_coordinator=unused,
                 transactions=unused,
+                answers=AnswerBudget(BrokerSettings().queued_max_response_bytes),
                 offline_replicas=dict,
             )
         )
@@ -104,8 +107,8 @@ class Client:
         answer = await self._answered(api, message, version)
         return None if answer is None else _through_bytes(answer, version)
 
-    async def _answered(self, api: ClientApi, message: TopLevel, version: int) -> TopLevel | None:
-        call: ClientCall[Any] = ClientCall(message=message, version=version, client_id="t", connection=self.connection)
+    async def _answered(self, api: ApiHandler, message: TopLevel, version: int) -> TopLevel | None:
+        call: Call[Any] = Call(message=message, version=version, client_id="t", connection=self.connection)
         try:
             answer = api.handle(call)
             if answer is None or isinstance(answer, TopLevel):

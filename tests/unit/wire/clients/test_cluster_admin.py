@@ -9,13 +9,13 @@ import pytest
 from kraft.broker.features import FEATURES
 from kraft.broker.gateway import NodeInfo
 from kraft.protocol.errors import NotController
+from kraft.protocol.messages.describe_quorum_request import DescribeQuorumRequestData, PartitionData, TopicData
+from kraft.protocol.messages.describe_quorum_response import DescribeQuorumResponseData
+from kraft.protocol.messages.unregister_broker_request import UnregisterBrokerRequestData
+from kraft.protocol.messages.unregister_broker_response import UnregisterBrokerResponseData
+from kraft.protocol.messages.update_features_request import FeatureUpdateKey, UpdateFeaturesRequestData
+from kraft.protocol.messages.update_features_response import UpdateFeaturesResponseData
 from kraft.wire.clients import cluster_admin
-from kraft.wire.generated.describe_quorum_request import DescribeQuorumRequestData, PartitionData, TopicData
-from kraft.wire.generated.describe_quorum_response import DescribeQuorumResponseData
-from kraft.wire.generated.unregister_broker_request import UnregisterBrokerRequestData
-from kraft.wire.generated.unregister_broker_response import UnregisterBrokerResponseData
-from kraft.wire.generated.update_features_request import FeatureUpdateKey, UpdateFeaturesRequestData
-from kraft.wire.generated.update_features_response import UpdateFeaturesResponseData
 from metadata.records import ControllerEpochRecord
 from tests.support.admin_client import AdminClient
 from tests.support.controller_world import World

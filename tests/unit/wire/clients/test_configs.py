@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Mapping
+from types import SimpleNamespace
+from uuid import UUID
 
 import pytest
 
+from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import NotController
-from kraft.wire.clients import configs
-from kraft.wire.clients.configs import BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC
-from kraft.wire.generated import alter_configs_request as replacing
-from kraft.wire.generated import incremental_alter_configs_request as incremental
-from kraft.wire.generated.alter_configs_response import AlterConfigsResponseData
-from kraft.wire.generated.describe_configs_request import DescribeConfigsRequestData, DescribeConfigsResource
-from kraft.wire.generated.describe_configs_response import (
+from kraft.protocol.messages import alter_configs_request as replacing
+from kraft.protocol.messages import incremental_alter_configs_request as incremental
+from kraft.protocol.messages.alter_configs_response import AlterConfigsResponseData
+from kraft.protocol.messages.describe_configs_request import DescribeConfigsRequestData, DescribeConfigsResource
+from kraft.protocol.messages.describe_configs_response import (
     DescribeConfigsResourceResult,
     DescribeConfigsResponseData,
     DescribeConfigsResult,
 )
-from kraft.wire.generated.incremental_alter_configs_response import IncrementalAlterConfigsResponseData
-from kraft.wire.generated.list_config_resources_request import ListConfigResourcesRequestData
-from kraft.wire.generated.list_config_resources_response import ListConfigResourcesResponseData
+from kraft.protocol.messages.get_telemetry_subscriptions_request import GetTelemetrySubscriptionsRequestData
+from kraft.protocol.messages.get_telemetry_subscriptions_response import GetTelemetrySubscriptionsResponseData
+from kraft.protocol.messages.incremental_alter_configs_response import IncrementalAlterConfigsResponseData
+from kraft.protocol.messages.list_config_resources_request import ListConfigResourcesRequestData
+from kraft.protocol.messages.list_config_resources_response import ListConfigResourcesResponseData
+from kraft.protocol.messages.push_telemetry_request import PushTelemetryRequestData
+from kraft.protocol.messages.push_telemetry_response import PushTelemetryResponseData
+from kraft.wire.clients import client_metrics, configs
+from kraft.wire.clients.configs import BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
+from metadata.records import ConfigRecord
 from tests.support.admin_client import AdminClient
 from tests.support.controller_world import World
 
@@ -111,10 +120,88 @@ def test_a_broker_is_described_by_itself() -> None:
         ("log.retention.ms", "604800000", 5),
     ]
     assert (found["num.partitions"].value, found["num.partitions"].config_source) == ("4", 4)
-    assert {name for name, config in found.items() if config.read_only} >= {"socket.request.max.bytes"}
+    read_only = {name for name, config in found.items() if config.read_only}
+    assert read_only >= {"socket.request.max.bytes", "num.partitions", "auto.create.topics.enable"}
+    assert not read_only & {"log.retention.ms", "min.insync.replicas", "background.threads", "max.connections"}
     default = entries(describe(admin, BROKER, ""))
     assert list(default) == ["log.retention.ms"]
     assert sources(default["log.retention.ms"]) == [("log.retention.ms", "20000", 3)]
+
+
+def test_a_static_value_stays_among_the_synonyms_below_a_dynamic_one() -> None:
+    admin = client(log_retention_ms="7000")
+    assert change(admin, (BROKER, "1", [("log.retention.ms", SET, "8000")])) == [(BROKER, "1", 0)]
+    assert sources(entries(describe(admin, BROKER, "1"))["log.retention.ms"]) == [
+        ("log.retention.ms", "8000", 2),
+        ("log.retention.ms", "7000", 4),
+        ("log.retention.ms", "604800000", 5),
+    ]
+
+
+def test_a_stored_value_that_is_not_applied_is_shown_behind_the_one_that_is() -> None:
+    admin = client(num_partitions="4")
+    stored = ConfigRecord(resource_type="broker", resource_name="", name="num.partitions", value="9")
+    admin.gateway.world.image = admin.gateway.world.image.apply([stored])
+    found = entries(describe(admin, BROKER, "1"))["num.partitions"]
+    assert (found.value, found.config_source, found.read_only) == ("4", 4, True)
+    assert sources(found)[-1] == ("num.partitions", "9", 3)
+    assert entries(describe(admin, BROKER, ""))["num.partitions"].value == "9"
+    assert admin.gateway.settings.num_partitions == 4
+    assert change(admin, (BROKER, "", [("num.partitions", DELETE, None)])) == [(BROKER, "", 0)]
+    assert not entries(describe(admin, BROKER, ""))
+
+
+# --- client metrics (KIP-714) ---------------------------------------------------------------------------------------
+
+
+def metrics_client() -> AdminClient:
+    admin = client()
+    return AdminClient(
+        lambda broker: [*configs.apis(broker), *client_metrics.apis(broker)],
+        admin.gateway.world,
+        environment=SimpleNamespace(rng=random.Random(1)),
+    )
+
+
+def subscriptions(admin: AdminClient, instance: UUID = ZERO_UUID) -> GetTelemetrySubscriptionsResponseData:
+    request = GetTelemetrySubscriptionsRequestData.make(client_instance_id=instance)
+    return admin.ask(request, 0, GetTelemetrySubscriptionsResponseData)
+
+
+def test_client_metrics_are_stored_described_and_listed() -> None:
+    admin = metrics_client()
+    wanted: list[tuple[str, int, str | None]] = [("interval.ms", SET, "60000"), ("metrics", SET, "org.apache.")]
+    assert change(admin, (CLIENT_METRICS, "s", wanted)) == [(CLIENT_METRICS, "s", 0)]
+    found = entries(describe(admin, CLIENT_METRICS, "s"))
+    assert sources(found["interval.ms"]) == [("interval.ms", "60000", 7)]
+    assert (found["match"].config_source, sources(found["match"])) == (5, [])
+    assert [config.config_type for _, config in sorted(found.items())] == [3, 7, 7]
+    assert entries(describe(admin, CLIENT_METRICS, "nobody"))["interval.ms"].value == "300000"
+    answer = admin.ask(ListConfigResourcesRequestData.make(), 0, ListConfigResourcesResponseData)
+    assert [each.resource_name for each in answer.config_resources] == ["s"]
+
+
+def test_a_client_is_told_the_subscriptions_that_match_it_and_its_pushes_are_taken() -> None:
+    admin = metrics_client()
+    nothing = subscriptions(admin)
+    assert (nothing.error_code, nothing.push_interval_ms, list(nothing.requested_metrics)) == (0, 300_000, [])
+    assert nothing.client_instance_id != ZERO_UUID
+    for name, match in (("mine", "client_id=adm.*,client_source_address=127\\..*"), ("other", "client_id=x")):
+        wanted: list[tuple[str, int, str | None]] = [("metrics", SET, name), ("match", SET, match)]
+        wanted.append(("interval.ms", SET, "1000"))
+        assert change(admin, (CLIENT_METRICS, name, wanted)) == [(CLIENT_METRICS, name, 0)]
+    told = subscriptions(admin, nothing.client_instance_id)
+    assert (told.push_interval_ms, list(told.requested_metrics)) == (1_000, ["mine"])
+    assert told.client_instance_id == nothing.client_instance_id
+    push = PushTelemetryRequestData.make(
+        client_instance_id=told.client_instance_id, subscription_id=told.subscription_id, metrics=b"any"
+    )
+    assert admin.ask(push, 0, PushTelemetryResponseData).error_code == 0
+    old = PushTelemetryRequestData.make(
+        client_instance_id=told.client_instance_id, subscription_id=nothing.subscription_id
+    )
+    assert admin.ask(old, 0, PushTelemetryResponseData).error_code == 117
+    assert admin.ask(PushTelemetryRequestData.make(), 0, PushTelemetryResponseData).error_code == 42
 
 
 @pytest.mark.parametrize(
@@ -128,7 +215,7 @@ def test_a_broker_is_described_by_itself() -> None:
         (BROKER_LOGGER, "2", 42),
         (BROKER_LOGGER, "", 42),
         (GROUP, "", 42),
-        (CLIENT_METRICS, "m", 42),
+        (CLIENT_METRICS, "", 42),
         (77, "x", 42),
     ],
 )
@@ -198,7 +285,8 @@ def test_a_group_has_settings_of_its_own_whether_there_is_one_or_not() -> None:
     admin = client(group_consumer_heartbeat_interval_ms="6000")
     session, beat = "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
     found = entries(describe(admin, GROUP, "g"))
-    assert {name: config.value for name, config in found.items()} == {session: "45000", beat: "6000"}
+    others = {"consumer.assignment.interval.ms": "1000", "consumer.assignor.offload.enable": "true"}
+    assert {name: config.value for name, config in found.items()} == {session: "45000", beat: "6000", **others}
     assert sources(found[beat]) == [
         ("group.consumer.heartbeat.interval.ms", "6000", 4),
         ("group.consumer.heartbeat.interval.ms", "5000", 5),
@@ -235,7 +323,15 @@ def test_validated_settings_are_not_changed() -> None:
         (TOPIC, "t", [("flush.ms", SET, "9"), ("flush.ms", DELETE, None)], 42),
         (BROKER, "9", [("log.retention.ms", SET, "9")], 102),
         (BROKER, "one", [("log.retention.ms", SET, "9")], 42),
-        (BROKER, "1", [("background.threads", SET, "9")], 42),
+        (BROKER, "1", [("num.partitions", SET, "9")], 42),
+        (BROKER, "1", [("security.inter.broker.protocol", SET, "PLAINTEXT")], 42),
+        (BROKER, "1", [("nobody.knows.it", SET, "9")], 40),
+        (CLIENT_METRICS, "", [("interval.ms", SET, "60000")], 42),
+        (CLIENT_METRICS, "m", [("interval.ms", SET, "5")], 42),
+        (CLIENT_METRICS, "m", [("interval.ms", SET, "x")], 40),
+        (CLIENT_METRICS, "m", [("interval", SET, "60000")], 42),
+        (CLIENT_METRICS, "m", [("match", SET, "client_id=a,shoe_size=9")], 40),
+        (CLIENT_METRICS, "m", [("match", SET, "client_software_name=[")], 40),
         (GROUP, "g", [("consumer.session.timeout.ms", SET, "9")], 40),
         (GROUP, "g", [("consumer.session.timeout.ms", SET, "60001")], 40),
         (GROUP, "g", [("consumer.heartbeat.interval.ms", SET, "4999")], 40),
@@ -317,7 +413,7 @@ def test_a_refused_replacement_keeps_what_was_set(wanted: Mapping[str, str | Non
 
 def test_levels_of_loggers_are_shown_set_and_taken_away() -> None:
     admin = client()
-    logger = logging.getLogger("kraft.wire.clients.session")
+    logger = logging.getLogger("kraft.wire.session")
     before = entries(describe(admin, BROKER_LOGGER, "1"))
     assert before["root"].value in ("WARN", "INFO", "DEBUG", "ERROR")
     assert before[logger.name].config_source == 6

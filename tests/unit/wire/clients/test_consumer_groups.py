@@ -11,24 +11,24 @@ import pytest
 from kraft.coordinators.groups.answers import GroupDescription
 from kraft.coordinators.groups.requests import DescribeGroup
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
-from kraft.wire.clients import operations
-from kraft.wire.generated.consumer_group_describe_request import ConsumerGroupDescribeRequestData
-from kraft.wire.generated.consumer_group_heartbeat_request import ConsumerGroupHeartbeatRequestData, TopicPartitions
-from kraft.wire.generated.delete_groups_request import DeleteGroupsRequestData
-from kraft.wire.generated.describe_groups_request import DescribeGroupsRequestData
-from kraft.wire.generated.heartbeat_request import HeartbeatRequestData
-from kraft.wire.generated.leave_group_request import LeaveGroupRequestData, MemberIdentity
-from kraft.wire.generated.list_groups_request import ListGroupsRequestData
-from kraft.wire.generated.offset_delete_request import (
+from kraft.protocol.messages.consumer_group_describe_request import ConsumerGroupDescribeRequestData
+from kraft.protocol.messages.consumer_group_heartbeat_request import ConsumerGroupHeartbeatRequestData, TopicPartitions
+from kraft.protocol.messages.delete_groups_request import DeleteGroupsRequestData
+from kraft.protocol.messages.describe_groups_request import DescribeGroupsRequestData
+from kraft.protocol.messages.heartbeat_request import HeartbeatRequestData
+from kraft.protocol.messages.leave_group_request import LeaveGroupRequestData, MemberIdentity
+from kraft.protocol.messages.list_groups_request import ListGroupsRequestData
+from kraft.protocol.messages.offset_delete_request import (
     OffsetDeleteRequestData,
     OffsetDeleteRequestPartition,
     OffsetDeleteRequestTopic,
 )
-from kraft.wire.generated.offset_fetch_request import (
+from kraft.protocol.messages.offset_fetch_request import (
     OffsetFetchRequestData,
     OffsetFetchRequestGroup,
     OffsetFetchRequestTopics,
 )
+from kraft.wire.clients import operations
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
 from tests.support.client_door import ClientDoor
 from tests.unit.wire.clients.test_groups import (
@@ -88,11 +88,11 @@ def test_a_member_joins_is_told_its_partitions_by_id_and_leaves(version: int) ->
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         joined = await door.ask(joining("g", "m" if version else ""), version)
-        assert (joined.error_code, joined.member_epoch, joined.heartbeat_interval_ms) == (0, 1, 5_000)
+        assert (joined.error_code, joined.member_epoch, joined.heartbeat_interval_ms) == (0, 2, 5_000)
         assert len(UUID(joined.member_id).bytes) == 16 if not version else joined.member_id == "m"
         assert assigned(joined) == {topic_id(door.node, "t"): [0, 1]}
-        again = await door.ask(beat("g", joined.member_id, 1, topic_partitions=owned(door, 0, 1)), version)
-        assert (again.error_code, again.member_epoch, again.assignment) == (0, 1, None)
+        again = await door.ask(beat("g", joined.member_id, 2, topic_partitions=owned(door, 0, 1)), version)
+        assert (again.error_code, again.member_epoch, again.assignment) == (0, 2, None)
         left = await door.ask(beat("g", joined.member_id, -1), version)
         assert (left.error_code, left.member_id, left.member_epoch) == (0, joined.member_id, -1)
         assert (await describe(door, "g")).group_state == "Empty"
@@ -112,7 +112,7 @@ def test_a_group_beats_as_often_as_its_own_settings_say() -> None:
         request = AlterConfigs(resources={group: changes})
         assert await node.machine.run(node.node.gateway.control(request, timeout_ms=10_000)) == {group: None}
         await asyncio.sleep(1)
-        again = await door.ask(beat("g", "m", 1, topic_partitions=owned(door, 0, 1)), BEAT)
+        again = await door.ask(beat("g", "m", 2, topic_partitions=owned(door, 0, 1)), BEAT)
         assert again.heartbeat_interval_ms == 7_000
         other = await groups.coordinator("h")
         assert (await other.ask(joining("h"), BEAT)).heartbeat_interval_ms == 5_000
@@ -166,7 +166,7 @@ def test_a_group_is_described_with_what_members_have_and_should_have(version: in
         request = ConsumerGroupDescribeRequestData.make(group_ids=["g", ""], include_authorized_operations=True)
         described, nameless = (await door.ask(request, version)).groups
         assert nameless.error_code == 24
-        assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Reconciling", 2, 2)
+        assert (described.group_state, described.group_epoch, described.assignment_epoch) == ("Reconciling", 3, 3)
         assert (described.assignor_name, described.authorized_operations) == ("uniform", operations.GROUP)
         first, second = sorted(described.members, key=lambda each: each.member_id)
         assert (first.instance_id, first.rack_id, first.client_id, first.client_host) == (
@@ -215,21 +215,22 @@ def test_commits_and_fetches_of_members_are_of_their_epoch() -> None:
             (code,) = codes(await door.ask(request, version))
             return code
 
-        assert await commit("m1", 1) == 0
-        assert await commit("m1", 2) == 113
-        assert await commit("m1", 1, version=8) == 35
+        assert await commit("m1", 2) == 0
+        assert await commit("m1", 3) == 113
+        assert await commit("m1", 2, version=8) == 35
+        assert await commit("m1", 9, version=8) == 35, "before its epoch is looked at"
         assert await commit("other", 1) == 25
         assert await commit("", -1) == 25, "the group has members"
-        # m1 keeps one of its partitions in epoch 2, and has had it since epoch 1
+        # m1 keeps one of its partitions in epoch 3, and has had it since epoch 2
         await door.ask(joining("g", "m2"), BEAT)
-        kept = assigned(await door.ask(beat("g", "m1", 1), BEAT))
+        kept = assigned(await door.ask(beat("g", "m1", 2), BEAT))
         assert kept is not None
         ((keeps,),) = kept.values()
-        moved = await door.ask(beat("g", "m1", 1, topic_partitions=owned(door, keeps)), BEAT)
-        assert moved.member_epoch == 2
-        late = offset_commit("g", ("t", keeps, 9), member_id="m1", generation_id_or_member_epoch=1)
+        moved = await door.ask(beat("g", "m1", 2, topic_partitions=owned(door, keeps)), BEAT)
+        assert moved.member_epoch == 3
+        late = offset_commit("g", ("t", keeps, 9), member_id="m1", generation_id_or_member_epoch=2)
         assert codes(await door.ask(late, 9)) == [0]
-        lost = offset_commit("g", ("t", 1 - keeps, 9), member_id="m1", generation_id_or_member_epoch=1)
+        lost = offset_commit("g", ("t", 1 - keeps, 9), member_id="m1", generation_id_or_member_epoch=2)
         assert codes(await door.ask(lost, 9)) == [113]
 
         async def fetch(member_id: str | None, epoch: int) -> Any:
@@ -238,9 +239,9 @@ def test_commits_and_fetches_of_members_are_of_their_epoch() -> None:
             (found,) = (await door.ask(OffsetFetchRequestData.make(groups=[group]), 9)).groups
             return found.error_code or found.topics[0].partitions[0].committed_offset
 
-        assert await fetch("m1", 2) == 9
+        assert await fetch("m1", 3) == 9
         assert await fetch(None, -1) == 9
-        assert await fetch("m1", 1) == 113
+        assert await fetch("m1", 2) == 113
         assert await fetch("nobody", 1) == 25
 
     play(story)
@@ -250,7 +251,7 @@ def test_a_group_with_members_is_not_deleted_nor_its_offsets_and_an_empty_one_go
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         await door.ask(joining("g", subscribed_topic_regex="t.*"), BEAT)
-        commit = offset_commit("g", ("t", 0, 7), member_id="m", generation_id_or_member_epoch=1)
+        commit = offset_commit("g", ("t", 0, 7), member_id="m", generation_id_or_member_epoch=2)
         assert codes(await door.ask(commit, 9)) == [0]
 
         async def delete() -> int:
@@ -268,7 +269,7 @@ def test_a_group_with_members_is_not_deleted_nor_its_offsets_and_an_empty_one_go
         assert await delete() == 0
         assert (await describe(door, "g")).error_code == 69
         assert list((await door.ask(ListGroupsRequestData.make(), 5)).groups) == []
-        assert (await door.ask(joining("g"), BEAT)).member_epoch == 1, "it begins anew"
+        assert (await door.ask(joining("g"), BEAT)).member_epoch == 2, "it begins anew"
 
     play(story)
 
@@ -284,15 +285,15 @@ def test_members_and_epochs_survive_the_coordinator_and_silent_ones_do_not() -> 
         door = await groups.coordinator("g")
         after = await describe(door, "g")
         assert after == before
-        told = await door.ask(beat("g", "m1", 1, instance_id="i"), BEAT)
-        assert (told.error_code, told.member_epoch) == (0, 1)
-        epoch = 2
+        told = await door.ask(beat("g", "m1", 2, instance_id="i"), BEAT)
+        assert (told.error_code, told.member_epoch) == (0, 2)
+        epoch = 3
         for _ in range(10):
             await asyncio.sleep(5)
             answer = await door.ask(beat("g", "m2", epoch), BEAT)
             assert answer.error_code == 0
             epoch = answer.member_epoch
-        assert epoch > 2, "the other is out"
+        assert epoch > 3, "the other is out"
         assert [each.member_id for each in (await describe(door, "g")).members] == ["m2"]
 
     play(story)
@@ -304,9 +305,9 @@ def test_topics_that_grow_come_and_go_are_followed() -> None:
         joined = await door.ask(joining("g", topics=("t", "u")), BEAT)
         assert len(assigned(joined) or ()) == 1
         await create(groups.cluster, "u", 3)
-        told = await door.ask(beat("g", "m", 1), BEAT)
+        told = await door.ask(beat("g", "m", 2), BEAT)
         assert assigned(told) == {topic_id(door.node, "t"): [0, 1], topic_id(door.node, "u"): [0, 1, 2]}
-        assert told.member_epoch == 2
+        assert told.member_epoch == 3
 
     play(story)
 
@@ -350,12 +351,60 @@ def test_a_policy_keeps_a_group_what_it_is() -> None:
     play(story, group_consumer_migration_policy="disabled")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("policy", ["disabled", "downgrade"])
+def test_a_policy_keeps_classic_members_out_of_a_consumer_group(policy: str) -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        assert (await door.ask(joining("g", "n"), BEAT)).error_code == 0
+        for member_id, protocols in (("", [("range", SUBSCRIPTION)]), ("unknown", [("none", b"")])):
+            request = join_group("g", member_id, protocols=protocols)
+            refused = await door.ask(request, 9)
+            assert (refused.error_code, refused.member_id) == (23, "")
+        assert [each.member_id for each in (await describe(door, "g")).members] == ["n"]
+
+    play(story, group_consumer_migration_policy=policy)  # type: ignore[arg-type]
+
+
+def test_the_first_epoch_of_a_new_group_is_2_and_a_pattern_that_matches_nothing_does_not_raise_it() -> None:
+    """KAFKA-20268: epoch 1 is that of the empty target assignment with which a group begins."""
+
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        waiting = await door.ask(joining("g", "m", subscribed_topic_names=[], subscribed_topic_regex="later.*"), BEAT)
+        assert (waiting.error_code, waiting.member_epoch) == (0, 1)
+        described = await describe(door, "g")
+        assert (described.group_epoch, described.assignment_epoch, described.group_state) == (1, 1, "Stable")
+        await create(groups.cluster, "later", 1)
+        await asyncio.sleep(11)  # of virtual time: patterns are looked at again
+        found = await door.ask(beat("g", "m", 1), BEAT)
+        assert (found.member_epoch, assigned(found)) == (2, {topic_id(door.node, "later"): [0]})
+
+    play(story)
+
+
+def test_a_classic_member_of_a_consumer_group_reads_its_assignment_in_the_version_of_its_subscription() -> None:
+    async def story(groups: Groups) -> None:
+        door = await groups.coordinator("g")
+        assert (await door.ask(joining("g", "n"), BEAT)).error_code == 0
+        for version in range(4):
+            subscription = (
+                version.to_bytes(2, "big")
+                + encode_subscription(Subscription(topics=("t",), owned=(), generation=-1))[2:]
+            )
+            joined = await member(door, "g", protocols=[("range", subscription)])
+            assert joined.error_code == 0, joined
+            synced = await door.ask(sync_group("g", joined.member_id, joined.generation_id), 5)
+            assert int.from_bytes(synced.assignment[:2], "big") == version
+
+    play(story)
+
+
 def test_offsets_of_topics_that_nobody_is_subscribed_to_expire_and_an_empty_group_goes() -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         await create(groups.cluster, "u", 1)
         await door.ask(joining("g", topics=("t",)), BEAT)
-        who = {"member_id": "m", "generation_id_or_member_epoch": 1}
+        who = {"member_id": "m", "generation_id_or_member_epoch": 2}
         assert codes(await door.ask(offset_commit("g", ("t", 0, 7), ("u", 0, 7), **who), 9)) == [0, 0]
 
         async def known() -> set[str]:
@@ -365,7 +414,7 @@ def test_offsets_of_topics_that_nobody_is_subscribed_to_expire_and_an_empty_grou
 
         for _ in range(8):
             await asyncio.sleep(10)
-            assert (await door.ask(beat("g", "m", 1), BEAT)).error_code == 0
+            assert (await door.ask(beat("g", "m", 2), BEAT)).error_code == 0
         assert await known() == {"t"}
         await door.ask(beat("g", "m", -1), BEAT)
         await asyncio.sleep(80)

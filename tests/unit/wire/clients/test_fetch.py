@@ -9,15 +9,15 @@ from uuid import UUID
 import pytest
 
 from kraft.protocol.batches.records import read_batches
-from kraft.wire.generated.fetch_request import (
+from kraft.protocol.encoding import ZERO_UUID
+from kraft.protocol.messages.fetch_request import (
     FetchPartition,
     FetchRequestData,
     FetchTopic,
     ForgottenTopic,
     ReplicaState,
 )
-from kraft.wire.generated.fetch_response import FetchResponseData, PartitionData
-from kraft.wire.primitives import ZERO_UUID
+from kraft.protocol.messages.fetch_response import FetchResponseData, PartitionData
 from replication.requests import FetchedPartition, FetchRequest, FetchResponse
 from replication.sessions import cache
 from replication.sessions.cache import EVICTION_MS

@@ -12,32 +12,32 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
-from kraft.wire.clients import operations
-from kraft.wire.clients.table import ROWS
-from kraft.wire.generated.delete_groups_request import DeleteGroupsRequestData
-from kraft.wire.generated.describe_groups_request import DescribeGroupsRequestData
-from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
-from kraft.wire.generated.heartbeat_request import HeartbeatRequestData
-from kraft.wire.generated.join_group_request import JoinGroupRequestData, JoinGroupRequestProtocol
-from kraft.wire.generated.leave_group_request import LeaveGroupRequestData, MemberIdentity
-from kraft.wire.generated.list_groups_request import ListGroupsRequestData
-from kraft.wire.generated.offset_commit_request import (
+from kraft.protocol import apis
+from kraft.protocol.messages.delete_groups_request import DeleteGroupsRequestData
+from kraft.protocol.messages.describe_groups_request import DescribeGroupsRequestData
+from kraft.protocol.messages.find_coordinator_request import FindCoordinatorRequestData
+from kraft.protocol.messages.heartbeat_request import HeartbeatRequestData
+from kraft.protocol.messages.join_group_request import JoinGroupRequestData, JoinGroupRequestProtocol
+from kraft.protocol.messages.leave_group_request import LeaveGroupRequestData, MemberIdentity
+from kraft.protocol.messages.list_groups_request import ListGroupsRequestData
+from kraft.protocol.messages.offset_commit_request import (
     OffsetCommitRequestData,
     OffsetCommitRequestPartition,
     OffsetCommitRequestTopic,
 )
-from kraft.wire.generated.offset_delete_request import (
+from kraft.protocol.messages.offset_delete_request import (
     OffsetDeleteRequestData,
     OffsetDeleteRequestPartition,
     OffsetDeleteRequestTopic,
 )
-from kraft.wire.generated.offset_fetch_request import (
+from kraft.protocol.messages.offset_fetch_request import (
     OffsetFetchRequestData,
     OffsetFetchRequestGroup,
     OffsetFetchRequestTopic,
     OffsetFetchRequestTopics,
 )
-from kraft.wire.generated.sync_group_request import SyncGroupRequestAssignment, SyncGroupRequestData
+from kraft.protocol.messages.sync_group_request import SyncGroupRequestAssignment, SyncGroupRequestData
+from kraft.wire.clients import operations
 from metadata.controller.requests import CreateTopics, NewTopic
 from tests.support.client_door import ClientDoor
 from tests.support.repetitions import first_and_last
@@ -49,7 +49,7 @@ FIND, JOIN, SYNC, LEAVE, COMMIT, FETCH = 6, 9, 5, 5, 9, 9
 
 
 def versions(key: int) -> range:
-    return range(ROWS[key].oldest, ROWS[key].newest + 1)
+    return apis.BY_KEY[key].clients
 
 
 class Groups:
@@ -612,10 +612,10 @@ def test_topics_are_named_by_id_in_the_newest_versions() -> None:
         topics = [OffsetFetchRequestTopics.make(topic_id=each, partition_indexes=[0]) for each in (unknown, known)]
         (group,) = (await door.ask(offset_fetch("g", topics=topics), 10)).groups
         assert [(each.topic_id, each.partitions[0].committed_offset) for each in group.topics] == [
-            (unknown, -1),
             (known, 5),
+            (unknown, -1),
         ]
-        assert codes(group) == [100, 0]
+        assert codes(group) == [0, 100]
         (group,) = (await door.ask(offset_fetch("g"), 10)).groups
         assert [(each.topic_id, each.partitions[0].committed_offset) for each in group.topics] == [(known, 5)]
 
@@ -733,6 +733,7 @@ def test_groups_are_described_in_every_version(version: int) -> None:
         nobody = await groups.coordinator("missing")
         (missing,) = (await nobody.ask(DescribeGroupsRequestData.make(groups=["missing"]), version)).groups
         assert (missing.error_code, missing.group_state) == (69 if version >= 6 else 0, "Dead")
+        assert missing.error_message == (f"Group {missing.group_id} not found." if version >= 6 else None)
         other = await elsewhere(groups, "g")
         (moved,) = (await door.ask(DescribeGroupsRequestData.make(groups=[other]), version)).groups
         assert (moved.error_code, moved.group_state) == (16, "")

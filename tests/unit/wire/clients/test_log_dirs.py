@@ -11,15 +11,15 @@ from uuid import UUID
 
 import pytest
 
-from kraft.wire.clients import log_dirs
-from kraft.wire.generated.alter_replica_log_dirs_request import (
+from kraft.protocol.messages.alter_replica_log_dirs_request import (
     AlterReplicaLogDir,
     AlterReplicaLogDirsRequestData,
     AlterReplicaLogDirTopic,
 )
-from kraft.wire.generated.alter_replica_log_dirs_response import AlterReplicaLogDirsResponseData
-from kraft.wire.generated.describe_log_dirs_request import DescribableLogDirTopic, DescribeLogDirsRequestData
-from kraft.wire.generated.describe_log_dirs_response import DescribeLogDirsResponseData, DescribeLogDirsResult
+from kraft.protocol.messages.alter_replica_log_dirs_response import AlterReplicaLogDirsResponseData
+from kraft.protocol.messages.describe_log_dirs_request import DescribableLogDirTopic, DescribeLogDirsRequestData
+from kraft.protocol.messages.describe_log_dirs_response import DescribeLogDirsResponseData, DescribeLogDirsResult
+from kraft.wire.clients import log_dirs
 from metadata.environment import Environment
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings

@@ -8,8 +8,8 @@ from typing import Any
 from kraft.broker.lost_brokers import ELECTION_WAIT_MS, LOOK_MS, NAMED_MS, LostBrokers
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
-from kraft.wire.generated.find_coordinator_request import FindCoordinatorRequestData
-from kraft.wire.generated.metadata_request import MetadataRequestData, MetadataRequestTopic
+from kraft.protocol.messages.find_coordinator_request import FindCoordinatorRequestData
+from kraft.protocol.messages.metadata_request import MetadataRequestData, MetadataRequestTopic
 from metadata.controller.requests import CreateTopics, NewTopic
 from tests.support.client_door import ClientDoor
 

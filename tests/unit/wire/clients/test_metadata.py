@@ -7,17 +7,17 @@ from uuid import UUID
 
 import pytest
 
+from kraft.protocol.encoding import ZERO_UUID
+from kraft.protocol.messages import describe_topic_partitions_request as pages
+from kraft.protocol.messages.describe_cluster_request import DescribeClusterRequestData
+from kraft.protocol.messages.describe_cluster_response import DescribeClusterResponseData
+from kraft.protocol.messages.describe_topic_partitions_request import DescribeTopicPartitionsRequestData, TopicRequest
+from kraft.protocol.messages.describe_topic_partitions_response import DescribeTopicPartitionsResponseData
+from kraft.protocol.messages.metadata_request import MetadataRequestData, MetadataRequestTopic
+from kraft.protocol.messages.metadata_response import MetadataResponseData, MetadataResponseTopic
 from kraft.wire.clients import metadata as client_metadata
 from kraft.wire.clients import operations
 from kraft.wire.clients.endpoints import node_endpoints
-from kraft.wire.generated import describe_topic_partitions_request as pages
-from kraft.wire.generated.describe_cluster_request import DescribeClusterRequestData
-from kraft.wire.generated.describe_cluster_response import DescribeClusterResponseData
-from kraft.wire.generated.describe_topic_partitions_request import DescribeTopicPartitionsRequestData, TopicRequest
-from kraft.wire.generated.describe_topic_partitions_response import DescribeTopicPartitionsResponseData
-from kraft.wire.generated.metadata_request import MetadataRequestData, MetadataRequestTopic
-from kraft.wire.generated.metadata_response import MetadataResponseData, MetadataResponseTopic
-from kraft.wire.primitives import ZERO_UUID
 from metadata.controller.requests import DeleteTopics
 from metadata.image import TopicIdPartition
 from metadata.image_codec import decode_image, encode_image

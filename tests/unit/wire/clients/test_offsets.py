@@ -6,20 +6,20 @@ from uuid import UUID
 
 import pytest
 
-from kraft.wire.generated.delete_records_request import (
+from kraft.protocol.messages.delete_records_request import (
     DeleteRecordsPartition,
     DeleteRecordsRequestData,
     DeleteRecordsTopic,
 )
-from kraft.wire.generated.delete_records_response import DeleteRecordsResponseData
-from kraft.wire.generated.list_offsets_request import ListOffsetsPartition, ListOffsetsRequestData, ListOffsetsTopic
-from kraft.wire.generated.list_offsets_response import ListOffsetsPartitionResponse, ListOffsetsResponseData
-from kraft.wire.generated.offset_for_leader_epoch_request import (
+from kraft.protocol.messages.delete_records_response import DeleteRecordsResponseData
+from kraft.protocol.messages.list_offsets_request import ListOffsetsPartition, ListOffsetsRequestData, ListOffsetsTopic
+from kraft.protocol.messages.list_offsets_response import ListOffsetsPartitionResponse, ListOffsetsResponseData
+from kraft.protocol.messages.offset_for_leader_epoch_request import (
     OffsetForLeaderEpochRequestData,
     OffsetForLeaderPartition,
     OffsetForLeaderTopic,
 )
-from kraft.wire.generated.offset_for_leader_epoch_response import OffsetForLeaderEpochResponseData
+from kraft.protocol.messages.offset_for_leader_epoch_response import OffsetForLeaderEpochResponseData
 from tests.unit.replication.harness.virtual import run
 from tests.unit.wire.clients.brokers import NOW_MS, Brokers, Client, records
 from tests.unit.wire.clients.test_produce import produce

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from kraft.protocol.errors import RequestTimedOut
-from kraft.wire.clients import partitions
-from kraft.wire.generated.alter_partition_reassignments_request import (
+from kraft.protocol.messages.alter_partition_reassignments_request import (
     AlterPartitionReassignmentsRequestData,
     ReassignablePartition,
     ReassignableTopic,
 )
-from kraft.wire.generated.alter_partition_reassignments_response import AlterPartitionReassignmentsResponseData
-from kraft.wire.generated.elect_leaders_request import ElectLeadersRequestData, TopicPartitions
-from kraft.wire.generated.elect_leaders_response import ElectLeadersResponseData
-from kraft.wire.generated.list_partition_reassignments_request import (
+from kraft.protocol.messages.alter_partition_reassignments_response import AlterPartitionReassignmentsResponseData
+from kraft.protocol.messages.elect_leaders_request import ElectLeadersRequestData, TopicPartitions
+from kraft.protocol.messages.elect_leaders_response import ElectLeadersResponseData
+from kraft.protocol.messages.list_partition_reassignments_request import (
     ListPartitionReassignmentsRequestData,
     ListPartitionReassignmentsTopics,
 )
-from kraft.wire.generated.list_partition_reassignments_response import ListPartitionReassignmentsResponseData
+from kraft.protocol.messages.list_partition_reassignments_response import ListPartitionReassignmentsResponseData
+from kraft.wire.clients import partitions
 from metadata.controller.requests import AlterPartition, IsrMember, PartitionAlteration
 from tests.support.admin_client import AdminClient
 from tests.support.controller_world import World

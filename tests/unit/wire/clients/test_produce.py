@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 
 from kraft.protocol.batches.header import CRC_START, computed_crc
-from kraft.wire.generated.init_producer_id_request import InitProducerIdRequestData
-from kraft.wire.generated.init_producer_id_response import InitProducerIdResponseData
-from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
-from kraft.wire.generated.produce_response import PartitionProduceResponse, ProduceResponseData
-from kraft.wire.handlers.served import CloseConnection
-from kraft.wire.primitives import ZERO_UUID
+from kraft.protocol.encoding import ZERO_UUID
+from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
+from kraft.protocol.messages.init_producer_id_response import InitProducerIdResponseData
+from kraft.protocol.messages.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
+from kraft.protocol.messages.produce_response import PartitionProduceResponse, ProduceResponseData
+from kraft.wire.api_handler import CloseConnection
 from metadata.image import TopicIdPartition
 from tests.unit.replication.harness.cluster import TOPIC_ID
 from tests.unit.replication.harness.virtual import run

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from kraft.protocol.batches.markers import Marker, build_marker
-from kraft.wire.generated.fetch_response import FetchResponseData, PartitionData
+from kraft.protocol.messages.fetch_response import FetchResponseData, PartitionData
 from metadata.image import TopicIdPartition
 from tests.unit.replication.harness.virtual import run
 from tests.unit.wire.clients.brokers import NOW_MS, Brokers, Client, records

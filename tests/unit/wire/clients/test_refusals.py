@@ -13,13 +13,13 @@ import pytest
 
 from kraft.chaos.nemesis.kafka_apis import request_type
 from kraft.chaos.nemesis.kafka_errors import error_of
-from kraft.wire import apis, codec
+from kraft.protocol import apis, codec
+from kraft.protocol.encoding import Message
+from kraft.protocol.messages.api_versions_response import ApiVersionsResponseData
+from kraft.protocol.messages.fetch_response import FetchResponseData
+from kraft.protocol.messages.produce_response import ProduceResponseData
 from kraft.wire.clients.refusals import Refusals
 from kraft.wire.clients.table import ROWS
-from kraft.wire.generated.api_versions_response import ApiVersionsResponseData
-from kraft.wire.generated.fetch_response import FetchResponseData
-from kraft.wire.generated.produce_response import ProduceResponseData
-from kraft.wire.primitives import Message
 
 NO_TOKEN = 62
 """No node of ours ever answers it."""
@@ -82,19 +82,19 @@ def codes_in(message: Any) -> Iterator[int]:
                     yield from codes_in(item)
 
 
-@pytest.mark.parametrize("key", ROWS, ids=lambda key: ROWS[key].name)
+@pytest.mark.parametrize("key", ROWS, ids=lambda key: apis.BY_KEY[key].name)
 def test_the_error_comes_back_in_every_version(key: int):
-    row = ROWS[key]
+    api = apis.BY_KEY[key]
     assert REFUSALS.is_served(key)
-    for version in range(row.oldest, row.newest + 1):
-        answer = answered(row.name, version)
+    for version in api.clients:
+        answer = answered(api.name, version)
         assert answer is not None, version
         response = REFUSALS._apis.get(key).response  # type: ignore[union-attr]
         is_flexible = version >= response.FLEXIBLE_FROM
         assert answer[: 4 + is_flexible] == struct.pack(">i", CORRELATION) + b"\0" * is_flexible
         decoded = codec.decode_body(response, version, memoryview(answer), 4 + is_flexible)
         found = set(codes_in(decoded))
-        if (row.name, version) not in WITHOUT_ROOM:
+        if (api.name, version) not in WITHOUT_ROOM:
             assert NO_TOKEN in found, (version, decoded)
 
 

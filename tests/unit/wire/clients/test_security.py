@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from kraft.wire.clients import security
-from kraft.wire.generated import alter_client_quotas_request as quotas
-from kraft.wire.generated.alter_client_quotas_response import AlterClientQuotasResponseData
-from kraft.wire.generated.alter_user_scram_credentials_request import (
+from kraft.protocol.messages import alter_client_quotas_request as quotas
+from kraft.protocol.messages.alter_client_quotas_response import AlterClientQuotasResponseData
+from kraft.protocol.messages.alter_user_scram_credentials_request import (
     AlterUserScramCredentialsRequestData,
     ScramCredentialDeletion,
     ScramCredentialUpsertion,
 )
-from kraft.wire.generated.alter_user_scram_credentials_response import AlterUserScramCredentialsResponseData
-from kraft.wire.generated.create_acls_request import AclCreation, CreateAclsRequestData
-from kraft.wire.generated.create_acls_response import CreateAclsResponseData
-from kraft.wire.generated.delete_acls_request import DeleteAclsFilter, DeleteAclsRequestData
-from kraft.wire.generated.delete_acls_response import DeleteAclsResponseData
-from kraft.wire.generated.describe_acls_request import DescribeAclsRequestData
-from kraft.wire.generated.describe_acls_response import DescribeAclsResponseData
-from kraft.wire.generated.describe_client_quotas_request import ComponentData, DescribeClientQuotasRequestData
-from kraft.wire.generated.describe_client_quotas_response import DescribeClientQuotasResponseData
-from kraft.wire.generated.describe_user_scram_credentials_request import (
+from kraft.protocol.messages.alter_user_scram_credentials_response import AlterUserScramCredentialsResponseData
+from kraft.protocol.messages.create_acls_request import AclCreation, CreateAclsRequestData
+from kraft.protocol.messages.create_acls_response import CreateAclsResponseData
+from kraft.protocol.messages.delete_acls_request import DeleteAclsFilter, DeleteAclsRequestData
+from kraft.protocol.messages.delete_acls_response import DeleteAclsResponseData
+from kraft.protocol.messages.describe_acls_request import DescribeAclsRequestData
+from kraft.protocol.messages.describe_acls_response import DescribeAclsResponseData
+from kraft.protocol.messages.describe_client_quotas_request import ComponentData, DescribeClientQuotasRequestData
+from kraft.protocol.messages.describe_client_quotas_response import DescribeClientQuotasResponseData
+from kraft.protocol.messages.describe_user_scram_credentials_request import (
     DescribeUserScramCredentialsRequestData,
     UserName,
 )
-from kraft.wire.generated.describe_user_scram_credentials_response import DescribeUserScramCredentialsResponseData
+from kraft.protocol.messages.describe_user_scram_credentials_response import DescribeUserScramCredentialsResponseData
+from kraft.wire.clients import security
 from tests.support.admin_client import AdminClient
 from tests.support.controller_world import World
 

@@ -10,22 +10,23 @@ from typing import Any, cast
 
 import pytest
 
+from kraft.protocol import codec
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import InvalidRequest
-from kraft.wire import codec
+from kraft.protocol.messages.api_versions_request import ApiVersionsRequestData
+from kraft.protocol.messages.fetch_request import FetchRequestData
+from kraft.protocol.messages.fetch_response import FetchResponseData
+from kraft.protocol.messages.heartbeat_request import HeartbeatRequestData
+from kraft.protocol.messages.heartbeat_response import HeartbeatResponseData
+from kraft.protocol.messages.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
+from kraft.protocol.messages.produce_response import ProduceResponseData
+from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.wire.api_handler import Answer, ApiHandler, Call
 from kraft.wire.clients import watch
+from kraft.wire.clients.broker import ClientBroker
 from kraft.wire.clients.refusals import Refusals
-from kraft.wire.clients.served import Answer, ClientApi, ClientBroker, ClientCall
-from kraft.wire.clients.table import ROWS, ClientApis
-from kraft.wire.generated.api_versions_request import ApiVersionsRequestData
-from kraft.wire.generated.fetch_request import FetchRequestData
-from kraft.wire.generated.fetch_response import FetchResponseData
-from kraft.wire.generated.heartbeat_request import HeartbeatRequestData
-from kraft.wire.generated.heartbeat_response import HeartbeatResponseData
-from kraft.wire.generated.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
-from kraft.wire.generated.produce_response import ProduceResponseData
-from kraft.wire.generated.sasl_authenticate_request import SaslAuthenticateRequestData
-from kraft.wire.generated.sasl_handshake_request import SaslHandshakeRequestData
-from kraft.wire.primitives import TopLevel
+from kraft.wire.clients.table import ROWS, SERVED, ClientApis
 from kraft.wire.server import ClientListener
 from tests.unit.wire.fakes import Loopback, loopback, run, until
 from tests.unit.wire.test_server_defends_itself import assert_alive
@@ -54,7 +55,7 @@ class Held(ClientApis):
             (FetchRequestData, FetchResponseData, self._fetch),
             (HeartbeatRequestData, HeartbeatResponseData, self._heartbeat),
         ):
-            self._loaded[request.API_KEY] = ClientApi(
+            self._loaded[request.API_KEY] = ApiHandler(
                 request=request, response=response, handle=handle, refuse=self._refuse
             )
 
@@ -78,16 +79,16 @@ class Held(ClientApis):
 
         return waited()
 
-    def _produce(self, call: ClientCall[ProduceRequestData]) -> Answer:
+    def _produce(self, call: Call[ProduceRequestData]) -> Answer:
         number = call.message.timeout_ms
         response = None if call.message.acks == 0 else ProduceResponseData.make(throttle_time_ms=number)
         return self._later("produce", number, response)
 
-    def _fetch(self, call: ClientCall[FetchRequestData]) -> Answer:
+    def _fetch(self, call: Call[FetchRequestData]) -> Answer:
         number = call.message.max_wait_ms
         return self._later("fetch", number, FetchResponseData.make(session_id=number))
 
-    def _heartbeat(self, call: ClientCall[HeartbeatRequestData]) -> Answer:
+    def _heartbeat(self, call: Call[HeartbeatRequestData]) -> Answer:
         self.begun.append(("heartbeat", call.message.generation_id))
         if self.problem is not None:
             raise self.problem
@@ -318,11 +319,11 @@ def test_no_api_is_served_below_or_above_its_versions(caplog: pytest.LogCaptureF
     async def main() -> None:
         outside = ClientListener("OUTSIDE", "127.0.0.1", 0)  # no node comes there with a SaslHandshake
         async with loopback(clients=Refusals()._apis, client_listeners=[outside]) as world:
-            for key, row in ROWS.items():
-                for version in (row.oldest - 1, row.newest + 1):
+            for api in SERVED:
+                for version in (api.clients[0] - 1, api.clients[-1] + 1):
                     client = await dial(world, world.server.ports["OUTSIDE"])
-                    client.raw(struct.pack(">ihhih", 10, key, version, 1, -1))
-                    assert await client.end() == b"", (row.name, version)
+                    client.raw(struct.pack(">ihhih", 10, api.key, version, 1, -1))
+                    assert await client.end() == b"", (api.name, version)
                     client.writer.close()
         DIALED.clear()
 
@@ -330,9 +331,9 @@ def test_no_api_is_served_below_or_above_its_versions(caplog: pytest.LogCaptureF
         run(main())
     told = [record.getMessage().partition(": ")[2] for record in caplog.records]
     assert told == [
-        f"{row.name} version {version}; {row.oldest} to {row.newest} are served"
-        for row in ROWS.values()
-        for version in (row.oldest - 1, row.newest + 1)
+        f"{api.name} version {version}; {api.clients[0]} to {api.clients[-1]} are served"
+        for api in SERVED
+        for version in (api.clients[0] - 1, api.clients[-1] + 1)
     ]
 
 

@@ -6,24 +6,24 @@ from uuid import UUID
 
 import pytest
 
+from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import NotController, RequestTimedOut
-from kraft.wire.clients import topics
-from kraft.wire.generated.create_partitions_request import (
+from kraft.protocol.messages.create_partitions_request import (
     CreatePartitionsAssignment,
     CreatePartitionsRequestData,
     CreatePartitionsTopic,
 )
-from kraft.wire.generated.create_partitions_response import CreatePartitionsResponseData
-from kraft.wire.generated.create_topics_request import (
+from kraft.protocol.messages.create_partitions_response import CreatePartitionsResponseData
+from kraft.protocol.messages.create_topics_request import (
     CreatableReplicaAssignment,
     CreatableTopic,
     CreatableTopicConfig,
     CreateTopicsRequestData,
 )
-from kraft.wire.generated.create_topics_response import CreatableTopicResult, CreateTopicsResponseData
-from kraft.wire.generated.delete_topics_request import DeleteTopicsRequestData, DeleteTopicState
-from kraft.wire.generated.delete_topics_response import DeleteTopicsResponseData
-from kraft.wire.primitives import ZERO_UUID
+from kraft.protocol.messages.create_topics_response import CreatableTopicResult, CreateTopicsResponseData
+from kraft.protocol.messages.delete_topics_request import DeleteTopicsRequestData, DeleteTopicState
+from kraft.protocol.messages.delete_topics_response import DeleteTopicsResponseData
+from kraft.wire.clients import topics
 from tests.support.admin_client import AdminClient
 from tests.support.controller_world import World
 

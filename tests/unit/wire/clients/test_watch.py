@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack
 
-from kraft.wire.clients.served import ClientConnection
-from kraft.wire.clients.watch import LOOK_MS, STANDSTILL_MS, ClientWatch
+from kraft.broker.answer_budget import AnswerBudget
+from kraft.wire.api_handler import ClientConnection
+from kraft.wire.clients.watch import LOOK_MS, STANDSTILL_MS, TAKEN_BYTES_MIN, ClientWatch
 from tests.unit.replication.harness.virtual import environment, run
 
 MIB = 1024 * 1024
@@ -34,7 +35,7 @@ class Client:
 
 def story(*, idle_ms_max: int = 600_000, unread_bytes_max: int = 100 * MIB):
     clock = environment(1).clock
-    return clock, ClientWatch(clock, idle_ms_max=idle_ms_max, unread_bytes_max=unread_bytes_max)
+    return clock, ClientWatch(clock, idle_ms_max=idle_ms_max, answers=AnswerBudget(unread_bytes_max))
 
 
 def test_who_does_nothing_for_so_long_is_closed():
@@ -105,7 +106,7 @@ def test_when_too_much_is_unread_the_largest_that_stand_still_go():
                 stack.enter_context(watch.watching(each))
             for _ in range(STANDSTILL_MS // LOOK_MS - 1):
                 await clock.sleep(LOOK_MS)
-                moving.unread_bytes -= 1
+                moving.unread_bytes -= TAKEN_BYTES_MIN // 8
             assert [each.ended for each in (small, large, moving)] == [""] * 3
             stack.enter_context(watch.watching(new))
             new.unread_bytes = 1

@@ -34,13 +34,14 @@ from kraft.chaos.worlds.processes.proxy.requests import (
     topics_of,
 )
 from kraft.chaos.worlds.processes.proxy.rules import RequestRule
-from kraft.wire import codec
-from kraft.wire.codec import Malformed, RequestHeader
-from kraft.wire.generated.fetch_request import FetchRequestData
-from kraft.wire.generated.metadata_response import MetadataResponseData
-from kraft.wire.generated.produce_request import ProduceRequestData
-from kraft.wire.primitives import REFUSALS, TopLevel
-from kraft.wire.varints import Reader
+from kraft.protocol import codec
+from kraft.protocol.acks import ACKS_NONE
+from kraft.protocol.codec import Malformed, RequestHeader
+from kraft.protocol.encoding import REFUSALS, TopLevel
+from kraft.protocol.messages.fetch_request import FetchRequestData
+from kraft.protocol.messages.metadata_response import MetadataResponseData
+from kraft.protocol.messages.produce_request import ProduceRequestData
+from kraft.protocol.varints import Reader
 
 if TYPE_CHECKING:
     from kraft.wire.clients.refusals import Refusals
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 PRODUCE: Final = 0
 METADATA: Final = 3
 METADATA_WITH_IDS_FROM: Final = 10
-ACKS_NONE: Final = 0
 FRAME_BYTES_MAX: Final = 104_857_600
 """As brokers' socket.request.max.bytes: who sends more is no client, and its connection ends."""
 PENDING_MAX: Final = 10_000
@@ -70,7 +70,7 @@ class RulesOfClients:
         """All that the rule needs, in a thread beside. Raises LookupError when it could never be done."""
         request_type(rule.api)
         if rule.do == "answer" and not self.refusals.is_served(rule.api_key):
-            raise LookupError(f"{rule.api} is not served to clients: brokers close the connection of who asks for it")
+            raise LookupError(f"{rule.api} is not served to clients: brokers close the connection that asks for it")
 
     def begin(self, rule: RequestRule) -> None:
         """When it has been loaded for."""
@@ -79,7 +79,7 @@ class RulesOfClients:
 
     @property
     def refusals(self) -> Refusals:
-        """Imported for who asks: answers are rendered by what renders them in nodes."""
+        """Imported when asked for: answers are rendered by what renders them in nodes."""
         if self._refusals is None:
             from kraft.wire.clients.refusals import Refusals
 

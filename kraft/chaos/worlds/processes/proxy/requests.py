@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from kraft.chaos.worlds.processes.proxy.rules import ANY_NODE, Fired, RequestRule
-from kraft.wire.primitives import ZERO_UUID, Message, TopLevel
+from kraft.protocol.encoding import ZERO_UUID, Message, TopLevel
 
 FIRED_MAX: Final = 10_000
 """Applications of rules that are remembered until somebody asks; then the oldest are forgotten."""

@@ -1,0 +1,31 @@
+"""Values of transactions that coordinators and leaders of partitions send to each other: producers and markers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+from kraft.protocol.batches.markers import Marker
+from kraft.protocol.primitives import TopicPartition
+
+
+class Producer(NamedTuple):
+    """A producer id with one of its epochs."""
+
+    producer_id: int
+    epoch: int
+
+
+class MarkersToWrite(NamedTuple):
+    """One marker for some partitions of one leader."""
+
+    producer_id: int
+    producer_epoch: int
+    marker: Marker
+    partitions: frozenset[TopicPartition]
+    transaction_version: int = 0
+    """From 2 on its epoch is above that of the records (KIP-890, KIP-1228)."""
+
+
+Codes: TypeAlias = Mapping[TopicPartition, int]
+"""The error code of each partition."""

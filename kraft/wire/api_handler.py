@@ -1,0 +1,83 @@
+"""One API as a node serves it: a handler between a decoded request and its response, and how a request is refused.
+
+A handler sees the version of a request, for the same field may mean other things in other versions, and its connection:
+the principal, fetch sessions, throttling and the listener's address belong to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from kraft.protocol.encoding import TopLevel
+from kraft.protocol.errors import KafkaError
+from kraft.values import value
+from kraft.wire.principal import ANONYMOUS, Principal
+
+RequestData = TypeVar("RequestData", bound=TopLevel)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ClientConnection:
+    """What is known of the peer: its connection, and what its ApiVersions request says (KIP-511)."""
+
+    peer: str
+    """`host:port`."""
+    listener: str
+    """Name of the listener that it came through: its address is what Metadata names."""
+    principal: Principal = ANONYMOUS
+    software_name: str = "unknown"
+    software_version: str = "unknown"
+    state: dict[type[Any], Any] = field(default_factory=dict)
+    """What a module keeps for a connection, by the class of the thing."""
+
+    @property
+    def host(self) -> str:
+        """As DescribeGroups names a member's host: with a slash before it."""
+        return "/" + self.peer.rpartition(":")[0]
+
+
+@value(kw_only=True)
+class Call(Generic[RequestData]):
+    """One decoded request, its version and its connection."""
+
+    message: RequestData
+    version: int
+    client_id: str | None
+    connection: ClientConnection
+    timeout_ms: int | None = None
+    """How long the sender waits, where it is a node that sends its timeout."""
+
+
+@value()
+class Later:
+    """A response that is made once something has happened, without a task that waits for it."""
+
+    future: asyncio.Future[Any]
+    """Cancelled when the connection has ended."""
+    render: Callable[[Any], TopLevel | None]
+    """Makes the response of what the future brings. May raise KafkaError, which refuses the request as a whole."""
+
+
+Answer: TypeAlias = "TopLevel | Later | Awaitable[TopLevel | None] | None"
+"""The response; None when nothing is answered (acks=0, P8). An awaitable is waited for in a task: what can be answered
+at once is returned as it is, and costs no task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiHandler:
+    """The handler may raise, or its awaitable end with, KafkaError: the request is refused as a whole then. With
+    CloseConnection the connection is closed instead."""
+
+    request: type[TopLevel]
+    response: type[TopLevel]
+    handle: Callable[[Call[Any]], Answer]
+    refuse: Callable[[Any, int, KafkaError], TopLevel]
+    """(request, version, error) -> what Kafka's `AbstractRequest.getErrorResponse` answers. Raises CloseConnection
+    where that is nothing."""
+
+
+class CloseConnection(Exception):
+    """To close the connection is all that can be answered, as after a failed Produce with acks=0 (P8)."""

@@ -1,0 +1,157 @@
+"""Requests with as many items as fit: none of them holds the event loop or takes memory that its length does not pay
+for, whichever API, version and array it is."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+
+from kraft.protocol import apis, codec
+from kraft.protocol.messages.fetch_request import FetchPartition, FetchRequestData, FetchTopic
+from kraft.protocol.messages.list_offsets_request import ListOffsetsPartition, ListOffsetsRequestData, ListOffsetsTopic
+from kraft.protocol.messages.metadata_request import MetadataRequestData, MetadataRequestTopic
+from kraft.protocol.messages.offset_commit_request import (
+    OffsetCommitRequestData,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+from kraft.protocol.messages.offset_fetch_request import (
+    OffsetFetchRequestData,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopics,
+)
+from kraft.wire.clients.table import ROWS
+from tests.support.dense_frames import API_VERSIONS, KNOWN, DenseFrame, frames, versions
+from tests.support.measured_node import MeasuredNode
+
+TURN_MS_MAX = 50
+MEMORY_FACTOR = 8
+MEMORY_BYTES = 1024 * 1024
+LARGER = {"CreateTopicsRequestData": 3.2, "FetchRequestData": 1.6}
+"""Times the memory that the others may take: what large clusters need at once costs so much (docs/decisions)."""
+TRIES = 3
+"""A turn that is too long only once was that of something else."""
+KEYS = (API_VERSIONS, *ROWS)
+KIB = 1024
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredNode]:
+    logging.disable(logging.CRITICAL)
+    try:
+        with MeasuredNode(tmp_path_factory.mktemp("measured")) as node:
+            yield node
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: apis.BY_KEY[key].name)
+def test_a_dense_frame_costs_little(node: MeasuredNode, key: int) -> None:
+    """The newest version: the others are read and handled by the same code, and come in the slow test."""
+    hold(node, frames(key, versions(key)[-1], size=64 * KIB))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: apis.BY_KEY[key].name)
+@pytest.mark.parametrize("size", [8 * KIB, 64 * KIB, 1024 * KIB])
+def test_a_dense_frame_of_each_version_costs_little(node: MeasuredNode, key: int, size: int) -> None:
+    for version in versions(key):
+        hold(node, frames(key, version, size=size))
+
+
+NEEDED = {
+    "OffsetFetch": OffsetFetchRequestData.make(
+        groups=[
+            OffsetFetchRequestGroup.make(
+                group_id=KNOWN, topics=[OffsetFetchRequestTopics.make(name=KNOWN, partition_indexes=range(20_000))]
+            )
+        ]
+    ),
+    "OffsetCommit": OffsetCommitRequestData.make(
+        group_id=KNOWN,
+        topics=[
+            OffsetCommitRequestTopic.make(
+                name=KNOWN,
+                partitions=[
+                    OffsetCommitRequestPartition.make(partition_index=n, committed_offset=1) for n in range(20_000)
+                ],
+            )
+        ],
+    ),
+    "ListOffsets": ListOffsetsRequestData.make(
+        replica_id=-1,
+        topics=[
+            ListOffsetsTopic.make(
+                name=KNOWN,
+                partitions=[ListOffsetsPartition.make(partition_index=n, timestamp=-1) for n in range(20_000)],
+            )
+        ],
+    ),
+    "Metadata": MetadataRequestData.make(
+        topics=[MetadataRequestTopic.make(name=f"topic-{n}") for n in range(10_000)], allow_auto_topic_creation=False
+    ),
+    "Fetch": FetchRequestData.make(
+        replica_id=-1,
+        max_wait_ms=100,
+        min_bytes=1,
+        topics=[
+            FetchTopic.make(
+                topic=KNOWN,
+                partitions=[
+                    FetchPartition.make(partition=n, fetch_offset=0, partition_max_bytes=1_000) for n in range(20_000)
+                ],
+            )
+        ],
+    ),
+}
+"""What a large cluster's clients ask for at once."""
+VERSIONS = {"OffsetFetch": 9, "OffsetCommit": 9, "ListOffsets": 10, "Metadata": 12, "Fetch": 12}
+BYTES_AN_ITEM = 8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_large_clusters_need_is_answered(node: MeasuredNode, name: str) -> None:
+    message, version = NEEDED[name], VERSIONS[name]
+    head = struct.pack(">hhih", message.API_KEY, version, 7, -1) + b"\0"
+    frame = DenseFrame(name, version, "needed", head + b"".join(codec.encode_body(message, version)))
+    turn_ms, answered = node.turn_ms(frame.data)
+    assert answered > 10_000 * BYTES_AN_ITEM, "the connection was closed, or the request refused"
+    if name != "Fetch":  # it begins in one turn, however many partitions it has
+        assert turn_ms <= TURN_MS_MAX or _turn_ms(node, frame) <= TURN_MS_MAX
+
+
+def hold(node: MeasuredNode, dense: Iterator[DenseFrame]) -> None:
+    """Each of the frames to the limits."""
+    problems: list[str] = []
+    for frame in dense:
+        turn_ms = _turn_ms(node, frame)
+        if turn_ms > TURN_MS_MAX:
+            problems.append(f"{frame}: {turn_ms:.0f} ms between two turns of the loop")
+        held = _memory_bytes(node, frame)
+        allowed = (MEMORY_FACTOR * len(frame.data) + MEMORY_BYTES) * LARGER.get(frame.api, 1)
+        if held > allowed:
+            problems.append(f"{frame}: {held} bytes of memory, {allowed:.0f} may be")
+    assert not problems, "\n".join(problems)
+
+
+def _turn_ms(node: MeasuredNode, frame: DenseFrame) -> float:
+    shortest = float("inf")
+    for _ in range(TRIES):
+        shortest = min(shortest, node.turn_ms(frame.data)[0])
+        if shortest <= TURN_MS_MAX:
+            break
+    return shortest
+
+
+def _memory_bytes(node: MeasuredNode, frame: DenseFrame) -> int:
+    tracemalloc.start()
+    try:
+        return node.memory_bytes(frame.data)
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,115 @@
+"""Who may ask for which API: each one, asked by a client and by a node."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from kraft.broker.answer_budget import AnswerBudget
+from kraft.protocol import apis, codec
+from kraft.protocol.apis import Api
+from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
+from kraft.protocol.transactions import Producer
+from kraft.wire.api_handler import Call, ClientConnection
+from kraft.wire.budget import Budget
+from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.clients.large_requests import LargeRequests
+from kraft.wire.clients.refusals import NoBroker
+from kraft.wire.clients.table import ROWS, ClientApis
+from kraft.wire.handlers.node_apis import NodeApis
+from kraft.wire.principal import ANONYMOUS, NodePrincipal, Principal
+from kraft.wire.session import Session, Shared
+from tests.unit.replication.harness.virtual import environment, run
+from tests.unit.wire.fakes import parts_of_broker
+from tests.unit.wire.test_session_bounds import Line
+
+NODE = NodePrincipal(2, "forward")
+STILL_TWICE = {
+    "AlterConfigs",
+    "AlterPartitionReassignments",
+    "CreatePartitions",
+    "CreateTopics",
+    "DeleteRecords",
+    "DeleteTopics",
+    "DescribeProducers",
+    "DescribeQuorum",
+    "ElectLeaders",
+    "Fetch",
+    "IncrementalAlterConfigs",
+    "ListOffsets",
+    "OffsetForLeaderEpoch",
+    "Produce",
+    "UnregisterBroker",
+}
+"""Nodes ask these in another form than clients: by topic id, for a replica, or as the controller's decision."""
+
+
+def node_apis() -> NodeApis:
+    return NodeApis(None, None, metadata=None)
+
+
+@pytest.mark.parametrize("principal", [ANONYMOUS, NODE], ids=["client", "node"])
+@pytest.mark.parametrize("api", apis.BY_KEY.values(), ids=lambda api: api.name)
+def test_each_api_is_served_to_those_who_may_ask(api: Api, principal: Principal) -> None:
+    """Whoever may not ask loses the connection, as do those who ask in a version that is not theirs."""
+    served = api.clients if principal is ANONYMOUS else api.nodes
+    if api in (apis.SASL_HANDSHAKE, apis.SASL_AUTHENTICATE) and principal is NODE:
+        served = range(0)  # it has authenticated
+
+    async def story() -> None:
+        for version in sorted({*api.clients, *api.nodes}):
+            around, line = environment(1), Line()
+            shared = Shared(
+                clock=around.clock,
+                clients=ClientApis(cast(ClientBroker, NoBroker())),
+                nodes=node_apis(),
+                bytes_max=1 << 20,
+                produce_budget=Budget(1 << 20),
+                answers=AnswerBudget(1 << 20),
+                large=LargeRequests(around, items_max=1_000),
+            )
+            client = ClientConnection(peer=line.peer, listener="PLAINTEXT", principal=principal)
+            session = Session(shared, cast(Any, line), client, takes_nodes=False)
+            line.put(_frame(api, version))
+            serving = asyncio.create_task(session.serve())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            is_refused = serving.done() and not serving.cancelled() and serving.exception() is None
+            assert is_refused == (version not in served), version
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    run(story())
+
+
+def _frame(api: Api, version: int) -> bytes:
+    kind: Any = apis.request_type(api)
+    head = codec.RequestHeader(api_key=api.key, api_version=version, correlation_id=1, client_id="c")
+    return b"".join(codec.encode_request(api, head, kind.make()))
+
+
+def test_what_has_two_handlers_becomes_less() -> None:
+    twice = {apis.BY_KEY[key].name for key in node_apis()._own if key in ROWS}
+    assert twice == STILL_TWICE
+
+
+def test_a_client_cannot_send_what_only_nodes_send() -> None:
+    asked: list[bytes] = []
+
+    class Coordinator:
+        async def init(self, name: str, *, timeout_ms: int, expected: Producer | None, key: bytes) -> Producer:
+            asked.append(key)
+            return Producer(1, 0)
+
+    handler = parts_of_broker(Coordinator()).get(apis.INIT_PRODUCER_ID.key)
+    assert handler is not None
+    message = InitProducerIdRequestData.make(
+        transactional_id="t", transaction_timeout_ms=1, producer_id=-1, producer_epoch=-1, begin_key=b"k" * 16
+    )
+    for principal in (ANONYMOUS, NODE):
+        connection = ClientConnection(peer="h:1", listener="PLAINTEXT", principal=principal)
+        call = Call(message=message, version=5, client_id=None, connection=connection)
+        asyncio.run(cast(Any, handler.handle(call)))
+    assert asked == [b"", b"k" * 16]
