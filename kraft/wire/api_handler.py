@@ -7,7 +7,7 @@ the principal, fetch sessions, throttling and the listener's address belong to t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -61,14 +61,15 @@ class Later:
     """Makes the response of what the future brings. May raise KafkaError, which refuses the request as a whole."""
 
 
-Answer: TypeAlias = "TopLevel | Later | Awaitable[TopLevel | None] | None"
-"""The response; None when nothing is answered (acks=0, P8). An awaitable is waited for in a task: what can be answered
+Waiting: TypeAlias = "Coroutine[Any, Any, TopLevel | None]"
+Answer: TypeAlias = "TopLevel | Later | Waiting | None"
+"""The response; None when nothing is answered (acks=0, P8). A coroutine runs in a task: what can be answered
 at once is returned as it is, and costs no task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiHandler:
-    """The handler may raise, or its awaitable end with, KafkaError: the request is refused as a whole then. With
+    """The handler may raise, or its coroutine end with, KafkaError: the request is refused as a whole then. With
     CloseConnection the connection is closed instead."""
 
     request: type[TopLevel]

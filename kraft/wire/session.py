@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -32,7 +32,7 @@ from kraft.protocol.codec import Malformed, RequestHeader
 from kraft.protocol.encoding import TooManyItems, TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
-from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, CloseConnection, Later
+from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, CloseConnection, Later, Waiting
 from kraft.wire.api_versions import client_versions, node_versions
 from kraft.wire.budget import Budget
 from kraft.wire.clients.client_counts import ClientCounts
@@ -79,6 +79,8 @@ class _Slot:
     is_done: bool = False
     waits: asyncio.Future[Any] | None = None
     """What its answer waits for; cancelled when the connection has ended."""
+    answer: Waiting | None = None
+    """What `waits` runs; closed with it, because a task that is cancelled before its first turn never begins it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,10 +329,9 @@ class Session:
         else:
             self._answer_later(slot, api, call.message, answer)
 
-    def _answer_later(
-        self, slot: _Slot, api: ApiHandler, message: TopLevel | None, answer: Later | Awaitable[TopLevel | None]
-    ) -> None:
+    def _answer_later(self, slot: _Slot, api: ApiHandler, message: TopLevel | None, answer: Later | Waiting) -> None:
         if not isinstance(answer, Later):
+            slot.answer = answer
             slot.waits = asyncio.ensure_future(self._wait(slot, api, message, answer))
             return
         slot.waits = answer.future
@@ -340,9 +341,7 @@ class Session:
         else:
             answer.future.add_done_callback(has_come)
 
-    async def _wait(
-        self, slot: _Slot, api: ApiHandler, message: TopLevel | None, answer: Awaitable[TopLevel | None]
-    ) -> None:
+    async def _wait(self, slot: _Slot, api: ApiHandler, message: TopLevel | None, answer: Waiting) -> None:
         """The answer is counted in the turn of the loop in which it was made: a callback of its future would run a
         turn later, when other fetches have already read into the same room of `AnswerBudget`."""
         try:
@@ -506,6 +505,8 @@ class Session:
             future.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
         for slot in (*self._slots, *self._node_slots):
+            if slot.answer is not None:
+                slot.answer.close()
             self._release(slot)
         self._slots.clear()
         self._node_slots.clear()
