@@ -3,7 +3,7 @@
 Lanes keep requests of one purpose out of each other's queue: reads out of that of produces, and waits out of both.
 
 A connection that broke is opened again by the next request, `RECONNECT_BACKOFF_MS` after the last try at the
-earliest. No request is ever sent again here; a refused connection is told to the caller at once.
+earliest. No request is ever sent again here; the caller gets a refused connection as an error at once.
 """
 
 from __future__ import annotations

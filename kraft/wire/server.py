@@ -1,8 +1,9 @@
 """The node's Kafka listeners: one session per connection; a bad one costs only itself.
 
-Nodes and clients share the first one: who begins to authenticate is a node, if it has the cluster's secret. The others
-are for clients alone, each with a name, so that clients are told addresses that they can reach.
-When the last authenticated `controller` connection of a broker ends, whoever listens is told at once: the active
+Nodes and clients share the first listener: a peer that begins to authenticate is a node, if it has the cluster's
+secret. The other listeners are for clients alone. Each has a name, so that its clients get addresses that they can
+reach.
+When the last authenticated `controller` connection of a broker ends, the server calls back at once: the active
 controller then probes the broker's port and fences it if nobody listens there, long before its session times out.
 """
 
@@ -42,8 +43,8 @@ OnBrokerLost = Callable[[int], None]
 
 
 class ClientListener(NamedTuple):
-    """A listener for Kafka clients alone: nodes authenticate at the first one. Its name says which addresses its
-    clients are told.
+    """A listener for Kafka clients alone: nodes authenticate at the first one. Its name chooses the addresses
+    that its clients get.
     """
 
     name: str
@@ -71,7 +72,7 @@ class WireServer:
     ) -> None:
         """`clients` is None on a node without the broker role, which takes nodes only. `nodes` are the handlers for
         nodes. `answers` is the node's memory for answers, of its own where none is given.
-        `on_broker_connection_lost` is told the id of a broker when its last authenticated `controller` connection
+        `on_broker_connection_lost` gets the id of a broker when its last authenticated `controller` connection
         ends.
         """
         self._environment = environment

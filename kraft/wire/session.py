@@ -321,7 +321,7 @@ class Session:
             return
         try:
             answer = self._shared.large.in_pieces(api, call) if is_cut else api.handle(call)
-        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+        except Exception as error:  # noqa: BLE001 - `_failed` has an answer for each kind
             self._failed(slot, api, call.message, error)
             return
         if answer is None or isinstance(answer, TopLevel):
@@ -346,7 +346,7 @@ class Session:
         turn later, when other fetches have already read into the same room of `AnswerBudget`."""
         try:
             response = await answer
-        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+        except Exception as error:  # noqa: BLE001 - `_failed` has an answer for each kind
             if not self._has_ended:
                 self._failed(slot, api, message, error)
         else:
@@ -365,7 +365,7 @@ class Session:
             return
         try:
             response = render(future.result())
-        except Exception as error:  # noqa: BLE001 - each kind is told apart there
+        except Exception as error:  # noqa: BLE001 - `_failed` has an answer for each kind
             self._failed(slot, api, message, error)
         else:
             self._answered(slot, api.response, response)
