@@ -98,7 +98,7 @@ def withstand(cluster: Cluster, attack: Attack, *, node_id: int) -> None:
     assert {node.id: node.pid for node in cluster.nodes} == pids
     assert all(cluster.is_running(each) for each in pids), "a node has ended"
     assert cluster.events(*TROUBLES) == troubles, "the cluster noticed"
-    assert beside.failures == [], "a client beside the attack was turned away"
+    assert beside.failures == [], f"a client beside the attack was turned away: {beside.failures[:3]}"
     assert beside.longest_s < attack.stall_s_max, f"a client waited {beside.longest_s:.1f} s for an answer"
     costs = {each: peak[each] - before[each] for each in pids}
     assert max(costs.values()) <= attack.memory_mib_max, f"MiB of memory that it cost, by node: {costs}"
