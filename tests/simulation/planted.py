@@ -315,7 +315,7 @@ PLANTED: dict[str, Planted] = {
         what="the coordinator takes commits of members of old generations and of those it has evicted (G4)",
         patches=(Patch(request_handlers, "check_commit", bugs.nothing),),
         profile="groups",
-        found_by=(7,),
+        found_by=(14,),
     ),
     "hung_node_leads": Planted(
         what="a node whose main loop does not turn stands for election and leads on (Q9)",
@@ -454,7 +454,7 @@ PLANTED: dict[str, Planted] = {
         what="a coordinator waits for its proof in a loop around a task that may be done already",
         patches=(Patch(LeadershipCheck, "prove", forgetful.spins_on_a_proof),),
         profile="headless",
-        found_by=(30,),
+        found_by=(89,),
         seen_as="Livelock: ",
     ),
     "nothing_is_proven": Planted(
