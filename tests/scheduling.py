@@ -33,7 +33,7 @@ SHARES_NOTHING = (
     "tests/integration/test_scenario_cluster.py",
     "tests/integration/test_catalogue.py",
 )
-FIRST = ("tests/simulation/", "tests/integration/", "tests/architecture/", "tests/unit/wire/clients/")
+FIRST = ("tests/simulation/", "tests/integration/", "tests/architecture/", "tests/unit/wire/handlers/")
 """What takes long begins first, so that no process ends alone with it; the simulation computes while clusters wait."""
 
 _TOGETHER = {f"tests/integration/{file}": cluster for cluster, files in SHARES.items() for file in files}

@@ -50,10 +50,10 @@ from kraft.wire.channels import (
     WireLeaderChannel,
     WireReplicaQuery,
 )
-from kraft.wire.clients.broker import ClientBroker
-from kraft.wire.clients.table import ClientApis
+from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.handlers.node_apis import NodeApis
+from kraft.wire.handlers.table import ClientApis
 from kraft.wire.peers import Peers
 from kraft.wire.server import ClientListener, WireServer
 from metadata.controller.active import ActiveController

@@ -22,10 +22,10 @@ from kraft.protocol.codec import Malformed
 from kraft.wire import scram
 from kraft.wire.api_handler import ClientConnection
 from kraft.wire.budget import Budget
-from kraft.wire.clients.large_requests import LargeRequests
-from kraft.wire.clients.table import ClientApis
-from kraft.wire.clients.watch import ClientWatch
+from kraft.wire.handlers.large_requests import LargeRequests
 from kraft.wire.handlers.node_apis import NodeApis
+from kraft.wire.handlers.table import ClientApis
+from kraft.wire.handlers.watch import ClientWatch
 from kraft.wire.node_authentication import NodeAuthentication
 from kraft.wire.principal import NodePrincipal
 from kraft.wire.session import UNSENT_BYTES_MAX, Session, Shared, authenticates_as_node

@@ -16,9 +16,9 @@ from typing import cast
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
-from kraft.wire.clients.broker import ClientBroker
-from kraft.wire.clients.refusals import NoBroker
-from kraft.wire.clients.table import ClientApis
+from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.refusals import NoBroker
+from kraft.wire.handlers.table import ClientApis
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
 from metadata.image import TopicIdPartition
 from tests.simulation.asking import Unanswered, ask

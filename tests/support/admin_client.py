@@ -15,7 +15,7 @@ from kraft.protocol.codec import decode_body, encode_body
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
-from kraft.wire.clients.broker import ClientBroker
+from kraft.wire.handlers.broker import ClientBroker
 from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, OfflineReplicas, Request
 from metadata.image import DEFAULT_LISTENER, MetadataImage
 from metadata.settings import BrokerSettings, TopicSettings, applied, broker_settings, setting_text, topic_settings

@@ -10,8 +10,8 @@ from kraft.protocol import apis, codec
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, Later
-from kraft.wire.clients.broker import ClientBroker
-from kraft.wire.clients.table import ClientApis
+from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.table import ClientApis
 
 MessageT = TypeVar("MessageT", bound=TopLevel)
 

@@ -6,13 +6,13 @@ from typing import cast
 
 from kraft.protocol import apis
 from kraft.wire.api_handler import ApiHandler
-from kraft.wire.clients.broker import ClientBroker
-from kraft.wire.clients.refusals import NoBroker
-from kraft.wire.clients.table import ClientApis
+from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.control import Controller, controller_handlers
 from kraft.wire.handlers.data import Replicas, TransactionalLeader, data_handlers
-from kraft.wire.handlers.groups import Coordinator, group_handlers
+from kraft.wire.handlers.group_requests import Coordinator, group_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches, snapshot_handlers
+from kraft.wire.handlers.refusals import NoBroker
+from kraft.wire.handlers.table import ClientApis
 
 AS_CLIENTS = frozenset(
     api.key

@@ -18,7 +18,7 @@ from kraft.protocol.messages.fetch_request import FetchPartition, FetchRequestDa
 from kraft.protocol.messages.fetch_response import FetchResponseData
 from kraft.protocol.messages.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
 from kraft.protocol.messages.produce_response import ProduceResponseData
-from kraft.wire.clients.fetch import ROOM_WAIT_MS
+from kraft.wire.handlers.fetch import ROOM_WAIT_MS
 from metadata.settings import BrokerSettings
 from tests.integration.attacks.attack import MEMORY_MIB_MAX, Attack, Target, connected, sent, withstand
 from tests.integration.attacks.test_kafka_port import (

@@ -21,7 +21,7 @@ from replication.producers.origin import Origin
 from replication.requests import ProduceOutcome
 from tests.unit.replication.harness.cluster import Cluster
 from tests.unit.replication.harness.virtual import environment, run
-from tests.unit.wire.clients.brokers import Brokers, records
+from tests.unit.wire.handlers.brokers import Brokers, records
 
 A, B = ("t", 0), ("t", 1)
 PRODUCER = Producer(7, 0)

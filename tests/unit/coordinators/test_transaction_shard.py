@@ -18,7 +18,7 @@ from kraft.protocol.transactions import Producer
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
 from tests.unit.replication.harness.virtual import environment, run
-from tests.unit.wire.clients.brokers import Brokers, ProducerIds
+from tests.unit.wire.handlers.brokers import Brokers, ProducerIds
 
 TOPIC = "__transaction_state"
 T0 = frozenset({("t", 0)})

@@ -15,11 +15,11 @@ from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.network import CONNECTIONS_MAX
-from kraft.wire.clients.broker import ClientBroker
-from kraft.wire.clients.refusals import NoBroker
-from kraft.wire.clients.table import ClientApis
+from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.metadata_log import MetadataFetches
 from kraft.wire.handlers.node_apis import NodeApis
+from kraft.wire.handlers.refusals import NoBroker
+from kraft.wire.handlers.table import ClientApis
 from kraft.wire.peers import Peers
 from kraft.wire.server import ClientListener, WireServer
 from metadata.controller.requests import ReplicaLogEnd

@@ -14,11 +14,11 @@ from kraft.protocol.messages.init_producer_id_request import InitProducerIdReque
 from kraft.protocol.transactions import Producer
 from kraft.wire.api_handler import Call, ClientConnection
 from kraft.wire.budget import Budget
-from kraft.wire.clients.broker import ClientBroker
-from kraft.wire.clients.large_requests import LargeRequests
-from kraft.wire.clients.refusals import NoBroker
-from kraft.wire.clients.table import ROWS, ClientApis
+from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.large_requests import LargeRequests
 from kraft.wire.handlers.node_apis import NodeApis
+from kraft.wire.handlers.refusals import NoBroker
+from kraft.wire.handlers.table import ROWS, ClientApis
 from kraft.wire.principal import ANONYMOUS, NodePrincipal, Principal
 from kraft.wire.session import Session, Shared
 from tests.unit.replication.harness.virtual import environment, run

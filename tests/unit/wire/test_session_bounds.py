@@ -20,7 +20,7 @@ from kraft.protocol.primitives import Buffer
 from kraft.wire import session
 from kraft.wire.api_handler import Answer, ApiHandler, Call, ClientConnection, CloseConnection, Later
 from kraft.wire.budget import Budget
-from kraft.wire.clients.large_requests import LargeRequests
+from kraft.wire.handlers.large_requests import LargeRequests
 from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.offsets import LIST_OFFSETS, ListOffset
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest

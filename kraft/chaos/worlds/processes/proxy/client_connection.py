@@ -44,7 +44,7 @@ from kraft.protocol.messages.produce_request import ProduceRequestData
 from kraft.protocol.varints import Reader
 
 if TYPE_CHECKING:
-    from kraft.wire.clients.refusals import Refusals
+    from kraft.wire.handlers.refusals import Refusals
 
 PRODUCE: Final = 0
 METADATA: Final = 3
@@ -81,7 +81,7 @@ class RulesOfClients:
     def refusals(self) -> Refusals:
         """Imported when asked for: answers are rendered by what renders them in nodes."""
         if self._refusals is None:
-            from kraft.wire.clients.refusals import Refusals
+            from kraft.wire.handlers.refusals import Refusals
 
             self._refusals = Refusals()
         return self._refusals

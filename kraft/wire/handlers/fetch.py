@@ -1,0 +1,247 @@
+"""Fetch (1) for clients: record batches as they are in the log, up to the high watermark.
+
+Sessions (KIP-227) are those of the replica manager, in the same cache as the followers'. Until version 12 a request
+names topics by name, from 13 on by id; an answer names a topic as it was asked for. From version 11 on a client may
+read from followers, and is told of one in its own rack (KIP-392). Who reads committed records only gets them up to the
+last stable offset, with the aborted transactions among them, whose records it leaves out by itself (KIP-98).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+from uuid import UUID
+
+from kraft.protocol.encoding import ZERO_UUID
+from kraft.protocol.errors import (
+    ClusterAuthorizationFailed,
+    FencedLeaderEpoch,
+    InconsistentTopicId,
+    KafkaError,
+    KafkaStorageError,
+    NotLeaderOrFollower,
+    UnknownTopicId,
+    UnknownTopicOrPartition,
+)
+from kraft.protocol.messages import fetch_request, fetch_response
+from kraft.protocol.messages.fetch_request import FetchRequestData, FetchTopic
+from kraft.protocol.messages.fetch_response import (
+    NO_LEADER_ID_AND_EPOCH,
+    EpochEndOffset,
+    FetchableTopicResponse,
+    FetchResponseData,
+    LeaderIdAndEpoch,
+    NodeEndpoint,
+    PartitionData,
+)
+from kraft.values import new
+from kraft.wire.api_handler import Answer, ApiHandler, Call, Later
+from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.endpoints import node_endpoints
+from kraft.wire.handlers.leaders import UNKNOWN, Leaders
+from kraft.wire.handlers.watch import LOOK_MS, STANDSTILL_MS
+from metadata.image import TopicIdPartition
+from replication.partition.log import AbortedTransaction
+from replication.requests import (
+    CONSUMER,
+    FetchedPartition,
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    PartitionKey,
+)
+
+FIRST_WITH_RACK = 11
+FIRST_WITH_TOPIC_IDS = 13
+READ_COMMITTED = 1
+ROOM_WAIT_MS = STANDSTILL_MS + 2 * LOOK_MS
+"""Beyond its own wait, how long a fetch waits for room: clients that read nothing lose theirs meanwhile."""
+MOVED = (NotLeaderOrFollower.code, FencedLeaderEpoch.code)
+"""Errors that come with the leader (KIP-951)."""
+NO_SUCH_PARTITION = (UnknownTopicOrPartition.code, UnknownTopicId.code, InconsistentTopicId.code)
+UNKNOWN_OFFSET = -1
+"""In place of what is known of a partition, where an answer says that it was not read."""
+KNOWN_TO_CLIENTS = frozenset({0, 1, 2, 3, 6, 9, 29, 56, 74, 75, 78, 100, 103})
+"""Errors of a partition that Java's consumer survives: any other one ends its poll with an IllegalStateException."""
+
+
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+    fetch = _Fetch(broker)
+    return [ApiHandler(request=FetchRequestData, response=FetchResponseData, handle=fetch.handle, refuse=_refuse)]
+
+
+class _Fetch:
+    def __init__(self, broker: ClientBroker) -> None:
+        self._broker = broker
+        self._replicas = broker.replicas
+        self._leaders = Leaders(broker.gateway)
+        self._answers = broker.answers
+
+    def handle(self, call: Call[FetchRequestData]) -> Answer:
+        if self._answers.has_room():
+            return self._begin(call)
+        return self._when_there_is_room(call)
+
+    async def _when_there_is_room(self, call: Call[FetchRequestData]) -> FetchResponseData:
+        """Without room in time, the answer has no records, and its reader asks again."""
+        wait_ms = max(call.message.max_wait_ms, 0) + ROOM_WAIT_MS
+        await self._answers.wait(self._broker.environment.clock, ms_max=wait_ms)
+        try:
+            begun = self._begin(call)
+        finally:
+            self._answers.admit()
+        if isinstance(begun, Later):
+            await begun.future
+            return cast(FetchResponseData, begun.render(None))
+        return begun
+
+    def _begin(self, call: Call[FetchRequestData]) -> FetchResponseData | Later:
+        begun = self._replicas.begin_fetch(_request(call.message, call.version, room=self._answers.room))
+        if isinstance(begun, FetchResponse):
+            return self._response(call, begun)
+        come = begun.answer
+        return Later(begun.future, lambda _: self._response(call, come()))
+
+    def _response(self, call: Call[FetchRequestData], reply: FetchResponse) -> FetchResponseData:
+        is_committed = call.message.isolation_level == READ_COMMITTED
+        leader_ids: list[int] = []
+        topics: dict[str | UUID, list[PartitionData]] = {}
+        for item in reply.partitions:
+            topic = item.topic or item.topic_id
+            found = self._failed(item, leader_ids) if item.error_code else _read(item, is_committed=is_committed)
+            known = topics.get(topic)
+            if known is None:
+                topics[topic] = [found]
+            else:
+                known.append(found)
+        return FetchResponseData.make(
+            error_code=reply.error_code,
+            session_id=reply.session_id,
+            responses=[
+                FetchableTopicResponse.make(topic=topic, partitions=partitions)
+                if isinstance(topic, str)
+                else FetchableTopicResponse.make(topic_id=topic, partitions=partitions)
+                for topic, partitions in topics.items()
+            ],
+            node_endpoints=[
+                NodeEndpoint.make(**each._asdict())
+                for each in node_endpoints(self._broker, leader_ids, call.connection)
+            ]
+            if leader_ids
+            else (),
+        )
+
+    def _failed(self, item: FetchedPartition, leader_ids: list[int]) -> PartitionData:
+        leader = NO_LEADER_ID_AND_EPOCH
+        if item.error_code in MOVED and item.topic_id != ZERO_UUID:
+            current = self._leaders.current(TopicIdPartition(item.topic_id, item.partition))
+            if current != UNKNOWN:
+                leader = LeaderIdAndEpoch.make(leader_id=current[0], leader_epoch=current[1])
+                leader_ids.append(current[0])
+        return PartitionData.make(
+            partition_index=item.partition,
+            error_code=item.error_code if item.error_code in KNOWN_TO_CLIENTS else KafkaStorageError.code,
+            high_watermark=UNKNOWN_OFFSET,
+            last_stable_offset=UNKNOWN_OFFSET,
+            log_start_offset=UNKNOWN_OFFSET,
+            current_leader=leader,
+            aborted_transactions=() if item.error_code in NO_SUCH_PARTITION else None,
+        )
+
+
+def _request(message: FetchRequestData, version: int, *, room: Callable[[], int]) -> FetchRequest:
+    """Raises ClusterAuthorizationFailed 31 for a replica: those authenticate as nodes and fetch there; nobody else
+    moves a high watermark or reads beyond it."""
+    if message.replica_id >= 0 or message.replica_state.replica_id >= 0:
+        raise ClusterAuthorizationFailed("only nodes of the cluster fetch as replicas; leave the replica id at -1")
+    names_topics = version < FIRST_WITH_TOPIC_IDS
+    forgotten: list[PartitionKey] = [
+        (topic.topic, number) if names_topics else TopicIdPartition(topic.topic_id, number)
+        for topic in message.forgotten_topics_data
+        for number in topic.partitions
+    ]
+    made = new(FetchRequest)
+    FetchRequest.__init__(
+        made,
+        replica_id=CONSUMER,
+        replica_epoch=-1,
+        wait_ms_max=message.max_wait_ms,
+        bytes_min=message.min_bytes,
+        bytes_max=message.max_bytes,
+        session_id=message.session_id,
+        session_epoch=message.session_epoch,
+        partitions=tuple([_asked(topic, item) for topic in message.topics for item in topic.partitions]),
+        forgotten=forgotten,
+        names_topics=names_topics,
+        reads_followers=version >= FIRST_WITH_RACK,
+        rack=message.rack_id,
+        room=room,
+        is_read_committed=message.isolation_level == READ_COMMITTED,
+    )
+    return made
+
+
+def _asked(topic: FetchTopic, item: fetch_request.FetchPartition) -> FetchPartition:
+    made = new(FetchPartition)
+    FetchPartition.__init__(
+        made,
+        topic_id=topic.topic_id,
+        partition=item.partition,
+        current_leader_epoch=item.current_leader_epoch,
+        fetch_offset=item.fetch_offset,
+        last_fetched_epoch=item.last_fetched_epoch,
+        log_start_offset=-1,
+        bytes_max=item.partition_max_bytes,
+        topic=topic.topic,
+    )
+    return made
+
+
+def _read(item: FetchedPartition, *, is_committed: bool) -> PartitionData:
+    aborted = [_aborted(each) for each in item.aborted] if is_committed else None
+    if item.diverging_epoch is not None:
+        return PartitionData.make(
+            partition_index=item.partition,
+            high_watermark=UNKNOWN_OFFSET,
+            last_stable_offset=UNKNOWN_OFFSET,
+            log_start_offset=UNKNOWN_OFFSET,
+            diverging_epoch=EpochEndOffset.make(
+                epoch=item.diverging_epoch.epoch, end_offset=item.diverging_epoch.end_offset
+            ),
+            aborted_transactions=aborted,
+        )
+    return PartitionData.make(
+        partition_index=item.partition,
+        error_code=0,
+        high_watermark=item.high_watermark,
+        last_stable_offset=item.last_stable_offset,
+        log_start_offset=item.log_start_offset,
+        aborted_transactions=aborted,
+        preferred_read_replica=item.preferred_read_replica,
+        records=item.records,
+    )
+
+
+def _aborted(transaction: AbortedTransaction) -> fetch_response.AbortedTransaction:
+    return fetch_response.AbortedTransaction.make(
+        producer_id=transaction.producer_id, first_offset=transaction.first_offset
+    )
+
+
+def _refuse(message: FetchRequestData, version: int, error: KafkaError) -> FetchResponseData:
+    """As Kafka's `FetchRequest.getErrorResponse`: before version 13 each partition says it, too."""
+    topics = message.topics if version < FIRST_WITH_TOPIC_IDS else ()
+    return FetchResponseData.make(
+        error_code=error.code,
+        session_id=message.session_id,
+        responses=[
+            FetchableTopicResponse.make(
+                topic=topic.topic,
+                partitions=[
+                    PartitionData.make(partition_index=each.partition, error_code=error.code, high_watermark=-1)
+                    for each in topic.partitions
+                ],
+            )
+            for topic in topics
+        ],
+    )

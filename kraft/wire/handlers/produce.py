@@ -1,0 +1,265 @@
+"""Produce (0) for clients.
+
+A batch is looked at as far as Kafka's `ProduceRequest.validateRecords` does; the log validates the rest. A partition
+that this broker does not lead is NOT_LEADER_OR_FOLLOWER 6, with the leader beside it (KIP-951). With acks=0 nothing is
+answered: an error closes the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import Future
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from kraft.broker.transaction_verification import Support
+from kraft.broker.transactional_produce import transactional_headers
+from kraft.protocol.acks import ACKS_NONE
+from kraft.protocol.batches.header import (
+    CODEC_MASK,
+    CONTROL,
+    CRC_START,
+    HEADER_BYTES,
+    MAGIC,
+    MAGIC_OFFSET,
+    TRANSACTIONAL,
+    extent_at,
+)
+from kraft.protocol.errors import (
+    InvalidRecord,
+    KafkaError,
+    NotEnoughReplicas,
+    NotLeaderOrFollower,
+    ThrottlingQuotaExceeded,
+    TransactionalIdAuthorizationFailed,
+    UnknownTopicId,
+    UnknownTopicOrPartition,
+    UnsupportedCompressionType,
+)
+from kraft.protocol.messages.produce_request import ProduceRequestData, TopicProduceData
+from kraft.protocol.messages.produce_response import (
+    NO_LEADER_ID_AND_EPOCH,
+    BatchIndexAndErrorMessage,
+    LeaderIdAndEpoch,
+    NodeEndpoint,
+    PartitionProduceResponse,
+    ProduceResponseData,
+    TopicProduceResponse,
+)
+from kraft.protocol.primitives import Buffer
+from kraft.wire.api_handler import Answer, ApiHandler, Call, CloseConnection, Later
+from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.endpoints import node_endpoints
+from kraft.wire.handlers.leaders import UNKNOWN, Leaders
+from metadata.image import TopicIdPartition
+from replication.requests import ProduceOutcome
+
+LOG = logging.getLogger(__name__)
+
+ATTRIBUTES_AT = CRC_START + 1
+"""The low byte of the attributes."""
+ZSTD = 4
+FIRST_WITH_ZSTD = 7
+FIRST_WITH_LEADERS = 10
+FIRST_WITH_TOPIC_IDS = 13
+FIRST_WITH_ABORTABLE = 11
+FIRST_THAT_ADDS_PARTITIONS = 12
+"""Of the versions that producers of transaction version 2 use (KIP-890)."""
+
+Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
+
+
+def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+    produce = _Produce(broker)
+    return [
+        ApiHandler(
+            request=ProduceRequestData, response=ProduceResponseData, handle=produce.handle, refuse=_refuse_produce
+        ),
+    ]
+
+
+class _Produce:
+    def __init__(self, broker: ClientBroker) -> None:
+        self._broker = broker
+        self._replicas = broker.replicas
+        self._leaders = Leaders(broker.gateway)
+
+    def handle(self, call: Call[ProduceRequestData]) -> Answer:
+        message = call.message
+        has_transaction = False
+        batches: dict[TopicIdPartition, Buffer] = {}
+        refused: dict[TopicIdPartition, ProduceOutcome] = {}
+        ids: list[UUID | None] = []
+        for topic in message.topic_data:
+            topic_id = topic.topic_id if call.version >= FIRST_WITH_TOPIC_IDS else self._leaders.id_of(topic.name)
+            ids.append(topic_id)
+            if topic_id is None:
+                continue
+            for item in topic.partition_data:
+                key = TopicIdPartition(topic_id, item.index)
+                records = item.records or b""
+                error = _refusal(records, version=call.version, is_repeated=key in batches or key in refused)
+                if error is None:
+                    batches[key] = records
+                    has_transaction |= records[ATTRIBUTES_AT] & (TRANSACTIONAL | CONTROL) == TRANSACTIONAL
+                else:
+                    batches.pop(key, None)
+                    refused[key] = ProduceOutcome(error_code=error.code, message=error.message)
+        outcomes = self._begun_in_transaction(call, batches) if has_transaction else self._begun(call, batches)
+        if isinstance(outcomes, Future):
+            return Later(outcomes, lambda known: self._answer(call, ids, {**known, **refused} if refused else known))
+        return self._answer(call, ids, {**outcomes, **refused} if refused else outcomes)
+
+    def _begun(
+        self, call: Call[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
+    ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]:
+        try:
+            return self._replicas.begin_produce(batches, acks=call.message.acks, timeout_ms=call.message.timeout_ms)
+        except KafkaError as error:
+            return dict.fromkeys(batches, ProduceOutcome(error_code=error.code, message=error.message))
+
+    def _begun_in_transaction(
+        self, call: Call[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
+    ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]:
+        """Raises InvalidProducerIdMapping 49, TransactionalIdAuthorizationFailed 53 for the request as a whole."""
+        message = call.message
+        if message.transactional_id is None:
+            raise TransactionalIdAuthorizationFailed("a transactional batch needs the transactional.id of its producer")
+        transactional = transactional_headers(batches)
+        if not transactional:  # what was, was refused: its partition is there twice
+            return self._begun(call, batches)
+        return self._broker.transactional_produce.begin(
+            batches,
+            transactional,
+            transactional_id=message.transactional_id,
+            support=_support(call.version),
+            acks=message.acks,
+            timeout_ms=message.timeout_ms,
+        )
+
+    def _answer(
+        self, call: Call[ProduceRequestData], ids: Sequence[UUID | None], outcomes: Outcomes
+    ) -> ProduceResponseData | None:
+        if call.message.acks == ACKS_NONE:
+            _close_for_errors(ids, outcomes)
+            return None
+        leader_ids: list[int] = []
+        responses = [
+            TopicProduceResponse.make(
+                name=topic.name,
+                topic_id=topic.topic_id,
+                partition_responses=_unknown_topic(topic)
+                if topic_id is None
+                else [
+                    self._partition(TopicIdPartition(topic_id, item.index), outcomes, call.version, leader_ids)
+                    for item in topic.partition_data
+                ],
+            )
+            for topic, topic_id in zip(call.message.topic_data, ids, strict=True)
+        ]
+        if not leader_ids:
+            return ProduceResponseData.make(responses=responses)
+        endpoints = node_endpoints(self._broker, leader_ids, call.connection)
+        return ProduceResponseData.make(
+            responses=responses, node_endpoints=[NodeEndpoint.make(**each._asdict()) for each in endpoints]
+        )
+
+    def _partition(
+        self, key: TopicIdPartition, outcomes: Outcomes, version: int, leader_ids: list[int]
+    ) -> PartitionProduceResponse:
+        outcome = outcomes[key]
+        if not outcome.error_code:
+            return PartitionProduceResponse.make(
+                index=key.partition,
+                error_code=0,
+                base_offset=outcome.base_offset,
+                log_append_time_ms=outcome.log_append_time_ms,
+                log_start_offset=outcome.log_start_offset,
+            )
+        leader = NO_LEADER_ID_AND_EPOCH
+        if outcome.error_code == NotLeaderOrFollower.code and version >= FIRST_WITH_LEADERS:
+            current = self._leaders.current(key)
+            if current != UNKNOWN:
+                leader = LeaderIdAndEpoch.make(leader_id=current[0], leader_epoch=current[1])
+                leader_ids.append(current[0])
+        return PartitionProduceResponse.make(
+            index=key.partition,
+            error_code=_code(outcome, version),
+            base_offset=-1,
+            log_start_offset=outcome.log_start_offset,
+            record_errors=[
+                BatchIndexAndErrorMessage.make(batch_index=each.place, batch_index_error_message=each.message)
+                for each in outcome.record_errors
+            ],
+            error_message=outcome.message or None,
+            current_leader=leader,
+        )
+
+
+def _code(outcome: ProduceOutcome, version: int) -> int:
+    """As producers know it: an id of a topic is nothing to one that names topics, and 89 is for administration only.
+    Nothing was appended, as with 19, and all producers send again what is answered so."""
+    if outcome.error_code == UnknownTopicId.code and version < FIRST_WITH_TOPIC_IDS:
+        return UnknownTopicOrPartition.code
+    return NotEnoughReplicas.code if outcome.error_code == ThrottlingQuotaExceeded.code else outcome.error_code
+
+
+def _refusal(records: Buffer, *, version: int, is_repeated: bool) -> KafkaError | None:
+    """ProduceRequest.validateRecords: one batch of format 2, and zstd only where consumers may ask for it (KIP-110)."""
+    if len(records) <= MAGIC_OFFSET:
+        return InvalidRecord("a produce request has one record batch for each partition; here is none")
+    if records[MAGIC_OFFSET] != MAGIC:
+        return InvalidRecord(
+            f"version {version} of Produce takes record batches of format {MAGIC}, not {records[MAGIC_OFFSET]}"
+        )
+    if len(records) < HEADER_BYTES:
+        return InvalidRecord(f"{len(records)} bytes are no whole record batch")
+    _, size = extent_at(records, 0)
+    if size < len(records) or is_repeated:
+        return InvalidRecord("a produce request has exactly one record batch for each partition; here are more")
+    if records[ATTRIBUTES_AT] & CODEC_MASK == ZSTD and version < FIRST_WITH_ZSTD:
+        return UnsupportedCompressionType(f"zstd needs produce requests of version {FIRST_WITH_ZSTD} or later")
+    return None
+
+
+def _support(version: int) -> Support:
+    if version >= FIRST_THAT_ADDS_PARTITIONS:
+        return Support.ADDS_PARTITIONS
+    return Support.TELLS_ABORTABLE if version >= FIRST_WITH_ABORTABLE else Support.OLD
+
+
+def _close_for_errors(ids: Sequence[UUID | None], outcomes: Outcomes) -> None:
+    if None in ids:
+        raise CloseConnection("acks=0: a topic is not known here")
+    for key, outcome in outcomes.items():
+        if outcome.error_code:
+            raise CloseConnection(f"acks=0: {key}: error {outcome.error_code} {outcome.message}")
+
+
+def _unknown_topic(topic: TopicProduceData) -> list[PartitionProduceResponse]:
+    return [
+        PartitionProduceResponse.make(
+            index=item.index, error_code=UnknownTopicOrPartition.code, base_offset=-1, error_message=None
+        )
+        for item in topic.partition_data
+    ]
+
+
+def _refuse_produce(message: ProduceRequestData, version: int, error: KafkaError) -> ProduceResponseData:
+    if message.acks == ACKS_NONE:
+        raise CloseConnection(f"acks=0: {error}")
+    return ProduceResponseData.make(
+        responses=[
+            TopicProduceResponse.make(
+                name=topic.name,
+                topic_id=topic.topic_id,
+                partition_responses=[
+                    PartitionProduceResponse.make(
+                        index=item.index, error_code=error.code, base_offset=-1, error_message=error.message
+                    )
+                    for item in topic.partition_data
+                ],
+            )
+            for topic in message.topic_data
+        ]
+    )

@@ -1,0 +1,137 @@
+"""Which APIs clients are served, and the module of `kraft.wire.handlers` that answers each.
+
+The versions are in `kraft/protocol/schema/messages`. ApiVersions advertises Produce from version 0 on, although 0 to 2
+are refused: librdkafka before 2.11 takes a missing version 0 for a broker that knows no compression (KAFKA-18659).
+A module has a function `apis(broker: ClientBroker) -> Sequence[ApiHandler]`; it is imported when the first request
+for one of its APIs comes, so that a node without clients pays nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from importlib import import_module
+from typing import NamedTuple
+
+from kraft.protocol import apis
+from kraft.protocol.apis import Api
+from kraft.wire.api_handler import ApiHandler
+from kraft.wire.handlers.broker import ClientBroker
+
+
+class Order(Enum):
+    """When a request may begin while earlier requests of its connection are not answered yet, so that no client can see
+    a state without the effect of a request that it sent before (docs/decisions/order-within-a-connection.md)."""
+
+    READ = "read"
+    """It changes nothing: it waits for the produces and writes before it, and nothing waits for it."""
+    PRODUCE = "produce"
+    """It waits for writes before it. Produces begin in their order, and their appends keep that order."""
+    WRITE = "write"
+    """It waits for the produces and writes before it, and every request behind it waits for it."""
+
+
+READ, PRODUCE, WRITE = Order.READ, Order.PRODUCE, Order.WRITE
+
+
+class Row(NamedTuple):
+    """How clients are served one API: its module, and its place among other requests of a connection."""
+
+    module: str
+    order: Order
+
+
+_ROWS: Mapping[str, Row] = {
+    "Produce": Row("kraft.wire.handlers.produce", PRODUCE),
+    "Fetch": Row("kraft.wire.handlers.fetch", READ),
+    "ListOffsets": Row("kraft.wire.handlers.offsets", READ),
+    "Metadata": Row("kraft.wire.handlers.metadata", READ),
+    "OffsetCommit": Row("kraft.wire.handlers.group_offsets", WRITE),
+    "OffsetFetch": Row("kraft.wire.handlers.group_offsets", READ),
+    "FindCoordinator": Row("kraft.wire.handlers.groups", READ),
+    "JoinGroup": Row("kraft.wire.handlers.groups", WRITE),
+    "Heartbeat": Row("kraft.wire.handlers.groups", WRITE),
+    "LeaveGroup": Row("kraft.wire.handlers.groups", WRITE),
+    "SyncGroup": Row("kraft.wire.handlers.groups", WRITE),
+    "DescribeGroups": Row("kraft.wire.handlers.group_admin", READ),
+    "ListGroups": Row("kraft.wire.handlers.group_admin", READ),
+    "SaslHandshake": Row("kraft.wire.handlers.security", WRITE),
+    "CreateTopics": Row("kraft.wire.handlers.topics", WRITE),
+    "DeleteTopics": Row("kraft.wire.handlers.topics", WRITE),
+    "DeleteRecords": Row("kraft.wire.handlers.offsets", WRITE),
+    "InitProducerId": Row("kraft.wire.handlers.transactions", WRITE),
+    "OffsetForLeaderEpoch": Row("kraft.wire.handlers.offsets", READ),
+    "AddPartitionsToTxn": Row("kraft.wire.handlers.transactions", WRITE),
+    "AddOffsetsToTxn": Row("kraft.wire.handlers.transactions", WRITE),
+    "EndTxn": Row("kraft.wire.handlers.transactions", WRITE),
+    "WriteTxnMarkers": Row("kraft.wire.handlers.markers", WRITE),
+    "TxnOffsetCommit": Row("kraft.wire.handlers.group_offsets", WRITE),
+    "DescribeAcls": Row("kraft.wire.handlers.security", READ),
+    "CreateAcls": Row("kraft.wire.handlers.security", WRITE),
+    "DeleteAcls": Row("kraft.wire.handlers.security", WRITE),
+    "DescribeConfigs": Row("kraft.wire.handlers.configs", READ),
+    "AlterConfigs": Row("kraft.wire.handlers.configs", WRITE),
+    "AlterReplicaLogDirs": Row("kraft.wire.handlers.log_dirs", WRITE),
+    "DescribeLogDirs": Row("kraft.wire.handlers.log_dirs", READ),
+    "SaslAuthenticate": Row("kraft.wire.handlers.security", WRITE),
+    "CreatePartitions": Row("kraft.wire.handlers.topics", WRITE),
+    "DeleteGroups": Row("kraft.wire.handlers.group_admin", WRITE),
+    "ElectLeaders": Row("kraft.wire.handlers.partitions", WRITE),
+    "IncrementalAlterConfigs": Row("kraft.wire.handlers.configs", WRITE),
+    "AlterPartitionReassignments": Row("kraft.wire.handlers.partitions", WRITE),
+    "ListPartitionReassignments": Row("kraft.wire.handlers.partitions", READ),
+    "OffsetDelete": Row("kraft.wire.handlers.group_admin", WRITE),
+    "DescribeClientQuotas": Row("kraft.wire.handlers.security", READ),
+    "AlterClientQuotas": Row("kraft.wire.handlers.security", WRITE),
+    "DescribeUserScramCredentials": Row("kraft.wire.handlers.security", READ),
+    "AlterUserScramCredentials": Row("kraft.wire.handlers.security", WRITE),
+    "DescribeQuorum": Row("kraft.wire.handlers.cluster_admin", READ),
+    "UpdateFeatures": Row("kraft.wire.handlers.cluster_admin", WRITE),
+    "DescribeCluster": Row("kraft.wire.handlers.metadata", READ),
+    "DescribeProducers": Row("kraft.wire.handlers.active_producers", READ),
+    "UnregisterBroker": Row("kraft.wire.handlers.cluster_admin", WRITE),
+    "DescribeTransactions": Row("kraft.wire.handlers.transactions", READ),
+    "ListTransactions": Row("kraft.wire.handlers.transactions", READ),
+    "ConsumerGroupHeartbeat": Row("kraft.wire.handlers.consumer_groups", WRITE),
+    "ConsumerGroupDescribe": Row("kraft.wire.handlers.consumer_groups", READ),
+    "GetTelemetrySubscriptions": Row("kraft.wire.handlers.client_metrics", READ),
+    "PushTelemetry": Row("kraft.wire.handlers.client_metrics", READ),
+    "ListConfigResources": Row("kraft.wire.handlers.configs", READ),
+    "DescribeTopicPartitions": Row("kraft.wire.handlers.metadata", READ),
+}
+"""By the API's name. ApiVersions belongs to the connection itself."""
+SERVED: Sequence[Api] = [apis.BY_NAME[name] for name in _ROWS]
+ROWS: Mapping[int, Row] = {apis.BY_NAME[name].key: row for name, row in _ROWS.items()}
+"""By API key."""
+UNADVERTISED = frozenset({71, 72})
+"""Served, and left out of ApiVersions: no broker here has a receiver of client metrics, and clients ask for none then
+(KIP-714)."""
+
+
+class ClientApis:
+    """The handlers of one node, loaded module by module."""
+
+    def __init__(self, broker: ClientBroker, *, awaited: Callable[[], str] = str) -> None:
+        """`awaited` says why no client is served yet; empty from some moment on."""
+        self._broker = broker
+        self._loaded: dict[int, ApiHandler] = {}
+        self.awaited = awaited
+
+    @property
+    def metadata_offset(self) -> int:
+        """The metadata offset of the image that clients are answered from."""
+        return self._broker.gateway.image.offset
+
+    def get(self, key: int) -> ApiHandler | None:
+        """The handler of the API; None when no such API is served to clients. The first call for an API imports its
+        module.
+        """
+        api = self._loaded.get(key)
+        if api is None and key in ROWS:
+            self._load(ROWS[key].module)
+            api = self._loaded.get(key)
+        return api
+
+    def _load(self, module: str) -> None:
+        served: Sequence[ApiHandler] = import_module(module).apis(self._broker)
+        self._loaded.update({api.request.API_KEY: api for api in served})
