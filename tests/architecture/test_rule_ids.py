@@ -16,7 +16,7 @@ CITED = re.compile(r"(?<![\w-])(SO-[SL]\d{1,2}|[QBLRIPDTFGS]\d{1,2})(?!\w|\.\d)"
 """In comments, strings and prose. `S1-` or `P0.5` are no citations, names of variables are not looked at."""
 RANGE = re.compile(r"(?<![\w-])([QBLRIPDTFGS])(\d{1,2})(?: to |-)\1(\d{1,2})(?!\w)")
 """`G1 to G8`, `R4-R6`."""
-LISTED = re.compile(r"^\| (\S+) \|", re.MULTILINE)
+LISTED = re.compile(r"^- \*\*([A-Z]+(?:-[SL])?\d+)\*\*: ", re.MULTILINE)
 
 
 def test_every_rule_that_is_cited_is_listed_and_every_rule_that_is_listed_is_cited():
@@ -58,11 +58,11 @@ def test_citations_are_found_where_they_stand():
         *("R2", "G1", "G2", "G3", "I7", "SO-S4")
     }
     assert set(in_python('P1 = f(S2)  # P3\n"""I4."""\n')) == {"P3", "I4"}
-    assert listed_rules("| ID | Rule |\n|---|---|\n| Q5 | one |\n| SO-L13 | two |\n") == ["Q5", "SO-L13"]
+    assert listed_rules("## Q\n\n- **Q5**: one, and **Q6**\n  Source: KIP-1.\n- **SO-L13**: two.\n") == ["Q5", "SO-L13"]
 
 
 def listed_rules(text: str) -> list[str]:
-    return [name for name in LISTED.findall(text) if name != "ID" and not name.startswith("-")]
+    return LISTED.findall(text)
 
 
 def citations(path: Path, *, known: Container[str] = ()) -> Iterable[str]:

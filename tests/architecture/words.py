@@ -13,8 +13,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDERS: Final = ("kraft", "metadata", "replication", "docs")
-LEFT_OUT: Final = ("kraft/protocol/messages/", "docs/notes/", "docs/decisions/")
-"""Generated code, and what was written down at its time."""
+LEFT_OUT: Final = ("kraft/protocol/messages/", "docs/notes/", "docs/decisions/", "docs/modules.md")
+"""Generated files, and what was written down at its time."""
 INSTEAD: Final[Mapping[str, str]] = {
     r"\btold\b": "gets, receives, is sent; a docstring that begins with the verb",
     r"\btells\b": "returns, sends, reports",
@@ -24,7 +24,7 @@ INSTEAD: Final[Mapping[str, str]] = {
     r'"""(?:Of|By|As|Who|That) ': "a sentence with a subject and a verb",
 }
 """Pattern -> what to write."""
-FOUND_MAX: Final[Mapping[str, int]] = dict(zip(INSTEAD, (483, 108, 234, 92, 0, 440), strict=True))
+FOUND_MAX: Final[Mapping[str, int]] = dict(zip(INSTEAD, (472, 105, 223, 90, 0, 440), strict=True))
 
 
 def found() -> Mapping[str, int]:

@@ -1,7 +1,7 @@
 """Bugs put into the product on purpose, a function or two each: what the simulation has to find within 500 seeds.
 
 Each names the functions that it replaces (see `planted_bugs`). `python -m tests.simulation faults` looks for all and
-prints which seed found which; the table stands in docs/simulation.md, and a test replays the seeds noted here. Most
+prints which seed found which; the table is in docs/notes/simulation.md, and a test replays the seeds noted here. Most
 take away one line of defence; where the product has a second one for the same rule, both are taken away.
 """
 

@@ -1,4 +1,4 @@
-"""The error table of docs/rest.md has each code that the door can answer, and no other."""
+"""The error list of docs/rest.md has each code that the door can answer, and no other."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CONSUMERS = {40001, 40405, 40601, 40902, 40904, 42204}
 def documented() -> set[int]:
     section = TEXT.split("## Errors")[1].split("\n## ")[0]
     codes: set[int] = set()
-    for row in re.findall(r"^\| ([0-9][^|]*)\|([^|]*)\|$", section, flags=re.MULTILINE):
-        codes |= {int(code) for cell in row for code in re.findall(r"\b[45]\d\d(?:\d\d)?\b", cell)}
+    for entry in re.findall(r"^- \*\*[0-9].*(?:\n  .*)*", section, flags=re.MULTILINE):
+        codes |= {int(code) for code in re.findall(r"\b[45]\d\d(?:\d\d)?\b", entry)}
     return codes
 
 
