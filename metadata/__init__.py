@@ -1,1 +1,1 @@
-"""What the cluster knows, and who may change it: records, image, controller decisions, the metadata quorum."""
+"""The cluster's metadata and its owners: records, image, controller decisions, the metadata quorum."""

@@ -1,8 +1,8 @@
 """The keys that nodes prove to each other, derived from the cluster's secret with scrypt (RFC 7914).
 
-Whoever answers in the place of a node sees a proof of the key, and can try secrets against it at home. Each try costs
-32 MiB and a tenth of a second, also for a secret that a person has thought of. The keys of the two protocols differ, so
-that a proof in one is worth nothing in the other.
+A program that answers in the place of a node sees a proof of the key, and can try secrets against it offline. Each try
+costs 32 MiB and a tenth of a second, also for a secret that a person has thought of. The keys of the two protocols
+differ, so that a proof in one is worth nothing in the other.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ KEY_BYTES = 32
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterKeys:
     quorum: bytes
-    """Of the sealed connections between voters."""
+    """Key of the sealed connections between voters."""
     password: str
-    """Of the cluster's SCRAM user on the Kafka listeners."""
+    """Password of the cluster's SCRAM user on the Kafka listeners."""
 
     def __repr__(self) -> str:
         return "ClusterKeys()"
@@ -32,7 +32,7 @@ class ClusterKeys:
 
 @lru_cache(maxsize=16)
 def cluster_keys(secret: str, *, cluster_id: str) -> ClusterKeys:
-    """Slow on purpose: once for each process, never for a connection."""
+    """Derive the keys. Slow on purpose: call it once for each process, never for a connection."""
     salt = hashlib.sha256(b"kraft cluster keys " + cluster_id.encode()).digest()
     root = hashlib.scrypt(
         secret.encode(), salt=salt, n=SCRYPT_COST, r=SCRYPT_BLOCK, p=1, maxmem=SCRYPT_BYTES_MAX, dklen=KEY_BYTES

@@ -1,8 +1,7 @@
-"""The difference of two images, for those who act on changes: replica manager, coordinators, configs, events.
+"""The difference of two images, for the parts that act on changes: replica manager, coordinators, configs, events.
 
-Made by comparing the shared structure by identity: `MetadataImage.apply` keeps every value that it
-does not change, so an unchanged topic is the same object in both images. After a snapshot nothing is shared, and
-equality decides. Pure.
+It compares the shared structure by identity: `MetadataImage.apply` keeps every value that it does not change, so an
+unchanged topic is the same object in both images. After a snapshot nothing is shared, and equality decides. Pure.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ class MetadataDelta:
     changed_topics: Mapping[UUID, tuple[TopicImage, TopicImage]]
     """Topics in both images whose partitions changed."""
     changed_partitions: Mapping[TopicIdPartition, tuple[PartitionImage | None, PartitionImage | None]]
-    """Old and new state of every partition that appeared, changed, or went away."""
+    """Old and new state of every partition that appeared, changed, or disappeared."""
     changed_brokers: Mapping[int, tuple[BrokerImage | None, BrokerImage | None]]
     changed_configs: Mapping[tuple[str, str], tuple[Mapping[str, str] | None, Mapping[str, str] | None]]
-    """(resource type, resource name) -> dynamic settings before and after; None where there are none."""
+    """(resource type, resource name) -> dynamic settings before and after; None: no settings."""
 
     @property
     def is_controller_changed(self) -> bool:

@@ -1,4 +1,4 @@
-"""Folders that survive a power loss: a new one is there for certain only once its parent is synced, too."""
+"""Folders that survive a power loss: a new folder is durable only after its parent is synced, too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from metadata.environment import Files
 
 
 def make_durable_directories(files: Files, path: str) -> None:
-    """Make the folder and what is missing above it, and sync every parent that got a new name. Blocking.
+    """Make the folder and its missing parents, and sync every parent that got a new name. Blocking.
 
     A power loss must not take a folder away with all that was synced in it. The folder's own parent is synced in any
     case: an earlier process may have made the folder and died before it could.
@@ -29,4 +29,4 @@ def _sync(files: Files, path: str) -> None:
     try:
         files.sync_directory(path or ".")
     except PermissionError:
-        return  # a folder that may not be read cannot be synced; whoever made it so has to
+        return  # a folder that may not be read cannot be synced; the process that made it has to sync it

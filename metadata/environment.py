@@ -1,10 +1,10 @@
-"""What a node needs of the world outside: clock, files, network, worker threads, randomness.
+"""Everything that a node needs of the world outside: clock, files, network, worker threads, randomness.
 
 Only the composition root (`kraft/runtime`) implements these with the real thing; the simulator
 implements them with virtual time, an in-memory disk and an in-memory network. No other module
 touches sockets, files, threads, the clock or random numbers; a test enforces it.
 
-Everything here is called from the event loop that owns the caller, except what is documented as
+Everything here is called from the event loop that owns the caller, except the methods that are documented as
 blocking: blocking calls of `File`/`Files` that wait for a device (`sync`, `sync_directory`, `remove_tree`)
 go through `Workers.run`, unless the caller is itself on a thread that may block (the quorum's).
 """
@@ -84,7 +84,7 @@ class DirectoryLock(Protocol):
 
 
 class DiskSpace(NamedTuple):
-    """Of the volume that a path is on."""
+    """Space of the volume that a path is on."""
 
     total_bytes: int
     usable_bytes: int
@@ -106,7 +106,7 @@ class Files(Protocol):
 
     def make_directories(self, path: str) -> None: ...
     def rename(self, old: str, new: str) -> None:
-        """Atomic; replaces a file. Durable only after `sync_directory` of the parent."""
+        """Atomic: replaces a file. Durable only after `sync_directory` of the parent."""
         ...
 
     def remove(self, path: str) -> None: ...
@@ -128,11 +128,11 @@ class Files(Protocol):
 
 
 class ConnectionClosed(Exception):
-    """The peer or the network ended this connection; what was sent may or may not have arrived."""
+    """The peer or the network ended this connection; sent frames may or may not have arrived."""
 
 
 class NotConnected(ConnectionError):
-    """No usable connection came about; the request was surely not sent."""
+    """No usable connection was made; the request was certainly not sent."""
 
 
 class FrameConnection(Protocol):
@@ -164,44 +164,44 @@ class FrameConnection(Protocol):
         ...
 
     async def receive(self) -> memoryview:
-        """The next frame's payload: the receiver's own, for as long as it is referenced, and to write into where it is
-        not read-only. Raises ConnectionClosed.
+        """Returns the next frame's payload. It belongs to the receiver for as long as it is referenced, and may be
+        written into where it is not read-only. Raises ConnectionClosed.
 
-        A frame longer than the limit given at connect/listen closes the connection.
+        A frame longer than the limit of connect or listen closes the connection.
         While nobody receives, at most one read buffer is filled: the peer is held back by TCP.
         """
         ...
 
     async def receive_while(self, take: Callable[[memoryview], bool]) -> memoryview:
-        """Give each frame to `take` as it arrives, in order, for as long as it returns True; the first frame that it
-        refuses is returned, as by `receive`. Raises ConnectionClosed, or what `take` raises.
+        """Pass each frame to `take` as it arrives, in order, for as long as it returns True; return the first frame
+        that it refuses, as `receive` does. Raises ConnectionClosed, or the error that `take` raises.
 
         No task is woken for a frame that is taken: `take` runs where bytes arrive, and must be short. A frame that it
-        refuses must have had no effect: it may be given again.
+        refuses must have had no effect: `take` may get it again.
         """
         ...
 
     def bound_send_buffer(self, bytes_max: int) -> None:
-        """The system holds no more than this of what is sent; the rest stays `unsent_bytes`."""
+        """Limit the sent bytes that the system holds; the rest stays `unsent_bytes`."""
         ...
 
     def bound_unsent(self, bytes_max: int) -> None:
-        """From now on the send buffer is at its limit with this much, and below it again when it is empty."""
+        """From now on the send buffer is at its limit with so many bytes, and below it again when it is empty."""
         ...
 
     def when_taken(self, then: Callable[[], None]) -> None:
-        """Calls `then` when the send buffer is below its limit, at once where it is; or when the connection has ended
+        """Call `then` when the send buffer is below its limit (at once where it is), or when the connection has ended
         and holds nothing any more."""
         ...
 
     def take_frames(self, *, bytes_max: int) -> None:
-        """From now on, take frames up to this length, and from a peer that is trusted: the limits given at connect or
-        listen were for a stranger."""
+        """Take frames up to this length from now on, because the peer has authenticated: the limits of connect or
+        listen are for a peer that has not."""
         ...
 
     def close(self) -> None:
-        """Close after what was queued has been sent, within a bound. What has arrived and nobody has received is
-        dropped."""
+        """Close after the queued frames are sent, within a time limit. Frames that arrived and that nobody has received
+        are dropped."""
         ...
 
     def abort(self) -> None:
@@ -222,7 +222,7 @@ OnConnection: TypeAlias = Callable[[FrameConnection], Awaitable[None]]
 
 class Network(Protocol):
     async def connect(self, host: str, port: int, *, frame_bytes_max: int, timeout_ms: int) -> FrameConnection:
-        """Raises ConnectionRefusedError, TimeoutError, or another OSError."""
+        """Open a connection. Raises ConnectionRefusedError, TimeoutError, or another OSError."""
         ...
 
     @property
@@ -241,8 +241,9 @@ class Network(Protocol):
     ) -> FrameListener:
         """Serve each connection with its own task running `on_connection`; it is closed when that returns.
 
-        `arriving_bytes_max`: what long frames of all its connections that nobody has taken yet hold together; who needs
-        more is held back by TCP, and for others who are held back, a frame that comes too slowly is given up.
+        `arriving_bytes_max`: bytes of long frames that arrive on all its connections together and that nobody has taken
+        yet. A connection that needs more is held back by TCP; while others are held back, a frame that arrives too
+        slowly is given up.
         Raises OSError (EADDRINUSE). Port 0 lets the system choose.
         """
         ...

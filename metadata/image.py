@@ -4,7 +4,7 @@
 restart and tests. Applying copies only the mappings that the batch touches. Pure.
 
 The records of an open transaction (KIP-868) are kept aside until its End: the offset counts them, and nothing else
-of the image shows them. So whoever has an image never has half of a transaction, wherever his records came from.
+of the image shows them. So a reader of an image never has half of a transaction, wherever its records came from.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from metadata.records import (
 )
 
 DEFAULT_LISTENER = "PLAINTEXT"
-"""Name of the listener that a broker shares with other nodes, and that it has always."""
+"""Name of the listener that every broker has and shares with other nodes."""
 
 
 class TopicIdPartition(NamedTuple("_Numbered", [("topic_number", int), ("partition", int)])):
-    """Nearly each step of a request looks something up by it: so it is hashed and compared as a tuple of numbers is,
-    without a call of Python code, which a UUID needs."""
+    """Key of a partition. Nearly every step of a request looks something up by it: so it is hashed and compared as a
+    tuple of numbers, without a call of Python code, which a UUID needs."""
 
     topic_id: UUID
 
@@ -72,15 +72,15 @@ class BrokerImage:
     fenced: bool
     in_controlled_shutdown: bool
     listeners: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), hash=False)
-    """`host:port` that clients reach a listener under, by its name, where that is not `kafka`."""
+    """Listener name -> `host:port` under which clients reach it, where that is not `kafka`."""
 
     @property
     def is_active(self) -> bool:
-        """May lead and join ISRs (L1, I6)."""
+        """This broker may lead and join ISRs (L1, I6)."""
         return not self.fenced and not self.in_controlled_shutdown
 
     def address(self, listener: str) -> str | None:
-        """`host:port` that clients reach a listener under; None when this broker has no listener of that name."""
+        """`host:port` under which clients reach a listener; None when this broker has no listener of that name."""
         return self.listeners.get(listener, self.kafka if listener == DEFAULT_LISTENER else None)
 
 
@@ -143,13 +143,13 @@ class TopicImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenTransaction:
-    """What is committed of a transaction whose End is not (KIP-868)."""
+    """The committed records of a transaction whose End is not committed yet (KIP-868)."""
 
     name: str
     base_offset: int
-    """Of its BeginTransactionRecord."""
+    """Offset of its BeginTransactionRecord."""
     records: tuple[Record, ...] = ()
-    """Those after the Begin, without what a new controller claimed its epoch by."""
+    """The records after the Begin, without the record by which a new controller claimed its epoch."""
 
 
 def brokers_map(brokers: Mapping[int, BrokerImage]) -> PersistentMap[int, BrokerImage]:
@@ -161,7 +161,7 @@ def topics_map(topics: Mapping[UUID, TopicImage]) -> PersistentMap[UUID, TopicIm
 
 
 def topic_ids_map(topic_ids: Mapping[str, UUID]) -> PersistentMap[str, UUID]:
-    """By name; those that collide are neighbours."""
+    """Topic ids by name; names that collide are neighbours."""
     return PersistentMap(topic_ids, spread=_spread_name)
 
 
@@ -175,7 +175,7 @@ _NUMBER_OF_UUID = attrgetter("int")
 
 
 def collision_key(name: str) -> str:
-    """Topics of the same one must not be: '.' and '_' count as the same, as in the names of Kafka's metrics."""
+    """Topics with the same key must not exist together: '.' and '_' are equal, as in the names of Kafka's metrics."""
     return name.replace(".", "_")
 
 
@@ -213,11 +213,11 @@ class MetadataImage:
 
     @cached_property
     def _topics_found(self) -> dict[str, TopicImage]:
-        """By name, those that somebody has asked for: each request asks, and an image stays for thousands of them."""
+        """Topics by name that a request has asked for: each request asks, and an image serves thousands of them."""
         return {}
 
     def colliding_topic(self, name: str) -> str | None:
-        """One whose name differs only in '.' and '_', if there is one."""
+        """A topic whose name differs only in '.' and '_', if there is one."""
         key = collision_key(name)
         return next((other for other in self.topic_ids.neighbours(name) if collision_key(other) == key), None)
 
@@ -289,7 +289,8 @@ class _Draft:
         self.offset += 1
         match record:
             case ControllerEpochRecord():
-                # Also within a transaction: it says who may go on writing, and that one has to abort it.
+                # Also within a transaction: it decides which controller may write, and this one has to abort the
+                # transaction.
                 assert record.epoch > self.controller_epoch, (record, self.controller_epoch)
                 self.controller_epoch, self.controller_id = record.epoch, record.node_id
             case BeginTransactionRecord():

@@ -2,7 +2,7 @@
 
 Equal images give equal bytes. Format: the 8 bytes `KRAFTIMG`, version (u8), CRC-32 of the body (u32, big-endian),
 then the body: one JSON object with sorted keys. Anything else is refused with `CorruptSnapshot`. Pure.
-Version 2 is that of an image with an open transaction, which it has as `transaction`; all others are of version 1.
+Version 2 is for an image with an open transaction, in the field `transaction`; all others have version 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEADER = struct.Struct(">8sBI")
 
 
 class CorruptSnapshot(ValueError):
-    """These bytes are no snapshot of a metadata image, or not of a version that we know."""
+    """These bytes are no snapshot of a metadata image, or have an unknown version."""
 
 
 def encode_image(image: MetadataImage) -> bytes:
@@ -57,7 +57,7 @@ def encode_image(image: MetadataImage) -> bytes:
 
 
 def decode_image(data: bytes | bytearray | memoryview) -> MetadataImage:
-    """Raises CorruptSnapshot."""
+    """The image of an encoded snapshot. Raises CorruptSnapshot."""
     body = _checked_body(memoryview(data))
     try:
         return _image(msgspec.json.decode(body))
@@ -66,7 +66,7 @@ def decode_image(data: bytes | bytearray | memoryview) -> MetadataImage:
 
 
 def version_of(data: bytes | bytearray | memoryview) -> int:
-    """The version that an encoded image says it has; 0 for bytes that are none."""
+    """The version in the header of an encoded image; 0 for bytes that are no image."""
     if len(data) < _HEADER.size:
         return 0
     magic, version, _ = _HEADER.unpack_from(data)
@@ -86,7 +86,7 @@ def _checked_body(data: memoryview) -> memoryview:
         )
     body = data[_HEADER.size :]
     if (actual := zlib.crc32(body)) != crc:
-        raise CorruptSnapshot(f"snapshot has CRC {actual:#010x}, its header says {crc:#010x}: it is cut or damaged")
+        raise CorruptSnapshot(f"snapshot has CRC {actual:#010x}, its header has {crc:#010x}: it is cut or damaged")
     return body
 
 

@@ -1,4 +1,4 @@
-"""Topics that the cluster keeps its own state in: coordinators write them, and nobody else. Pure.
+"""Topics in which the cluster keeps its own state: coordinators write them, and nobody else. Pure.
 
 Source: org.apache.kafka.common.internals.Topic; ReplicaManager refuses other writers with INVALID_TOPIC_EXCEPTION.
 """
@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from metadata.settings import BrokerSettings
 
 METADATA_TOPIC = "__cluster_metadata"
-"""The metadata log as Kafka names it: no topic that anybody creates."""
+"""Kafka's name of the metadata log: no client may create a topic of this name."""
 OFFSETS_TOPIC = "__consumer_offsets"
 TRANSACTIONS_TOPIC = "__transaction_state"
 INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, TRANSACTIONS_TOPIC, "__share_group_state"})
-"""Kafka's three, whichever of them exist here: what a later coordinator reads must not be a client's."""
+"""Kafka's three, also those that this cluster does not have: a client must not write what a later coordinator reads."""
 
 OFFSETS_BATCH_BYTES_MAX = 8 * 1024 * 1024
-"""The max.message.bytes of `__consumer_offsets`: what one change of a group may be. A larger one changes nothing."""
+"""The max.message.bytes of `__consumer_offsets`: the size limit of one change of a group. A larger one is refused."""
 
 
 def offsets_topic_configs(settings: BrokerSettings) -> Mapping[str, str]:
-    """What `__consumer_offsets` is created with unless its creator says otherwise (GroupCoordinator's topicConfigs)."""
+    """Default settings of a new `__consumer_offsets` (GroupCoordinator's topicConfigs)."""
     return {
         "cleanup.policy": "compact",
         "segment.bytes": str(settings.offsets_topic_segment_bytes),
@@ -31,8 +31,8 @@ def offsets_topic_configs(settings: BrokerSettings) -> Mapping[str, str]:
 
 
 def transactions_topic_configs(settings: BrokerSettings, *, replicas: int) -> Mapping[str, str]:
-    """What `__transaction_state` is created with (TransactionStateManager.transactionTopicConfigs); where there are
-    fewer replicas than `transaction.state.log.min.isr`, all of them have to be in sync."""
+    """Default settings of a new `__transaction_state` (TransactionStateManager.transactionTopicConfigs). With fewer
+    replicas than `transaction.state.log.min.isr`, all of them have to be in sync."""
     return {
         "cleanup.policy": "compact",
         "segment.bytes": str(settings.transaction_state_log_segment_bytes),
@@ -43,7 +43,7 @@ def transactions_topic_configs(settings: BrokerSettings, *, replicas: int) -> Ma
 
 
 def coordinators_configs(topic: str, settings: BrokerSettings, *, replicas: int) -> Mapping[str, str]:
-    """What a coordinators' topic is created with, whoever makes it; nothing for other topics."""
+    """Default settings of a coordinators' topic; empty for other topics."""
     if topic == OFFSETS_TOPIC:
         return offsets_topic_configs(settings)
     return transactions_topic_configs(settings, replicas=replicas) if topic == TRANSACTIONS_TOPIC else {}

@@ -1,7 +1,7 @@
 """Names of the broker settings of Apache Kafka 4.4, and which of them a broker changes while it runs.
 
-They decide what becomes of a setting that this cluster does not have: a name of Kafka's is refused as Kafka refuses a
-setting that cannot be changed, and any other name as a mistake. Facts only; what this cluster has is in
+They decide how a setting that this cluster does not have is refused: a name of Kafka's as a setting that cannot be
+changed, as in Kafka, and any other name as a mistake. Facts only; this cluster's own settings are in
 `metadata.settings`. Source: KafkaConfig and DynamicBrokerConfig (KIP-226).
 """
 
@@ -130,11 +130,11 @@ unclean.leader.election.interval.ms unstable.api.versions.enable unstable.featur
 """
 
 DYNAMIC = frozenset(_DYNAMIC.split())
-"""A broker changes these while it runs, as a whole cluster or alone."""
+"""Settings that a broker changes while it runs, for the whole cluster or for one broker."""
 READ_ONLY = frozenset(_READ_ONLY.split())
-"""A broker reads these once, when it starts."""
+"""Settings that a broker reads once, when it starts."""
 LISTENER_PREFIX = "listener.name."
-"""Of settings of one listener: `listener.name.internal.ssl.keystore.location`, for example."""
+"""Prefix of the settings of one listener: `listener.name.internal.ssl.keystore.location`, for example."""
 
 
 def is_kafka_name(name: str) -> bool:

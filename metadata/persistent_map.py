@@ -1,11 +1,11 @@
-"""Immutable mappings of which the next version shares all but what changed: an image has thousands of topics, and a
+"""Immutable mappings whose next version shares everything that did not change: an image has thousands of topics, and a
 change touches one.
 
 The entries lie in a fixed number of buckets. A new version copies the list of buckets and the buckets that it writes
-to, and two versions differ only in buckets that are not the same object: so neither to change one entry nor to find
-out what changed costs a look at each. Iteration is in the order of buckets, within one in that of insertion. It
-depends on keys and history alone: `spread` must not be Python's `hash`, which differs from process to process for
-strings. Pure.
+to, and two versions differ only in buckets that are not the same object: so changing one entry, or finding out what
+changed, does not need a look at each entry. Iteration follows the order of buckets, and within one bucket the order of
+insertion. It depends on keys and history alone: `spread` must not be Python's `hash`, which differs from process to
+process for strings. Pure.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ V = TypeVar("V")
 T = TypeVar("T")
 
 BUCKETS = 256
-"""To change one of N entries costs as much as to copy this many pointers and N / 256 entries."""
+"""A change of one of N entries costs as much as a copy of this many pointers and N / 256 entries."""
 SMALL_MAX = 64
-"""So many entries are copied in no more time than the pointers of `BUCKETS` buckets, and need a tenth of the memory."""
+"""A copy of so many entries takes no more time than one of `BUCKETS` pointers, and a tenth of the memory."""
 
 
 def spread_text(key: str) -> int:
-    """Whatever a client may look for, with lone surrogates, too."""
+    """The number of a text, for any text that a client may look for, also with lone surrogates."""
     return crc32(key.encode(errors="surrogatepass"))
 
 
 class PersistentMap(Mapping[K, V]):
-    """`spread` gives the number of a key; equal keys have equal ones. One bucket is right for a handful of entries."""
+    """`spread` returns the number of a key; equal keys have equal ones. One bucket is right for a few entries."""
 
     __slots__ = ("_buckets", "_mask", "_size", "_spread")
 
@@ -98,7 +98,7 @@ class PersistentMap(Mapping[K, V]):
         return MapDraft(self)
 
     def resized(self) -> PersistentMap[K, V]:
-        """Of one bucket while there are few entries, of many from then on. A map that has shrunk keeps its buckets."""
+        """The same map with one bucket for few entries, else with many. A map that has shrunk keeps its buckets."""
         if len(self._buckets) > 1 or self._size <= SMALL_MAX:
             return self
         return PersistentMap(self, spread=self._spread)
@@ -131,7 +131,8 @@ class _Items(ItemsView[K, V]):
 
 
 class MapDraft(MutableMapping[K, V], Generic[K, V]):
-    """The next version in the making: reads like a dict, and copies what is written to. Not used after `frozen`."""
+    """The next version in the making: reads like a dict, and copies the buckets that are written to. Not used after
+    `frozen`."""
 
     def __init__(self, origin: PersistentMap[K, V]) -> None:
         self._origin = origin
@@ -171,13 +172,13 @@ class MapDraft(MutableMapping[K, V], Generic[K, V]):
         bucket[key] = value
 
     def copy(self) -> MapDraft[K, V]:
-        """Both go on from here, each with what it writes itself; neither costs a look at the entries."""
+        """A second draft: both continue from here, each with its own writes. The copy does not look at the entries."""
         self._origin, self._owned = self.frozen().resized(), set()
         self._buckets, self._mask = self._origin._buckets, self._origin._mask
         return MapDraft(self._origin)
 
     def change_each(self, change: Callable[[V], V]) -> None:
-        """Every value at once, which costs a third of one by one."""
+        """Change every value at once, which costs a third of changing one by one."""
         self._buckets = [{key: change(value) for key, value in bucket.items()} for bucket in self._buckets]
         self._owned = set(range(len(self._buckets)))
 
@@ -195,24 +196,24 @@ class MapDraft(MutableMapping[K, V], Generic[K, V]):
         return self._buckets[at]
 
     def frozen(self) -> PersistentMap[K, V]:
-        """The map it was made from, if nothing was written."""
+        """The finished map: the one that the draft was made from, if nothing was written."""
         if not self._owned:
             return self._origin
         return PersistentMap._of(self._buckets, spread=self._spread, size=self._size)
 
 
 def text_map(entries: Mapping[str, V]) -> PersistentMap[str, V]:
-    """By keys of text; as many buckets as its size wants."""
+    """A map with keys of text, and with as many buckets as its size needs."""
     return PersistentMap(entries, spread=spread_text, buckets=1).resized()
 
 
 def text_draft(entries: Mapping[str, V]) -> MapDraft[str, V]:
-    """A draft of the next version of a mapping, which costs a copy if that is not persistent yet."""
+    """A draft of the next version of a mapping; costs a copy if the mapping is not persistent yet."""
     return (entries if isinstance(entries, PersistentMap) else text_map(entries)).draft()
 
 
 def differences(old: Mapping[K, V], new: Mapping[K, V]) -> dict[K, tuple[V | None, V | None]]:
-    """The same of any two mappings, by a look at each entry."""
+    """Before and after of every entry that differs in two mappings of any kind; looks at each entry."""
     if old is new:
         return {}
     changes: dict[K, tuple[V | None, V | None]] = {}

@@ -1,7 +1,7 @@
-"""A limit on how often a line is logged: strangers decide how often something happens, and must not fill a log with it.
+"""A limit on how often a line is logged: clients that are not authenticated must not be able to fill a log.
 
-The first `LINES_MAX` lines in `WINDOW_MS` are admitted. Those that are left out are counted, and the count comes with
-the next line that is admitted. Pure: the time is an argument.
+The first `LINES_MAX` lines in `WINDOW_MS` are admitted. The others are left out and counted; the next admitted line
+reports the count. Pure: the time is an argument.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ WINDOW_MS = 10_000
 
 
 class RateLimitedLog:
-    """One line that may come too often."""
+    """One line that may be logged too often."""
 
     __slots__ = ("_admitted", "_left_out", "_since_ms")
 

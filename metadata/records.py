@@ -1,4 +1,4 @@
-"""The facts of the metadata log: what happened, never what was asked for.
+"""The facts of the metadata log: what happened, never what was requested.
 
 Records are frozen pydantic models. On disk and on the wire one record is compact JSON with a `type` field
 (`encode_record`/`decode_record`); JSON keeps `kraft metadata dump` honest. Times are not part of facts
@@ -69,7 +69,7 @@ class RegisterBrokerRecord(Fact):
     """`host:port` of the Kafka listener, for nodes."""
     rack: str | None = None
     listeners: dict[str, str] | None = None
-    """`host:port` that clients reach a listener under, by its name, where that is not `kafka`."""
+    """Listener name -> `host:port` under which clients reach it, where that is not `kafka`."""
 
 
 class BrokerChangeRecord(Fact):
@@ -103,7 +103,7 @@ class RemoveTopicRecord(Fact):
 
 
 class PartitionRecord(Fact):
-    """A new partition, whole."""
+    """A new partition with all its fields."""
 
     type: Literal["partition"] = "partition"
     topic_id: UUID
@@ -119,14 +119,14 @@ class PartitionRecord(Fact):
 
 
 class UncleanElectionReport(Fact):
-    """What an unclean election gave up: records from the new leader's log end up to the known high watermark."""
+    """The loss of an unclean election: records from the new leader's log end up to the known high watermark."""
 
     answers: dict[int, tuple[int, int]]
-    """Per live replica asked: (last leader epoch, log end offset). Empty when none answered in time."""
+    """Live replica that was asked -> (last leader epoch, log end offset). Empty when none answered in time."""
     log_end_offset: int
-    """Of the chosen leader; -1 when it did not answer."""
+    """Log end offset of the chosen leader; -1 when it did not answer."""
     high_watermark_known: int
-    """The highest high watermark any replica reported; -1 when unknown."""
+    """The highest high watermark that any replica reported; -1 when unknown."""
 
 
 class PartitionChangeRecord(Fact):
@@ -166,7 +166,7 @@ class ConfigRecord(Fact):
 
 
 class ProducerIdsRecord(Fact):
-    """A block of producer ids was given to a broker (AllocateProducerIds)."""
+    """A block of producer ids was allocated to a broker (AllocateProducerIds)."""
 
     type: Literal["producer_ids"] = "producer_ids"
     broker_id: int
@@ -175,24 +175,25 @@ class ProducerIdsRecord(Fact):
 
 
 class BeginTransactionRecord(Fact):
-    """KIP-868: what follows has happened once the End of this transaction is committed, and not before.
+    """KIP-868: the records that follow take effect when the End of this transaction is committed, and not before.
 
-    A decision that has to happen as a whole and is too large for one append is written in several, between these.
+    A decision that must happen as a whole and is too large for one append is written in several appends between the
+    two.
     """
 
     type: Literal["begin_transaction"] = "begin_transaction"
     name: str
-    """Of what is done, for whoever reads the log."""
+    """Name of the change, for a person that reads the log."""
 
 
 class EndTransactionRecord(Fact):
-    """KIP-868: all since the Begin has happened, now."""
+    """KIP-868: all records since the Begin take effect now."""
 
     type: Literal["end_transaction"] = "end_transaction"
 
 
 class AbortTransactionRecord(Fact):
-    """KIP-868: nothing since the Begin has happened. Written by the next controller."""
+    """KIP-868: no record since the Begin takes effect. The next controller writes it."""
 
     type: Literal["abort_transaction"] = "abort_transaction"
     reason: str
@@ -224,7 +225,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(data: bytes | bytearray | memoryview) -> Record:
-    """Raises pydantic.ValidationError for bytes that are no record of ours."""
+    """The record of encoded bytes. Raises pydantic.ValidationError for bytes that are no record of ours."""
     return _ADAPTER.validate_json(bytes(data))
 
 

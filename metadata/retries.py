@@ -1,4 +1,4 @@
-"""One loop for whatever is asked again until a deadline."""
+"""One loop for every request that is repeated until a deadline."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ async def retry_until(
     retriable: Callable[[Exception], bool],
     wake: Callable[[], Awaitable[object]],
 ) -> Answer:
-    """What `attempt` returns, made again after each error that is `retriable` until the monotonic time `deadline_ms`.
+    """Return the result of `attempt`, repeated after each `retriable` error until the monotonic time `deadline_ms`.
 
-    `wake` is awaited between two attempts: it returns when the next one may do better, soon in any case. At the
-    deadline raises the last error; every other one is raised at once.
+    `wake` is awaited between two attempts: it returns when the next one may succeed, soon in any case. At the
+    deadline the last error is raised; every other error is raised at once.
     """
     while True:
         try:

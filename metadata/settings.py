@@ -1,9 +1,9 @@
 """Settings under Kafka's names: type, default, range and a sentence for each, in two frozen models.
 
-`BrokerSettings` holds what a broker (static in cluster.toml, dynamic through the `broker` config resource) can set;
-`TopicSettings` what a topic can. A topic setting not set on the topic comes from the broker setting named in
-`BROKER_SYNONYMS`, as in Kafka. `GroupSettings` and `ClientMetricsSettings` are those of a group and of a subscription
-to client metrics. The pydantic alias of each field is Kafka's name. Pure.
+`BrokerSettings` holds the settings of a broker (static in cluster.toml, dynamic through the `broker` config resource),
+`TopicSettings` those of a topic. A setting that a topic does not set has the value of the broker setting in
+`BROKER_SYNONYMS`, as in Kafka. `GroupSettings` and `ClientMetricsSettings` are the settings of a group and of a
+subscription to client metrics. The pydantic alias of each field is Kafka's name. Pure.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class TopicSettings(_Settings):
 
     cleanup_policy: CleanupPolicy = Field(default="delete", description="Delete old segments, compact by key, or both.")
     compression_type: CompressionType = Field(
-        default="producer", description="How batches are stored; the leader compresses anew what came otherwise."
+        default="producer", description="How batches are stored; the leader compresses those that arrive otherwise."
     )
-    delete_retention_ms: int = _int(86_400_000, 0, INT64_MAX, "How long tombstones stay after a clean pass.")
+    delete_retention_ms: int = _int(86_400_000, 0, INT64_MAX, "Time that tombstones stay after a clean pass.")
     file_delete_delay_ms: int = _int(60_000, 0, INT64_MAX, "Wait before a deleted segment's files are removed.")
     flush_messages: int = _int(INT64_MAX, 1, INT64_MAX, "fsync after this many records; 1: before each ack.")
     flush_ms: int = _int(INT64_MAX, 0, INT64_MAX, "fsync a record at the latest after this time.")
@@ -64,7 +64,7 @@ class TopicSettings(_Settings):
     message_timestamp_after_max_ms: int = _int(3_600_000, 0, INT64_MAX, "How far ahead a timestamp may be.")
     message_timestamp_before_max_ms: int = _int(INT64_MAX, 0, INT64_MAX, "How far back a timestamp may be.")
     message_timestamp_type: TimestampType = Field(
-        default="CreateTime", description="Who stamps a record: its producer, or the leader on append."
+        default="CreateTime", description="Origin of a record's timestamp: its producer, or the leader on append."
     )
     min_cleanable_dirty_ratio: float = Field(
         default=0.5, ge=0, le=1, description="Share of uncompacted bytes that makes a log worth compacting."
@@ -76,7 +76,7 @@ class TopicSettings(_Settings):
     retention_ms: int = _int(604_800_000, -1, INT64_MAX, "Age after which segments go; -1: never.")
     segment_bytes: int = _int(1_073_741_824, 14, INT32_MAX, "Size at which a segment is rolled.")
     internal_segment_bytes: int = _int(
-        0, 14, INT32_MAX, "Of Kafka's own tests: size at which a segment is rolled in place of segment.bytes."
+        0, 14, INT32_MAX, "Kafka's own tests use it: the size at which a segment is rolled, instead of segment.bytes."
     )
     segment_index_bytes: int = _int(10_485_760, 4, INT32_MAX, "Size of an index file that ends its segment.")
     segment_jitter_ms: int = _int(0, 0, INT64_MAX, "Largest random time taken off segment.ms.")
@@ -95,22 +95,22 @@ class GroupSettings(_Settings):
     """Effective settings of one group of the consumer protocol (KIP-848)."""
 
     consumer_session_timeout_ms: int = _int(45_000, 1, INT32_MAX, "A member that is silent for longer is out.")
-    consumer_heartbeat_interval_ms: int = _int(5_000, 1, INT32_MAX, "How often members are told to beat.")
+    consumer_heartbeat_interval_ms: int = _int(5_000, 1, INT32_MAX, "Interval of a member's heartbeats.")
     consumer_assignment_interval_ms: int = _int(
         1_000,
         0,
         INT32_MAX,
-        "Between two assignments of a group of more than 100 members; a smaller one is assigned at once.",
+        "Time between two assignments of a group of more than 100 members; a smaller group is assigned at once.",
     )
     consumer_assignor_offload_enable: bool = Field(
-        default=True, description="Accepted for compatibility; where an assignment is computed is decided by its size."
+        default=True, description="Accepted for compatibility; the size of an assignment decides where it is computed."
     )
 
 
 class ClientMetricsSettings(_Settings):
     """A subscription to metrics of clients (KIP-714)."""
 
-    interval_ms: int = _int(300_000, 100, 3_600_000, "How often a client that matches should push its metrics.")
+    interval_ms: int = _int(300_000, 100, 3_600_000, "Interval in which a matching client should push its metrics.")
     metrics: str = Field(default="", description="Prefixes of the metrics' names, with commas between; *: all.")
     match: str = Field(
         default="",
@@ -161,29 +161,31 @@ class BrokerSettings(_Settings):
     log_segment_delete_delay_ms: int = _int(60_000, 0, INT64_MAX, "Default of file.delete.delay.ms.")
     # Log manager
     log_cleaner_enable: bool = Field(default=True, description="Are compacted topics compacted on this broker?")
-    log_cleaner_backoff_ms: int = _int(15_000, 0, INT64_MAX, "How often logs to compact are looked for.")
+    log_cleaner_backoff_ms: int = _int(15_000, 0, INT64_MAX, "Interval between two searches for logs to compact.")
     log_cleaner_dedupe_buffer_size: int = _int(
         134_217_728, 1_048_576, INT64_MAX, "Memory for the keys of one compaction pass, in bytes."
     )
-    log_retention_check_interval_ms: int = _int(300_000, 1, INT64_MAX, "How often retention is looked at.")
-    log_flush_offset_checkpoint_interval_ms: int = _int(60_000, 1, INT32_MAX, "How often recovery points are saved.")
-    log_flush_scheduler_interval_ms: int = _int(1_000, 1, INT64_MAX, "How often flush.ms is looked at.")
+    log_retention_check_interval_ms: int = _int(300_000, 1, INT64_MAX, "Interval between two checks of retention.")
+    log_flush_offset_checkpoint_interval_ms: int = _int(
+        60_000, 1, INT32_MAX, "Interval between two saves of recovery points."
+    )
+    log_flush_scheduler_interval_ms: int = _int(1_000, 1, INT64_MAX, "Interval between two checks of flush.ms.")
     # Replication
     replica_lag_time_max_ms: int = _int(30_000, 1, INT64_MAX, "A follower behind for longer leaves the ISR.")
     replica_fetch_wait_max_ms: int = _int(500, 1, INT32_MAX, "Longest wait of a follower's fetch.")
-    replica_fetch_min_bytes: int = _int(1, 0, INT32_MAX, "Bytes a follower's fetch waits for.")
+    replica_fetch_min_bytes: int = _int(1, 0, INT32_MAX, "Bytes that a follower's fetch waits for.")
     replica_fetch_max_bytes: int = _int(1_048_576, 1, INT32_MAX, "Bytes per partition in a follower's fetch.")
     replica_fetch_response_max_bytes: int = _int(10_485_760, 1, INT32_MAX, "Bytes in a follower's fetch.")
     replica_fetch_backoff_ms: int = _int(1_000, 0, INT32_MAX, "Wait after a failed fetch of a partition.")
     replica_socket_timeout_ms: int = _int(30_000, 1, INT32_MAX, "Longest wait for an answer from another broker.")
     replica_high_watermark_checkpoint_interval_ms: int = _int(
-        5_000, 1, INT64_MAX, "How often high watermarks are saved."
+        5_000, 1, INT64_MAX, "Interval between two saves of high watermarks."
     )
     max_incremental_fetch_session_cache_slots: int = _int(1_000, 0, INT32_MAX, "Fetch sessions kept (KIP-227).")
     replica_selector_class: ReplicaSelector = Field(
         default="",
-        description="Whom consumers read from: the leader, or with Kafka's RackAwareReplicaSelector a replica in their "
-        "rack (client.rack, KIP-392).",
+        description="Replica that consumers read from: the leader, or with Kafka's RackAwareReplicaSelector one in "
+        "their rack (client.rack, KIP-392).",
     )
     fetch_max_bytes: int = _int(57_671_680, 1024, INT32_MAX, "Most bytes in the answer to any fetch.")
     # Consumer groups
@@ -194,18 +196,30 @@ class BrokerSettings(_Settings):
     group_consumer_session_timeout_ms: int = _int(
         45_000, 1, INT32_MAX, "A member of the consumer protocol (KIP-848) silent for longer is out."
     )
-    group_consumer_min_session_timeout_ms: int = _int(45_000, 1, INT32_MAX, "A shorter one set there is this.")
-    group_consumer_max_session_timeout_ms: int = _int(60_000, 1, INT32_MAX, "A longer one set there is this.")
-    group_consumer_heartbeat_interval_ms: int = _int(
-        5_000, 1, INT32_MAX, "How often members of the consumer protocol are told to beat."
+    group_consumer_min_session_timeout_ms: int = _int(
+        45_000, 1, INT32_MAX, "A shorter one set for a group becomes this."
     )
-    group_consumer_min_heartbeat_interval_ms: int = _int(5_000, 1, INT32_MAX, "A shorter one set there is this.")
-    group_consumer_max_heartbeat_interval_ms: int = _int(15_000, 1, INT32_MAX, "A longer one set there is this.")
+    group_consumer_max_session_timeout_ms: int = _int(
+        60_000, 1, INT32_MAX, "A longer one set for a group becomes this."
+    )
+    group_consumer_heartbeat_interval_ms: int = _int(
+        5_000, 1, INT32_MAX, "Interval of heartbeats of members of the consumer protocol."
+    )
+    group_consumer_min_heartbeat_interval_ms: int = _int(
+        5_000, 1, INT32_MAX, "A shorter one set for a group becomes this."
+    )
+    group_consumer_max_heartbeat_interval_ms: int = _int(
+        15_000, 1, INT32_MAX, "A longer one set for a group becomes this."
+    )
     group_consumer_assignment_interval_ms: int = _int(
         1_000, 0, INT32_MAX, "Default of the group setting consumer.assignment.interval.ms."
     )
-    group_consumer_min_assignment_interval_ms: int = _int(0, 0, INT32_MAX, "A shorter one set there is this.")
-    group_consumer_max_assignment_interval_ms: int = _int(15_000, 0, INT32_MAX, "A longer one set there is this.")
+    group_consumer_min_assignment_interval_ms: int = _int(
+        0, 0, INT32_MAX, "A shorter one set for a group becomes this."
+    )
+    group_consumer_max_assignment_interval_ms: int = _int(
+        15_000, 0, INT32_MAX, "A longer one set for a group becomes this."
+    )
     group_consumer_assignor_offload_enable: bool = Field(
         default=True, description="Default of the group setting consumer.assignor.offload.enable."
     )
@@ -220,17 +234,19 @@ class BrokerSettings(_Settings):
         description="Whether a group with members may change between the classic and the consumer protocol.",
     )
     offsets_topic_num_partitions: int = _int(50, 1, INT32_MAX, "Partitions of __consumer_offsets.")
-    offsets_topic_replication_factor: int = _int(3, 1, 32767, "Replicas of it, if there are so many brokers.")
+    offsets_topic_replication_factor: int = _int(3, 1, 32767, "Its replication factor, if there are so many brokers.")
     offsets_topic_segment_bytes: int = _int(104_857_600, 1, INT32_MAX, "Its segment.bytes.")
-    offsets_commit_timeout_ms: int = _int(5_000, 1, INT32_MAX, "How long a commit waits for its replicas.")
+    offsets_commit_timeout_ms: int = _int(5_000, 1, INT32_MAX, "Longest wait of a commit for its replicas.")
     offset_metadata_max_bytes: int = _int(4_096, 0, INT32_MAX, "Longest metadata of a committed offset.")
     offsets_retention_minutes: int = _int(10_080, 1, INT32_MAX, "Offsets of an empty group expire after this.")
-    offsets_retention_check_interval_ms: int = _int(600_000, 1, INT64_MAX, "How often that is looked at.")
-    consumer_instance_timeout_ms: int = _int(300_000, 1, INT32_MAX, "A REST consumer idle for longer goes.")
+    offsets_retention_check_interval_ms: int = _int(600_000, 1, INT64_MAX, "Interval between two checks of it.")
+    consumer_instance_timeout_ms: int = _int(300_000, 1, INT32_MAX, "A REST consumer idle for longer is removed.")
     consumer_instances_max: int = _int(10_000, 1, INT32_MAX, "REST consumers whose groups one node coordinates.")
     # Transactions
     transaction_state_log_num_partitions: int = _int(50, 1, INT32_MAX, "Partitions of __transaction_state.")
-    transaction_state_log_replication_factor: int = _int(3, 1, 32767, "Replicas of it, if there are so many brokers.")
+    transaction_state_log_replication_factor: int = _int(
+        3, 1, 32767, "Its replication factor, if there are so many brokers."
+    )
     transaction_state_log_min_isr: int = _int(2, 1, INT32_MAX, "Its min.insync.replicas, if it has so many replicas.")
     transaction_state_log_segment_bytes: int = _int(104_857_600, 1, INT32_MAX, "Its segment.bytes.")
     transaction_max_timeout_ms: int = _int(900_000, 1, INT32_MAX, "Longest transaction.timeout.ms of a producer.")
@@ -238,35 +254,41 @@ class BrokerSettings(_Settings):
         604_800_000, 1, INT32_MAX, "A transactional id without a transaction, and unused for longer, is forgotten."
     )
     transaction_abort_timed_out_transaction_cleanup_interval_ms: int = _int(
-        10_000, 1, INT32_MAX, "How often transactions are looked for that are open for longer than their timeout."
+        10_000,
+        1,
+        INT32_MAX,
+        "Interval between two searches for transactions that are open for too long.",
     )
     transaction_remove_expired_transaction_cleanup_interval_ms: int = _int(
-        3_600_000, 1, INT32_MAX, "How often transactional ids are looked for that are unused for too long."
+        3_600_000, 1, INT32_MAX, "Interval between two searches for transactional ids that are unused for too long."
     )
     transaction_partition_verification_enable: bool = Field(
         default=True, description="A leader asks the coordinator whether a transaction has its partition (KIP-890)."
     )
     # Brokers and controller
-    broker_heartbeat_interval_ms: int = _int(2_000, 1, INT32_MAX, "How often a broker beats.")
+    broker_heartbeat_interval_ms: int = _int(2_000, 1, INT32_MAX, "Interval of a broker's heartbeats.")
     broker_session_timeout_ms: int = _int(9_000, 1, INT32_MAX, "A broker silent for longer is fenced.")
     broker_probe_timeout_ms: int = _int(
-        200, 1, INT32_MAX, "After a broken connection the broker's port is tried; refused within this: fenced now."
+        200,
+        1,
+        INT32_MAX,
+        "After a broken connection the broker's port is tried for so long; if it refuses, the broker is fenced now.",
     )
     initial_broker_registration_timeout_ms: int = _int(
-        60_000, 1, INT32_MAX, "A broker that the active controller refuses for so long stops."
+        60_000, 1, INT32_MAX, "A broker that the active controller refuses for longer stops."
     )
     controlled_shutdown_enable: bool = Field(default=True, description="Move leaders away before stopping.")
     controlled_shutdown_timeout_ms: int = _int(10_000, 1, INT32_MAX, "Longest wait for a controlled shutdown.")
-    auto_leader_rebalance_enable: bool = Field(default=True, description="Elect preferred leaders now and then.")
-    leader_imbalance_check_interval_seconds: int = _int(300, 1, INT32_MAX, "How often that happens.")
+    auto_leader_rebalance_enable: bool = Field(default=True, description="Elect preferred leaders regularly.")
+    leader_imbalance_check_interval_seconds: int = _int(300, 1, INT32_MAX, "Interval between two of these elections.")
     unclean_leader_election_interval_ms: int = _int(300_000, 1, INT64_MAX, "Sweep of offline partitions.")
-    unclean_recovery_timeout_ms: int = _int(1_000, 1, INT32_MAX, "How long replicas have to tell their log end.")
+    unclean_recovery_timeout_ms: int = _int(1_000, 1, INT32_MAX, "Time in which replicas must report their log end.")
     node_hang_timeout_ms: int = _int(
-        120_000, 1_000, INT32_MAX, "A node whose main loop computes for so long without a turn ends itself."
+        120_000, 1_000, INT32_MAX, "A node whose main loop computes for longer without a turn ends itself."
     )
     # Quorum
     controller_quorum_election_timeout_ms: int = _int(
-        300, 50, 60_000, "Shortest election timeout; the longest is twice it."
+        300, 50, 60_000, "Shortest election timeout; the longest is twice as long."
     )
     metadata_log_max_record_bytes_between_snapshots: int = _int(
         20_971_520, 1024, INT64_MAX, "Bytes of log after which a snapshot is taken."
@@ -281,7 +303,7 @@ class BrokerSettings(_Settings):
         "a request with more is refused.",
     )
     socket_send_buffer_bytes: int = _int(
-        102_400, -1, INT32_MAX, "What the system holds of answers to one Kafka client; -1: as much as it likes."
+        102_400, -1, INT32_MAX, "Bytes of answers to one Kafka client that the system holds; -1: no limit."
     )
     max_request_partition_size_limit: int = _int(
         2_000, 1, INT32_MAX, "Partitions in one answer to DescribeTopicPartitions."
@@ -302,27 +324,27 @@ class BrokerSettings(_Settings):
     producer_id_expiration_ms: int = _int(
         86_400_000, 1, INT32_MAX, "A producer id or Idempotency-Key unused for longer is forgotten."
     )
-    producer_id_expiration_check_interval_ms: int = _int(600_000, 1, INT32_MAX, "How often that is looked at.")
+    producer_id_expiration_check_interval_ms: int = _int(600_000, 1, INT32_MAX, "Interval between two checks of it.")
     producer_id_max_per_partition: int = _int(
-        100_000, 1, INT32_MAX, "Producer ids a partition remembers; beyond it the longest silent one is forgotten."
+        100_000, 1, INT32_MAX, "Producer ids that a partition remembers; beyond it the longest silent one is forgotten."
     )
     transactional_id_max_per_node: int = _int(
-        300_000, 1, INT32_MAX, "Transactional ids that a node coordinates; beyond it no new one is given a producer id."
+        300_000, 1, INT32_MAX, "Transactional ids that a node coordinates; beyond it no new one gets a producer id."
     )
     transaction_aborted_max_per_partition: int = _int(
         10_000_000,
         1,
         INT32_MAX,
-        "Aborted transactions a log keeps; beyond it none begins there until some are deleted.",
+        "Aborted transactions that a log keeps; beyond it none begins there until some are deleted.",
     )
     rest_dialect: RestDialect = Field(
-        default="confluent", description="Whose proxy the v2 REST dialect follows where they differ."
+        default="confluent", description="The REST proxy that the v2 dialect follows where proxies differ."
     )
     rest_max_waiting_reads: int = _int(
         20_000, 0, INT32_MAX, "Reads waiting for records, and streams, at once over HTTP; one more gets 503."
     )
     rest_idempotency_max_keys_per_partition: int = _int(
-        100_000, 1, INT32_MAX, "Idempotency-Keys a partition remembers; beyond it the oldest is forgotten."
+        100_000, 1, INT32_MAX, "Idempotency-Keys that a partition remembers; beyond it the oldest is forgotten."
     )
     rest_allowed_hosts: str = Field(
         default="",
@@ -338,7 +360,7 @@ class BrokerSettings(_Settings):
 
 
 INTERNAL_TOPIC_SETTINGS = frozenset({"internal.segment.bytes"})
-"""Settings of a topic that are described where they are set, and nowhere else."""
+"""Settings of a topic that DescribeConfigs shows only where they are set."""
 
 BROKER_SYNONYMS: Mapping[str, str] = {
     "cleanup.policy": "log.cleanup.policy",
@@ -370,9 +392,9 @@ _SYNONYM_FIELDS = tuple((topic, name.replace(".", "_")) for topic, name in BROKE
 
 
 def broker_settings(*layers: Mapping[str, Any]) -> BrokerSettings:
-    """Merge layers of Kafka-named values, the later ones winning: static, cluster-wide dynamic, per broker dynamic.
+    """Merge layers of Kafka-named values, the later ones win: static, cluster-wide dynamic, per broker dynamic.
 
-    Raises pydantic.ValidationError naming each bad key.
+    Raises pydantic.ValidationError with the name of each bad key.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -396,15 +418,15 @@ _BOUNDED_BY_BROKERS = (
 
 
 def group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> GroupSettings:
-    """A group's effective settings, within the bounds that the brokers set. Raises pydantic.ValidationError naming each
-    bad key."""
+    """A group's effective settings, within the bounds that the brokers set. Raises pydantic.ValidationError with the
+    name of each bad key."""
     defaults = {name: getattr(broker, _field_name(synonym)) for name, synonym in GROUP_SYNONYMS.items()}
-    given = GroupSettings.model_validate({**defaults, **overrides})
+    chosen = GroupSettings.model_validate({**defaults, **overrides})
     bounded = {}
     for name in _BOUNDED_BY_BROKERS:
         low, high = (getattr(broker, _field_name(_bound(name, side))) for side in ("min", "max"))
-        bounded[_field_name(name)] = min(max(getattr(given, _field_name(name)), low), high)
-    return given.model_copy(update=bounded)
+        bounded[_field_name(name)] = min(max(getattr(chosen, _field_name(name)), low), high)
+    return chosen.model_copy(update=bounded)
 
 
 def _field_name(kafka_name: str) -> str:
@@ -417,7 +439,7 @@ def _bound(name: str, side: str) -> str:
 
 
 def check_group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> None:
-    """Source: GroupConfig.validate. Raises InvalidConfig 40."""
+    """Raises InvalidConfig 40 for settings of a group that Kafka refuses. Source: GroupConfig.validate."""
     settings = group_settings(broker, overrides)
     effective = settings.model_dump(by_alias=True)
     for name in _BOUNDED_BY_BROKERS:
@@ -434,14 +456,14 @@ def check_group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -
 
 
 def topic_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> TopicSettings:
-    """A topic's effective settings. Raises pydantic.ValidationError naming each bad key."""
+    """A topic's effective settings. Raises pydantic.ValidationError with the name of each bad key."""
     values: dict[str, Any] = {topic: getattr(broker, field_name) for topic, field_name in _SYNONYM_FIELDS}
     values.update(overrides)
     return TopicSettings.model_validate(values)
 
 
 _READ_ONCE = frozenset({"broker.probe.timeout.ms", "socket.request.max.items", "unclean.recovery.timeout.ms"})
-"""Settings of ours, not Kafka's, that a node reads when it starts and never again."""
+"""Settings of ours, not Kafka's, that a node reads only when it starts."""
 
 
 def is_dynamic(name: str) -> bool:
@@ -490,12 +512,12 @@ def settings_by_name(model: SettingsModel) -> Mapping[str, Any]:
 
 
 def setting_text(value: object) -> str:
-    """A setting as Kafka writes it."""
+    """The text of a value as Kafka writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def canonical_value(model: SettingsModel, name: str, value: str | None) -> str:
-    """One setting's text as Kafka would write it (None: its default). Raises InvalidConfig 40."""
+    """The text of one setting as Kafka writes it (None: its default). Raises InvalidConfig 40."""
     field = _field(model, name)
     text = "" if value is None else value.strip()
     if value is None:
@@ -510,7 +532,7 @@ def canonical_value(model: SettingsModel, name: str, value: str | None) -> str:
 
 
 def is_list(model: SettingsModel, name: str) -> bool:
-    """Can it be appended to? Raises InvalidConfig 40 for an unknown name."""
+    """Whether the setting is a list, to which values can be appended. Raises InvalidConfig 40 for an unknown name."""
     _field(model, name)
     return name in _LISTS
 

@@ -1,10 +1,10 @@
-"""What a listener grants those who have not authenticated: short frames, few of them, few places, little time.
+"""Limits of a listener for connections that have not authenticated: short frames, few of them, few places, little time.
 
-All of it stands in one table, a row for each listener, so that one on which nobody authenticates gets a row of its own
-and not the rules of nodes among themselves. What a frame may be is judged by its length, before memory is taken for it
+One table holds all limits, a row for each listener, so that a listener without authentication gets a row of its own
+and not the limits between nodes. A frame is judged by its length, before memory is taken for it
 (`FrameConnection.take_frames` raises the limit afterwards).
-Who comes when all places are taken gets one: whoever has waited longest loses his, of those who come from the address
-that holds most. So nobody keeps others out by connecting and saying nothing.
+A new connection always gets a place. When all are taken, the address that holds most places loses its oldest
+connection. So no client keeps others out by connecting without authenticating.
 """
 
 from __future__ import annotations
@@ -26,18 +26,17 @@ class StrangerLimits:
     frames_max: int
     """Requests before authentication is done; one more ends the connection."""
     connections_max: int
-    """Places of those who have not said anything yet, or authenticate, at the same time."""
+    """Places for connections that have sent nothing yet, or are authenticating, at the same time."""
     wait_ms: int
-    """From the connection to the end of authentication."""
+    """Time from the connection to the end of authentication."""
 
 
 KAFKA_LISTENER = StrangerLimits(frame_bytes_max=16_384, frames_max=16, connections_max=1_024, wait_ms=10_000)
 """A SASL exchange is ApiVersions, SaslHandshake and two SaslAuthenticate of some hundred bytes each (Kafka's
-sasl.server.max.receive.size is 524,288). The places are for the clients of a broker that was restarted: they come at
-once, and a connection that has sent nothing costs some KiB. Where clients are served, the first frame may be as long
-as any other."""
+sasl.server.max.receive.size is 524,288). After a broker's restart its clients connect all at once; a connection that
+has sent nothing costs some KiB. Where clients are served, the first frame may be as long as any other."""
 QUORUM_LISTENER = StrangerLimits(frame_bytes_max=4_096, frames_max=3, connections_max=64, wait_ms=2_000)
-"""A hello, a proof, and the word that the acceptor's proof was right."""
+"""A hello, a proof, and the confirmation that the acceptor's proof was right."""
 
 
 class Strangers:
@@ -46,7 +45,7 @@ class Strangers:
     def __init__(self, limits: StrangerLimits) -> None:
         self.limits = limits
         self._waiting: dict[FrameConnection, str] = {}
-        """In the order in which they came, with the address that they came from."""
+        """Connection -> address of the peer, in the order of arrival."""
         self._is_crowded = False
 
     def __len__(self) -> int:
@@ -54,7 +53,7 @@ class Strangers:
 
     @contextmanager
     def waiting(self, connection: FrameConnection) -> Iterator[None]:
-        """A place until the end of the block. It may be aborted meanwhile, in favour of another."""
+        """Hold a place until the end of the block. The connection may be aborted meanwhile, in favour of another."""
         if len(self._waiting) >= self.limits.connections_max:
             self._make_room(connection)
         self._waiting[connection] = connection.peer.rpartition(":")[0]
@@ -66,7 +65,7 @@ class Strangers:
                 self._is_crowded = False
 
     def end_one(self, newcomer: FrameConnection) -> bool:
-        """In favour of one that has no place among all connections. False when there is none."""
+        """End one connection in favour of a new one for which all places are taken. False when there is none to end."""
         if not self._waiting:
             return False
         self._make_room(newcomer)
@@ -75,7 +74,7 @@ class Strangers:
     def _make_room(self, newcomer: FrameConnection) -> None:
         crowd, _ = Counter(self._waiting.values()).most_common(1)[0]
         oldest = next(connection for connection, address in self._waiting.items() if address == crowd)
-        if not self._is_crowded:  # said once for each crowd, for strangers must not fill the log
+        if not self._is_crowded:  # one line for each crowd: clients that are not authenticated must not fill the log
             self._is_crowded = True
             LOG.warning(
                 "%d connections have not authenticated, most of them from %s: the oldest of them make room for %s",

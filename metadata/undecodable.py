@@ -1,7 +1,7 @@
-"""What a decoder's own parts raise for bytes that are not what they should be. Whoever decodes makes a refusal of it.
+"""Errors that decoders raise for malformed bytes. The caller of a decoder turns them into a refusal.
 
 One list for all, because each library raises several: msgspec raises UnicodeDecodeError (a ValueError) for text that is
-no UTF-8 and RecursionError for nesting that is too deep, none of which is a MsgspecError.
+not UTF-8 and RecursionError for nesting that is too deep; neither is a MsgspecError.
 """
 
 from __future__ import annotations

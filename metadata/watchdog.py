@@ -1,13 +1,13 @@
-"""Whether a node's main loop still turns, looked at from beside it: on the quorum's thread, or one like it.
+"""A watch on a node's main loop from another thread: the quorum's thread, or one like it.
 
-A step of the main loop that does not end leaves the quorum's thread alive: the node would go on voting, win elections
-and hold them, and answer nobody. So the main loop beats, and who runs beside it looks. A node whose loop has not
-turned for `HANGING_MS` does not stand and stops leading; it goes on voting and acknowledging, which need no main loop.
-One that is past help ends its process, as a kill would.
+A step of the main loop that does not end leaves the quorum's thread alive: the node would continue to vote, win
+elections and lead, and answer nobody. So the main loop counts its turns, and the watchdog beside it looks at the count.
+A node whose loop has not turned for `HANGING_MS` is no candidate and stops leading; it still votes and acknowledges,
+which need no main loop. A node that cannot recover ends its process, as a kill would.
 
-What counts is time in which the watchdog itself ran, for a process that was stopped, a machine that was suspended and a
-host that gave its processors to others are not its main loop's doing; and for the end processor time, of which a
-slow disk uses none. Pure, but for `Pulse` and `Watchdog`, the thin shell around it.
+Time counts only while the watchdog itself ran: a process that was stopped, a machine that was suspended and a host that
+gave its processors to others are not the fault of the main loop. The end depends on processor time, of which a slow
+disk uses none. Pure, except for `Pulse` and `Watchdog`, the thin shell around it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from metadata.environment import Clock, TimerHandle
 BEAT_MS = 200
 LOOK_MS = 200
 COUNTED_MS_MAX = 2 * LOOK_MS
-"""Of the time between two looks. What is longer was taken from the watchdog, too."""
+"""Longest counted time between two looks. A longer pause stopped the watchdog, too."""
 HANGING_MS = 5_000
-"""Without a turn, after which a node neither leads the quorum nor stands (Q9)."""
+"""Time without a turn after which a node neither leads the quorum nor is a candidate (Q9)."""
 WAITING_FACTOR = 5
-"""A step that uses no processor time waits for something, and may do so longer than one that computes."""
+"""A step that uses no processor time waits for something, and may take longer than one that computes."""
 
 
 class Verdict(Enum):
@@ -38,22 +38,22 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What was seen of the main loop at one moment."""
+    """The state of the main loop at one moment."""
 
     at_ms: int
     turns: int
-    """Beats since the start."""
+    """Turns since the start."""
     busy_ms: int
     """Processor time of its thread since the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """What is known after the last look."""
+    """The watchdog's state after the last look."""
 
     last: Look
     silent_ms: int = 0
-    """Counted since the last turn."""
+    """Counted time since the last turn."""
     busy_ms: int = 0
     """Processor time used since the last turn."""
 
@@ -67,7 +67,7 @@ def look_again(watch: Watch, look: Look) -> Watch:
 
 
 def verdict(watch: Watch, *, end_ms: int) -> Verdict:
-    """`end_ms`: processor time of one step after which the node ends (node.hang.timeout.ms)."""
+    """Judge a watch. `end_ms`: processor time of one step after which the node ends (node.hang.timeout.ms)."""
     if watch.silent_ms < HANGING_MS:
         return Verdict.TURNS
     is_past_help = watch.busy_ms >= end_ms or watch.silent_ms >= WAITING_FACTOR * end_ms
@@ -75,14 +75,14 @@ def verdict(watch: Watch, *, end_ms: int) -> Verdict:
 
 
 class Lock(Protocol):
-    """Between the main loop and who runs beside it; a `threading.Lock`."""
+    """A lock between the main loop and the watchdog beside it; a `threading.Lock`."""
 
     def acquire(self, blocking: bool = True) -> bool: ...
     def release(self) -> None: ...
 
 
 class NoLock:
-    """Where nothing runs at the same time."""
+    """A lock for one thread alone."""
 
     def acquire(self, blocking: bool = True) -> bool:
         return True
@@ -91,27 +91,27 @@ class NoLock:
 
 
 class WatchedProcess(Protocol):
-    """The process whose main loop is watched. Called from beside that loop."""
+    """The process whose main loop is watched. Its methods are called from another thread than that loop's."""
 
     def busy_ms(self) -> int:
         """Processor time of the main loop's thread."""
         ...
 
     def stack(self) -> list[str]:
-        """Where the main loop's thread is, outermost first: one line for each call."""
+        """The stack of the main loop's thread, outermost call first: one line for each call."""
         ...
 
     def lock(self) -> Lock:
-        """A new one, between that thread and others."""
+        """A new lock between that thread and others."""
         ...
 
     def end(self, reason: str) -> None:
-        """At once, and without the main loop: as a kill would. Tells why."""
+        """End the process at once, without the main loop, as a kill would. Logs the reason."""
         ...
 
 
 class Pulse:
-    """Beats on the main loop, which alone writes it; `turns` is read from beside it."""
+    """A counter of turns. Only the main loop writes it; the watchdog reads `turns` from beside it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -128,7 +128,7 @@ class Pulse:
 
 
 class Watchdog:
-    """Made on the main loop, and runs beside it."""
+    """Made on the main loop; runs beside it."""
 
     def __init__(
         self,
@@ -137,28 +137,29 @@ class Watchdog:
         pulse: Pulse,
         process: WatchedProcess,
         end_ms: Callable[[], int],
-        tell: Callable[[str, dict[str, object]], bool],
+        emit: Callable[[str, dict[str, object]], bool],
     ) -> None:
-        """`clock`: of the loop beside the main one. `tell(event, fields)` is tried again at each look while False."""
+        """`clock`: of the loop beside the main one. `emit(event, fields)` is repeated at each look while it returns
+        False."""
         self._clock = clock
         self._pulse = pulse
         self._process = process
         self._end_ms = end_ms
-        self._tell = tell
+        self._emit = emit
         self._watch: Watch | None = None
         self._timer: TimerHandle | None = None
-        self._untold: tuple[str, dict[str, object]] | None = None
+        self._unreported: tuple[str, dict[str, object]] | None = None
         self._stopped = asyncio.Event()
         self.is_hanging = False
         self.hangs = 0
-        """How often the main loop did not turn for so long."""
+        """Number of times that the main loop hung."""
         self.silent_ms_max = 0
         """The longest time between two of its turns."""
 
     # --- beside the main loop -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """For a node that has nothing else to run there. Until `stop`."""
+        """Look until `stop`. For a node that runs nothing else beside its main loop."""
         self.start()
         await self._stopped.wait()
 
@@ -184,23 +185,25 @@ class Watchdog:
             self._begins_to_hang(self._watch)
         elif found is Verdict.TURNS and self.is_hanging:
             self.is_hanging = False
-            self._say("main_loop_turns_again", silent_ms=before.silent_ms, busy_ms=before.busy_ms)
-        elif self._untold is not None:
-            self._say(self._untold[0], **self._untold[1])
+            self._report("main_loop_turns_again", silent_ms=before.silent_ms, busy_ms=before.busy_ms)
+        elif self._unreported is not None:
+            self._report(self._unreported[0], **self._unreported[1])
         if found is Verdict.PAST_HELP:
             self._end(self._watch)
 
     def _begins_to_hang(self, watch: Watch) -> None:
         self.is_hanging = True
         self.hangs += 1
-        self._say("main_loop_hangs", silent_ms=watch.silent_ms, busy_ms=watch.busy_ms, stack=self._process.stack())
+        self._report("main_loop_hangs", silent_ms=watch.silent_ms, busy_ms=watch.busy_ms, stack=self._process.stack())
 
     def _end(self, watch: Watch) -> None:
-        self._say("main_loop_past_help", silent_ms=watch.silent_ms, busy_ms=watch.busy_ms, stack=self._process.stack())
+        self._report(
+            "main_loop_past_help", silent_ms=watch.silent_ms, busy_ms=watch.busy_ms, stack=self._process.stack()
+        )
         self._process.end(
             f"its main loop has not turned for {watch.silent_ms} ms, of which it computed {watch.busy_ms} ms; "
             f"node.hang.timeout.ms is {self._end_ms()}"
         )
 
-    def _say(self, event: str, **fields: object) -> None:
-        self._untold = None if self._tell(event, fields) else (event, fields)
+    def _report(self, event: str, **fields: object) -> None:
+        self._unreported = None if self._emit(event, fields) else (event, fields)

@@ -26,7 +26,7 @@ class MainLoopWatch:
         self._is_voter = is_voter
         self._pulse = Pulse(environment.clock)
         self._dog = Watchdog(
-            host.environment.clock, pulse=self._pulse, process=host.process, end_ms=end_ms, tell=events.emit_beside
+            host.environment.clock, pulse=self._pulse, process=host.process, end_ms=end_ms, emit=events.emit_beside
         )
 
     def is_hanging(self) -> bool:

@@ -71,7 +71,8 @@ class ActiveController:
         self._task = asyncio.create_task(self._run(), name="active-controller")
 
     async def stop(self) -> None:
-        """Ends the term; who waits is answered with NOT_CONTROLLER. Raises what the controller failed with."""
+        """End the term; waiting requests are answered with NOT_CONTROLLER. Raises the error that the controller failed
+        with."""
         if self._task is None:
             return
         task, self._task, self._is_stopping = self._task, None, True
@@ -82,12 +83,12 @@ class ActiveController:
             return
 
     async def wait(self) -> None:
-        """Never returns while all is well: raises what the controller failed with, a broken invariant."""
+        """Return only when the controller has stopped. Raises the error that it failed with, a broken invariant."""
         assert self._task is not None, "not started"
         await asyncio.shield(self._task)
 
     async def submit(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
-        """Decide, commit, answer. Raises the refusal; NotController 41 when this node is not the active one;
+        """Decide, commit, answer. Raises the refusal; NotController 41 when this node is not the active controller;
         RequestTimedOut 7 when the deadline passed: the outcome is then unknown."""
         leadership = self._log.leadership
         if self._controller_term is None or not leadership.is_self:
@@ -107,7 +108,8 @@ class ActiveController:
             waiter.cancel()
 
     async def _confirm(self, term: int) -> None:
-        """That no other controller had been elected when we were asked in this term. Raises NotController 41."""
+        """Check that no other controller had been elected when the request was made in this term. Raises NotController
+        41."""
         try:
             if self._log.leadership.term != term:
                 raise AppendLost(f"the quorum is in term {self._log.leadership.term}")
@@ -116,7 +118,8 @@ class ActiveController:
             raise NotController(f"this node may not be the active controller any more: {error}") from error
 
     def broker_connection_lost(self, broker_id: int) -> None:
-        """An authenticated connection of this broker to us broke: if its port refuses now, it is fenced at once."""
+        """A broker's authenticated connection to this node broke: if its port refuses connections, it is fenced at
+        once."""
         active = self._controller_term
         if active is None or active.probes is None:
             return
@@ -143,9 +146,9 @@ class ActiveController:
                 finally:
                     self._controller_term = None
                 if self._is_stopping:
-                    return  # a task group that ends by an error tells nothing of a cancellation at the same moment
+                    return  # a task group that ends with an error does not raise a cancellation of the same moment
                 await self._clock.sleep(CLAIM_RETRY_MS)
 
 
 def _ignore_change(_: Committed | SnapshotInstalled) -> None:
-    """Images are the publisher's business."""
+    """The publisher handles images."""

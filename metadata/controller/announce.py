@@ -1,4 +1,4 @@
-"""Committed decisions as events for operators: who was fenced and why, who leads, what an unclean election gave up."""
+"""Committed decisions as events for operators: fenced brokers with the reason, leaders, losses of unclean elections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metadata.records import (
 
 
 def announce(events: Events, before: MetadataImage, records: Sequence[Record]) -> None:
-    """Tell what one decision, made on `before`, has changed."""
+    """Emit the events of one decision, made on `before`."""
     for position, record in enumerate(records):
         match record:
             case RegisterBrokerRecord():
@@ -107,7 +107,7 @@ def _announce_partition(events: Events, before: MetadataImage, record: Partition
 
 
 def _given_up(report: UncleanElectionReport) -> list[int] | None:
-    """[first offset, offset after the last] that were below a known high watermark and are lost; None: not known."""
+    """[first offset, offset after the last] of records below a known high watermark that are lost; None: not known."""
     if report.log_end_offset < 0 or report.high_watermark_known < 0:
         return None
     return [report.log_end_offset, max(report.log_end_offset, report.high_watermark_known)]

@@ -1,4 +1,4 @@
-"""What the active controller works with, beside its own state."""
+"""The active controller's dependencies, beside its own state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metadata.quorum.log import MetadataLog
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerContext:
-    """What every controller term of one node works with."""
+    """The dependencies of every controller term of one node."""
 
     node_id: int
     cluster_id: str

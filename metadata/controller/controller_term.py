@@ -1,8 +1,8 @@
 """One term of the active controller: from winning the quorum's leadership to losing it.
 
-Invariant: `image` is the committed image with offset equal to the log's when an append is made; only this reign has
-appended under `epoch`. The order is visible in `_handle`: decide, append, wait for the commit, answer, announce. When
-an append fails, the term ends, for what was decided on it is void; what is open then, the next term aborts.
+Invariant: `image` is the committed image with offset equal to the log's when an append is made; only this term has
+appended under `epoch`. `_handle` shows the order: decide, append, wait for the commit, answer, emit events. When an
+append fails, the term ends, because all later decisions are void; the next term aborts a transaction that is open then.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from metadata.records import AbortTransactionRecord, ControllerEpochRecord, Reco
 from metadata.settings import BrokerSettings
 
 CLAIM_RETRY_MS = 20
-"""Wait between two attempts to commit our epoch; they end when the quorum's leadership does."""
+"""Wait between two attempts to commit the epoch; they end with the quorum's leadership."""
 
 SESSION_TICK_MS_MAX = 500
 """Sessions are checked every quarter of the session timeout, but at least this often."""
 
 INTERVAL_LOOK_MS = 1_000
-"""An interval that was altered while it passes counts from here on, and not after five minutes."""
+"""An interval that is altered while it passes is read again after this time, and not after five minutes."""
 
 
 class Resigned(Exception):
@@ -64,7 +64,7 @@ class ControllerTerm:
         return self._effective.of(self.image)
 
     async def run(self) -> None:
-        """Returns when the quorum's leadership is lost or an append failed; who waited has then been answered."""
+        """Return when the quorum's leadership is lost or an append failed; all waiting requests are then answered."""
         try:
             await self._claim()
             async with asyncio.TaskGroup() as group:
@@ -82,7 +82,7 @@ class ControllerTerm:
             self._dismiss()
 
     async def _claim(self) -> None:
-        """Q5: commit one record of our own epoch before deciding anything; it fences every older controller."""
+        """Q5: commit one record of the own epoch before deciding anything; it fences every older controller."""
         log = self._context.log
         while True:
             self._resign_unless_leader()
@@ -101,8 +101,8 @@ class ControllerTerm:
             return
 
     async def _abort_what_is_open(self, epoch: int) -> None:
-        """KIP-868: nobody will ever end the transaction of a controller that is no more, and nothing else may be
-        written before it is closed."""
+        """KIP-868: nobody else will end the transaction of a dead controller, and nothing can be written before it is
+        closed."""
         transaction = self.image.transaction
         if transaction is None:
             return
@@ -127,7 +127,7 @@ class ControllerTerm:
             await self._handle(probes)
 
     async def _handle(self, probes: BrokerProbes) -> None:
-        fold = EventBatch(
+        batch = EventBatch(
             image=self.image,
             liveness=self._liveness,
             settings=self._effective,
@@ -136,17 +136,17 @@ class ControllerTerm:
         )
         items = self._context.inbox.take_all()
         self._taken = items
-        rest = fold.add_all(items, now_ms=self._context.environment.clock.monotonic_ms())
+        rest = batch.add_all(items, now_ms=self._context.environment.clock.monotonic_ms())
         if rest:
             self._context.inbox.put_back(rest)
-        self._taken = [step.item for step in fold.steps]
-        waiting = deque(fold.steps)
-        for number, records in enumerate(fold.appends):
+        self._taken = [step.item for step in batch.steps]
+        waiting = deque(batch.steps)
+        for number, records in enumerate(batch.appends):
             self._conclude_all(waiting, probes, committed=number)
             await self._commit(records, waiting, number=number)
-        assert self.image.offset == fold.image.offset, (self.image.offset, fold.image.offset)
-        self._liveness = fold.liveness
-        self._conclude_all(waiting, probes, committed=len(fold.appends))
+        assert self.image.offset == batch.image.offset, (self.image.offset, batch.image.offset)
+        self._liveness = batch.liveness
+        self._conclude_all(waiting, probes, committed=len(batch.appends))
 
     async def _commit(self, records: Sequence[Record], waiting: Iterable[Step], *, number: int) -> None:
         try:
@@ -159,7 +159,7 @@ class ControllerTerm:
             raise Resigned from error
 
     def _conclude_all(self, waiting: deque[Step], probes: BrokerProbes, *, committed: int) -> None:
-        while waiting and waiting[0].appends_awaited <= committed:
+        while waiting and waiting[0].appends_needed <= committed:
             self._conclude(waiting.popleft(), probes)
 
     def _conclude(self, step: Step, probes: BrokerProbes) -> None:
@@ -220,11 +220,12 @@ class ControllerTerm:
 
 
 def _refusal(step: Step, error: AppendLost | AppendUnknown, *, number: int) -> KafkaError:
-    """The answer to requests that wait for a decision when append `number` failed. Refusals wait, too: they were
-    decided on an image that may never be. What was surely not written is refused so that it may be asked for again."""
+    """The answer to requests that wait for a decision when append `number` failed. Refusals wait, too: the image that
+    they were decided on may never exist. A decision that was certainly not written is refused with a retriable
+    error."""
     if step.first_append < number and not step.is_whole:
         return RequestTimedOut(f"only a part of it may have been done: {error}")
-    is_surely_void = isinstance(error, AppendLost) or step.first_append > number
-    if is_surely_void or step.appends_awaited > number + 1:
+    is_void = isinstance(error, AppendLost) or step.first_append > number
+    if is_void or step.appends_needed > number + 1:
         return NotController(f"this node is no longer the active controller, nothing was changed: {error}")
     return RequestTimedOut(f"the outcome is not known: {error}")

@@ -1,4 +1,4 @@
-"""The settings that hold for the whole cluster, parsed when they change and not at every decision."""
+"""The settings that hold for the whole cluster, parsed when they change and not for every decision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class EffectiveSettings:
     def __init__(self, static: Mapping[str, Any]) -> None:
         self._static = static
         self._configs: Mapping[tuple[str, str], Mapping[str, str]] = {}
-        """Those of the image asked about last: an image that changes none has the same ones."""
+        """The configs of the last image: an image that changes none of them shares them."""
         self._dynamic: Mapping[str, str] = {}
         self._settings = broker_settings(static)
 

@@ -1,9 +1,9 @@
-"""Many decisions as few appends: each is made on the image that the ones before it will have made. Pure.
+"""Many decisions in few appends: each decision is made on the image that the earlier ones will produce. Pure.
 
-A refused request adds nothing. Appends are bounded in bytes, and made one after the other, each on the image that the
-one before it has left: so a later decision never stands without the earlier ones it was made on. A decision that
-fits in one append is in one. What is larger is cut between records: an atomic one stands between the Begin and the
-End of a transaction (KIP-868), and of any other each prefix is a state that the cluster may be in.
+A refused request adds nothing. Appends are bounded in bytes, and made one after the other, each on the image after the
+previous one: so a later decision is never committed without the earlier ones that it depends on. A decision that fits
+into one append is in one. A larger one is split between records: an atomic one is put between the Begin and the End of
+a transaction (KIP-868), and of any other each prefix is a valid state of the cluster.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from metadata.image import MetadataImage
 from metadata.records import BeginTransactionRecord, EndTransactionRecord, Record, encode_record
 
 APPEND_BYTES_MAX = 128 * 1024
-"""Bytes of records in one append, and hence of one record: a quarter of what a command of the quorum may have."""
+"""Bytes of records in one append, and hence of one record: a quarter of the size limit of a quorum command."""
 
 DECISION_BYTES_MAX = 16 * 1024 * 1024
-"""Bytes of a decision that happens as a whole: every node keeps them in memory until the last is committed. 10,000
-partitions have 3 MB."""
+"""Bytes of an atomic decision: every node keeps it in memory until its last record is committed. 10,000 partitions have
+3 MB."""
 
 LATE_MS = 1_000
-"""A heartbeat that waited for longer in our queue only renews its session (B5)."""
+"""A heartbeat that waited for longer in the queue only renews its session (B5)."""
 
 
 @value(kw_only=True)
 class Step:
-    """One event's outcome, told to its waiter once its records are committed, and all that it was decided on."""
+    """The outcome of one event, sent to its waiter after its records and all that it was decided on are committed."""
 
     item: Item
     outcome: Decision | KafkaError
     before: MetadataImage
     first_append: int
     """Index of the append in which its records begin."""
-    appends_awaited: int
-    """How many appends of the fold have to be committed."""
+    appends_needed: int
+    """Number of appends of the batch that must be committed first."""
     is_whole: bool = True
-    """All of its records happen or none. False: the first ones may have happened when the last are not committed."""
+    """All of its records happen or none. False: the first may have happened when the last are not committed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,13 +57,13 @@ class EventBatch:
     rng: random.Random
     cluster_id: str
     appends: list[list[Record]] = field(default_factory=list)
-    """To be made in this order, each at the offset that the one before it has left."""
+    """Appends to make in this order, each at the offset after the previous one."""
     steps: list[Step] = field(default_factory=list)
     _bytes_left: int = 0
-    """In the last append."""
+    """Bytes left in the last append."""
 
     def add_all(self, items: Sequence[Item], *, now_ms: int) -> list[Item]:
-        """Decide the items in order; returns those for which the first append had no room left."""
+        """Decide the items in order; return the items for which the first append had no room left."""
         for index, item in enumerate(items):
             if len(self.appends) > 1:
                 return list(items[index:])
@@ -91,7 +91,7 @@ class EventBatch:
             outcome=outcome,
             before=before,
             first_append=first_append,
-            appends_awaited=len(self.appends),
+            appends_needed=len(self.appends),
             is_whole=is_whole,
         )
 
@@ -107,7 +107,8 @@ class EventBatch:
         )
 
     def _take(self, decision: Decision, *, name: str) -> tuple[int, bool]:
-        """Write it down; returns where it begins, and whether it happens as a whole. Raises PolicyViolation 44."""
+        """Add the records; return the index of their first append, and whether they happen as a whole. Raises
+        PolicyViolation 44."""
         records = decision.records
         sizes = [len(encode_record(record)) for record in records]
         size = sum(sizes)
@@ -139,7 +140,8 @@ class EventBatch:
 
 
 def _check_sizes(decision: Decision, sizes: Sequence[int]) -> None:
-    """What cannot be written must not be tried: a failed append ends the controller term. Raises PolicyViolation 44."""
+    """Refuse what cannot be written before it is tried: a failed append ends the controller term. Raises
+    PolicyViolation 44."""
     largest = max(sizes, default=0)
     if largest > APPEND_BYTES_MAX:
         raise PolicyViolation(

@@ -1,4 +1,4 @@
-"""What waits for the active controller: a bounded queue of requests, and its own events beside it."""
+"""The active controller's queue: a bounded number of requests, and its own events beside them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TICKS = (SessionsTick, PreferredElectionTick, UncleanSweepTick)
 
 @value(kw_only=True)
 class Item:
-    """Something to decide, and who waits for the answer."""
+    """A request or event to decide, and the future that waits for its answer."""
 
     request: Input
     enqueued_ms: int
@@ -33,12 +33,12 @@ class Item:
 
     @property
     def is_abandoned(self) -> bool:
-        """Its sender has stopped waiting."""
+        """The sender has stopped waiting."""
         return self.waiter is not None and self.waiter.done()
 
 
 class Inbox:
-    """Internal events are bounded by what makes them: one tick of each kind, one probe per broker, asks in flight."""
+    """Internal events are bounded by their sources: one tick of each kind, one probe per broker, queries in flight."""
 
     def __init__(self) -> None:
         self._requests: deque[Item] = deque()
@@ -46,7 +46,7 @@ class Inbox:
         self._wake = asyncio.Event()
 
     def put_request(self, item: Item) -> None:
-        """Raises ThrottlingQuotaExceeded 89 when full."""
+        """Queue a request. Raises ThrottlingQuotaExceeded 89 when full."""
         if len(self._requests) >= REQUESTS_WAITING_MAX:
             raise ThrottlingQuotaExceeded(f"{REQUESTS_WAITING_MAX} requests wait for the controller: try again later")
         self._requests.append(item)
@@ -70,7 +70,7 @@ class Inbox:
         self._wake.clear()
 
     def take_all(self) -> list[Item]:
-        """Everything that waits. Session ticks come last, after every heartbeat that was already here (B5)."""
+        """Remove and return everything. Session ticks are last, after every heartbeat that was already here (B5)."""
         internal = sorted(self._internal, key=lambda item: isinstance(item.request, SessionsTick))
         items = [*self._requests, *internal]
         self._requests.clear()

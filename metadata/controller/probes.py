@@ -1,6 +1,6 @@
-"""What the active controller asks the brokers: is your port closed, and where does your log end (L8)?
+"""The active controller's queries to brokers: is the port closed, and where does the log end (L8)?
 
-Each question is a task with a deadline, a child of the controller term; the answer comes back as an event in the inbox.
+Each query is a task with a deadline, a child of the controller term; the answer returns as an event in the inbox.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROBE_ATTEMPTS_MAX = 5
 
 
 class BrokerProbes:
-    """Bounded: one probe per broker, and no second automatic question about partitions already asked for."""
+    """Bounded: one probe per broker, and no second automatic query about partitions that are being queried."""
 
     def __init__(
         self, context: ControllerContext, group: asyncio.TaskGroup, *, settings: Callable[[], BrokerSettings]
@@ -60,7 +60,7 @@ class BrokerProbes:
             self._probed.discard(broker.broker_id)
 
     def ask(self, decision: Decision, *, item: Item) -> None:
-        """Ask all live replicas at once; answer with what came in within unclean.recovery.timeout.ms."""
+        """Ask all live replicas at once; continue with the answers that arrived within unclean.recovery.timeout.ms."""
         request = item.request if decision.is_deferred and isinstance(item.request, ElectLeaders) else None
         if request is None and self._asked.issuperset(decision.asked_partitions):
             return

@@ -1,8 +1,8 @@
-"""What the controller can be asked, and what it answers. Plain frozen data, no behaviour.
+"""The controller's requests and their answers. Plain frozen data, no behaviour.
 
 Each request becomes one event for `decide`; a refused request raises a `KafkaError` and changes nothing. Requests
-about several things (topics, partitions) carry one outcome per thing: an `ErrorDetail` where that one was refused.
-The wire protocol, the HTTP door and the broker lifecycle all build these; nothing here knows them.
+about several things (topics, partitions) have one outcome for each thing: an `ErrorDetail` where it was refused. The
+wire protocol, the HTTP listener and the broker lifecycle build these requests; nothing here depends on them.
 """
 
 from __future__ import annotations
@@ -52,14 +52,15 @@ class RegisterBroker(Request[BrokerRegistered]):
     kafka: str
     rack: str | None = None
     listeners: Mapping[str, str] = field(default_factory=dict)
-    """As in `RegisterBrokerRecord`."""
+    """The same as in `RegisterBrokerRecord`."""
 
 
 OfflineReplicas: TypeAlias = Mapping[int, frozenset[TopicIdPartition]]
-"""Partitions by broker id; a broker without any is not in it."""
+"""Broker id -> its offline partitions; a broker without any is left out."""
 
-OFFLINE_REPLICAS_TOLD_MAX = 10_000
-"""Replicas that the answer to a heartbeat names; of more, those of the brokers with the highest ids are left out."""
+OFFLINE_REPLICAS_ANSWERED_MAX = 10_000
+"""Replicas that the answer to a heartbeat names. If there are more, those of the brokers with the highest ids are left
+out."""
 
 
 @value(kw_only=True)
@@ -70,9 +71,10 @@ class HeartbeatAnswer:
     should_shut_down: bool
     """B6: the broker leads nothing and all active brokers know it; it may stop."""
     metadata_offset: int
-    """Of the image that the controller answered from: a broker that has applied less may have been deposed in it."""
+    """Metadata offset of the controller's answer: a broker that has applied less may have lost leaderships by then."""
     offline: OfflineReplicas = field(default_factory=dict)
-    """What live brokers cannot read nor write, as their last heartbeats said: clients are told (KIP-112)."""
+    """Partitions that live brokers can neither read nor write, from their last heartbeats; clients get them
+    (KIP-112)."""
 
 
 FAILED_REPLICAS_REPORTED_MAX = 10_000
@@ -81,12 +83,12 @@ FAILED_REPLICAS_REPORTED_MAX = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedReplicas:
-    """The replicas of one broker whose logs have failed: KIP-858, by log instead of by log directory."""
+    """The replicas of one broker whose logs have failed: KIP-858, per log instead of per log directory."""
 
     offline: frozenset[TopicIdPartition] = frozenset()
-    """Neither readable nor writable."""
+    """Replicas that can be neither read nor written."""
     read_only: frozenset[TopicIdPartition] = frozenset()
-    """Nothing can be appended, because the disk is full; what is there can be read."""
+    """Replicas that can be read but not written, because the disk is full."""
 
     def __len__(self) -> int:
         return len(self.offline) + len(self.read_only)
@@ -104,15 +106,15 @@ class BrokerHeartbeat(Request[HeartbeatAnswer]):
     wants_fence: bool = False
     wants_shutdown: bool = False
     failed: FailedReplicas = NO_FAILED_REPLICAS
-    """All of them, in every heartbeat: what a controller knows of them is soft state."""
+    """All failed replicas, in every heartbeat: the controller keeps them as soft state."""
     wants_proof: bool = False
-    """Answer only once the quorum has confirmed that this controller still is the active one: of an answer that no
-    record comes with, the broker cannot know otherwise that it is not a deposed controller's."""
+    """Answer only after the quorum has confirmed that this controller is still the active one: an answer without a
+    record could otherwise be from a deposed controller, and the broker cannot see the difference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnregisterBroker(Request[None]):
-    """Forget a broker that has gone for good: it leaves all ISRs. One that is alive registers itself anew."""
+    """Forget a broker that is gone for good: it leaves all ISRs. A live broker registers itself again."""
 
     broker_id: int
 
@@ -122,15 +124,15 @@ class UnregisterBroker(Request[None]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeProgress:
-    """How far a node's copy of the metadata log is, as its broker last told the active controller."""
+    """The state of a node's copy of the metadata log, from the last report of its broker to the active controller."""
 
     node_id: int
     log_end_offset: int = -1
-    """-1: not heard."""
+    """-1: not reported."""
     heard_ms_ago: int = -1
-    """-1: not heard."""
+    """-1: not reported."""
     caught_up_ms_ago: int = -1
-    """Since it had all that the controller had then. -1: not heard."""
+    """Time since it had all records that the controller had at that moment. -1: not reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,7 @@ class QuorumProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescribeQuorum(Request[QuorumProgress]):
-    """KIP-595, KIP-836."""
+    """Describe the quorum's nodes (KIP-595, KIP-836)."""
 
 
 # --- partitions ---------------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ class DescribeQuorum(Request[QuorumProgress]):
 class IsrMember:
     broker_id: int
     broker_epoch: int = -1
-    """-1: not checked (KIP-903 callers always fill it)."""
+    """-1: not checked (KIP-903; new callers always set it)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +172,7 @@ class PartitionAlteration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlterPartition(Request[Mapping[TopicIdPartition, "PartitionImage | ErrorDetail"]]):
-    """KIP-497. The reply holds the committed state of each partition, or why its change was refused (I5, I6, I9)."""
+    """KIP-497. The reply has the committed state of each partition, or the refusal of its change (I5, I6, I9)."""
 
     broker_id: int
     broker_epoch: int
@@ -179,7 +181,8 @@ class AlterPartition(Request[Mapping[TopicIdPartition, "PartitionImage | ErrorDe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ElectLeaders(Request[Mapping[tuple[str, int], "ErrorDetail | None"]]):
-    """L5, L6. `partitions` None means all. An unclean election here asks the replicas first, like any other (L8)."""
+    """Elect leaders (L5, L6). `partitions` None means all. An unclean election asks the replicas first, as always
+    (L8)."""
 
     election: Literal["preferred", "unclean"]
     partitions: tuple[tuple[str, int], ...] | None
@@ -190,12 +193,12 @@ class PartitionReassignment:
     topic: str
     partition: int
     replicas: tuple[int, ...] | None
-    """None cancels the reassignment under way."""
+    """None cancels the current reassignment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlterReassignments(Request[Mapping[tuple[str, int], "ErrorDetail | None"]]):
-    """S8, I9."""
+    """Start or cancel reassignments (S8, I9)."""
 
     reassignments: tuple[PartitionReassignment, ...]
     allow_replication_factor_change: bool = True
@@ -233,7 +236,7 @@ class CreateTopics(Request[Mapping[str, "TopicCreated | ErrorDetail"]]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteTopics(Request[Mapping["str | UUID", "ErrorDetail | None"]]):
     topics: tuple[str | UUID, ...]
-    """Names or ids."""
+    """Topic names or ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +280,7 @@ class AlterConfigs(Request[Mapping[ConfigResource, "ErrorDetail | None"]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceConfigs(Request[Mapping[ConfigResource, "ErrorDetail | None"]]):
-    """AlterConfigs of before KIP-339: the dynamic settings of each resource become these, others are unset."""
+    """AlterConfigs, older than KIP-339: the dynamic settings of each resource become these, others are unset."""
 
     resources: Mapping[ConfigResource, Mapping[str, str]]
     validate_only: bool = False
@@ -312,7 +315,7 @@ ControllerRequest: TypeAlias = (
 )
 
 
-# --- what the controller asks the brokers ---------------------------------------------------------------------
+# --- requests of the controller to the brokers ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,15 +331,16 @@ class ReplicaLogEnd:
 
 
 class ReplicaQuery(Protocol):
-    """How the active controller asks a broker about its replicas before an unclean election (L8)."""
+    """Interface by which the active controller asks a broker about its replicas before an unclean election (L8)."""
 
     async def log_ends(self, broker_id: int, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]:
-        """Raises OSError, TimeoutError or KafkaError when the broker does not answer."""
+        """The log ends of these partitions. Raises OSError, TimeoutError or KafkaError when the broker does not
+        answer."""
         ...
 
 
 class BrokerProbe(Protocol):
-    """How the active controller finds out whether a broker whose connection broke is dead."""
+    """Interface by which the active controller finds out whether a broker whose connection broke is dead."""
 
     async def is_refused(self, broker_id: int) -> bool:
         """True only if the broker's port refuses connections now; False when it accepts or stays silent."""

@@ -1,4 +1,4 @@
-"""How a voter is put together from its files: at the start, and again after its disk has failed."""
+"""Assembly of a voter from its files: at the start, and again after its disk has failed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROPOSALS_MAX = 10_000
 
 
 def open_journal(files: Files, directory: str, snapshots: SnapshotStore) -> Journal:
-    """Raises QuorumStorageError, OSError."""
+    """Open the journal and its votes. Raises QuorumStorageError, OSError."""
     header = snapshots.header
     covered = None if header is None else (header.previous, header.last)
     return Journal(files, directory, votes=VoteStore(files, directory), snapshot=covered)

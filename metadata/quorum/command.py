@@ -1,7 +1,7 @@
 """One append as the bytes of one Raft entry: our own codec, with a version of its own (SO-S17).
 
-Version 2 has records of transactions (KIP-868) and is otherwise as version 1, as which all else is written: so a node
-of before can go on with a log in which there are none, and stops at the first of them saying why.
+Version 2 has records of transactions (KIP-868); everything else is written as version 1. So an older node can read a
+log without transactions, and stops at the first one with an error that names the version.
 
 Format: `version (u8) | controller epoch (i32) | expected offset (i64) | records (u32)`, then per record
 `length (u32) | record`, big-endian. A record is the JSON of `metadata.records.encode_record`; observers get the
@@ -26,7 +26,7 @@ from metadata.records import (
 VERSION = 1
 VERSION_WITH_TRANSACTIONS = 2
 COMMAND_BYTES_MAX = 512 * 1024
-"""Largest append. Below the library's batch size, because what is larger it would send in pieces (SO-L8)."""
+"""Largest append. Below the library's batch size, because the library sends a larger one in pieces (SO-L8)."""
 
 _HEADER = struct.Struct(">BiqI")
 _LENGTH = struct.Struct(">I")
@@ -55,7 +55,7 @@ def encode_command(records: Sequence[Record], *, controller_epoch: int, expected
 
 
 def decode_command(data: bytes | memoryview) -> Command:
-    """Raises UnreadableCommand."""
+    """The command of an entry's bytes. Raises UnreadableCommand."""
     try:
         version, controller_epoch, expected_offset, count = _HEADER.unpack_from(data)
         if version not in (VERSION, VERSION_WITH_TRANSACTIONS):
@@ -66,18 +66,18 @@ def decode_command(data: bytes | memoryview) -> Command:
         records = tuple(decode_record(one) for one in _split(data, count))
     except (struct.error, ValueError) as error:
         raise UnreadableCommand(
-            f"a committed command cannot be read; a newer version may have written it, then start that one: {error}"
+            f"a committed command cannot be read; if a newer version has written it, start that one: {error}"
         ) from error
     return Command(controller_epoch=controller_epoch, expected_offset=expected_offset, records=records)
 
 
 def records_of(data: bytes | memoryview) -> tuple[Record, ...]:
-    """Raises UnreadableCommand."""
+    """The decoded records of a command. Raises UnreadableCommand."""
     return decode_command(data).records
 
 
 def encoded_records(data: bytes | memoryview) -> tuple[bytes, ...]:
-    """The records of a command that could be decoded, as they are in it."""
+    """The encoded records of a command that is known to be readable."""
     _, _, _, count = _HEADER.unpack_from(data)
     return _split(data, count)
 

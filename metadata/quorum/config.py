@@ -1,4 +1,4 @@
-"""What a voter must know to take part: its names, its secret, where the others are, and when to act."""
+"""Configuration of a voter: its names, its secret, the addresses of the others, and its timeouts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class QuorumConfig:
     cluster_id: str
     node_id: int
     key: bytes
-    """What all voters share, see `metadata.cluster_keys`."""
+    """The key that all voters share, see `metadata.cluster_keys`."""
     voters: Mapping[int, tuple[str, int]]
-    """Where this node reaches each voter; its own entry is not used."""
+    """Address under which this node reaches each voter; its own entry is not used."""
     listen: tuple[str, int]
     directory: str
     """`<data>/__cluster_metadata`."""

@@ -1,4 +1,5 @@
-"""Small files that are either whole or refused: written aside, synced, renamed, and checked by CRC when read.
+"""Small files that are either whole or refused: written to a temporary file, synced, renamed, and checked by CRC when
+read.
 
 A document is `magic (8) | payload length (u32) | CRC-32 of the payload (u32) | payload`, big-endian.
 """
@@ -16,7 +17,7 @@ _HEADER = struct.Struct(">8sII")
 
 
 class QuorumStorageError(Exception):
-    """The files of the quorum cannot be trusted: the node refuses to start and says what to do."""
+    """The files of the quorum cannot be trusted: the node refuses to start, and the message has the remedy."""
 
 
 class DamagedFile(QuorumStorageError):
@@ -27,7 +28,7 @@ class DamagedFile(QuorumStorageError):
 
 
 class WrittenByNewerVersion(QuorumStorageError):
-    """Files of a format that came after this version. Nothing was changed; another version can start on them."""
+    """Files of a format that is newer than this version. Nothing was changed; the newer version can start on them."""
 
     def __init__(self, *, path: str, found: str, known: str) -> None:
         super().__init__(
@@ -68,7 +69,7 @@ def read_file(files: Files, path: str) -> bytes:
 
 
 def probe_disk(files: Files, path: str, *, size: int) -> None:
-    """Raises OSError when a file of that size cannot be written and synced."""
+    """Try the disk. Raises OSError when a file of that size cannot be written and synced."""
     file = files.open(path, create=True)
     try:
         file.append([bytes(size)])
@@ -79,7 +80,8 @@ def probe_disk(files: Files, path: str, *, size: int) -> None:
 
 
 def refuse_newer(found: bytes, *, magic: bytes, path: str) -> None:
-    """A magic ends with a digit, the number of the format, and a line feed. Raises WrittenByNewerVersion."""
+    """Compare a magic that ends with a digit, the number of the format, and a line feed. Raises
+    WrittenByNewerVersion."""
     stem, number = magic[:-2], magic[-2:-1]
     if found[: len(stem)] == stem and found[-1:] == b"\n" and found[-2:-1].isdigit() and found[-2:-1] > number:
         raise WrittenByNewerVersion(path=path, found=found.decode().strip(), known=magic.decode().strip())
@@ -90,7 +92,7 @@ def encode_document(magic: bytes, payload: bytes) -> bytes:
 
 
 def decode_document(data: bytes, *, magic: bytes, path: str) -> tuple[bytes, int]:
-    """The payload and where it ends. Raises DamagedFile, WrittenByNewerVersion."""
+    """The payload and its end. Raises DamagedFile, WrittenByNewerVersion."""
     if len(data) < _HEADER.size:
         raise DamagedFile(path=path, offset=len(data), problem="the file is cut short", advice=RESTORE_ADVICE)
     found, length, crc = _HEADER.unpack_from(data)

@@ -1,9 +1,9 @@
 """The Raft half of the quorum: runs on the Raft loop, owns the files, the link and the voter.
 
-It ticks the voter after messages, after proposals and now and then; it reports what happened as a list of outputs,
-once per tick. When the disk fails (full, or an I/O error) it gives up the voter with all its memory, and builds it
-again from disk once a probe can be written: what was never acknowledged may be forgotten. Any other exception out
-of the library leaves it in an unknown state, and stops the node.
+It ticks the voter after messages, after proposals and regularly; it reports events as a list of outputs, once per tick.
+When the disk fails (full, or an I/O error) it drops the voter with all its memory, and builds it again from disk as
+soon as a probe can be written: anything that was never acknowledged may be forgotten. Any other exception of the
+library leaves it in an unknown state, and stops the node.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from metadata.quorum.snapshots import SnapshotStore
 from metadata.quorum.state_machine import MetadataStateMachine
 
 TICK_MS = 50
-"""Between ticks when nothing happens; what has a time of its own (standing for election) has a timer of its own."""
+"""Time between ticks when nothing happens; an event with a time of its own (a candidacy) has a timer of its own."""
 TICK_LATE_MS = 500
-"""A tick that comes so late was kept by a blocked loop or a slow disk; half an election timeout, so it is told."""
+"""A tick that is so late was delayed by a blocked loop or a slow disk; half an election timeout, so it is reported."""
 STAGGER_MS = 40
-"""Between the moments at which voters, in order of their ids, stand after a start or the loss of a leader."""
+"""Time between the candidacies of voters, in order of their ids, after a start or the loss of a leader."""
 PROBE_DISK_MS = 1_000
 PROBE_BYTES = 64 * 1024
 SNAPSHOT_RETRY_MS = 30_000
 SNAPSHOT_STAGGER = 0.2
-"""Each further voter snapshots after this share more of the log, so that not all do at once (SO-S2)."""
+"""Each further voter takes snapshots after this share more of the log, so that not all do at once (SO-S2)."""
 
 
 class QuorumEngine:
@@ -74,7 +74,7 @@ class QuorumEngine:
         self._link = Link(environment, identity, peers=peers, listen=config.listen, handler=self)
         self._met: frozenset[int] = frozenset()
         self._refusing: frozenset[int] = frozenset()
-        """Voters that are connected with another process of our id."""
+        """Voters that are connected with another process that has this node's id."""
         self._has_caught_up = False
         self._timer: TimerHandle | None = None
         self._due_ms = 0
@@ -92,11 +92,11 @@ class QuorumEngine:
             lock = claim_directory(self._files, config.directory, cluster_id=config.cluster_id, node_id=config.node_id)
             self._open()
             await self._link.start()
-        except Exception as error:  # noqa: BLE001 - whatever keeps it from starting is the answer to the start
+        except Exception as error:  # noqa: BLE001 - every error that prevents the start is reported to its caller
             self._close(lock)
-            self._tell(Started(error=error))
+            self._report_now(Started(error=error))
             return
-        self._tell(Started(error=None))
+        self._report_now(Started(error=None))
         await self._serve()
         self._close(lock)
 
@@ -124,7 +124,7 @@ class QuorumEngine:
         if self._timer is not None:
             self._timer.cancel()
         if self._node is not None and self._journal is not None:
-            with contextlib.suppress(OSError):  # it helps the next start and whoever reads the files, and no more
+            with contextlib.suppress(OSError):  # it only helps the next start and a person that reads the files
                 self._journal.onOneSecondTimer()
         self._drop_node()
         self._flush()
@@ -184,13 +184,13 @@ class QuorumEngine:
             self._tick()
 
     def _wake(self) -> None:
-        """Tick once for all that this turn of the loop brings."""
+        """Tick once for all events of this turn of the loop."""
         if not self._is_woken:
             self._is_woken = True
             asyncio.get_running_loop().call_soon(self._tick)
 
     def _stand(self, decide: Callable[..., None], *, after_ms: int) -> None:
-        """Tick at that moment and not up to TICK_MS later: voters stand one after the other."""
+        """Tick at that moment and not up to TICK_MS later: voters become candidates one after the other."""
         decide(after_ms=after_ms)
         self._clock.call_later(after_ms + 1, self._wake)
 
@@ -221,7 +221,7 @@ class QuorumEngine:
         self._flush()
 
     def _may_lead(self) -> bool:
-        """A lone voter may: nobody else could."""
+        """A lone voter may always lead: no other could."""
         return not self._config.peers or not self._is_hanging()
 
     def _guarded(self, step: Callable[..., None], *arguments: Any, **options: Any) -> None:
@@ -231,7 +231,7 @@ class QuorumEngine:
             raise
         except OSError as error:
             self._suspend(error)
-        except Exception as error:  # noqa: BLE001 - whatever escapes the library must stop the node
+        except Exception as error:  # noqa: BLE001 - every exception that escapes the library must stop the node
             self._fail(error)
 
     def _maybe_take_snapshot(self, node: RaftNode) -> None:
@@ -250,7 +250,7 @@ class QuorumEngine:
     def _try_reopen(self) -> None:
         try:
             probe_disk(self._files, f"{self._config.directory}/probe", size=PROBE_BYTES)
-            self._link.disconnect_all()  # the new voter has to hear of each session, also of those made meanwhile
+            self._link.disconnect_all()  # the new voter must be informed of each session, also of those made meanwhile
             self._open()
         except OSError:
             return  # still failing; the timer tries again
@@ -268,19 +268,19 @@ class QuorumEngine:
     # --- proposals ----------------------------------------------------------------------------------------------
 
     def propose(self, token: int, command: bytes) -> None:
-        """Answered by one AppendEnded with the token."""
+        """Append a command. One AppendEnded with the token is the answer."""
         node = self._node
         if node is None or not node.is_leader:
-            self._tell(AppendEnded(token=token, outcome=AppendLost("this node does not lead the quorum")))
+            self._report_now(AppendEnded(token=token, outcome=AppendLost("this node does not lead the quorum")))
             return
         self._guarded(node.propose, command, self._proposals.begin(token))
         self._wake()
 
     def confirm(self, token: int) -> None:
-        """Commit an entry that changes nothing. Answered as `propose` is; the outcome of a success is None."""
+        """Commit an entry that changes nothing. The answer is that of `propose`; the outcome of a success is None."""
         node = self._node
         if node is None or not node.is_leader:
-            self._tell(AppendEnded(token=token, outcome=AppendLost("this node does not lead the quorum")))
+            self._report_now(AppendEnded(token=token, outcome=AppendLost("this node does not lead the quorum")))
             return
         self._guarded(node.propose_nothing, self._proposals.begin(token, is_nothing=True))
         self._wake()
@@ -288,7 +288,7 @@ class QuorumEngine:
     # --- what the main loop reports -----------------------------------------------------------------------------
 
     def taken(self, size: int) -> None:
-        """The main loop has dealt with commands of so many bytes."""
+        """The main loop has processed commands of so many bytes."""
         was_full = self._report.is_full
         self._report.taken(size)
         if was_full:
@@ -314,7 +314,7 @@ class QuorumEngine:
         self._wake()
 
     def _meet(self, voters: frozenset[int]) -> None:
-        """Told with the next flush."""
+        """Report the connected voters with the next flush."""
         self._met = voters
         self._report.add(Met(voters=voters, refusing=self._refusing))
 
@@ -327,7 +327,8 @@ class QuorumEngine:
             self._wake()
 
     def on_refused(self, peer: int) -> None:
-        """Nothing listens at the leader's port: stand now, the others see the same (the pre-vote asks them)."""
+        """Nothing listens at the leader's port: become a candidate now; the others see the same (the pre-vote asks
+        them)."""
         node = self._node
         if node is not None and node.leader_id == peer:
             rank = [voter for voter in sorted(self._config.voters) if voter != peer].index(self._config.node_id)
@@ -343,7 +344,7 @@ class QuorumEngine:
         self._snapshot_not_before_ms = self._clock.monotonic_ms() + SNAPSHOT_RETRY_MS
         self.emit("quorum_snapshot_failed", problem=problem)
 
-    def _tell(self, output: Output) -> None:
+    def _report_now(self, output: Output) -> None:
         self._report.add(output)
         self._flush()
 

@@ -1,7 +1,7 @@
-"""Read the metadata log of a voter or an observer from its folder, live or stopped: for `kraft metadata`.
+"""Reader of the metadata log of a voter or an observer in its folder, live or stopped: for `kraft metadata`.
 
-No lock is taken, and nothing is changed. What a running node is writing at that moment may be missing at the end.
-A voter's journal may hold entries that are not committed; those are left out unless asked for.
+It takes no lock and changes nothing. The newest data of a running node may be missing at the end. A voter's journal may
+hold entries that are not committed; they are left out by default.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class MetadataRecord:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataFiles:
     snapshot: MetadataImage | None
-    """The image that the snapshot file holds; the records follow it."""
+    """The image of the snapshot file; the records follow it."""
     records: tuple[MetadataRecord, ...]
     image: MetadataImage
     """The image after all of them."""
 
 
 def read_metadata_files(files: Files, directory: str, *, with_uncommitted: bool = False) -> MetadataFiles:
-    """Raises QuorumStorageError for damaged files, or a folder that has none of ours."""
+    """Read a folder. Raises QuorumStorageError for damaged files, or a folder without a metadata log."""
     header, image = _read_snapshot(files, f"{directory}/{SNAPSHOT_FILE_NAME}")
     start = image or MetadataImage()
     if files.exists(f"{directory}/{JOURNAL_FILE_NAME}"):
@@ -75,7 +75,7 @@ def _committed(files: Files, directory: str, header: SnapshotHeader | None, with
 
 
 def _commit_index(files: Files, path: str) -> int:
-    """As saved about once a second; a live node may have committed more."""
+    """The saved commit index, which is saved about once a second; a live node may have committed more."""
     if not files.exists(path):
         return 0
     return saved_commit(read_file(files, path), path=path)

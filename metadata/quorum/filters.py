@@ -1,8 +1,8 @@
-"""What stands between the network and the library's Raft: one filter for each way it can be led astray.
+"""Filters between the network and the library's Raft: one for each fault that a message can trigger in it.
 
-A filter sees each message on its way out and in, and passes it on, changed or not, or drops it by returning None.
-The ids (SO-S1, SO-L1, ...) number faults of pysyncobj 0.3.17, listed in docs/rules.md; each docstring says which one.
-Random seeds notice when SnapshotKeepsCommit is taken out; for each of the others it takes a story of its own
+A filter sees each outgoing and incoming message, and passes it on, changed or not, or drops it by returning None. The
+ids (SO-S1, SO-L1, ...) are faults of pysyncobj 0.3.17, listed in docs/rules.md; each docstring names its fault. Random
+seeds fail when SnapshotKeepsCommit is removed; each of the others has a story of its own
 (`tests/simulation/quorum/test_quorum_filters_needed.py`), which shows whether safety, progress or work is lost.
 """
 
@@ -17,7 +17,7 @@ FIRST_SENDABLE_INDEX = 2
 
 
 class RaftView(Protocol):
-    """What the filters may know of the Raft that they protect."""
+    """The view of the Raft that a filter has."""
 
     @property
     def term(self) -> int: ...
@@ -27,13 +27,13 @@ class RaftView(Protocol):
     def is_leader(self) -> bool: ...
     @property
     def last_entry(self) -> tuple[int, int]:
-        """(term, index) of the last entry: the order in which logs are up to date."""
+        """(term, index) of the last entry: logs are compared by it."""
         ...
 
     def next_index(self, peer: int) -> int | None: ...
     def set_next_index(self, peer: int, index: int) -> None: ...
     def send_to(self, peer: int, message: Message) -> None:
-        """Send past the filters."""
+        """Send a message without passing the filters."""
         ...
 
     def propose_nothing(self) -> None:
@@ -41,14 +41,15 @@ class RaftView(Protocol):
         ...
 
     def settle(self, candidate: int | None) -> None:
-        """A newcomer becomes a voter that has voted for `candidate` in its term; its log is durable before that."""
+        """Make a newcomer a voter that has voted for `candidate` in its term; its log is durable before that."""
         ...
 
 
 class MessageFilter:
     raft: RaftView
     kinds: frozenset[str] | None = None
-    """Types of the messages that it is shown; None: all. One that it makes of another type goes on as what it was."""
+    """Types of the messages that the filter sees; None: all. If it changes the type, the other filters still use the
+    old one."""
 
     def connected(self, peer: int) -> None: ...
     def outgoing(self, _peer: int, message: Message) -> Message | None:
@@ -58,14 +59,14 @@ class MessageFilter:
         return message
 
     def handled(self, peer: int) -> None:
-        """The library has handled the message that came last, if that was shown to this filter."""
+        """The library has handled the last message that this filter has seen."""
 
 
 class AckTerms(MessageFilter):
-    """SO-S5: acks carry no term, so one that is late is credited to a later term of the same leader. Ours do.
+    """SO-S5: acks have no term, so a late one counts in a later term of the same leader. Ours have one.
 
-    Without it an acknowledged append is lost. That takes five voters: with three, the voter whose ack is late and the
-    leader are a majority that nobody else can win against.
+    Without this filter an acknowledged append is lost. That takes five voters: with three, the voter with the late ack
+    and the leader are a majority, and no other candidate can win.
     """
 
     kinds = frozenset({"next_node_idx"})
@@ -79,10 +80,10 @@ class AckTerms(MessageFilter):
 
 
 class ResetSequence(MessageFilter):
-    """SO-L1, leader's side: obey a reset only if it answers something sent since the last reset.
+    """SO-L1, leader's side: obey a reset only if it answers a message sent since the last reset.
 
-    With several batches in flight each is answered by a reset of its own, and the last one wins for ever. Next to
-    ResetToCommit it saves work, no longer progress: a rejoin under load sends five times as much without it.
+    Several batches in flight are each answered by a reset of its own, and the last one wins every time. Beside
+    ResetToCommit it saves work and is not needed for progress: without it a rejoin under load sends five times as much.
     """
 
     kinds = frozenset({"append_entries", "next_node_idx"})
@@ -114,10 +115,10 @@ class ResetSequence(MessageFilter):
 
 
 class ResetToCommit(MessageFilter):
-    """SO-L1, follower's side: ask for what follows the commit index. That always matches, so one reset is enough.
+    """SO-L1, follower's side: ask for the entries after the commit index. They always match, so one reset is enough.
 
-    Without it the leader steps back one entry an exchange: thirty times as long, for sixty divergent entries. It relies
-    on a commit index that is not behind the log's beginning (SO-L13, see `hardened`).
+    Without it the leader steps back one entry for each exchange: thirty times as long, for sixty divergent entries. It
+    needs a commit index that is not behind the log's beginning (SO-L13, see `hardened`).
     """
 
     kinds = frozenset({"next_node_idx"})
@@ -130,10 +131,10 @@ class ResetToCommit(MessageFilter):
 
 
 class VotesOnce(MessageFilter):
-    """SO-S14: votes are counted without looking at the voter. Each voter counts once a term.
+    """SO-S14: the library counts votes without looking at the voter. Each voter counts once a term.
 
-    Over our own link no message comes twice, for its frames are numbered and sealed. Kept because two leaders of a term
-    are what Raft must never have, whatever becomes of the link.
+    On our own link no message arrives twice, because its frames are numbered and sealed. The filter is kept because two
+    leaders of one term must never exist, whatever link is used.
     """
 
     kinds = frozenset({"response_vote"})
@@ -156,7 +157,7 @@ class VotesOnce(MessageFilter):
 
 
 class SnapshotKeepsCommit(MessageFilter):
-    """SO-S1: a piece of a snapshot says nothing about our log, so it must not commit what is in it."""
+    """SO-S1: a piece of a snapshot does not describe our log, so it must not commit entries of it."""
 
     kinds = frozenset({"append_entries"})
 
@@ -167,10 +168,10 @@ class SnapshotKeepsCommit(MessageFilter):
 
 
 class HigherTerm(MessageFilter):
-    """SO-L6: a leader of the past gets no answer, and so never learns. Tell it the term.
+    """SO-L6: a leader of an old term gets no answer, and so never learns of the new term. Report it.
 
-    Without it a voter whose term is the higher one stays out: it obeys no leader, and wins no pre-vote.
-    What it hears becomes a vote request that cannot win, the one message by which the library takes over a term.
+    Without it a voter whose term is higher stays out: it obeys no leader, and wins no pre-vote. Its rejection becomes a
+    vote request that cannot win, the one message from which the library adopts a term.
     """
 
     kinds = frozenset({"append_entries", "higher_term"})
@@ -187,9 +188,9 @@ class HigherTerm(MessageFilter):
 
 
 class NextIndexKept(MessageFilter):
-    """SO-S4, leader's side: an ack rewinds next_index below what is in flight, and all of that is sent again.
+    """SO-S4, leader's side: an ack sets next_index back to entries in flight, and all of them are sent again.
 
-    It saves work only, while the journal's truncations are tentative.
+    It only saves work, as long as the journal's truncations are tentative.
     """
 
     kinds = frozenset({"next_node_idx"})
@@ -211,7 +212,7 @@ class NextIndexKept(MessageFilter):
 
 
 def standard_filters() -> list[MessageFilter]:
-    """In the order of arrival. Pre-votes are a filter too (see `prevote`) and come after these."""
+    """All filters in the order of arrival. Pre-votes are a filter too (see `prevote`), after these."""
     return [
         AckTerms(),
         ResetSequence(),

@@ -1,8 +1,8 @@
-"""How voters know each other, as pure functions: the hello, the session key, and the seal on every frame.
+"""Authentication between voters, as pure functions: the hello, the session key, and the seal on every frame.
 
-A connection begins with one hello from each side (msgpack, not secret). From the nonces and names in both and the
-cluster's key comes a key that no other session has; each later frame is `HMAC-SHA256 (32) | body`, computed with
-a counter and the direction, so that nothing can be forged, replayed, reordered or reflected.
+A connection begins with one hello from each side (msgpack, not secret). The nonces and names in both and the cluster's
+key produce a key that no other session has; each later frame is `HMAC-SHA256 (32) | body`, computed with a counter and
+the direction, so that nothing can be forged, replayed, reordered or reflected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from metadata.strangers import QUORUM_LISTENER
 from metadata.undecodable import UNDECODABLE
 
 PROTOCOL_VERSION = 2
-"""1: the acceptor proved itself together with the dialer, by a key that was the secret itself."""
+"""Version 1: the acceptor proved itself at the same time as the dialer, and the key was the secret itself."""
 HELLO_BYTES_MAX = QUORUM_LISTENER.frame_bytes_max
 NONCE_BYTES = 16
 MAC_BYTES = 32
@@ -28,7 +28,7 @@ _COUNTER = struct.Struct(">Q")
 
 
 REASON_LENGTH_MAX = 300
-"""A stranger must not write at length into our events."""
+"""Limit for text of a peer that is not authenticated, which goes into our events."""
 
 
 class Refused(Exception):
@@ -51,7 +51,7 @@ def encode_hello(hello: Hello) -> bytes:
 
 
 def decode_hello(data: Buffer) -> Hello:
-    """Raises Refused."""
+    """The hello of a frame. Raises Refused."""
     if len(data) > HELLO_BYTES_MAX:
         raise Refused(f"a hello of {len(data)} bytes; the limit is {HELLO_BYTES_MAX}")
     try:
@@ -64,7 +64,7 @@ def decode_hello(data: Buffer) -> Hello:
 
 
 def check_hello(theirs: Hello, *, ours: Hello, voters: Sequence[int]) -> None:
-    """Raises Refused. `ours.receiver` is whom we meant to reach, -1 when we were called."""
+    """Check a hello. `ours.receiver` is the voter that was dialed, -1 on the side that was called. Raises Refused."""
     if theirs.version != PROTOCOL_VERSION:
         raise Refused(f"protocol version {theirs.version}; this node speaks {PROTOCOL_VERSION}")
     if theirs.cluster_id != ours.cluster_id:
@@ -85,7 +85,7 @@ def session_key(cluster_key: bytes, *, dialer: Hello, acceptor: Hello) -> bytes:
 
 
 class Seal:
-    """Both directions of one session. Each frame has the next number, or it is refused."""
+    """The seals of both directions of a session. A frame that does not have the next number is refused."""
 
     def __init__(self, key: bytes, *, is_dialer: bool) -> None:
         out, into = (b"dialer", b"acceptor") if is_dialer else (b"acceptor", b"dialer")
@@ -99,7 +99,7 @@ class Seal:
         return mac, body
 
     def open(self, frame: memoryview) -> memoryview:
-        """The body. Raises Refused."""
+        """The body of a frame. Raises Refused."""
         mac, body = frame[:MAC_BYTES], frame[MAC_BYTES:]
         if not hmac.compare_digest(mac, _mac(self._receiving, self._received, body)):
             raise Refused("a frame has the wrong seal: the secrets differ, or it was changed or replayed on the way")

@@ -1,12 +1,12 @@
-"""How a connection between two voters begins: who is there, proven by both sides, the dialer first.
+"""The handshake of a connection between two voters: both prove who they are, the dialer first.
 
     dialer  --hello-->  acceptor    dialer  <--hello--  acceptor
     dialer  --proof-->  acceptor    dialer  <--proof--  acceptor
     dialer  --go----->  acceptor
 
-A proof is the first sealed frame of its side, with no body. A stranger who calls gets none, and so nothing that was
-made with the key. `go` is the dialer's second frame: it has seen the acceptor's proof, and takes long frames from now
-on, so that the acceptor may send them.
+A proof is the first sealed frame of its side, with no body. A caller without the key gets no proof, and so nothing that
+was made with the key. `go` is the dialer's second frame: it has seen the acceptor's proof, and accepts long frames from
+now on, so that the acceptor may send them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from metadata.quorum.frame_auth import Hello, Refused, Seal, check_hello, decode
 ANYBODY = -1
 """The receiver in the hello of a voter that was called."""
 WRONG_PROOF = b"wrong proof"
-"""Sent in the place of a proof: no seal at all, so that the dialer refuses it and says so on its side too."""
+"""Sent instead of a proof: it has no seal, so that the dialer refuses it and reports it on its side too."""
 
 
 async def shake_hands(
     connection: FrameConnection, ours: Hello, *, voters: Sequence[int], key: bytes, frame_bytes_max: int
 ) -> tuple[Hello, Seal]:
-    """Their hello, and the seal of all frames to come, which may have up to `frame_bytes_max`.
+    """Return the peer's hello, and the seal of all later frames, which may have up to `frame_bytes_max`.
 
     Raises Refused, ConnectionClosed.
     """

@@ -1,4 +1,4 @@
-"""Whose folder this is: the file `meta` and the lock, so that no folder serves two nodes or two clusters."""
+"""Owner of a folder: the file `meta` and the lock, so that no folder serves two nodes or two clusters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metadata.undecodable import UNDECODABLE
 
 FILE_NAME = "meta"
 VERSION = 1
-"""Of all that is in the folder: raised with any change that this version could not read."""
+"""Version of everything in the folder: raised with any change that this version could not read."""
 _MAGIC = b"KRMETA1\n"
 
 
@@ -31,7 +31,8 @@ class Owner(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def claim_directory(files: Files, directory: str, *, cluster_id: str, node_id: int) -> DirectoryLock:
-    """Lock the folder for this node. Raises QuorumStorageError when it is another's, OSError when it cannot be used."""
+    """Lock the folder for this node. Raises QuorumStorageError when another node owns it, OSError when it is not
+    usable."""
     make_durable_directories(files, directory)
     try:
         lock = files.lock_directory(directory)
@@ -48,7 +49,7 @@ def claim_directory(files: Files, directory: str, *, cluster_id: str, node_id: i
 
 
 def check_owner(files: Files, path: str, owner: Owner) -> None:
-    """Writes the owner where there is none yet. Raises QuorumStorageError, OSError."""
+    """Check the owner, or write it where there is none yet. Raises QuorumStorageError, OSError."""
     if not files.exists(path):
         replace_file(files, path, [encode_document(_MAGIC, msgspec.json.encode(owner))])
         return

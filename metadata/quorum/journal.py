@@ -1,8 +1,8 @@
 """The Raft log of this voter: entries in memory and in one append-only file (see `journal_format`).
 
-Owns the files `journal` and `commit`. Invariants: what was acknowledged was synced before (SO-S6); entries that agree
-with the leader's are never dropped (SO-S4); the journal always joins the snapshot (SO-S2). It stands in for the
-library's own journal, hence the method names.
+Owns the files `journal` and `commit`. Invariants: everything acknowledged was synced before (SO-S6); entries that agree
+with the leader's are never dropped (SO-S4); the journal always joins the snapshot (SO-S2). It replaces the library's
+own journal, hence the method names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _COMMIT = struct.Struct(">Q")
 
 class Journal:
     def __init__(self, files: Files, directory: str, *, votes: VoteStore, snapshot: tuple[Entry, Entry] | None) -> None:
-        """`snapshot` is (previous, last) entry covered by the snapshot on disk. Raises QuorumStorageError, OSError."""
+        """`snapshot` is the (previous, last) entry that the snapshot on disk covers. Raises QuorumStorageError,
+        OSError."""
         self._files = files
         self._path = f"{directory}/{FILE_NAME}"
         self._commit_path = f"{directory}/{COMMIT_FILE_NAME}"
@@ -41,7 +42,7 @@ class Journal:
         self._set_aside: list[Entry] = []
         self._cleared: list[Entry] | None = None
         self.torn_bytes = 0
-        """How much of a torn write was cut when the journal was opened."""
+        """Bytes of a torn write that were cut when the journal was opened."""
         self._file: File = self._open()
         self._commit_saved = self._commit = self._read_commit()
         self._check_commit()
@@ -68,24 +69,25 @@ class Journal:
             self._unsynced.append(entry)
 
     def deleteEntriesFrom(self, position: int) -> None:  # noqa: N802
-        """Tentative (SO-S4): the entries come back in `end_of_message`, unless an entry that differs was added."""
+        """Tentative (SO-S4): the entries return in `end_of_message`, unless an entry that differs was added."""
         self._set_aside = self._entries[position:]
         del self._entries[position:]
 
     def deleteEntriesTo(self, position: int) -> None:  # noqa: N802
-        """Forget what the snapshot covers, by a new file put in place of the old one (SO-S8)."""
+        """Drop the entries that the snapshot covers, by a new file that replaces the old one (SO-S8)."""
         del self._entries[:position]
         self._rewrite()
 
     def clear(self) -> None:
-        """Before a snapshot is installed; the snapshot's two entries are added next."""
+        """Drop all entries before a snapshot is installed; the snapshot's two entries are added next."""
         self._cleared, self._entries, self._set_aside = self._entries, [], []
 
     def setRaftCommitIndex(self, index: int) -> None:  # noqa: N802
         self._commit = index
 
     def getRaftCommitIndex(self) -> int:  # noqa: N802
-        """Never beyond the log (SO-S13): what is received later is not committed for having been counted once."""
+        """The commit index, never beyond the log (SO-S13): entries that arrive later are not committed because of an
+        old count."""
         return max(FIRST_INDEX, min(self._commit, self.last_index))
 
     def setCurrentTerm(self, term: int, voted_for: int | None) -> None:  # noqa: N802
@@ -124,7 +126,7 @@ class Journal:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes in the file, which is what accumulated since the last snapshot."""
+        """Bytes in the file, that is, bytes since the last snapshot."""
         return self._file.size
 
     @property
@@ -132,7 +134,7 @@ class Journal:
         return self._commit == self._commit_saved
 
     def sync(self) -> None:
-        """Make everything added durable, as one frame. Raises OSError."""
+        """Make all added entries durable, as one frame. Raises OSError."""
         if self._cleared is not None:
             self._finish_clear()
         if self._unsynced:
@@ -141,7 +143,7 @@ class Journal:
             self._unsynced = []
 
     def end_of_message(self) -> None:
-        """The message handler has returned: what it dropped without a conflict is still ours."""
+        """The message handler has returned: restore the entries that it dropped without a conflict."""
         if self._set_aside:
             self._entries.extend(self._set_aside)
             self._set_aside = []
@@ -179,10 +181,10 @@ class Journal:
         try:
             return saved_commit(data, path=self._commit_path)
         except DamagedFile:
-            return FIRST_INDEX  # written without fsync: a power loss may damage it, and the leader knows better
+            return FIRST_INDEX  # written without fsync: a power loss may damage it, and the leader has the right one
 
     def _check_commit(self) -> None:
-        """A committed index was saved only after its entry was synced: a journal that ends before it lost entries."""
+        """A commit index was saved only after its entry was synced: a journal that ends before it has lost entries."""
         if self._entries and self.torn_bytes and self._commit > self.last_index:
             problem = (
                 f"the frame is damaged, and entry {self._commit} was committed, but the log ends at {self.last_index}"
@@ -233,7 +235,7 @@ def saved_commit(data: bytes, *, path: str) -> int:
 
 
 def _after(entries: list[Entry], last: Entry) -> list[Entry]:
-    """What follows the entry with `last`'s index and term; nothing when it is not there."""
+    """The entries after the one with `last`'s index and term; none when there is no such entry."""
     if not entries:
         return []
     position = last[1] - entries[0][1]

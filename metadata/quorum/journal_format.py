@@ -1,13 +1,13 @@
 """The bytes of the Raft journal, as pure functions.
 
-A journal is `magic (8)` and frames. A frame is what one fsync made durable:
-`marker (4) | payload length (u32) | CRC-32 of length and payload (u32) | payload`; the payload is a sequence of
-entries `index (u64) | term (u64) | command length (u32) | command`, all big-endian. The file is only appended to:
-an entry whose index is already there replaces it and all that follow.
+A journal is `magic (8)` and frames. A frame holds the entries that one fsync made durable: `marker (4) | payload length
+(u32) | CRC-32 of length and payload (u32) | payload`; the payload is a sequence of entries `index (u64) | term (u64) |
+command length (u32) | command`, all big-endian. The file is only appended to: an entry whose index is already there
+replaces it and all later ones.
 
-Because a frame is written only after the one before it was synced, a crash can tear the last frame and no other.
-A bad frame with a good one behind it is therefore damage (SO-S7), and the journal is refused. So it is when the last
-frame is bad and not torn: a torn one ends early, or lacks whole sectors, which then read as zeros.
+Because a frame is written only after the one before it was synced, a crash can tear the last frame and no other. A bad
+frame before a good one is therefore damage (SO-S7), and the journal is refused. The same holds for a last frame that is
+bad and not torn: a torn one ends early, or lacks whole sectors, which then read as zeros.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _MARKER = b"KRFR"
 _FRAME = struct.Struct(">4sII")
 _ENTRY = struct.Struct(">QQI")
 SECTOR_BYTES = 512
-"""What a disk writes wholly or not at all."""
+"""Size that a disk writes wholly or not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedJournal:
     entries: list[Entry]
     end: int
-    """Where the last good frame ends; what follows is a torn write."""
+    """End of the last good frame; a torn write may follow."""
     damage: str | None
-    """Why the journal must be refused; None for a good one, torn tail or not."""
+    """Reason why the journal must be refused; None for a good one, with or without a torn tail."""
 
 
 def encode_frame(entries: Iterable[Entry]) -> bytes:
@@ -72,26 +72,27 @@ def _frame_at(data: bytes, position: int) -> bytes | None:
 
 
 def _damage_at(data: bytes, position: int) -> str | None:
-    """What speaks against a torn write as the reason why there is no good frame at `position`."""
+    """The proof that the missing frame at `position` is damage and not a torn write; None without one."""
     if _has_frame_after(data, position):
         return "a damaged frame has a good one behind it"
     return None if _is_torn(data, position) else "the last frame is damaged, and it was written whole"
 
 
 def _is_torn(data: bytes, position: int) -> bool:
-    """The last frame may have been acknowledged: only what a crash does to an unsynced write is no damage."""
+    """The last frame may have been acknowledged: it counts as torn only with the marks of a crash in an unsynced
+    write."""
     start = position + _FRAME.size
     if start > len(data) or _lacks_sector(data, position):
         return True
     marker, length, crc = _FRAME.unpack_from(data, position)
     rest = data[start:]
     if zlib.crc32(rest, len(rest)) == crc:
-        return False  # all of it is there: the marker or the length is what has changed
+        return False  # the frame is complete: its marker or its length has changed
     return bool(marker == _MARKER and length > len(rest))
 
 
 def _lacks_sector(data: bytes, position: int) -> bool:
-    """In a part of the frame that one sector holds there are only zeros."""
+    """A part of the frame in one sector has only zeros."""
     first = position // SECTOR_BYTES * SECTOR_BYTES
     return any(
         not any(data[max(start, position) : start + SECTOR_BYTES]) for start in range(first, len(data), SECTOR_BYTES)

@@ -1,8 +1,8 @@
-"""The one place that imports pysyncobj: a private, verified, deterministic copy of its Raft module per node.
+"""The only module that imports pysyncobj: a private, verified, deterministic copy of its Raft module for each node.
 
-Nothing of the library is changed. `syncobj.py` takes time, randomness, polling and its wake-up pipe from four
-module globals; a module object of our own, executed from the same verified source, gets ours instead. Its `pickle`
-is replaced by one that refuses, so that no byte from network or disk is ever unpickled.
+Nothing of the library is changed. `syncobj.py` gets time, randomness, polling and its wake-up pipe from four module
+globals; a module object of our own, executed from the same verified source, has ours instead. Its `pickle` is replaced
+by one that refuses, so that no byte from network or disk is ever unpickled.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _SOURCE_MODULE = "pysyncobj.syncobj"
 
 FOLLOWER = 0
 LEADER = 2
-"""The library's state of a leader; less: a follower or a candidate."""
+"""The library's state of a leader; a smaller number: a follower or a candidate."""
 NO_OP_COMMAND = b"\x01"
 OUR_COMMAND = b"\x00"
-"""The library puts one byte before a command; this one is for commands of the application."""
+"""The library puts one byte before a command; this one marks commands of the application."""
 
 SNAPSHOT_IDLE: int = SERIALIZER_STATE.NOT_SERIALIZING
 SNAPSHOT_TAKEN: int = SERIALIZER_STATE.SUCCESS
@@ -47,12 +47,12 @@ SURELY_LOST: frozenset[int] = frozenset(
         FAIL_REASON.DISCARDED,
     )
 )
-"""Answers after which a command is in no log; any other failure leaves that open."""
+"""Answers after which a command is in no log; after any other failure it may be."""
 
 
 class Voter(NamedTuple):
-    """What the library calls a node, and looks up at every turn. Hashes alike in every process, so that its sets have
-    one order."""
+    """A node in the library's terms, looked up at every turn. It has the same hash in every process, so that the
+    library's sets have one order."""
 
     id: int
 
@@ -62,12 +62,12 @@ class Voter(NamedTuple):
 
 @functools.cache
 def voter(node_id: int) -> Voter:
-    """The one of that id: there are as many as the configuration names."""
+    """The voter of an id: there are as many as the configuration has."""
     return Voter(node_id)
 
 
 class Commands(deque[Any]):
-    """In place of the library's queue of proposals: the same order, limit and answers, and no lock."""
+    """Replaces the library's queue of proposals: the same order, limit and answers, and no lock."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Commands(deque[Any]):
 
 
 class WrongLibrary(Exception):
-    """Another pysyncobj than the one that the adapter was written and tested for."""
+    """The installed pysyncobj is not the one that the adapter was written and tested for."""
 
 
 class _NoPickle:
@@ -106,7 +106,7 @@ class _NoPoller:
 
 
 def load_private_copy(*, clock: Clock, rng: random.Random, expected_sha256: str = SHA256) -> ModuleType:
-    """Raises WrongLibrary."""
+    """A private copy of the module. Raises WrongLibrary."""
     spec, code = verified(expected_sha256)
     module = importlib.util.module_from_spec(spec)
     exec(code, vars(module))
@@ -117,7 +117,7 @@ def load_private_copy(*, clock: Clock, rng: random.Random, expected_sha256: str 
         createPoller=_NoPoller,
         PIPE_NOTIFIER_ENABLED=False,
         pickle=_NoPickle,
-        # What it logs is either harmless here (truncations are tentative, SO-S4) or asserted by us (failed loads,
+        # Its log lines are either harmless here (truncations are tentative, SO-S4) or asserted by us (failed loads,
         # SO-S11).
         logger=_quiet_logger(),
     )
@@ -138,7 +138,8 @@ def _quiet_logger() -> logging.Logger:
 
 @functools.cache
 def verified(expected_sha256: str = SHA256) -> tuple[ModuleSpec, CodeType]:
-    """Read, verified and compiled once in a process and its forks; each node executes it anew. Raises WrongLibrary."""
+    """Read, verify and compile once in a process and its forks; each node executes its own copy. Raises
+    WrongLibrary."""
     origin = importlib.util.find_spec(_SOURCE_MODULE)
     assert origin is not None, "pysyncobj is not installed"
     assert origin.origin is not None
@@ -154,13 +155,14 @@ def verified(expected_sha256: str = SHA256) -> tuple[ModuleSpec, CodeType]:
         )
     spec = importlib.util.spec_from_loader(name, loader, origin=origin.origin)
     assert spec is not None
-    # Compiled from the bytes that were verified: the loader would take a `.pyc` beside them, whatever is in it.
+    # Compiled from the bytes that were verified: the loader would use a `.pyc` beside them, whatever is in it.
     code: CodeType = compile(source, origin.origin, "exec", dont_inherit=True)
     return spec, code
 
 
 def configuration(*, election_timeout_ms: int, heartbeat_ms: int, queue_max: int, batch_bytes: int) -> Any:
-    """The library's settings: no own thread, files, sockets, forks, forwarding waits or membership changes."""
+    """The library's settings: no own thread, files, sockets, forks, waits for forwarded commands or membership
+    changes."""
     longest_s = 2 * election_timeout_ms / 1000
     return SyncObjConf(
         autoTick=False,

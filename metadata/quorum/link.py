@@ -1,8 +1,8 @@
-"""Authenticated connections between the voters: at most one live session per pair, found dead within two seconds.
+"""Authenticated connections between the voters: at most one live session per pair; a dead one is found within two
+seconds.
 
-The voter with the higher id dials. A peer is who it proved to be in the hello (see `seal`), never where it was
-reached, for its address may be a proxy's. A connection that fails a check is closed with one event and touches
-nothing else.
+The voter with the higher id dials. A peer is identified by its proof in the hello (see `seal`), never by its address,
+which may be a proxy's. A connection that fails a check is closed with one event and affects nothing else.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ from metadata.strangers import QUORUM_LISTENER, Strangers
 from metadata.undecodable import UNDECODABLE
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
-"""Of a voter: more than the largest batch of entries (1 MiB and one command) and than a piece of a snapshot."""
+"""Longest frame of a voter: more than the largest batch of entries (1 MiB and one command) and than a piece of a
+snapshot."""
 UNSENT_BYTES_MAX = 128 * 1024 * 1024
 """A peer that takes no more is disconnected and starts over (SO-L12)."""
 PING_MS = 500
-"""So that a voter's first vote request finds a live connection (SO-L2)."""
+"""Short enough that a voter's first vote request finds a live connection (SO-L2)."""
 DEAD_MS = 2_000
 CONNECT_TIMEOUT_MS = 1_000
 RECONNECT_MS = 100
 REFUSED_RETRY_MS = 2_000
-"""After a failed check, which a person has to mend."""
+"""Wait after a failed check, which a person has to correct."""
 DUPLICATE_CHECK_MS = PING_MS + 250
 """The old session of a node that appears again must be silent for this long to be replaced."""
 DUPLICATE: Final = {"type": "duplicate"}
-"""Told to a node before it is refused, so that it knows why."""
+"""Sent to a node before it is refused, so that it can report the reason."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -48,7 +49,7 @@ class LinkHandler(Protocol):
     def on_connected(self, peer: int) -> None: ...
     def on_disconnected(self, peer: int) -> None: ...
     def on_message(self, peer: int, message: Any) -> None:
-        """Raises MalformedMessage."""
+        """Process a message. Raises MalformedMessage."""
         ...
 
     def on_refused(self, peer: int) -> None:
@@ -103,7 +104,7 @@ class Link:
         self._listener: FrameListener | None = None
 
     async def start(self) -> None:
-        """Raises OSError when the port is taken."""
+        """Listen. Raises OSError when the port is in use."""
         if self._peers:
             host, port = self._listen
             self._listener = await self._network.listen(
@@ -119,12 +120,13 @@ class Link:
                     tasks.create_task(self._dial_forever(peer))
 
     async def close_port(self) -> None:
-        """Before anything else ends: who loses us looks at once whether our port refuses, and stands only if so."""
+        """Called before anything else ends: a voter that loses this one at once tries our port, and becomes a candidate
+        only if it refuses."""
         if self._listener is not None:
             await self._listener.close()
 
     def send(self, peer: int, message: Message) -> bool:
-        """False when the peer is not connected."""
+        """Send a message. False when the peer is not connected."""
         session = self._sessions.get(peer)
         if session is None or session.connection.is_closed:
             return False
@@ -146,7 +148,7 @@ class Link:
             await self._clock.sleep(await self._dial(peer))
 
     async def _dial(self, peer: int) -> int:
-        """One session, if it can be had; how long to wait before the next try."""
+        """Open one session, if possible; return the wait before the next try."""
         connection = await self._connect(peer)
         if connection is None:
             return RECONNECT_MS
@@ -168,20 +170,20 @@ class Link:
         await self._serve(connection, ANYBODY)
 
     async def _probe(self, peer: int) -> None:
-        """We were called by a peer and lost it: is it only the connection, or has its process gone?"""
+        """A peer that called this node is lost: find out whether only the connection broke or its process is gone."""
         connection = await self._connect(peer)
         if connection is not None:
             connection.abort()
 
     async def _serve(self, connection: FrameConnection, receiver: int) -> int:
-        """Run a session to its end. Returns how long a dialer should wait before the next."""
+        """Run a session to its end. Return the wait of a dialer before the next."""
         try:
             async with self._clock.timeout(QUORUM_LISTENER.wait_ms):
                 with self._strangers.waiting(connection) if receiver == ANYBODY else nullcontext():
                     session = await self._shake_hands(connection, receiver)
             await self._admit(session)
         except Refused as refused:
-            self._tell_refused(connection, refused)
+            self._send_refusal(connection, refused)
             connection.close()
             return REFUSED_RETRY_MS
         except (ConnectionClosed, TimeoutError):
@@ -193,7 +195,7 @@ class Link:
         return retry_ms
 
     async def _shake_hands(self, connection: FrameConnection, receiver: int) -> _Session:
-        """Raises Refused, ConnectionClosed."""
+        """Authenticate both sides. Raises Refused, ConnectionClosed."""
         ours = Hello(
             cluster_id=self._identity.cluster_id,
             sender=self._identity.node_id,
@@ -213,7 +215,7 @@ class Link:
         )
 
     async def _admit(self, session: _Session) -> None:
-        """Replace the peer's older session (SO-L12), but let no second node with its id push it out."""
+        """Replace the peer's older session (SO-L12), but let no second node with its id replace it."""
         old = self._sessions.get(session.peer)
         if old is not None and old.incarnation != session.incarnation:
             frames = old.frames
@@ -236,20 +238,21 @@ class Link:
         except ConnectionClosed:
             return RECONNECT_MS if session.frames == 0 else 0
         except (Refused, MalformedMessage) as error:
-            self._tell_refused(session.connection, error)
+            self._send_refusal(session.connection, error)
             return REFUSED_RETRY_MS
         finally:
             self._drop(session)
         return RECONNECT_MS
 
-    def _tell_refused(self, connection: FrameConnection, why: Exception) -> None:
+    def _send_refusal(self, connection: FrameConnection, why: Exception) -> None:
         left_out = self._refusals.admit(self._clock.monotonic_ms())
         if left_out is not None:
             more = {"left_out": left_out} if left_out else {}
             self._handler.emit("quorum_connection_refused", address=connection.peer, reason=str(why), **more)
 
     def _take(self, session: _Session, frame: memoryview) -> bool:
-        """False when a newer session has replaced this one: it may have begun with its messages (SO-L12)."""
+        """Process a frame. False when a newer session has replaced this one: it may have begun with its messages
+        (SO-L12)."""
         if self._sessions.get(session.peer) is not session:
             return False
         body = session.seal.open(frame)
@@ -270,7 +273,7 @@ class Link:
             self._handler.on_disconnected(session.peer)
 
     async def _watch(self) -> None:
-        """An empty frame to each peer now and then, and an end to those that were silent for too long."""
+        """Send an empty frame to each peer regularly, and close sessions that were silent for too long."""
         while True:
             await self._clock.sleep(PING_MS)
             now_ms = self._clock.monotonic_ms()
@@ -283,7 +286,7 @@ class Link:
 
 
 def message_of(body: memoryview) -> Any:
-    """Raises MalformedMessage. What is in it, the handler judges."""
+    """The message of a frame. Raises MalformedMessage. The handler checks its content."""
     try:
         return _decode(body)
     except UNDECODABLE as error:

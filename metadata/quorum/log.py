@@ -1,8 +1,8 @@
-"""The metadata log as its users see it: committed records in order, and compare-and-set appends.
+"""The metadata log's interface: committed records in order, and compare-and-set appends.
 
-Offsets count records, not Raft entries, so that a broker epoch is the offset of its registration (B1) and an
-observer fetches `[offset, ...)`. The one implementation is Raft over PySyncObj; tests have an in-memory one,
-and one contract suite runs on both.
+Offsets count records, not Raft entries, so that a broker epoch is the offset of its registration (B1) and an observer
+fetches `[offset, ...)`. The one implementation is Raft over PySyncObj; tests have an in-memory one, and one contract
+suite runs on both.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ class Committed:
     """One committed append, already applied."""
 
     base_offset: int
-    """Of its first record."""
+    """Offset of its first record."""
     image: MetadataImage
     """The image after its last record."""
     decode: Callable[[], tuple[Record, ...]]
-    """Makes its records anew: decoded, they take ten times the room that they have in the log, and few ask for them."""
+    """Decodes its records again: decoded, they take ten times the memory that they have in the log, and few callers
+    need them."""
 
     @property
     def records(self) -> tuple[Record, ...]:
@@ -34,14 +35,14 @@ class Committed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotInstalled:
-    """The image was replaced as a whole: at start, or because we were too far behind."""
+    """The image was replaced as a whole: at start, or because this node was too far behind."""
 
     image: MetadataImage
 
 
 @value(kw_only=True)
 class Leadership:
-    """Who leads the quorum, as far as this node knows. `leader_id` is -1 when nobody is known to."""
+    """The quorum's leader, as far as this node knows. `leader_id` is -1 when none is known."""
 
     leader_id: int
     term: int
@@ -49,11 +50,12 @@ class Leadership:
 
 
 class AppendLost(Exception):
-    """This append is surely not in the log: we do not lead, the queue is full, or the compare-and-set failed."""
+    """This append is certainly not in the log: this node does not lead, the queue is full, or the compare-and-set
+    failed."""
 
 
 class AppendUnknown(Exception):
-    """Nobody knows whether this append will be in the log: leadership was lost or its deadline passed."""
+    """It is unknown whether this append will be in the log: leadership was lost or its deadline passed."""
 
 
 @value(kw_only=True)
@@ -69,14 +71,15 @@ class MetadataSlice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotNeeded:
-    """The asked offset lies before the log: fetch the snapshot that ends at `end_offset`."""
+    """The requested offset lies before the log: fetch the snapshot that ends at `end_offset`."""
 
     end_offset: int
     epoch: int
 
 
 class MetadataLog(Protocol):
-    """What the active controller, the publisher and the observers' fetches need. Called on the node's main loop."""
+    """The log that the active controller, the publisher and the observers' fetches use. Called on the node's main
+    loop."""
 
     @property
     def image(self) -> MetadataImage:
@@ -88,22 +91,23 @@ class MetadataLog(Protocol):
 
     @property
     def met(self) -> frozenset[int]:
-        """The voters that this node is in contact with, itself among them if it is one."""
+        """The voters that this node is in contact with, including itself if it is one."""
         ...
 
     async def append(self, records: Sequence[Record], *, controller_epoch: int, expected_offset: int) -> MetadataImage:
-        """Commit all records as one entry, if the image is still at `expected_offset` and the epoch is still ours.
+        """Commit all records as one entry, if the image is still at `expected_offset` and the epoch is still current.
 
         `controller_epoch` is the epoch of the appending controller; a first append that consists of exactly one
         ControllerEpochRecord with a higher epoch claims that epoch. `expected_offset` is `image.offset` of the image
-        that the records were decided on; a claim is decided on none, and is not held to it. Returns the image after it.
+        that the records were decided on; it is not checked for a claim, which depends on no image. Returns the image
+        after it.
         Raises AppendLost or AppendUnknown.
         """
         ...
 
     async def confirm(self) -> None:
-        """Returns when an entry that changes nothing was committed after the call, in the term of the call: nobody had
-        been elected in a later term when it was made. Raises AppendLost or AppendUnknown."""
+        """Return after an entry that changes nothing was committed, in the term of the call: no leader of a later term
+        had been elected when the call was made. Raises AppendLost or AppendUnknown."""
         ...
 
     def subscribe(
@@ -111,7 +115,7 @@ class MetadataLog(Protocol):
         on_change: Callable[[Committed | SnapshotInstalled], None],
         on_leadership: Callable[[Leadership], None],
     ) -> None:
-        """Callbacks run on the main loop, in log order, without gaps."""
+        """Register callbacks, which run on the main loop, in log order, without gaps."""
         ...
 
     def read(self, from_offset: int, *, bytes_max: int) -> MetadataSlice | SnapshotNeeded: ...

@@ -1,6 +1,6 @@
-"""The messages that voters exchange, and nothing else: an authenticated peer may still be broken.
+"""The messages that voters exchange, and their checks: even an authenticated peer may be broken.
 
-Forwarded commands (SO-S15), commands in pieces (SO-L8), membership changes and utility messages have no place here.
+Forwarded commands (SO-S15), commands in pieces (SO-L8), membership changes and utility messages are not allowed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from metadata.quorum.filters import Message
 
 
 class MalformedMessage(Exception):
-    """A voter sent what no voter sends: its connection is closed."""
+    """A voter sent a message that no correct voter sends: its connection is closed."""
 
 
 _REQUIRED: dict[str, dict[str, type]] = {
@@ -65,7 +65,7 @@ def _fields(values: Any, kinds: tuple[type, ...]) -> tuple[Any, ...]:
 
 
 def _shown(value: object) -> str:
-    """Of what a peer made up, which may be nested as deep as can be decoded."""
+    """A value that a peer has sent, shortened; it may be nested as deep as can be decoded."""
     try:
         return repr(value)[:100]
     except RecursionError:

@@ -1,19 +1,18 @@
-"""A voter that has lost its files: it must not vote, lead or be counted before it can do no harm.
+"""A voter that has lost its files: it must not vote, lead or be counted until it can do no harm.
 
-A voter that begins with an empty folder cannot know whether it is new or was wiped. What it promised before is still
-believed: its vote may make a leader, its acknowledgements may have committed entries that now one voter less has.
-So a newcomer (durably one, see `votes`) gives no votes, stands for none, and acknowledges nothing; it follows, and
-copies the log. It becomes a voter in one of two ways:
+A voter that begins with an empty folder cannot know whether it is new or was wiped. The others still rely on its
+earlier promises: its vote may make a leader, its acknowledgements may have committed entries that now one voter less
+has. So a newcomer (durably marked, see `votes`) casts no vote, is no candidate, and acknowledges nothing; it follows,
+and copies the log. It becomes a voter in one of two cases:
 
-- Every other voter tells it that it has never been in any term. Then there is nobody whom it can have promised
-  anything: this is a new cluster, which therefore begins when all its voters have met.
-- A leader commits, with the others alone, an entry that it appended after it had heard of the newcomer, and the
-  newcomer has that entry on its disk. Whoever wins a later term has the entry as well, for a majority without the
-  newcomer has it; so it stood after the newcomer's first life had ended, and the votes of that life count for nobody.
-  Everything that was committed with that life's help is before that entry. In the leader's term its vote is the
-  leader's; in the terms before it never votes.
+- Every other voter reports that it has never been in any term. Then the newcomer cannot have made a promise: this is a
+new cluster, which therefore begins when all its voters have met. - A leader commits, with the others alone, an entry
+that it appended after it knew of the newcomer, and the newcomer has that entry on its disk. The winner of a later term
+has the entry as well, because a majority without the newcomer has it; so it was a candidate after the end of the
+newcomer's first life, whose votes count no more. Everything that was committed with that life's help is before that
+entry. In the leader's term its vote is the leader's; in the terms before it never votes.
 
-So one wiped voter costs nothing while a majority of all voters is there without it, and until then it waits.
+So one wiped voter costs nothing while a majority of all voters is there without it; until then it waits.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ASK_MS = 100
 
 
 class Newcomer(MessageFilter):
-    """Both sides of it; for a voter that is no newcomer, only the side that answers."""
+    """Both sides of the protocol; a voter that is no newcomer only has the side that answers."""
 
     kinds = frozenset({"next_node_idx", "request_vote", "pre_vote_request", "newcomer", "no_history", "welcome"})
 
@@ -48,7 +47,7 @@ class Newcomer(MessageFilter):
         self._votes = votes
         self._on_settled = on_settled
         self._life = rng.getrandbits(63) if votes.is_newcomer else 0
-        """What was answered to an earlier life is not for this one."""
+        """Number of this life: an answer to an earlier life does not count."""
         self._asked_at_ms = NEVER_MS
         self._without_history: set[int] = set()
         self._heard_of: dict[int, tuple[int, int, int]] = {}
@@ -75,7 +74,7 @@ class Newcomer(MessageFilter):
 
     def outgoing(self, _peer: int, message: Message) -> Message | None:
         if self.is_newcomer and message["type"] == "next_node_idx":
-            return {**message, "success": False}  # so the leader sends on, and does not count us
+            return {**message, "success": False}  # so the leader continues to send, and does not count this node
         return message
 
     def _settle(self, candidate: int | None) -> None:
@@ -89,7 +88,7 @@ class Newcomer(MessageFilter):
                 self._settle(None)
             return
         term, index = self.raft.last_entry
-        # Entries of its term come from that leader alone: having one that is not before it, we have all up to it.
+        # Entries of its term can only have that leader as their origin: with one of them, this node has all before it.
         if message["term"] == self.raft.term == term and index >= message["index"]:
             self._settle(peer)
 
@@ -112,7 +111,7 @@ class Newcomer(MessageFilter):
                 return message
         return None
 
-    # --- as one that a newcomer asks ----------------------------------------------------------------------------
+    # --- as a voter that a newcomer asks ------------------------------------------------------------------------
 
     def _answer(self, peer: int, life: int) -> None:
         term, index = self.raft.term, self.raft.last_entry[1]

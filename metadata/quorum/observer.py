@@ -1,7 +1,7 @@
 """The metadata log of a broker that is no voter: the reading side, pulled from any voter (KIP-595 observers).
 
-Owns the published image and a durable copy of what it has read. Invariant: the image only grows; a voter that knows
-less than this observer is passed over, never followed.
+Owns the published image and a durable copy of the records that it has read. Invariant: the image only grows; a voter
+that is behind this observer is skipped, never followed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from metadata.records import Record, decode_record
 FETCH_WAIT_MS = 500
 FETCH_BYTES_MAX = 8 * 1024 * 1024
 QUIET_MS_MAX = 10_000
-"""A voter that has had nothing new for so long may be cut off without knowing: the next one is asked."""
+"""A voter that has sent nothing new for so long may be cut off without knowing: the next one is asked."""
 FETCH_RETRY_MS = 100
-"""Wait before the next voter is asked, after one has failed or knew less than we do."""
+"""Wait before the next voter is asked, after one has failed or was behind this observer."""
 SNAPSHOT_PIECE_BYTES = 1024 * 1024
 
 
 class MetadataFetched(Protocol):
-    """A voter's answer, and what it knows of the quorum."""
+    """A voter's answer, and its view of the quorum."""
 
     @property
     def result(self) -> MetadataSlice | SnapshotNeeded: ...
@@ -52,26 +52,26 @@ class SnapshotPiece(Protocol):
     def data(self) -> bytes: ...
     @property
     def size(self) -> int:
-        """Of the whole snapshot."""
+        """Size of the whole snapshot."""
         ...
 
 
 class MetadataSource(Protocol):
-    """How an observer reaches the voters."""
+    """The observer's connection to the voters."""
 
     async def fetch(self, voter_id: int, *, offset: int, wait_ms_max: int, bytes_max: int) -> MetadataFetched:
-        """Raises KafkaError, OSError, TimeoutError or ConnectionClosed when that voter cannot answer."""
+        """Fetch records. Raises KafkaError, OSError, TimeoutError or ConnectionClosed when that voter cannot answer."""
         ...
 
     async def fetch_snapshot(
         self, voter_id: int, *, end_offset: int, epoch: int, position: int, bytes_max: int
     ) -> SnapshotPiece:
-        """Raises as `fetch` does."""
+        """Fetch a piece of a snapshot. Raises as `fetch` does."""
         ...
 
 
 class VoterBehind(Exception):
-    """This voter knows less than we do, or may know less than the others."""
+    """This voter is behind this observer, or may be behind the other voters."""
 
 
 OnChange = Callable[[Committed | SnapshotInstalled], None]
@@ -92,7 +92,7 @@ class ObserverLog:
         events: Events,
         on_fatal: Callable[[BaseException], None],
     ) -> None:
-        """`on_fatal` must stop the node: what the voters agreed on does not fit this node's image."""
+        """`on_fatal` must stop the node: the voters' records do not fit this node's image."""
         assert voters, "an observer needs voters"
         self._clock = environment.clock
         self._files = environment.files
@@ -102,12 +102,12 @@ class ObserverLog:
         self._snapshot_bytes = snapshot_bytes
         self._voters = sorted(voters)
         self._asking = node_id % len(self._voters)
-        """Index of the voter that is asked; observers begin with different ones."""
+        """Index of the current voter; observers begin with different ones."""
         self._source = source
         self._events = events
         self._on_fatal = on_fatal
         self._met: frozenset[int] = frozenset()
-        """The voters whose last answer was one."""
+        """The voters whose last answer was a success."""
         self._store: ObserverStore | None = None
         self._image = MetadataImage()
         self._leadership = Leadership(leader_id=-1, term=0, is_self=False)
@@ -130,7 +130,8 @@ class ObserverLog:
         return self._met
 
     async def start(self) -> None:
-        """Raises QuorumStorageError when the folder is another node's, OSError when it cannot be used."""
+        """Begin to follow. Raises QuorumStorageError when another node owns the folder, OSError when it is not
+        usable."""
         store, image = await self._workers.run(self._open)
         self._store = store
         if store.problem is not None:
@@ -157,7 +158,7 @@ class ObserverLog:
         raise AppendLost("this node is an observer of the quorum: it never leads")
 
     def read(self, from_offset: int, *, bytes_max: int) -> MetadataSlice | SnapshotNeeded:
-        """Observers read from voters only: nothing is kept here for others."""
+        """Refuse: observers read from voters only, nothing is kept here for others."""
         end_offset = self._image.next_offset
         if from_offset < end_offset:
             return SnapshotNeeded(end_offset=end_offset, epoch=self._image.controller_epoch)
@@ -264,7 +265,7 @@ class ObserverLog:
             )
             size = piece.size
             if size > SNAPSHOT_BYTES_MAX or (not piece.data and len(body) != size):
-                raise PositionOutOfRange(f"a snapshot of {size} bytes gave {len(piece.data)} at {len(body)}")
+                raise PositionOutOfRange(f"a snapshot of {size} bytes returned {len(piece.data)} at {len(body)}")
             body += piece.data
         image = decode_image(bytes(body))
         assert image.next_offset == needed.end_offset, (image.next_offset, needed)
@@ -287,7 +288,7 @@ class ObserverLog:
             on_change(change)
 
     def _note_leader(self, leadership: Leadership) -> None:
-        """Terms only rise; a voter that lags does not take us back."""
+        """Terms only rise; an older leader of a voter that lags is ignored."""
         if leadership != self._leadership and leadership.term >= self._leadership.term:
             self._leadership = leadership
             for _, on_leadership in self._subscribers:

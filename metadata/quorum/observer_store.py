@@ -1,7 +1,7 @@
-"""What an observer keeps on disk, so that a restart does not start from nothing: a snapshot and the records after it.
+"""An observer's files, so that a restart does not start from nothing: a snapshot and the records after it.
 
-Owns the files `snapshot` (a snapshot as `snapshots` has it, with empty Raft entries) and `records`. Damaged files
-are put aside: all that is in them can be fetched again.
+Owns the files `snapshot` (in the format of `snapshots`, with empty Raft entries) and `records`. Damaged files are moved
+aside: all their content can be fetched again.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ NO_ENTRY = (b"", 0, 0)
 
 class ObserverStore:
     def __init__(self, files: Files, directory: str, *, cluster_id: str, node_id: int, snapshot_bytes: int) -> None:
-        """Raises QuorumStorageError when the folder is another node's, OSError."""
+        """Claim the folder. Raises QuorumStorageError when another node owns it, OSError."""
         self._lock: DirectoryLock = claim_directory(files, directory, cluster_id=cluster_id, node_id=node_id)
         self._files = files
         self._snapshot_path = f"{directory}/{SNAPSHOT_FILE_NAME}"
         self._snapshot_bytes = snapshot_bytes
         self._records = RecordFile(files, directory)
         self._end_offset = 0
-        """After the last record in the files; behind the image after a write has failed."""
+        """Offset after the last record in the files; behind the image after a write has failed."""
         self.problem: str | None = None
-        """Why the copy was given up at the start, if it was."""
+        """Reason why the copy was dropped at the start, if it was."""
 
     def load(self) -> MetadataImage:
-        """The image that the files hold; the empty one when they do not fit together."""
+        """The image of the files; the empty one when they do not fit together."""
         try:
             image = self._load_snapshot()
             stored = self._records.load()
         except (DamagedFile, WrittenByNewerVersion, CorruptSnapshot) as error:
-            # A copy can be fetched again. That the whole folder is not of a newer version, its file `meta` says.
+            # A copy can be fetched again. The file `meta` has shown that the folder is not of a newer version.
             self.problem = str(error)
             image, stored = MetadataImage(), []
             self._files.remove(self._snapshot_path)
@@ -58,9 +58,9 @@ class ObserverStore:
         return image
 
     def append(self, image: MetadataImage, encoded: tuple[bytes, ...], records: tuple[Record, ...]) -> None:
-        """`image` is the one after these records. Raises OSError; the copy then ends before them."""
+        """Store records; `image` is the one after them. Raises OSError; the copy then ends before them."""
         if self._end_offset != image.next_offset - len(records):
-            self.save_snapshot(image)  # a write has failed before, and records cannot be left out
+            self.save_snapshot(image)  # an earlier write has failed, and records cannot be left out
             return
         self._records.append(encoded, controller_epochs=epochs_of(records, before=image.controller_epoch))
         self._end_offset = image.next_offset
@@ -78,7 +78,7 @@ class ObserverStore:
             crc=zlib.crc32(body),
         )
         document = encode_document(SNAPSHOT_MAGIC, msgspec.json.encode(header))
-        # Not synced: it runs on the main loop, and what a power loss damages is noticed and fetched again.
+        # Not synced: it runs on the main loop, and damage by a power loss is noticed and fetched again.
         replace_file(self._files, self._snapshot_path, [document, body], sync=False)
         self._records.restart(image.next_offset)
         self._end_offset = image.next_offset
@@ -95,7 +95,7 @@ class ObserverStore:
 
 
 def epochs_of(records: tuple[Record, ...], *, before: int) -> list[int]:
-    """The controller epoch under which each was written; `before` holds until a record claims a new one."""
+    """The controller epoch under which each record was written; `before` holds until a record claims a new one."""
     epochs = []
     for record in records:
         if isinstance(record, ControllerEpochRecord):

@@ -1,4 +1,4 @@
-"""What the Raft half tells the main half, in the order in which it happened."""
+"""Reports of the Raft half to the main half, in the order of the events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Met:
-    """The other voters that this one is connected with now, and those that refuse it for a twin: another process that
+    """The other voters that this one is connected with now, and those that refuse it as a duplicate: another process
     has its id."""
 
     voters: frozenset[int]
@@ -26,14 +26,14 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """Told once: what was committed before this voter heard of a leader is applied, and was told before this."""
+    """Reported once: all entries that were committed before this voter first met a leader are applied and reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendEnded:
     token: int
     outcome: MetadataImage | AppendLost | AppendUnknown | None
-    """None: nothing was to be appended, and that is committed."""
+    """None: an empty entry was to be committed, and is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """PreVote (Raft thesis 9.6, SO-L6): ask whether an election could be won before raising the term.
 
-A voter grants when it has lost the leader too, and the asker's log is at least as long as its own. So a voter that
-was cut off comes back without disturbing anybody, and a majority that sees the leader's port refuse connections may
-elect at once instead of waiting out the timeout.
+A voter agrees when it has lost the leader too, and the candidate's log is at least as long as its own. So a voter that
+was cut off returns without disturbing the others, and a majority that sees the leader's port refuse connections may
+elect at once instead of waiting for the timeout.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class PreVote(MessageFilter):
     # --- asking -------------------------------------------------------------------------------------------------
 
     def may_stand(self) -> bool:
-        """The election timeout is over: has a majority agreed to an election? Asks it, if not asked lately."""
+        """The election timeout is over: whether a majority agrees to an election. Asks the others, if not asked
+        lately."""
         if not self._peers:
             return True
         if self._granted is not None and len(self._granted) + 1 > (len(self._peers) + 1) / 2:
@@ -42,7 +43,7 @@ class PreVote(MessageFilter):
         return False
 
     def ask_again_soon(self) -> None:
-        """Something changed (a voter appeared, the leader is surely gone): do not wait for the next round."""
+        """Something changed (a voter appeared, the leader is gone): do not wait for the next round."""
         self._retry_at_ms = NEVER_MS
 
     def _ask(self) -> None:
@@ -65,12 +66,12 @@ class PreVote(MessageFilter):
     # --- answering ----------------------------------------------------------------------------------------------
 
     def leader_is_gone(self) -> None:
-        """The leader's port refuses: what was heard of it lately counts no more."""
+        """The leader's port refuses connections: its recent messages do not count any more."""
         self._leader_heard_at_ms = NEVER_MS
 
     @property
     def is_leader_silent(self) -> bool:
-        """Nothing was heard of a leader for longer than any election timeout."""
+        """No message of a leader arrived for longer than any election timeout."""
         return self._clock.monotonic_ms() - self._leader_heard_at_ms > 2 * self._election_timeout_ms
 
     def incoming(self, peer: int, message: Message) -> Message | None:

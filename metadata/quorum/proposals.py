@@ -1,4 +1,4 @@
-"""The proposals that wait for an answer. Each gets exactly one, known by its token."""
+"""The proposals that wait for an answer. Each gets exactly one, identified by its token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Proposals:
         self._waiting: set[int] = set()
 
     def begin(self, token: int, *, is_nothing: bool = False) -> Answer:
-        """What the voter has to call with the outcome. `is_nothing`: of an entry without records."""
+        """The function that the voter calls with the outcome. `is_nothing`: the entry has no records."""
         self._waiting.add(token)
 
         def answer(result: Result | None, failure: int) -> None:
@@ -31,7 +31,7 @@ class Proposals:
         return answer
 
     def give_up(self) -> None:
-        """The voter is gone; what it was asked to append may or may not be in the log."""
+        """The voter is gone; its pending proposals may or may not be in the log."""
         for token in sorted(self._waiting):
             self._report(AppendEnded(token=token, outcome=AppendUnknown("this voter stopped")))
         self._waiting.clear()

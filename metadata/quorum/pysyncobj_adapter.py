@@ -1,7 +1,8 @@
-"""The library's Raft with our journal, snapshots, state machine and network put in its place.
+"""The library's Raft with our journal, snapshots, state machine and network.
 
-`HardenedRaft` is mixed in front of the private copy's `SyncObj`. It overrides, by their mangled names, what the
-library gives no other way to replace. What the library makes by a global of its module is replaced there (`hardened`).
+`HardenedRaft` is a mixin before the private copy's `SyncObj`. It overrides, by their mangled names, the parts that the
+library cannot replace otherwise. Objects that the library creates through a global of its module are replaced there
+(`hardened`).
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ class RaftParts:
     newcomer: Newcomer
     may_lead: Callable[[], bool] = lambda: True
     may_apply: Callable[[], bool] = lambda: True
-    """Is there room for one more applied entry?"""
+    """Whether there is room for one more applied entry."""
 
 
 class HardenedRaft:
     """Overrides of SyncObj. Name-mangled, hence the exact version and the checksum in `library`."""
 
-    # What a tick looks at, as the library declares it.
+    # The fields that a tick reads, as the library declares them.
     _commit_index: int
     _SyncObj__raftState: int
     _SyncObj__raftLastApplied: int = 1
@@ -66,15 +67,15 @@ class HardenedRaft:
         )
 
     def __dir__(self) -> tuple[str, ...]:
-        """At each start and snapshot the library looks through all names for methods to replicate: there are none."""
+        """At each start and snapshot the library searches all names for methods to replicate: there are none."""
         return ()
 
     def _set_commit_index(self, index: int) -> None:
-        """Never behind what is applied (SO-L13).
+        """The commit index never falls behind the applied entries (SO-L13).
 
-        The library's own falls behind when a snapshot is newer than the commit index saved before a crash, when one
-        is installed, and when a message that comes twice truncates for a moment. A follower that then asks for what
-        follows its commit index asks for an entry before the beginning of its log, and can accept no answer, ever.
+        The library's own falls behind when a snapshot is newer than the commit index saved before a crash, when one is
+        installed, and when a repeated message truncates for a moment. A follower that then asks for the entries after
+        its commit index asks for an entry before the beginning of its log, and can accept no answer, ever.
         """
         applied = self._SyncObj__raftLastApplied
         self._commit_index = index if index > applied else applied
@@ -92,8 +93,8 @@ class HardenedRaft:
         return self._parts.machine.apply(memoryview(command)[1:], index=index)
 
     def _SyncObj__applyLogEntries(self) -> bool:  # noqa: N802
-        """The library applies all that is committed at once: a restart, or a voter that was away, would have the whole
-        log decoded in memory. Ours goes on in a later tick when there is room again."""
+        """The library applies all committed entries at once: a restart, or a voter that was away, would decode the
+        whole log into memory. Ours continues in a later tick when there is room again."""
         committed, has_applied = self._commit_index, False
         try:
             while self._SyncObj__raftLastApplied < committed and self._parts.may_apply():
@@ -104,15 +105,15 @@ class HardenedRaft:
         return has_applied
 
     def _SyncObj__connectedToAnyone(self) -> bool:  # noqa: N802
-        """Asked only when the election timeout is over: the place for the pre-vote (SO-L6)."""
+        """The library calls it only when the election timeout is over: the place for the pre-vote (SO-L6)."""
         parts = self._parts
         return parts.may_lead() and not parts.newcomer.is_newcomer and parts.pre_vote.may_stand()
 
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:  # noqa: N802, N803
-        """SO-S11: the library swallows a failed load and goes on with an empty image."""
+        """SO-S11: the library ignores a failed load and continues with an empty image."""
         super()._SyncObj__loadDumpFile(clearJournal)  # type: ignore[misc]
         header, applied = self._parts.snapshots.header, self.raftLastApplied  # type: ignore[attr-defined]
-        assert header is not None, "a snapshot was installed and is not there"
+        assert header is not None, "a snapshot was installed and is missing"
         assert applied == header.last[1], f"a snapshot up to {header.last[1]} was loaded, but {applied} is applied"
         self._set_commit_index(self._commit_index)
 
@@ -124,11 +125,11 @@ class HardenedRaft:
             self._SyncObj__forceLogCompaction = False
         else:
             super()._onTick(timeToWait)  # type: ignore[misc]
-        # Entries are on their way: our fsync overlaps the followers'.
+        # Entries have been sent: our fsync runs at the same time as the followers'.
         parts.filters.flush_acks(term=self._SyncObj__raftCurrentTerm)
 
     def _is_idle(self) -> bool:
-        """The library's tick would change nothing and send nothing: most do not, and each looks at everything."""
+        """The library's tick would change nothing and send nothing: true for most, and each tick checks everything."""
         parts, applied = self._parts, self._SyncObj__raftLastApplied
         now_s = self._clock.monotonic_us() / 1_000_000
         if (
@@ -149,7 +150,7 @@ class HardenedRaft:
 
 
 def hardened(module: ModuleType, parts: RaftParts, *, clock: Clock) -> Any:
-    """The voter: a class of the private copy `module` behind our overrides."""
+    """The voter: a class of the private copy `module` with our overrides."""
     replace_globals(
         module,
         createJournal=lambda _file: parts.journal,

@@ -1,4 +1,4 @@
-"""One voter, as the rest sees it: messages and ticks in, messages out. It knows no sockets, threads or tasks."""
+"""One voter, as the other modules see it: messages and ticks in, messages out. It uses no sockets, threads or tasks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Answer = Callable[[Result | None, int], None]
 
 
 class RaftNode:
-    """One voter. Everything raises OSError when the disk fails; the node must then be built again from disk."""
+    """One voter. Every method raises OSError when the disk fails; the node must then be built again from disk."""
 
     def __init__(self, module: Any, parts: RaftParts, *, clock: Clock, link: PeerSender) -> None:
         self._parts = parts
         self._clock = clock
         self._link = link
         self._heard = (0, 0)
-        """The newest term in which a leader was heard, and what it said first to be committed."""
+        """The newest term of a known leader, and the first commit index that this leader has sent."""
         for each in parts.filters._filters:
             each.raft = self
         parts.filters.refuse_forward = self._refuse_forward
@@ -40,7 +40,7 @@ class RaftNode:
         self._raft.doTick(0.0)
 
     def receive(self, peer: int, message: Any) -> None:
-        """Raises MalformedMessage."""
+        """Process a message of a peer. Raises MalformedMessage."""
         message = checked(message)
         if message["type"] == "append_entries" and message["term"] > self._heard[0]:
             self._heard = (message["term"], message["commit_index"])
@@ -56,7 +56,7 @@ class RaftNode:
         self._parts.filters.disconnected(peer)
 
     def stand_soon(self, *, after_ms: float) -> None:
-        """Let the election timeout be over in `after_ms`. Safe at any time: the pre-vote decides."""
+        """Let the election timeout end in `after_ms`. Safe at any time: the pre-vote decides."""
         self._raft._SyncObj__raftElectionDeadline = self._clock.monotonic_us() / 1_000_000 + after_ms / 1_000
 
     def leader_is_gone(self, *, after_ms: float) -> None:
@@ -66,23 +66,23 @@ class RaftNode:
         self.stand_soon(after_ms=after_ms)
 
     def resign(self, *, stand_after_ms: float) -> None:
-        """Lead no longer, as a leader does that the library finds without a majority; what was proposed may yet commit.
+        """Lead no longer, as a leader without a majority does in the library; proposals may still be committed.
 
-        The term stays: the others elect among themselves when they have not heard of a leader for long enough.
+        The term stays: the others elect among themselves when they have had no message of a leader for long enough.
         """
         self._raft._SyncObj__setState(FOLLOWER)
         self._raft._SyncObj__raftLeader = None
         self.stand_soon(after_ms=stand_after_ms)
 
     def propose(self, command: bytes, answer: Answer) -> None:
-        """`answer(result, failure)` comes from a later tick, and must not raise (SO-S9)."""
+        """Propose a command; a later tick calls `answer(result, failure)`, which must not raise (SO-S9)."""
         if self.is_leader:
             self._raft._applyCommand(command, answer, REGULAR_COMMAND)
         else:
             answer(None, NOT_LEADER)
 
     def take_snapshot(self) -> None:
-        """At the next tick."""
+        """Take a snapshot at the next tick."""
         self._raft.forceLogCompaction()
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class RaftNode:
 
     @property
     def leader_id(self) -> int:
-        """-1 when none is known, or none was heard of lately."""
+        """The leader's id; -1 when none is known, or none has sent a message lately."""
         leader: Voter | None = self._raft._SyncObj__raftLeader
         if leader is None or (not self.is_leader and self._parts.pre_vote.is_leader_silent):
             return -1
@@ -119,10 +119,11 @@ class RaftNode:
 
     @property
     def has_caught_up(self) -> bool:
-        """Whether all is applied here that was committed when the present leader was first heard of.
+        """Whether all is applied here that was committed when the first message of the present leader arrived.
 
-        A leader is sure of what is committed once it has committed an entry of its own term (Raft 5.4.2), which each
-        appends as it begins. So it takes an applied entry of this term, and all that the leader's first message said.
+        A leader is sure of its commit index after it has committed an entry of its own term (Raft 5.4.2), which each
+        appends as it begins. So the condition is an applied entry of this term, and all up to the commit index of the
+        leader's first message.
         """
         if self.leader_id == -1 or self.applied_index < FIRST_SENDABLE_INDEX:
             return False
@@ -132,7 +133,7 @@ class RaftNode:
 
     @property
     def first_index(self) -> int:
-        """Where the log begins."""
+        """Index of the log's first entry."""
         return self._parts.journal.first_index
 
     @property
@@ -147,11 +148,11 @@ class RaftNode:
 
     @property
     def has_unfinished_entries(self) -> bool:
-        """A lone voter commits what it appended only in its next tick."""
+        """A lone voter commits its appended entries only in its next tick."""
         return not self._parts.peers and self.is_leader and self.commit_index < self.last_entry[1]
 
     def __str__(self) -> str:
-        """What it believes, for whoever has to find out why it does not go on."""
+        """The voter's state, for a person that has to find out why it does not proceed."""
         raft = self._raft
         ends = {peer: (self.next_index(peer), self.match_index(peer)) for peer in self._parts.peers}
         return (
@@ -173,7 +174,7 @@ class RaftNode:
         self._raft._SyncObj__raftNextIndex[voter(peer)] = index
 
     def propose_nothing(self, answer: Answer | None = None) -> None:
-        """`answer(None, failure)`, if anybody waits for the commit, as `propose` has it."""
+        """Append an empty entry. `answer(None, failure)` is called as by `propose`, if there is one."""
         if answer is None or self.is_leader:
             self._raft._applyCommand(b"", answer, NO_OP_COMMAND[0])
         else:

@@ -1,8 +1,8 @@
-"""Where the Raft side runs: its own thread in production, the node's own loop in a simulation.
+"""The loop of the Raft half: its own thread in production, the node's own loop in a simulation.
 
 The quorum has two halves. The Raft half (`engine`) writes and fsyncs in line, so it must not share a loop with
-requests; the other half (`raft_log`) belongs to the node's main loop. They meet only here: `call` hands a function
-to the Raft loop, `call_main` to the main loop, both in order and without waiting.
+requests; the other half (`raft_log`) belongs to the node's main loop. They meet only here: `call` runs a function on
+the Raft loop, `call_main` on the main loop, both in order and without waiting.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class QuorumHost(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Wait until `main` has returned. The caller has told it to return."""
+        """Wait until `main` has returned. The caller has already asked it to."""
         ...
 
 

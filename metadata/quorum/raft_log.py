@@ -1,7 +1,7 @@
 """The metadata log of a voter: `MetadataLog` on the node's main loop, in front of the engine on the Raft loop.
 
-Owns the published image, the appends that wait for an answer, and what observers may read. Everything that the
-engine reports arrives in order through `_on_outputs`; an append is answered after its records were published.
+Owns the published image, the appends that wait for an answer, and the part that observers may read. All reports of the
+engine arrive in order through `_on_outputs`; an append is answered after its records were published.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from metadata.quorum.state_machine import Applied
 from metadata.records import Record
 
 APPEND_TIMEOUT_MS = 5_000
-"""After this an append is answered AppendUnknown: the library may never answer it (SO-L9)."""
+"""Time after which an append is answered AppendUnknown: the library may never answer it (SO-L9)."""
 APPENDS_MAX = 10_000
 """Appends that wait for an answer; one more is answered AppendLost."""
 TAKEN_TOLD_BYTES = UNTAKEN_BYTES_MAX // 2
-"""So much of what was applied is taken before the Raft half is told: less than what it waits for."""
+"""Bytes of applied commands after which the Raft half gets a report: less than its limit."""
 
 OnChange = Callable[[Committed | SnapshotInstalled], None]
 OnLeadership = Callable[[Leadership], None]
@@ -55,8 +55,8 @@ class RaftMetadataLog:
         on_fatal: Callable[[BaseException], None],
         is_hanging: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`environment` is the main loop's and `raft_environment` the Raft loop's. `on_fatal` must stop the node.
-        `is_hanging`, asked on the Raft loop: does the main loop not turn?"""
+        """`environment` belongs to the main loop and `raft_environment` to the Raft loop. `on_fatal` must stop the
+        node. `is_hanging` is called on the Raft loop: True if the main loop does not turn."""
         self._clock = environment.clock
         self._host = host
         self._events = events
@@ -72,7 +72,7 @@ class RaftMetadataLog:
         self._met = frozenset((config.node_id,))
         self._node_id = config.node_id
         self.refused_by: frozenset[int] = frozenset()
-        """Voters that are connected with another process of this node's id, and say so."""
+        """Voters that are connected with another process of this node's id, and report it."""
         self._has_caught_up = False
         self._retained = RetainedRecords()
         self._subscribers: list[tuple[OnChange, OnLeadership]] = []
@@ -80,7 +80,7 @@ class RaftMetadataLog:
         self._next_token = 0
         self._started: asyncio.Future[None] | None = None
         self._taken_bytes = 0
-        """Of applied commands, of which the Raft half was not told yet that they are taken."""
+        """Bytes of processed commands that the Raft half has no report of yet."""
 
     # --- MetadataLog --------------------------------------------------------------------------------------------
 
@@ -98,11 +98,12 @@ class RaftMetadataLog:
 
     @property
     def has_caught_up(self) -> bool:
-        """Whether the image holds all that was committed when this process first heard of a leader; stays so."""
+        """Whether the image holds all that was committed when this process first met a leader; stays so."""
         return self._has_caught_up
 
     async def start(self) -> None:
-        """Raises QuorumStorageError when the files cannot be trusted, OSError when a port or folder cannot be had."""
+        """Start. Raises QuorumStorageError when the files cannot be trusted, OSError when a port or folder is not
+        usable."""
         self._started = asyncio.get_running_loop().create_future()
         self._host.start(self._engine.run)
         await self._started
@@ -128,7 +129,7 @@ class RaftMetadataLog:
         term = self._leadership.term
         await self._committed(self._engine.confirm)
         if not self._leadership.is_self or self._leadership.term != term:
-            raise AppendLost(f"this node did not lead the quorum all the time since it was asked in term {term}")
+            raise AppendLost(f"this node did not lead the quorum all the time since the call in term {term}")
 
     async def _committed(self, propose: Callable[..., None], *command: bytes) -> MetadataImage | None:
         self._check_append()
@@ -143,7 +144,7 @@ class RaftMetadataLog:
         except TimeoutError:
             if answer.cancelled():
                 raise AppendUnknown(f"no answer of the quorum within {APPEND_TIMEOUT_MS} ms") from None
-            outcome = answer.result()  # it was there in time, and this loop was too busy to see it
+            outcome = answer.result()  # it arrived in time, and this loop was too busy to see it
         finally:
             self._appends.pop(token, None)
         if isinstance(outcome, AppendLost | AppendUnknown):

@@ -1,7 +1,7 @@
-"""What the Raft half has to tell, kept in order and delivered once per tick.
+"""The Raft half's reports, kept in order and delivered once per tick.
 
-What was applied and is not taken yet is counted: each has an image of its own, and the main loop may not turn for a
-long time. While `is_full`, no more is applied.
+Applied entries that the main loop has not taken yet are counted: each has an image of its own, and the main loop may
+not turn for a long time. While `is_full`, no more is applied.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from metadata.quorum.state_machine import Applied
 
 NO_LEADER = -1
 UNTAKEN_BYTES_MAX = 1 * 1024 * 1024
-"""Commands that are applied and not taken by the main loop, and the one that goes beyond it: some 6,000 changes of a
+"""Limit of the commands that are applied and not taken by the main loop, passed by one at most: some 6,000 changes of a
 partition."""
 
 
@@ -50,7 +50,7 @@ class Report:
         self.add(SnapshotTaken(end_offset=end_offset, controller_epoch=controller_epoch, body=body))
 
     def leadership(self, *, leader_id: int, term: int, is_self: bool) -> None:
-        """Told when it changed."""
+        """Report the leadership when it has changed."""
         last = self._leadership
         if leader_id != last.leader_id or term != last.term or is_self != last.is_self:
             self._leadership = Leadership(leader_id=leader_id, term=term, is_self=is_self)

@@ -1,4 +1,4 @@
-"""An observer's copy of the committed metadata records: one append-only file, torn tail cut when opened.
+"""An observer's copy of the committed metadata records: one append-only file, a torn tail is cut when it is opened.
 
 Format: `magic (8) | base offset (u64) | CRC-32 of it (u32)`, then frames `marker (4) | payload length (u32) | CRC-32 of
 length and payload (u32) | payload`; a payload is `controller epoch (i32) | record JSON`. The record at position i has
@@ -18,7 +18,7 @@ from metadata.quorum.durable import read_file, replace_file
 
 FILE_NAME = "records"
 _MAGIC = b"KRRECS2\n"
-"""1 had no CRC: a file of that time is fetched again."""
+"""Version 1 had no CRC: a file of that version is fetched again."""
 _MARKER = b"KRRC"
 _BASE = struct.Struct(">8sQI")
 _FRAME = struct.Struct(">4sIIi")
@@ -31,7 +31,7 @@ class StoredRecord:
     controller_epoch: int
     encoded: bytes
     end: int
-    """Where it ends in the file."""
+    """End of the record in the file."""
 
 
 def parse_records(data: bytes) -> Iterator[StoredRecord]:
@@ -47,7 +47,7 @@ def parse_records(data: bytes) -> Iterator[StoredRecord]:
         payload_start = position + _FRAME.size - _EPOCH_BYTES
         position = payload_start + length
         payload = data[payload_start:position]
-        # Zeros behind a marker are no frame, though the CRC of nothing is zero: a loss of power takes whole sectors.
+        # Zeros after a marker are no frame, though the CRC of nothing is zero: a power loss destroys whole sectors.
         if marker != _MARKER or length <= _EPOCH_BYTES:
             return
         if len(payload) != length or zlib.crc32(payload, length) != crc:
@@ -75,7 +75,7 @@ class RecordFile:
         return self._file.size
 
     def load(self) -> list[StoredRecord]:
-        """All whole records; what follows them is cut off."""
+        """Load all whole records; cut off the rest."""
         records = list(parse_records(read_file(self._files, self._path)))
         end = records[-1].end if records else _BASE.size
         if self._file.size > end:
@@ -83,7 +83,7 @@ class RecordFile:
         return records
 
     def append(self, records: Sequence[bytes], *, controller_epochs: Sequence[int]) -> None:
-        """Not synced: what a power loss takes is fetched again. Raises OSError."""
+        """Append without a sync: records lost in a power loss are fetched again. Raises OSError."""
         parts: list[bytes] = []
         for encoded, epoch in zip(records, controller_epochs, strict=True):
             payload = struct.pack(">i", epoch) + encoded
@@ -91,7 +91,7 @@ class RecordFile:
         self._file.append(parts)
 
     def restart(self, base_offset: int) -> None:
-        """Begin anew after a snapshot that ends at `base_offset`."""
+        """Begin a new file after a snapshot that ends at `base_offset`."""
         replace_file(self._files, self._path, [_base(base_offset)], sync=False)
         self._file.close()
         self._file = self._files.open(self._path)

@@ -1,9 +1,9 @@
-"""What an observer can still read from this voter: committed records, and the snapshots before them.
+"""The data that observers can still read from this voter: committed records, and the snapshots before them.
 
-Kept in memory. When a snapshot is taken, the records before the previous one are let go; the previous snapshot stays
-for those who are in the middle of reading it. So the size is bounded by two snapshots and what the journal holds
-between them. The records of one append are kept as the one piece of bytes that the journal has of it: a small object
-for each would outlive all that is decoded around it, and so keep the memory of that from ever being given back.
+Kept in memory. When a snapshot is taken, the records before the previous one are dropped; the previous snapshot stays
+for observers that are still reading it. So the size is bounded by two snapshots and the part of the journal between
+them. The records of one append are kept as the same bytes that the journal has: a small object for each would outlive
+all objects that are decoded around it, and so prevent their memory from being returned.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RetainedRecords:
     def __init__(self) -> None:
         self._base_offsets: list[int] = []
         self._commands: list[memoryview] = []
-        """Each with the records from the base offset of the same index to the next one."""
+        """Commands, each with the records from the base offset of the same index to the next one."""
         self._snapshots: list[_Snapshot] = []
         self._start_offset = 0
         self._end_offset = 0
@@ -40,7 +40,7 @@ class RetainedRecords:
         return self._end_offset
 
     def append(self, base_offset: int, command: memoryview, *, end_offset: int, controller_epoch: int) -> None:
-        """The records of a command (see `command`) that was committed; the last has offset `end_offset` - 1."""
+        """Keep the records of a committed command (see `command`); the last has offset `end_offset` - 1."""
         assert base_offset == self._end_offset, (base_offset, self._end_offset)
         self._base_offsets.append(base_offset)
         self._commands.append(command)
@@ -71,7 +71,7 @@ class RetainedRecords:
         )
 
     def read_snapshot(self, end_offset: int, *, position: int, bytes_max: int) -> tuple[bytes, int]:
-        """Raises SnapshotNotFound, PositionOutOfRange."""
+        """A piece of a snapshot and its whole size. Raises SnapshotNotFound, PositionOutOfRange."""
         for snapshot in self._snapshots:
             if snapshot.end_offset == end_offset:
                 if not 0 <= position <= len(snapshot.body):
@@ -81,7 +81,7 @@ class RetainedRecords:
         raise SnapshotNotFound(f"no snapshot ends at offset {end_offset}; there are {kept}")
 
     def _slice(self, from_offset: int, bytes_max: int) -> tuple[bytes, ...]:
-        """From `from_offset` on, at least one record if there is one, and no more than `bytes_max` beyond it."""
+        """Records from `from_offset` on, at least one if there is one, and no more than `bytes_max` beyond it."""
         records: list[bytes] = []
         size = 0
         for position in range(max(0, bisect_right(self._base_offsets, from_offset) - 1), len(self._commands)):

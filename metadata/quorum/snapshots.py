@@ -1,9 +1,9 @@
-"""The newest snapshot of this voter: written whole or not at all, and verified before anybody relies on it.
+"""The newest snapshot of this voter: written whole or not at all, and verified before its use.
 
-Owns the file `snapshot`: a document (see `durable`) whose payload is a JSON header, then the body, which is the
-encoded image. The header has the last two Raft entries covered, the image's end offset and controller epoch, and the
-body's size and CRC. It stands in for the library's serializer, hence the method names: no fork (SO-S2), no pickle
-(SO-S16), always able to stream (SO-L7), never a swallowed failure (SO-S11).
+Owns the file `snapshot`: a document (see `durable`) whose payload is a JSON header, then the body, which is the encoded
+image. The header has the last two Raft entries covered, the image's end offset and controller epoch, and the body's
+size and CRC. It replaces the library's serializer, hence the method names: no fork (SO-S2), no pickle (SO-S16), always
+able to stream (SO-L7), never an ignored failure (SO-S11).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from metadata.undecodable import UNDECODABLE
 FILE_NAME = "snapshot"
 CHUNK_BYTES = 256 * 1024
 SNAPSHOT_BYTES_MAX = 256 * 1024 * 1024
-"""A peer that sends more gets its transfer dropped."""
+"""Limit of a received snapshot; a larger transfer is dropped."""
 SNAPSHOT_MAGIC = b"KRSNAP1\n"
 
 
@@ -51,7 +51,7 @@ class ImageSource(Protocol):
     """The state machine, as the snapshots need it."""
 
     def snapshot(self) -> tuple[int, int, bytes]:
-        """(end offset, controller epoch, encoded image) of what is applied."""
+        """(end offset, controller epoch, encoded image) of the applied state."""
         ...
 
     def install(self, body: bytes, *, index: int) -> None:
@@ -77,17 +77,17 @@ class SnapshotStore:
         self._on_failed = on_failed
         self._finished: tuple[int, int | None] = (SNAPSHOT_IDLE, None)
         self.is_idle = True
-        """No snapshot was taken, or has failed, that the library was not told of."""
+        """The library knows of every snapshot that was taken or has failed."""
         self._sending: dict[Voter, tuple[bytes, int]] = {}
         self._receiving: bytearray | None = None
         self.last_applied: Callable[[], tuple[Entry, Entry]]
-        """The last two entries that are applied; set by the voter."""
+        """The last two applied entries; set by the voter."""
         self.header: SnapshotHeader | None = None
         if files.exists(self._path):
             self.header, _ = self._read()
 
     def load(self) -> tuple[SnapshotHeader, bytes]:
-        """Raises DamagedFile."""
+        """Read the file. Raises DamagedFile."""
         return self._read()
 
     # --- what the library calls ---------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class SnapshotStore:
         )
         try:
             replace_file(self._files, self._path, [encode_document(SNAPSHOT_MAGIC, msgspec.json.encode(header)), body])
-        except OSError as error:  # the journal just stays longer
+        except OSError as error:  # the journal only stays longer
             self._finish(SNAPSHOT_FAILED, None)
             self._on_failed(f"{self._path}: {error}")
             return
@@ -120,7 +120,8 @@ class SnapshotStore:
         self._on_taken(end_offset, controller_epoch, body)
 
     def deserialize(self) -> tuple[None, Entry, Entry, tuple[()]]:
-        """Load the snapshot into the state machine. The library swallows what this raises; `raft` checks after it."""
+        """Load the snapshot into the state machine. The library ignores exceptions of this method; `raft` checks after
+        it."""
         header, body = self._read()
         self.header = header
         self._images.install(body, index=header.last[1])
@@ -140,7 +141,7 @@ class SnapshotStore:
         return piece, position == 0, is_last
 
     def setTransmissionData(self, piece: tuple[bytes, bool, bool]) -> bool:  # noqa: N802
-        """True once a whole snapshot has been received, verified and made durable."""
+        """True after a whole snapshot was received, verified and made durable."""
         data, is_first, is_last = piece
         if is_first:
             self._receiving = bytearray()
@@ -164,7 +165,7 @@ class SnapshotStore:
         self._finished, self.is_idle = (outcome, identifier), False
 
     def _whole(self) -> bytes:
-        """To be sent. One that was damaged meanwhile is taken anew; raises DamagedFile when that fails, too."""
+        """The whole snapshot, to be sent. A damaged one is taken again; raises DamagedFile when that fails, too."""
         data = read_file(self._files, self._path)
         try:
             decode_snapshot(data, path=self._path)
@@ -190,7 +191,7 @@ class SnapshotStore:
 
 
 def decode_snapshot(data: bytes, *, path: str) -> tuple[SnapshotHeader, bytes]:
-    """Raises DamagedFile, WrittenByNewerVersion."""
+    """Header and body of a snapshot. Raises DamagedFile, WrittenByNewerVersion."""
     payload, position = decode_document(data, magic=SNAPSHOT_MAGIC, path=path)
     try:
         header = msgspec.json.decode(payload, type=SnapshotHeader)

@@ -1,8 +1,8 @@
-"""What a committed command does: compare-and-set on the image, the same on every voter.
+"""The effect of a committed command: compare-and-set on the image, the same on every voter.
 
-Invariant: the image is a function of the Raft log alone. A command that was decided on another image, or by a
-controller that is no more, changes nothing; so a stale controller is fenced without a lock (Q5). A command that
-cannot be read or does not fit is a broken invariant: the exception stops the node.
+Invariant: the image is a function of the Raft log alone. A command that was decided on another image, or by a former
+controller, changes nothing; so a stale controller is fenced without a lock (Q5). A command that cannot be read or does
+not fit is a broken invariant: the exception stops the node.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from metadata.records import ControllerEpochRecord
 class Applied:
     committed: Committed
     command: memoryview
-    """The bytes of the append, where the log has them."""
+    """The bytes of the append, as they are in the log."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""The library's transport: messages pass the filters on their way in and out, acks wait for the fsync.
+"""The library's transport: messages pass the filters in both directions, acks wait for the fsync.
 
-Invariant: what an ack or a vote says is durable before it is sent (SO-S6).
+Invariant: the content of an ack or a vote is durable before it is sent (SO-S6).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class PeerSender(Protocol):
 
 
 class Filters:
-    """The library's transport: each message passes the filters, in order, on its way in and out.
+    """The library's transport: each message passes the filters, in order, in both directions.
 
     Acks are kept until the end of the tick, so that one fsync covers all of them (SO-S6, group commit).
     """
@@ -57,7 +57,7 @@ class Filters:
         return self._link.send(to.id, outgoing)
 
     def flush_acks(self, *, term: int) -> None:
-        """Make durable what was received, then say so. Acks of an older term are dropped (SO-S5)."""
+        """Make the received entries durable, then acknowledge them. Acks of an older term are dropped (SO-S5)."""
         self._journal.sync()
         if not self._acks:
             return
@@ -106,7 +106,7 @@ class Filters:
 
 
 def _shown(filters: Sequence[MessageFilter], method: str) -> Mapping[str, list[Callable[..., Any]]]:
-    """That method of each filter that has one of its own, in order, by the type of the messages it is shown."""
+    """The method of each filter that has its own, in order, by the type of the messages that the filter sees."""
     with_own = [each for each in filters if getattr(type(each), method) is not getattr(MessageFilter, method)]
     return {
         kind: [getattr(each, method) for each in with_own if each.kinds is None or kind in each.kinds] for kind in KINDS

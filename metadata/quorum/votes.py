@@ -1,9 +1,9 @@
-"""The term and the vote of this voter: durable before anybody hears of them (Raft section 5.2, SO-S6).
+"""The term and the vote of this voter: durable before any other voter learns of them (Raft section 5.2, SO-S6).
 
-Invariant: the term never falls, and within a term the vote is given once. A damaged file refuses the start, for a
-voter that forgets its vote can elect two leaders in one term. The file is there before any other of the quorum, so one
-that is missing next to them is damage, too.
-Format: a document (see `durable`) with the payload `term (u64) | candidate id (i64, -1: none, -2: a newcomer)`.
+Invariant: the term never falls, and each term has one vote. A damaged file refuses the start, because a voter that
+forgets its vote can elect two leaders in one term. The file is written before any other of the quorum, so it is damage,
+too, if it is missing next to them. Format: a document (see `durable`) with the payload `term (u64) | candidate id (i64,
+-1: none, -2: a newcomer)`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from metadata.quorum.durable import (
 
 FILE_NAME = "vote"
 WRITTEN_LATER = ("journal", "snapshot", "commit")
-"""Files of a voter that is no more without its vote."""
+"""Files that a voter cannot have without its vote."""
 _MAGIC = b"KRVOTE1\n"
 _PAYLOAD = struct.Struct(">Qq")
 _NOBODY = -1
@@ -31,13 +31,13 @@ _NEWCOMER = -2
 
 class VoteStore:
     def __init__(self, files: Files, directory: str) -> None:
-        """Raises DamagedFile, OSError."""
+        """Read the file. Raises DamagedFile, OSError."""
         self._files = files
         self._path = f"{directory}/{FILE_NAME}"
         self.term = 0
         self.voted_for: int | None = None
         self.is_newcomer = True
-        """It does not know what it has promised in an earlier life: it may not vote (see `newcomer`)."""
+        """The voter does not know the promises of an earlier life: it may not vote (see `newcomer`)."""
         if files.exists(self._path):
             self.term, voted_for = _saved(files, self._path)
             self.is_newcomer = voted_for == _NEWCOMER
@@ -48,11 +48,11 @@ class VoteStore:
             self.save(term=0, voted_for=None)
 
     def settle(self) -> None:
-        """Durable with the `save` that follows."""
+        """Become a voter; durable with the next `save`."""
         self.is_newcomer = False
 
     def save(self, *, term: int, voted_for: int | None) -> None:
-        """Durable when this returns. Raises OSError; the old values then still hold."""
+        """Save term and vote; durable when this returns. Raises OSError; the old values then still hold."""
         assert term > self.term or (term == self.term and self.voted_for in (None, voted_for)), (
             f"term {term} vote {voted_for} after term {self.term} vote {self.voted_for}"
         )
@@ -64,7 +64,8 @@ class VoteStore:
 
 
 def saved_term(files: Files, directory: str) -> int | None:
-    """Of a voter that may run: changes nothing. 0 where no file is; None of a newcomer, who does not vote yet.
+    """The term of a voter that may be running: changes nothing. 0 without a file; None for a newcomer, which does not
+    vote yet.
 
     Raises DamagedFile, OSError.
     """

@@ -1,4 +1,4 @@
-"""The controller's pure core: what an event means for the cluster, as records, a reply and soft state."""
+"""The controller's pure core: it turns an event into records, a reply and soft state."""
 
 from metadata.controller.decide.broker_heartbeats import BrokerLiveness, Liveness
 from metadata.controller.decide.decision import Decision, Situation

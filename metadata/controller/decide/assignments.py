@@ -1,4 +1,4 @@
-"""Replica lists that a person wrote: what makes them valid, and the first state of a partition made from them."""
+"""Replica lists that a client has written: their checks, and the first state of a partition made from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from metadata.records import PartitionRecord
 
 
 def check_assignment(situation: Situation, replicas: tuple[int, ...], *, replication_factor: int | None) -> None:
-    """Raises InvalidReplicaAssignment 39."""
+    """Check a replica list. Raises InvalidReplicaAssignment 39."""
     text = list(replicas)
     if not replicas:
         raise InvalidReplicaAssignment("an assignment needs at least one replica")
@@ -27,7 +27,7 @@ def check_assignment(situation: Situation, replicas: tuple[int, ...], *, replica
 
 
 def new_partition(situation: Situation, *, topic_id: UUID, index: int, replicas: tuple[int, ...]) -> PartitionRecord:
-    """Its ISR are the replicas that are alive. Raises InvalidReplicaAssignment 39 when none is."""
+    """A new partition whose ISR is its live replicas. Raises InvalidReplicaAssignment 39 when none is alive."""
     isr = tuple(replica for replica in replicas if replica in situation.active)
     if not isr:
         raise InvalidReplicaAssignment(

@@ -1,7 +1,7 @@
-"""What the active controller knows from the brokers' heartbeats. Soft state: never in the log.
+"""The active controller's state from the brokers' heartbeats. Soft state: never in the log.
 
-Fenced or not is a fact and lives in the image. An entry here ends when its broker is fenced; all of them end with the
-controller. What a heartbeat changes, and when silence fences a broker, is decided in `brokers`.
+Fenced or not is a fact in the image. An entry here ends when its broker is fenced; all of them end with the controller.
+`brokers` decides what a heartbeat changes, and when silence fences a broker.
 Source: org.apache.kafka.controller.BrokerHeartbeatManager.
 """
 
@@ -20,17 +20,18 @@ class BrokerLiveness:
     broker_epoch: int
     last_contact_ms: int
     metadata_offset: int = -1
-    """Last metadata offset the broker says it has applied; -1 until it says so."""
+    """Last metadata offset that the broker has reported as applied; -1: not reported yet."""
     caught_up_ms: int | None = None
-    """When it last had applied all that was committed then; None: not yet."""
+    """Last time at which it had applied all that was committed; None: not yet."""
     wants_shutdown: bool = False
     shutdown_offset: int = -1
-    """B6: all active brokers must have applied this offset before this one may stop; -1: no shutdown under way."""
+    """B6: all active brokers must have applied this offset before this one may stop; -1: no controlled shutdown."""
     is_disconnected: bool = False
-    """Its connection broke, or this controller is new and has not heard it: no heartbeat came since. A new incarnation
-    then need not wait for the session to end (B1), or a restart of everything would take a session's time."""
+    """Its connection broke, or this controller is new: no heartbeat arrived since. A new incarnation then need not wait
+    for the end of the session (B1), or a restart of all nodes would take a session's time."""
     failed: FailedReplicas = NO_FAILED_REPLICAS
-    """As of its last heartbeat. A new controller knows of none until it has heard the broker, which beats at once."""
+    """The failed replicas of its last heartbeat. A new controller knows none until the broker's first heartbeat, which
+    is sent at once."""
 
 
 @value(kw_only=True)
@@ -45,7 +46,7 @@ class Liveness:
         return Liveness(brokers=MappingProxyType(left))
 
     def postponed(self, by_ms: int) -> Liveness:
-        """As if all had been heard `by_ms` later."""
+        """The same as if all brokers had been heard `by_ms` later."""
         if not by_ms:
             return self
         moved = {

@@ -1,4 +1,4 @@
-"""Brokers come, beat, stop and die (B1 to B7): registration, heartbeats, controlled shutdown, fencing."""
+"""Registration, heartbeats, controlled shutdown and fencing of brokers (B1 to B7)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metadata.controller.decide.elections import elect_for_offline, leave_isrs, 
 from metadata.controller.decide.events import BrokerDisconnected, BrokerUnreachable, ExpiredHeartbeat, SessionsTick
 from metadata.controller.decide.failures import elect_recovered, leave_failed
 from metadata.controller.requests import (
-    OFFLINE_REPLICAS_TOLD_MAX,
+    OFFLINE_REPLICAS_ANSWERED_MAX,
     BrokerHeartbeat,
     BrokerRegistered,
     FailedReplicas,
@@ -68,13 +68,13 @@ def _refuse_duplicate(situation: Situation, known: BrokerImage) -> None:
 
 
 def _is_same(known: BrokerImage, request: RegisterBroker) -> bool:
-    """A repeated request of one incarnation: its first answer was lost."""
+    """A repeated request of one incarnation: the answer to the first was lost."""
     old = (known.incarnation_id, known.rest, known.kafka, known.rack, dict(known.listeners))
     return old == (request.incarnation_id, request.rest, request.kafka, request.rack, dict(request.listeners))
 
 
 def unregister_broker(situation: Situation, request: UnregisterBroker) -> Decision:
-    """It leaves ISRs and leaderships first. Source: ReplicationControlManager.unregisterBroker."""
+    """The broker first leaves ISRs and leaderships. Source: ReplicationControlManager.unregisterBroker."""
     broker = situation.image.brokers.get(request.broker_id)
     if broker is None:
         raise BrokerIdNotRegistered(f"broker {request.broker_id} is not registered")
@@ -120,7 +120,7 @@ def _progress(situation: Situation, broker_id: int) -> NodeProgress:
 
 
 def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
-    """B2, B3, B6. Heartbeats are soft state; only what they change about the broker becomes a fact."""
+    """B2, B3, B6. Heartbeats are soft state; only a change of the broker's state becomes a fact."""
     if request.broker_id not in situation.image.brokers:
         raise BrokerIdNotRegistered(f"broker {request.broker_id} is not registered: register it before its heartbeats")
     broker = situation.broker_at_epoch(request.broker_id, request.broker_epoch)
@@ -148,7 +148,7 @@ def heartbeat(situation: Situation, request: BrokerHeartbeat) -> Decision:
 def _note_failures(
     situation: Situation, before: FailedReplicas, request: BrokerHeartbeat, *, reply: HeartbeatAnswer
 ) -> Decision:
-    """KIP-858: what failed leaves, what works again may be what an offline partition waits for."""
+    """KIP-858: failed replicas leave; a replica that works again may be the one that an offline partition needs."""
     if not len(before) and not len(request.failed):
         return Decision(liveness=situation.liveness, reply=reply)
     leaving = leave_failed(situation, request.broker_id, request.failed)
@@ -193,7 +193,7 @@ def _heartbeat_of_fenced(situation: Situation, broker: BrokerImage, request: Bro
 
 
 def _shut_down(situation: Situation, broker: BrokerImage, request: BrokerHeartbeat) -> Decision:
-    """B6: first leave ISRs and leaderships; stop when nothing is led and all active brokers know it."""
+    """B6: first leave ISRs and leaderships; stop when the broker leads nothing and all active brokers know it."""
     leads = any(partition.leader == broker.broker_id for partition in situation.image.all_partitions())
     if not leads and (not broker.in_controlled_shutdown or _all_know(situation, broker)):
         answer = _answer(situation, broker, request, is_fenced=True, should_shut_down=True)
@@ -244,23 +244,24 @@ def _answer(
 
 
 def _offline(situation: Situation) -> OfflineReplicas:
-    told: dict[int, frozenset[TopicIdPartition]] = {}
+    answered: dict[int, frozenset[TopicIdPartition]] = {}
     count = 0
     for broker_id in sorted(situation.active):
         state = situation.liveness.brokers.get(broker_id)
         offline = frozenset[TopicIdPartition]() if state is None else state.failed.offline
         count += len(offline)
-        if offline and count <= OFFLINE_REPLICAS_TOLD_MAX:
-            told[broker_id] = offline
-    return told
+        if offline and count <= OFFLINE_REPLICAS_ANSWERED_MAX:
+            answered[broker_id] = offline
+    return answered
 
 
 # --- silence ----------------------------------------------------------------------------------------------------
 
 
 def activate(situation: Situation) -> Decision:
-    """A new controller has heard nobody yet: every unfenced broker gets a whole session (no mass fencing). Nor has it
-    heard of failed logs: one that it elects before its broker's next heartbeat gives its leadership up with that."""
+    """A new controller has received no heartbeat yet: every unfenced broker gets a whole session (no mass fencing). It
+    does not know failed logs either: a failed replica that it elects gives up its leadership with the broker's next
+    heartbeat."""
     liveness = Liveness()
     for broker in situation.image.brokers.values():
         if not broker.fenced:
@@ -316,7 +317,7 @@ def _fence(
     why: Reason = Reason.BROKER_FENCED,
     reply: object = None,
 ) -> Decision:
-    """B4. The broker is fenced last, as in Kafka: a controller that comes in the middle still has to fence it."""
+    """B4. The broker is fenced last, as in Kafka: a new controller in the middle still has to fence it."""
     fencing = _broker_change(broker, fenced=True, shutting_down=broker.in_controlled_shutdown, reason=reason)
     changes = leave_isrs(situation, broker.broker_id, why)
     ask, asked = questions(situation, offline_after(situation, changes), situation.active - {broker.broker_id})

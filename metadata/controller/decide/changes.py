@@ -16,7 +16,7 @@ from metadata.records import NO_LEADER, LeaderRecovery, PartitionChangeRecord, R
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a partition should become; the leader follows from it."""
+    """The state that a partition should reach; the leader follows from it."""
 
     replicas: tuple[int, ...]
     isr: tuple[int, ...]
@@ -37,7 +37,7 @@ def change_partition(
     prefer: int | None = None,
     unclean: UncleanElectionReport | None = None,
 ) -> PartitionChangeRecord | None:
-    """The record that takes the partition there, completing its reassignment if that is possible; None: no change.
+    """The record that takes the partition to its target, and completes its reassignment if possible; None: no change.
 
     `prefer` becomes the leader if it is valid. An empty `isr` keeps the last members, without a leader (B4).
     """
@@ -68,7 +68,7 @@ def change_partition(
 
 
 def choose_leader(target: Target, *, current: int, active: Collection[int], prefer: int | None = None) -> int:
-    """L1: the preferred one if asked for, else the current one if valid, else the first valid in assignment order."""
+    """L1: the preferred one if requested, else the current one if valid, else the first valid in assignment order."""
     valid = [replica for replica in target.replicas if replica in target.isr and replica in active]
     if prefer in valid:
         return prefer
@@ -78,7 +78,8 @@ def choose_leader(target: Target, *, current: int, active: Collection[int], pref
 
 
 def _completed(target: Target, active: Collection[int]) -> Target | None:
-    """S8: a reassignment ends when all added replicas are in the ISR and one that stays is alive in it."""
+    """S8: a reassignment ends when all added replicas are in the ISR and one of the remaining replicas is alive in
+    it."""
     if not (target.adding or target.removing):
         return None
     isr = tuple(replica for replica in target.isr if replica not in target.removing)

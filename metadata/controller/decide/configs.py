@@ -1,7 +1,7 @@
 """Dynamic settings of topics, brokers, groups and client metrics (IncrementalAlterConfigs, KIP-339).
 
-All are checked against the settings models. Of a broker's, those can be altered that Kafka alters while it runs
-(KIP-226), and ours.
+All are checked against the settings models. A broker's setting can be altered if Kafka alters it while a broker runs
+(KIP-226), or if it is a dynamic one of ours.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def alter_configs(situation: Situation, request: AlterConfigs) -> Decision:
 
 
 def replace_configs(situation: Situation, request: ReplaceConfigs) -> Decision:
-    """Kafka's AlterConfigs: decided on this image, so that nothing is kept that another change has set meanwhile."""
+    """Kafka's AlterConfigs: decided on this image, so that it drops also the settings that another change has just
+    set."""
     alterations = {
         resource: _replacement(situation.image.config(resource.resource_type, resource.name), wanted)
         for resource, wanted in request.resources.items()
@@ -123,8 +124,8 @@ def _check_resource(situation: Situation, resource: ConfigResource) -> None:
 
 
 def _check_names(resource: ConfigResource, names: Collection[str]) -> None:
-    """Settings of a broker that cannot be altered while it runs, as Kafka refuses them; a name that Kafka does not
-    have is refused by its spelling. Raises InvalidRequest 42."""
+    """Refuse settings of a broker that cannot be altered while it runs, as Kafka does; a name that Kafka does not have
+    is refused as unknown. Raises InvalidRequest 42."""
     if resource.resource_type == "client-metrics":
         unknown = sorted(set(names) - settings_by_name(ClientMetricsSettings).keys())
         if unknown:
@@ -140,7 +141,7 @@ def _check_names(resource: ConfigResource, names: Collection[str]) -> None:
 def _new_value(resource: ConfigResource, change: ConfigAlteration, current: str | None) -> str | None:
     model = MODELS_BY_RESOURCE[resource.resource_type]
     if change.operation == "delete":
-        return None  # of whatever name, as in Kafka: its tools unset throttles that this cluster does not have
+        return None  # any name, as in Kafka: its tools unset throttles that this cluster does not have
     if change.value is None:
         raise InvalidRequest(f"operation {change.operation} on {change.name} needs a value")
     if change.operation == "set":
@@ -151,7 +152,8 @@ def _new_value(resource: ConfigResource, change: ConfigAlteration, current: str 
 
 
 def _set_value(resource: ConfigResource, name: str, value: str) -> str:
-    """Raises InvalidConfig 40; InvalidRequest 42 where Kafka answers that: for the interval of client metrics."""
+    """Set a value. Raises InvalidConfig 40; InvalidRequest 42 where Kafka raises that, for the interval of client
+    metrics."""
     try:
         return canonical_value(MODELS_BY_RESOURCE[resource.resource_type], name, value)
     except InvalidConfig as error:
@@ -161,7 +163,7 @@ def _set_value(resource: ConfigResource, name: str, value: str) -> str:
 
 
 def _edited_list(model: SettingsModel, change: ConfigAlteration, current: str | None) -> str:
-    """Append to or subtract from a list; one that is not set begins as its default, as in Kafka."""
+    """Append to or subtract from a list; a list that is not set begins as its default, as in Kafka."""
     items = (canonical_value(model, change.name, None) if current is None else current).split(",")
     edited = [item.strip() for item in (change.value or "").split(",") if item.strip()]
     if change.operation == "append":

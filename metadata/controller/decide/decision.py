@@ -1,4 +1,4 @@
-"""What a decision is made from (`Situation`) and what it is (`Decision`)."""
+"""The input of a decision (`Situation`) and its result (`Decision`)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from metadata.records import Record
 from metadata.settings import BrokerSettings
 
 Ask: TypeAlias = tuple[tuple[int, tuple[TopicIdPartition, ...]], ...]
-"""(broker id, partitions whose log end to ask it for)."""
+"""(broker id, partitions whose log end the broker is asked for)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """Everything a decision may look at."""
+    """The state that a decision is made on."""
 
     image: MetadataImage
     liveness: Liveness
     now_ms: int
     settings: BrokerSettings
-    """The controller's effective settings: static ones under the cluster-wide dynamic ones."""
+    """The controller's effective settings: static ones, overridden by the cluster-wide dynamic ones."""
     rng: random.Random
     cluster_id: str
 
@@ -40,8 +40,8 @@ class Situation:
     def eligible(self, partition: PartitionImage, *, among: frozenset[int] | None = None) -> frozenset[int]:
         """The active brokers whose log of this partition works (L1, KIP-858).
 
-        One that is read-only may still lead when the ISR has nobody better: its records stay readable, and writes
-        go on as soon as there is room. `among`: the brokers that will be active, if not those of the image.
+        A read-only one may still lead when the ISR has no better member: its records stay readable, and writes continue
+        as soon as there is room. `among`: the brokers that will be active, if they differ from the image's.
         """
         active = self.active if among is None else among
         if not self._failing:
@@ -73,7 +73,7 @@ class Situation:
             )
         if broker.broker_epoch != broker_epoch:
             raise StaleBrokerEpoch(
-                f"broker {broker_id} has broker epoch {broker.broker_epoch}, the request came with {broker_epoch}"
+                f"broker {broker_id} has broker epoch {broker.broker_epoch}, the request has {broker_epoch}"
             )
         return broker
 
@@ -85,18 +85,18 @@ class Situation:
 
 @value(kw_only=True)
 class Decision:
-    """The facts to commit, the answer to give once they are, and the soft state from then on."""
+    """The records to commit, the answer to send after the commit, and the soft state from then on."""
 
     liveness: Liveness
     records: tuple[Record, ...] = ()
     is_atomic: bool = False
     """All records happen or none does, as where Kafka has `ControllerResult.atomicOf`. Otherwise every prefix of them
-    is a state that the cluster may be in, and from which the next controller goes on."""
+    is a valid state of the cluster, from which the next controller can continue."""
     reply: object = None
     ask: Ask = ()
-    """Questions to put to live replicas; the answers come back as one `LogEndsLearned` (L8)."""
+    """Queries to live replicas; their answers return as one `LogEndsLearned` (L8)."""
     asked_partitions: tuple[TopicIdPartition, ...] = ()
     is_deferred: bool = False
-    """The reply is not known yet: it is that of the `LogEndsLearned` with this request."""
+    """The reply is not known yet: the `LogEndsLearned` with this request has it."""
     follow_up: InternalEvent | None = None
-    """Decide this next, on the image with these records."""
+    """The event to decide next, on the image with these records."""

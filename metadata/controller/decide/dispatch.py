@@ -1,4 +1,4 @@
-"""`decide`: the one way from an event to a decision. Pure; replay never comes here."""
+"""`decide`: the only function that turns an event into a decision. Pure; replay does not use it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def decide(
     rng: random.Random,
     cluster_id: str,
 ) -> Decision:
-    """What this request or event means, on exactly this image. Raises the KafkaError that refuses it."""
+    """Decide a request or event on exactly this image. Raises the KafkaError that refuses it."""
     situation = Situation(
         image=image, liveness=liveness, now_ms=now_ms, settings=settings, rng=rng, cluster_id=cluster_id
     )

@@ -1,4 +1,4 @@
-"""Leaders of partitions: after a broker went or came, preferred ones, and unclean ones (L1 to L6, L8).
+"""Leaders of partitions: after a change of a broker's state, preferred ones, and unclean ones (L1 to L6, L8).
 
 An unclean election takes two decisions: the first leaves the partition offline and asks its live replicas for the
 ends of their logs, the second (`learn_log_ends`) chooses the longest log of the newest epoch.
@@ -50,9 +50,10 @@ def leave_isrs(situation: Situation, broker_id: int, reason: Reason) -> list[Par
 def elect_for_offline(
     situation: Situation, reason: Reason, *, joining: int | None = None
 ) -> tuple[list[PartitionChangeRecord], list[PartitionImage]]:
-    """B7, L4: leaders for offline partitions that have a live ISR member, and those that only unclean can help.
+    """B7, L4: leaders for offline partitions that have a live ISR member, and queries for those that only an unclean
+    election can help.
 
-    `joining` is a broker that this decision makes active; only partitions with a replica there are looked at.
+    `joining` is a broker that this decision makes active; only partitions with a replica there are considered.
     """
     active = situation.active if joining is None else situation.active | {joining}
     records: list[PartitionChangeRecord] = []
@@ -82,7 +83,8 @@ def offline_after(situation: Situation, records: Iterable[PartitionChangeRecord]
 def questions(
     situation: Situation, stuck: Iterable[PartitionImage], active: frozenset[int], *, forced: bool = False
 ) -> tuple[Ask, tuple[TopicIdPartition, ...]]:
-    """Whom to ask about which offline partitions: those whose topic allows an unclean election, and live replicas."""
+    """Queries to brokers about offline partitions whose topic allows an unclean election and that have live
+    replicas."""
     by_broker: dict[int, list[TopicIdPartition]] = {}
     asked: list[TopicIdPartition] = []
     for partition in stuck:
@@ -98,14 +100,14 @@ def questions(
 
 
 def sweep_offline(situation: Situation) -> Decision:
-    """L4: every now and then, at activation, and when unclean elections were switched on."""
+    """L4: regularly, at activation, and when unclean elections were switched on."""
     records, stuck = elect_for_offline(situation, Reason.BROKER_UNFENCED)
     ask, asked = questions(situation, stuck, situation.active)
     return Decision(liveness=situation.liveness, records=tuple(records), ask=ask, asked_partitions=asked)
 
 
 def elect_preferred_now_and_then(situation: Situation) -> Decision:
-    """L6. The 10 % setting is not read by the KRaft controller, and so not here."""
+    """L6. The KRaft controller does not read the 10 % setting, and so this one does not either."""
     records: list[Record] = []
     if situation.settings.auto_leader_rebalance_enable:
         for partition in situation.image.all_partitions():
@@ -136,7 +138,7 @@ class _Outcome:
 
 
 def elect_leaders(situation: Situation, request: ElectLeaders) -> Decision:
-    """L5, L6. An unclean election first asks (L8): its reply waits for the answers."""
+    """L5, L6. An unclean election first asks the replicas (L8): its reply waits for their answers."""
     outcome = _elect(situation, request)
     if outcome.stuck:
         ask, asked = questions(situation, outcome.stuck, situation.active, forced=True)
@@ -173,14 +175,14 @@ def _elect(situation: Situation, request: ElectLeaders) -> _Outcome:
 def _elect_one(
     situation: Situation, request: ElectLeaders, partition: PartitionImage
 ) -> PartitionChangeRecord | PartitionImage | ErrorDetail:
-    """A change, a refusal, or the partition itself when its replicas must be asked first."""
+    """The change, a refusal, or the partition itself when its replicas must be asked first."""
     if request.election == "preferred":
         if partition.leader == partition.replicas[0]:
             return ErrorDetail(ElectionNotNeeded, f"replica {partition.leader} is the preferred one and leads already")
         message = f"preferred replica {partition.replicas[0]} is not alive in the ISR {list(partition.isr)}"
         return _preferred(situation, partition) or ErrorDetail(PreferredLeaderNotAvailable, message)
     if partition.has_leader:
-        return ErrorDetail(ElectionNotNeeded, f"replica {partition.leader} leads; unclean elections are for none")
+        return ErrorDetail(ElectionNotNeeded, f"replica {partition.leader} leads; no unclean election is needed")
     eligible = situation.eligible(partition)
     clean = change_partition(partition, active=eligible, reason=Reason.BROKER_UNFENCED)
     if clean is not None:
@@ -194,7 +196,8 @@ def _elect_one(
 
 
 def learn_log_ends(situation: Situation, event: LogEndsLearned) -> Decision:
-    """The replicas have answered, or not in time: choose, unless the partition got a leader or lost its leave."""
+    """The replicas have answered, or not in time: choose, unless the partition got a leader or may not elect any
+    more."""
     outcome = None if event.request is None else _elect(situation, event.request)
     records: list[PartitionChangeRecord] = [] if outcome is None else list(outcome.records)
     reply = {} if outcome is None else dict(outcome.reply)
@@ -247,7 +250,7 @@ def _elect_offline(
 
 
 def choose_longest(answers: Mapping[int, ReplicaLogEnd], live: list[int]) -> int:
-    """L8: the longest log of the newest epoch; among equals, and if nobody answered, the first in assignment order."""
+    """L8: the longest log of the newest epoch; among equals, or if nobody answered, the first in assignment order."""
     known = [replica for replica in live if replica in answers]
     if not known:
         return live[0]

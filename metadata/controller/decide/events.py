@@ -1,4 +1,4 @@
-"""What happens to the controller besides requests: time, broken connections, answers to its own questions."""
+"""Events of the controller besides requests: time, broken connections, answers to its own queries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metadata.image import TopicIdPartition
 
 @dataclass(frozen=True, slots=True)
 class ActivationEvent:
-    """This node became the active controller: every unfenced broker gets a session's time to make itself heard."""
+    """This node became the active controller: every unfenced broker gets a session's time to send a heartbeat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class SessionsTick:
     """Look for brokers that have been silent for too long (B3); fences at most one."""
 
     late_ms: int = 0
-    """How late this tick came. A controller that slept heard nobody: not their fault (B5)."""
+    """Delay of this tick. A controller that slept received nothing: the brokers are not to blame (B5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class ExpiredHeartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerDisconnected:
-    """The broker's connection to the controller broke; it may come back."""
+    """The broker's connection to the controller broke; it may return."""
 
     broker_id: int
     broker_epoch: int
@@ -41,7 +41,7 @@ class BrokerDisconnected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerUnreachable:
-    """The broker's connection broke and its port refuses: this process is dead now, not in a session's time."""
+    """The broker's connection broke and its port refuses: its process is dead now, before the session ends."""
 
     broker_id: int
     broker_epoch: int
@@ -49,13 +49,13 @@ class BrokerUnreachable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEndsLearned:
-    """What the live replicas of offline partitions said about their logs (L8); nobody is missing but the silent."""
+    """The answers of the live replicas of offline partitions about their logs (L8); only silent brokers are missing."""
 
     partitions: tuple[TopicIdPartition, ...]
     answers: Mapping[int, tuple[ReplicaLogEnd, ...]]
-    """Per broker that answered in time."""
+    """Answers by broker, of the brokers that answered in time."""
     request: ElectLeaders | None = None
-    """The request that made the controller ask, if one did: it overrides the topics' settings, as in Kafka."""
+    """The ElectLeaders request behind the queries, if there is one: it overrides the topics' settings, as in Kafka."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Replicas whose logs have failed: they leave the ISR and the leadership as those of a dead broker do, one by one.
+"""Replicas whose logs have failed: each leaves the ISR and the leadership, as the replicas of a dead broker do.
 
-Source: KIP-858 and B4, per partition instead of per log directory. Every heartbeat names all failed replicas, so the
-decision is made anew with each: a new controller, a lost answer and a later ISR need nothing else.
+Source: KIP-858 and B4, per partition instead of per log directory. Every heartbeat names all failed replicas, and the
+decision is repeated for each: a new controller, a lost answer and a later ISR need nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from metadata.records import NO_LEADER, PartitionChangeRecord, Reason
 
 
 def leave_failed(situation: Situation, broker_id: int, failed: FailedReplicas) -> list[PartitionChangeRecord]:
-    """The last ISR member stays, without leading (B4). A log that is only full leads on while nobody else can."""
+    """The last ISR member stays, without leading (B4). A log that is only full continues to lead while no other can."""
     records = []
     for key in sorted(failed.offline | failed.read_only, key=_order):
         partition = situation.image.partition(key.topic_id, key.partition)
@@ -33,7 +33,8 @@ def leave_failed(situation: Situation, broker_id: int, failed: FailedReplicas) -
 def elect_recovered(
     situation: Situation, before: FailedReplicas, now: FailedReplicas
 ) -> tuple[list[PartitionChangeRecord], list[PartitionImage]]:
-    """Leaders for the partitions that had none until this log worked again, and those that only unclean can help."""
+    """Leaders for the partitions that had none until this log worked again, and queries for those that only an unclean
+    election can help."""
     records: list[PartitionChangeRecord] = []
     stuck: list[PartitionImage] = []
     for key in sorted(before.offline - now.offline, key=_order):

@@ -20,7 +20,7 @@ from metadata.records import LeaderRecovery, PartitionChangeRecord, Reason, Reco
 
 
 def alter_partition(situation: Situation, request: AlterPartition) -> Decision:
-    """Raises StaleBrokerEpoch 77 for the request as a whole."""
+    """Change ISRs. Raises StaleBrokerEpoch 77 for the request as a whole."""
     situation.broker_at_epoch(request.broker_id, request.broker_epoch)
     records: list[Record] = []
     reply: dict[TopicIdPartition, PartitionImage | ErrorDetail] = {}
@@ -62,7 +62,7 @@ def _refusal(
 
 
 def _epoch_refusal(sender: int, alteration: PartitionAlteration, old: PartitionImage) -> ErrorDetail | None:
-    """I5, in Kafka's order."""
+    """Check the epochs in Kafka's order (I5)."""
     ours, theirs = (old.leader_epoch, old.partition_epoch), (alteration.leader_epoch, alteration.partition_epoch)
     text = f"(leader epoch, partition epoch) is {ours}, the request has {theirs}"
     if theirs[0] > ours[0] or theirs[1] > ours[1]:
@@ -90,8 +90,8 @@ def _shape_refusal(alteration: PartitionAlteration, old: PartitionImage) -> Erro
 def _member_refusal(
     situation: Situation, members: tuple[IsrMember, ...], partition: PartitionImage
 ) -> ErrorDetail | None:
-    """I6, KIP-903: a rebooted replica must not sneak in under its old epoch. A leader that is read-only because nobody
-    else can lead may take in who relieves it."""
+    """I6, KIP-903: a rebooted replica must not join under its old epoch. A read-only leader that leads because no other
+    replica can may add a member that can replace it."""
     problems = []
     for member in members:
         broker = situation.image.brokers.get(member.broker_id)
@@ -123,7 +123,8 @@ def _change(situation: Situation, alteration: PartitionAlteration, old: Partitio
 def _outcome(
     situation: Situation, sender: int, old: PartitionImage, record: PartitionChangeRecord | None
 ) -> PartitionImage | ErrorDetail:
-    """I9: the change that completes a reassignment may elect another leader than its sender: done, and an error."""
+    """I9: the change that completes a reassignment may elect another leader than its sender: made, but with an
+    error."""
     if record is None:
         return old
     if record.leader is not None and record.leader != sender:

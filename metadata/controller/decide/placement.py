@@ -1,4 +1,4 @@
-"""Where the replicas of new partitions go (S10): striped over racks, leaders spread, fenced brokers last.
+"""Placement of the replicas of new partitions (S10): striped over racks, leaders spread, fenced brokers last.
 
 Partition p begins at rack `(start + p) mod racks` and takes one broker per rack in turn, so that replicas lie on as
 many racks as there are. Within a rack unfenced brokers come before fenced ones, rotated from partition to
@@ -17,7 +17,7 @@ from metadata.image import BrokerImage
 def place_replicas(
     brokers: Iterable[BrokerImage], *, partitions: int, replication_factor: int, rng: random.Random
 ) -> list[tuple[int, ...]]:
-    """Raises InvalidReplicationFactor 38 when there are too few brokers, or none unfenced."""
+    """Replicas of new partitions. Raises InvalidReplicationFactor 38 for too few brokers, or if all are fenced."""
     known = sorted(brokers, key=lambda broker: broker.broker_id)
     if replication_factor > len(known):
         raise InvalidReplicationFactor(

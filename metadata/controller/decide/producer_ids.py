@@ -1,4 +1,4 @@
-"""Blocks of producer ids (AllocateProducerIds, KIP-730): an id is never given twice."""
+"""Blocks of producer ids (AllocateProducerIds, KIP-730): no id is allocated twice."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PRODUCER_IDS_PER_BLOCK = 1000
 
 
 def allocate_producer_ids(situation: Situation, request: AllocateProducerIds) -> Decision:
-    """Raises StaleBrokerEpoch 77."""
+    """Allocate the next block. Raises StaleBrokerEpoch 77."""
     situation.broker_at_epoch(request.broker_id, request.broker_epoch)
     first = situation.image.next_producer_id
     if first > RESERVED_PRODUCER_IDS_FROM - PRODUCER_IDS_PER_BLOCK:
-        raise KafkaError(f"all producer ids up to {first} have been given away")
+        raise KafkaError(f"all producer ids up to {first} have been allocated")
     record = ProducerIdsRecord(
         broker_id=request.broker_id,
         broker_epoch=request.broker_epoch,

@@ -1,7 +1,7 @@
 """Moving partitions to other brokers (AlterPartitionReassignments, KIP-455): add, wait, remove; or cancel (S8, I9).
 
-While a partition moves, its replicas are the target followed by those to be removed. `change_partition` completes
-the move as soon as all added replicas are in the ISR, here or in a later AlterPartition.
+While a partition moves, its replicas are the target followed by the replicas to be removed. `change_partition`
+completes the move as soon as all added replicas are in the ISR, here or in a later AlterPartition.
 """
 
 from __future__ import annotations

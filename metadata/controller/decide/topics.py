@@ -1,4 +1,4 @@
-"""Topics come, grow and go (S6, S7, KIP-516): names, sizes, placement, first configs."""
+"""Creation, growth and deletion of topics (S6, S7, KIP-516): names, sizes, placement, first configs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from metadata.records import ConfigRecord, PartitionRecord, Record, RemoveTopicR
 
 NAME_LENGTH_MAX = 249
 PARTITIONS_PER_REQUEST_MAX = 10_000
-"""Partitions that one request may ask for, as Kafka's MAX_PARTITIONS_PER_BATCH: they are decided on at once."""
+"""Partitions that one request may create, as Kafka's MAX_PARTITIONS_PER_BATCH: they are decided on at once."""
 
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
@@ -73,14 +73,14 @@ def create_topics(situation: Situation, request: CreateTopics) -> Decision:
 
 
 def _count(situation: Situation, topic: NewTopic) -> int:
-    """An upper bound, as Kafka's: whether the topic can be created at all is looked at later."""
+    """An upper bound, as Kafka's: whether the topic can be created at all is checked later."""
     if topic.assignment is not None:
         return len(topic.assignment)
     return situation.settings.num_partitions if topic.partitions == -1 else max(0, topic.partitions)
 
 
 def check_total(partitions: int) -> None:
-    """Raises PolicyViolation 44, which refuses the whole request."""
+    """Check the size of a request. Raises PolicyViolation 44, which refuses the whole request."""
     if partitions > PARTITIONS_PER_REQUEST_MAX:
         raise PolicyViolation(
             f"the request asks for {partitions} new partitions, one request may ask for {PARTITIONS_PER_REQUEST_MAX}: "
@@ -89,7 +89,7 @@ def check_total(partitions: int) -> None:
 
 
 def check_topic_name(name: str) -> None:
-    """S6. Raises InvalidTopicException 17."""
+    """Check a name (S6). Raises InvalidTopicException 17."""
     if not name:
         raise InvalidTopicException("a topic name may not be empty")
     if name in (".", ".."):
@@ -167,7 +167,7 @@ def _assigned(situation: Situation, topic: NewTopic, topic_id: UUID) -> list[Par
 
 
 def delete_topics(situation: Situation, request: DeleteTopics) -> Decision:
-    """A topic that is named twice, be it once by name and once by id, is not deleted at all."""
+    """A topic that is named twice, even once by name and once by id, is not deleted at all."""
     found = {topic: _find(situation, topic) for topic in request.topics}
     times = Counter(found[topic] for topic in request.topics)
     reply: dict[str | UUID, ErrorDetail | None] = {}
@@ -225,7 +225,7 @@ def create_partitions(situation: Situation, request: CreatePartitions) -> Decisi
 
 
 def _check_total(situation: Situation, request: CreatePartitions) -> None:
-    """Before anything is made: at most this many, faulty topics included. Raises PolicyViolation 44."""
+    """Check the size before anything is made, faulty topics included. Raises PolicyViolation 44."""
     added = 0
     for wanted in request.topics:
         topic = situation.image.topic(wanted.topic)
@@ -256,7 +256,7 @@ def _replicas(situation: Situation, topic: TopicImage, wanted: NewPartitions, *,
         )
     if len(wanted.assignments) != added:
         raise InvalidReplicaAssignment(
-            f"{added} partition(s) are to be added, but {len(wanted.assignments)} assignment(s) were given"
+            f"{added} partition(s) are to be added, but there are {len(wanted.assignments)} assignment(s)"
         )
     for replicas in wanted.assignments:
         check_assignment(situation, replicas, replication_factor=factor)
