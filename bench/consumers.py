@@ -17,8 +17,8 @@ from bench.cluster import process_resident_bytes
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.consumers import Consumers
-from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.led_partition import Surroundings
+from kraft.coordinators.groups.shard import GroupShard
+from kraft.coordinators.shard import CoordinatorContext
 from kraft.protocol.errors import NotCoordinator
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
@@ -92,10 +92,10 @@ async def _consume(consumers: Consumers, group: str, name: str) -> None:
     await consumers.handle(read)
 
 
-async def measure(environment: Environment, count: int, partitions: int, at_once: int) -> tuple[float, Shard]:
+async def measure(environment: Environment, count: int, partitions: int, at_once: int) -> tuple[float, GroupShard]:
     """Bytes per consumer; and the shard, which holds them."""
     settings, image = BrokerSettings(group_initial_rebalance_delay_ms=0), _image(partitions)
-    around = Surroundings(
+    context = CoordinatorContext(
         node_id=1,
         environment=environment,
         replicas=_Replicas(),
@@ -104,7 +104,7 @@ async def measure(environment: Environment, count: int, partitions: int, at_once
         image=lambda: image,
         has_session=lambda: True,
     )
-    shard = Shard(TopicIdPartition(UUID(int=9), 0), 0, around, on_failed=lambda _: None)
+    shard = GroupShard(TopicIdPartition(UUID(int=9), 0), 0, context, on_failed=lambda _: None)
     await shard.load(_unreadable)
     consumers = Consumers(shard, lambda: 0)  # without the limit of a node
     gc.collect()
@@ -120,7 +120,7 @@ async def measure(environment: Environment, count: int, partitions: int, at_once
 
 async def run(count: int) -> None:
     environment = system_environment(threads=1)
-    kept: list[Shard] = []  # so that no shape is measured in the memory of the one before
+    kept: list[GroupShard] = []  # so that no shape is measured in the memory of the one before
     try:
         for partitions, at_once in SHAPES:
             size, shard = await measure(environment, count, partitions, at_once)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from kraft.broker.gateway import Gateway
-from kraft.coordinators.led_partitions import partition_of
+from kraft.coordinators.shards import partition_of
 from kraft.protocol.errors import CoordinatorNotAvailable, KafkaError, LeaderNotAvailable, NotCoordinator
 from metadata.controller.requests import ErrorDetail, NewTopic
 from metadata.environment import Clock

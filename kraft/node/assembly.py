@@ -31,7 +31,7 @@ from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.requests import CommitInTransaction
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.groups.verification import verify_offsets
-from kraft.coordinators.led_partition import Replicas, Surroundings
+from kraft.coordinators.shard import CoordinatorContext, Replicas
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.events import EventLog
@@ -339,8 +339,8 @@ class Node:
             failed_replicas=self.replicas.failed_replicas,
             twin=lambda: twin_problem(self.log),
         )
-        around = surroundings(lifecycle, self.environment, replicas=self.replicas, publisher=self.publisher)
-        self.coordinator = GroupCoordinator(around, self.events, verify=self._verify_offsets)
+        context = coordinator_context(lifecycle, self.environment, replicas=self.replicas, publisher=self.publisher)
+        self.coordinator = GroupCoordinator(context, self.events, verify=self._verify_offsets)
         self.producer_ids = ProducerIds(
             broker_id=self.node.id, control=self._control, broker_epoch=lambda: lifecycle.broker_epoch
         )
@@ -348,7 +348,7 @@ class Node:
             self.replicas, self.coordinator, clock=self.environment.clock, settings=self.publisher.current_settings
         )
         self.transaction_coordinator = TransactionCoordinator(
-            around,
+            context,
             self.events,
             new_producer_id=self.producer_ids.next_id,
             write=self.write_markers,
@@ -498,10 +498,10 @@ class AlterPartitionSender:
         return await self._door.control(request, timeout_ms=self._settings().replica_socket_timeout_ms)
 
 
-def surroundings(
+def coordinator_context(
     lifecycle: BrokerLifecycle, environment: Environment, *, replicas: Replicas, publisher: MetadataPublisher
-) -> Surroundings:
-    return Surroundings(
+) -> CoordinatorContext:
+    return CoordinatorContext(
         node_id=lifecycle.broker_id,
         environment=environment,
         replicas=replicas,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kraft.coordinators.groups.group_metadata import GroupMetadata
-from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.shard import GroupShard
 
 if TYPE_CHECKING:
     from kraft.chaos.worlds.simulated.cluster import SimulatedNode
@@ -24,7 +24,7 @@ GRACE_MS = 6_000
 
 @dataclass(slots=True, eq=False)
 class _Wait:
-    shard: Shard
+    shard: GroupShard
     group: str
     node: SimulatedNode
     process: Any
@@ -49,8 +49,8 @@ class GroupWaits:
         longest_ms = max((member.rebalance_timeout_ms for member in group.members.values()), default=0)
         self._longest_ms[group.group_id] = max(longest_ms, self._longest_ms.get(group.group_id, 0))
 
-    def began(self, shard: Shard, group: str) -> _Wait:
-        node = self.oracle.cluster.nodes[shard.around.node_id]
+    def began(self, shard: GroupShard, group: str) -> _Wait:
+        node = self.oracle.cluster.nodes[shard.context.node_id]
         machine = node.machine
         wait = _Wait(shard, group, node, machine.process, machine.pauses, shard.now_ms)
         self._waits.append(wait)
@@ -71,7 +71,7 @@ class GroupWaits:
     def _check(self, wait: _Wait) -> None:
         waited_ms = wait.shard.now_ms - wait.since_ms
         longest_ms = self._longest_ms.get(wait.group, 0)
-        append_ms = wait.shard.around.settings().offsets_commit_timeout_ms + GRACE_MS
+        append_ms = wait.shard.context.settings().offsets_commit_timeout_ms + GRACE_MS
         self.oracle.check(
             waited_ms <= longest_ms + append_ms,
             f"a join or sync of group {wait.group} waits for {waited_ms} ms on node {wait.node.node_id}, alive and "

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kraft.chaos.worlds.simulated.loop import PROCESS
-from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.shard import GroupShard
 from kraft.events import EventLog
 from kraft.protocol.errors import OffsetOutOfRange
 from kraft.wire import scram
@@ -135,7 +135,7 @@ def _take_pending(oracle: Oracle, original: Callable[..., Any]) -> Callable[...,
 
 
 def _ask_shard(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
-    async def ask(self: Shard, entry: Any, event_of: Any) -> Any:
+    async def ask(self: GroupShard, entry: Any, event_of: Any) -> Any:
         wait = oracle.group_waits.began(self, entry.group.group_id)
         try:
             return await original(self, entry, event_of)
@@ -146,7 +146,7 @@ def _ask_shard(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., An
 
 
 def _group_changed(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
-    def changed(self: Shard, entry: Any) -> None:
+    def changed(self: GroupShard, entry: Any) -> None:
         oracle.group_waits.group_changed(entry)
         original(self, entry)
 
@@ -193,7 +193,7 @@ _WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable
     (isr, "alter_partition", _alter_partition),
     (Follower, "take", _take),
     (IsrKeeper, "_take_pending", _take_pending),
-    (Shard, "ask", _ask_shard),
-    (Shard, "changed", _group_changed),
+    (GroupShard, "ask", _ask_shard),
+    (GroupShard, "changed", _group_changed),
     (scram, "salted_password", _remember),
 )

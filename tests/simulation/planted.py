@@ -17,8 +17,8 @@ from kraft.broker.produce_routing import ProduceRouter
 from kraft.broker.transactional_produce import TransactionalProduce
 from kraft.coordinators.groups import classic_rebalance, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
-from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.leadership_check import LeadershipCheck
+from kraft.coordinators.groups.shard import GroupShard
+from kraft.coordinators.shard import CoordinatorShard
 from kraft.coordinators.transactions import decide as transaction_decisions
 from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.node.assembly import Node
@@ -281,7 +281,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "commit_answered_too_early": Planted(
         what="a coordinator answers a commit before it is replicated (G5)",
-        patches=(Patch(Shard, "write", forgetful.writes_without_waiting),),
+        patches=(Patch(GroupShard, "write", forgetful.writes_without_waiting),),
         profile="groups",
         found_by=(191, 170, 229),
     ),
@@ -356,7 +356,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "markers_lost_on_failover": Planted(
         what="a coordinator that takes over writes no markers for what was decided before (T4)",
-        patches=(Patch(TransactionShard, "load", transactional.forgets_what_was_decided),),
+        patches=(Patch(TransactionShard, "after_load", transactional.forgets_what_was_decided),),
         profile="transactions",
         found_by=(4,),
     ),
@@ -452,14 +452,14 @@ PLANTED: dict[str, Planted] = {
     ),
     "proof_spins": Planted(
         what="a coordinator waits for its proof in a loop around a task that may be done already",
-        patches=(Patch(LeadershipCheck, "prove", forgetful.spins_on_a_proof),),
+        patches=(Patch(CoordinatorShard, "prove_leadership", forgetful.spins_on_a_proof),),
         profile="headless",
         found_by=(89,),
         seen_as="Livelock: ",
     ),
     "nothing_is_proven": Planted(
         what="a coordinator that may have lost its session answers without a proof that it leads",
-        patches=(Patch(LeadershipCheck, "prove", forgetful.proves_nothing),),
+        patches=(Patch(CoordinatorShard, "prove_leadership", forgetful.proves_nothing),),
         profile="headless",
         found_by=(1, 5),
         seen_as="was committed or read before",

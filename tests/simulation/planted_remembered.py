@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from kraft.coordinators.groups.shard import Shard
-from kraft.coordinators.leadership_check import LeadershipCheck
+from kraft.coordinators.groups.shard import GroupShard
+from kraft.coordinators.shard import CoordinatorShard
 from kraft.protocol.errors import KafkaError, NotCoordinator
 from replication.manager.roles import Roles
 
 
 def writes_without_waiting(_original: Any) -> Any:
-    async def write(self: Shard, records: Sequence[Any]) -> None:
+    async def write(self: GroupShard, records: Sequence[Any]) -> None:
         self.append(records)
 
     return write
@@ -32,7 +32,7 @@ def forgets_producers(original: Any) -> Any:
 
 
 def tells_what_is_not_replicated(_original: Any) -> Any:
-    async def settle(self: Shard) -> None:
+    async def settle(self: GroupShard) -> None:
         self.check()
 
     return settle
@@ -48,10 +48,10 @@ def followers_syncs_unanswered(original: Any) -> Any:
 
 
 def proves_nothing(_original: Any) -> Any:
-    async def prove(self: LeadershipCheck) -> None:
-        self._led.check()
+    async def prove_leadership(self: CoordinatorShard[Any]) -> None:
+        self.check()
 
-    return prove
+    return prove_leadership
 
 
 def always_in_office(_original: Any) -> Any:
@@ -64,7 +64,7 @@ def always_in_office(_original: Any) -> Any:
 def spins_on_a_proof(_original: Any) -> Any:
     """A loop around a task that may be done already, until a callback has noted it."""
 
-    async def prove(self: LeadershipCheck) -> None:
+    async def prove_leadership(self: CoordinatorShard[Any]) -> None:
         seen = vars(self).setdefault("seen", SimpleNamespace(begun=0, proven=0, proving=None))
 
         def note(task: asyncio.Task[None]) -> None:
@@ -76,12 +76,12 @@ def spins_on_a_proof(_original: Any) -> Any:
         while seen.proven < needed:
             if seen.proving is None:
                 seen.begun += 1
-                seen.proving = self._led.append_nothing()
+                seen.proving = self.append_batch(self.encode([self.nothing]))
                 seen.proving.add_done_callback(note)
             try:
                 await asyncio.shield(seen.proving)
             except KafkaError as error:
                 raise NotCoordinator(error.message) from error
-            self._led.check()
+            self.check()
 
-    return prove
+    return prove_leadership

@@ -22,15 +22,14 @@ LATER_S = 0.002
 def forgets_what_was_decided(original: Any) -> Any:
     """A coordinator that has loaded its transactions leaves the markers of those that are prepared to nobody."""
 
-    async def load(self: TransactionShard, on_unreadable: Any) -> int:
+    def after_load(self: TransactionShard) -> None:
         on_prepared, self._on_prepared = self._on_prepared, lambda *_: None
         try:
-            count: int = await original(self, on_unreadable)
+            original(self)
         finally:
             self._on_prepared = on_prepared
-        return count
 
-    return load
+    return after_load
 
 
 class _Forgotten(dict[int, int]):

@@ -12,14 +12,14 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import EVENTS, EVENTS_BYTES, POLL_S, SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.chaos.worlds.simulated.loop import Livelock
-from kraft.coordinators.leadership_check import LeadershipCheck
+from kraft.coordinators.groups.shard import GroupShard
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.watchdog import HANGING_MS, WAITING_FACTOR
 from tests.simulation.planted import Patch, Planted, planted
 from tests.simulation.planted_remembered import spins_on_a_proof
-from tests.unit.coordinators.test_standing import Replicas, standing_of
+from tests.unit.coordinators.test_leadership import Replicas, shard_of
 
-SPINS = Planted(what="a proof spins", patches=(Patch(LeadershipCheck, "prove", spins_on_a_proof),))
+SPINS = Planted(what="a proof spins", patches=(Patch(GroupShard, "prove_leadership", spins_on_a_proof),))
 END_MS = 20_000
 SETTINGS = {"node.hang.timeout.ms": END_MS}
 ELECTION_S = 3
@@ -174,19 +174,19 @@ def test_a_lone_voter_leads_on() -> None:
 def test_a_coordinator_that_spins_on_its_proof_is_found_and_told_with_its_stack() -> None:
     """Who asks in the moment between the end of a proof and its callbacks: a step that does not end, were it a loop."""
 
-    async def story(standing: LeadershipCheck) -> None:
-        first = asyncio.ensure_future(standing.prove())
+    async def story(shard: GroupShard) -> None:
+        first = asyncio.ensure_future(shard.prove_leadership())
         for _ in range(3):
             await asyncio.sleep(0)
         await asyncio.sleep(0.01)
-        await standing.prove()
+        await shard.prove_leadership()
         await first
 
     def run() -> None:
         world = SimulatedWorld(1)
         world.loop.step_s_max = 0.5
-        world.run(story(standing_of(world, Replicas(world), [])))
+        world.run(story(shard_of(world, Replicas(world), [])))
 
     run()
-    with planted(SPINS), pytest.raises(Livelock, match=r"a step that does not end:(?s:.*)in prove"):
+    with planted(SPINS), pytest.raises(Livelock, match=r"a step that does not end:(?s:.*)in prove_leadership"):
         run()

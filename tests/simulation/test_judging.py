@@ -112,7 +112,7 @@ def test_a_coordinator_that_lets_a_member_wait_for_longer_than_a_rebalance_is_a_
     now, node = {"ms": 0}, judge.cluster.nodes[1]
     node.node = cast(Any, object())
     settings = SimpleNamespace(offsets_commit_timeout_ms=1_000)
-    around = SimpleNamespace(node_id=1, settings=lambda: settings)
+    context = SimpleNamespace(node_id=1, settings=lambda: settings)
 
     class Shard:
         @property
@@ -120,7 +120,7 @@ def test_a_coordinator_that_lets_a_member_wait_for_longer_than_a_rebalance_is_a_
             return now["ms"]
 
     shard = cast(Any, Shard())
-    shard.around = around
+    shard.context = context
     members = {"m": SimpleNamespace(rebalance_timeout_ms=3_000)}
     group = SimpleNamespace(group_id="g", members=members)
     judge.group_waits.group_changed(cast(Any, SimpleNamespace(group=group)))

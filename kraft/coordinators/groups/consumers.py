@@ -13,7 +13,7 @@ from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.membership import PREFERENCE, Membership
 from kraft.coordinators.groups.offsets import commit_records
 from kraft.coordinators.groups.records import GroupRecord
-from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.shard import GroupShard
 from kraft.protocol.errors import (
     GroupMaxSizeReached,
     IllegalGeneration,
@@ -42,7 +42,7 @@ class _Refusal(Exception):
 class Consumers:
     """Of one shard."""
 
-    def __init__(self, shard: Shard, count_instances: Callable[[], int]) -> None:
+    def __init__(self, shard: GroupShard, count_instances: Callable[[], int]) -> None:
         self._shard = shard
         self._count_instances = count_instances
         self.membership = Membership(shard)
@@ -94,7 +94,7 @@ class Consumers:
                 f"It is {request.instance!r} in {request.group!r}; DELETE it, or choose another name",
             )
         if known is None:
-            limit = self._shard.around.settings().consumer_instances_max
+            limit = self._shard.context.settings().consumer_instances_max
             if self._count_instances() >= limit:
                 raise _Refusal(UNAVAILABLE, f"this node keeps {limit} REST consumers already: consumer.instances.max")
             instance = Instance(
@@ -152,7 +152,7 @@ class Consumers:
             raise _Refusal(ILLEGAL_STATE, f"{len(request.topics)} topics; a subscription names at most {TOPICS_MAX}")
         if instance.member_id in entry.member_ids:
             return
-        group_id, settings = entry.group.group_id, self._shard.around.settings()
+        group_id, settings = entry.group.group_id, self._shard.context.settings()
         is_classic = entry.consumer is None
         setting = "group.max.size" if is_classic else "group.consumer.max.size"
         limit = settings.group_max_size if is_classic else settings.group_consumer_max_size
@@ -333,7 +333,7 @@ class Consumers:
         return commit_records(
             entry.group.group_id,
             offsets,
-            metadata_bytes_max=self._shard.around.settings().offset_metadata_max_bytes,
+            metadata_bytes_max=self._shard.context.settings().offset_metadata_max_bytes,
             wall_ms=self._shard.wall_ms,
         )
 

@@ -21,7 +21,7 @@ from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.offsets import CONSUMER
 from kraft.coordinators.groups.patterns import topics_of_pattern
 from kraft.coordinators.groups.records import GroupRecord
-from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.groups.subscriptions import (
     COOPERATIVE,
     STICKY,
@@ -51,7 +51,7 @@ assert set(PREFERENCE) == set(ASSIGNORS)
 class Membership:
     """Of the REST consumers of one shard."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: GroupShard) -> None:
         self._shard = shard
         self._counts: dict[str, Mapping[str, int]] = {}
         self._is_stepping = False
@@ -147,7 +147,7 @@ class Membership:
         return (self._counts.get(entry.group.group_id) or _assigned_counts(entry)) != counts
 
     def _join(self, entry: GroupMetadata, instance: Instance, *, member_id: str = "", new_member_id: str = "") -> Join:
-        settings = self._shard.around.settings()
+        settings = self._shard.context.settings()
         low, high = settings.group_min_session_timeout_ms, settings.group_max_session_timeout_ms
         return Join(
             ticket=NOBODY,
@@ -215,17 +215,17 @@ class Membership:
         if entry.consumer is None:
             return _assignment_of(entry.group.members[instance.member_id])
         member = entry.consumer.members.get(instance.member_id)
-        return () if member is None else tuple(names_of(member.assigned, self._shard.around.image()))
+        return () if member is None else tuple(names_of(member.assigned, self._shard.context.image()))
 
     # --- topics -------------------------------------------------------------------------------------------
 
     def _topics(self, instance: Instance) -> tuple[str, ...]:
         if instance.pattern is None:
             return instance.topics
-        return topics_of_pattern(instance.pattern, self._shard.around.image().topic_ids)
+        return topics_of_pattern(instance.pattern, self._shard.context.image().topic_ids)
 
     def _partition_counts(self, entry: GroupMetadata) -> dict[str, int]:
-        image = self._shard.around.image()
+        image = self._shard.context.image()
         wanted = {topic for member in entry.group.members.values() for topic in _topics_of(member)}
         found = {name: image.topic(name) for name in sorted(wanted)}
         return {name: len(topic.partitions) for name, topic in found.items() if topic is not None}

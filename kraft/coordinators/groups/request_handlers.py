@@ -34,7 +34,7 @@ from kraft.coordinators.groups.offsets import (
     topics_in_use,
 )
 from kraft.coordinators.groups.records import GroupRecord, TransactionOf
-from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.groups.subscriptions import decode_assignment
 from kraft.protocol.errors import GroupIdNotFound, NonEmptyGroup
 from kraft.protocol.primitives import TopicPartition
@@ -48,7 +48,7 @@ it. Raises InvalidProducerEpoch 47, InvalidTxnState 48, TransactionAbortable 120
 class RequestHandlers:
     """Of one shard."""
 
-    def __init__(self, shard: Shard, verify: Verify) -> None:
+    def __init__(self, shard: GroupShard, verify: Verify) -> None:
         self._shard = shard
         self._verify = verify
         self._handlers: Mapping[type, Callable[[Any], Any]] = {
@@ -73,7 +73,7 @@ class RequestHandlers:
     # --- membership -----------------------------------------------------------------------------------------
 
     async def _join(self, request: r.JoinGroup) -> a.Answer:
-        rng = self._shard.around.environment.rng
+        rng = self._shard.context.environment.rng
         new_member_id = f"{request.instance_id or request.client_id}-{UUID(bytes=rng.randbytes(16), version=4)}"
         answer = await self._shard.ask(
             self._shard.entry(request.group),
@@ -164,7 +164,7 @@ class RequestHandlers:
 
     def _partitions_of(self, request: r.CommitOffsets | r.CommitInTransaction) -> Partitions:
         named = ((each.topic, each.partition) for each in request.offsets)
-        return partitions_of(named, self._shard.around.image())
+        return partitions_of(named, self._shard.context.image())
 
     def _beat_with(self, request: r.CommitOffsets | r.CommitInTransaction, entry: GroupMetadata) -> None:
         """A commit of a classic member is a heartbeat, too."""
@@ -225,7 +225,7 @@ class RequestHandlers:
         return commit_records(
             group,
             {(o.topic, o.partition): (o.offset, o.leader_epoch, o.metadata) for o in offsets},
-            metadata_bytes_max=self._shard.around.settings().offset_metadata_max_bytes,
+            metadata_bytes_max=self._shard.context.settings().offset_metadata_max_bytes,
             wall_ms=self._shard.wall_ms,
             retention_ms=retention_ms,
         )
@@ -275,13 +275,13 @@ class RequestHandlers:
             protocol_type=group.protocol_type or "",
             protocol=group.protocol or "",
             generation=group.generation,
-            coordinator=self._shard.around.node_id,
+            coordinator=self._shard.context.node_id,
             members=members,
             offsets=entry.offset_rows(),
         )
 
     def _consumer_description(self, entry: GroupMetadata, group: ConsumerGroup) -> a.GroupDescription:
-        image = self._shard.around.image()
+        image = self._shard.context.image()
         members = tuple(
             a.MemberDescription(
                 member_id=member.member_id,
@@ -298,7 +298,7 @@ class RequestHandlers:
             protocol_type=entry.protocol_type,
             protocol=group.preferred_assignor(self._shard.rules(group.group_id).assignors),
             generation=group.epoch,
-            coordinator=self._shard.around.node_id,
+            coordinator=self._shard.context.node_id,
             members=members,
             offsets=entry.offset_rows(),
             group_type=entry.kind,

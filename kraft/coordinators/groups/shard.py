@@ -1,12 +1,10 @@
-"""One partition of `__consumer_offsets` that this broker leads: load by replay, decide, append, answer when replicated.
-
-Owns the groups of the partition.
-"""
+"""The shard of one partition of `__consumer_offsets`: it owns the groups of the partition."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from kraft.coordinators.groups.classic_draft import ClassicRules
 from kraft.coordinators.groups.classic_group import NEVER_MS, ClassicGroup
@@ -26,8 +24,8 @@ from kraft.coordinators.groups.records import (
     encode_batch,
 )
 from kraft.coordinators.groups.transactional_producers import Asking, TransactionalProducers
-from kraft.coordinators.led_partition import LedPartition, Surroundings
-from kraft.coordinators.partition_loader import InTransactions, replay
+from kraft.coordinators.partition_loader import InTransactions
+from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard, ShardNames
 from kraft.protocol.batches.markers import Marker, build_marker
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
@@ -58,18 +56,22 @@ TICK_RETRY_MS = 500
 """What was due and is too large to be written is tried again after this, as Kafka's timers of coordinators are."""
 
 
-class Shard(LedPartition):
+class GroupShard(CoordinatorShard[GroupRecord]):
+    names = ShardNames(OFFSETS_TOPIC, "groups", "groups_loaded", "group_record_skipped")
+    nothing = NOTHING
+    in_transactions = IN_TRANSACTIONS
+    decode_record = staticmethod(decode_group_record)
+
     def __init__(
         self,
         partition: TopicIdPartition,
         leader_epoch: int,
-        around: Surroundings,
+        context: CoordinatorContext,
         *,
-        on_failed: Callable[[Shard], None],
+        on_failed: Callable[[CoordinatorShard[Any]], None],
     ) -> None:
-        super().__init__(partition, leader_epoch, around)
+        super().__init__(partition, leader_epoch, context, on_failed=on_failed)
         self.entries: dict[str, GroupMetadata] = {}
-        self._on_failed = on_failed
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._next_ticket = 1
         self._timer: TimerHandle | None = None
@@ -77,7 +79,7 @@ class Shard(LedPartition):
         """Of groups without settings of their own, and what they were computed from."""
         self._timer_due_ms = NEVER_MS
         self._changed = asyncio.Event()
-        self.producers = TransactionalProducers(lambda producer_id: around.replicas.producer(partition, producer_id))
+        self.producers = TransactionalProducers(lambda producer_id: context.replicas.producer(partition, producer_id))
         self._in_transactions: dict[int, set[str]] = {}
         """The groups that have pending offsets of each producer."""
         self.after_change: Callable[[GroupMetadata], None] = lambda entry: None
@@ -86,29 +88,16 @@ class Shard(LedPartition):
 
     # --- life -----------------------------------------------------------------------------------------------
 
-    async def load(self, on_unreadable: Callable[[int, str], None]) -> int:
-        count = 0
-        clock, epoch = self.around.environment.clock, self.leader_epoch
-        reads, decode = self.around.replicas, decode_group_record
-        async for piece in replay(
-            reads, self.partition, decode, leader_epoch=epoch, clock=clock, transactions=IN_TRANSACTIONS
-        ):
-            for each in piece.records:
-                self._apply(each, is_replay=True)
-            for offset, reason in piece.unreadable:
-                on_unreadable(offset, reason)
-            count += len(piece.records)
+    def after_load(self) -> None:
         self.forget_idle()
         for entry in self.entries.values():
             if entry.consumer is not None:
                 loaded(entry.consumer, rules=self.rules(entry.group.group_id), now_ms=self.now_ms)
-        self._is_loaded = True
         for entry in list(self.entries.values()):
             self.changed(entry)
-        return count
 
     def end(self, error: KafkaError) -> None:
-        """This broker leads the partition no longer, or does not know what is in it: all who wait are told."""
+        """The base class's, and all requests that wait are refused."""
         if self._ended is not None:
             return
         super().end(error)
@@ -139,7 +128,7 @@ class Shard(LedPartition):
 
     def rules(self, group_id: str) -> ConsumerRules:
         """Computed anew when the broker's settings are others; each time for a group with settings of its own."""
-        settings, own = self.around.settings(), self.around.image().config("group", group_id)
+        settings, own = self.context.settings(), self.context.image().config("group", group_id)
         if own:
             return _rules(settings, own)
         if self._rules is None or self._rules[0] is not settings:
@@ -154,7 +143,7 @@ class Shard(LedPartition):
             entry.consumer,
             event,
             rules=self.rules(entry.group.group_id),
-            image=self.around.image(),
+            image=self.context.image(),
             now_ms=self.now_ms,
             wall_ms=self.wall_ms,
         )
@@ -169,7 +158,7 @@ class Shard(LedPartition):
             return
         entry.group, entry.consumer = decision.group, decision.consumer
         if appended is None and not isinstance(event, Heartbeat):
-            appended = self.under_way
+            appended = self.unreplicated_append
         if appended is None:
             self._answer(answers, None)
         else:
@@ -223,7 +212,7 @@ class Shard(LedPartition):
         if remaining_ms <= 0:
             return False
         try:
-            async with self.around.environment.clock.timeout(remaining_ms):
+            async with self.context.environment.clock.timeout(remaining_ms):
                 await changed.wait()
         except TimeoutError:
             return False
@@ -235,46 +224,34 @@ class Shard(LedPartition):
 
     # --- appending ------------------------------------------------------------------------------------------
 
-    def _apply(self, applied: Entry, *, is_replay: bool) -> None:
-        """The same when it is decided and when it is replayed."""
-        match applied:
+    def apply(self, record: Entry, *, is_replay: bool) -> None:
+        match record:
             case GroupRecord():
-                self.entry(applied.key.group).apply(applied, now_ms=self.now_ms, is_replay=is_replay)
-            case TransactionalRecord(producer_id, record):
-                entry = self.entry(record.key.group)
-                entry.apply_in_transaction(producer_id, record, now_ms=self.now_ms, is_replay=is_replay)
-                self._in_transactions.setdefault(producer_id, set()).add(record.key.group)
+                self.entry(record.key.group).apply(record, now_ms=self.now_ms, is_replay=is_replay)
+            case TransactionalRecord(producer_id, pending):
+                entry = self.entry(pending.key.group)
+                entry.apply_in_transaction(producer_id, pending, now_ms=self.now_ms, is_replay=is_replay)
+                self._in_transactions.setdefault(producer_id, set()).add(pending.key.group)
             case TransactionEnded(producer_id, is_commit):
                 for group_id in self._in_transactions.pop(producer_id, ()):
                     entry = self.entry(group_id)
                     entry.end_transaction(producer_id, is_commit=is_commit)
 
-    def append(self, records: Sequence[GroupRecord]) -> asyncio.Task[None]:
-        """Apply the records and send them on their way. The task fails with a KafkaError when they may be lost.
-
-        Raises InvalidCommitOffsetSize 28, with nothing applied, for more than the log takes at once. The log would
-        refuse that each time; so it must not end the shard, which would load again and try again for ever.
-        """
-        batch = encode_batch(records, timestamp_ms=self.wall_ms, bytes_max=self._batch_bytes_max())
-        for record in records:
-            self._apply(record, is_replay=False)
-        return self.append_batch(batch)
-
     def append_in_transaction(
         self, records: Sequence[GroupRecord], transaction: TransactionOf, asking: Asking | None
     ) -> asyncio.Task[None]:
-        """The same for what a transaction commits: pending until its marker. `asking`: by whom the coordinator's yes
+        """`append` for what a transaction commits: pending until its marker. `asking`: by whom the coordinator's yes
         was waited for, None for a transaction that is open here.
 
         Raises InvalidCommitOffsetSize 28, CoordinatorNotAvailable 15, InvalidProducerEpoch 47, InvalidTxnState 48."""
         producer_id, epoch = transaction
-        limit = self.around.settings().producer_id_max_per_partition
+        limit = self.context.settings().producer_id_max_per_partition
         self.producers.check_commit(producer_id, epoch, asking, open_max=limit, opened=len(self._in_transactions))
         batch = encode_batch(
-            records, timestamp_ms=self.wall_ms, bytes_max=self._batch_bytes_max(), transaction=transaction
+            records, timestamp_ms=self.wall_ms, bytes_max=self.batch_bytes_max, transaction=transaction
         )
         for record in records:
-            self._apply(TransactionalRecord(producer_id, record), is_replay=False)
+            self.apply(TransactionalRecord(producer_id, record), is_replay=False)
         return self.producers.commit(producer_id, epoch, lambda: self.append_batch(batch))
 
     async def end_transaction(
@@ -286,20 +263,15 @@ class Shard(LedPartition):
         and the errors of a shard that is not loaded or whose append may be lost."""
         self.check()
         self.producers.check_marker(producer_id, producer_epoch, marker, transaction_version=transaction_version)
-        self.around.replicas.check_appendable(self.partition)
+        self.context.replicas.check_appendable(self.partition)
         batch = build_marker(marker, producer_id=producer_id, producer_epoch=producer_epoch, timestamp_ms=self.wall_ms)
         groups = list(self._in_transactions.get(producer_id, ()))
-        self._apply(TransactionEnded(producer_id, marker.is_commit), is_replay=False)
+        self.apply(TransactionEnded(producer_id, marker.is_commit), is_replay=False)
         appended = self.producers.end(producer_id, producer_epoch, marker, lambda: self.append_batch(batch))
         for group_id in groups:
             self.forget_if_idle(group_id)
         self._wake()
         await asyncio.shield(appended)
-
-    def append_nothing(self) -> asyncio.Task[None]:
-        proof = self.append([NOTHING])
-        self.forget_if_idle(NOBODY)
-        return proof
 
     def append_apart(self, records: Sequence[GroupRecord]) -> None:
         """Append records that need not be in one batch, in as many as it takes. One that fits in none is left out
@@ -313,16 +285,21 @@ class Shard(LedPartition):
                 self.append_apart(records[:middle])
                 self.append_apart(records[middle:])
 
-    def _batch_bytes_max(self) -> int:
-        topic = self.around.topic_settings(OFFSETS_TOPIC)
-        return min(OFFSETS_BATCH_BYTES_MAX, topic.max_message_bytes, topic.segment_size)
+    def encode(self, records: Sequence[GroupRecord]) -> bytes:
+        """Raises InvalidCommitOffsetSize 28."""
+        return encode_batch(records, timestamp_ms=self.wall_ms, bytes_max=self.batch_bytes_max)
+
+    @property
+    def batch_bytes_max(self) -> int:
+        return min(OFFSETS_BATCH_BYTES_MAX, super().batch_bytes_max)
+
+    @property
+    def append_timeout_ms(self) -> int:
+        return self.context.settings().offsets_commit_timeout_ms
 
     async def write(self, records: Sequence[GroupRecord]) -> None:
         """Append and wait. Raises KafkaError."""
         await asyncio.shield(self.append(records))
-
-    def _append_failed(self) -> None:
-        self._on_failed(self)
 
     # --- time -----------------------------------------------------------------------------------------------
 
@@ -332,7 +309,7 @@ class Shard(LedPartition):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due_ms = due_ms
-        self._timer = self.around.environment.clock.call_later(max(due_ms - self.now_ms, 0), self._tick)
+        self._timer = self.context.environment.clock.call_later(max(due_ms - self.now_ms, 0), self._tick)
 
     def _tick(self) -> None:
         self._timer, self._timer_due_ms = None, NEVER_MS

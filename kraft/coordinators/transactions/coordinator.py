@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
-from kraft.coordinators.led_partition import Surroundings
-from kraft.coordinators.led_partitions import LedPartitions, Names
+from kraft.coordinators.shard import CoordinatorContext
+from kraft.coordinators.shards import CoordinatorShards, Periodic
 from kraft.coordinators.transactions.decide import (
     AddPartitions,
     EndTransaction,
@@ -26,30 +26,40 @@ from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.errors import ConcurrentTransactions, InvalidRequest, KafkaError, TransactionalIdNotFound
 from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Producer
-from metadata.environment import TimerHandle
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
-from metadata.internal_topics import TRANSACTIONS_TOPIC
 
 COMPLETION_WAIT_MS = 100
 """How long a request waits for the transaction before it to be complete, until it is answered 51. Markers take a few
 milliseconds; a client that is told tries again after 20 at the earliest, or after 100."""
-NAMES = Names(TRANSACTIONS_TOPIC, "transactions", "transactions_loaded", "transaction_record_skipped")
 
 
 class TransactionCoordinator:
     def __init__(
-        self, around: Surroundings, events: Events, *, new_producer_id: Callable[[], Awaitable[int]], write: Write
+        self,
+        context: CoordinatorContext,
+        events: Events,
+        *,
+        new_producer_id: Callable[[], Awaitable[int]],
+        write: Write,
     ) -> None:
         """`write` takes markers to a node."""
-        self._around = around
+        self._context = context
         self._events = events
         self._new_producer_id = new_producer_id
-        self._clock = around.environment.clock
-        self._markers = MarkerWriter(self._clock, image=around.image, write=write)
-        self._partitions = LedPartitions(NAMES, around, events, new=self._shard)
-        self._abort_timer: TimerHandle | None = None
-        self._expiry_timer: TimerHandle | None = None
+        self._clock = context.environment.clock
+        self._markers = MarkerWriter(self._clock, image=context.image, write=write)
+        timeouts = Periodic[TransactionShard](
+            lambda settings: settings.transaction_abort_timed_out_transaction_cleanup_interval_ms,
+            work=lambda shard: self.shards.run(shard.abort_timed_out()),
+        )
+        expiry = Periodic[TransactionShard](
+            lambda settings: settings.transaction_remove_expired_transaction_cleanup_interval_ms,
+            work=TransactionShard.forget_unused,
+        )
+        self.shards = CoordinatorShards(
+            TransactionShard.names, context, events, new=self._new_shard, periodic=(timeouts, expiry)
+        )
 
     # --- requests ---------------------------------------------------------------------------------------------
     # Each raises NotCoordinator 16, CoordinatorLoadInProgress 14, CoordinatorNotAvailable 15, or its refusal.
@@ -62,7 +72,7 @@ class TransactionCoordinator:
 
         Raises ConcurrentTransactions 51 while that is done, ProducerFenced 90, InvalidTransactionTimeout 50, and
         InvalidRequest 42 for another request with that key."""
-        timeout_ms_max = self._around.settings().transaction_max_timeout_ms
+        timeout_ms_max = self._context.settings().transaction_max_timeout_ms
         event = InitProducer(timeout_ms=timeout_ms, timeout_ms_max=timeout_ms_max, expected=expected, key=key)
         reply = await self._ask(transactional_id, event)
         assert isinstance(reply, Producer), reply
@@ -97,8 +107,7 @@ class TransactionCoordinator:
         yet. Raises TransactionalIdNotFound 105, InvalidRequest 42 for an empty id."""
         if not transactional_id:
             raise InvalidRequest("transactional.id is empty, and no transaction has an empty one")
-        shard = self._partitions.of(transactional_id)
-        await shard.be_certain()
+        shard = await self.shards.leading(transactional_id)
         found = shard.transactions.get(transactional_id)
         if found is None:
             raise TransactionalIdNotFound(f"transactional id {transactional_id!r} is not known")
@@ -109,15 +118,14 @@ class TransactionCoordinator:
     async def list(self, filters: ListFilters) -> Sequence[Listed]:
         """Of the partitions that this broker leads, by id. Raises CoordinatorLoadInProgress 14, NotCoordinator 16: a
         part is no list; InvalidRegularExpression 128."""
-        shards = self._partitions.all_or_raise()
+        shards = self.shards.all_or_raise()
         transactions = (each for shard in shards for each in shard.transactions.values())
         return listed(transactions, filters, now_ms=self._clock.wall_ms())
 
     async def _ask(self, transactional_id: str, event: Event) -> Reply:
         if not transactional_id:
             raise InvalidRequest("transactional.id is empty; leave it out for a producer without transactions")
-        shard = self._partitions.of(transactional_id)
-        await shard.be_certain()
+        shard = await self.shards.leading(transactional_id)
         try:
             return await shard.ask(transactional_id, event)
         except ConcurrentTransactions:
@@ -128,7 +136,7 @@ class TransactionCoordinator:
 
     def gauges(self) -> Mapping[str, float]:
         """Of the ids that this broker coordinates, for /metrics."""
-        known = [each for shard in self._partitions.loaded() for each in shard.transactions.values()]
+        known = [each for shard in self.shards.loaded() for each in shard.transactions.values()]
         begun = [each.started_ms for each in known if each.phase is Phase.ONGOING]
         return {
             "transactional_ids": len(known),
@@ -140,33 +148,26 @@ class TransactionCoordinator:
     # --- metadata ---------------------------------------------------------------------------------------------
 
     def on_metadata(self, image: MetadataImage) -> None:
-        self._partitions.on_metadata(image)
-        if (
-            self._abort_timer is None
-            and image.topic(TRANSACTIONS_TOPIC) is not None
-            and not self._partitions.is_stopped
-        ):
-            self._abort_later()
-            self._expire_later()
+        self.shards.on_metadata(image)
 
-    def _shard(self, key: TopicIdPartition, leader_epoch: int) -> TransactionShard:
+    def _new_shard(self, partition: TopicIdPartition, leader_epoch: int) -> TransactionShard:
         return TransactionShard(
-            key,
+            partition,
             leader_epoch,
-            self._around,
+            self._context,
             ids_of_node=self._count_ids,
             new_producer_id=self._new_producer_id,
             on_prepared=self._prepared,
-            on_failed=self._partitions.failed,
+            on_failed=self.shards.failed,
         )
 
     def _count_ids(self) -> int:
-        return sum(len(shard.transactions) for shard in self._partitions.loaded())
+        return sum(len(shard.transactions) for shard in self.shards.loaded())
 
     # --- markers ----------------------------------------------------------------------------------------------
 
     def _prepared(self, shard: TransactionShard, transaction: Transaction) -> None:
-        self._partitions.run(self._complete(shard, transaction))
+        self.shards.run(self._complete(shard, transaction))
 
     async def _complete(self, shard: TransactionShard, transaction: Transaction) -> None:
         name = transaction.transactional_id
@@ -184,29 +185,5 @@ class TransactionCoordinator:
         except KafkaError as error:  # the shard has ended by it: whoever loads it next writes the markers again
             self._events.emit("transaction_not_completed", transactional_id=name, error=error.message)
 
-    # --- time -------------------------------------------------------------------------------------------------
-
-    def _abort_later(self) -> None:
-        interval_ms = self._around.settings().transaction_abort_timed_out_transaction_cleanup_interval_ms
-        self._abort_timer = self._clock.call_later(interval_ms, self._abort_timed_out)
-
-    def _abort_timed_out(self) -> None:
-        for shard in self._partitions.loaded():
-            self._partitions.run(shard.abort_timed_out())
-        self._abort_later()
-
-    def _expire_later(self) -> None:
-        interval_ms = self._around.settings().transaction_remove_expired_transaction_cleanup_interval_ms
-        self._expiry_timer = self._clock.call_later(interval_ms, self._forget_unused)
-
-    def _forget_unused(self) -> None:
-        expiration_ms = self._around.settings().transactional_id_expiration_ms
-        for shard in self._partitions.loaded():
-            shard.forget_unused(expiration_ms=expiration_ms)
-        self._expire_later()
-
     def stop(self) -> None:
-        for timer in (self._abort_timer, self._expiry_timer):
-            if timer is not None:
-                timer.cancel()
-        self._partitions.stop()
+        self.shards.stop()

@@ -8,6 +8,8 @@ What Kafka has no field for, the key with which an id was taken over, stands in 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from kraft.coordinators.transactions.state import NO_EPOCH, NO_PRODUCER_ID, Begun, Phase, Transaction
 from kraft.protocol import codec
@@ -27,14 +29,20 @@ class MalformedRecord(ValueError):
     """A key or value that is not what its version says."""
 
 
-def encode_batch(transactional_id: str, transaction: Transaction | None, *, timestamp_ms: int) -> bytes:
-    """One change; None is a tombstone."""
+TransactionRecord: TypeAlias = tuple[str, Transaction | None]
+"""A transactional id and its transaction; None is a tombstone."""
+
+
+def encode_batch(records: Sequence[TransactionRecord], *, timestamp_ms: int) -> bytes:
+    return build_batch([NewRecord(*_key_and_value(*record), [], timestamp_ms) for record in records])
+
+
+def _key_and_value(transactional_id: str, transaction: Transaction | None) -> tuple[bytes, bytes | None]:
     key = _encoded(TransactionLogKeyData.make(transactional_id=transactional_id), KEY_VERSION)
-    value = None if transaction is None else _encoded(_value(transaction), VALUE_VERSION)
-    return build_batch([NewRecord(key, value, [], timestamp_ms)])
+    return key, None if transaction is None else _encoded(_value(transaction), VALUE_VERSION)
 
 
-def decode_record(key: bytes, value: bytes | None) -> tuple[str, Transaction | None] | None:
+def decode_record(key: bytes, value: bytes | None) -> TransactionRecord | None:
     """None for a version that is not ours to read. Raises MalformedRecord."""
     name = _decoded(TransactionLogKeyData, key)
     if name is None:

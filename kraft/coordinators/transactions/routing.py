@@ -12,7 +12,7 @@ from typing import Protocol
 
 from kraft.broker.gateway import Gateway
 from kraft.coordinators.coordinator_topic import COORDINATOR_WAIT_MS, Answer, CoordinatorTopic, until_taken
-from kraft.coordinators.groups.coordinator import partition_of as group_partition_of
+from kraft.coordinators.shards import partition_of
 from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM
 from kraft.coordinators.transactions.list_filters import Listed, ListFilters
 from kraft.coordinators.transactions.state import Transaction
@@ -138,7 +138,7 @@ class Transactions:
     ) -> None:
         """The offsets of a group are committed with the transaction."""
         await self._ensure_groups(group)
-        partition = (OFFSETS_TOPIC, group_partition_of(group, self._gateway.image))
+        partition = (OFFSETS_TOPIC, partition_of(group, OFFSETS_TOPIC, self._gateway.image))
         await self.add_partitions(transactional_id, producer, frozenset({partition}), wait_ms=wait_ms)
 
     async def end(

@@ -1,18 +1,17 @@
-"""One partition of `__transaction_state` that this broker leads: load, decide, append, answer when replicated.
+"""The shard of one partition of `__transaction_state`: it owns the transactional ids of the partition.
 
-Owns the transactional ids of the partition. A transaction that is decided has its markers written once that decision
-is replicated, by whoever `on_prepared` is; when all are written it is complete.
+A transaction whose end is decided has its markers written by `on_prepared`, once that decision is replicated; when all
+are written it is complete.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
-from kraft.coordinators.leadership_check import LeadershipCheck
-from kraft.coordinators.led_partition import LedPartition, Surroundings
-from kraft.coordinators.partition_loader import replay
+from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard, ShardNames
 from kraft.coordinators.transactions.decide import (
     EndTransaction,
     Event,
@@ -22,77 +21,51 @@ from kraft.coordinators.transactions.decide import (
     TimeIsOver,
     decide,
 )
-from kraft.coordinators.transactions.records import decode_record, encode_batch
+from kraft.coordinators.transactions.records import TransactionRecord, decode_record, encode_batch
 from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.errors import CoordinatorLoadInProgress, KafkaError
 from kraft.protocol.primitives import TopicPartition
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import TRANSACTIONS_TOPIC
 
-NOBODY = ""
-"""No transactional id is empty."""
+NOTHING: TransactionRecord = ("", None)
+"""Deletes what never was: no transactional id is empty."""
 EXPIRE_AT_ONCE = 1_000
 GROWTH_BYTES_MAX = 64
 """What the record of an open transaction may grow by until it is complete: its next producer id."""
 
 
-class TransactionShard(LedPartition):
+class TransactionShard(CoordinatorShard[TransactionRecord]):
+    names = ShardNames(TRANSACTIONS_TOPIC, "transactions", "transactions_loaded", "transaction_record_skipped")
+    nothing = NOTHING
+    decode_record = staticmethod(decode_record)
+
     def __init__(
         self,
         partition: TopicIdPartition,
         leader_epoch: int,
-        around: Surroundings,
+        context: CoordinatorContext,
         *,
         ids_of_node: Callable[[], int],
         new_producer_id: Callable[[], Awaitable[int]],
         on_prepared: Callable[[TransactionShard, Transaction], None],
-        on_failed: Callable[[TransactionShard], None],
+        on_failed: Callable[[CoordinatorShard[Any]], None],
     ) -> None:
         """`ids_of_node`: how many transactional ids this broker coordinates, in all its partitions."""
-        super().__init__(partition, leader_epoch, around)
+        super().__init__(partition, leader_epoch, context, on_failed=on_failed)
         self.transactions: dict[str, Transaction] = {}
         self._ids_of_node = ids_of_node
         self._new_producer_id = new_producer_id
         self._on_prepared = on_prepared
-        self._on_failed = on_failed
-        self.standing = LeadershipCheck(self)
         self.without_marker: dict[str, frozenset[TopicPartition]] = {}
         """By id, the partitions of a transaction that is being ended which were tried and have no marker yet."""
         self._completions: dict[str, asyncio.Event] = {}
         """By id, while somebody waits for its transaction to be complete."""
 
-    @property
-    def shard(self) -> TransactionShard:
-        """It serves its requests itself."""
-        return self
-
     # --- life -------------------------------------------------------------------------------------------------
 
-    async def load(self, on_unreadable: Callable[[int, str], None]) -> int:
-        count = 0
-        reads, clock = self.around.replicas, self.around.environment.clock
-        async for piece in replay(reads, self.partition, decode_record, leader_epoch=self.leader_epoch, clock=clock):
-            for name, transaction in piece.records:
-                self._put(name, transaction)
-            for offset, reason in piece.unreadable:
-                on_unreadable(offset, reason)
-            count += len(piece.records)
-        self._is_loaded = True
-        for transaction in list(self.transactions.values()):
-            if transaction.phase.is_preparing:
-                self._on_prepared(self, transaction)
-        return count
-
-    def _append_timeout_ms(self) -> int:
-        return self.around.settings().request_timeout_ms
-
-    def append_nothing(self) -> asyncio.Task[None]:
-        return self.append_batch(encode_batch(NOBODY, None, timestamp_ms=self.wall_ms))
-
-    def _append_failed(self) -> None:
-        self._on_failed(self)
-
-    def _put(self, name: str, transaction: Transaction | None) -> None:
+    def apply(self, record: TransactionRecord, *, is_replay: bool) -> None:
+        name, transaction = record
         if transaction is None or transaction.phase is Phase.DEAD:
             self.transactions.pop(name, None)
         else:
@@ -102,13 +75,16 @@ class TransactionShard(LedPartition):
             if completion is not None:
                 completion.set()
 
-    # --- deciding ---------------------------------------------------------------------------------------------
+    def after_load(self) -> None:
+        for transaction in list(self.transactions.values()):
+            if transaction.phase.is_preparing:
+                self._on_prepared(self, transaction)
 
-    async def be_certain(self) -> None:
-        """That this broker coordinates its ids. Raises NotCoordinator 16, CoordinatorLoadInProgress 14, or 15."""
-        self.check()
-        if not self.standing.is_certain:
-            await self.standing.prove()
+    @property
+    def append_timeout_ms(self) -> int:
+        return self.context.settings().request_timeout_ms
+
+    # --- deciding ---------------------------------------------------------------------------------------------
 
     async def ask(self, name: str, event: Event) -> Reply:
         """What is answered is replicated, and so is all before it. Raises the KafkaError of a refusal."""
@@ -135,32 +111,32 @@ class TransactionShard(LedPartition):
         that nobody uses have expired."""
         if name in self.transactions:
             return
-        known, limit = self._ids_of_node(), self.around.settings().transactional_id_max_per_node
+        known, limit = self._ids_of_node(), self.context.settings().transactional_id_max_per_node
         if known >= limit:
             raise CoordinatorLoadInProgress(
                 f"this broker coordinates {known} transactional ids; transactional.id.max.per.node allows {limit}"
             )
 
+    def encode(self, records: Sequence[TransactionRecord]) -> bytes:
+        """Raises KafkaError (-1, as Kafka does) for a transaction of more partitions than the log takes in one
+        record."""
+        batch = encode_batch(records, timestamp_ms=self.wall_ms)
+        for name, transaction in records:
+            if transaction is None or transaction.phase is not Phase.ONGOING:
+                continue
+            if len(batch) > self.batch_bytes_max - GROWTH_BYTES_MAX:
+                raise KafkaError(
+                    f"the transaction of {name!r} would have {len(transaction.partitions)} partitions, which is more "
+                    f"than one record of {TRANSACTIONS_TOPIC} takes; commit before"
+                )
+        return batch
+
     def _write(self, transaction: Transaction) -> asyncio.Task[None]:
-        """Raises KafkaError (-1, as Kafka does), with nothing changed, for a transaction of more partitions than the
-        log takes in one record. The log would refuse it each time; so it must not end the shard, which would load again
-        and meet it again."""
-        name = transaction.transactional_id
-        batch = encode_batch(name, transaction, timestamp_ms=self.wall_ms)
-        if transaction.phase is Phase.ONGOING and len(batch) > self._batch_bytes_max() - GROWTH_BYTES_MAX:
-            raise KafkaError(
-                f"the transaction of {name!r} would have {len(transaction.partitions)} partitions, which is more than "
-                f"one record of {TRANSACTIONS_TOPIC} takes; commit before"
-            )
-        self._put(name, transaction)
-        task = self.append_batch(batch)
+        """Raises KafkaError, with nothing changed, for a transaction that is too large."""
+        task = self.append([(transaction.transactional_id, transaction)])
         if transaction.phase.is_preparing:
             task.add_done_callback(lambda task: self._prepared(transaction, task))
         return task
-
-    def _batch_bytes_max(self) -> int:
-        topic = self.around.topic_settings(TRANSACTIONS_TOPIC)
-        return min(topic.max_message_bytes, topic.segment_size)
 
     def _prepared(self, transaction: Transaction, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is None and not self.has_ended:
@@ -168,7 +144,7 @@ class TransactionShard(LedPartition):
 
     async def wait_complete(self, name: str, *, wait_ms: int) -> bool:
         """Until the transaction that is being ended is complete; False when it is not in time."""
-        clock = self.around.environment.clock
+        clock = self.context.environment.clock
         completion = self._completions.setdefault(name, asyncio.Event())
         try:
             async with clock.timeout(wait_ms):
@@ -202,15 +178,14 @@ class TransactionShard(LedPartition):
                 return
             event = event.with_producer_id(await self._new_producer_id())
 
-    def forget_unused(self, *, expiration_ms: int) -> int:
-        """Ids without a transaction that were not used for so long; how many."""
-        oldest_ms = self.wall_ms - expiration_ms
+    def forget_unused(self) -> int:
+        """Forgets ids without a transaction that were not used for transactional.id.expiration.ms. Returns how many."""
+        oldest_ms = self.wall_ms - self.context.settings().transactional_id_expiration_ms
         unused = [
             name
             for name, known in self.transactions.items()
             if known.updated_ms <= oldest_ms and (known.phase is Phase.EMPTY or known.phase.is_complete)
         ][:EXPIRE_AT_ONCE]
         for name in unused:
-            del self.transactions[name]
-            self.append_batch(encode_batch(name, None, timestamp_ms=self.wall_ms))
+            self.append([(name, None)])
         return len(unused)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kraft.coordinators.groups.coordinator import partition_of
+from kraft.coordinators.shards import partition_of
 from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM
 from kraft.coordinators.transactions.list_filters import Listed, ListFilters
 from kraft.coordinators.transactions.state import Transaction
@@ -205,7 +205,7 @@ class _Transactions:
         """The partition of `__consumer_offsets` that the group is in becomes one of the transaction."""
         message = call.message
         await self._broker.groups.coordinator_of(message.group_id)
-        number = partition_of(message.group_id, self._broker.gateway.image)
+        number = partition_of(message.group_id, OFFSETS_TOPIC, self._broker.gateway.image)
         await self._coordinator.add_partitions(
             message.transactional_id,
             Producer(message.producer_id, message.producer_epoch),

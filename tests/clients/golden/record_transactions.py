@@ -213,7 +213,7 @@ class Recorder:
                 timeout_ms=TIMEOUT_MS,
                 updated_ms=int(time.time() * 1000),
             )
-            record = encode_batch(seed.transactional_id, seed, timestamp_ms=seed.updated_ms)
+            record = encode_batch([(seed.transactional_id, seed)], timestamp_ms=seed.updated_ms)
             data = [p.PartitionProduceData.make(index=1, records=record)]
             named = p.TopicProduceData.make(name=TRANSACTIONS_TOPIC, partition_data=data)
             request = p.ProduceRequestData.make(acks=1, timeout_ms=30_000, topic_data=[named])

@@ -13,7 +13,7 @@ from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
 from kraft.coordinators.java import abs_hash
 from kraft.protocol.errors import (
@@ -347,10 +347,10 @@ async def _limit(cluster: SimulatedCluster, message_bytes_max: int) -> None:
     )
 
 
-def _shards(node: SimulatedNode) -> list[Shard]:
+def _shards(node: SimulatedNode) -> list[GroupShard]:
     assert node.node is not None
     assert node.node.coordinator is not None
-    return [led.shard for led in node.node.coordinator._led.values()]
+    return list(node.node.coordinator.shards.by_partition.values())
 
 
 def test_what_a_group_takes_is_bounded_and_what_it_leaves_is_forgotten() -> None:
@@ -374,10 +374,14 @@ def test_what_a_group_takes_is_bounded_and_what_it_leaves_is_forgotten() -> None
         for name in "ab":
             await ask(node, r.DeleteInstance(group="g", instance=name))
         coordinators = [each.node.coordinator for each in cluster.alive if each.node is not None]
-        groups = {group for each in coordinators for led in each._led.values() for group in led.shard.entries}
+        groups = {
+            group for each in coordinators for shard in each.shards.by_partition.values() for group in shard.entries
+        }
         assert groups == {"g"}
         await asyncio.sleep(1)
-        groups = {group for each in coordinators for led in each._led.values() for group in led.shard.entries}
+        groups = {
+            group for each in coordinators for shard in each.shards.by_partition.values() for group in shard.entries
+        }
         assert not groups, "offsets.retention.check.interval.ms has passed, and nothing of the group is left"
 
     play(story, group_max_size=1, consumer_instances_max=2, offsets_retention_check_interval_ms=500)

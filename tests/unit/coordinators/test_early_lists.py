@@ -43,7 +43,7 @@ def test_while_brokers_restart_a_list_is_whole_or_refused(seed: int) -> None:
             nonlocal refusals
             while True:
                 coordinator = None if node.node is None else node.node.coordinator
-                if coordinator is not None and not coordinator._partitions._knows_its_partitions:
+                if coordinator is not None and not coordinator.shards._knows_its_partitions:
                     with pytest.raises(CoordinatorLoadInProgress):
                         await node.machine.run(coordinator.ask(r.ListGroups(group="")))
                     refusals += 1

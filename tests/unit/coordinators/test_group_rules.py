@@ -11,7 +11,7 @@ from kraft.coordinators.groups.classic_join import NEW_MEMBER_JOIN_MS
 from kraft.coordinators.groups.classic_requests import Done, Joined, Synced
 from kraft.coordinators.groups.offsets import check_commit, check_delete_group, topics_in_use
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
-from kraft.coordinators.led_partition import _refusal
+from kraft.coordinators.shard import refusal_of
 from kraft.protocol import errors
 from metadata.settings import BrokerSettings
 from replication.requests import ProduceOutcome
@@ -246,7 +246,7 @@ def test_g3_a_smaller_group_max_size_sends_the_last_ones_away() -> None:
 
 @pytest.mark.parametrize(("code", "told"), [(6, 16), (56, 16), (19, 15), (20, 15), (7, 15), (3, 15)])
 def test_g5_an_append_that_failed_is_told_as_kafka_tells_it(code: int, told: int) -> None:
-    assert _refusal(ProduceOutcome(error_code=code)).code == told
+    assert refusal_of(ProduceOutcome(error_code=code)).code == told
 
 
 def test_g5_the_topic_of_the_offsets_has_kafkas_defaults() -> None:

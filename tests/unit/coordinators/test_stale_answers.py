@@ -19,7 +19,7 @@ from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.membership import Membership
 from kraft.coordinators.groups.records import CommittedOffset
 from kraft.coordinators.groups.request_handlers import RequestHandlers
-from kraft.coordinators.groups.shard import Shard
+from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.groups.subscriptions import Subscription, encode_assignment, encode_subscription
 from kraft.http.limits import Limits
 from kraft.http.media import Format
@@ -42,7 +42,7 @@ class FakeShard:
 
     def __init__(self, entry: GroupMetadata) -> None:
         self.entries = {"g": entry}
-        self.around = SimpleNamespace(node_id=1, image=self.image)
+        self.context = SimpleNamespace(node_id=1, image=self.image)
         self.partitions = 1
         self.settled = 0
         self.now_ms = 0
@@ -79,7 +79,7 @@ def test_offsets_that_come_while_others_are_replicated_are_not_told() -> None:
     shard = FakeShard(
         GroupMetadata(group=ClassicGroup(group_id="g", protocol_type="consumer"), offsets={("t", 0): offset(5)})
     )
-    classic = RequestHandlers(cast(Shard, shard), cast(Any, None))
+    classic = RequestHandlers(cast(GroupShard, shard), cast(Any, None))
     for asked in (r.FetchOffsets(group="g"), r.DescribeGroup(group="g")):
         shard.entries["g"].offsets["t", 0] = offset(5)
         answer = asyncio.run(classic.handle(asked))
@@ -92,7 +92,7 @@ def test_a_batch_is_repeated_only_once_its_number_is_replicated() -> None:
         group="g", name="i", nonce="n", config=r.InstanceConfig(), manual=(("t", 0),), served=3, batch=(("t", 0, 1, 2),)
     )
     shard = FakeShard(GroupMetadata(group=ClassicGroup(group_id="g"), instances={"i": served}))
-    consumers = Consumers(cast(Shard, shard), lambda: 1)
+    consumers = Consumers(cast(GroupShard, shard), lambda: 1)
     plan = asyncio.run(consumers.handle(r.BeginPoll(group="g", instance="i", number=3, wait_ms=0)))
     assert isinstance(plan, a.PollPlan)
     assert plan.is_repeat
@@ -115,7 +115,7 @@ class DeposedShard(FakeShard):
 def test_a_token_of_a_newer_coordinator_is_called_wrong_only_by_one_that_can_still_write() -> None:
     served = Instance(group="g", name="i", nonce="n", config=r.InstanceConfig(), manual=(("t", 0),), served=3)
     shard = DeposedShard(GroupMetadata(group=ClassicGroup(group_id="g"), instances={"i": served}))
-    consumers = Consumers(cast(Shard, shard), lambda: 1)
+    consumers = Consumers(cast(GroupShard, shard), lambda: 1)
     with pytest.raises(NotCoordinator):
         asyncio.run(consumers.handle(r.BeginPoll(group="g", instance="i", number=5, wait_ms=0)))
     older = asyncio.run(consumers.handle(r.BeginPoll(group="g", instance="i", number=2, wait_ms=0)))
@@ -147,7 +147,7 @@ def test_partitions_that_came_while_nobody_coordinated_are_found_by_the_next_coo
     )
     rest = Instance(group="g", name="i", nonce="n", config=r.InstanceConfig(), member_id="i-n", topics=("t",))
     shard = FakeShard(GroupMetadata(group=group, instances={"i": rest}))
-    membership = Membership(cast(Shard, shard))
+    membership = Membership(cast(GroupShard, shard))
     assert not membership._has_changed(shard.entries["g"], rest, leader)
     shard.partitions = 2
     assert membership._has_changed(shard.entries["g"], rest, leader)

@@ -28,7 +28,7 @@ SAMPLE = Transaction(
 
 
 def written(transaction: Transaction | None, name: str = "transfers") -> tuple[bytes, bytes | None]:
-    (record,) = read_batches(encode_batch(name, transaction, timestamp_ms=NOW_MS))
+    (record,) = read_batches(encode_batch([(name, transaction)], timestamp_ms=NOW_MS))
     assert record.key is not None
     return record.key, record.value
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from kraft.coordinators.led_partition import Surroundings
+from kraft.coordinators.shard import CoordinatorContext
 from kraft.coordinators.transactions.decide import AddPartitions, EndTransaction, InitProducer
 from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.coordinators.transactions.state import EPOCH_MAX, LAST_CLIENT_EPOCH, Phase, Transaction
@@ -51,7 +51,7 @@ class World:
         """Of other partitions that the same broker leads."""
 
     def shard(self, node_id: int) -> TransactionShard:
-        around = Surroundings(
+        context = CoordinatorContext(
             node_id=node_id,
             environment=environment(node_id),
             replicas=self._cluster.nodes[node_id].manager,
@@ -63,7 +63,7 @@ class World:
         shard = TransactionShard(
             self._key,
             self._cluster.partition(self._key).leader_epoch,
-            around,
+            context,
             ids_of_node=lambda: self.ids_elsewhere + len(shard.transactions),
             new_producer_id=self.ids.next_id,
             on_prepared=lambda shard, transaction: self.prepared.append(transaction),
@@ -183,16 +183,16 @@ def test_what_is_open_for_too_long_is_aborted_and_what_is_unused_is_forgotten() 
         await shard.settle()
         (prepared,) = world.prepared
         assert (prepared.phase, prepared.epoch) == (Phase.PREPARE_ABORT, 1)
-        assert shard.forget_unused(expiration_ms=10_000) == 1
+        assert shard.forget_unused() == 1
         assert list(shard.transactions) == ["a"], "one that is being ended is kept"
         await shard.markers_written(prepared)
         await asyncio.sleep(11)
-        assert shard.forget_unused(expiration_ms=10_000) == 1
+        assert shard.forget_unused() == 1
         await shard.settle()
         cluster.elect(world._key, 3, (1, 2, 3))
         assert (await world.loaded(3)).transactions == {}
 
-    play(story)
+    play(story, transactional_id_expiration_ms=10_000)
 
 
 def test_what_is_open_for_too_long_at_the_last_epoch_is_aborted_once_there_is_a_producer_id() -> None:
@@ -245,9 +245,9 @@ def test_one_id_more_than_a_node_may_have_is_refused_until_another_is_forgotten(
         assert await init(shard, "a") == Producer(known["a"].producer_id, 1), "those that are there go on"
         await asyncio.sleep(11)
         await begin(shard, known["b"], "b")
-        assert shard.forget_unused(expiration_ms=10_000) == 1
+        assert shard.forget_unused() == 1
         await shard.settle()
         assert (await init(shard, "c")).epoch == 0
         assert shard.transactions.keys() == {"b", "c"}
 
-    play(story, transactional_id_max_per_node=5)
+    play(story, transactional_id_max_per_node=5, transactional_id_expiration_ms=10_000)

@@ -134,7 +134,7 @@ class StoryOfOurs(Story):
     def load(self) -> None:
         """As the next coordinator finds it in the log."""
         assert self.transaction is not None
-        data = encode_batch(NAME, self.transaction, timestamp_ms=self._now_ms)
+        data = encode_batch([(NAME, self.transaction)], timestamp_ms=self._now_ms)
         (record,) = read_batches(data)
         assert record.key is not None
         decoded = decode_record(record.key, record.value)

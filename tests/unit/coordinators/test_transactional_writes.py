@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
-from kraft.coordinators.groups.coordinator import partition_of
 from kraft.coordinators.groups.records import Entry, TransactionalRecord, TransactionEnded
+from kraft.coordinators.shards import partition_of
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.messages.add_offsets_to_txn_request import AddOffsetsToTxnRequestData
@@ -582,8 +582,8 @@ def test_a_zombies_commits_and_markers_do_not_make_the_group_load_again() -> Non
         assert owner.node is not None
         coordinator = owner.node.coordinator
         assert coordinator is not None
-        number = partition_of("g", owner.node.publisher.image)
-        shard = coordinator._led[number].shard
+        number = partition_of("g", OFFSETS_TOPIC, owner.node.publisher.image)
+        shard = coordinator.shards.by_partition[number]
         epoch = client.producer.epoch
         old = WritableTxnMarker.make(
             producer_id=client.producer.producer_id,
@@ -601,7 +601,7 @@ def test_a_zombies_commits_and_markers_do_not_make_the_group_load_again() -> Non
         zombie = Client(cluster)
         zombie.producer = Producer(client.producer.producer_id, epoch - 1)
         assert await commit_in(cluster, zombie, 9, version=OFFSETS_OLD) == 47
-        assert coordinator._led[number].shard is shard
+        assert coordinator.shards.by_partition[number] is shard
         assert not shard.has_ended
         assert await fetch(cluster) == (0, 5)
 

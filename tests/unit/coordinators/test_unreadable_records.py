@@ -16,7 +16,6 @@ from kraft.coordinators.partition_loader import decoded_piece
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidTopicException
 from metadata.image import TopicIdPartition
-from metadata.internal_topics import OFFSETS_TOPIC
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, play
 from tests.unit.coordinators.test_records_and_assignors import GOLDEN
 
@@ -44,10 +43,8 @@ async def home_of(cluster: SimulatedCluster, group: str) -> tuple[SimulatedNode,
     assert first is not None
     coordinator = cluster.nodes[await cluster.alive[0].machine.run(first.groups.coordinator_of(group))]
     assert coordinator.node is not None
-    topic = first.gateway.image.topic(OFFSETS_TOPIC)
-    assert topic is not None
-    led = [number for number, led in coordinator.node.coordinator._led.items() if group in led.shard.entries]  # type: ignore[union-attr]
-    return coordinator, TopicIdPartition(topic.topic_id, led[0])
+    shards = coordinator.node.coordinator.shards.loaded()  # type: ignore[union-attr]
+    return coordinator, next(shard.partition for shard in shards if group in shard.entries)
 
 
 def events_of(node: SimulatedNode, name: str) -> list[dict[str, object]]:

@@ -310,17 +310,21 @@ TRANSACTION = next(
     (bytes(record.key or b""), bytes(record.value or b""))
     for record in read_batches(
         transaction_records.encode_batch(
-            "a",
-            Transaction(
-                transactional_id="a",
-                producer_id=7,
-                previous_producer_id=6,
-                epoch=3,
-                timeout_ms=60_000,
-                phase=Phase.ONGOING,
-                partitions=frozenset({("t", 1), ("u", 2)}),
-                updated_ms=NOW_MS,
-            ),
+            [
+                (
+                    "a",
+                    Transaction(
+                        transactional_id="a",
+                        producer_id=7,
+                        previous_producer_id=6,
+                        epoch=3,
+                        timeout_ms=60_000,
+                        phase=Phase.ONGOING,
+                        partitions=frozenset({("t", 1), ("u", 2)}),
+                        updated_ms=NOW_MS,
+                    ),
+                )
+            ],
             timestamp_ms=NOW_MS,
         )
     )

@@ -19,7 +19,7 @@ from kraft.chaos.worlds.simulated.client import partition_of as which_of
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.client.outcome import of_code
 from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.coordinator import partition_of
+from kraft.coordinators.shards import partition_of
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import CoordinatorNotAvailable, KafkaError, for_code
@@ -172,7 +172,7 @@ class SimulatedTransactionClient:
         async def commit(asked: SimulatedNode) -> None:
             assert asked.node is not None
             if not self._is_new:
-                place = (OFFSETS_TOPIC, partition_of(group, asked.node.gateway.image))
+                place = (OFFSETS_TOPIC, partition_of(group, OFFSETS_TOPIC, asked.node.gateway.image))
                 added = frozenset({place})
                 await self._at_coordinator(asked, lambda it: self._add_at(it, producer, added))
             if asked.node is None:

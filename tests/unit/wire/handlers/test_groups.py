@@ -11,6 +11,7 @@ import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
+from kraft.coordinators.groups.coordinator import expire_offsets
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
 from kraft.protocol import apis
 from kraft.protocol.messages.delete_groups_request import DeleteGroupsRequestData
@@ -190,7 +191,8 @@ def test_a_commit_of_old_versions_says_how_long_it_is_kept(version: int) -> None
 
         async def left() -> int:
             assert node.coordinator is not None
-            node.coordinator.expire_offsets()
+            for shard in node.coordinator.shards.loaded():
+                expire_offsets(shard)
             await asyncio.sleep(1)
             fetched = await door.ask(offset_fetch("g"), 8)
             return len(fetched.groups[0].topics)
@@ -248,8 +250,8 @@ def test_a_heartbeat_is_taken_while_its_group_is_loaded() -> None:
         parts = door.node.node
         assert parts is not None
         assert parts.coordinator is not None
-        for led in parts.coordinator._led.values():
-            led.shard._is_loaded = False
+        for shard in parts.coordinator.shards.by_partition.values():
+            shard._is_loaded = False
         assert (await door.ask(beat, 4)).error_code == 0
         assert (await door.ask(offset_fetch("g"), FETCH)).groups[0].error_code == 14
         assert (await door.ask(join_group("g"), JOIN)).error_code == 14
@@ -302,7 +304,7 @@ def test_a_member_of_version_0_has_its_session_for_a_rebalance() -> None:
         parts = door.node.node
         assert parts is not None
         assert parts.coordinator is not None
-        (entry,) = [led.shard.entries["g"] for led in parts.coordinator._led.values() if "g" in led.shard.entries]
+        (entry,) = [each.entries["g"] for each in parts.coordinator.shards.by_partition.values() if "g" in each.entries]
         assert [each.rebalance_timeout_ms for each in entry.group.members.values()] == [10_000]
 
     play(story)

@@ -15,9 +15,8 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.records import decode_record
 from kraft.coordinators.groups.request_handlers import RequestHandlers
-from kraft.coordinators.groups.shard import NOTHING, Shard
-from kraft.coordinators.leadership_check import LeadershipCheck
-from kraft.coordinators.led_partition import Surroundings
+from kraft.coordinators.groups.shard import NOTHING, GroupShard
+from kraft.coordinators.shard import CoordinatorContext
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
@@ -61,8 +60,8 @@ class Replicas:
         return {PARTITION: ProduceOutcome(error_code=self.error_code, base_offset=0, log_start_offset=0)}
 
 
-def shard_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) -> Shard:
-    around = Surroundings(
+def shard_of(world: SimulatedWorld, replicas: Replicas, failed: list[GroupShard]) -> GroupShard:
+    context = CoordinatorContext(
         node_id=1,
         environment=world.machine("node-1").environment,
         replicas=cast(Any, replicas),
@@ -71,26 +70,22 @@ def shard_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) -> 
         image=MetadataImage,
         has_session=lambda: False,
     )
-    shard = Shard(PARTITION, 4, around, on_failed=failed.append)
+    shard = GroupShard(PARTITION, 4, context, on_failed=failed.append)
     shard._is_loaded = True
     return shard
 
 
-def standing_of(world: SimulatedWorld, replicas: Replicas, failed: list[Shard]) -> LeadershipCheck:
-    return LeadershipCheck(shard_of(world, replicas, failed))
-
-
-def run(story: Callable[[Replicas, LeadershipCheck, list[Shard]], Any]) -> None:
-    world, failed = SimulatedWorld(1), list[Shard]()
+def run(story: Callable[[Replicas, GroupShard, list[GroupShard]], Any]) -> None:
+    world, failed = SimulatedWorld(1), list[GroupShard]()
     replicas = Replicas(world)
-    world.run(story(replicas, standing_of(world, replicas, failed), failed))
+    world.run(story(replicas, shard_of(world, replicas, failed), failed))
 
 
 def test_who_asks_waits_for_a_proof_that_begins_afterwards_and_many_wait_for_one() -> None:
-    async def story(replicas: Replicas, standing: LeadershipCheck, failed: list[Shard]) -> None:
-        first = asyncio.ensure_future(standing.prove())
+    async def story(replicas: Replicas, shard: GroupShard, failed: list[GroupShard]) -> None:
+        first = asyncio.ensure_future(shard.prove_leadership())
         await asyncio.sleep(0.005)
-        later = [asyncio.ensure_future(standing.prove()) for _ in range(50)]
+        later = [asyncio.ensure_future(shard.prove_leadership()) for _ in range(50)]
         await first
         assert not any(task.done() for task in later), "that proof had begun before they asked"
         await asyncio.gather(*later)
@@ -98,21 +93,21 @@ def test_who_asks_waits_for_a_proof_that_begins_afterwards_and_many_wait_for_one
         (record,) = read_batches(replicas.batches[0], from_offset=0)
         assert record.key is not None
         assert decode_record(record.key, record.value) == NOTHING
-        assert not standing._led.entries, "it leaves nothing behind"
+        assert not shard.entries, "it leaves nothing behind"
 
     run(story)
 
 
 @pytest.mark.parametrize("error", [NotLeaderOrFollower, CoordinatorNotAvailable])
 def test_who_cannot_prove_it_sends_everybody_on_and_loads_again(error: type[KafkaError]) -> None:
-    async def story(replicas: Replicas, standing: LeadershipCheck, failed: list[Shard]) -> None:
+    async def story(replicas: Replicas, shard: GroupShard, failed: list[GroupShard]) -> None:
         replicas.error_code = error.code
-        asked = [asyncio.ensure_future(standing.prove()) for _ in range(3)]
+        asked = [asyncio.ensure_future(shard.prove_leadership()) for _ in range(3)]
         for answer in await asyncio.gather(*asked, return_exceptions=True):
             assert isinstance(answer, NotCoordinator)
         assert len(replicas.batches) == 1
-        assert failed == [standing._led]
-        assert standing._led.has_ended
+        assert failed == [shard]
+        assert shard.has_ended
 
     run(story)
 
@@ -120,23 +115,23 @@ def test_who_cannot_prove_it_sends_everybody_on_and_loads_again(error: type[Kafk
 def test_who_asks_in_the_moment_between_the_end_of_a_proof_and_its_callbacks_waits_for_the_next_one() -> None:
     """The proof's task is done and has told nobody: awaiting it does not suspend, so a loop around it never ends."""
 
-    async def story(replicas: Replicas, standing: LeadershipCheck, failed: list[Shard]) -> None:
-        rounds, check = itertools.count(1), standing._led.check
+    async def story(replicas: Replicas, shard: GroupShard, failed: list[GroupShard]) -> None:
+        rounds, check = itertools.count(1), shard.check
 
         def check_that_it_suspends() -> None:
             assert next(rounds) < 100, "it spins, and nothing else on this loop will ever run"
             check()
 
-        standing._led.check = check_that_it_suspends  # type: ignore[method-assign]
-        first = asyncio.ensure_future(standing.prove())
+        shard.check = check_that_it_suspends  # type: ignore[method-assign]
+        first = asyncio.ensure_future(shard.prove_leadership())
         for _ in range(3):  # it asks, its append begins, and waits to be replicated
             await asyncio.sleep(0)
-        (proof,) = standing._led._appends
+        (proof,) = shard._appends
         await asyncio.sleep(0.01)  # a timer of the same instant as the proof's, set after it
         assert proof.done()
         assert not first.done()
-        assert proof in standing._led._appends, "its callbacks have not run"
-        await standing.prove()
+        assert proof in shard._appends, "its callbacks have not run"
+        await shard.prove_leadership()
         await first
         assert len(replicas.batches) == 2, "that proof had begun before it asked"
 
@@ -192,7 +187,7 @@ def test_who_syncs_while_the_assignment_is_being_written_is_answered_when_it_is_
             for each in members
         ]
         await asyncio.sleep(0.005)
-        assert shard.under_way is not None
+        assert shard.unreplicated_append is not None
         assert not any(sync.done() for sync in syncs)
         for answer in await asyncio.gather(*syncs, return_exceptions=True):
             if error_code:
