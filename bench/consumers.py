@@ -29,7 +29,7 @@ from metadata.records import PartitionRecord, RegisterBrokerRecord, TopicRecord
 from metadata.settings import BrokerSettings, topic_settings
 from replication.partition.log import EpochEnd
 from replication.producers.state import Producer
-from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOptions, ProduceOutcome
 
 TOPIC = "flights"
 NONCE = 2**127 + 1
@@ -43,9 +43,8 @@ class _Replicas:
     async def produce(
         self,
         batches: Mapping[TopicIdPartition, Buffer],
+        options: ProduceOptions,
         *,
-        acks: int,
-        timeout_ms: int,
         is_from_coordinator: bool,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         return {partition: ProduceOutcome() for partition in batches}

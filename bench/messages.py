@@ -19,7 +19,14 @@ from kraft.wire.messages.fetch import FETCH
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from metadata.controller.requests import BrokerHeartbeat, HeartbeatAnswer
 from metadata.image import TopicIdPartition
-from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse, ProduceOutcome
+from replication.requests import (
+    FetchedPartition,
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    ProduceOptions,
+    ProduceOutcome,
+)
 
 TOPIC = UUID(int=7)
 RUNS, TIMES = 7, 3_000
@@ -82,7 +89,7 @@ def fetch(partitions: int) -> tuple[FetchRequest, FetchResponse]:
 
 def rows() -> dict[str, Callable[[], None]]:
     key = TopicIdPartition(TOPIC, 0)
-    produce = ProduceRequest(batches={key: bytes(170)}, acks=-1, timeout_ms=30_000)
+    produce = ProduceRequest(batches={key: bytes(170)}, options=ProduceOptions(-1, 30_000))
     outcome = ProduceOutcome(base_offset=5, last_offset=5, is_appended=True, isr=(1, 2, 3), min_isr=2)
     beat = BrokerHeartbeat(broker_id=1, broker_epoch=5, metadata_offset=100, wants_fence=False, wants_shutdown=False)
     beaten = HeartbeatAnswer(is_caught_up=True, is_fenced=False, should_shut_down=False, metadata_offset=100)

@@ -9,6 +9,12 @@ from metadata.environment import Clock
 
 Answer = TypeVar("Answer")
 
+ELECTION_RETRY_MS = 20
+"""Wait before a small request is sent again to a leader, a coordinator or a controller that is not there yet or has not
+heard of its role: an election takes some tens of milliseconds."""
+RETRY_BACKOFF_MS = 100
+"""Wait before an attempt that failed for a reason which may last, as Kafka's retry.backoff.ms."""
+
 
 async def retry_until(
     deadline_ms: int,

@@ -119,6 +119,30 @@ class LeaderChannel(Protocol):
     async def close(self) -> None: ...
 
 
+@value()
+class ProduceOptions:
+    """How the batches of one produce request are to be written."""
+
+    acks: int
+    timeout_ms: int
+    """How long the leader waits for replicas."""
+    transactional_id: str | None = None
+    """The producer of transactional batches; the leaders add their partitions to its transaction (KIP-890)."""
+
+
+@value(kw_only=True)
+class ReadOptions:
+    """What a consumer takes of a partition, and how long it waits for it."""
+
+    bytes_max: int
+    """A first batch comes whole, even if it is larger."""
+    bytes_min: int = 0
+    wait_ms_max: int = 0
+    """How long the leader waits for `bytes_min`."""
+    is_read_committed: bool = False
+    """Nothing from the last stable offset on, and with it what was aborted (T8)."""
+
+
 @value(kw_only=True)
 class ProduceOutcome:
     """What became of one partition's batch. `error_code` 0 means: as durable as `acks` asked for."""

@@ -10,12 +10,20 @@ from kraft.protocol.errors import CorruptMessage, KafkaStorageError, for_code
 from kraft.protocol.primitives import Buffer
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.partition.log import AbortedTransaction
-from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest, FetchResponse
+from replication.requests import (
+    CONSUMER,
+    FetchedPartition,
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    ReadOptions,
+)
 
 
 def consumer_fetch(
-    partition: TopicIdPartition, *, offset: int, bytes_max: int, wait_ms_max: int, is_read_committed: bool
+    partition: TopicIdPartition, offset: int, options: ReadOptions, *, wait_ms_max: int = 0
 ) -> FetchRequest:
+    """Fetch of one partition. The leader waits `wait_ms_max` for a byte, whatever the reader itself waits for."""
     asked = FetchPartition(
         topic_id=partition.topic_id,
         partition=partition.partition,
@@ -23,16 +31,16 @@ def consumer_fetch(
         fetch_offset=offset,
         last_fetched_epoch=-1,
         log_start_offset=-1,
-        bytes_max=bytes_max,
+        bytes_max=options.bytes_max,
     )
     return FetchRequest(
         replica_id=CONSUMER,
         replica_epoch=-1,
         wait_ms_max=wait_ms_max,
         bytes_min=1,
-        bytes_max=bytes_max,
+        bytes_max=options.bytes_max,
         partitions=(asked,),
-        is_read_committed=is_read_committed,
+        is_read_committed=options.is_read_committed,
     )
 
 

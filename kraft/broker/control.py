@@ -13,14 +13,12 @@ from kraft.protocol.errors import NotController, RequestTimedOut
 from metadata.controller.requests import Request
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.quorum.log import Leadership
-from metadata.retries import retry_until
+from metadata.retries import ELECTION_RETRY_MS, retry_until
 
 Reply = TypeVar("Reply")
 
 NOT_DONE = (NotController, ConnectionRefusedError, NotConnected)
 """Errors after which a request was surely not carried out."""
-CONTROLLER_RETRY_MS = 20
-"""Wait between two tries while no active controller answers."""
 
 
 class LocalController(Protocol):
@@ -64,7 +62,7 @@ class ControllerDoor:
                 lambda: self._attempt(request, timeout_ms=left_ms()),
                 clock=clock,
                 retriable=lambda error: isinstance(error, NOT_DONE),
-                wake=lambda: clock.sleep(min(CONTROLLER_RETRY_MS, left_ms())),
+                wake=lambda: clock.sleep(min(ELECTION_RETRY_MS, left_ms())),
             )
         except NOT_DONE as error:
             raise NotController(f"no active controller was found within {timeout_ms} ms; try again later") from error

@@ -16,7 +16,7 @@ from metadata.controller.requests import ErrorDetail, NewTopic, Request
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.partition.log import AbortedTransaction
-from replication.requests import ActiveProducer, OffsetAnswer, ProduceOutcome
+from replication.requests import ActiveProducer, OffsetAnswer, ProduceOptions, ProduceOutcome, ReadOptions
 
 Reply = TypeVar("Reply")
 
@@ -80,33 +80,17 @@ class Gateway(Protocol):
     def topic_settings(self, topic: str) -> TopicSettings: ...
 
     async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        *,
-        acks: int,
-        timeout_ms: int,
-        transactional_id: str | None = None,
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         """One record batch (or several, back to back) per partition. Every partition has its own outcome (P10).
-        `transactional_id`: of the producer of transactional batches; the leaders add their partitions (KIP-890).
 
         acks=0 returns at once with error 0 and no offset, whatever becomes of it. Raises only for the request
         as a whole: InvalidRequiredAcks 21.
         """
         ...
 
-    async def read(
-        self,
-        partition: TopicIdPartition,
-        *,
-        offset: int,
-        bytes_max: int,
-        bytes_min: int,
-        wait_ms_max: int,
-        is_read_committed: bool = False,
-    ) -> Records:
+    async def read(self, partition: TopicIdPartition, offset: int, options: ReadOptions) -> Records:
         """A consumer's fetch of one partition, waiting up to `wait_ms_max` for `bytes_min`; wakes on append.
-        `is_read_committed`: nothing from the last stable offset on (T8), and with it what was aborted.
 
         Raises UnknownTopicOrPartition 3, OffsetOutOfRange 1, NotLeaderOrFollower 6, LeaderNotAvailable 5,
         KafkaStorageError 56, RequestTimedOut 7.
@@ -114,25 +98,13 @@ class Gateway(Protocol):
         ...
 
     async def tail(
-        self,
-        positions: Mapping[TopicIdPartition, int],
-        *,
-        bytes_max: int,
-        wait_ms: int,
-        is_read_committed: bool = False,
+        self, positions: Mapping[TopicIdPartition, int], options: ReadOptions
     ) -> Mapping[TopicIdPartition, Records | None]:
-        """What comes first at these offsets, empty when nothing comes in time; None for a partition about which
-        something else is to be said: a read will say it. Whoever waits at the same position shares one fetch.
+        """What comes first at these offsets, empty when nothing comes in time; None for a partition that has an error
+        or another leader: a read returns it. All waiters at the same position share one fetch; any byte ends it.
 
         `bytes_max` is for each partition; a first batch comes whole. Raises ThrottlingQuotaExceeded 89.
         """
-        ...
-
-    async def wait_readable(
-        self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int, is_read_committed: bool = False
-    ) -> None:
-        """Until one of the partitions can be read from its offset on, or something else is to be said about it, or
-        the time is over. Raises ThrottlingQuotaExceeded 89."""
         ...
 
     async def list_offset(

@@ -1,4 +1,4 @@
-"""Finding the leader of a partition and the way to it: in process when it is here, else the `forward` connection."""
+"""The leader of a partition, and the client of that leader: in process when it is here, else over `forward`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.primitives import Buffer
 from metadata.image import PartitionImage, TopicIdPartition
-from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import (
+    ActiveProducer,
+    FetchRequest,
+    FetchResponse,
+    OffsetAnswer,
+    ProduceOptions,
+    ProduceOutcome,
+)
 
 LEADER_WAIT_MS = 1_000
 """How long a request waits for a partition to get a leader that takes it."""
@@ -24,16 +31,11 @@ MOVED = (NotLeaderOrFollower, LeaderNotAvailable, ReplicaNotAvailable, UnknownTo
 """Errors that new metadata may cure."""
 
 
-class Leaders(Protocol):
-    """A leader's data requests; the local replica manager and the forward channel to a peer both have them."""
+class PartitionClient(Protocol):
+    """Data requests to one broker about partitions that it leads: to this one in process, or to another one by RPC."""
 
     async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        *,
-        acks: int,
-        timeout_ms: int,
-        transactional_id: str | None = None,
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
     ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
 
     async def fetch(self, request: FetchRequest) -> FetchResponse: ...
@@ -53,8 +55,8 @@ class LeaderFinder:
         *,
         node_id: int,
         publisher: MetadataPublisher,
-        local: Leaders | None,
-        peer: Callable[[int], Leaders],
+        local: PartitionClient | None,
+        peer: Callable[[int], PartitionClient],
     ) -> None:
         self._node_id = node_id
         self._publisher = publisher
@@ -84,7 +86,7 @@ class LeaderFinder:
         replicas = () if state is None else (r for r in state.replicas if r in state.isr and r != state.leader)
         return next((replica for replica in replicas if image.is_active_broker(replica)), None)
 
-    def way_to(self, leader: int) -> Leaders:
+    def client_of(self, leader: int) -> PartitionClient:
         if leader == self._node_id and self._local is not None:
             return self._local
         return self._peer(leader)

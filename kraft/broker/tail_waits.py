@@ -19,13 +19,13 @@ from kraft.protocol.errors import KafkaError, LeaderNotAvailable, ThrottlingQuot
 from metadata.delta import MetadataDelta
 from metadata.environment import Clock, ConnectionClosed
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
+from metadata.retries import ELECTION_RETRY_MS
+from replication.requests import ReadOptions
 
 POSITIONS_MAX = 2_048
 """Positions that are waited for at once, however many wait there; below the leaders' WAITING_FETCH_MAX."""
 FETCH_WAIT_MS = 10_000
 """Longest wait of one shared fetch."""
-RETRY_MS = 20
-"""Between a fetch that failed, ended early without news or could not begin, and telling the waiters or going on."""
 
 
 @dataclass(eq=False, slots=True)
@@ -70,27 +70,22 @@ class Tails:
         return len(self._tails)
 
     async def wait(
-        self,
-        positions: Mapping[TopicIdPartition, int],
-        *,
-        bytes_max: int,
-        wait_ms: int,
-        is_read_committed: bool = False,
+        self, positions: Mapping[TopicIdPartition, int], options: ReadOptions
     ) -> Mapping[TopicIdPartition, Records | None]:
-        """What came first at these offsets; empty when nothing came in time.
+        """What came first at these offsets; empty when nothing came in time. Any byte ends the wait.
 
-        None instead of records: there is something else to be said about the partition, which a read will say.
-        `bytes_max` is for each partition; the first batch comes whole. Raises ThrottlingQuotaExceeded 89.
+        None instead of records: a read of the partition returns an error or another leader. `bytes_max` is for each
+        partition; the first batch comes whole. Raises ThrottlingQuotaExceeded 89.
         """
         waiter = _Waiter(asyncio.get_running_loop().create_future())
         joined: list[_Tail] = []
         try:
             for partition, offset in positions.items():
-                self._join(_Position(partition, offset, bytes_max, is_read_committed), waiter, joined)
+                self._join(_Position(partition, offset, options.bytes_max, options.is_read_committed), waiter, joined)
             if waiter.woken.done():  # nothing was waited for, and who asks again at once would keep all others waiting
-                await self._clock.sleep(min(RETRY_MS, wait_ms))
+                await self._clock.sleep(min(ELECTION_RETRY_MS, options.wait_ms_max))
             else:
-                async with self._clock.timeout(wait_ms):
+                async with self._clock.timeout(options.wait_ms_max):
                     await waiter.woken
         except TimeoutError:
             pass
@@ -144,25 +139,20 @@ class Tails:
         joined.append(tail)
 
     async def _fetch(self, tail: _Tail, state: PartitionImage) -> None:
-        way, at = self._finder.way_to(state.leader), tail.at
-        request = consumer_fetch(
-            at.partition,
-            offset=at.offset,
-            bytes_max=at.bytes_max,
-            wait_ms_max=FETCH_WAIT_MS,
-            is_read_committed=at.is_read_committed,
-        )
+        client, at = self._finder.client_of(state.leader), tail.at
+        options = ReadOptions(bytes_max=at.bytes_max, is_read_committed=at.is_read_committed)
+        request = consumer_fetch(at.partition, at.offset, options, wait_ms_max=FETCH_WAIT_MS)
         while True:
             started_ms = self._clock.monotonic_ms()
             try:
-                answer = await way.fetch(request)
+                answer = await client.fetch(request)
                 records: Records | None = records_of(answer, state, is_read_committed=at.is_read_committed)
             except (KafkaError, ConnectionClosed, OSError):
                 records = None
             if records is not None and len(records.data):
                 break
             if records is None or self._clock.monotonic_ms() - started_ms < FETCH_WAIT_MS // 2:
-                await self._clock.sleep(RETRY_MS)
+                await self._clock.sleep(ELECTION_RETRY_MS)
             if records is None or not tail.waiters:
                 break
         self._end(tail, records)

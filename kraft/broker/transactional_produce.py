@@ -31,7 +31,7 @@ from metadata.image import TopicIdPartition
 from replication.manager.manager import ReplicaManager
 from replication.manager.turns import Turn, Turns
 from replication.producers.origin import Origin, Verification
-from replication.requests import ProduceOutcome
+from replication.requests import ProduceOptions, ProduceOutcome
 
 Batches = Mapping[TopicIdPartition, Buffer]
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
@@ -45,11 +45,10 @@ ROUNDS_MAX = 10
 class _Asked:
     """One request on its way."""
 
-    transactional_id: str
+    options: ProduceOptions
     producer: Producer
     transactional: Mapping[TopicIdPartition, BatchHeader]
     support: Support
-    timeout_ms: int
     compares_records: bool
     deadline_ms: int = 0
     """Until then it waits for its turns and for the coordinator, if it has to wait; then it is refused."""
@@ -81,11 +80,9 @@ class TransactionalProduce:
         self,
         batches: Batches,
         transactional: Mapping[TopicIdPartition, BatchHeader],
+        options: ProduceOptions,
         *,
-        transactional_id: str,
         support: Support,
-        acks: int,
-        timeout_ms: int,
         compares_records: bool = False,
     ) -> Begun:
         """`transactional`: headers of the batches that belong to the transaction; others of the request do not. A
@@ -94,37 +91,35 @@ class TransactionalProduce:
 
         Raises InvalidProducerIdMapping 49 when they are of more than one producer, and what `begin_produce` raises."""
         producer = _producer_of(transactional)
-        asked = _Asked(transactional_id, producer, transactional, support, timeout_ms, compares_records)
+        asked = _Asked(options, producer, transactional, support, compares_records)
         self._guard(asked, transactional)
         producer_id = producer.producer_id
         is_behind = bool(self._turns) and any(self._turns.is_taken((producer_id, key)) for key in transactional)
         if not asked.guards and not asked.refused and not is_behind:
             origins = dict.fromkeys(transactional, Origin(is_transactional=True, compares_records=compares_records))
-            return self._replicas.begin_produce(batches, acks=acks, timeout_ms=timeout_ms, origins=origins)
+            return self._replicas.begin_produce(batches, options, origins=origins)
         others = {key: data for key, data in batches.items() if key not in transactional}
-        begun = self._replicas.begin_produce(others, acks=acks, timeout_ms=timeout_ms) if others else {}
+        begun = self._replicas.begin_produce(others, options) if others else {}
         own = {key: batches[key] for key in transactional}
-        asked.deadline_ms = self._clock.monotonic_ms() + min(timeout_ms, WAIT_MS)
+        asked.deadline_ms = self._clock.monotonic_ms() + min(options.timeout_ms, WAIT_MS)
         turns = self._turns.take([(producer_id, key) for key in transactional]).values()
-        task = asyncio.get_running_loop().create_task(self._produce(own, asked, turns, begun, acks=acks))
+        task = asyncio.get_running_loop().create_task(self._produce(own, asked, turns, begun))
         task.add_done_callback(lambda _: _end(turns))  # it may be cancelled before it has begun
         return task
 
-    async def _produce(
-        self, batches: Batches, asked: _Asked, turns: Collection[Turn], others: Begun, *, acks: int
-    ) -> NewOutcomes:
+    async def _produce(self, batches: Batches, asked: _Asked, turns: Collection[Turn], others: Begun) -> NewOutcomes:
         """`others`: what becomes of the batches of the request that are in no transaction."""
         try:
             await self._verify_all(asked, list(asked.guards))
             if await self._turns_come(asked, turns):
                 await self._verify_all(asked, self._guarded_anew(asked))
-            refused, begun = self._append(batches, asked, acks=acks)
+            refused, begun = self._append(batches, asked)
         finally:
             _end(turns)
         outcomes = [await each if isinstance(each, asyncio.Future) else each for each in (others, begun)]
         return {**outcomes[0], **outcomes[1], **refused}
 
-    def _append(self, batches: Batches, asked: _Asked, *, acks: int) -> tuple[Outcomes, Begun]:
+    def _append(self, batches: Batches, asked: _Asked) -> tuple[Outcomes, Begun]:
         """What is refused, and the outcomes of all else."""
         refused = {key: _refused(error) for key, error in asked.refused.items()}
         allowed = {key: data for key, data in batches.items() if key not in refused}
@@ -139,7 +134,7 @@ class TransactionalProduce:
         if not allowed:
             return refused, {}
         try:
-            begun = self._replicas.begin_produce(allowed, acks=acks, timeout_ms=asked.timeout_ms, origins=origins)
+            begun = self._replicas.begin_produce(allowed, asked.options, origins=origins)
         except KafkaError as error:
             return refused, dict.fromkeys(allowed, _refused(error))
         return refused, begun
@@ -189,8 +184,10 @@ class TransactionalProduce:
                 asked.refused[key] = UnknownTopicId(f"no topic has the id {key.topic_id} any more")
             else:
                 names[key] = topic.name, key.partition
+        transactional_id = asked.options.transactional_id
+        assert transactional_id is not None, asked
         refusals = await self._verifier.refusals(
-            asked.transactional_id,
+            transactional_id,
             asked.producer,
             frozenset(names.values()),
             asked.support,

@@ -30,7 +30,7 @@ from metadata.image import MetadataImage, TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 from metadata.settings import BrokerSettings
 from replication.producers.origin import Origin
-from replication.requests import ProduceOutcome
+from replication.requests import ProduceOptions, ProduceOutcome
 
 UNREADY = (CoordinatorNotAvailable, CoordinatorLoadInProgress, NotCoordinator)
 """Of a group coordinator. The one of transactions knows it as a partition that has no leader yet, and asks again."""
@@ -45,7 +45,7 @@ class Replicas(Protocol):
     def image(self) -> MetadataImage: ...
 
     def begin_produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int, origin: Origin
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions, *, origin: Origin
     ) -> Mapping[TopicIdPartition, ProduceOutcome] | asyncio.Future[dict[TopicIdPartition, ProduceOutcome]]: ...
 
 
@@ -103,8 +103,7 @@ class TxnMarkers:
         try:
             return self._replicas.begin_produce(
                 dict.fromkeys(keys, batch),
-                acks=ACKS_ALL,
-                timeout_ms=self._settings().request_timeout_ms,
+                ProduceOptions(ACKS_ALL, self._settings().request_timeout_ms),
                 origin=Origin(is_coordinator=True, marker_version=markers.transaction_version),
             )
         except KafkaError as error:

@@ -13,11 +13,10 @@ from kraft.coordinators.shards import partition_of
 from kraft.protocol.errors import CoordinatorNotAvailable, KafkaError, LeaderNotAvailable, NotCoordinator
 from metadata.controller.requests import ErrorDetail, NewTopic
 from metadata.environment import Clock
-from metadata.retries import retry_until
+from metadata.retries import ELECTION_RETRY_MS, retry_until
 
 COORDINATOR_WAIT_MS = 10_000
 """How long a request waits for its group or transactional id to have a coordinator that takes it."""
-COORDINATOR_RETRY_MS = 20
 
 Answer = TypeVar("Answer")
 
@@ -40,7 +39,7 @@ async def until_taken(
             ask,
             clock=clock,
             retriable=lambda error: isinstance(error, again),
-            wake=lambda: clock.sleep(COORDINATOR_RETRY_MS),
+            wake=lambda: clock.sleep(ELECTION_RETRY_MS),
         )
     except again as error:
         if isinstance(error, KafkaError):

@@ -20,6 +20,7 @@ from kraft.protocol.errors import CorruptMessage, InvalidRecord, OffsetNotAvaila
 from kraft.protocol.primitives import Buffer
 from metadata.environment import Clock
 from metadata.image import TopicIdPartition
+from metadata.retries import ELECTION_RETRY_MS
 from replication.partition.log import EpochEnd
 from replication.requests import (
     EARLIEST_TIMESTAMP,
@@ -27,12 +28,11 @@ from replication.requests import (
     FetchRequest,
     FetchResponse,
     OffsetAnswer,
+    ReadOptions,
 )
 
 LOAD_BYTES = 256 * 1024
 """Read at once while loading: some ten milliseconds of decoding, after which others have a turn."""
-LOAD_RETRY_MS = 20
-
 
 Record = TypeVar("Record")
 Decode: TypeAlias = Callable[[bytes, bytes | None], Record | None]
@@ -94,13 +94,11 @@ async def _end(reads: Reads, partition: TopicIdPartition, *, leader_epoch: int, 
                 return replicated
         except OffsetNotAvailable:
             pass
-        await clock.sleep(LOAD_RETRY_MS)
+        await clock.sleep(ELECTION_RETRY_MS)
 
 
 async def _read(reads: Reads, partition: TopicIdPartition, offset: int) -> bytes:
-    response = await reads.fetch(
-        consumer_fetch(partition, offset=offset, bytes_max=LOAD_BYTES, wait_ms_max=0, is_read_committed=False)
-    )
+    response = await reads.fetch(consumer_fetch(partition, offset, ReadOptions(bytes_max=LOAD_BYTES)))
     code = response.error_code or response.partitions[0].error_code
     if code:
         raise for_code(code)

@@ -35,16 +35,15 @@ from metadata.environment import Environment
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
 from replication.producers.state import Producer
-from replication.requests import ProduceOutcome
+from replication.requests import ProduceOptions, ProduceOutcome
 
 
 class Replicas(Reads, Protocol):
     async def produce(
         self,
         batches: Mapping[TopicIdPartition, Buffer],
+        options: ProduceOptions,
         *,
-        acks: int,
-        timeout_ms: int,
         is_from_coordinator: bool,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
     def producer(self, partition: TopicIdPartition, producer_id: int) -> Producer | None: ...
@@ -248,7 +247,7 @@ class CoordinatorShard(ABC, Generic[RecordT]):
 
     async def _append(self, batch: bytes) -> None:
         outcomes = await self.context.replicas.produce(
-            {self.partition: batch}, acks=ACKS_ALL, timeout_ms=self.append_timeout_ms, is_from_coordinator=True
+            {self.partition: batch}, ProduceOptions(ACKS_ALL, self.append_timeout_ms), is_from_coordinator=True
         )
         outcome = outcomes[self.partition]
         if outcome.error_code:

@@ -434,20 +434,16 @@ async def _send(call: Call, parts: Mapping[TopicIdPartition, Buffer]) -> Mapping
     """With the acks, the timeout and the least ISR that the request asks for."""
     gateway = call.context.gateway
     params: ProduceParams = call.checked
-    transactional_id = None if params.transaction is None else params.transaction.transactional_id
+    options = params.options
     if not params.min_isr:
         call.context.metrics.produced_bytes.inc(sum(map(len, parts.values())))
-        return await gateway.produce(
-            parts, acks=params.acks, timeout_ms=params.timeout_ms, transactional_id=transactional_id
-        )
+        return await gateway.produce(parts, options)
     too_few = {which: outcome for which in parts if (outcome := _too_few(call, which)) is not None}
     going = {which: data for which, data in parts.items() if which not in too_few}
     call.context.metrics.produced_bytes.inc(sum(map(len, going.values())))
     if not going:
         return too_few
-    outcomes = await gateway.produce(
-        going, acks=params.acks, timeout_ms=params.timeout_ms, transactional_id=transactional_id
-    )
+    outcomes = await gateway.produce(going, options)
     return too_few | {which: _checked(outcome, params.min_isr) for which, outcome in outcomes.items()}
 
 

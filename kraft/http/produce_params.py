@@ -15,6 +15,7 @@ from kraft.protocol.acks import ACKS_ALL, ACKS_LEADER, ACKS_NONE
 from kraft.protocol.errors import InvalidRequiredAcks
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.values import new, value
+from replication.requests import ProduceOptions
 
 _ACKS = {"0": ACKS_NONE, "1": ACKS_LEADER, "all": ACKS_ALL, "-1": ACKS_ALL}
 REPLICAS_MAX = 32_767
@@ -42,12 +43,9 @@ PARAMETERS = (ACKS, TIMEOUT, MIN_ISR)
 class ProduceParams:
     """One request's wishes, whichever dialect it speaks."""
 
-    acks: int
-    """0: nobody, 1: the leader, -1: all in-sync replicas."""
-    timeout_ms: int
-    """How long the leader may wait for the replicas."""
+    options: ProduceOptions
     min_isr: int
-    """The least ISR that must have the records; 0 where none is asked for, or `acks` is another."""
+    """The least ISR that must have the records; 0 where none is asked for, or acks is not all."""
     is_async: bool
     """`async=true`: acks=0, and an answer without a body."""
     key: IdempotencyKey | None
@@ -84,8 +82,7 @@ def read_params(
     made = new(ProduceParams)
     ProduceParams.__init__(
         made,
-        acks=acks,
-        timeout_ms=timeout_ms,
+        options=ProduceOptions(acks, timeout_ms, transaction.transactional_id if transaction else None),
         min_isr=min_isr if acks == ACKS_ALL else 0,
         is_async=is_async,
         key=idempotency_key(call) if is_keyed else None,

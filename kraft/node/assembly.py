@@ -17,7 +17,7 @@ from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
-from kraft.broker.local_leader import LocalLeader
+from kraft.broker.local_partition_client import LocalPartitionClient
 from kraft.broker.lost_brokers import LostBrokers
 from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.broker.producer_ids import ProducerIds
@@ -43,8 +43,8 @@ from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Codes, MarkersToWrite
 from kraft.wire.channels import (
     ControllerChannel,
-    ForwardChannel,
     GroupChannel,
+    RemotePartitionClient,
     TransactionChannel,
     WireBrokerProbe,
     WireLeaderChannel,
@@ -366,7 +366,7 @@ class Node:
             node_id=self.node.id,
             publisher=self.publisher,
             local=self.local_leader,
-            peer=lambda node_id: ForwardChannel(self._peers, node_id),
+            peer=lambda node_id: RemotePartitionClient(self._peers, node_id),
         )
         self._tails = Tails(clock=self.environment.clock, finder=finder)
         self.publisher.subscribe(self._tails.on_metadata)
@@ -402,12 +402,12 @@ class Node:
         return await TransactionChannel(self._peers, node_id).write_markers(markers)
 
     @cached_property
-    def local_leader(self) -> LocalLeader | None:
+    def local_leader(self) -> LocalPartitionClient | None:
         def transactional() -> TransactionalProduce:
             assert self.transactional_produce is not None, "a node with replicas takes part in transactions"
             return self.transactional_produce
 
-        return None if self.replicas is None else LocalLeader(self.replicas, transactional)
+        return None if self.replicas is None else LocalPartitionClient(self.replicas, transactional)
 
     @cached_property
     def transactional_produce(self) -> TransactionalProduce | None:
@@ -453,7 +453,7 @@ def wire_server(
     controller: ActiveController | None,
     replicas: ReplicaManager | None,
     groups: GroupCoordinator | None,
-    leader: LocalLeader | None,
+    leader: LocalPartitionClient | None,
     clients: ClientApis | None,
     answers: AnswerBudget,
     settings: BrokerSettings,

@@ -55,7 +55,14 @@ from kraft.wire.peers import Lane, Peers
 from metadata.controller.requests import ReplicaLogEnd, Request
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
-from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import (
+    ActiveProducer,
+    FetchRequest,
+    FetchResponse,
+    OffsetAnswer,
+    ProduceOptions,
+    ProduceOutcome,
+)
 
 Reply = TypeVar("Reply")
 
@@ -265,8 +272,8 @@ class TransactionChannel:
         )
 
 
-class ForwardChannel:
-    """Data requests of clients, carried to the leader of their partition; at most one hop.
+class RemotePartitionClient:
+    """`kraft.broker.leaders.PartitionClient` of another broker; at most one hop.
 
     Produces, reads and waits for records have a connection each: none of them stands in another's queue.
     """
@@ -276,22 +283,17 @@ class ForwardChannel:
         self._node_id = node_id
 
     async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        *,
-        acks: int,
-        timeout_ms: int,
-        transactional_id: str | None = None,
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        """Appends one RecordBatch, or several, to each partition. `timeout_ms` is how long the leader waits for
-        replicas. With acks=0 nothing is answered, and each outcome is an empty one.
+        """Appends one RecordBatch, or several, to each partition. With acks=0 nothing is answered, and each outcome is
+        an empty one.
         """
-        request = ProduceRequest(batches=batches, acks=acks, timeout_ms=timeout_ms, transactional_id=transactional_id)
-        answer_ms = timeout_ms + ANSWER_SLACK_MS
-        if acks != ACKS_NONE:
+        request = ProduceRequest(batches=batches, options=options)
+        answer_ms = options.timeout_ms + ANSWER_SLACK_MS
+        if options.acks != ACKS_NONE:
             return await self._peers.call(self._node_id, "forward", PRODUCE, request, timeout_ms=answer_ms)
         connection = await self._peers.connection(self._node_id, "forward", timeout_ms=answer_ms)
-        await connection.send(PRODUCE.api, PRODUCE.to_request(request, timeout_ms))
+        await connection.send(PRODUCE.api, PRODUCE.to_request(request, options.timeout_ms))
         return {partition: ProduceOutcome() for partition in batches}
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:

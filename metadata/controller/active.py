@@ -12,12 +12,13 @@ from typing import Any, TypeVar, cast
 
 from kraft.protocol.errors import NotController, RequestTimedOut
 from metadata.controller.context import ControllerContext
-from metadata.controller.controller_term import CLAIM_RETRY_MS, ControllerTerm
+from metadata.controller.controller_term import ControllerTerm
 from metadata.controller.inbox import Inbox, Item
 from metadata.controller.requests import BrokerHeartbeat, BrokerProbe, ControllerRequest, ReplicaQuery, Request
 from metadata.environment import Environment
 from metadata.events import Events
 from metadata.quorum.log import AppendLost, AppendUnknown, Committed, Leadership, MetadataLog, SnapshotInstalled
+from metadata.retries import ELECTION_RETRY_MS
 
 Reply = TypeVar("Reply")
 
@@ -147,7 +148,7 @@ class ActiveController:
                     self._controller_term = None
                 if self._is_stopping:
                     return  # a task group that ends with an error does not raise a cancellation of the same moment
-                await self._clock.sleep(CLAIM_RETRY_MS)
+                await self._clock.sleep(ELECTION_RETRY_MS)
 
 
 def _ignore_change(_: Committed | SnapshotInstalled) -> None:

@@ -30,10 +30,8 @@ from metadata.controller.probes import BrokerProbes
 from metadata.image import MetadataImage
 from metadata.quorum.log import AppendLost, AppendUnknown
 from metadata.records import AbortTransactionRecord, ControllerEpochRecord, Record
+from metadata.retries import ELECTION_RETRY_MS
 from metadata.settings import BrokerSettings
-
-CLAIM_RETRY_MS = 20
-"""Wait between two attempts to commit the epoch; they end with the quorum's leadership."""
 
 SESSION_TICK_MS_MAX = 500
 """Sessions are checked every quarter of the session timeout, but at least this often."""
@@ -92,7 +90,7 @@ class ControllerTerm:
                 self.image = await log.append([record], controller_epoch=epoch, expected_offset=log.image.offset)
                 await self._abort_what_is_open(epoch)
             except (AppendLost, AppendUnknown):
-                await self._context.environment.clock.sleep(CLAIM_RETRY_MS)
+                await self._context.environment.clock.sleep(ELECTION_RETRY_MS)
                 continue
             self.epoch = epoch
             self._context.events.emit(

@@ -41,7 +41,14 @@ from replication.manager.status import (
 from replication.partition.log import EpochEnd, ReplicaLog
 from replication.producers.origin import CLIENT, COORDINATOR, Origin, Verification
 from replication.producers.state import Producer, ProducerLimits
-from replication.requests import FetchRequest, FetchResponse, LeaderChannel, OffsetAnswer, ProduceOutcome
+from replication.requests import (
+    FetchRequest,
+    FetchResponse,
+    LeaderChannel,
+    OffsetAnswer,
+    ProduceOptions,
+    ProduceOutcome,
+)
 
 
 class ReplicaManager:
@@ -131,29 +138,27 @@ class ReplicaManager:
     async def produce(
         self,
         batches: Mapping[TopicIdPartition, Buffer],
+        options: ProduceOptions,
         *,
-        acks: int,
-        timeout_ms: int,
         is_from_coordinator: bool = False,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         """`is_from_coordinator`: internal topics, transactional batches and markers are theirs to write. Raises
         InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
         origin = COORDINATOR if is_from_coordinator else CLIENT
-        outcomes = self._produce.begin(batches, acks=acks, timeout_ms=timeout_ms, origin=origin)
+        outcomes = self._produce.begin(batches, options, origin=origin)
         return await outcomes if isinstance(outcomes, asyncio.Future) else outcomes
 
     def begin_produce(
         self,
         batches: Mapping[TopicIdPartition, Buffer],
+        options: ProduceOptions,
         *,
-        acks: int,
-        timeout_ms: int,
         origin: Origin = CLIENT,
         origins: Origins = NO_ORIGINS,
     ) -> Mapping[TopicIdPartition, ProduceOutcome] | asyncio.Future[dict[TopicIdPartition, ProduceOutcome]]:
         """The same without a task where nothing has to be waited for. Requests take effect in the order in which this
         is called."""
-        return self._produce.begin(batches, acks=acks, timeout_ms=timeout_ms, origin=origin, origins=origins)
+        return self._produce.begin(batches, options, origin=origin, origins=origins)
 
     # --- transactions
 

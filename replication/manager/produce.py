@@ -35,7 +35,7 @@ from replication.manager.turns import Turn, Turns
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
 from replication.producers.origin import CLIENT, Origin
-from replication.requests import ProduceOutcome
+from replication.requests import ProduceOptions, ProduceOutcome
 
 HAND_OVER_WAIT_MS = 500
 """A broker that stops waits so long for what was already appended, so that few clients are left in doubt (P7)."""
@@ -50,8 +50,7 @@ NO_ORIGINS: Origins = MappingProxyType({})
 class _Run:
     """One produce request on its way."""
 
-    acks: int
-    timeout_ms: int
+    options: ProduceOptions
     origin: Origin
     origins: Origins
     outcomes: Outcomes = field(default_factory=dict)
@@ -74,9 +73,8 @@ class Produce:
     def begin(
         self,
         batches: Mapping[TopicIdPartition, Buffer],
+        options: ProduceOptions,
         *,
-        acks: int,
-        timeout_ms: int,
         origin: Origin = CLIENT,
         origins: Origins = NO_ORIGINS,
     ) -> Outcomes | asyncio.Future[Outcomes]:
@@ -86,9 +84,9 @@ class Produce:
 
         Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition.
         """
-        self._check(acks)
+        self._check(options.acks)
         run = new(_Run)
-        _Run.__init__(run, acks=acks, timeout_ms=timeout_ms, origin=origin, origins=origins)
+        _Run.__init__(run, options=options, origin=origin, origins=origins)
         inline, later = Budget.inline(), []
         for key, data in batches.items():
             if self._turns.is_taken(key) or not self._append(key, data, inline, run):
@@ -191,7 +189,7 @@ class Produce:
                 raise InvalidTopicException(internal_refusal(replica.topic, "write to it"))
             if self._is_handing_over:
                 raise NotLeaderOrFollower(f"broker {state.image.leader} stops and hands {replica.name} over")
-            if run.acks == ACKS_ALL and state.is_under_min_isr:
+            if run.options.acks == ACKS_ALL and state.is_under_min_isr:
                 outcomes[key] = too_few(
                     state, NotEnoughReplicas, name=replica.name, log_start_offset=replica.log.log_start_offset
                 )  # P1
@@ -273,13 +271,13 @@ class Produce:
 
     def _replicated(self, run: _Run) -> asyncio.Future[Outcomes] | None:
         """None: nothing is to be waited for."""
-        if run.acks != ACKS_ALL or not run.appended:
+        if run.options.acks != ACKS_ALL or not run.appended:
             return None
         operation = DelayedProduce(run.appended, run.outcomes)
         if operation.is_done:
             return None
         purgatory = self._registry.produces
-        if run.timeout_ms <= 0 or not purgatory.watch(operation, run.appended, wait_ms=run.timeout_ms):
+        if run.options.timeout_ms <= 0 or not purgatory.watch(operation, run.appended, wait_ms=run.options.timeout_ms):
             operation.expire()
             return None
 

@@ -21,10 +21,11 @@ from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.codec import RequestHeader
 from kraft.protocol.errors import SaslAuthenticationFailed
 from kraft.runtime.environment import close_environment, system_environment
-from kraft.wire.channels import ControllerChannel, ForwardChannel
+from kraft.wire.channels import ControllerChannel, RemotePartitionClient
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.peers import Peers
 from metadata.controller.requests import AllocateProducerIds
+from replication.requests import ProduceOptions
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.load import Load
 from tests.integration.support.reading import RECORD_BATCH, TEXT, page, read_all
@@ -293,7 +294,7 @@ def test_a_wrong_secret_is_refused(nodes: Cluster):
                     1, AllocateProducerIds(broker_id=2, broker_epoch=1), timeout_ms=15_000
                 )
             with pytest.raises(SaslAuthenticationFailed):
-                await ForwardChannel(peers, 1).produce({}, acks=-1, timeout_ms=15_000)
+                await RemotePartitionClient(peers, 1).produce({}, ProduceOptions(-1, 15_000))
         finally:
             await peers.close()
             close_environment(environment)

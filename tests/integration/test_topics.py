@@ -12,6 +12,7 @@ from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
+from replication.requests import ProduceOptions
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.inside import forward
@@ -135,7 +136,7 @@ def test_a_topic_made_again_under_its_name_is_another_topic(nodes: Cluster):
         TopicIdPartition(old_id, 0): bytes(build_batch([NewRecord(None, b"stale", [], 0)]))
     }
     for node_id in nodes.ids:
-        outcomes = forward(nodes, node_id, lambda way: way.produce(stale, acks=-1, timeout_ms=60_000))
+        outcomes = forward(nodes, node_id, lambda way: way.produce(stale, ProduceOptions(-1, 60_000)))
         assert [outcome.error_code for outcome in outcomes.values()] == [100]
     assert values(nodes, 1, "phoenix") == ["new"]
 

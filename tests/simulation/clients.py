@@ -16,7 +16,7 @@ from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import KafkaError
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
-from replication.requests import ProduceOutcome
+from replication.requests import ProduceOptions, ProduceOutcome, ReadOptions
 from tests.simulation.asking import Watch
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Plan, ProducerPlan
@@ -95,7 +95,7 @@ class Producer:
         self._oracle.attempts.append(attempt)
         now_ms = node.machine.clock.wall_ms()
         batch = build_batch([NewRecord(None, value, [], now_ms) for value in values])
-        produce = node.node.gateway.produce({which: batch}, acks=plan.acks, timeout_ms=plan.timeout_ms)
+        produce = node.node.gateway.produce({which: batch}, ProduceOptions(plan.acks, plan.timeout_ms))
         watch = Watch(node, loop.now_us)
         try:
             async with asyncio.timeout((plan.timeout_ms + GRACE_MS) / 1000):
@@ -142,7 +142,8 @@ class Reader:
             return
         offset = self._offsets.get(which, 0)
         wait_ms = self.rng.randint(0, WAIT_MS_MAX)
-        read = node.node.gateway.read(which, offset=offset, bytes_max=READ_BYTES, bytes_min=1, wait_ms_max=wait_ms)
+        options = ReadOptions(bytes_max=READ_BYTES, bytes_min=1, wait_ms_max=wait_ms)
+        read = node.node.gateway.read(which, offset, options)
         watch = Watch(node, self.cluster.world.loop.now_us)
         try:
             async with asyncio.timeout((wait_ms + GRACE_MS) / 1000):

@@ -15,6 +15,7 @@ from kraft.protocol.errors import KafkaError
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, CreateTopics, NewTopic
 from metadata.environment import ConnectionClosed
 from metadata.image import PartitionImage, TopicIdPartition
+from replication.requests import ProduceOptions
 from tests.simulation.asking import Watch
 from tests.simulation.clients import Attempt
 from tests.simulation.hanging import Hanging
@@ -171,7 +172,7 @@ class Coincidences(Hanging):
         now_ms = node.machine.clock.wall_ms()
         batches = {key: build_batch([NewRecord(None, each.values[0], [], now_ms)]) for key, each in attempts.items()}
         try:
-            outcomes = await self._answer(node, life.gateway.produce(batches, acks=-1, timeout_ms=PRODUCE_MS))
+            outcomes = await self._answer(node, life.gateway.produce(batches, ProduceOptions(-1, PRODUCE_MS)))
         except (KafkaError, ConnectionClosed, OSError):
             return
         for key, attempt in attempts.items():

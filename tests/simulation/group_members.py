@@ -25,7 +25,7 @@ from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError, OffsetOutOfRange
 from kraft.protocol.primitives import TopicPartition
 from metadata.internal_topics import OFFSETS_TOPIC
-from replication.requests import EARLIEST_TIMESTAMP
+from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, READ_BYTES, RETRY_PAUSE_S
 from tests.simulation.group_oracle import GroupOracle
@@ -253,7 +253,7 @@ class ClassicMember:
                 found = partial(gateway.list_offset, which, EARLIEST_TIMESTAMP)
                 answer = await ask(self._oracle, node, found, within_s=ANSWER_S, what="a member's question for offsets")
                 offset = life.positions[partition] = answer.offset
-            read = partial(gateway.read, which, offset=offset, bytes_max=READ_BYTES, bytes_min=0, wait_ms_max=0)
+            read = partial(gateway.read, which, offset, ReadOptions(bytes_max=READ_BYTES))
             records = await ask(self._oracle, node, read, within_s=GRACE_MS / 1000, what="a member's read")
         except OffsetOutOfRange:
             self._oracle.count("member out of range")

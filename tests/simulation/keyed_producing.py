@@ -21,7 +21,7 @@ from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
-from replication.requests import ProduceOutcome
+from replication.requests import ProduceOptions, ProduceOutcome
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, RETRY_PAUSE_S, Attempt, choose
 from tests.simulation.producer_oracle import WRONG_SEQUENCE, ProducerOracle
@@ -100,7 +100,7 @@ class KeyedProducer:
         attempts = self._noted(batches, request)
 
         async def send(going: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
-            return await gateway.produce(going, acks=plan.acks, timeout_ms=plan.timeout_ms)
+            return await gateway.produce(going, ProduceOptions(plan.acks, plan.timeout_ms))
 
         key = IdempotencyKey(client="simulated", key=request.key)
         work = partial(send_keyed, send, batches, key=key, topic=request.topic)

@@ -20,6 +20,7 @@ from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError, OffsetOutOfRange
 from kraft.protocol.primitives import TopicPartition
 from metadata.image import TopicIdPartition
+from replication.requests import ReadOptions
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import READ_BYTES
 from tests.simulation.group_members import ANSWER_S
@@ -114,9 +115,7 @@ class Onlooker:
         if which is None:
             return
         offset = known.get(which, 0)
-        work = partial(
-            self._running().gateway.read, which, offset=offset, bytes_max=READ_BYTES, bytes_min=0, wait_ms_max=0
-        )
+        work = partial(self._running().gateway.read, which, offset, ReadOptions(bytes_max=READ_BYTES))
         try:
             found = await self._ask(work, what="an onlooker's read")
         except OffsetOutOfRange:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kraft.broker.lifecycle import BrokerLifecycle
-from kraft.broker.produce_routing import ProduceRouter
+from kraft.broker.routing import Router
 from kraft.broker.transactional_produce import TransactionalProduce
 from kraft.coordinators.groups import classic_rebalance, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
@@ -179,7 +179,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "produce_retried_by_server": Planted(
         what="a produce of unknown outcome is routed again",
-        patches=(Patch(ProduceRouter, "_is_worth_routing_again", bugs.worth_again),),
+        patches=(Patch(Router, "_is_worth_routing_again", bugs.worth_again),),
         found_by=(9,),
     ),
     "recreated_topic_adopts_old_log": Planted(

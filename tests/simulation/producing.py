@@ -9,6 +9,7 @@ from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import KafkaError
 from metadata.image import TopicIdPartition
+from replication.requests import ProduceOptions, ReadOptions
 
 TIMEOUT_MS = 2_000
 GIVE_UP_S = 4.0
@@ -40,7 +41,7 @@ class Producer:
     async def _send(self, node: SimulatedNode, number: int) -> None:
         assert node.node is not None
         record = NewRecord(None, b"%d" % number, [], node.machine.clock.wall_ms())
-        produce = node.node.gateway.produce({self.which: build_batch([record])}, acks=-1, timeout_ms=TIMEOUT_MS)
+        produce = node.node.gateway.produce({self.which: build_batch([record])}, ProduceOptions(-1, TIMEOUT_MS))
         try:
             # A killed node never answers: the client's own timeout is outside all nodes.
             async with asyncio.timeout(GIVE_UP_S):
@@ -60,7 +61,7 @@ async def read_all(node: SimulatedNode, which: TopicIdPartition) -> dict[int, in
     gateway, found, offset = node.node.gateway, {}, 0
     async with asyncio.timeout(READ_S):
         while True:
-            read = gateway.read(which, offset=offset, bytes_max=READ_BYTES, bytes_min=0, wait_ms_max=0)
+            read = gateway.read(which, offset, ReadOptions(bytes_max=READ_BYTES))
             records = await node.machine.run(read)
             batch = list(read_batches(records.data, from_offset=offset))
             if not batch:

@@ -21,6 +21,7 @@ from kraft.wire.handlers.refusals import NoBroker
 from kraft.wire.handlers.table import ClientApis
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
 from metadata.image import TopicIdPartition
+from replication.requests import ProduceOptions
 from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, RETRY_PAUSE_S, Attempt, choose
 from tests.simulation.producer_oracle import WRONG_SEQUENCE, ProducerOracle
@@ -159,7 +160,7 @@ class SequencedProducer:
         )
         if node.node is None:
             return attempt
-        produce = partial(node.node.gateway.produce, {session.which: data}, acks=plan.acks, timeout_ms=plan.timeout_ms)
+        produce = partial(node.node.gateway.produce, {session.which: data}, ProduceOptions(plan.acks, plan.timeout_ms))
         try:
             within_s = (plan.timeout_ms + GRACE_MS) / 1000
             outcomes = await ask(self._oracle, node, produce, within_s=within_s, what="a sequenced produce")

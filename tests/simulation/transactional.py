@@ -36,6 +36,7 @@ from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS
 from replication.partition.states import LeaderState
+from replication.requests import ReadOptions
 from tests.simulation.group_oracle import log_bytes
 from tests.simulation.oracle import Oracle
 from tests.simulation.pipeliner import Pipeliner, PipelinerOptions
@@ -300,8 +301,8 @@ class TransactionalClients:
         assert node.node is not None
         gateway = node.node.gateway
         while True:
-            options = {"bytes_max": READ_BYTES, "bytes_min": 0, "wait_ms_max": 0, "is_read_committed": True}
-            read = await node.machine.run(gateway.read(key, offset=position, **options))  # type: ignore[arg-type]
+            options = ReadOptions(bytes_max=READ_BYTES, is_read_committed=True)
+            read = await node.machine.run(gateway.read(key, position, options))
             following, records = records_for(read, position)
             found += [LogRecord(offset, -1, value) for offset, value in records]
             if following == position:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -52,7 +52,9 @@ from replication.requests import (
     MAX_TIMESTAMP,
     ActiveProducer,
     OffsetAnswer,
+    ProduceOptions,
     ProduceOutcome,
+    ReadOptions,
 )
 
 Reply = TypeVar("Reply")
@@ -278,25 +280,18 @@ class FakeGateway:
     # --- data ---
 
     async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        *,
-        acks: int,
-        timeout_ms: int,
-        transactional_id: str | None = None,
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        self.produced.append((acks, timeout_ms))
-        return {which: await self._produce_one(which, data, acks, transactional_id) for which, data in batches.items()}
+        self.produced.append((options.acks, options.timeout_ms))
+        return {which: await self._produce_one(which, data, options) for which, data in batches.items()}
 
-    async def _produce_one(
-        self, which: TopicIdPartition, data: Buffer, acks: int, transactional_id: str | None
-    ) -> ProduceOutcome:
-        if transactional_id is not None:
+    async def _produce_one(self, which: TopicIdPartition, data: Buffer, options: ProduceOptions) -> ProduceOutcome:
+        if options.transactional_id is not None:
             try:
-                await self.verify(transactional_id, which, data)
+                await self.verify(options.transactional_id, which, data)
             except errors.KafkaError as error:
                 return ProduceOutcome(error_code=error.code, message=error.message)
-        if acks == 0:
+        if options.acks == 0:
             if self.logs[which].find(data) is None:
                 self.logs[which].append(data)
             return ProduceOutcome()
@@ -324,25 +319,17 @@ class FakeGateway:
             base_offset=base, last_offset=last, leader_id=1, log_start_offset=0, is_appended=True, isr=self.acked_by
         )
 
-    async def read(
-        self,
-        partition: TopicIdPartition,
-        *,
-        offset: int,
-        bytes_max: int,
-        bytes_min: int,
-        wait_ms_max: int,
-        is_read_committed: bool = False,
-    ) -> Records:
+    async def read(self, partition: TopicIdPartition, offset: int, options: ReadOptions) -> Records:
+        is_read_committed = options.is_read_committed
         if self.fail_read is not None:
             raise self.fail_read
         log = self.logs[partition]
         if not log.start <= offset <= log.end:
             raise errors.OffsetOutOfRange(f"offset {offset} is not within {log.start} to {log.end}")
-        if offset >= log.end_for(is_read_committed) and wait_ms_max:
+        if offset >= log.end_for(is_read_committed) and options.wait_ms_max:
             log.waited_for.set()
             try:
-                async with asyncio.timeout(wait_ms_max / 1000):
+                async with asyncio.timeout(options.wait_ms_max / 1000):
                     grown = None
                     while offset >= log.end_for(is_read_committed) and grown is not log.grown:
                         grown = log.grown
@@ -350,7 +337,7 @@ class FakeGateway:
             except TimeoutError:
                 pass
         stable, aborted = log.transactions()
-        data = log.read(offset, bytes_max, end=stable if is_read_committed else None)
+        data = log.read(offset, options.bytes_max, end=stable if is_read_committed else None)
         return Records(
             data=data,
             high_watermark=log.end,
@@ -363,13 +350,9 @@ class FakeGateway:
         )
 
     async def tail(
-        self,
-        positions: Mapping[TopicIdPartition, int],
-        *,
-        bytes_max: int,
-        wait_ms: int,
-        is_read_committed: bool = False,
+        self, positions: Mapping[TopicIdPartition, int], options: ReadOptions
     ) -> Mapping[TopicIdPartition, Records | None]:
+        is_read_committed = options.is_read_committed
         found: dict[TopicIdPartition, Records | None] = {}
         waits = [asyncio.ensure_future(self.logs[which].grown.wait()) for which in positions]
         for which, offset in positions.items():
@@ -378,27 +361,15 @@ class FakeGateway:
                 found[which] = None
             log.waited_for.set()
         if not found:
-            await asyncio.wait(waits, timeout=wait_ms / 1000, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=options.wait_ms_max / 1000, return_when=asyncio.FIRST_COMPLETED)
             for which, offset in positions.items():
                 if self.fail_read is not None:
                     found[which] = None
                 elif self.logs[which].end_for(is_read_committed) > offset:
-                    found[which] = await self.read(
-                        which,
-                        offset=offset,
-                        bytes_max=bytes_max,
-                        bytes_min=1,
-                        wait_ms_max=0,
-                        is_read_committed=is_read_committed,
-                    )
+                    found[which] = await self.read(which, offset, replace(options, wait_ms_max=0))
         for wait in waits:
             wait.cancel()
         return found
-
-    async def wait_readable(
-        self, positions: Mapping[TopicIdPartition, int], *, wait_ms: int, is_read_committed: bool = False
-    ) -> None:
-        await self.tail(positions, bytes_max=1, wait_ms=wait_ms, is_read_committed=is_read_committed)
 
     async def list_offset(
         self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False

@@ -8,7 +8,7 @@ be read anywhere for `UNREADABLE_MS_MAX` the stream ends with the error of it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kraft.broker.gateway import Records
 from kraft.http.context import Context
@@ -20,10 +20,10 @@ from kraft.http.streaming.positions import Key, Positions
 from kraft.http.streaming.streams import PIECE_BYTES, PIECE_RECORDS
 from kraft.protocol.errors import KafkaError, RequestTimedOut, UnknownTopicOrPartition
 from metadata.image import TopicIdPartition
+from metadata.retries import ELECTION_RETRY_MS
+from replication.requests import ReadOptions
 
 UNREADABLE_MS_MAX = 30_000
-RETRY_MS = 20
-"""After a read that failed."""
 READ_MS_MAX = 5_000
 """A leader that does not answer a read for so long is left alone until its partition moves, or the next round."""
 
@@ -46,7 +46,7 @@ class Merge:
 
     def __init__(self, context: Context, positions: Positions, form: Format, *, is_read_committed: bool) -> None:
         self._context = context
-        self._is_read_committed = is_read_committed
+        self._options = ReadOptions(bytes_max=PIECE_BYTES, bytes_min=1, is_read_committed=is_read_committed)
         self._form = form
         self._clock = context.clock
         self.positions = positions
@@ -79,7 +79,7 @@ class Merge:
                 piece = await self._read(key)
             except KafkaError as error:
                 self._note_unreadable(error)
-                await self._clock.sleep(RETRY_MS)
+                await self._clock.sleep(ELECTION_RETRY_MS)
                 continue
             self._unreadable_since_ms = None
             if piece is not None:
@@ -90,14 +90,7 @@ class Merge:
         offset = self.positions[key]
         try:
             async with self._clock.timeout(READ_MS_MAX):
-                found = await self._context.gateway.read(
-                    self._where(key),
-                    offset=offset,
-                    bytes_max=PIECE_BYTES,
-                    bytes_min=1,
-                    wait_ms_max=0,
-                    is_read_committed=self._is_read_committed,
-                )
+                found = await self._context.gateway.read(self._where(key), offset, self._options)
         except TimeoutError as error:
             raise RequestTimedOut(f"the leader of {key[0]}-{key[1]} did not answer in {READ_MS_MAX} ms") from error
         return await self._piece(key, offset, found)
@@ -108,9 +101,7 @@ class Merge:
             await self._clock.sleep(wait_ms)
             return []
         offsets = {where: self.positions[key] for where, key in asked.items()}
-        news = await self._context.gateway.tail(
-            offsets, bytes_max=PIECE_BYTES, wait_ms=wait_ms, is_read_committed=self._is_read_committed
-        )
+        news = await self._context.gateway.tail(offsets, replace(self._options, wait_ms_max=wait_ms))
         pieces: list[Piece] = []
         for where, found in news.items():
             key = asked[where]

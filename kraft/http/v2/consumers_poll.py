@@ -26,7 +26,7 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.primitives import Buffer, TopicPartition
 from metadata.image import TopicIdPartition
-from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, ReadOptions
 
 _RESET = {"earliest": EARLIEST_TIMESTAMP, "latest": LATEST_TIMESTAMP}
 
@@ -178,14 +178,12 @@ class Poll:
     async def _read_piece(self, part: Part, bytes_max: int, records_max: int) -> bool:
         """Has it led any further?"""
         where = self._where(part.key)
-        found = await self._gateway.read(
-            where,
-            offset=part.next,
+        options = ReadOptions(
             bytes_max=await self._context.room(bytes_max),
             bytes_min=1,
-            wait_ms_max=0,
             is_read_committed=self._plan.config.is_read_committed,
         )
+        found = await self._gateway.read(where, part.next, options)
         first, end, form = part.next, part.end, self._form
 
         def encode(inflated_max: int) -> tuple[int, int, int, Buffer]:
@@ -226,9 +224,9 @@ class Poll:
             await self._context.clock.sleep(wait_ms)
             return
         positions = {self._where(part.key): part.next for part in parts}
-        await self._gateway.wait_readable(
-            positions, wait_ms=wait_ms, is_read_committed=self._plan.config.is_read_committed
-        )
+        config = self._plan.config
+        any_byte = ReadOptions(bytes_max=1, wait_ms_max=wait_ms, is_read_committed=config.is_read_committed)
+        await self._gateway.tail(positions, any_byte)
 
     def _where(self, key: TopicPartition) -> TopicIdPartition:
         topic = self._gateway.image.topic(key[0])

@@ -184,7 +184,7 @@ def answer(call: Call, done: Done) -> web.Response:
     params: ProduceParams = call.checked
     offsets = done.entries
     headers = {"Content-Type": params.answer_type}
-    if params.acks == ACKS_NONE and not any(entry.error_code for entry in offsets):
+    if params.options.acks == ACKS_NONE and not any(entry.error_code for entry in offsets):
         if params.is_async:
             return web.Response(status=204)
         return web.Response(status=202, body=_encode(AcceptedAnswer()), headers=headers)

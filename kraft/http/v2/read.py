@@ -26,6 +26,7 @@ from kraft.http.responses import with_body
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY, stream_partition
 from kraft.protocol.media_types import RECORD_BATCH, RECORDS
 from kraft.protocol.primitives import INT32_MAX
+from replication.requests import ReadOptions
 
 READ_OVER_MS_MAX = 2_000
 """How long a read goes on over records that are not for its reader, if its own wait is shorter; then it answers none
@@ -48,14 +49,13 @@ async def read_records(call: Call) -> web.StreamResponse:
     end_ms = max(deadline_ms, context.clock.monotonic_ms() + READ_OVER_MS_MAX)
     with context.long_polls:
         while True:
-            records = await context.gateway.read(
-                which,
-                offset=offset,
+            options = ReadOptions(
                 bytes_max=await context.room(bytes_max),
                 bytes_min=bytes_min,
                 wait_ms_max=max(deadline_ms - context.clock.monotonic_ms(), 0),
                 is_read_committed=is_committed,
             )
+            records = await context.gateway.read(which, offset, options)
             context.hold(call.request, len(records.data))
             context.metrics.fetched_bytes.inc(len(records.data))
             count, body, next_offset = await _encode(call, records, form, offset=offset, bytes_max=bytes_max)

@@ -28,7 +28,14 @@ from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from replication.manager.fetch import LaterFetch
 from replication.partition.log import EpochEnd
-from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import (
+    ActiveProducer,
+    FetchRequest,
+    FetchResponse,
+    OffsetAnswer,
+    ProduceOptions,
+    ProduceOutcome,
+)
 
 Outcomes: TypeAlias = Mapping[TopicIdPartition, ProduceOutcome]
 
@@ -37,7 +44,7 @@ class Replicas(Protocol):
     def begin_fetch(self, request: FetchRequest) -> FetchResponse | LaterFetch: ...
 
     def begin_produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
     ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]: ...
 
     async def list_offset(
@@ -57,10 +64,7 @@ class TransactionalLeader(Protocol):
     async def produce(
         self,
         batches: Mapping[TopicIdPartition, Buffer],
-        *,
-        acks: int,
-        timeout_ms: int,
-        transactional_id: str | None = None,
+        options: ProduceOptions,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
 
     async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]: ...
@@ -105,28 +109,23 @@ class _DataHandlers:
 
     def produce(self, call: Call[ProduceRequestData]) -> Answer:
         request = PRODUCE.requested(call.message)
-        if request.transactional_id is not None:
+        if request.options.transactional_id is not None:
             return self._produce_in_transaction(request)
         render: Callable[[Outcomes], TopLevel | None] = (
-            _tell_nothing if request.acks == ACKS_NONE else partial(PRODUCE.to_reply, request)
+            _tell_nothing if request.options.acks == ACKS_NONE else partial(PRODUCE.to_reply, request)
         )
         try:
-            begun = self._replicas.begin_produce(request.batches, acks=request.acks, timeout_ms=request.timeout_ms)
+            begun = self._replicas.begin_produce(request.batches, request.options)
         except KafkaError as error:
-            if request.acks == ACKS_NONE:
+            if request.options.acks == ACKS_NONE:
                 raise CloseConnection(f"acks=0: {error}") from error
             raise
         return Later(begun, render) if isinstance(begun, Future) else render(begun)
 
     async def _produce_in_transaction(self, request: ProduceRequest) -> TopLevel:
-        if request.acks == ACKS_NONE:
+        if request.options.acks == ACKS_NONE:
             raise CloseConnection("acks=0 with a transactional id: nobody would know what was written")
-        outcomes = await self._led.produce(
-            request.batches,
-            acks=request.acks,
-            timeout_ms=request.timeout_ms,
-            transactional_id=request.transactional_id,
-        )
+        outcomes = await self._led.produce(request.batches, request.options)
         return PRODUCE.to_reply(request, outcomes)
 
     def fetch(self, call: Call[FetchRequestData]) -> Answer:

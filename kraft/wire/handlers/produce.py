@@ -52,7 +52,7 @@ from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.endpoints import node_endpoints
 from kraft.wire.handlers.leaders import UNKNOWN, Leaders
 from metadata.image import TopicIdPartition
-from replication.requests import ProduceOutcome
+from replication.requests import ProduceOptions, ProduceOutcome
 
 LOG = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class _Produce:
         self, call: Call[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
     ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]:
         try:
-            return self._replicas.begin_produce(batches, acks=call.message.acks, timeout_ms=call.message.timeout_ms)
+            return self._replicas.begin_produce(batches, _options(call.message))
         except KafkaError as error:
             return dict.fromkeys(batches, ProduceOutcome(error_code=error.code, message=error.message))
 
@@ -131,10 +131,8 @@ class _Produce:
         return self._broker.transactional_produce.begin(
             batches,
             transactional,
-            transactional_id=message.transactional_id,
+            _options(message),
             support=_support(call.version),
-            acks=message.acks,
-            timeout_ms=message.timeout_ms,
         )
 
     def _answer(
@@ -194,6 +192,10 @@ class _Produce:
             error_message=outcome.message or None,
             current_leader=leader,
         )
+
+
+def _options(message: ProduceRequestData) -> ProduceOptions:
+    return ProduceOptions(message.acks, message.timeout_ms, message.transactional_id)
 
 
 def _code(outcome: ProduceOutcome, version: int) -> int:

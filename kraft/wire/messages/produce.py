@@ -19,18 +19,13 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import new
 from kraft.wire.messages.common import ServedRpc, by_topic
 from metadata.image import TopicIdPartition
-from replication.requests import ProduceOutcome
+from replication.requests import ProduceOptions, ProduceOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProduceRequest:
-    """Batches by partition, the acks that are asked for, and how long the leader waits for them in ms."""
-
     batches: Mapping[TopicIdPartition, Buffer]
-    acks: int
-    timeout_ms: int
-    transactional_id: str | None = None
-    """Of the producer of transactional batches, whose partitions the leader adds to its transaction (KIP-890)."""
+    options: ProduceOptions
 
 
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
@@ -38,9 +33,9 @@ Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 
 def _request(request: ProduceRequest, timeout_ms: int) -> ProduceRequestData:
     return ProduceRequestData.make(
-        transactional_id=request.transactional_id,
-        acks=request.acks,
-        timeout_ms=request.timeout_ms,
+        transactional_id=request.options.transactional_id,
+        acks=request.options.acks,
+        timeout_ms=request.options.timeout_ms,
         topic_data=[
             TopicProduceData.make(
                 topic_id=topic_id,
@@ -60,9 +55,7 @@ def _from_request(message: ProduceRequestData) -> ProduceRequest:
             for topic in message.topic_data
             for item in topic.partition_data
         },
-        acks=message.acks,
-        timeout_ms=message.timeout_ms,
-        transactional_id=message.transactional_id,
+        options=ProduceOptions(message.acks, message.timeout_ms, message.transactional_id),
     )
 
 

@@ -23,7 +23,14 @@ from kraft.wire.messages.offsets import DELETE_RECORDS, DeleteRecords, name_of
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
-from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse, ProduceOutcome
+from replication.requests import (
+    FetchedPartition,
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    ProduceOptions,
+    ProduceOutcome,
+)
 
 TOPIC = UUID(bytes=bytes(range(16)))
 ID = TOPIC.bytes
@@ -114,7 +121,7 @@ def test_fetch_response_v17() -> None:
     assert FETCH.from_reply(FETCH_REQUEST, entity) == FETCH_RESPONSE
 
 
-PRODUCE_REQUEST = ProduceRequest(batches={TopicIdPartition(TOPIC, 1): b"batch"}, acks=-1, timeout_ms=1500)
+PRODUCE_REQUEST = ProduceRequest(batches={TopicIdPartition(TOPIC, 1): b"batch"}, options=ProduceOptions(-1, 1500))
 PRODUCE_REQUEST_V13 = (
     b"\0"  # no transactional id: null
     + struct.pack(">hi", -1, 1500)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kraft.runtime.environment import close_environment, system_environment
-from kraft.wire.channels import ForwardChannel
+from kraft.wire.channels import RemotePartitionClient
 from kraft.wire.messages.common import ReplyT, RequestT, Rpc
 from kraft.wire.peers import Peers
 from metadata.cluster_keys import cluster_keys
@@ -19,9 +19,9 @@ STRANGER = 99
 TIMEOUT_MS = 20_000
 
 
-def forward(cluster: Cluster, node_id: int, ask: Callable[[ForwardChannel], Awaitable[Result]]) -> Result:
+def forward(cluster: Cluster, node_id: int, ask: Callable[[RemotePartitionClient], Awaitable[Result]]) -> Result:
     """The outcome of one request over the `forward` purpose of a node."""
-    return _with_peers(cluster, node_id, lambda peers: ask(ForwardChannel(peers, node_id)))
+    return _with_peers(cluster, node_id, lambda peers: ask(RemotePartitionClient(peers, node_id)))
 
 
 def ask_as_peer(cluster: Cluster, node_id: int, rpc: Rpc[RequestT, ReplyT], request: RequestT) -> ReplyT:

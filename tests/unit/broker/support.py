@@ -6,11 +6,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from kraft.broker.control import ControllerDoor, RemoteController
 from kraft.broker.leaders import LeaderFinder
 from kraft.broker.metadata_publisher import MetadataPublisher
+from kraft.broker.routing import Router
+from kraft.broker.tail_waits import Tails
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.chaos.worlds.simulated.loop import VirtualLoop
 from kraft.protocol.primitives import Buffer
+from metadata.controller.requests import Request
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum.log import Committed, Leadership, MetadataSlice, SnapshotInstalled
 from metadata.records import (
@@ -22,7 +26,14 @@ from metadata.records import (
     RegisterBrokerRecord,
     TopicRecord,
 )
-from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import (
+    ActiveProducer,
+    FetchRequest,
+    FetchResponse,
+    OffsetAnswer,
+    ProduceOptions,
+    ProduceOutcome,
+)
 
 TOPIC = UUID(int=7)
 P0 = TopicIdPartition(TOPIC, 0)
@@ -88,12 +99,7 @@ class ScriptedLeader:
         return step
 
     async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        *,
-        acks: int,
-        timeout_ms: int,
-        transactional_id: str | None = None,
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         if self._on_call is not None:
             await self._on_call()
@@ -161,5 +167,40 @@ def publisher_on(clock: SimulatedClock, log: HandLog, static: Mapping[str, Any] 
     return publisher
 
 
-def finder_on(publisher: MetadataPublisher, leaders: Mapping[int, ScriptedLeader]) -> LeaderFinder:
-    return LeaderFinder(node_id=1, publisher=publisher, local=leaders.get(1), peer=lambda node_id: leaders[node_id])
+def finder_on(publisher: MetadataPublisher, clients: Mapping[int, ScriptedLeader]) -> LeaderFinder:
+    return LeaderFinder(node_id=1, publisher=publisher, local=clients.get(1), peer=lambda node_id: clients[node_id])
+
+
+class NoController:
+    """Refuses every request."""
+
+    async def request(self, node_id: int, request: Request[Any], *, timeout_ms: int) -> Any:
+        raise ConnectionRefusedError(node_id)
+
+
+def router_on(
+    clock: SimulatedClock,
+    publisher: MetadataPublisher,
+    clients: Mapping[int, ScriptedLeader],
+    *,
+    controller: RemoteController | None = None,
+) -> Router:
+    """The router of node 1, for which node 2 is the active controller."""
+    finder = finder_on(publisher, clients)
+    door = ControllerDoor(
+        clock=clock,
+        leadership=lambda: Leadership(leader_id=2, term=1, is_self=False),
+        local=None,
+        remote=controller or NoController(),
+    )
+    return Router(
+        node_id=1,
+        cluster_id="c",
+        nodes={},
+        described_settings={},
+        clock=clock,
+        publisher=publisher,
+        door=door,
+        finder=finder,
+        tails=Tails(clock=clock, finder=finder),
+    )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 
 from kraft.broker.consumer_fetch import readable_batches
-from kraft.broker.read_routing import ReadRouter
-from kraft.broker.tail_waits import FETCH_WAIT_MS, Tails
+from kraft.broker.routing import Router
+from kraft.broker.tail_waits import FETCH_WAIT_MS
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.protocol.batches.header import stamp, whole_batches
 from replication.partition.log import AbortedTransaction
-from replication.requests import FetchedPartition, FetchRequest, FetchResponse, OffsetAnswer
+from replication.requests import FetchedPartition, FetchRequest, FetchResponse, OffsetAnswer, ReadOptions
 from tests.support.transactional_batches import ending, in_transaction, plain
-from tests.unit.broker.support import P0, TOPIC, HandLog, ScriptedLeader, finder_on, publisher_on, run, two_partitions
+from tests.unit.broker.support import P0, TOPIC, HandLog, ScriptedLeader, publisher_on, router_on, run, two_partitions
 
 
 class Log(NamedTuple):
@@ -121,23 +122,20 @@ class Leader(ScriptedLeader):
         return OffsetAnswer(offset=4 if is_read_committed else 9)
 
 
-def _world(clock: SimulatedClock) -> tuple[Leader, Tails, ReadRouter]:
+def _world(clock: SimulatedClock) -> tuple[Leader, Router]:
     log, leader = HandLog(), Leader(clock)
     publisher = publisher_on(clock, log)
-    finder = finder_on(publisher, {1: leader})
-    tails = Tails(clock=clock, finder=finder)
     two_partitions(log, leaders=(1, 1))
-    return leader, tails, ReadRouter(clock=clock, publisher=publisher, finder=finder, tails=tails)
+    return leader, router_on(clock, publisher, {1: leader})
 
 
 def test_a_read_ends_at_the_last_stable_offset_and_waits_there_for_the_marker() -> None:
     async def main(clock: SimulatedClock) -> None:
-        leader, _, router = _world(clock)
+        leader, router = _world(clock)
 
         async def read(offset: int, wait_ms: int) -> tuple[int, int, list[AbortedTransaction]]:
-            found = await router.read(
-                P0, offset=offset, bytes_max=100, bytes_min=1, wait_ms_max=wait_ms, is_read_committed=True
-            )
+            options = ReadOptions(bytes_max=100, bytes_min=1, wait_ms_max=wait_ms, is_read_committed=True)
+            found = await router.read(P0, offset, options)
             assert (found.high_watermark, found.is_read_committed) == (9, True)
             return len(found.data), found.end_offset, list(found.aborted)
 
@@ -155,9 +153,10 @@ def test_a_read_ends_at_the_last_stable_offset_and_waits_there_for_the_marker() 
 
 def test_who_reads_all_does_not_wait_with_who_reads_committed_records() -> None:
     async def main(clock: SimulatedClock) -> None:
-        leader, tails, _ = _world(clock)
-        committed = asyncio.ensure_future(tails.wait({P0: 4}, bytes_max=9, wait_ms=60_000, is_read_committed=True))
-        everything = asyncio.ensure_future(tails.wait({P0: 4}, bytes_max=9, wait_ms=60_000))
+        leader, router = _world(clock)
+        options = ReadOptions(bytes_max=9, wait_ms_max=60_000)
+        committed = asyncio.ensure_future(router.tail({P0: 4}, replace(options, is_read_committed=True)))
+        everything = asyncio.ensure_future(router.tail({P0: 4}, options))
         found = (await everything)[P0]
         assert found is not None
         assert (bytes(found.data), found.end_offset, found.aborted) == (b"xxxxx", 9, ())
@@ -172,7 +171,7 @@ def test_who_reads_all_does_not_wait_with_who_reads_committed_records() -> None:
 
 def test_the_end_is_asked_for_with_the_isolation_level() -> None:
     async def main(clock: SimulatedClock) -> None:
-        leader, _, router = _world(clock)
+        leader, router = _world(clock)
         assert (await router.list_offset(P0, -1, is_read_committed=True)).offset == 4
         assert (await router.list_offset(P0, -1, is_read_committed=False)).offset == 9
         assert leader.levels == [True, False]

@@ -8,7 +8,6 @@ import pytest
 
 from kraft.broker.control import ControllerDoor
 from kraft.broker.routing import CREATE_TIMEOUT_MS, Router
-from kraft.broker.tail_waits import Tails
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.protocol.errors import (
     InvalidTopicException,
@@ -22,7 +21,7 @@ from metadata.environment import ConnectionClosed, NotConnected
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership
 from metadata.records import ConfigRecord
-from tests.unit.broker.support import TOPIC, HandLog, finder_on, move_leader, publisher_on, run, two_partitions
+from tests.unit.broker.support import TOPIC, HandLog, move_leader, publisher_on, router_on, run, two_partitions
 
 ASK = AllocateProducerIds(broker_id=1, broker_epoch=1)
 BLOCK = ProducerIdBlock(first=0, count=1000)
@@ -173,21 +172,7 @@ def router(clock: SimulatedClock, log: HandLog, *script: Any) -> tuple[Router, S
     """A node whose controller answers with `script`."""
     publisher = publisher_on(clock, log, {"auto.create.topics.enable": True})
     remote = Scripted(*script)
-    finder = finder_on(publisher, {})
-    door = ControllerDoor(clock=clock, leadership=lambda: _leads(2), local=None, remote=remote)
-    tails = Tails(clock=clock, finder=finder)
-    made = Router(
-        node_id=1,
-        cluster_id="c",
-        nodes={},
-        described_settings={},
-        clock=clock,
-        publisher=publisher,
-        door=door,
-        finder=finder,
-        tails=tails,
-    )
-    return made, remote
+    return router_on(clock, publisher, {}, controller=remote), remote
 
 
 def test_a_topic_that_another_node_creates_meanwhile_is_waited_for() -> None:

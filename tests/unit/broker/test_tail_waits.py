@@ -11,7 +11,8 @@ from kraft.broker.tail_waits import FETCH_WAIT_MS, Tails
 from kraft.chaos.worlds.simulated.clock import SimulatedClock
 from kraft.protocol.errors import ThrottlingQuotaExceeded
 from metadata.image import TopicIdPartition
-from replication.requests import FetchedPartition, FetchRequest, FetchResponse
+from metadata.retries import ELECTION_RETRY_MS
+from replication.requests import FetchedPartition, FetchRequest, FetchResponse, ReadOptions
 from tests.unit.broker.support import (
     P0,
     P1,
@@ -67,7 +68,8 @@ def _world(clock: SimulatedClock, *, leaders: tuple[int, int] = (1, 2)) -> tuple
 def test_a_thousand_waiters_at_one_position_are_one_fetch_with_the_same_bytes() -> None:
     async def main(clock: SimulatedClock) -> None:
         _, leader, tails = _world(clock)
-        waits = [asyncio.ensure_future(tails.wait({P0: 5}, bytes_max=10, wait_ms=60_000)) for _ in range(1_000)]
+        options = ReadOptions(bytes_max=10, wait_ms_max=60_000)
+        waits = [asyncio.ensure_future(tails.wait({P0: 5}, options)) for _ in range(1_000)]
         await clock.sleep(FETCH_WAIT_MS + 1_000)
         assert leader.asked == [(0, 5), (0, 5)], "the second when the first ended without news"
         leader.answer(0, 5)
@@ -81,11 +83,11 @@ def test_a_thousand_waiters_at_one_position_are_one_fetch_with_the_same_bytes() 
 def test_what_came_first_ends_the_wait_for_several_partitions() -> None:
     async def main(clock: SimulatedClock) -> None:
         _, leader, tails = _world(clock)
-        wait = asyncio.ensure_future(tails.wait({P0: 5, P1: 7}, bytes_max=10, wait_ms=60_000))
+        wait = asyncio.ensure_future(tails.wait({P0: 5, P1: 7}, ReadOptions(bytes_max=10, wait_ms_max=60_000)))
         await clock.sleep(1)
         leader.answer(1, 7)
         assert set(await wait) == {P1}
-        assert await tails.wait({P0: 5}, bytes_max=10, wait_ms=50) == {}
+        assert await tails.wait({P0: 5}, ReadOptions(bytes_max=10, wait_ms_max=50)) == {}
         assert leader.asked == [(0, 5), (1, 7)], "the next waiter shares the fetch that is under way"
 
     run(main)
@@ -98,10 +100,10 @@ def test_where_nothing_can_be_waited_for_the_answer_takes_a_while_all_the_same()
         _, leader, tails = _world(clock)
         nowhere = TopicIdPartition(TOPIC, 99)
         begun_ms = clock.monotonic_ms()
-        assert await tails.wait({nowhere: 0, P0: 5}, bytes_max=10, wait_ms=60_000) == {nowhere: None}
-        assert clock.monotonic_ms() - begun_ms == tail_waits.RETRY_MS
-        assert await tails.wait({nowhere: 0}, bytes_max=10, wait_ms=5) == {nowhere: None}
-        assert clock.monotonic_ms() - begun_ms == tail_waits.RETRY_MS + 5, "no longer than it may"
+        assert await tails.wait({nowhere: 0, P0: 5}, ReadOptions(bytes_max=10, wait_ms_max=60_000)) == {nowhere: None}
+        assert clock.monotonic_ms() - begun_ms == ELECTION_RETRY_MS
+        assert await tails.wait({nowhere: 0}, ReadOptions(bytes_max=10, wait_ms_max=5)) == {nowhere: None}
+        assert clock.monotonic_ms() - begun_ms == ELECTION_RETRY_MS + 5, "no longer than it may"
         assert leader.asked == [(0, 5)]
 
     run(main)
@@ -110,7 +112,7 @@ def test_where_nothing_can_be_waited_for_the_answer_takes_a_while_all_the_same()
 def test_an_error_is_told_as_something_that_a_read_will_say() -> None:
     async def main(clock: SimulatedClock) -> None:
         _, leader, tails = _world(clock)
-        wait = asyncio.ensure_future(tails.wait({P0: 5}, bytes_max=10, wait_ms=60_000))
+        wait = asyncio.ensure_future(tails.wait({P0: 5}, ReadOptions(bytes_max=10, wait_ms_max=60_000)))
         await clock.sleep(1)
         leader.answer(0, 5, b"", error_code=1)
         assert await wait == {P0: None}
@@ -122,7 +124,7 @@ def test_an_error_is_told_as_something_that_a_read_will_say() -> None:
 def test_waiters_are_woken_when_their_partition_gets_another_leader(first: int) -> None:
     async def main(clock: SimulatedClock) -> None:
         log, _, tails = _world(clock, leaders=(first, 2))
-        wait = asyncio.ensure_future(tails.wait({P0: 5}, bytes_max=10, wait_ms=60_000))
+        wait = asyncio.ensure_future(tails.wait({P0: 5}, ReadOptions(bytes_max=10, wait_ms_max=60_000)))
         await clock.sleep(1)
         move_leader(log, partition=1, leader=1)
         await clock.sleep(1)
@@ -139,10 +141,10 @@ def test_one_position_more_than_may_be_is_refused(monkeypatch: pytest.MonkeyPatc
 
     async def main(clock: SimulatedClock) -> None:
         _, _, tails = _world(clock)
-        first = asyncio.ensure_future(tails.wait({P0: 5}, bytes_max=10, wait_ms=100))
+        first = asyncio.ensure_future(tails.wait({P0: 5}, ReadOptions(bytes_max=10, wait_ms_max=100)))
         await clock.sleep(1)
         with pytest.raises(ThrottlingQuotaExceeded, match="1 different positions"):
-            await tails.wait({P0: 6}, bytes_max=10, wait_ms=100)
+            await tails.wait({P0: 6}, ReadOptions(bytes_max=10, wait_ms_max=100))
         assert await first == {}
         tails.close()
 

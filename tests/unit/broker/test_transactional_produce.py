@@ -18,7 +18,7 @@ from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Producer
 from metadata.image import TopicIdPartition
 from replication.producers.origin import Origin
-from replication.requests import ProduceOutcome
+from replication.requests import ProduceOptions, ProduceOutcome
 from tests.unit.replication.harness.cluster import Cluster
 from tests.unit.replication.harness.virtual import environment, run
 from tests.unit.wire.handlers.brokers import Brokers, records
@@ -88,10 +88,8 @@ class Producing:
         begun = self._produce.begin(
             batches,
             transactional_headers(batches),
-            transactional_id="id",
+            ProduceOptions(1, timeout_ms, "id"),
             support=support,
-            acks=1,
-            timeout_ms=timeout_ms,
         )
 
         async def codes() -> list[int]:
@@ -107,7 +105,7 @@ class Producing:
             Marker(is_commit=True, coordinator_epoch=0), producer_id=7, producer_epoch=0, timestamp_ms=1
         )
         begun = self._manager.begin_produce(
-            {self._keys[place]: marker}, acks=1, timeout_ms=1_000, origin=Origin(is_coordinator=True)
+            {self._keys[place]: marker}, ProduceOptions(1, 1_000), origin=Origin(is_coordinator=True)
         )
         outcomes: Mapping[TopicIdPartition, ProduceOutcome] = (
             await begun if isinstance(begun, asyncio.Future) else begun
@@ -292,10 +290,8 @@ def test_a_batch_in_no_transaction_does_not_wait_for_the_transactional_ones_besi
         begun = producing._produce.begin(
             batches,
             transactional_headers(batches),
-            transactional_id="id",
+            ProduceOptions(1, 10_000, "id"),
             support=Support.OLD,
-            acks=1,
-            timeout_ms=10_000,
         )
         assert isinstance(begun, asyncio.Future)
         await producing.coordinator.asked(1)

@@ -29,7 +29,7 @@ from kraft.protocol.errors import (
 from kraft.protocol.primitives import Buffer
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
-from replication.requests import ProduceOutcome
+from replication.requests import ProduceOptions, ProduceOutcome
 from tests.unit.coordinators.test_coordinator_cluster import SETTINGS, ask, commit, create, play
 from tests.unit.coordinators.test_stale_answers import TOPIC_ID
 
@@ -47,13 +47,12 @@ class Replicas:
     async def produce(
         self,
         batches: Mapping[TopicIdPartition, Buffer],
+        options: ProduceOptions,
         *,
-        acks: int,
-        timeout_ms: int,
         is_from_coordinator: bool,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        assert (acks, list(batches)) == (-1, [PARTITION])
-        assert timeout_ms > 0
+        assert (options.acks, list(batches)) == (-1, [PARTITION])
+        assert options.timeout_ms > 0
         assert is_from_coordinator
         self.batches.append(bytes(batches[PARTITION]))
         await asyncio.sleep(0.01)

@@ -24,7 +24,7 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.transactions import MarkersToWrite, Producer
 from metadata.image import TopicIdPartition
-from replication.requests import ActiveProducer, ProduceOutcome
+from replication.requests import ActiveProducer, ProduceOptions, ProduceOutcome, ReadOptions
 from tests.unit.coordinators.test_coordinator_cluster import ask, instance
 from tests.unit.coordinators.test_transaction_cluster import DEADLINE_S, create, eventually, play, until
 from tests.unit.coordinators.test_transactional_writes import batch, leader_of
@@ -44,9 +44,7 @@ async def produce(
 ) -> ProduceOutcome:
     assert node.node is not None
     gateway = node.node.gateway
-    outcomes = await run(
-        node, gateway.produce({key: data}, acks=-1, timeout_ms=10_000, transactional_id=transactional_id)
-    )
+    outcomes = await run(node, gateway.produce({key: data}, ProduceOptions(-1, 10_000, transactional_id)))
     found: ProduceOutcome = outcomes[key]
     return found
 
@@ -56,7 +54,7 @@ async def committed(node: SimulatedNode, key: TopicIdPartition) -> list[bytes | 
     assert node.node is not None
     found = await run(
         node,
-        node.node.gateway.read(key, offset=0, bytes_max=1_000_000, bytes_min=0, wait_ms_max=0, is_read_committed=True),
+        node.node.gateway.read(key, 0, ReadOptions(bytes_max=1_000_000, is_read_committed=True)),
     )
     values = []
     for position, header, is_readable in readable_batches(found.data, found.aborted):

@@ -40,7 +40,7 @@ from metadata.controller.requests import (
 )
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
-from replication.requests import CONSUMER, LATEST_TIMESTAMP, FetchPartition, FetchRequest
+from replication.requests import CONSUMER, LATEST_TIMESTAMP, FetchPartition, FetchRequest, ProduceOptions
 from tests.support.client_door import ClientDoor, broker_of
 from tests.support.node_call import node_call
 
@@ -195,7 +195,7 @@ class Client:
                 leader = self.cluster.leader(key)
                 if leader is not None and leader.node is not None and leader.node.replicas is not None:
                     replicas = leader.node.replicas
-                    done = replicas.produce({key: batch}, acks=-1, timeout_ms=10_000, is_from_coordinator=True)
+                    done = replicas.produce({key: batch}, ProduceOptions(-1, 10_000), is_from_coordinator=True)
                     outcome = (await leader.machine.run(done))[key]
                     if not outcome.error_code:
                         return

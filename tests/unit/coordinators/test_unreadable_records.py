@@ -16,6 +16,7 @@ from kraft.coordinators.partition_loader import decoded_piece
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidTopicException
 from metadata.image import TopicIdPartition
+from replication.requests import ProduceOptions
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, play
 from tests.unit.coordinators.test_records_and_assignors import GOLDEN
 
@@ -61,7 +62,7 @@ def test_a_client_is_refused_at_any_node_and_nothing_is_written() -> None:
         for node in cluster.alive:
             assert node.node is not None
             before = home.node.replicas.describe()[where].log_end_offset  # type: ignore[union-attr]
-            produced = node.node.gateway.produce({where: garbage()}, acks=-1, timeout_ms=5_000)
+            produced = node.node.gateway.produce({where: garbage()}, ProduceOptions(-1, 5_000))
             outcome = (await node.machine.run(produced))[where]
             assert (outcome.error_code, outcome.is_appended) == (InvalidTopicException.code, False)
             assert "coordinators alone" in outcome.message or node is not home
@@ -78,7 +79,7 @@ def test_groups_beside_unreadable_records_are_loaded_and_each_of_those_is_an_eve
         await ask(cluster.alive[0], commit("g", 1))
         home, where = await home_of(cluster, "g")
         wrote = home.node.replicas.produce(  # type: ignore[union-attr]
-            {where: garbage()}, acks=-1, timeout_ms=5_000, is_from_coordinator=True
+            {where: garbage()}, ProduceOptions(-1, 5_000), is_from_coordinator=True
         )
         assert (await home.machine.run(wrote))[where].error_code == 0
         await ask(cluster.alive[0], commit("g", 2))

@@ -16,6 +16,7 @@ from metadata.image import TopicIdPartition
 from replication import large_work
 from replication.large_work import LargeWork
 from replication.manager.turns import Turns
+from replication.requests import ProduceOptions
 from tests.unit.replication.harness.cluster import TOPIC_ID, Cluster
 from tests.unit.replication.harness.memory_log import batch
 from tests.unit.replication.harness.virtual import VirtualWorkers, run
@@ -86,10 +87,10 @@ def test_a_request_beyond_its_bounds_is_refused_where_it_exceeds_them() -> None:
             part = batch(bytes(REQUEST_BYTES_MAX // 5))
             assert len(part) < DECOMPRESSED_BYTES_MAX
             manager = cluster.nodes[1].manager
-            outcomes = await manager.produce(dict.fromkeys(keys, part), acks=1, timeout_ms=5_000)
+            outcomes = await manager.produce(dict.fromkeys(keys, part), ProduceOptions(1, 5_000))
             assert [outcomes[key].error_code for key in keys] == [0, 0, 0, 0, 10, 10]
             assert "in several" in outcomes[keys[-1]].message
-            too_large = await manager.produce({keys[0]: batch(bytes(DECOMPRESSED_BYTES_MAX))}, acks=1, timeout_ms=9)
+            too_large = await manager.produce({keys[0]: batch(bytes(DECOMPRESSED_BYTES_MAX))}, ProduceOptions(1, 9))
             assert too_large[keys[0]].error_code == 10
 
     run(story())

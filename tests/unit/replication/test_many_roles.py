@@ -14,7 +14,7 @@ from replication.manager.manager import ReplicaManager
 from replication.manager.registry import ANY_EPOCH
 from replication.manager.roles import ROLES_PER_TURN
 from replication.partition.states import FollowerState, LeaderState
-from replication.requests import CONSUMER, FetchPartition, FetchRequest
+from replication.requests import CONSUMER, FetchPartition, FetchRequest, ProduceOptions
 from tests.unit.replication.harness.cluster import TOPIC_ID, Cluster
 from tests.unit.replication.harness.memory_log import batch
 from tests.unit.replication.harness.virtual import run
@@ -100,7 +100,7 @@ def test_who_was_relieved_answers_nobody_before_its_turn_to_follow() -> None:
             assert await _fetched(manager, last, offset=5, reads_followers=True) == 6
             with pytest.raises(NotLeaderOrFollower):
                 await manager.list_offset(last, -1)
-            outcomes = await manager.produce({last: batch(b"b")}, acks=1, timeout_ms=1_000)
+            outcomes = await manager.produce({last: batch(b"b")}, ProduceOptions(1, 1_000))
             assert outcomes[last].error_code == 6
             await cluster.until(lambda: not manager._roles.has_due)
             assert isinstance(manager._registry.replicas[last].state, FollowerState)

@@ -10,6 +10,7 @@ from kraft.protocol.errors import InvalidRequiredAcks
 from metadata.image import TopicIdPartition
 from replication.partition.replica import Replica
 from replication.partition.states import CommittedIsr, LeaderState, PendingIsr
+from replication.requests import ProduceOptions
 from tests.unit.replication.harness.cluster import TOPIC_ID, Cluster
 from tests.unit.replication.harness.memory_log import batch
 from tests.unit.replication.harness.virtual import run
@@ -127,11 +128,11 @@ def test_p10_every_partition_has_its_own_outcome() -> None:
             key = cluster.create(partitions=2)
             absent = TopicIdPartition(TOPIC_ID, 9)
             outcomes = await cluster.nodes[1].manager.produce(
-                {key: batch(b"a"), absent: batch(b"b")}, acks=-1, timeout_ms=1_000
+                {key: batch(b"a"), absent: batch(b"b")}, ProduceOptions(-1, 1_000)
             )
             assert outcomes[key].error_code == 0
             assert (outcomes[absent].error_code, outcomes[absent].is_appended) == (3, False)
-            elsewhere = await cluster.nodes[2].manager.produce({key: batch(b"a")}, acks=1, timeout_ms=1_000)
+            elsewhere = await cluster.nodes[2].manager.produce({key: batch(b"a")}, ProduceOptions(1, 1_000))
             assert elsewhere[key].error_code == 6
 
     run(story())

@@ -28,7 +28,7 @@ from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings
 from replication.manager.fetch import LaterFetch
 from replication.partition.log import EpochEnd
-from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOptions, ProduceOutcome
 
 CLUSTER = "test-cluster"
 SECRET = "a long and random cluster secret"
@@ -52,7 +52,7 @@ class FakeController:
 class FakeReplicas:
     def __init__(self) -> None:
         self.fetched: list[FetchRequest] = []
-        self.produced: list[tuple[Mapping[TopicIdPartition, Buffer], int, int]] = []
+        self.produced: list[tuple[Mapping[TopicIdPartition, Buffer], ProduceOptions]] = []
         self.on_fetch: Callable[[FetchRequest], Coroutine[Any, Any, FetchResponse]] | None = None
         self.fetch_answer = FetchResponse()
         self.outcomes: Mapping[TopicIdPartition, ProduceOutcome] = {}
@@ -74,9 +74,9 @@ class FakeReplicas:
         return LaterFetch(task, task.result)
 
     def begin_produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], *, acks: int, timeout_ms: int
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        self.produced.append((batches, acks, timeout_ms))
+        self.produced.append((batches, options))
         self._maybe_raise()
         return self.outcomes
 

@@ -19,8 +19,8 @@ from kraft.protocol.errors import (
 )
 from kraft.wire import channels
 from kraft.wire.channels import (
-    ForwardChannel,
     MetadataSourceChannel,
+    RemotePartitionClient,
     WireBrokerProbe,
     WireLeaderChannel,
     WireReplicaQuery,
@@ -39,6 +39,7 @@ from replication.requests import (
     FetchRequest,
     FetchResponse,
     OffsetAnswer,
+    ProduceOptions,
     ProduceOutcome,
 )
 from tests.unit.wire.fakes import CLUSTER, T0, T1, TOPIC, loopback, run, until
@@ -99,7 +100,7 @@ def test_a_read_of_committed_records_says_so_and_is_told_what_was_aborted() -> N
         async with loopback() as world:
             world.replicas.fetch_answer = answer
             peers = world.peers()
-            assert await ForwardChannel(peers, 1).fetch(request) == answer
+            assert await RemotePartitionClient(peers, 1).fetch(request) == answer
             assert world.replicas.fetched == [request]
             await peers.close()
 
@@ -144,7 +145,7 @@ def test_a_long_poll_holds_up_nothing_behind_it() -> None:
         async with loopback() as world:
             world.replicas.on_fetch = on_fetch
             peers = world.peers()
-            channel = ForwardChannel(peers, 1)
+            channel = RemotePartitionClient(peers, 1)
             waiting = asyncio.create_task(channel.fetch(REQUEST))
             await until(lambda: bool(world.replicas.fetched))
             assert (await channel.fetch(replace(REQUEST, wait_ms_max=0))).session_id == 0
@@ -171,7 +172,7 @@ def test_a_read_from_a_silent_leader_ends_within_its_wait_and_the_time_of_its_by
             peers = world.peers()
             await peers.connection(1, "forward", timeout_ms=60_000, lane="reads")
             with pytest.raises(TimeoutError, match=r"within (40|39|38) ms"):
-                await ForwardChannel(peers, 1).fetch(replace(REQUEST, wait_ms_max=0, bytes_max=10_000))
+                await RemotePartitionClient(peers, 1).fetch(replace(REQUEST, wait_ms_max=0, bytes_max=10_000))
             await peers.close()
 
     run(main())
@@ -196,10 +197,10 @@ def test_produce_outcomes_arrive_whole() -> None:
             world.replicas.outcomes = outcomes
             peers = world.peers()
             batches = {T0: b"batch 0", T1: memoryview(bytes(200_000))}
-            assert await ForwardChannel(peers, 1).produce(batches, acks=-1, timeout_ms=61_234) == outcomes
-            got, acks, timeout_ms = world.replicas.produced[0]
+            assert await RemotePartitionClient(peers, 1).produce(batches, ProduceOptions(-1, 61_234)) == outcomes
+            got, options = world.replicas.produced[0]
             assert {key: bytes(value) for key, value in got.items()} == {T0: b"batch 0", T1: bytes(200_000)}
-            assert (acks, timeout_ms) == (-1, 61_234)
+            assert options == ProduceOptions(-1, 61_234)
             await peers.close()
 
     run(main())
@@ -211,7 +212,7 @@ def test_a_produce_refused_as_a_whole_raises() -> None:
             world.replicas.error = NotEnoughReplicas("1 of 2")
             peers = world.peers()
             with pytest.raises(NotEnoughReplicas, match="1 of 2"):
-                await ForwardChannel(peers, 1).produce({T0: b"x"}, acks=-1, timeout_ms=60_000)
+                await RemotePartitionClient(peers, 1).produce({T0: b"x"}, ProduceOptions(-1, 60_000))
             await peers.close()
 
     run(main())
@@ -221,13 +222,13 @@ def test_acks_0_is_never_answered_and_an_error_closes_the_connection() -> None:
     async def main() -> None:
         async with loopback() as world:
             peers = world.peers()
-            channel = ForwardChannel(peers, 1)
-            assert await channel.produce({T0: b"x"}, acks=0, timeout_ms=60_000) == {T0: ProduceOutcome()}
+            channel = RemotePartitionClient(peers, 1)
+            assert await channel.produce({T0: b"x"}, ProduceOptions(0, 60_000)) == {T0: ProduceOutcome()}
             assert (await channel.list_offset(T0, -1)).offset == 7
-            assert world.replicas.produced == [({T0: b"x"}, 0, 60_000)]
+            assert world.replicas.produced == [({T0: b"x"}, ProduceOptions(0, 60_000))]
             connection = await peers.connection(1, "forward", timeout_ms=20_000)
             world.replicas.error = KafkaStorageError("disk")
-            await channel.produce({T0: b"x"}, acks=0, timeout_ms=60_000)
+            await channel.produce({T0: b"x"}, ProduceOptions(0, 60_000))
             await until(lambda: connection.is_closed)
             await peers.close()
 
@@ -238,7 +239,7 @@ def test_offsets_are_asked_by_topic_id() -> None:
     async def main() -> None:
         async with loopback() as world:
             peers = world.peers()
-            channel, leader = ForwardChannel(peers, 1), WireLeaderChannel(peers, 1)
+            channel, leader = RemotePartitionClient(peers, 1), WireLeaderChannel(peers, 1)
             assert await channel.list_offset(T1, -2) == OffsetAnswer(offset=7, timestamp=8, leader_epoch=9)
             assert (await channel.list_offset(T1, -1, is_read_committed=True)).offset == 7
             assert await channel.delete_records(T0, offset=4, timeout_ms=60_000) == 5
@@ -257,7 +258,7 @@ def test_errors_about_offsets_keep_their_message() -> None:
     async def main() -> None:
         async with loopback() as world:
             peers = world.peers()
-            channel = ForwardChannel(peers, 1)
+            channel = RemotePartitionClient(peers, 1)
             world.replicas.error = OffsetOutOfRange("offset 9 is above 5")
             with pytest.raises(OffsetOutOfRange, match="above 5"):
                 await channel.list_offset(T0, -1)

@@ -24,7 +24,7 @@ from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRe
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.transactions import MarkersToWrite, Producer
 from kraft.wire import scram
-from kraft.wire.channels import ControllerChannel, ForwardChannel
+from kraft.wire.channels import ControllerChannel, RemotePartitionClient
 from kraft.wire.messages.active_producers import DESCRIBE_PRODUCERS
 from kraft.wire.messages.controller import CONTROLLER_RPCS
 from kraft.wire.messages.fetch import FETCH
@@ -52,6 +52,7 @@ from kraft.wire.messages.transactions import (
 from metadata.controller.requests import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
 from metadata.strangers import KAFKA_LISTENER
+from replication.requests import ProduceOptions
 from tests.unit.wire.fakes import T0, Loopback, loopback, run, until
 from tests.unit.wire.test_controller_round_trips import CASES
 from tests.unit.wire.test_data_round_trips import REQUEST
@@ -101,7 +102,7 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
     **{rpc.api.name: (rpc, request) for request, _ in CASES for rpc in [CONTROLLER_RPCS[type(request)]]},
     "ElectLeaders": (CONTROLLER_RPCS[type(CASES[6][0])], CASES[6][0]),
     "Fetch": (FETCH, REQUEST),
-    "Produce": (PRODUCE, ProduceRequest(batches={T0: b"x"}, acks=-1, timeout_ms=1)),
+    "Produce": (PRODUCE, ProduceRequest(batches={T0: b"x"}, options=ProduceOptions(-1, 1))),
     "ListOffsets": (LIST_OFFSETS, ListOffset(partition=T0, timestamp=-1, timeout_ms=1)),
     "DeleteRecords": (DELETE_RECORDS, DeleteRecords(offsets={T0: 1}, timeout_ms=1)),
     "OffsetForLeaderEpoch": (
@@ -222,7 +223,7 @@ def test_a_wrong_secret_gets_error_58_and_a_close() -> None:
         async with loopback() as world:
             peers = world.peers(password="wrong")
             with pytest.raises(SaslAuthenticationFailed, match="wrong cluster secret"):
-                await ForwardChannel(peers, 1).list_offset(T0, -1)
+                await RemotePartitionClient(peers, 1).list_offset(T0, -1)
             await until(lambda: world.server.connections == 0)
             await peers.close()
             await assert_alive(world)
@@ -344,7 +345,7 @@ def test_a_broken_controller_connection_is_told_once() -> None:
         async with loopback() as world:
             world.controller.answer = ProducerIdBlock(first=1, count=2)
             peers = world.peers(node_id=5)
-            await ForwardChannel(peers, 1).list_offset(T0, -1)
+            await RemotePartitionClient(peers, 1).list_offset(T0, -1)
             await ControllerChannel(peers).request(
                 1, AllocateProducerIds(broker_id=1, broker_epoch=1), timeout_ms=20_000
             )
@@ -377,7 +378,7 @@ def test_peers_reconnect_after_the_server_restarts() -> None:
             port = first.server.port
             peers = first.peers(connect_timeout_ms=20_000)
             peers.address = lambda node, purpose: ("127.0.0.1", port)
-            channel = ForwardChannel(peers, 1)
+            channel = RemotePartitionClient(peers, 1)
             assert (await channel.list_offset(T0, -1)).offset == 7
             await first.server.stop()
             await until(lambda: first.server.connections == 0)

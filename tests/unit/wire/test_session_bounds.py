@@ -27,6 +27,7 @@ from kraft.wire.messages.produce import PRODUCE, ProduceRequest
 from kraft.wire.principal import NodePrincipal
 from kraft.wire.session import Session, Shared
 from metadata.environment import ConnectionClosed
+from replication.requests import ProduceOptions
 from tests.unit.replication.harness.virtual import environment, run
 from tests.unit.wire.fakes import T0
 from tests.unit.wire.test_data_round_trips import REQUEST
@@ -162,7 +163,7 @@ def frame_of(api: Api, message: Any) -> bytes:
 
 
 def a_produce(size: int = 10) -> bytes:
-    request = ProduceRequest(batches={T0: bytes(size)}, acks=-1, timeout_ms=1)
+    request = ProduceRequest(batches={T0: bytes(size)}, options=ProduceOptions(-1, 1))
     return frame_of(PRODUCE.api, PRODUCE.to_request(request, 1))
 
 

@@ -22,7 +22,7 @@ from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import KafkaError, UnknownTopicOrPartition, for_code
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
-from replication.requests import LATEST_TIMESTAMP
+from replication.requests import LATEST_TIMESTAMP, ProduceOptions, ReadOptions
 
 T = TypeVar("T")
 ACKS: Final = {"0": 0, "1": 1, "all": -1}
@@ -107,9 +107,8 @@ class SimulatedClient:
         ]
         try:
             which = partition_of(asked, batch.topic, batch.partition)
-            outcomes = await gateway.produce(
-                {which: _batch(batch, records)}, acks=ACKS[batch.acks], timeout_ms=batch.timeout_ms
-            )
+            options = ProduceOptions(ACKS[batch.acks], batch.timeout_ms)
+            outcomes = await gateway.produce({which: _batch(batch, records)}, options)
         except KafkaError as error:
             return self._told_error(error.code, error.message)
         outcome = outcomes[which]
@@ -132,14 +131,13 @@ class SimulatedClient:
             offset = position.offset
             if isinstance(offset, str):
                 offset = (await gateway.list_offset(which, LATEST_TIMESTAMP)).offset
-            found = await gateway.read(
-                which,
-                offset=offset,
+            options = ReadOptions(
                 bytes_max=position.bytes_max,
                 bytes_min=1,
                 wait_ms_max=position.wait_ms,
                 is_read_committed=position.is_read_committed,
             )
+            found = await gateway.read(which, offset, options)
         except KafkaError as error:
             return Fetched(outcome=of_code(error.code), kafka_code=error.code, error=error.message)
         following, records = records_for(found, offset)

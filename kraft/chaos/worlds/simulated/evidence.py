@@ -23,6 +23,7 @@ from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.errors import KafkaError
 from metadata.environment import ConnectionClosed, Files
 from metadata.image import TopicIdPartition
+from replication.requests import ReadOptions
 
 READ_BYTES: Final = 4 * 1024 * 1024
 READ_LIMIT_S: Final = 30.0
@@ -155,16 +156,8 @@ async def _read_committed(
     try:
         async with asyncio.timeout(READ_LIMIT_S):
             while True:
-                read = await node.machine.run(
-                    gateway.read(
-                        which,
-                        offset=position,
-                        bytes_max=READ_BYTES,
-                        bytes_min=0,
-                        wait_ms_max=0,
-                        is_read_committed=True,
-                    )
-                )
+                options = ReadOptions(bytes_max=READ_BYTES, is_read_committed=True)
+                read = await node.machine.run(gateway.read(which, position, options))
                 following, records = records_for(read, position)
                 found += [LogRecord(offset, EPOCH_UNKNOWN, value) for offset, value in records]
                 if following == position:
@@ -183,9 +176,7 @@ async def _read(node: SimulatedNode | None, topic: str, number: int, position: i
     assert found is not None, topic
     which = TopicIdPartition(found.topic_id, number)
     async with asyncio.timeout(READ_LIMIT_S):
-        read = await node.machine.run(
-            gateway.read(which, offset=position, bytes_max=READ_BYTES, bytes_min=0, wait_ms_max=0)
-        )
+        read = await node.machine.run(gateway.read(which, position, ReadOptions(bytes_max=READ_BYTES)))
     data = bytes(read.data)
     following = position
     for _, header in whole_batches(data):

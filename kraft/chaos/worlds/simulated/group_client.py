@@ -34,7 +34,7 @@ from kraft.protocol.errors import (
     UnknownMemberId,
 )
 from kraft.protocol.primitives import TopicPartition
-from replication.requests import EARLIEST_TIMESTAMP
+from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
 
 T = TypeVar("T")
 PROTOCOL: Final = "range"
@@ -208,7 +208,8 @@ class SimulatedGroupClient:
             gateway, which, start = asked.node.gateway, partition_of(asked, topic, partition), offset
             if start < 0:
                 start = (await gateway.list_offset(which, EARLIEST_TIMESTAMP)).offset
-            found = await gateway.read(which, offset=start, bytes_max=READ_BYTES, bytes_min=1, wait_ms_max=wait_ms)
+            options = ReadOptions(bytes_max=READ_BYTES, bytes_min=1, wait_ms_max=wait_ms)
+            found = await gateway.read(which, start, options)
             return [
                 (record.offset, value_of((record.value or b"").decode()))
                 for record in read_batches(found.data, from_offset=start)

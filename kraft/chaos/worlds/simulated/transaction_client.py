@@ -21,11 +21,13 @@ from kraft.client.outcome import of_code
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.shards import partition_of
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
+from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import CoordinatorNotAvailable, KafkaError, for_code
 from kraft.protocol.transactions import Producer
 from metadata.environment import ConnectionClosed
 from metadata.internal_topics import OFFSETS_TOPIC
+from replication.requests import ProduceOptions
 
 T = TypeVar("T")
 OLD_VERSION: Final = 0
@@ -105,10 +107,8 @@ class SimulatedTransactionClient:
             begun = asked.node.transactional_produce.begin(
                 batches,
                 transactional_headers(batches),
-                transactional_id=self._plan.transactional_id,
+                ProduceOptions(ACKS_ALL, batch.timeout_ms, self._plan.transactional_id),
                 support=Support.ADDS_PARTITIONS if self._is_new else Support.OLD,
-                acks=-1,
-                timeout_ms=batch.timeout_ms,
             )
             outcome = (await begun if isinstance(begun, asyncio.Future) else begun)[which]
             if not outcome.error_code:

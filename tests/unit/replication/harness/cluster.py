@@ -27,7 +27,7 @@ from metadata.records import (
 from metadata.settings import broker_settings, topic_settings
 from replication.manager.manager import ReplicaManager
 from replication.partition.states import LeaderState
-from replication.requests import FetchRequest, FetchResponse, LeaderChannel, ProduceOutcome
+from replication.requests import FetchRequest, FetchResponse, LeaderChannel, ProduceOptions, ProduceOutcome
 from tests.unit.replication.harness.memory_log import MemoryLog, MemoryLogs, batch, decode
 from tests.unit.replication.harness.virtual import environment
 
@@ -294,7 +294,7 @@ class Cluster:
         at: int | None = None,
     ) -> ProduceOutcome:
         node = self.nodes[self.partition(key).leader if at is None else at]
-        return (await node.manager.produce({key: batch(payload)}, acks=acks, timeout_ms=timeout_ms))[key]
+        return (await node.manager.produce({key: batch(payload)}, ProduceOptions(acks, timeout_ms)))[key]
 
     async def until(self, condition: Callable[[], bool], *, ms: int = 10_000) -> None:
         for _ in range(ms):

@@ -9,6 +9,7 @@ import pytest
 from kraft.protocol.batches.markers import Marker, build_marker
 from kraft.protocol.messages.fetch_response import FetchResponseData, PartitionData
 from metadata.image import TopicIdPartition
+from replication.requests import ProduceOptions
 from tests.unit.replication.harness.virtual import run
 from tests.unit.wire.handlers.brokers import NOW_MS, Brokers, Client, records
 from tests.unit.wire.handlers.test_fetch import ALL_VERSIONS, fetch, request, values
@@ -21,7 +22,7 @@ LATEST, LARGEST_TIMESTAMP = -1, -3
 
 async def append(cluster: Brokers, key: TopicIdPartition, data: bytes) -> int:
     manager = cluster.nodes[cluster.partition(key).leader].manager
-    outcome = (await manager.produce({key: data}, acks=-1, timeout_ms=10_000, is_from_coordinator=True))[key]
+    outcome = (await manager.produce({key: data}, ProduceOptions(-1, 10_000), is_from_coordinator=True))[key]
     assert outcome.error_code == 0, outcome
     return outcome.base_offset
 

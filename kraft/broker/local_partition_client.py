@@ -1,4 +1,4 @@
-"""What this node does as a leader for requests that come over REST, here or at another node (`Leaders`).
+"""What this node does as a leader for requests that come over REST, here or at another node (`PartitionClient`).
 
 Batches of a transaction are appended once the coordinator has added the partition to it (KIP-890), as those of a Kafka
 client of transaction version 2 are.
@@ -16,27 +16,29 @@ from kraft.protocol.errors import InvalidRecord
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from replication.manager.manager import ReplicaManager
-from replication.requests import ActiveProducer, FetchRequest, FetchResponse, OffsetAnswer, ProduceOutcome
+from replication.requests import (
+    ActiveProducer,
+    FetchRequest,
+    FetchResponse,
+    OffsetAnswer,
+    ProduceOptions,
+    ProduceOutcome,
+)
 
 
-class LocalLeader:
+class LocalPartitionClient:
     def __init__(self, replicas: ReplicaManager, transactional: Callable[[], TransactionalProduce]) -> None:
         """`transactional` is asked for when it is first needed: it finds coordinators by the node's own gateway."""
         self._replicas = replicas
         self._transactional = transactional
 
     async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        *,
-        acks: int,
-        timeout_ms: int,
-        transactional_id: str | None = None,
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         """With a transactional id each batch belongs to its transaction. Raises InvalidRequiredAcks 21, InvalidRecord
         87, InvalidProducerIdMapping 49, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
-        if transactional_id is None:
-            appended = self._replicas.begin_produce(batches, acks=acks, timeout_ms=timeout_ms)
+        if options.transactional_id is None:
+            appended = self._replicas.begin_produce(batches, options)
             return await appended if isinstance(appended, asyncio.Future) else appended
         if any(len(data) < HEADER_BYTES for data in batches.values()):
             raise InvalidRecord("a batch of a transaction has no whole header")
@@ -44,13 +46,7 @@ class LocalLeader:
         if len(headers) < len(batches):
             raise InvalidRecord("a request with a transactional id has a batch that is not transactional")
         begun = self._transactional().begin(
-            batches,
-            headers,
-            transactional_id=transactional_id,
-            support=Support.ADDS_PARTITIONS,
-            acks=acks,
-            timeout_ms=timeout_ms,
-            compares_records=True,
+            batches, headers, options, support=Support.ADDS_PARTITIONS, compares_records=True
         )
         return await begun if isinstance(begun, asyncio.Future) else begun
 
