@@ -40,9 +40,10 @@ def tells_what_is_not_replicated(_original: Any) -> Any:
 
 def followers_syncs_unanswered(original: Any) -> Any:
     def _assign(draft: Any, assignments: Any) -> None:
-        leader, before = draft.group.members[draft.group.leader].syncing, len(draft._replies)
+        leader = draft.group.members[draft.group.leader].syncing
         original(draft, assignments)
-        draft._replies[before:] = [reply for reply in draft._replies[before:] if reply.ticket == leader]
+        of_each, answer_of = draft._replies_of_each
+        draft._replies_of_each = [each for each in of_each if each[0] == leader], answer_of
 
     return _assign
 

@@ -4,7 +4,7 @@ decision. `Decision` is what a decision about a group of either protocol returns
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from kraft.coordinators.groups.classic_group import (
     group_record,
     offer_of,
 )
-from kraft.coordinators.groups.classic_requests import Answer, Joined, Reply, Synced
+from kraft.coordinators.groups.classic_requests import Answer, Joined, Replies, Reply, Synced
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.records import GroupRecord
 from kraft.protocol.errors import RebalanceInProgress, UnknownMemberId
@@ -42,7 +42,7 @@ class Decision:
     consumer: ConsumerGroup | None = None
     """What the group is while it speaks the consumer protocol; `group` is empty then."""
     records: tuple[GroupRecord, ...] = ()
-    replies: tuple[Reply, ...] = ()
+    replies: Sequence[Reply] = ()
     """To be given once the records are replicated."""
 
 
@@ -53,6 +53,7 @@ class ClassicDraft:
         self.now_ms = now_ms
         self._wall_ms = wall_ms
         self._replies: list[Reply] = []
+        self._replies_of_each: tuple[Sequence[tuple[int, Any]], Callable[[Any], Answer]] = (), self.synced
         self._is_fact_changed = False
         self._members: MapDraft[str, Member] | None = None
         """Of this draft alone, once one has changed: `group.members` shows them."""
@@ -75,11 +76,16 @@ class ClassicDraft:
         pending = self.group.pending if self._pending is None else self._pending.frozen().resized()
         self.group = replace(self.group, members=members, pending=pending, tally=tally)
         records = (group_record(self.group),) if self._is_fact_changed else ()
-        return Decision(group=self.group, records=records, replies=tuple(self._replies))
+        return Decision(group=self.group, records=records, replies=Replies(self._replies, *self._replies_of_each))
 
     def reply(self, ticket: int | None, answer: Answer) -> None:
         if ticket is not None:
             self._replies.append(Reply(ticket, answer))
+
+    def reply_to_each(self, of_each: Sequence[tuple[int, Any]], answer_of: Callable[[Any], Answer]) -> None:
+        """As `Replies` has it."""
+        self._replies += Replies((), *self._replies_of_each)
+        self._replies_of_each = of_each, answer_of
 
     def change(self, **fields: Any) -> None:
         if "phase" in fields and fields["phase"] is not self.group.phase:
@@ -227,15 +233,25 @@ class ClassicDraft:
             leader = next(key for key, member in members.items() if member.joining is not None)
         deadline_ms = self.now_ms + self.longest_rebalance_ms()
         self.change(phase=Phase.COMPLETING, protocol=self.voted(), leader=leader, deadline_ms=deadline_ms)
-        self.change_each(self._told)
+        self._tell_each(leader)
 
-    def _told(self, member: Member) -> Member:
+    def _tell_each(self, leader: str) -> None:
         """Of the new generation."""
-        deadline_ms = member.deadline_ms
-        if member.joining is not None:
-            self.reply(member.joining, self.joined(member.member_id))
-            deadline_ms = self.now_ms + member.session_timeout_ms
-        return member.followed(assignment=member.assignment, deadline_ms=deadline_ms, is_new=False, is_sync_due=True)
+        of_leader, now_ms = self.joined(leader), self.now_ms
+        waiting: list[tuple[int, str]] = []
+
+        def told(member: Member) -> Member:
+            deadline_ms = member.deadline_ms
+            if member.joining is not None:
+                waiting.append((member.joining, member.member_id))
+                deadline_ms = now_ms + member.session_timeout_ms
+            return member.followed(
+                assignment=member.assignment, deadline_ms=deadline_ms, is_new=False, is_sync_due=True
+            )
+
+        self.change_each(told)
+        of_another = of_leader._replace(members=())
+        self.reply_to_each(waiting, lambda name: of_leader if name == leader else of_another._replace(member_id=name))
 
     @property
     def common_protocols(self) -> frozenset[str]:

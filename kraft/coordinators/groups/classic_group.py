@@ -66,10 +66,10 @@ class Member(NamedTuple):
         return self.is_new or (self.joining is None and self.syncing is None)
 
     def metadata(self, protocol: str | None) -> bytes:
-        for name, data in self.protocols:
-            if name == protocol:
-                return data
-        return b""
+        protocols = self.protocols
+        if protocols[0][0] == protocol:  # as of nearly all members
+            return protocols[0][1]
+        return dict(protocols).get(protocol or "", b"")
 
 
 ASSIGNMENT = Member._fields.index("assignment")

@@ -85,18 +85,21 @@ def _sync(draft: ClassicDraft, event: Sync) -> None:
 
 def _assign(draft: ClassicDraft, assignments: dict[str, bytes]) -> None:
     draft.change(phase=Phase.STABLE)
+    now_ms = draft.now_ms
+    waiting: list[tuple[int, bytes]] = []
 
     def assigned(member: Member) -> Member:
         assignment = assignments.get(member.member_id, b"")
         if member.syncing is None:
             return member._replace(assignment=assignment)
-        draft.reply(member.syncing, draft.synced(assignment))
-        deadline_ms = draft.now_ms + member.session_timeout_ms
+        waiting.append((member.syncing, assignment))
+        deadline_ms = now_ms + member.session_timeout_ms
         return member.followed(
             assignment=assignment, deadline_ms=deadline_ms, is_new=member.is_new, is_sync_due=member.is_sync_due
         )
 
     draft.change_each(assigned)
+    draft.reply_to_each(waiting, draft.synced(b"").of)
     _end_wait_for_syncs(draft)
     draft.record()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from uuid import UUID
 
 from kraft.coordinators.groups.classic_draft import ClassicRules, Decision
 from kraft.coordinators.groups.classic_group import ClassicGroup
@@ -29,13 +28,11 @@ from kraft.coordinators.groups.consumer_records import (
     TargetEpochKey,
     TargetKey,
 )
+from kraft.coordinators.groups.consumer_requests import TargetsComputed
 from kraft.coordinators.groups.records import GroupRecord
-from kraft.coordinators.groups.server_assignors import SERVER_ASSIGNORS, Subscriber
+from kraft.coordinators.groups.target_assignment import changed_targets, is_assigned_at_once
 from metadata.image import MetadataImage
 from metadata.persistent_map import MapDraft
-
-ASSIGNED_AT_ONCE_MAX = 100
-"""Members of a group whose target assignment is computed with each new epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,35 +177,19 @@ class ConsumerDraft:
         return int.from_bytes(digest.digest(), "big", signed=True)
 
     def update_targets(self) -> None:
-        """Assign anew if the group's epoch is newer than its target assignment."""
+        """Assign a small group anew if its epoch is newer than its target assignment."""
         group = self.group
-        if group.assignment_epoch >= group.epoch or self._is_too_soon():
-            return
-        ids = self.image.topic_ids
-        known: dict[frozenset[str], frozenset[UUID]] = {}
-        for names in map(group.subscription_of, group.members.values()):
-            if names not in known:
-                known[names] = frozenset(ids[name] for name in names if name in ids)
-        members = {
-            member_id: Subscriber(
-                topics=known[group.subscription_of(member)],
-                instance_id=member.instance_id,
-                target=group.targets.get(member_id, frozenset()),
-            )
-            for member_id, member in group.members.items()
-        }
-        wanted = frozenset[UUID]().union(*known.values())
-        counts = {topic: len(self.image.topics[topic].partitions) for topic in wanted}
-        assign = SERVER_ASSIGNORS[group.preferred_assignor(self.rules.assignors)]
-        for member_id, partitions in assign(members, counts).items():
-            if group.targets.get(member_id) != partitions:
-                self.set_target(member_id, partitions)
-        self.write(TargetEpochKey(group.group_id), StoredTargetEpoch(epoch=group.epoch))
-        self.group.assigned_ms = self.now_ms
+        if group.assignment_epoch < group.epoch and is_assigned_at_once(group):
+            changes = changed_targets(group, self.image, self.rules.assignors)
+            self.take_targets(TargetsComputed(epoch=group.epoch, changes=changes, is_last=True))
 
-    def _is_too_soon(self) -> bool:
-        """A small group is assigned at once. For a large one that takes as long as many heartbeats, so that it is done
-        once in a while, at a heartbeat of any member: who has joined meanwhile has nothing until then."""
-        group = self.group
-        is_small = len(group.members) <= ASSIGNED_AT_ONCE_MAX
-        return not is_small and self.now_ms < group.assigned_ms + self.rules.assignment_interval_ms
+    def take_targets(self, computed: TargetsComputed) -> None:
+        """A newer assignment may have overtaken it, and the members of a group may be others."""
+        if not self.group.assignment_epoch < computed.epoch <= self.group.epoch:
+            return
+        for member_id, partitions in computed.changes:
+            if member_id in self.group.members:
+                self.set_target(member_id, partitions)
+        if computed.is_last:
+            self.write(TargetEpochKey(self.group.group_id), StoredTargetEpoch(epoch=computed.epoch))
+        self.group = replace(self.group, assigned_ms=self.now_ms)

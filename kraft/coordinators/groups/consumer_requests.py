@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kraft.coordinators.groups.consumer_records import Partitions
@@ -34,6 +35,17 @@ class ConsumerHeartbeat:
         """The member says all: after an error, to be told all."""
         has_subscription = self.topics is not None or self.pattern is not None
         return self.rebalance_timeout_ms != -1 and has_subscription and self.owned is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetsComputed:
+    """A part of a target assignment that was computed apart from the group; see `target_assignment`."""
+
+    epoch: int
+    """Of the group for which it was computed."""
+    changes: Sequence[tuple[str, Partitions]]
+    """Member ids, and what each is to have."""
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

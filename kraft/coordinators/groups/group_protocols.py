@@ -17,7 +17,7 @@ from kraft.coordinators.groups.classic_rebalance import decide
 from kraft.coordinators.groups.classic_requests import GroupEvent, Heartbeat, Join, Leave, Sync, Tick
 from kraft.coordinators.groups.consumer_draft import ConsumerDraft, ConsumerRules
 from kraft.coordinators.groups.consumer_group import JOIN_EPOCH, NEVER_MS, ConsumerGroup, MemberState, Timer
-from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, TargetsComputed
 from kraft.coordinators.groups.migration import can_downgrade_with, downgrade, upgrade
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.protocol.errors import GroupIdNotFound, KafkaError
@@ -37,7 +37,7 @@ def decide_group(
     """`consumer` is None for a classic group, and for one that does not exist."""
     if consumer is not None and not consumer.members and isinstance(event, Join):
         return _emptied(consumer, event, rules=rules, image=image, now_ms=now_ms, wall_ms=wall_ms)
-    if consumer is None and not isinstance(event, ConsumerHeartbeat):
+    if consumer is None and not isinstance(event, ConsumerHeartbeat | TargetsComputed):
         return decide(group, event, rules=rules.classic, now_ms=now_ms, wall_ms=wall_ms)
     found = ConsumerGroup(group_id=group.group_id) if consumer is None else consumer
     draft = ConsumerDraft(found, rules, image, now_ms=now_ms, wall_ms=wall_ms)
@@ -47,7 +47,7 @@ def decide_group(
         _decide(draft, event)
     except KafkaError as refusal:
         refused = ConsumerDraft(found, rules, image, now_ms=now_ms, wall_ms=wall_ms)
-        refused.reply(None if isinstance(event, Tick) else event.ticket, refusal)
+        refused.reply(None if isinstance(event, Tick | TargetsComputed) else event.ticket, refusal)
         return replace(refused.decision(), group=group, consumer=consumer)
     return draft.decision()
 
@@ -103,6 +103,8 @@ def _decide(draft: ConsumerDraft, event: GroupEvent) -> None:
             classic_members.heartbeat(draft, event)
         case Leave():
             _fence(draft, [classic_members.leaving(draft, event).member_id])
+        case TargetsComputed():
+            draft.take_targets(event)
         case Tick():
             due = {member_id for (_, member_id), at_ms in draft.group.deadlines.items() if at_ms <= draft.now_ms}
             _fence(draft, sorted(due))

@@ -46,7 +46,6 @@ _SHORT = struct.Struct(">h")
 _INT = struct.Struct(">i")
 _LONG = struct.Struct(">q")
 _NO_TEXT = _SHORT.pack(-1)
-_TIMEOUTS = struct.Struct(">iii")
 """Of a member, and the size of its subscription."""
 
 
@@ -260,24 +259,26 @@ def _read_member(reader: _Reader) -> StoredMember:
 
 
 def _member(member: StoredMember) -> bytes:
+    member_id, instance_id, client_id, client_host, rebalance_ms, session_ms, subscription, assignment = member
+    name = member_id.encode()
     return b"".join(
         (
-            _text(member.member_id),
-            _NO_TEXT if member.instance_id is None else _text(member.instance_id),
-            _shared_text(member.client_id),
-            _shared_text(member.client_host),
-            _TIMEOUTS.pack(member.rebalance_timeout_ms, member.session_timeout_ms, len(member.subscription)),
-            member.subscription,
-            _INT.pack(len(member.assignment)),
-            member.assignment,
+            _SHORT.pack(len(name)),
+            name,
+            _NO_TEXT if instance_id is None else _text(instance_id),
+            _shared(client_id, client_host, rebalance_ms, session_ms),
+            _INT.pack(len(subscription)),
+            subscription,
+            _INT.pack(len(assignment)),
+            assignment,
         )
     )
 
 
 @lru_cache(maxsize=64)
-def _shared_text(text: str | None) -> bytes:
-    """For what most members of a group have in common."""
-    return _text(text)
+def _shared(client_id: str, client_host: str, rebalance_timeout_ms: int, session_timeout_ms: int) -> bytes:
+    """What most members of a group have in common."""
+    return _text(client_id) + _text(client_host) + _INT.pack(rebalance_timeout_ms) + _INT.pack(session_timeout_ms)
 
 
 def _text(text: str | None) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ from kraft.coordinators.groups.classic_draft import ClassicRules
 from kraft.coordinators.groups.classic_group import NEVER_MS, ClassicGroup
 from kraft.coordinators.groups.classic_requests import Answer, GroupEvent, Heartbeat, Reply, Tick
 from kraft.coordinators.groups.consumer_draft import ConsumerRules
-from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
+from kraft.coordinators.groups.consumer_group import ConsumerGroup
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, TargetsComputed
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.group_protocols import decide_group, loaded
 from kraft.coordinators.groups.instance import decode_group_record
@@ -23,6 +25,7 @@ from kraft.coordinators.groups.records import (
     TransactionOf,
     encode_batch,
 )
+from kraft.coordinators.groups.target_assignment import changed_targets, in_parts, is_assignment_due
 from kraft.coordinators.groups.transactional_producers import Asking, TransactionalProducers
 from kraft.coordinators.partition_loader import InTransactions
 from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard, ShardNames
@@ -36,6 +39,8 @@ from metadata.environment import TimerHandle
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_BATCH_BYTES_MAX, OFFSETS_TOPIC
 from metadata.settings import BrokerSettings, group_settings
+
+LOG = logging.getLogger(__name__)
 
 NOBODY = ""
 """No group has this name, and no REST consumer."""
@@ -80,6 +85,8 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         self._timer_due_ms = NEVER_MS
         self._changed = asyncio.Event()
         self.producers = TransactionalProducers(lambda producer_id: context.replicas.producer(partition, producer_id))
+        self._assigning: dict[str, asyncio.Task[None]] = {}
+        """Large groups whose target assignments are being computed."""
         self._in_transactions: dict[int, set[str]] = {}
         """The groups that have pending offsets of each producer."""
         self.after_change: Callable[[GroupMetadata], None] = lambda entry: None
@@ -103,6 +110,8 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         super().end(error)
         if self._timer is not None:
             self._timer.cancel()
+        for assigning in self._assigning.values():
+            assigning.cancel()
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_result(error)
@@ -153,6 +162,8 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         except InvalidCommitOffsetSize as error:
             if isinstance(event, Tick):
                 self._arm(self.now_ms + TICK_RETRY_MS)
+            elif isinstance(event, TargetsComputed):
+                raise
             else:
                 self._answer([Reply(event.ticket, error)], None)
             return
@@ -167,6 +178,32 @@ class GroupShard(CoordinatorShard[GroupRecord]):
             self.changed(entry)
         elif entry.consumer is not None:  # who only beats makes a session longer, and may begin to be waited for
             self._arm(entry.next_deadline_ms())
+        self._assign_if_due(entry)
+
+    def _assign_if_due(self, entry: GroupMetadata) -> None:
+        group_id, group = entry.group.group_id, entry.consumer
+        if group is None or group_id in self._assigning or self._ended is not None:
+            return
+        rules = self.rules(group_id)
+        if is_assignment_due(group, interval_ms=rules.assignment_interval_ms, now_ms=self.now_ms):
+            assigning = self._assign(entry, group.copy(), rules)
+            self._assigning[group_id] = asyncio.get_running_loop().create_task(assigning)
+
+    async def _assign(self, entry: GroupMetadata, group: ConsumerGroup, rules: ConsumerRules) -> None:
+        """A large group: its assignment is computed on a worker thread, and taken a part in each turn."""
+        clock, workers = self.context.environment.clock, self.context.environment.workers
+        try:
+            self.submit(entry, TargetsComputed(epoch=group.epoch, changes=()))  # the interval begins
+            changes = await workers.run(changed_targets, group, self.context.image(), rules.assignors)
+            for part in in_parts(changes, group.epoch):
+                await clock.sleep(0)
+                if entry.consumer is None:
+                    return
+                self.submit(entry, part)
+        except InvalidCommitOffsetSize as error:
+            LOG.warning("group %r has no new assignment: %s", group.group_id, error)
+        finally:
+            del self._assigning[group.group_id]
 
     async def ask(self, entry: GroupMetadata, event_of: Callable[[int], GroupEvent]) -> Answer:
         """Submit an event and wait for its answer. Raises the KafkaError of a refusal."""

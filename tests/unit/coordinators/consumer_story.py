@@ -6,13 +6,13 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from kraft.coordinators.groups.classic_draft import ClassicRules
+from kraft.coordinators.groups.classic_draft import ClassicRules, Decision
 from kraft.coordinators.groups.classic_group import ClassicGroup, restored
 from kraft.coordinators.groups.classic_requests import GroupEvent, Heartbeat, Join, Leave, Sync, Tick
 from kraft.coordinators.groups.consumer_draft import ConsumerRules
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_records import EpochKey, Partitions
-from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
+from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat, TargetsComputed
 from kraft.coordinators.groups.group_protocols import decide_group
 from kraft.coordinators.groups.records import (
     GroupKey,
@@ -22,6 +22,7 @@ from kraft.coordinators.groups.records import (
     encode_key,
     encode_value,
 )
+from kraft.coordinators.groups.target_assignment import changed_targets, in_parts, is_assignment_due
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.records import PartitionRecord, Record, TopicRecord
 
@@ -79,8 +80,8 @@ class Story:
         assert self.consumer is not None
         return self.consumer
 
-    def do(self, event: GroupEvent) -> Any:
-        decision = decide_group(
+    def decided(self, event: GroupEvent) -> Decision:
+        return decide_group(
             self.group,
             self.consumer,
             event,
@@ -89,13 +90,27 @@ class Story:
             now_ms=self.now_ms,
             wall_ms=1_000_000 + self.now_ms,
         )
+
+    def do(self, event: GroupEvent) -> Any:
+        decision = self.decided(event)
         self.group, self.consumer = decision.group, decision.consumer
         self.last = decision.records
         self.log += [(encode_key(each.key), encode_value(each.value)) for each in decision.records]
         for reply in decision.replies:
             assert reply.ticket not in self.answers, "answered twice"
             self.answers[reply.ticket] = reply.answer
-        return None if isinstance(event, Tick) else self.answers.get(event.ticket)
+        self._assign_if_due()
+        return None if isinstance(event, Tick | TargetsComputed) else self.answers.get(event.ticket)
+
+    def _assign_if_due(self) -> None:
+        """As the shell does it for a large group."""
+        group, interval_ms = self.consumer, self.rules.assignment_interval_ms
+        if group is not None and is_assignment_due(group, interval_ms=interval_ms, now_ms=self.now_ms):
+            records = self.last
+            for part in in_parts(changed_targets(group, self.image, self.rules.assignors), group.epoch):
+                self.do(part)
+                records += self.last
+            self.last = records
 
     def ticket(self) -> int:
         self._tickets += 1

@@ -13,8 +13,10 @@ from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat
 from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.groups.subscriptions import Subscription, encode_subscription
+from kraft.coordinators.groups.target_assignment import ASSIGNED_AT_ONCE_MAX
 from kraft.coordinators.java import abs_hash
 from kraft.protocol.errors import (
     GroupIdNotFound,
@@ -385,3 +387,36 @@ def test_what_a_group_takes_is_bounded_and_what_it_leaves_is_forgotten() -> None
         assert not groups, "offsets.retention.check.interval.ms has passed, and nothing of the group is left"
 
     play(story, group_max_size=1, consumer_instances_max=2, offsets_retention_check_interval_ms=500)
+
+
+def test_a_large_consumer_group_is_assigned_apart_from_its_heartbeats() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        members = ASSIGNED_AT_ONCE_MAX + 20
+        await create(cluster, OFFSETS_TOPIC, 1)
+        await create(cluster, "t", 2 * members)
+        await ask(cluster.alive[0], commit("other", 1))
+        (shard,) = [shard for each in cluster.alive for shard in _shards(each) if shard.is_loaded]
+
+        async def beat(number: int, epoch: int, **said: Any) -> Any:
+            entry = shard.entry("g")
+            return await shard.ask(
+                entry,
+                lambda ticket: ConsumerHeartbeat(
+                    ticket=ticket, member_id=f"m{number}", member_epoch=epoch, client_id="c", client_host="/h", **said
+                ),
+            )
+
+        for number in range(members):
+            said = {"topics": frozenset({"t"}), "owned": frozenset(), "rebalance_timeout_ms": 30_000}
+            await beat(number, 0, **said)
+        async with asyncio.timeout(60):
+            group = shard.entry("g").consumer
+            while group is None or group.assignment_epoch < group.epoch:
+                await asyncio.sleep(1)
+                await beat(0, group.members["m0"].member_epoch)  # type: ignore[union-attr]
+                group = shard.entry("g").consumer
+        assert {len(partitions) for partitions in group.targets.values()} == {2}
+        assert len(group.targets) == len(frozenset().union(*group.targets.values())) // 2 == members
+        assert not shard._assigning
+
+    play(story)
