@@ -1,7 +1,7 @@
-"""What the cluster itself says, for the checker: read-back, replicas' logs, samples, metadata, events, faults.
+"""What the checker knows from the cluster: records read back, replicas' logs, samples, metadata, events, faults.
 
-Everything here is a fact that somebody collected; nothing is judged. Records come from callables that begin a new
-iteration each time, so that no log has to be held in memory.
+Everything here is a collected fact; nothing is judged. Records come from callables that begin a new iteration each
+time, so that no log has to be held in memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ CLOCKS_APART_US_MAX: Final = 5_000_000
 
 
 class LogRecord(NamedTuple):
-    """One record of a log. The epoch is the leader epoch of its batch, EPOCH_UNKNOWN when the source does not tell."""
+    """One record of a log. The epoch is the leader epoch of its batch, EPOCH_UNKNOWN when the source does not contain
+    it."""
 
     offset: int
     epoch: int
@@ -33,7 +34,7 @@ class LogRecord(NamedTuple):
 
 
 Records: TypeAlias = Callable[[], Iterator[LogRecord]]
-"""Begins again at each call; ascending offsets."""
+"""Each call starts a new iteration, with ascending offsets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +46,17 @@ class ReadBack:
     records: Records
     log_start_offset: int = 0
     high_watermark: int
-    """Where reading ended."""
+    """The offset at which the read stopped."""
     leader: int = -1
     leader_epoch: int = EPOCH_UNKNOWN
     committed: Records | None = None
-    """What a reader of committed records is given; None: nobody asked."""
+    """The records that a `read_committed` consumer receives; None: not read."""
     last_stable_offset: int | None = None
-    """Where such a reader ends; None: nobody asked."""
+    """The offset at which such a consumer stops; None: not read."""
     isr: tuple[int, ...] = ()
-    """Of the final image; only nodes that are alive."""
+    """The ISR in the final image, without dead nodes."""
     error: str | None = None
-    """Why the partition could not be read to its end; None: it could. Records that are missing then prove nothing."""
+    """The reason why the partition could not be read to its end, or None. A missing record then proves nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ class ReplicaLog:
     log_start_offset: int = 0
     log_end_offset: int
     high_watermark: int = 0
-    """As checkpointed: never ahead of the truth."""
+    """The checkpointed high watermark: never above the real one."""
     epochs: tuple[tuple[int, int], ...] = ()
     """(leader epoch, start offset) pairs of leader-epoch-checkpoint."""
     error: str | None = None
@@ -77,7 +78,7 @@ class ReplicaLog:
 
 
 class GroupOffset(NamedTuple):
-    """What a group has committed for a partition, as its coordinator told when all had healed."""
+    """The committed offset of a group for a partition, as the coordinator returned it after all faults were healed."""
 
     group: str
     topic: str
@@ -86,11 +87,11 @@ class GroupOffset(NamedTuple):
 
 
 class LeaderSample(msgspec.Struct, frozen=True, kw_only=True):
-    """What a leader said of a partition at one moment."""
+    """What a leader reported about a partition at one moment."""
 
     at_us: int
     node: int
-    """Who said it; it says that it leads."""
+    """The node that reported it as the leader."""
     topic: str
     partition: int
     leader_epoch: int
@@ -107,18 +108,18 @@ class VoterMetadata:
     node: int
     image: MetadataImage
     first_offset: int = 0
-    """Of `records`; what is before is only in the image."""
+    """The offset of the first of `records`; earlier records are only in the image."""
     records: tuple[tuple[int, Record], ...] = ()
     """(metadata offset, record), ascending."""
     term: int | None = None
-    """Of its vote file; None: not looked at."""
+    """The term in its vote file; None: not read."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a node's events.jsonl."""
 
     at_us: int
-    """On the clock of the history."""
+    """The time on the clock of the history."""
     node: int
     event: str
     fields: dict[str, Any] = {}
@@ -129,35 +130,35 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
     at_us: int
     until_us: int | None = None
-    """None: to the end of the run, or without duration."""
+    """None: until the end of the run, or a fault without duration."""
     fault: str
     """kill, stop, pause, restart, power_loss, wipe, flip, disk_full; cut, blackhole, delay, bandwidth, drop_answer,
     close; answer, delay_answer, close_after; config, reassign, elect, delete_topic, delete_records."""
     nodes: tuple[int, ...] = ()
     links: tuple[str, ...] = ()
-    """Such as `1->2 fetch`."""
+    """A link, such as `1->2 fetch`."""
     text: str
     """A sentence, such as `killed node 1 (leader of t-0) with -9`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Nothing but the history is required."""
+    """All evidence of a run. Only the history is required."""
 
     readback: Sequence[ReadBack] = ()
-    """Empty: the reads of the history stand for it."""
+    """If empty, the checker uses the reads of the history instead."""
     replicas: Sequence[ReplicaLog] = ()
     committed: Sequence[GroupOffset] | None = None
-    """Of all groups of the history; None: nobody asked."""
+    """The committed offsets of all groups of the history; None: not read."""
     samples: Sequence[LeaderSample] = ()
-    """Ascending in time."""
+    """In ascending order of time."""
     voters: Sequence[VoterMetadata] = ()
     events: Sequence[Event] = ()
-    """Of all nodes, ascending in time."""
+    """The events of all nodes, in ascending order of time."""
     faults: Sequence[Fault] = ()
-    """Ascending in time."""
+    """In ascending order of time."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """Whatever else the report should show."""
+    """Other facts that the report shows."""
 
 
 def read_events(path: str | Path, header: Header) -> list[Event]:

@@ -1,11 +1,10 @@
-"""`history.jsonl`: what clients did and what they were told, one JSON object per line, in order of completion.
+"""`history.jsonl`: the operations of the clients and their results, one JSON object per line, in order of completion.
 
 The first line is the header: `{"history": 1, "scenario": "s", "seed": 1, "settings": {}, "start_us": 5, "wall_ms": 9}`.
-Each further line is one operation, told apart by `op`: `produce`, `read`, `commit` or `transaction`. Times are
+Each further line is one operation; `op` is its kind: `produce`, `read`, `commit` or `transaction`. Times are
 microseconds on one monotonic clock, that of the process that ran the clients; `start_us` and `wall_ms` name the same
-instant on both.
-`settings` has Kafka's names; those of one topic are under `topics`, by name. Values are unique in a run:
-`<process>:<counter>`, counted in the order of sending. The writer buffers at most `BUFFER_BYTES_MAX`; the reader
+instant on both. `settings` has Kafka's names; those of one topic are under `topics`, by name. Values are unique in a
+run: `<process>:<counter>`, counted in the order of sending. The writer buffers at most `BUFFER_BYTES_MAX`; the reader
 holds one line.
 """
 
@@ -22,13 +21,13 @@ from kraft.client.outcome import Outcome
 
 FORMAT: Final = 1
 BUFFER_BYTES_MAX: Final = 256 * 1024
-"""A writer hands its lines to the operating system when it holds more than this."""
+"""A writer passes its lines to the operating system when it holds more than this."""
 
 Acks: TypeAlias = Literal["0", "1", "all"]
 
 
 class HistoryError(ValueError):
-    """A line that is no part of a history; the message begins with `path:line:`."""
+    """A line of the file is not part of a history; the message begins with `path:line:`."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,24 +58,24 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class Produce(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="produce"):
     process: str
     index: int
-    """Counts the operations of the process in the order in which they were begun."""
+    """The number of the operation in its process, in the order in which operations began."""
     invoke_us: int
     complete_us: int
     topic: str
     partition: int
     acks: Acks
     node: int = -1
-    """The node that gave the answer, or the last that was asked."""
+    """The node that answered, or else the last node that received the request."""
     records: tuple[tuple[str | None, str], ...]
     """(key, value) pairs."""
     outcome: Outcome
     kafka_code: int | None = None
     offsets: tuple[int, ...] | None = None
-    """Of each record, when the answer told them."""
+    """The offset of each record, if the answer contained offsets."""
     attempts: tuple[Attempt, ...] = ()
     error: str | None = None
     transaction: int | None = None
-    """Which of its process's transactions the records belong to; None: to none."""
+    """The number of the transaction of the records; None: not in a transaction."""
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="read"):
@@ -88,9 +87,9 @@ class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="read"
     partition: int
     node: int = -1
     offset: int
-    """Where the read began."""
+    """The offset at which the read began."""
     next_offset: int | None = None
-    """Where the answer says to go on; None: it did not say."""
+    """The offset after the last record, as the answer contains it, or None."""
     high_watermark: int | None = None
     records: tuple[tuple[int, str], ...] = ()
     """(offset, value) pairs."""
@@ -98,17 +97,17 @@ class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="read"
     kafka_code: int | None = None
     error: str | None = None
     group: str | None = None
-    """The records were given to a member of this group, to be processed by it."""
+    """The group of the member that received the records."""
     generation: int | None = None
-    """In which the member read; None: its client does not know."""
+    """The generation in which the member read; None: its client does not know it."""
     since_us: int | None = None
-    """The group's committed offset was asked for at this moment or later; None: nobody knows when."""
+    """The time before which the committed offset of the group was not requested; None: unknown."""
     is_read_committed: bool = False
-    """Records of transactions that are open or were aborted were not asked for."""
+    """The client read with `read_committed`."""
 
 
 class Commit(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="commit"):
-    """A member of a group says how far it has processed."""
+    """A member of a group commits its offsets."""
 
     process: str
     index: int
@@ -120,7 +119,7 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="com
     offsets: tuple[tuple[int, int], ...]
     """(partition, offset of the next record) pairs."""
     generation: int | None = None
-    """In which it was certainly sent; None: nobody knows."""
+    """The generation in which the commit was certainly sent; None: unknown."""
     outcome: Outcome
     kafka_code: int | None = None
     error: str | None = None
@@ -130,7 +129,7 @@ Asked: TypeAlias = Literal["commit", "abort", "nothing"]
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="transaction"):
-    """From the first record of a transaction to its end. Its records are produces of their own, that come before it."""
+    """A transaction, from its first record to its end. Its records are separate produce operations before it."""
 
     process: str
     index: int
@@ -139,18 +138,18 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag
     node: int = -1
     transactional_id: str
     number: int
-    """Counts the transactions of the process; its produces name it."""
+    """The number of the transaction in its process; its produce operations contain it."""
     producer_id: int = -1
     epoch: int = -1
-    """As far as the client knows."""
+    """The state that the client knows."""
     asked: Asked
-    """What its client asked for at the end; `nothing`: it was gone, or gave the transaction up, before."""
+    """The end that the client requested; `nothing`: the client ended before, or gave the transaction up."""
     attempts: int = 1
-    """How often the end was sent."""
+    """The number of times that the end was sent."""
     offsets: tuple[tuple[str, str, int, int], ...] = ()
     """(group, topic, partition, offset) of each offset that is committed with it."""
     outcome: Outcome
-    """Of the end: `ok` means that what was asked is done."""
+    """The outcome of the end: `ok` means that the request was carried out."""
     kafka_code: int | None = None
     error: str | None = None
 
@@ -159,7 +158,7 @@ Operation: TypeAlias = Produce | Read | Commit | Transaction
 
 
 class HistoryWriter:
-    """One owner. Lines reach the file when the buffer is full, on `flush` and on `close`."""
+    """Writes a history. Has one owner. Lines reach the file when the buffer is full, on `flush` and on `close`."""
 
     def __init__(self, path: str | Path, header: Header, *, buffer_bytes_max: int = BUFFER_BYTES_MAX) -> None:
         self._file: IO[bytes] = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by close()
@@ -207,7 +206,7 @@ class History:
             self.header = _decode_header(self.path, lines.readline())
 
     def operations(self) -> Iterator[Operation]:
-        """In order of completion. Raises HistoryError at a line that is not an operation."""
+        """The operations in order of completion. Raises HistoryError at a line that is not an operation."""
         decode = msgspec.json.Decoder(Operation).decode
         with self.path.open("rb") as lines:
             lines.readline()

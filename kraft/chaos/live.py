@@ -1,4 +1,4 @@
-"""What a person sees of a running scenario: one line per node, what happened, how far the story is. Pure text."""
+"""The view of a running scenario: one line per node, the faults, the current step of the story. Pure text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kraft.chaos.worlds.snapshot import NodeView, Snapshot
 TIMELINE_LINES_MAX = 12
 RANGES_SHOWN_MAX = 10
 PARTITIONS_SHOWN_MAX = 3
-"""Of each role, on the line of a node."""
+"""The most partitions that the line of a node lists for each role."""
 
 
 class Watcher(Protocol):
-    """Who is told how a run goes on. Never raises."""
+    """Receives the progress of a run. Never raises."""
 
     def begun(self, scenario: Scenario) -> None: ...
 
@@ -28,11 +28,11 @@ class Watcher(Protocol):
         ...
 
     def step(self, number: int, text: str) -> None:
-        """Step `number`, counted from 1, waits or is done now."""
+        """Step `number`, counted from 1, begins to wait or ends."""
         ...
 
     def happened(self, text: str, *, after_ms: int) -> None:
-        """A fault, counted from the beginning of the story."""
+        """A fault began; the time is relative to the start of the story."""
         ...
 
     def looked(self, snapshot: Snapshot) -> None: ...
@@ -44,27 +44,27 @@ class NobodyWatches:
     """Implements `Watcher`."""
 
     def begun(self, scenario: Scenario) -> None:
-        """Nobody looks."""
+        """Does nothing."""
 
     def phase(self, text: str) -> None:
-        """Nobody looks."""
+        """Does nothing."""
 
     def step(self, number: int, text: str) -> None:
-        """Nobody looks."""
+        """Does nothing."""
 
     def happened(self, text: str, *, after_ms: int) -> None:
-        """Nobody looks."""
+        """Does nothing."""
 
     def looked(self, snapshot: Snapshot) -> None:
-        """Nobody looks."""
+        """Does nothing."""
 
     def ended(self, verdict: Verdict) -> None:
-        """Nobody looks."""
+        """Does nothing."""
 
 
 def steps_in(scenario: Scenario) -> int:
-    """About how many steps its story has: the calls that it awaits. A loop has more, a branch fewer."""
-    return scenario.source.count("await stage.")
+    """An estimate of the number of steps of the story: the calls that it awaits. A loop has more, a branch fewer."""
+    return scenario.source.count("await ")
 
 
 def describe_action(action: Action) -> str:
@@ -85,11 +85,11 @@ class NodeLine:
     standing: str
     """`active`, `fenced`, `shutting down`; `down` or `paused` when the process is; `voter` when it is no broker."""
     roles: str
-    """What it leads, with epoch and ISR, then what it follows."""
+    """The partitions that the node leads, with epoch and ISR, then those that it follows."""
 
 
 def node_lines(snapshot: Snapshot) -> list[NodeLine]:
-    """One per node."""
+    """The line of each node."""
     return [
         NodeLine(
             node=node,
@@ -129,7 +129,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def verdict_rows(verdict: Verdict) -> list[dict[str, str]]:
-    """What was counted beside what was expected; any number may be `any`."""
+    """Each count and its expected value; an expected value may be `any`."""
     rows = []
     for name in COUNTS:
         expected = str(verdict.expected.get(name, ""))
@@ -158,7 +158,7 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def count_rows(verdict: Verdict) -> list[dict[str, str]]:
-    """What became of the records of a history of which nobody expects anything."""
+    """The fates of the records of a history without expectations."""
     return [
         {"records": name.replace("_", " "), "found": str(getattr(verdict.counts, name)), "meaning": meaning}
         for name, meaning in MEANINGS.items()
@@ -166,7 +166,7 @@ def count_rows(verdict: Verdict) -> list[dict[str, str]]:
 
 
 def finding_lines(verdict: Verdict) -> list[str]:
-    """What was lost, duplicated or reordered, and why."""
+    """The lost, duplicated and reordered records, with their causes."""
     return [
         *_range_lines("lost", verdict.losses),
         *_range_lines("duplicated", verdict.duplicates),
@@ -179,7 +179,7 @@ def finding_lines(verdict: Verdict) -> list[str]:
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
-    """The findings, then how the verdict departs from the expected one."""
+    """The findings, then the differences between the verdict and the expected one."""
     lines = finding_lines(verdict)
     if verdict.as_expected:
         return [*lines, f"{verdict.scenario}: as expected"]

@@ -1,6 +1,6 @@
-"""A scenario as values: its cluster, topics, clients and the verdict that it expects; and the story that is told on it.
+"""A scenario as values: its cluster, topics, clients, expected verdict and story.
 
-The story is an async function (`kraft.chaos.story`). All the rest is known before anything starts. Pure.
+The story is an async function (`kraft.chaos.story`). All other values are known before the cluster starts. Pure.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCENARIO_SETTINGS: Final[Mapping[str, SettingValue]] = {
     "replica.fetch.backoff.ms": 100,
     "auto.leader.rebalance.enable": False,
 }
-"""Kafka's waits are made for data centers; a story of seconds needs shorter ones. A scenario's own settings win."""
+"""Short timeouts: Kafka's defaults are for data centers, and a story takes seconds. The settings of a scenario win."""
 
 
 class Model(BaseModel):
@@ -92,7 +92,8 @@ class Reader(Model):
 
 
 class Member(Model):
-    """Of a group: reads a batch, works on it, and commits it. It begins at the beginning where nothing is committed."""
+    """A member of a group: reads a batch, processes it, and commits it. Without a committed offset it begins at the
+    start of the log."""
 
     name: Name = Field(description="Under which the story and the verdict speak of it.")
     topic: str = Field(description="What its group reads.")
@@ -133,7 +134,7 @@ Client: TypeAlias = Producer | Reader | Member | Transactor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Between:
-    """A count of records from `low` to `high`; None: no upper end."""
+    """A count of records from `low` to `high`; None: no upper limit."""
 
     low: int
     high: int | None = None
@@ -149,7 +150,7 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A count that the story finds out on its way and tells by `stage.expect`."""
+    """A count that the story measures and sets with `run.expect`."""
 
     what: str
 
@@ -164,40 +165,40 @@ Count: TypeAlias = int | Between | Measured
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expect:
-    """What the verdict must be. What is not said must be zero, but for `kept` and unknown outcomes."""
+    """The expected verdict. A count without a value must be zero, except `kept` and the unknown outcomes."""
 
     kept: Count = SOME
-    """Acknowledged records that are there."""
+    """Acknowledged records that are in the log."""
     lost: Count = 0
-    """Acknowledged records that are gone."""
+    """Acknowledged records that are not in the log."""
     duplicated: Count = 0
-    """Records that are there more than once."""
+    """Records that are in the log more than once."""
     reordered: Count | None = None
-    """Records behind one that was sent later. None: none, or any if a producer has several requests in flight."""
+    """Records after one that was sent later. None: zero, or any number if a producer has several requests in flight."""
     phantom: Count = 0
-    """Refused records that are there."""
+    """Refused records that are in the log."""
     unknown_kept: Count = ANY
-    """Records with an unknown outcome that are there."""
+    """Records with an unknown outcome that are in the log."""
     unknown_gone: Count = ANY
-    """Records with an unknown outcome that are not."""
+    """Records with an unknown outcome that are not in the log."""
     redelivered: Count = 0
-    """Records given to members of a group again, because who had them first did not commit them."""
+    """Records that a group received again, because the first member did not commit them."""
     skipped: Count = 0
-    """Records that a group has committed and none of its members was given."""
+    """Records that a group has committed, and that no member received."""
     anomalies: tuple[Kind, ...] = ()
-    """Kinds of anomalies that belong to the story."""
+    """Kinds of anomalies that the story causes."""
     causes: tuple[str, ...] = ()
-    """Texts, each of which a cause must contain."""
+    """Texts: for each of them a cause must contain it."""
     holds: tuple[Condition, ...] = ()
-    """What must be true when all has healed."""
+    """Conditions that must hold after all faults are healed."""
 
     def counts(self) -> dict[str, Count]:
-        """`reordered` has been decided: Scenario does that."""
+        """The expected counts; Scenario has set `reordered` before."""
         return {name: getattr(self, name) for name in COUNTS}
 
 
 def with_counts(expect: Expect, counts: Mapping[str, Count]) -> Expect:
-    """Raises TypeError for a name that is no count."""
+    """The expectation with these counts. Raises TypeError for a name that is not a count."""
     for name in counts:
         if name not in COUNTS:
             raise TypeError(f"{name} is no count of a verdict; there are {', '.join(COUNTS)}")
@@ -209,8 +210,8 @@ COUNTS: Final = (
     *("redelivered", "skipped"),
 )
 Condition: TypeAlias = "Callable[[Now], object]"
-Tell: TypeAlias = Callable[[Any], Awaitable[None]]
-"""The story: a function of its `Stage` (`kraft.chaos.story`, which knows what stands here)."""
+StoryFunction: TypeAlias = Callable[[Any], Awaitable[None]]
+"""The story: a function of a `ScenarioRun` (`kraft.chaos.story`, which imports this module)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,18 +220,18 @@ class Scenario:
     sentence: str
     """What happens."""
     question: str
-    """That the verdict answers."""
+    """The question that the verdict answers."""
     cluster: ClusterPlan = field(default_factory=ClusterPlan)
     topics: tuple[Topic, ...]
     clients: tuple[Client, ...]
     expect: Expect = Expect()
-    tell: Tell
+    story: StoryFunction
     source: str = field(default="", compare=False)
     """The text of the story."""
     is_long: bool = False
-    """It begins first when several run, so that it is not alone at the end."""
+    """A long story starts first when several run, so that it does not run alone at the end."""
     rest_only: str = ""
-    """Why a Kafka client cannot tell it: it finds leaders and tries again by itself. Empty: it can."""
+    """The reason why a Kafka client cannot play the story (it finds leaders and retries by itself). Empty: it can."""
 
     @property
     def producers(self) -> tuple[Producer, ...]:

@@ -1,10 +1,10 @@
-"""What a story can ask of the cluster, its clients and its nodes' events, at one moment.
+"""The questions that a story can ask about the cluster, its clients and its events at one moment.
 
-    await stage.until(lambda now: now.isr("t", 0) == [1] and now.acked("load") >= 500)
+await run.until(lambda now: now.isr("t", 0) == [1] and now.acked("load") >= 500)
 
-All questions of one `Now` are answered from one look, and what each answered is kept: a wait that takes too long tells
-it. What nobody can tell at the moment (the leader of a partition while no node answers) raises `NotKnown`, and a
-condition that asks for it does not hold.
+All questions of one `Now` are answered from one snapshot, and each answer is kept: the message of a wait that takes too
+long contains them. A question without an answer at this moment (the leader of a partition while no node answers) raises
+`NotKnown`, and a condition that asks it does not hold.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Any, Final, TypeAlias
 Value: TypeAlias = Any
 """None, bool, int, str, or a list of them."""
 Ask: TypeAlias = Callable[[str, tuple[Value, ...]], Value]
-"""(question, arguments) -> answer; None when nobody can tell."""
+"""(question, arguments) -> answer; None if there is no answer at this moment."""
 
 
 class NotKnown(Exception):
-    """Nobody can answer this at the moment."""
+    """The question has no answer at this moment."""
 
 
 class Now:
     """The cluster at one moment. Partitions are counted from 0, offsets are Kafka's, nodes are ids."""
 
     is_rehearsal = False
-    """Whether every condition is taken to hold once all that it asks has been looked at."""
+    """True in a rehearsal: every condition holds after all its questions were asked."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self.answers: dict[str, Value] = {}
-        """Each question that was asked, as it is written, with its answer."""
+        """The questions that were asked, as they are written in the story, with their answers."""
 
     # --- of partitions ------------------------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ class Now:
         return bool(self._answer("offline", topic, partition))
 
     def hw(self, topic: str, partition: int) -> int:
-        """High watermark, as the leader tells it."""
+        """High watermark of the leader."""
         return int(self._answer("hw", topic, partition))
 
     def log_end(self, node: int, topic: str, partition: int) -> int:
@@ -105,7 +105,7 @@ class Now:
         return int(self._answer("metadata_offset", node))
 
     def events(self, event: str, node: int | None = None) -> int:
-        """How often an event was reported, by all nodes or by one."""
+        """The number of events of this name, from all nodes or from one."""
         return int(self._answer("events", event) if node is None else self._answer("events", event, node))
 
     # --- of clients ---------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class Now:
         return int(self._of_clients("acked", client))
 
     def failed(self, client: str = "") -> int:
-        """Records surely not written, of one producer or of all."""
+        """Records that were certainly not written, of one producer or of all."""
         return int(self._of_clients("failed", client))
 
     def unknown(self, client: str = "") -> int:
@@ -131,8 +131,8 @@ class Now:
         return int(self._of_clients("read", client))
 
     def uncommitted(self, client: str = "") -> int:
-        """Records that one member of a group (or all) works on, and has not committed yet; or that one transactional
-        producer has written in its open transaction."""
+        """Records that one member of a group (or all) has read and not committed; or records in the open transaction of
+        a producer."""
         return int(self._of_clients("uncommitted", client))
 
     def committed(self, client: str = "") -> int:
@@ -152,11 +152,11 @@ class Now:
         return int(self._answer("coordinator", group))
 
     def refused(self, client: str, code: int) -> int:
-        """Records of one producer that were answered with this Kafka code."""
+        """Records of one producer that the cluster refused with this Kafka code."""
         return int(self._answer("refused", client, code))
 
     def done(self, client: str = "") -> bool:
-        """Has the producer (have all) sent everything, and does nothing wait for an answer?"""
+        """Has the producer (or have all) sent everything and received all answers?"""
         return bool(self._of_clients("done", client))
 
     def _of_clients(self, question: str, client: str) -> Value:
@@ -175,7 +175,7 @@ QUESTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     for name, method in vars(Now).items()
     if not name.startswith("_") and inspect.isfunction(method)
 }
-"""Every question and the names of its arguments."""
+"""All questions, with the names of their arguments."""
 
 
 def holds(condition: Callable[[Now], object], now: Now) -> bool:
@@ -186,16 +186,16 @@ def holds(condition: Callable[[Now], object], now: Now) -> bool:
 
 
 def described(condition: Callable[[Now], object], answers: Mapping[str, Value]) -> str:
-    """What the condition knew: what the story had found out before, and what was answered to each question."""
+    """The values that the condition used: variables of the story, and the answer to each question."""
     code, cells = condition.__code__, condition.__closure__ or ()
     known = {name: cell.cell_contents for name, cell in zip(code.co_freevars, cells, strict=True)}
-    told = {name: value for name, value in known.items() if isinstance(value, int | str | list | tuple)}
-    found: dict[str, Value] = {**told, **answers}
+    plain = {name: value for name, value in known.items() if isinstance(value, int | str | list | tuple)}
+    found: dict[str, Value] = {**plain, **answers}
     return ", ".join(f"{what} is {'not known' if value is None else value}" for what, value in found.items())
 
 
 def written(condition: Callable[[Now], object]) -> str:
-    """A condition as it stands in its file: what comes after `lambda now:`, or the function's name."""
+    """A condition as it is written in the file: the text after `lambda now:`, or the name of the function."""
     code = condition.__code__
     if code.co_name != "<lambda>":
         return condition.__name__

@@ -1,4 +1,4 @@
-"""How one run ended: with a verdict, or because the scenario could not be run."""
+"""The result of one run: a verdict, or the reason why the scenario could not be run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class RunResult:
     seed: int
     elapsed_ms: int
     start_ms: int = 0
-    """Until the cluster was ready."""
+    """The time until the cluster was ready."""
     verdict: Verdict | None = None
     failure: str = ""
-    """Why there is no verdict, or why the story broke off although there is one."""
+    """The reason why there is no verdict, or why the story broke off."""
     directory: Path | None = None
-    """Where everything was kept; None: it is gone."""
+    """The folder with all files of the run; None: removed."""
 
     @property
     def exit_code(self) -> int:
@@ -40,8 +40,8 @@ class RunResult:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        told = [self.failure] if self.failure else []
-        return (*told, *(self.verdict.problems if self.verdict else ()))
+        failures = [self.failure] if self.failure else []
+        return (*failures, *(self.verdict.problems if self.verdict else ()))
 
     def to_document(self) -> dict[str, Any]:
         return {

@@ -1,8 +1,8 @@
-"""One scenario from its story to its verdict, on any world: tell the story, heal, read everything back, judge.
+"""One scenario from its story to its verdict, in any world: run the story, heal all faults, read all records, judge.
 
-Everything a run makes lies in one folder, which is gone afterwards unless it is asked for. A story that breaks off is
-healed and judged all the same: what was lost until then is worth knowing. Who starts the cluster is
-`kraft.chaos.worlds.processes.run` or `kraft.chaos.worlds.simulated.run`.
+All files of a run are in one folder, which is removed afterwards unless the caller keeps it. A story that breaks off is
+healed and judged too, because the losses until then are of interest. `kraft.chaos.worlds.processes.run` or
+`kraft.chaos.worlds.simulated.run` starts the cluster.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from kraft.chaos.live import Watcher
 from kraft.chaos.questions import Now
 from kraft.chaos.report.page import Report, write_report
 from kraft.chaos.result import RunResult
-from kraft.chaos.story import Stage, told
-from kraft.chaos.workload.cast import Cast
-from kraft.chaos.workload.targets import Surroundings
+from kraft.chaos.story import ScenarioRun, run_story
+from kraft.chaos.workload.scenario_clients import ScenarioClients
+from kraft.chaos.workload.targets import ClientWorld
 from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.chaos.worlds.spec import ClusterSpec, NodeSpec, ScenarioError
 from kraft.chaos.worlds.world import Clients, World
@@ -34,11 +34,11 @@ from kraft.config.models import Role
 
 
 class Testbed(Protocol):
-    """A started cluster, as a run needs it: what comes before and after the story."""
+    """A started cluster: what a run does with it before and after the story."""
 
     @property
-    def around(self) -> Surroundings:
-        """What its clients need."""
+    def around(self) -> ClientWorld:
+        """The world that clients of the scenario use."""
         ...
 
     async def create_topic(self, topic: model.Topic) -> None:
@@ -46,11 +46,11 @@ class Testbed(Protocol):
         ...
 
     def watch_faults(self, watcher: Callable[[Fault], None]) -> None:
-        """Called with every fault when it begins."""
+        """`watcher` is called with each fault when the fault begins."""
         ...
 
     def world(self, clients: Clients, watcher: Watcher) -> World:
-        """What the story is told on."""
+        """The world of the story."""
         ...
 
     def wall_ms(self) -> int:
@@ -62,18 +62,19 @@ class Testbed(Protocol):
         ...
 
     async def until_in_sync(self) -> Snapshot:
-        """Every replica is in sync again. Raises ScenarioError when that takes too long."""
+        """Wait until every replica is in sync. Raises ScenarioError at the limit."""
         ...
 
     async def gather(self, header: Header, *, settles: bool, groups: Sequence[str]) -> Evidence:
-        """When clients have finished and faults are mended. `settles`: it is waited for until the records are
-        everywhere; what is missing then is the note `unsettled`. `groups`: those whose committed offsets count."""
+        """Collect the evidence, after clients have finished and faults are healed. `settles`: wait until the records
+        are on all replicas; the note `unsettled` names what is missing at the limit. `groups`: the groups whose
+        committed offsets count."""
         ...
 
 
 class Run:
-    """Made for each run, and told of the cluster once it has started. Nothing that a scenario can do wrong is raised:
-    the result says it."""
+    """One run of a scenario. `run_on_cluster` gets the started cluster. A mistake of the scenario is never raised: the
+    result contains it."""
 
     def __init__(self, scenario: model.Scenario, *, seed: int, watcher: Watcher, keep: bool = False) -> None:
         self._scenario = scenario
@@ -87,28 +88,28 @@ class Run:
         self._start_ms = 0
         self._evidence: Evidence | None = None
         self._now: Now | None = None
-        """The healed cluster."""
+        """The cluster after healing."""
         self._expect = scenario.expect
-        """What the scenario expects, and what its story has found out."""
+        """The expectation of the scenario, with the counts that the story measured."""
         self._is_in_sync = True
-        """False once the limit was passed: it is not waited for a second time."""
+        """False after the limit was passed once: there is no second wait."""
         watcher.begun(scenario)
 
-    async def tell(self, bed: Testbed, *, start_ms: int) -> None:
-        """The whole part of a run in which there is a cluster. `start_ms` is what its start took."""
+    async def run_on_cluster(self, bed: Testbed, *, start_ms: int) -> None:
+        """Run the story, heal the cluster and collect evidence. `start_ms` is the time that the start took."""
         self._start_ms = start_ms
         for topic in self._scenario.topics:
             await bed.create_topic(topic)
         bed.watch_faults(_faults_to(self._watcher, since_us=bed.around.now_us()))
         header = self._header(bed)
         with HistoryWriter(self.directory / HISTORY_FILE, header) as history:
-            cast = Cast(self._scenario.clients, around=bed.around, record=history.record)
-            world = bed.world(cast, self._watcher)
-            stage = Stage(self._scenario, world, self._watcher)
+            clients = ScenarioClients(self._scenario.clients, around=bed.around, record=history.record)
+            world = bed.world(clients, self._watcher)
+            story_run = ScenarioRun(self._scenario, world, self._watcher)
             try:
-                await self._play(bed, cast, stage)
+                await self._play(bed, clients, story_run)
             finally:
-                await cast.close()
+                await clients.close()
         now = await world.look()
         self._watcher.phase("reading everything back")
         with_groups = (model.Member, model.Transactor)
@@ -116,19 +117,19 @@ class Run:
         self._evidence = await bed.gather(header, settles=self._is_in_sync, groups=groups)
         if missing := self._evidence.notes.get("unsettled"):
             self.failures.append(f"not settled: {missing}")
-        self._now, self._expect = now, stage.expected
+        self._now, self._expect = now, story_run.expected
 
-    async def _play(self, bed: Testbed, cast: Cast, stage: Stage) -> None:
-        """Whatever goes wrong is noted, and the rest is done all the same."""
+    async def _play(self, bed: Testbed, clients: ScenarioClients, story_run: ScenarioRun) -> None:
+        """Run all parts in order; a failure of one is recorded, and the next one runs."""
         self._watcher.phase("telling the story")
-        await self._note(cast.open())
-        await self._note(told(self._scenario.tell, stage))
+        await self._note(clients.open())
+        await self._note(run_story(self._scenario.story, story_run))
         self._watcher.phase("healing")
         await self._note(bed.mend())
         await self._note(self._until_in_sync(bed))
-        await self._note(cast.finish_producers())
+        await self._note(clients.finish_producers())
         await self._note(self._until_in_sync(bed))
-        await self._note(cast.finish_all())
+        await self._note(clients.finish_all())
 
     async def _note(self, doing: Coroutine[Any, Any, None]) -> None:
         try:
@@ -157,8 +158,8 @@ class Run:
     # --- when the cluster is gone -----------------------------------------------------------------------------------
 
     def conclude(self, *, report: Path | None = None, command: str = "") -> RunResult:
-        """Judge, and write the report into that folder; `command` is how to run it again. Takes as long as there are
-        records, and blocks."""
+        """Judge the history, and write the report into the folder; `command` repeats the run. Blocks; the time grows
+        with the number of records."""
         verdict = self._judged()
         if report is not None and verdict is not None and self._evidence is not None:
             page = Report(
@@ -189,13 +190,13 @@ class Run:
         return verdict
 
     def _write_whole_report(self, folder: Path, report: Report) -> None:
-        """The page and the verdict, and beside them what they were made from: `kraft scenario check` reads it again."""
+        """Write the page and the verdict, and the files that they were made from: `kraft scenario check` reads them."""
         write_report(folder, report)
         for name in (HISTORY_FILE, EVENTS_FILE, FAULTS_FILE):
             shutil.copyfile(self.directory / name, folder / name)
 
     def remove_folder(self) -> None:
-        """Unless it is kept. Blocks."""
+        """Remove the folder unless it is kept. Blocks."""
         if not self._keep:
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -210,7 +211,7 @@ def spec_of(plan: model.ClusterPlan) -> ClusterSpec:
 
 
 def _faults_to(watcher: Watcher, *, since_us: int) -> Callable[[Fault], None]:
-    def tell(fault: Fault) -> None:
+    def run_on_cluster(fault: Fault) -> None:
         watcher.happened(fault.text, after_ms=(fault.at_us - since_us) // 1000)
 
-    return tell
+    return run_on_cluster

@@ -1,8 +1,8 @@
-"""A scenario by its name or from a person's own file, checked before anything starts.
+"""Load a scenario by its name or from a file of the user, and check it before anything starts.
 
-A file is a Python module with one decorated story. Loading runs it, as `python mine.py` would. Then the story is
-rehearsed: told once on nothing, so that a name that does not exist, an impossible setting or a mistake in the code is
-found in a moment, with its line.
+A file is a Python module with one decorated story. Loading runs the module, as `python mine.py` does. Then the story is
+rehearsed: it runs once without a cluster. This finds an unknown name, an impossible setting or a mistake in the code at
+once, with its line.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from kraft.chaos.model import RECORDS_PER_SECOND_MAX, Scenario
 from kraft.chaos.nemesis import actions
 from kraft.chaos.nemesis.actions import Action
 from kraft.chaos.questions import QUESTIONS, Now, Value
-from kraft.chaos.story import Stage, told
+from kraft.chaos.story import ScenarioRun, run_story
 from kraft.chaos.worlds.spec import ScenarioError
 from kraft.config.problems import ConfigError, Problem, expected, found, is_unknown, nearest, setting_problems
 from metadata.settings import BrokerSettings, TopicSettings
 
 REHEARSAL_S: Final = 5.0
-"""A story that has not come to its end by then, on a cluster in which nothing takes time, has none."""
+"""A rehearsal that takes longer has no end: nothing takes time in it."""
 NEW_STORY: Final = '''"""What this is about, in one line."""
 
 from kraft.chaos.model import ANY, Expect, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -48,21 +48,21 @@ from kraft.chaos.story import Stage, scenario
     # settings={"replica.lag.time.max.ms": 1_500},
     topics=[Topic(name="t", assignment=[[1, 2, 3]], configs={"min.insync.replicas": 2})],
     # A producer without a limit goes on until everything has healed; one with starts="in the story" waits for
-    # stage.start("load").
+    # run.start("load").
     clients=[Producer(name="load", topic="t", acks="all", rate=100, retries=10)],
     # What is left out must be zero, but for `kept` (some) and records whose outcome nobody knows.
     expect=Expect(duplicated=ANY),
 )
-async def leader_killed(stage: Stage) -> None:
+async def leader_killed(run: ScenarioRun) -> None:
     """The leader of a partition is killed under load, and comes back."""
-    await stage.more_acked(100)
-    old = (await stage.now()).leader("t", 0)
-    await stage.kill(old)
+    await run.more_acked(100)
+    old = (await run.now()).leader("t", 0)
+    await run.kill(old)
     # A wait that takes too long (20 s; deadline_ms=...) ends the story and says what there was instead.
-    await stage.until(lambda now: now.leader("t", 0) not in (old, -1))
-    await stage.more_acked(100)
-    await stage.restart(old)
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+    await run.until(lambda now: now.leader("t", 0) not in (old, -1))
+    await run.more_acked(100)
+    await run.restart(old)
+    await run.until(lambda now: now.isr("t", 0) == [1, 2, 3])
     # When the story ends everything is healed, every record is read back, and judged.
 '''
 
@@ -141,7 +141,7 @@ def _line_in(error: BaseException, file: str) -> int:
 
 
 def check(scenario: Scenario, *, file: str) -> None:
-    """Raises ConfigError with everything that can be known beforehand."""
+    """Raises ConfigError with all mistakes that can be found before the start."""
     problems = [
         *(_plain(wrong, right) for wrong, right in _topics(scenario)),
         *(_plain(wrong, right) for wrong, right in _clients(scenario)),
@@ -190,7 +190,7 @@ def _settings(where: str, model: type[BaseModel], settings: Mapping[str, Any]) -
 
 
 def _topic_names(scenario: Scenario) -> set[str]:
-    """Those that there are, and those that the story creates."""
+    """The topics of the scenario, and those that the story creates."""
     created = {
         str(call.args[0].value)
         for call in _calls(scenario, {"create_topic"})
@@ -210,9 +210,9 @@ def _calls(scenario: Scenario, names: set[str]) -> Iterator[ast.Call]:
 
 
 def _names_in_questions(scenario: Scenario) -> Iterator[Problem]:
-    """Of topics and clients. A rehearsal alone would not reach the second half of `a and b`."""
+    """The names of topics and clients in questions. A rehearsal alone does not reach the second half of `a and b`."""
     known = {"topic": _topic_names(scenario), "client": {client.name for client in scenario.clients}}
-    first = inspect.unwrap(scenario.tell).__code__.co_firstlineno if inspect.isfunction(scenario.tell) else 1
+    first = inspect.unwrap(scenario.story).__code__.co_firstlineno if inspect.isfunction(scenario.story) else 1
     for call in _calls(scenario, set(QUESTIONS)):
         assert isinstance(call.func, ast.Attribute)
         for kind, argument in zip(QUESTIONS[call.func.attr], call.args, strict=False):
@@ -231,9 +231,9 @@ def _are(ids: tuple[int, ...]) -> str:
 
 
 def _rehearsed(scenario: Scenario, file: str) -> Iterator[Problem]:
-    stage = Stage(scenario, Rehearsal(scenario), NobodyWatches())
+    story_run = ScenarioRun(scenario, Rehearsal(scenario), NobodyWatches())
     try:
-        asyncio.run(asyncio.wait_for(told(scenario.tell, stage), REHEARSAL_S))
+        asyncio.run(asyncio.wait_for(run_story(scenario.story, story_run), REHEARSAL_S))
     except TimeoutError:
         yield _plain(f"the story goes on after {REHEARSAL_S:.0f} s in which nothing had to be waited for", "end it")
     except ScenarioError as error:
@@ -243,7 +243,7 @@ def _rehearsed(scenario: Scenario, file: str) -> Iterator[Problem]:
 
 
 class Rehearsal:
-    """A world in which every wait is over at once, and only what the scenario names exists."""
+    """A world in which every wait ends at once, and in which only the names of the scenario exist."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._nodes = scenario.cluster.node_ids
@@ -304,7 +304,7 @@ class Rehearsal:
             raise ScenarioError(f"there is no {kind} {name}; {hint}")
 
     def _ask(self, question: str, arguments: tuple[Value, ...]) -> Value:
-        """Something of the right kind."""
+        """An answer of the right type."""
         for kind, argument in zip(QUESTIONS[question], arguments, strict=False):
             names: Mapping[str, Any] = {"topic": self._known_topics, "client": self._clients, "node": self._nodes}
             if kind in names and argument is not None:

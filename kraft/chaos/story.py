@@ -7,13 +7,13 @@
         clients=[Producer(name="load", topic="t", retries=10)],
         expect=Expect(duplicated=ANY),
     )
-    async def leader_killed(stage: Stage) -> None:
+    async def leader_killed(run: ScenarioRun) -> None:
         \"""The leader of a partition is killed under load.\"""
-        await stage.more_acked(100)
-        old = (await stage.now()).leader("t", 0)
-        await stage.kill(old)
-        await stage.until(lambda now: now.leader("t", 0) not in (old, -1))
-        await stage.more_acked(100)
+        await run.more_acked(100)
+        old = (await run.now()).leader("t", 0)
+        await run.kill(old)
+        await run.until(lambda now: now.leader("t", 0) not in (old, -1))
+        await run.more_acked(100)
 
 When the function returns the runner heals everything, reads everything back, and judges. A wait that takes too long
 ends the story, with a message that says what was awaited and what there was instead.
@@ -45,24 +45,24 @@ from kraft.chaos.nemesis.links import ALL_PURPOSES, BETWEEN_NODES, Purpose
 from kraft.chaos.questions import Now, described, holds, written
 from kraft.chaos.worlds.processes.proxy.rules import Direction
 from kraft.chaos.worlds.spec import ScenarioError
-from kraft.chaos.worlds.world import NOT_TOLD, World
+from kraft.chaos.worlds.world import NOT_KNOWN, World
 from kraft.config.problems import nearest
 from kraft.protocol.primitives import SettingValue
 
 DEADLINE_MS: Final = 20_000
-"""How long a story waits for a condition when it does not say."""
+"""Default deadline of a wait for a condition."""
 WAIT_MS_MAX: Final = 120_000
 LOOK_MS: Final = 40
-"""Between two looks at the cluster while a story waits."""
+"""Time between two looks at the cluster while a story waits."""
 GROUP_LOOK_MS: Final = 10
-"""Of its group: a rebalance may be over soon."""
+"""Time between two looks at a group: a rebalance can be short."""
 STEPS_MAX: Final = 1_000
-"""Of one story: one that waits and acts for ever ends."""
+"""Most steps of one story, so that an endless story ends."""
 
 Purposes = Purpose | Sequence[Purpose]
 Ends = int | str | Sequence[int | str] | None
 """Nodes, or clients by their names; None: all."""
-Story: TypeAlias = "Callable[[Stage], Awaitable[None]]"
+Story: TypeAlias = "Callable[[ScenarioRun], Awaitable[None]]"
 
 
 def scenario(
@@ -78,57 +78,58 @@ def scenario(
     is_long: bool = False,
     rest_only: str = "",
 ) -> Callable[[Story], Scenario]:
-    """Makes a scenario of a story. `settings` are Kafka's, of all nodes; the docstring says what happens."""
+    """Makes a scenario from a story. `settings` are Kafka's settings of all nodes; the docstring of the story describes
+    what happens."""
 
-    def made(tell: Story) -> Scenario:
+    def decorate(story: Story) -> Scenario:
         return Scenario(
             name=name,
-            sentence=" ".join((inspect.getdoc(tell) or "").split("\n\n")[0].split()).rstrip("."),
+            sentence=" ".join((inspect.getdoc(story) or "").split("\n\n")[0].split()).rstrip("."),
             question=question,
             cluster=ClusterPlan(brokers=tuple(brokers), controllers=tuple(controllers), settings=settings or {}),
             topics=tuple(topics),
             clients=tuple(clients),
             expect=with_reordered(expect or Expect(), clients),
-            tell=tell,
-            source=_source_of(tell),
+            story=story,
+            source=_source_of(story),
             is_long=is_long,
             rest_only=rest_only,
         )
 
-    return made
+    return decorate
 
 
 def with_reordered(expect: Expect, clients: Sequence[Client]) -> Expect:
-    """Nothing orders requests that are in flight together."""
+    """The expectation with `reordered`: requests that are in flight together have no order."""
     if expect.reordered is not None:
         return expect
     several = any(isinstance(client, Producer) and client.in_flight > 1 for client in clients)
     return replace(expect, reordered=ANY if several else 0)
 
 
-def _source_of(tell: Callable[..., Any]) -> str:
+def _source_of(story: Callable[..., Any]) -> str:
     try:
-        return inspect.getsource(tell)
+        return inspect.getsource(story)
     except (OSError, TypeError):
         return ""
 
 
 class StepFailed(ScenarioError):
-    """A condition did not come true in time, or something could not be done."""
+    """A condition did not hold in time, or an action failed."""
 
     def __init__(self, number: int, text: str, reason: str) -> None:
         super().__init__(f"step {number} ({text}): {reason}")
 
 
-class Stage:
-    """What a story can do and ask. Every method that does something is a step of the story. All raise StepFailed."""
+class ScenarioRun:
+    """What a story can do and ask. Each action is a step of the story. All methods raise StepFailed."""
 
-    def __init__(self, told: Scenario, world: World, watcher: Watcher) -> None:
+    def __init__(self, definition: Scenario, world: World, watcher: Watcher) -> None:
         self._world = world
         self._watcher = watcher
         self._number = 0
         self._text = ""
-        self.expected = told.expect
+        self.expected = definition.expect
 
     # --- waiting and looking ------------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Stage:
         return await self._world.look()
 
     async def until(self, condition: Condition, *, deadline_ms: int = DEADLINE_MS) -> Now:
-        """Look again every few milliseconds until the condition holds; returns the cluster as it was then."""
+        """Wait until the condition holds; returns the cluster at that moment."""
         text = written(condition)
         self._step(f"until {text}")
         deadline = self._world.now_ms() + min(deadline_ms, WAIT_MS_MAX)
@@ -150,7 +151,7 @@ class Stage:
             await self._world.sleep(LOOK_MS)
 
     async def more_acked(self, records: int, *, deadline_ms: int = DEADLINE_MS) -> None:
-        """Until so many more records have been acknowledged, to all producers together."""
+        """Wait until so many more records are acknowledged to all producers together."""
         wanted = (await self._world.look()).acked() + records
         self._step(f"until {records} more records are acknowledged")
         deadline = self._world.now_ms() + min(deadline_ms, WAIT_MS_MAX)
@@ -161,13 +162,14 @@ class Stage:
             await self._world.sleep(LOOK_MS)
 
     async def until_group(self, group: str, *, members: int, deadline_ms: int = DEADLINE_MS) -> None:
-        """Until the group's coordinator counts so many members: somebody has joined, and the rebalance has begun."""
+        """Wait until the coordinator of the group counts so many members: a member has joined, and the rebalance has
+        begun."""
         self._step(f"until group {group} has {members} members")
         deadline = self._world.now_ms() + min(deadline_ms, WAIT_MS_MAX)
         while (found := await self._world.group_members(group)) != members:
             if self._world.now_ms() > deadline:
-                told = "its coordinator does not answer" if found == NOT_TOLD else f"it has {found}"
-                raise self._failed(f"group {group} has not {members} members after {deadline_ms} ms: {told}")
+                state = "its coordinator does not answer" if found == NOT_KNOWN else f"it has {found}"
+                raise self._failed(f"group {group} has not {members} members after {deadline_ms} ms: {state}")
             await self._world.sleep(GROUP_LOOK_MS)
 
     async def sleep(self, ms: int) -> None:
@@ -175,25 +177,25 @@ class Stage:
         await self._world.sleep(min(ms, WAIT_MS_MAX))
 
     def expect(self, **counts: Count) -> None:
-        """Tell what only the story could find out: `stage.expect(lost=unreplicated)`."""
+        """Set an expected count that the story has measured: `run.expect(lost=unreplicated)`."""
         self.expected = with_counts(self.expected, counts)
 
     def expect_at_the_end(self, *conditions: Condition) -> None:
-        """What must be true when all has healed, beside what the scenario expects anyway."""
+        """Add a condition that must hold after all faults are healed."""
         self.expected = replace(self.expected, holds=(*self.expected.holds, *conditions))
 
     # --- clients ------------------------------------------------------------------------------------------------
 
     async def start(self, *clients: str) -> None:
-        """Clients whose plan says `starts="in the story"`."""
+        """Start clients that have `starts="in the story"`."""
         await self.act(actions.StartClients(do="start", clients=clients))
 
     async def finish(self, *clients: str) -> None:
-        """They send no more; returns when every answer is there or has timed out."""
+        """Stop sending; returns when each request has an answer or has timed out."""
         await self.act(actions.FinishClients(do="finish", clients=clients))
 
     async def silence(self, *clients: str) -> None:
-        """Members of groups and transactional producers end as processes that are killed: nothing more is committed."""
+        """Members of groups and transactional producers end as killed processes do: they commit nothing more."""
         await self.act(actions.SilenceClients(do="silence", clients=clients))
 
     # --- nodes --------------------------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ class Stage:
         await self._to_nodes("kill", nodes)
 
     async def stop(self, *nodes: int) -> None:
-        """In order: controlled shutdown."""
+        """Controlled shutdown."""
         await self._to_nodes("stop", nodes)
 
     async def restart(self, *nodes: int) -> None:
@@ -219,7 +221,7 @@ class Stage:
         await self._to_nodes("resume", nodes)
 
     async def power_loss(self, *nodes: int) -> None:
-        """SIGKILL, and whatever was not fsynced is gone."""
+        """SIGKILL; all data without fsync is lost."""
         await self._to_nodes("power_loss", nodes)
 
     async def wipe(self, *nodes: int) -> None:
@@ -227,17 +229,17 @@ class Stage:
         await self._to_nodes("wipe", nodes)
 
     async def fill_disk(self, *nodes: int) -> None:
-        """ENOSPC from now on."""
+        """The disk is full from now on (ENOSPC)."""
         await self._to_nodes("disk_full", nodes)
 
     async def free_disk(self, *nodes: int) -> None:
-        """There is room again."""
+        """The disk has room again."""
         await self._to_nodes("disk_free", nodes)
 
     async def damage(
         self, node: int, topic: str, partition: int = 0, *, what: Damage, spares_isr: bool = False
     ) -> None:
-        """Spoil the files of a partition on a node that is down. `spares_isr`: not while the node is in the ISR."""
+        """Damage the files of a partition on a node that is down. `spares_isr`: not while the node is in the ISR."""
         await self.act(
             actions.DamageFiles(
                 do="damage", node=node, topic=topic, partition=partition, what=what, spares_isr=spares_isr
@@ -261,7 +263,7 @@ class Stage:
         purpose: Purposes = BETWEEN_NODES,
         direction: Direction = "both",
     ) -> None:
-        """Nothing arrives, and nobody is told. `direction` says whose bytes: requests, answers or both."""
+        """Nothing arrives, and the sender gets no error. `direction` selects the bytes: requests, answers or both."""
         await self._break("blackhole", dials, answers, purpose, direction=direction)
 
     async def delay(
@@ -274,7 +276,7 @@ class Stage:
         purpose: Purposes = BETWEEN_NODES,
         direction: Direction = "both",
     ) -> None:
-        """Every message comes later; by at most `jitter_ms` more, at random."""
+        """Each message arrives later, by a random time of at most `jitter_ms` more."""
         await self._break("delay", dials, answers, purpose, direction=direction, delay_ms=delay_ms, jitter_ms=jitter_ms)
 
     async def bandwidth(
@@ -292,7 +294,7 @@ class Stage:
     async def drop_answers(
         self, *, dials: Ends = None, answers: Ends = None, purpose: Purposes = BETWEEN_NODES, count: int = 0
     ) -> None:
-        """Requests are carried out, their answers are lost. `count`: so many, then it ends; 0: until healed."""
+        """Requests are carried out, and their answers are lost. `count`: the number of answers; 0: until healed."""
         await self._break("drop_answers", dials, answers, purpose, count=count)
 
     async def close_mid_message(
@@ -317,7 +319,7 @@ class Stage:
         await self.act(actions.Isolate(do="isolate", node=node, purpose=_purposes(purpose)))
 
     async def heal(self, *, dials: Ends = None, answers: Ends = None, purpose: Purposes = ALL_PURPOSES) -> None:
-        """Links work again: those named, or all."""
+        """Heal the named links, or all."""
         await self.act(actions.Heal(do="heal", dials=_ends(dials), answers=_nodes(answers), purpose=_purposes(purpose)))
 
     async def _break(self, do: Any, dials: Ends, answers: Ends, purpose: Purposes, **rest: Any) -> None:
@@ -337,7 +339,7 @@ class Stage:
         await self.act(actions.DeleteTopic(do="delete_topic", topic=topic))
 
     async def grow_topic(self, topic: str, *, partitions: int) -> None:
-        """`partitions`: how many there are afterwards."""
+        """`partitions`: the new number of partitions."""
         await self.act(actions.GrowTopic(do="grow_topic", topic=topic, partitions=partitions))
 
     async def set_topic(self, topic: str, configs: Mapping[str, SettingValue]) -> None:
@@ -402,14 +404,14 @@ def _ends(ends: Ends) -> tuple[int | str, ...] | None:
 
 
 def _nodes(ends: Ends) -> Any:
-    """Only nodes answer; pydantic refuses a client's name."""
+    """Nodes only; pydantic refuses the name of a client."""
     return _ends(ends)
 
 
-async def told(tell: Story, stage: Stage) -> None:
-    """The story. Raises StepFailed; whatever else it raises is a mistake in the story, and said so."""
+async def run_story(story: Story, run: ScenarioRun) -> None:
+    """Run the story. Raises StepFailed; any other exception is a mistake in the story, and becomes a ScenarioError."""
     try:
-        await tell(stage)
+        await story(run)
     except ScenarioError:
         raise
     except Exception as error:
@@ -419,15 +421,15 @@ async def told(tell: Story, stage: Stage) -> None:
 
 
 def _hint(error: Exception) -> str:
-    """For a misspelled question or action."""
-    if isinstance(error, AttributeError) and isinstance(error.obj, Now | Stage):
+    """The nearest name of a misspelled question or action."""
+    if isinstance(error, AttributeError) and isinstance(error.obj, Now | ScenarioRun):
         return f"; {nearest(error.name or '', [name for name in dir(error.obj) if not name.startswith('_')])}"
     return ""
 
 
 def _where(error: BaseException) -> str:
     frames = (
-        [frame for frame in inspect.getinnerframes(error.__traceback__) if frame.function != "told"]
+        [frame for frame in inspect.getinnerframes(error.__traceback__) if frame.function != "run_story"]
         if (error.__traceback__)
         else []
     )

@@ -216,7 +216,7 @@ async def fuzz_until_time_is_up(
 
     session = FuzzSession(profile, seed=seed, minutes=minutes, directory=directory, run=run, say=say)
     try:
-        await session.tell_until_time_is_up()
+        await session.run_until_time_is_up()
     finally:
         starter.close()
     return session
@@ -231,5 +231,5 @@ async def _fuzz_simulated(
         return await asyncio.to_thread(run_simulated, scenario, seed=seed, watcher=NobodyWatches(), report=report)
 
     session = FuzzSession(profile, seed=seed, minutes=minutes, directory=directory, run=run, say=say)
-    await session.tell_until_time_is_up(at_a_time=1)
+    await session.run_until_time_is_up(at_a_time=1)
     return session

@@ -24,7 +24,7 @@ from kraft.chaos.nemesis.links import OF_CLIENTS, OUTSIDE, parse_groups
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.pace import Pace
-from kraft.chaos.worlds.processes.requests import Which
+from kraft.chaos.worlds.processes.requests import RequestFilter
 from kraft.chaos.worlds.snapshot import not_in_sync
 from kraft.chaos.worlds.spec import ClusterSpec, NodeSpec, ScenarioError
 from kraft.launcher.node_starter import NodeStarter
@@ -289,7 +289,7 @@ class Host:
             "drop_answer": requests.drop_answer,
             "close_after": requests.close_after,
         }
-        await acts[fault](api, which=Which(topic=topic, client_id=client_id, node=node), **options)
+        await acts[fault](api, which=RequestFilter(topic=topic, client_id=client_id, node=node), **options)
 
     async def _heal(self) -> dict[str, Any]:
         """Everything works again, and every replica is in sync."""

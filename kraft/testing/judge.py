@@ -267,7 +267,7 @@ def _replicas(run: ClusterRun, readback: Sequence[Partition], names: Names, look
             data={broker: Path(nodes[broker]["data"]) for broker in having},
             logs={broker: Path(nodes[broker]["log_dirs"][number]) for broker in having},
         )
-        for each in replica_logs(files, looked, judged.__contains__, told=named):
+        for each in replica_logs(files, looked, judged.__contains__, to_value=named):
             # Behind what was read back somebody may be writing at this moment.
             is_whole = each.log_end_offset >= ends.get((each.topic, each.partition), 0)
             found[each.node, each.topic, each.partition] = replace(each, error=None if is_whole else each.error)

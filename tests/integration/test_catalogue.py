@@ -73,7 +73,7 @@ def test_a_story_that_only_rest_clients_can_tell_says_so(kraft: Callable[..., Sa
 
 WRONG = '''\
 from kraft.chaos.model import Expect, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -85,9 +85,9 @@ from kraft.chaos.story import Stage, scenario
     clients=[Producer(name="p", topic="t", limit=20)],
     expect=Expect(lost=3),
 )
-async def wrong(stage: Stage) -> None:
+async def wrong(run: ScenarioRun) -> None:
     """Nothing happens."""
-    await stage.until(lambda now: now.done("p"))
+    await run.until(lambda now: now.done("p"))
 '''
 
 

@@ -20,7 +20,7 @@ HOSTILE = ("secrets", "metadata", "kraft", "replication", "msgspec")
 MARK = "import os\nopen(os.path.join(os.path.dirname(os.path.abspath(__file__)), __name__ + '.was-run'), 'w').close()\n"
 QUIET = '''\
 from kraft.chaos.model import Expect, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -32,9 +32,9 @@ from kraft.chaos.story import Stage, scenario
     clients=[Producer(name="p", topic="t", limit=20)],
     expect=Expect(),
 )
-async def quiet(stage: Stage) -> None:
+async def quiet(run: ScenarioRun) -> None:
     """Nothing happens."""
-    await stage.until(lambda now: now.done("p"))
+    await run.until(lambda now: now.done("p"))
 '''
 LIMIT_S = 240
 

@@ -69,7 +69,7 @@ def test_fuzz_finds_a_bug_in_real_nodes_and_writes_a_shorter_story_that_shows_it
             say=print,
             shortening_ms_max=SHORTENING_MS,
         )
-        await session.tell_until_time_is_up(at_a_time=1)
+        await session.run_until_time_is_up(at_a_time=1)
         return session
 
     with planted_in_nodes("acks_all_too_early"):

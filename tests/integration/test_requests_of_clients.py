@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
 
 from kraft.chaos.worlds.processes.cluster import Cluster
-from kraft.chaos.worlds.processes.requests import Which
+from kraft.chaos.worlds.processes.requests import RequestFilter
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 
 TOPIC = "orders"
@@ -137,7 +137,7 @@ async def hits_only_its_topic_and_client(c: Cluster) -> None:
     """aiokafka commits by name, and fetches by it."""
     await c.admin.create_topic("flights", assignment=[[1, 2, 3]])
     refused = await c.requests.answer(
-        "Produce", error="TOPIC_AUTHORIZATION_FAILED", times=None, which=Which(topic="flights", client_id="a")
+        "Produce", error="TOPIC_AUTHORIZATION_FAILED", times=None, which=RequestFilter(topic="flights", client_id="a")
     )
     async with producing(c, client_id="a") as one, producing(c, client_id="b") as other:
         with pytest.raises(TopicAuthorizationFailedError):
@@ -167,11 +167,11 @@ async def is_asked_for_what_can_be_done(c: Cluster) -> None:
     with pytest.raises(ScenarioError, match="Vote"):
         await c.requests.answer("Vote", error=6)
     with pytest.raises(ScenarioError, match="names no topics"):
-        await c.requests.drop_answer("Heartbeat", which=Which(topic=TOPIC))
+        await c.requests.drop_answer("Heartbeat", which=RequestFilter(topic=TOPIC))
     with pytest.raises(ScenarioError, match="1 or more"):
         await c.requests.drop_answer("Heartbeat", times=0)
     with pytest.raises(ScenarioError, match="no broker"):
-        await c.requests.drop_answer("Heartbeat", which=Which(node=9))
+        await c.requests.drop_answer("Heartbeat", which=RequestFilter(node=9))
     assert not c.requests.open
     assert [fault.times for fault in c.requests.done] == [3, 1, 1, 1, 1, 1, 1]
     c.requests.forget()

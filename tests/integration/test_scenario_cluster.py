@@ -16,7 +16,7 @@ import uvloop
 
 from kraft.chaos.history import Header, Operation
 from kraft.chaos.workload.producer import Producer, ProducerOptions
-from kraft.chaos.workload.requests import fetched, produce_request, read_request, told_produce
+from kraft.chaos.workload.requests import fetched, produce_request, produce_result, read_request
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.readback import gather_evidence
 from kraft.chaos.worlds.processes.timeline import now_us
@@ -67,7 +67,7 @@ class Client:
         request = produce_request(*T, records, acks=acks, timeout_ms=timeout_ms)  # type: ignore[arg-type]
         async with Transport() as transport:
             address = await self._cluster.links.client_address(self._name, node)
-            return told_produce(await transport.send(address, request), acks="all").outcome
+            return produce_result(await transport.send(address, request), acks="all").outcome
 
     async def read(self, node: int) -> list[str]:
         request = read_request(*T, "earliest", wait_ms=0, bytes_max=10_000_000, timeout_ms=PATIENCE_MS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from kraft.chaos.model import Member, Producer, Scenario, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 ONE_GROUP_PARTITION: Final = {
     "offsets.topic.num.partitions": 1,
@@ -27,9 +27,9 @@ T: Final = Topic(name="t", assignment=((1,),), configs={"min.insync.replicas": 1
     topics=[T],
     clients=[Producer(name="load", topic="t", limit=5)],
 )
-async def one_voter(stage: Stage) -> None:
+async def one_voter(run: ScenarioRun) -> None:
     """The only voter has voted for itself."""
-    await stage.until(lambda now: now.done("load"))
+    await run.until(lambda now: now.done("load"))
 
 
 @scenario(
@@ -45,14 +45,14 @@ async def one_voter(stage: Stage) -> None:
         Member(name="second", topic="t", batch=10, starts="in the story"),
     ],
 )
-async def group_goes_on(stage: Stage) -> None:
+async def group_goes_on(run: ScenarioRun) -> None:
     """One member leaves, and a second one reads what comes next."""
-    await stage.until(lambda now: now.done("load"))
-    await stage.start("first")
-    await stage.until(lambda now: now.read("first") >= 10)
-    await stage.finish("first")
-    await stage.start("second")
-    await stage.until(lambda now: now.read("second") >= 10 and now.uncommitted("second") == 0)
+    await run.until(lambda now: now.done("load"))
+    await run.start("first")
+    await run.until(lambda now: now.read("first") >= 10)
+    await run.finish("first")
+    await run.start("second")
+    await run.until(lambda now: now.read("second") >= 10 and now.uncommitted("second") == 0)
 
 
 @scenario(
@@ -64,13 +64,13 @@ async def group_goes_on(stage: Stage) -> None:
     topics=[T],
     clients=[Producer(name="load", topic="t", limit=20), Member(name="only", topic="t", group="gone", batch=10)],
 )
-async def coordinator_restarts(stage: Stage) -> None:
+async def coordinator_restarts(run: ScenarioRun) -> None:
     """The only member leaves, and the only node is killed and comes back."""
-    await stage.until(lambda now: now.done("load") and now.read("only") >= 20)
-    await stage.finish("only")
-    await stage.kill(1)
-    await stage.restart(1)
-    await stage.until(lambda now: now.leader("t", 0) == 1)
+    await run.until(lambda now: now.done("load") and now.read("only") >= 20)
+    await run.finish("only")
+    await run.kill(1)
+    await run.restart(1)
+    await run.until(lambda now: now.leader("t", 0) == 1)
 
 
 SMALL: Final[dict[str, Scenario]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import Expect, Measured, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -23,12 +23,12 @@ from kraft.chaos.story import Stage, scenario
     ],
     expect=Expect(kept=250, lost=Measured("unreplicated")),
 )
-async def acks0_leader_kill(stage: Stage) -> None:
+async def acks0_leader_kill(run: ScenarioRun) -> None:
     """acks=0, and the leader dies before its followers have fetched.
 
     The followers are cut off while the doomed producer writes, so exactly its records are on the leader alone.
     """
-    now = await stage.until(
+    now = await run.until(
         lambda now: (
             now.done("before")
             and now.hw("t", 0) == 200
@@ -37,17 +37,17 @@ async def acks0_leader_kill(stage: Stage) -> None:
         )
     )
     old = now.leader("t", 0)
-    await stage.cut(answers=old, purpose="fetch")
-    await stage.start("doomed")
-    now = await stage.until(lambda now: now.done("doomed") and now.log_end(old, "t", 0) == 250)
+    await run.cut(answers=old, purpose="fetch")
+    await run.start("doomed")
+    now = await run.until(lambda now: now.done("doomed") and now.log_end(old, "t", 0) == 250)
     unreplicated = now.log_end(old, "t", 0) - max(now.log_end(2, "t", 0), now.log_end(3, "t", 0))
-    stage.expect(lost=unreplicated)
-    await stage.kill(old)
-    await stage.until(lambda now: now.leader("t", 0) in [2, 3])
-    await stage.start("after")
-    await stage.until(lambda now: now.done("after"))
-    await stage.heal()
-    await stage.restart(old)
+    run.expect(lost=unreplicated)
+    await run.kill(old)
+    await run.until(lambda now: now.leader("t", 0) in [2, 3])
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))
+    await run.heal()
+    await run.restart(old)
 
 
 @scenario(
@@ -67,12 +67,12 @@ async def acks0_leader_kill(stage: Stage) -> None:
     ],
     expect=Expect(kept=250, lost=Measured("unreplicated")),
 )
-async def acks1_leader_kill(stage: Stage) -> None:
+async def acks1_leader_kill(run: ScenarioRun) -> None:
     """acks=1, and the leader dies before its followers have fetched.
 
     The followers are cut off while the doomed producer writes, so exactly its records are on the leader alone.
     """
-    now = await stage.until(
+    now = await run.until(
         lambda now: (
             now.done("before")
             and now.hw("t", 0) == 200
@@ -81,17 +81,17 @@ async def acks1_leader_kill(stage: Stage) -> None:
         )
     )
     old = now.leader("t", 0)
-    await stage.cut(answers=old, purpose="fetch")
-    await stage.start("doomed")
-    now = await stage.until(lambda now: now.done("doomed") and now.log_end(old, "t", 0) == 250)
+    await run.cut(answers=old, purpose="fetch")
+    await run.start("doomed")
+    now = await run.until(lambda now: now.done("doomed") and now.log_end(old, "t", 0) == 250)
     unreplicated = now.log_end(old, "t", 0) - max(now.log_end(2, "t", 0), now.log_end(3, "t", 0))
-    stage.expect(lost=unreplicated)
-    await stage.kill(old)
-    await stage.until(lambda now: now.leader("t", 0) in [2, 3])
-    await stage.start("after")
-    await stage.until(lambda now: now.done("after"))
-    await stage.heal()
-    await stage.restart(old)
+    run.expect(lost=unreplicated)
+    await run.kill(old)
+    await run.until(lambda now: now.leader("t", 0) in [2, 3])
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))
+    await run.heal()
+    await run.restart(old)
 
 
 @scenario(
@@ -112,25 +112,25 @@ async def acks1_leader_kill(stage: Stage) -> None:
     expect=Expect(kept=250, unknown_gone=50),
     rest_only="it counts requests that wait in the leader together; aiokafka sends one after the other for a partition",
 )
-async def acks_all_leader_kill(stage: Stage) -> None:
+async def acks_all_leader_kill(run: ScenarioRun) -> None:
     """acks=all, and the leader dies before its followers have fetched.
 
     The same story as acks1-leader-kill: the doomed records are on the leader alone, and nobody was told that they
     are safe.
     """
-    now = await stage.until(
+    now = await run.until(
         lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200
     )
     old = now.leader("t", 0)
-    await stage.cut(answers=old, purpose="fetch")
-    await stage.start("doomed")
-    await stage.until(lambda now: now.log_end(old, "t", 0) == 250)
-    await stage.kill(old)
-    await stage.until(lambda now: now.leader("t", 0) in [2, 3])
-    await stage.start("after")
-    await stage.until(lambda now: now.done("after"))
-    await stage.heal()
-    await stage.restart(old)
+    await run.cut(answers=old, purpose="fetch")
+    await run.start("doomed")
+    await run.until(lambda now: now.log_end(old, "t", 0) == 250)
+    await run.kill(old)
+    await run.until(lambda now: now.leader("t", 0) in [2, 3])
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))
+    await run.heal()
+    await run.restart(old)
 
 
 @scenario(
@@ -152,7 +152,7 @@ async def acks_all_leader_kill(stage: Stage) -> None:
     expect=Expect(kept=270),
     is_long=True,
 )
-async def high_watermark_behind(stage: Stage) -> None:
+async def high_watermark_behind(run: ScenarioRun) -> None:
     """Two leaders die one after the other while the followers' high watermark is behind.
 
     R2, R4, KIP-101: a follower learns the high watermark one fetch later than the records below it. Followers of a
@@ -160,19 +160,17 @@ async def high_watermark_behind(stage: Stage) -> None:
     acknowledged; when the new leader then dies before they have it again, it is gone.
     """
     # node 3 is told everything two seconds late, but asks for more at once: so the leader knows what it has
-    await stage.until(
-        lambda now: now.done("before") and now.node_hw(2, "t", 0) == 200 and now.node_hw(3, "t", 0) == 200
-    )
-    await stage.delay(dials=3, answers=1, purpose="fetch", direction="answers", delay_ms=2_000)
+    await run.until(lambda now: now.done("before") and now.node_hw(2, "t", 0) == 200 and now.node_hw(3, "t", 0) == 200)
+    await run.delay(dials=3, answers=1, purpose="fetch", direction="answers", delay_ms=2_000)
     # from the next leader it is told nothing
-    await stage.cut(dials=3, answers=2, purpose="fetch")
-    await stage.start("late")
-    await stage.until(lambda now: now.done("late") and now.log_end(3, "t", 0) == 220 and now.node_hw(3, "t", 0) == 200)
-    await stage.kill(1)
-    await stage.until(lambda now: now.leader("t", 0) == 2 and now.metadata_offset(3) == now.metadata_offset(4))
-    await stage.kill(2)
-    await stage.until(lambda now: now.leader("t", 0) == 3)
-    await stage.heal()
-    await stage.start("after")
-    await stage.until(lambda now: now.done("after"))
-    await stage.restart(1, 2)
+    await run.cut(dials=3, answers=2, purpose="fetch")
+    await run.start("late")
+    await run.until(lambda now: now.done("late") and now.log_end(3, "t", 0) == 220 and now.node_hw(3, "t", 0) == 200)
+    await run.kill(1)
+    await run.until(lambda now: now.leader("t", 0) == 2 and now.metadata_offset(3) == now.metadata_offset(4))
+    await run.kill(2)
+    await run.until(lambda now: now.leader("t", 0) == 3)
+    await run.heal()
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))
+    await run.restart(1, 2)

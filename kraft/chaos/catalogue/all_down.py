@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import Expect, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -25,27 +25,25 @@ from kraft.chaos.story import Stage, scenario
         ),
     ),
 )
-async def all_down_wait_for_isr(stage: Stage) -> None:
+async def all_down_wait_for_isr(run: ScenarioRun) -> None:
     """All replicas die, and those outside the ISR come back first; unclean election is off.
 
     The controller is a node of its own, so that the metadata survives while all brokers are down.
     """
-    await stage.until(
-        lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200
-    )
-    await stage.kill(2, 3)
-    await stage.until(lambda now: now.isr("t", 0) == [1])
-    await stage.start("alone")
-    await stage.until(lambda now: now.acked("alone") == 50)
-    await stage.kill(1)
-    await stage.until(lambda now: now.state(1) in ["fenced", "down"] and now.offline("t", 0))
-    await stage.restart(2, 3)
+    await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
+    await run.kill(2, 3)
+    await run.until(lambda now: now.isr("t", 0) == [1])
+    await run.start("alone")
+    await run.until(lambda now: now.acked("alone") == 50)
+    await run.kill(1)
+    await run.until(lambda now: now.state(1) in ["fenced", "down"] and now.offline("t", 0))
+    await run.restart(2, 3)
     # time enough to elect somebody, if that were allowed
-    await stage.sleep(1_000)
-    await stage.until(lambda now: now.state(2) == "active" and now.state(3) == "active")
-    await stage.until(lambda now: now.offline("t", 0))
-    await stage.restart(1)
-    await stage.until(lambda now: now.leader("t", 0) == 1)
+    await run.sleep(1_000)
+    await run.until(lambda now: now.state(2) == "active" and now.state(3) == "active")
+    await run.until(lambda now: now.offline("t", 0))
+    await run.restart(1)
+    await run.until(lambda now: now.leader("t", 0) == 1)
 
 
 @scenario(
@@ -61,20 +59,18 @@ async def all_down_wait_for_isr(stage: Stage) -> None:
     ],
     expect=Expect(kept=200, lost=50, holds=(lambda now: now.events("unclean_election") == 1,)),
 )
-async def all_down_first_alive(stage: Stage) -> None:
+async def all_down_first_alive(run: ScenarioRun) -> None:
     """All replicas die, and those outside the ISR come back first; unclean election is on.
 
     The controller is a node of its own, so that the metadata survives while all brokers are down.
     """
-    await stage.until(
-        lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200
-    )
-    await stage.kill(2, 3)
-    await stage.until(lambda now: now.isr("t", 0) == [1])
-    await stage.start("alone")
-    await stage.until(lambda now: now.acked("alone") == 50)
-    await stage.kill(1)
-    await stage.until(lambda now: now.state(1) in ["fenced", "down"] and now.offline("t", 0))
-    await stage.restart(2)
-    await stage.until(lambda now: now.leader("t", 0) == 2)
-    await stage.restart(1, 3)
+    await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
+    await run.kill(2, 3)
+    await run.until(lambda now: now.isr("t", 0) == [1])
+    await run.start("alone")
+    await run.until(lambda now: now.acked("alone") == 50)
+    await run.kill(1)
+    await run.until(lambda now: now.state(1) in ["fenced", "down"] and now.offline("t", 0))
+    await run.restart(2)
+    await run.until(lambda now: now.leader("t", 0) == 2)
+    await run.restart(1, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import ANY, Expect, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -27,20 +27,20 @@ from kraft.chaos.story import Stage, scenario
         )
     ),
 )
-async def controller_killed(stage: Stage) -> None:
+async def controller_killed(run: ScenarioRun) -> None:
     """The active controller is killed; leaders go on.
 
     The controllers are nodes of their own, so that only the controller fails. Records do not pass through it.
     """
-    await stage.more_acked(100)
-    now = await stage.now()
+    await run.more_acked(100)
+    now = await run.now()
     old = now.controller()
     term = now.controller_epoch()
-    await stage.kill(now.controller())
-    await stage.until(lambda now: now.controller() not in [old, -1] and now.controller_epoch() > term)
-    await stage.more_acked(100)
-    await stage.restart(old)
-    await stage.more_acked(50)
+    await run.kill(now.controller())
+    await run.until(lambda now: now.controller() not in [old, -1] and now.controller_epoch() > term)
+    await run.more_acked(100)
+    await run.restart(old)
+    await run.more_acked(50)
 
 
 @scenario(
@@ -53,26 +53,24 @@ async def controller_killed(stage: Stage) -> None:
         Producer(name="load", topic="t", in_flight=8),
     ],
 )
-async def controller_and_leader_killed(stage: Stage) -> None:
+async def controller_and_leader_killed(run: ScenarioRun) -> None:
     """One node is the active controller and leads a partition, and is killed."""
-    await stage.more_acked(100)
-    now = await stage.now()
+    await run.more_acked(100)
+    now = await run.now()
     old = now.controller()
     term = now.controller_epoch()
-    await stage.kill(now.controller())
-    await stage.until(lambda now: now.controller() not in [old, -1] and now.controller_epoch() > term)
-    await stage.until(
+    await run.kill(now.controller())
+    await run.until(lambda now: now.controller() not in [old, -1] and now.controller_epoch() > term)
+    await run.until(
         lambda now: (
             now.leader("t", 0) not in [old, -1]
             and now.leader("t", 1) not in [old, -1]
             and now.leader("t", 2) not in [old, -1]
         )
     )
-    await stage.more_acked(100)
-    await stage.restart(old)
-    await stage.until(
-        lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3)
-    )
+    await run.more_acked(100)
+    await run.restart(old)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3))
 
 
 @scenario(
@@ -91,24 +89,24 @@ async def controller_and_leader_killed(stage: Stage) -> None:
     ],
     expect=Expect(duplicated=ANY, holds=(lambda now: now.partitions("t") == 3,)),
 )
-async def old_controller_isolated(stage: Stage) -> None:
+async def old_controller_isolated(run: ScenarioRun) -> None:
     """The active controller is cut off from the other voters, and finds another one when it returns.
 
     Q5, Q6: the old controller may go on believing; what it decides is never committed, and its epoch is fenced.
     """
-    await stage.more_acked(100)
-    now = await stage.now()
+    await run.more_acked(100)
+    now = await run.now()
     old = now.controller()
     term = now.controller_epoch()
-    await stage.isolate(now.controller())
-    await stage.until(lambda now: now.controller() not in [old, -1] and now.controller_epoch() > term)
-    await stage.grow_topic("t", partitions=3)
-    now = await stage.until(lambda now: now.partitions("t") == 3)
+    await run.isolate(now.controller())
+    await run.until(lambda now: now.controller() not in [old, -1] and now.controller_epoch() > term)
+    await run.grow_topic("t", partitions=3)
+    now = await run.until(lambda now: now.partitions("t") == 3)
     known = now.metadata_offset(1)
-    await stage.heal()
-    await stage.until(lambda now: now.metadata_offset(old) >= known)
-    await stage.more_acked(50)
-    stage.expect_at_the_end(lambda now: now.controller() != old)
+    await run.heal()
+    await run.until(lambda now: now.metadata_offset(old) >= known)
+    await run.more_acked(50)
+    run.expect_at_the_end(lambda now: now.controller() != old)
 
 
 @scenario(
@@ -137,22 +135,22 @@ async def old_controller_isolated(stage: Stage) -> None:
     ),
     is_long=True,
 )
-async def quorum_majority_lost(stage: Stage) -> None:
+async def quorum_majority_lost(run: ScenarioRun) -> None:
     """Two of three controllers are killed: existing leaders go on, metadata is frozen until they return.
 
     Without a quorum nothing can be decided: leaders stay who they are, and records go on to those who live.
     """
-    await stage.more_acked(100)
-    now = await stage.now()
+    await run.more_acked(100)
+    now = await run.now()
     term = now.epoch("t", 1)
-    await stage.kill(5, 6)
+    await run.kill(5, 6)
     # the leader of t-1: nobody can elect another one
-    await stage.kill(2)
-    await stage.start("waiting")
+    await run.kill(2)
+    await run.start("waiting")
     # of t-0: its leader goes on
-    await stage.more_acked(150)
-    await stage.until(lambda now: now.epoch("t", 1) == term and now.acked("waiting") == 0)
-    await stage.restart(5, 6)
-    await stage.until(lambda now: now.leader("t", 1) == 3 and now.done("waiting"))
-    await stage.restart(2)
-    await stage.until(lambda now: len(now.isr("t", 0)) == 2 and len(now.isr("t", 1)) == 2)
+    await run.more_acked(150)
+    await run.until(lambda now: now.epoch("t", 1) == term and now.acked("waiting") == 0)
+    await run.restart(5, 6)
+    await run.until(lambda now: now.leader("t", 1) == 3 and now.done("waiting"))
+    await run.restart(2)
+    await run.until(lambda now: len(now.isr("t", 0)) == 2 and len(now.isr("t", 1)) == 2)

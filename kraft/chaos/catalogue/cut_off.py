@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import ANY, Expect, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -22,14 +22,14 @@ from kraft.chaos.story import Stage, scenario
         )
     ),
 )
-async def follower_cut_from_leader(stage: Stage) -> None:
+async def follower_cut_from_leader(run: ScenarioRun) -> None:
     """One follower reaches everybody but its leader."""
-    await stage.more_acked(100)
-    await stage.cut(dials=2, answers=1, purpose="fetch")
-    await stage.until(lambda now: now.isr("t", 0) == [1, 3])
-    await stage.more_acked(100)
-    await stage.heal()
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+    await run.more_acked(100)
+    await run.cut(dials=2, answers=1, purpose="fetch")
+    await run.until(lambda now: now.isr("t", 0) == [1, 3])
+    await run.more_acked(100)
+    await run.heal()
+    await run.until(lambda now: now.isr("t", 0) == [1, 2, 3])
 
 
 @scenario(
@@ -53,23 +53,21 @@ async def follower_cut_from_leader(stage: Stage) -> None:
     expect=Expect(kept=150, lost=40, unknown_gone=10),
     rest_only="its clients go on writing to a leader that was deposed; a Kafka client finds the new one",
 )
-async def leader_cut_from_quorum(stage: Stage) -> None:
+async def leader_cut_from_quorum(run: ScenarioRun) -> None:
     """A leader is cut off from controller and quorum, but not from its clients.
 
     B8: cut off from controller and quorum, the old leader does not know that it was deposed. Its clients still
     reach it: what they write with acks=1 is cut off later; with acks=all nothing is acknowledged, as nobody fetches
     any more.
     """
-    await stage.until(
-        lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100
-    )
-    await stage.isolate(1, purpose="controller")
+    await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100)
+    await run.isolate(1, purpose="controller")
     # it would still read the metadata from there
-    await stage.cut(dials=1, answers=4, purpose="fetch")
-    await stage.until(lambda now: now.leader("t", 0) == 2)
-    await stage.start("stale-one", "stale-all", "after")
-    await stage.until(lambda now: now.acked("stale-one") == 40 and now.done("stale-all") and now.acked("after") == 50)
-    await stage.heal()
+    await run.cut(dials=1, answers=4, purpose="fetch")
+    await run.until(lambda now: now.leader("t", 0) == 2)
+    await run.start("stale-one", "stale-all", "after")
+    await run.until(lambda now: now.acked("stale-one") == 40 and now.done("stale-all") and now.acked("after") == 50)
+    await run.heal()
 
 
 @scenario(
@@ -87,23 +85,21 @@ async def leader_cut_from_quorum(stage: Stage) -> None:
     expect=Expect(kept=150, unknown_gone=20),
     rest_only="its clients go on writing to a leader that was deposed; a Kafka client finds the new one",
 )
-async def shrink_not_committed(stage: Stage) -> None:
+async def shrink_not_committed(run: ScenarioRun) -> None:
     """A leader loses its followers and the controller at once: it may not shrink the ISR alone.
 
     I7: a leader that wants its followers out of the ISR must go on waiting for them until the controller has
     agreed. Here it cannot ask: the controller hears nothing of it and makes a follower, which is still in the ISR,
     the leader.
     """
-    await stage.until(
-        lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100
-    )
-    await stage.isolate(1)
-    await stage.start("stale")
-    await stage.until(lambda now: now.leader("t", 0) == 2)
-    await stage.start("after")
-    await stage.until(lambda now: now.done("stale") and now.done("after") and now.log_end(1, "t", 0) == 120)
-    await stage.heal()
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+    await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100)
+    await run.isolate(1)
+    await run.start("stale")
+    await run.until(lambda now: now.leader("t", 0) == 2)
+    await run.start("after")
+    await run.until(lambda now: now.done("stale") and now.done("after") and now.log_end(1, "t", 0) == 120)
+    await run.heal()
+    await run.until(lambda now: now.isr("t", 0) == [1, 2, 3])
 
 
 @scenario(
@@ -121,28 +117,24 @@ async def shrink_not_committed(stage: Stage) -> None:
     expect=Expect(kept=150, unknown_gone=20),
     rest_only="its clients go on writing to a leader that was deposed; a Kafka client finds the new one",
 )
-async def deposed_leader(stage: Stage) -> None:
+async def deposed_leader(run: ScenarioRun) -> None:
     """A leader has not heard that it was deposed, and asks the controller to shrink its ISR.
 
     I5, B8: node 1 still talks to the controller, but its metadata stand still, so it does not learn that node 2
     leads now. As nobody fetches from it any more, it asks for an ISR of itself alone. That is refused: its leader
     epoch is over.
     """
-    await stage.until(
-        lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100
-    )
-    await stage.reassign("t", 0, replicas=[2, 1, 3])
+    await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100)
+    await run.reassign("t", 0, replicas=[2, 1, 3])
     # the way on which node 1 reads the metadata
-    await stage.until(
-        lambda now: now.replicas("t", 0) == [2, 1, 3] and now.metadata_offset(1) == now.metadata_offset(4)
-    )
-    await stage.blackhole(dials=1, answers=4, purpose="fetch")
-    await stage.elect("t")
-    await stage.until(lambda now: now.leader("t", 0) == 2)
-    await stage.start("stale", "after")
-    await stage.until(lambda now: now.done("stale") and now.done("after") and now.log_end(1, "t", 0) == 120)
-    await stage.heal()
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+    await run.until(lambda now: now.replicas("t", 0) == [2, 1, 3] and now.metadata_offset(1) == now.metadata_offset(4))
+    await run.blackhole(dials=1, answers=4, purpose="fetch")
+    await run.elect("t")
+    await run.until(lambda now: now.leader("t", 0) == 2)
+    await run.start("stale", "after")
+    await run.until(lambda now: now.done("stale") and now.done("after") and now.log_end(1, "t", 0) == 120)
+    await run.heal()
+    await run.until(lambda now: now.isr("t", 0) == [1, 2, 3])
 
 
 @scenario(
@@ -156,20 +148,20 @@ async def deposed_leader(stage: Stage) -> None:
     ],
     expect=Expect(duplicated=ANY),
 )
-async def one_way_mute(stage: Stage) -> None:
+async def one_way_mute(run: ScenarioRun) -> None:
     """The leader hears everybody, and nobody hears the leader.
 
     Nothing is refused and no connection breaks: bytes in one direction just do not arrive any more.
     """
-    await stage.more_acked(100)
-    now = await stage.now()
+    await run.more_acked(100)
+    now = await run.now()
     first = now.epoch("t", 0)
-    await stage.blackhole(dials=1, direction="requests")
-    await stage.blackhole(answers=1, direction="answers")
-    await stage.until(lambda now: now.leader("t", 0) in [2, 3] and now.epoch("t", 0) > first)
-    await stage.more_acked(100)
-    await stage.heal()
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+    await run.blackhole(dials=1, direction="requests")
+    await run.blackhole(answers=1, direction="answers")
+    await run.until(lambda now: now.leader("t", 0) in [2, 3] and now.epoch("t", 0) > first)
+    await run.more_acked(100)
+    await run.heal()
+    await run.until(lambda now: now.isr("t", 0) == [1, 2, 3])
 
 
 @scenario(
@@ -183,17 +175,17 @@ async def one_way_mute(stage: Stage) -> None:
     ],
     expect=Expect(duplicated=ANY),
 )
-async def one_way_deaf(stage: Stage) -> None:
+async def one_way_deaf(run: ScenarioRun) -> None:
     """Everybody hears the leader, and the leader hears nobody.
 
     Nothing is refused and no connection breaks: bytes in one direction just do not arrive any more.
     """
-    await stage.more_acked(100)
-    now = await stage.now()
+    await run.more_acked(100)
+    now = await run.now()
     first = now.epoch("t", 0)
-    await stage.blackhole(dials=1, direction="answers")
-    await stage.blackhole(answers=1, direction="requests")
-    await stage.until(lambda now: now.leader("t", 0) in [2, 3] and now.epoch("t", 0) > first)
-    await stage.more_acked(100)
-    await stage.heal()
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+    await run.blackhole(dials=1, direction="answers")
+    await run.blackhole(answers=1, direction="requests")
+    await run.until(lambda now: now.leader("t", 0) in [2, 3] and now.epoch("t", 0) > first)
+    await run.more_acked(100)
+    await run.heal()
+    await run.until(lambda now: now.isr("t", 0) == [1, 2, 3])

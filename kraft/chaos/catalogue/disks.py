@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import ANY, Expect, Producer, Reader, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -18,9 +18,9 @@ from kraft.chaos.story import Stage, scenario
     ],
     expect=Expect(kept=400),
 )
-async def corrupt_follower(stage: Stage) -> None:
+async def corrupt_follower(run: ScenarioRun) -> None:
     """Bytes of a follower's active segment are flipped while it is down."""
-    await stage.until(
+    await run.until(
         lambda now: (
             now.done("before")
             and now.log_end(1, "t", 0) == 300
@@ -28,12 +28,12 @@ async def corrupt_follower(stage: Stage) -> None:
             and now.log_end(3, "t", 0) == 300
         )
     )
-    await stage.kill(2)
-    await stage.until(lambda now: now.leader("t", 0) not in [2, -1])
-    await stage.damage(2, "t", what="flip active")
-    await stage.start("after")
-    await stage.restart(2)
-    await stage.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
+    await run.kill(2)
+    await run.until(lambda now: now.leader("t", 0) not in [2, -1])
+    await run.damage(2, "t", what="flip active")
+    await run.start("after")
+    await run.restart(2)
+    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
 
 
 @scenario(
@@ -48,9 +48,9 @@ async def corrupt_follower(stage: Stage) -> None:
     ],
     expect=Expect(kept=400),
 )
-async def corrupt_leader(stage: Stage) -> None:
+async def corrupt_leader(run: ScenarioRun) -> None:
     """Bytes of the leader's active segment are flipped while it is down."""
-    await stage.until(
+    await run.until(
         lambda now: (
             now.done("before")
             and now.log_end(1, "t", 0) == 300
@@ -58,12 +58,12 @@ async def corrupt_leader(stage: Stage) -> None:
             and now.log_end(3, "t", 0) == 300
         )
     )
-    await stage.kill(1)
-    await stage.until(lambda now: now.leader("t", 0) not in [1, -1])
-    await stage.damage(1, "t", what="flip active")
-    await stage.start("after")
-    await stage.restart(1)
-    await stage.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(1, "t", 0) == 400)
+    await run.kill(1)
+    await run.until(lambda now: now.leader("t", 0) not in [1, -1])
+    await run.damage(1, "t", what="flip active")
+    await run.start("after")
+    await run.restart(1)
+    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(1, "t", 0) == 400)
 
 
 @scenario(
@@ -82,13 +82,13 @@ async def corrupt_leader(stage: Stage) -> None:
     ],
     expect=Expect(kept=400, holds=(lambda now: now.events("segment_repaired") == 1,)),
 )
-async def corrupt_closed_follower(stage: Stage) -> None:
+async def corrupt_closed_follower(run: ScenarioRun) -> None:
     """Bytes of a follower's oldest, closed segment are flipped while it is down after a crash.
 
     S5: after a crash the segments are scanned from the recovery point on; the log is cut at the damage and copied
     again.
     """
-    await stage.until(
+    await run.until(
         lambda now: (
             now.done("before")
             and now.log_end(1, "t", 0) == 300
@@ -96,12 +96,12 @@ async def corrupt_closed_follower(stage: Stage) -> None:
             and now.log_end(3, "t", 0) == 300
         )
     )
-    await stage.kill(2)
-    await stage.until(lambda now: now.leader("t", 0) not in [2, -1])
-    await stage.damage(2, "t", what="flip closed")
-    await stage.start("after")
-    await stage.restart(2)
-    await stage.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
+    await run.kill(2)
+    await run.until(lambda now: now.leader("t", 0) not in [2, -1])
+    await run.damage(2, "t", what="flip closed")
+    await run.start("after")
+    await run.restart(2)
+    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
 
 
 @scenario(
@@ -120,12 +120,12 @@ async def corrupt_closed_follower(stage: Stage) -> None:
     ],
     expect=Expect(kept=400, holds=(lambda now: now.events("segment_repaired") == 1,)),
 )
-async def corrupt_closed_leader(stage: Stage) -> None:
+async def corrupt_closed_leader(run: ScenarioRun) -> None:
     """Bytes of the leader's oldest, closed segment are flipped while it is down after a crash.
 
     The same on the leader: while it was down another one leads, whom it follows when it is back.
     """
-    await stage.until(
+    await run.until(
         lambda now: (
             now.done("before")
             and now.log_end(1, "t", 0) == 300
@@ -133,12 +133,12 @@ async def corrupt_closed_leader(stage: Stage) -> None:
             and now.log_end(3, "t", 0) == 300
         )
     )
-    await stage.kill(1)
-    await stage.until(lambda now: now.leader("t", 0) not in [1, -1])
-    await stage.damage(1, "t", what="flip closed")
-    await stage.start("after")
-    await stage.restart(1)
-    await stage.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(1, "t", 0) == 400)
+    await run.kill(1)
+    await run.until(lambda now: now.leader("t", 0) not in [1, -1])
+    await run.damage(1, "t", what="flip closed")
+    await run.start("after")
+    await run.restart(1)
+    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(1, "t", 0) == 400)
 
 
 @scenario(
@@ -159,14 +159,14 @@ async def corrupt_closed_leader(stage: Stage) -> None:
         ),
     ),
 )
-async def bit_rot(stage: Stage) -> None:
+async def bit_rot(run: ScenarioRun) -> None:
     """A byte of a closed segment flips on the leader's disk, and a clean restart does not look.
 
     After a clean stop no segment is scanned, as in Kafka: a byte that flips later, in a segment that nobody writes
     to any more, is found when somebody reads it. The checksum of its batch keeps it from the reader, another
     replica leads at once, and the damaged one cuts its log there and copies the rest again.
     """
-    await stage.until(
+    await run.until(
         lambda now: (
             now.done("load")
             and now.log_end(1, "t", 0) == 300
@@ -174,16 +174,16 @@ async def bit_rot(stage: Stage) -> None:
             and now.log_end(3, "t", 0) == 300
         )
     )
-    await stage.stop(1)
-    await stage.damage(1, "t", what="flip closed")
-    await stage.restart(1)
-    await stage.until(lambda now: len(now.isr("t", 0)) == 3)
-    await stage.elect("t")
-    await stage.until(lambda now: now.leader("t", 0) == 1)
-    await stage.start("late")
+    await run.stop(1)
+    await run.damage(1, "t", what="flip closed")
+    await run.restart(1)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3)
+    await run.elect("t")
+    await run.until(lambda now: now.leader("t", 0) == 1)
+    await run.start("late")
     # nobody asks for it
-    await stage.until(lambda now: now.read("late") == 300 and now.leader("t", 0) in [2, 3])
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+    await run.until(lambda now: now.read("late") == 300 and now.leader("t", 0) in [2, 3])
+    await run.until(lambda now: now.isr("t", 0) == [1, 2, 3])
 
 
 @scenario(
@@ -198,9 +198,9 @@ async def bit_rot(stage: Stage) -> None:
     ],
     expect=Expect(kept=400),
 )
-async def torn_tail(stage: Stage) -> None:
+async def torn_tail(run: ScenarioRun) -> None:
     """The last batch of a log is torn, as a crash may leave it."""
-    await stage.until(
+    await run.until(
         lambda now: (
             now.done("before")
             and now.log_end(1, "t", 0) == 300
@@ -208,12 +208,12 @@ async def torn_tail(stage: Stage) -> None:
             and now.log_end(3, "t", 0) == 300
         )
     )
-    await stage.kill(2)
-    await stage.until(lambda now: now.leader("t", 0) not in [2, -1])
-    await stage.damage(2, "t", what="torn tail")
-    await stage.start("after")
-    await stage.restart(2)
-    await stage.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
+    await run.kill(2)
+    await run.until(lambda now: now.leader("t", 0) not in [2, -1])
+    await run.damage(2, "t", what="torn tail")
+    await run.start("after")
+    await run.restart(2)
+    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
 
 
 @scenario(
@@ -228,9 +228,9 @@ async def torn_tail(stage: Stage) -> None:
     ],
     expect=Expect(kept=400),
 )
-async def index_deleted(stage: Stage) -> None:
+async def index_deleted(run: ScenarioRun) -> None:
     """The indexes of a log are deleted while the node is down."""
-    await stage.until(
+    await run.until(
         lambda now: (
             now.done("before")
             and now.log_end(1, "t", 0) == 300
@@ -238,12 +238,12 @@ async def index_deleted(stage: Stage) -> None:
             and now.log_end(3, "t", 0) == 300
         )
     )
-    await stage.kill(2)
-    await stage.until(lambda now: now.leader("t", 0) not in [2, -1])
-    await stage.damage(2, "t", what="delete index")
-    await stage.start("after")
-    await stage.restart(2)
-    await stage.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
+    await run.kill(2)
+    await run.until(lambda now: now.leader("t", 0) not in [2, -1])
+    await run.damage(2, "t", what="delete index")
+    await run.start("after")
+    await run.restart(2)
+    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
 
 
 @scenario(
@@ -257,17 +257,17 @@ async def index_deleted(stage: Stage) -> None:
     ],
     expect=Expect(unknown_kept=0),
 )
-async def disk_full_leader(stage: Stage) -> None:
+async def disk_full_leader(run: ScenarioRun) -> None:
     """The leader's disk is full: another replica leads until there is room again."""
-    await stage.more_acked(100)
-    await stage.fill_disk(1)
-    now = await stage.until(lambda now: now.leader("t", 0) == 2 and now.isr("t", 0) == [2, 3])
+    await run.more_acked(100)
+    await run.fill_disk(1)
+    now = await run.until(lambda now: now.leader("t", 0) == 2 and now.isr("t", 0) == [2, 3])
     full_at = now.log_end(1, "t", 0)
     # nothing is appended there, and nobody waits for it
-    await stage.more_acked(100)
-    await stage.until(lambda now: now.log_end(1, "t", 0) == full_at)
-    await stage.free_disk(1)
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3] and now.log_end(1, "t", 0) > full_at)
+    await run.more_acked(100)
+    await run.until(lambda now: now.log_end(1, "t", 0) == full_at)
+    await run.free_disk(1)
+    await run.until(lambda now: now.isr("t", 0) == [1, 2, 3] and now.log_end(1, "t", 0) > full_at)
 
 
 @scenario(
@@ -282,11 +282,11 @@ async def disk_full_leader(stage: Stage) -> None:
     ],
     expect=Expect(duplicated=ANY),
 )
-async def wiped_follower(stage: Stage) -> None:
+async def wiped_follower(run: ScenarioRun) -> None:
     """A follower comes back with an empty disk and copies everything."""
-    await stage.more_acked(100)
-    await stage.kill(3)
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2])
-    await stage.wipe(3)
-    await stage.restart(3)
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3] and now.log_end(3, "t", 0) >= 100)
+    await run.more_acked(100)
+    await run.kill(3)
+    await run.until(lambda now: now.isr("t", 0) == [1, 2])
+    await run.wipe(3)
+    await run.restart(3)
+    await run.until(lambda now: now.isr("t", 0) == [1, 2, 3] and now.log_end(3, "t", 0) >= 100)

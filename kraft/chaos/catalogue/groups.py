@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import SOME, Between, Expect, Member, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 SETTINGS = {
     "offsets.topic.num.partitions": 1,
@@ -27,18 +27,18 @@ SETTINGS = {
     ],
     expect=Expect(redelivered=SOME, causes=("which had not committed them",)),
 )
-async def member_killed(stage: Stage) -> None:
+async def member_killed(run: ScenarioRun) -> None:
     """A member of a group is killed in the middle of a batch; another one takes its partitions over.
 
     What it had read and not committed is read again, by whoever has its partitions next: that batch, and nothing else.
     """
-    await stage.until(lambda now: now.read("victim") >= 20 and now.read("heir") >= 20)
-    await stage.until(lambda now: now.uncommitted("victim") > 0)
-    await stage.silence("victim")
-    now = await stage.now()
+    await run.until(lambda now: now.read("victim") >= 20 and now.read("heir") >= 20)
+    await run.until(lambda now: now.uncommitted("victim") > 0)
+    await run.silence("victim")
+    now = await run.now()
     read = now.read("heir")
-    stage.expect(redelivered=Between(low=1, high=now.uncommitted("victim")))
-    await stage.until(lambda now: now.read("heir") >= read + 200, deadline_ms=30_000)
+    run.expect(redelivered=Between(low=1, high=now.uncommitted("victim")))
+    await run.until(lambda now: now.read("heir") >= read + 200, deadline_ms=30_000)
 
 
 @scenario(
@@ -55,20 +55,20 @@ async def member_killed(stage: Stage) -> None:
     ],
     expect=Expect(redelivered=SOME),
 )
-async def zombie_member(stage: Stage) -> None:
+async def zombie_member(run: ScenarioRun) -> None:
     """A member is cut off in the middle of a batch, another one takes over, and its late commit arrives.
 
     It belongs to a generation that is over: taken, it would move the group back to where the zombie was.
     """
-    await stage.until(lambda now: now.read("zombie") >= 20)
-    await stage.until(lambda now: now.uncommitted("zombie") > 0)
-    await stage.blackhole(dials="zombie", purpose="rest")
-    await stage.start("heir")
-    await stage.until(lambda now: now.done("load") and now.read("heir") + now.read("zombie") > 150)
-    await stage.until(lambda now: now.uncommitted("heir") == 0)
-    await stage.heal(dials="zombie")
-    await stage.until_group("g", members=2)
-    await stage.until(lambda now: now.uncommitted("zombie") == 0)
+    await run.until(lambda now: now.read("zombie") >= 20)
+    await run.until(lambda now: now.uncommitted("zombie") > 0)
+    await run.blackhole(dials="zombie", purpose="rest")
+    await run.start("heir")
+    await run.until(lambda now: now.done("load") and now.read("heir") + now.read("zombie") > 150)
+    await run.until(lambda now: now.uncommitted("heir") == 0)
+    await run.heal(dials="zombie")
+    await run.until_group("g", members=2)
+    await run.until(lambda now: now.uncommitted("zombie") == 0)
 
 
 @scenario(
@@ -89,20 +89,20 @@ async def zombie_member(stage: Stage) -> None:
     # A commit that was on its way when the coordinator died may be there or not.
     expect=Expect(redelivered=Between(low=0, high=60)),
 )
-async def coordinator_killed_in_rebalance(stage: Stage) -> None:
+async def coordinator_killed_in_rebalance(run: ScenarioRun) -> None:
     """A third member joins a group, and the coordinator is killed before the rebalance is over.
 
     What members had been told of their commits holds: the next coordinator has replayed it before it answers. The
     others commit anew before long, so a group without members shows it best.
     """
-    await stage.until(lambda now: now.read("early") >= 30)
-    await stage.finish("early")
-    await stage.until(lambda now: now.read("first") >= 50 and now.read("second") >= 50)
-    old = (await stage.now()).coordinator("g")
-    await stage.start("third")
-    await stage.until_group("g", members=3)
-    await stage.kill(old)
-    await stage.until(lambda now: now.coordinator("g") not in (old, -1))
-    await stage.until(lambda now: now.read("third") >= 50, deadline_ms=30_000)
-    await stage.restart(old)
-    await stage.more_acked(100)
+    await run.until(lambda now: now.read("early") >= 30)
+    await run.finish("early")
+    await run.until(lambda now: now.read("first") >= 50 and now.read("second") >= 50)
+    old = (await run.now()).coordinator("g")
+    await run.start("third")
+    await run.until_group("g", members=3)
+    await run.kill(old)
+    await run.until(lambda now: now.coordinator("g") not in (old, -1))
+    await run.until(lambda now: now.read("third") >= 50, deadline_ms=30_000)
+    await run.restart(old)
+    await run.more_acked(100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import Expect, Producer, Reader, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -22,19 +22,19 @@ from kraft.chaos.story import Stage, scenario
     expect=Expect(kept=120),
     rest_only="it counts each refusal; a Kafka client tries again until its time is over",
 )
-async def min_isr_refuses(stage: Stage) -> None:
+async def min_isr_refuses(run: ScenarioRun) -> None:
     """Both followers are gone, min ISR 2: acks=all is refused, acks=1 is taken and stays invisible.
 
     P1: acks=all is refused and nothing is appended. P3: acks=1 is accepted, and stays invisible until the ISR is
     back.
     """
-    await stage.until(lambda now: now.done("before") and now.hw("t", 0) == 100)
-    await stage.kill(2, 3)
-    await stage.until(lambda now: now.isr("t", 0) == [1])
-    await stage.start("all")
-    await stage.until(lambda now: now.done("all") and now.refused("all", 19) == 20 and now.log_end(1, "t", 0) == 100)
-    await stage.start("one")
-    await stage.until(
+    await run.until(lambda now: now.done("before") and now.hw("t", 0) == 100)
+    await run.kill(2, 3)
+    await run.until(lambda now: now.isr("t", 0) == [1])
+    await run.start("all")
+    await run.until(lambda now: now.done("all") and now.refused("all", 19) == 20 and now.log_end(1, "t", 0) == 100)
+    await run.start("one")
+    await run.until(
         lambda now: (
             now.acked("one") == 20
             and now.log_end(1, "t", 0) == 120
@@ -42,8 +42,8 @@ async def min_isr_refuses(stage: Stage) -> None:
             and now.read("reader") == 100
         )
     )
-    await stage.restart(2, 3)
-    await stage.until(lambda now: len(now.isr("t", 0)) == 3 and now.hw("t", 0) == 120 and now.read("reader") == 120)
+    await run.restart(2, 3)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and now.hw("t", 0) == 120 and now.read("reader") == 120)
 
 
 @scenario(
@@ -59,18 +59,16 @@ async def min_isr_refuses(stage: Stage) -> None:
     expect=Expect(kept=100, unknown_kept=10),
     rest_only="it counts requests that wait in the leader together; aiokafka sends one after the other for a partition",
 )
-async def min_isr_lost_in_flight(stage: Stage) -> None:
+async def min_isr_lost_in_flight(run: ScenarioRun) -> None:
     """acks=all waits while the ISR falls below min ISR: a timeout, and the records turn out kept.
 
     P5, P6: the records are in the leader's log when the ISR falls below its minimum. The wait ends in a timeout,
     and nobody knows what became of them until the followers are back: they are kept.
     """
-    await stage.until(
-        lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100
-    )
-    await stage.cut(answers=1, purpose="fetch")
-    await stage.start("waiting")
-    await stage.until(lambda now: now.isr("t", 0) == [1] and now.log_end(1, "t", 0) == 110 and now.hw("t", 0) == 100)
-    await stage.until(lambda now: now.refused("waiting", 7) == 10)
-    await stage.heal()
-    await stage.until(lambda now: len(now.isr("t", 0)) == 3 and now.hw("t", 0) == 110)
+    await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100)
+    await run.cut(answers=1, purpose="fetch")
+    await run.start("waiting")
+    await run.until(lambda now: now.isr("t", 0) == [1] and now.log_end(1, "t", 0) == 110 and now.hw("t", 0) == 100)
+    await run.until(lambda now: now.refused("waiting", 7) == 10)
+    await run.heal()
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and now.hw("t", 0) == 110)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -19,16 +19,14 @@ from kraft.chaos.story import Stage, scenario
     ],
     is_long=True,
 )
-async def bridge_partition(stage: Stage) -> None:
+async def bridge_partition(run: ScenarioRun) -> None:
     """Five nodes fall into two halves, and one node sees both."""
-    await stage.more_acked(60)
-    await stage.partition([1, 2, 3], [3, 4, 5])
-    await stage.sleep(4_000)
-    await stage.heal()
-    await stage.until(
-        lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3)
-    )
-    await stage.more_acked(30)
+    await run.more_acked(60)
+    await run.partition([1, 2, 3], [3, 4, 5])
+    await run.sleep(4_000)
+    await run.heal()
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3))
+    await run.more_acked(30)
 
 
 @scenario(
@@ -44,13 +42,11 @@ async def bridge_partition(stage: Stage) -> None:
     ],
     is_long=True,
 )
-async def ring_partition(stage: Stage) -> None:
+async def ring_partition(run: ScenarioRun) -> None:
     """Five nodes each see only their two neighbours."""
-    await stage.more_acked(60)
-    await stage.partition([1, 2], [2, 3], [3, 4], [4, 5], [5, 1])
-    await stage.sleep(4_000)
-    await stage.heal()
-    await stage.until(
-        lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3)
-    )
-    await stage.more_acked(30)
+    await run.more_acked(60)
+    await run.partition([1, 2], [2, 3], [3, 4], [4, 5], [5, 1])
+    await run.sleep(4_000)
+    await run.heal()
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3))
+    await run.more_acked(30)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import ANY, SOME, Expect, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -17,13 +17,13 @@ from kraft.chaos.story import Stage, scenario
     ],
     expect=Expect(duplicated=ANY),
 )
-async def cluster_killed(stage: Stage) -> None:
+async def cluster_killed(run: ScenarioRun) -> None:
     """All nodes are killed at once under load, and started again."""
-    await stage.more_acked(250)
-    await stage.kill(1, 2, 3)
-    await stage.restart(1, 2, 3)
-    await stage.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
-    await stage.more_acked(100)
+    await run.more_acked(250)
+    await run.kill(1, 2, 3)
+    await run.restart(1, 2, 3)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
+    await run.more_acked(100)
 
 
 @scenario(
@@ -37,13 +37,13 @@ async def cluster_killed(stage: Stage) -> None:
     ],
     expect=Expect(lost=SOME, duplicated=ANY),
 )
-async def cluster_power_loss(stage: Stage) -> None:
+async def cluster_power_loss(run: ScenarioRun) -> None:
     """All nodes lose their power at once; nothing was told to reach the disk."""
-    await stage.more_acked(250)
-    await stage.power_loss(1, 2, 3)
-    await stage.restart(1, 2, 3)
-    await stage.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
-    await stage.more_acked(100)
+    await run.more_acked(250)
+    await run.power_loss(1, 2, 3)
+    await run.restart(1, 2, 3)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
+    await run.more_acked(100)
 
 
 @scenario(
@@ -58,13 +58,13 @@ async def cluster_power_loss(stage: Stage) -> None:
     expect=Expect(duplicated=ANY),
     is_long=True,
 )
-async def cluster_power_loss_flushed(stage: Stage) -> None:
+async def cluster_power_loss_flushed(run: ScenarioRun) -> None:
     """All nodes lose their power at once; flush.messages=1."""
-    await stage.more_acked(250)
-    await stage.power_loss(1, 2, 3)
-    await stage.restart(1, 2, 3)
-    await stage.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
-    await stage.more_acked(100)
+    await run.more_acked(250)
+    await run.power_loss(1, 2, 3)
+    await run.restart(1, 2, 3)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
+    await run.more_acked(100)
 
 
 @scenario(
@@ -81,23 +81,23 @@ async def cluster_power_loss_flushed(stage: Stage) -> None:
     expect=Expect(kept=20, lost=200, holds=(lambda now: now.events("unclean_election") == 0,)),
     is_long=True,
 )
-async def last_isr_member_power_loss(stage: Stage) -> None:
+async def last_isr_member_power_loss(run: ScenarioRun) -> None:
     """The last ISR member loses its power, returns as leader, and the others cut their logs.
 
     RF 3, min ISR 2, acks=all, no unclean election. The last member of the ISR leads when it is back, whatever it
     still has; the others follow its log (the loss that KIP-966 describes).
     """
-    await stage.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
-    await stage.kill(2, 3)
-    await stage.until(lambda now: now.isr("t", 0) == [1])
-    await stage.power_loss(1)
-    await stage.until(lambda now: now.offline("t", 0))
-    await stage.restart(2, 3)
-    await stage.until(lambda now: now.state(2) == "active" and now.state(3) == "active" and now.offline("t", 0))
-    await stage.restart(1)
-    await stage.until(lambda now: now.leader("t", 0) == 1 and len(now.isr("t", 0)) == 3)
-    await stage.start("after")
-    await stage.until(lambda now: now.done("after"))
+    await run.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
+    await run.kill(2, 3)
+    await run.until(lambda now: now.isr("t", 0) == [1])
+    await run.power_loss(1)
+    await run.until(lambda now: now.offline("t", 0))
+    await run.restart(2, 3)
+    await run.until(lambda now: now.state(2) == "active" and now.state(3) == "active" and now.offline("t", 0))
+    await run.restart(1)
+    await run.until(lambda now: now.leader("t", 0) == 1 and len(now.isr("t", 0)) == 3)
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))
 
 
 @scenario(
@@ -114,20 +114,20 @@ async def last_isr_member_power_loss(stage: Stage) -> None:
     expect=Expect(kept=220, holds=(lambda now: now.events("unclean_election") == 0,)),
     is_long=True,
 )
-async def last_isr_member_power_loss_flushed(stage: Stage) -> None:
+async def last_isr_member_power_loss_flushed(run: ScenarioRun) -> None:
     """The last ISR member loses its power, returns as leader, and has everything; flush.messages=1.
 
     RF 3, min ISR 2, acks=all, no unclean election. The last member of the ISR leads when it is back, whatever it
     still has; the others follow its log (the loss that KIP-966 describes).
     """
-    await stage.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
-    await stage.kill(2, 3)
-    await stage.until(lambda now: now.isr("t", 0) == [1])
-    await stage.power_loss(1)
-    await stage.until(lambda now: now.offline("t", 0))
-    await stage.restart(2, 3)
-    await stage.until(lambda now: now.state(2) == "active" and now.state(3) == "active" and now.offline("t", 0))
-    await stage.restart(1)
-    await stage.until(lambda now: now.leader("t", 0) == 1 and len(now.isr("t", 0)) == 3)
-    await stage.start("after")
-    await stage.until(lambda now: now.done("after"))
+    await run.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
+    await run.kill(2, 3)
+    await run.until(lambda now: now.isr("t", 0) == [1])
+    await run.power_loss(1)
+    await run.until(lambda now: now.offline("t", 0))
+    await run.restart(2, 3)
+    await run.until(lambda now: now.state(2) == "active" and now.state(3) == "active" and now.offline("t", 0))
+    await run.restart(1)
+    await run.until(lambda now: now.leader("t", 0) == 1 and len(now.isr("t", 0)) == 3)
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import ANY, Expect, Producer, Reader, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -31,31 +31,25 @@ from kraft.chaos.story import Stage, scenario
     ),
     is_long=True,
 )
-async def rolling_restart(stage: Stage) -> None:
+async def rolling_restart(run: ScenarioRun) -> None:
     """All nodes are stopped in order and started again, one after the other, under load.
 
     A leader that hands over tells those who wait that it does not know (6). They send again, and without
     idempotence a record may then be there twice. No client sees an error.
     """
-    await stage.more_acked(30)
-    await stage.stop(1)
-    await stage.until(lambda now: not now.alive(1))
-    await stage.restart(1)
-    await stage.until(
-        lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3)
-    )
-    await stage.more_acked(30)
-    await stage.stop(2)
-    await stage.until(lambda now: not now.alive(2))
-    await stage.restart(2)
-    await stage.until(
-        lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3)
-    )
-    await stage.more_acked(30)
-    await stage.stop(3)
-    await stage.until(lambda now: not now.alive(3))
-    await stage.restart(3)
-    await stage.until(
-        lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3)
-    )
-    await stage.until(lambda now: now.leader("t", 0) == 1 and now.leader("t", 1) == 2 and now.leader("t", 2) == 3)
+    await run.more_acked(30)
+    await run.stop(1)
+    await run.until(lambda now: not now.alive(1))
+    await run.restart(1)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3))
+    await run.more_acked(30)
+    await run.stop(2)
+    await run.until(lambda now: not now.alive(2))
+    await run.restart(2)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3))
+    await run.more_acked(30)
+    await run.stop(3)
+    await run.until(lambda now: not now.alive(3))
+    await run.restart(3)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3))
+    await run.until(lambda now: now.leader("t", 0) == 1 and now.leader("t", 1) == 2 and now.leader("t", 2) == 3)

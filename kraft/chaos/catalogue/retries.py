@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import SOME, Expect, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -17,14 +17,14 @@ from kraft.chaos.story import Stage, scenario
     ],
     expect=Expect(kept=100, duplicated=1),
 )
-async def lost_answer_retry(stage: Stage) -> None:
+async def lost_answer_retry(run: ScenarioRun) -> None:
     """A produce is carried out, its answer is lost, and the client sends it again.
 
     Without idempotence a producer that sends again what nobody confirmed may write it twice.
     """
-    await stage.more_acked(50)
-    await stage.drop_answers(dials="load", answers=1, purpose="rest", count=1)
-    await stage.until(lambda now: now.done("load"))
+    await run.more_acked(50)
+    await run.drop_answers(dials="load", answers=1, purpose="rest", count=1)
+    await run.until(lambda now: now.done("load"))
 
 
 @scenario(
@@ -38,19 +38,19 @@ async def lost_answer_retry(stage: Stage) -> None:
     ],
     expect=Expect(kept=100),
 )
-async def lost_answer_idempotent(stage: Stage) -> None:
+async def lost_answer_idempotent(run: ScenarioRun) -> None:
     """Answers are lost, the leader is killed, and each produce is sent again until somebody confirms it.
 
     With idempotence a repetition is recognized, also by a leader that did not write the record itself.
     """
-    await stage.more_acked(25)
-    await stage.drop_answers(dials="load", purpose="rest", count=1)
-    await stage.more_acked(25)
-    await stage.kill(1)
-    await stage.more_acked(25)
-    await stage.drop_answers(dials="load", purpose="rest", count=1)
-    await stage.restart(1)
-    await stage.until(lambda now: now.done("load"))
+    await run.more_acked(25)
+    await run.drop_answers(dials="load", purpose="rest", count=1)
+    await run.more_acked(25)
+    await run.kill(1)
+    await run.more_acked(25)
+    await run.drop_answers(dials="load", purpose="rest", count=1)
+    await run.restart(1)
+    await run.until(lambda now: now.done("load"))
 
 
 @scenario(
@@ -67,11 +67,11 @@ async def lost_answer_idempotent(stage: Stage) -> None:
     expect=Expect(kept=100, reordered=SOME),
     rest_only="it needs two requests in flight for one partition; aiokafka sends one after the other",
 )
-async def in_flight_reordered(stage: Stage) -> None:
+async def in_flight_reordered(run: ScenarioRun) -> None:
     """Two produces are in flight; the first breaks off, is sent again, and stands behind the second.
 
     Two requests in flight: the first does not arrive and is sent again after the second one has been written.
     """
-    await stage.more_acked(50)
-    await stage.close_mid_message(dials="load", answers=1, purpose="rest", direction="requests", count=1)
-    await stage.until(lambda now: now.done("load"))
+    await run.more_acked(50)
+    await run.close_mid_message(dials="load", answers=1, purpose="rest", direction="requests", count=1)
+    await run.until(lambda now: now.done("load"))

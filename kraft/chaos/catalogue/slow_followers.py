@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import Expect, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -22,22 +22,22 @@ from kraft.chaos.story import Stage, scenario
     ],
     expect=Expect(holds=(lambda now: now.events("broker_fenced") == 0,)),
 )
-async def paused_follower(stage: Stage) -> None:
+async def paused_follower(run: ScenarioRun) -> None:
     """A paused follower leaves the ISR within 1.5 x replica.lag.time.max.ms, and is back when it has caught up.
 
     I1: out of the ISR after replica.lag.time.max.ms, looked at every half of it. I4: back when it has caught up.
     """
-    await stage.more_acked(100)
-    await stage.pause(3)
+    await run.more_acked(100)
+    await run.pause(3)
     # 1.5 x 1500, and a second for us to see it
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2], deadline_ms=3_250)
-    await stage.more_acked(100)
-    await stage.resume(3)
-    now = await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+    await run.until(lambda now: now.isr("t", 0) == [1, 2], deadline_ms=3_250)
+    await run.more_acked(100)
+    await run.resume(3)
+    now = await run.until(lambda now: now.isr("t", 0) == [1, 2, 3])
     end = now.log_end(3, "t", 0)
     visible = now.node_hw(3, "t", 0)
-    await stage.more_acked(50)
-    stage.expect_at_the_end(lambda now: end >= visible)
+    await run.more_acked(50)
+    run.expect_at_the_end(lambda now: end >= visible)
 
 
 @scenario(
@@ -51,15 +51,15 @@ async def paused_follower(stage: Stage) -> None:
         Producer(name="load", topic="t", acks="1", in_flight=8, value_bytes=1_000, target=1),
     ],
 )
-async def slow_follower(stage: Stage) -> None:
+async def slow_follower(run: ScenarioRun) -> None:
     """A follower behind a narrow link falls out of the ISR, and is back when the link is wide again."""
     # a fifth of what is written
-    await stage.more_acked(100)
-    await stage.bandwidth(dials=3, answers=1, purpose="fetch", bytes_per_second=20_000)
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2], deadline_ms=8_000)
-    await stage.more_acked(100)
-    await stage.heal()
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2, 3])
+    await run.more_acked(100)
+    await run.bandwidth(dials=3, answers=1, purpose="fetch", bytes_per_second=20_000)
+    await run.until(lambda now: now.isr("t", 0) == [1, 2], deadline_ms=8_000)
+    await run.more_acked(100)
+    await run.heal()
+    await run.until(lambda now: now.isr("t", 0) == [1, 2, 3])
 
 
 @scenario(
@@ -82,27 +82,27 @@ async def slow_follower(stage: Stage) -> None:
     ],
     expect=Expect(kept=350),
 )
-async def returning_follower(stage: Stage) -> None:
+async def returning_follower(run: ScenarioRun) -> None:
     """A follower is back and still copying when the leader dies: it may not lead.
 
     I4: node 2 comes back behind a narrow link and has copied only a part when the leader dies. It is alive, but no
     member of the ISR, so the partition waits for node 1.
     """
-    await stage.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 100)
-    await stage.kill(2)
-    await stage.until(lambda now: now.isr("t", 0) == [1])
-    await stage.start("alone")
-    await stage.until(lambda now: now.acked("alone") == 200)
-    await stage.bandwidth(dials=2, answers=1, purpose="fetch", direction="answers", bytes_per_second=20_000)
-    await stage.restart(2)
-    now = await stage.until(lambda now: now.log_end(2, "t", 0) > 120)
+    await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 100)
+    await run.kill(2)
+    await run.until(lambda now: now.isr("t", 0) == [1])
+    await run.start("alone")
+    await run.until(lambda now: now.acked("alone") == 200)
+    await run.bandwidth(dials=2, answers=1, purpose="fetch", direction="answers", bytes_per_second=20_000)
+    await run.restart(2)
+    now = await run.until(lambda now: now.log_end(2, "t", 0) > 120)
     copied = now.log_end(2, "t", 0)
     members = now.isr("t", 0)
-    await stage.kill(1)
+    await run.kill(1)
     # time enough to elect node 2, if that were allowed
-    await stage.sleep(1_000)
-    await stage.start("after")
-    await stage.restart(1)
-    await stage.until(lambda now: now.done("after"))
-    stage.expect_at_the_end(lambda now: copied < 300)
-    stage.expect_at_the_end(lambda now: members == [1])
+    await run.sleep(1_000)
+    await run.start("after")
+    await run.restart(1)
+    await run.until(lambda now: now.done("after"))
+    run.expect_at_the_end(lambda now: copied < 300)
+    run.expect_at_the_end(lambda now: members == [1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import ANY, Expect, Producer, Reader, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -23,15 +23,13 @@ from kraft.chaos.story import Stage, scenario
         )
     ),
 )
-async def partition_grown(stage: Stage) -> None:
+async def partition_grown(run: ScenarioRun) -> None:
     """A topic gets more partitions under load."""
-    await stage.more_acked(100)
-    await stage.grow_topic("t", partitions=3)
-    await stage.until(
-        lambda now: now.partitions("t") == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3)
-    )
-    await stage.more_acked(100)
-    await stage.until(lambda now: now.log_end(1, "t", 1) > 0 and now.log_end(1, "t", 2) > 0)
+    await run.more_acked(100)
+    await run.grow_topic("t", partitions=3)
+    await run.until(lambda now: now.partitions("t") == 3 and len(now.isr("t", 1)) == 3 and (len(now.isr("t", 2)) == 3))
+    await run.more_acked(100)
+    await run.until(lambda now: now.log_end(1, "t", 1) > 0 and now.log_end(1, "t", 2) > 0)
 
 
 @scenario(
@@ -48,18 +46,18 @@ async def partition_grown(stage: Stage) -> None:
     ],
     expect=Expect(lost=100, causes=("delet",)),
 )
-async def topic_recreated(stage: Stage) -> None:
+async def topic_recreated(run: ScenarioRun) -> None:
     """A topic is deleted and created again with the same name, under load.
 
     A topic is its id, not its name: nothing of the old one may appear in the new one.
     """
-    await stage.until(lambda now: now.done("old"))
-    await stage.delete_topic("t")
-    await stage.until(lambda now: now.partitions("t") == 0)
-    await stage.create_topic("t", assignment=[[2, 3, 1]])
-    await stage.until(lambda now: now.leader("t", 0) == 2)
-    await stage.start("new")
-    await stage.until(lambda now: now.done("new"))
+    await run.until(lambda now: now.done("old"))
+    await run.delete_topic("t")
+    await run.until(lambda now: now.partitions("t") == 0)
+    await run.create_topic("t", assignment=[[2, 3, 1]])
+    await run.until(lambda now: now.leader("t", 0) == 2)
+    await run.start("new")
+    await run.until(lambda now: now.done("new"))
 
 
 @scenario(
@@ -74,13 +72,13 @@ async def topic_recreated(stage: Stage) -> None:
     ],
     expect=Expect(duplicated=ANY),
 )
-async def broker_id_taken_over(stage: Stage) -> None:
+async def broker_id_taken_over(run: ScenarioRun) -> None:
     """The leader dies, and a broker with an empty disk takes over its id."""
-    await stage.more_acked(100)
-    await stage.kill(1)
-    await stage.wipe(1)
-    await stage.restart(1)
-    await stage.until(
+    await run.more_acked(100)
+    await run.kill(1)
+    await run.wipe(1)
+    await run.restart(1)
+    await run.until(
         lambda now: now.leader("t", 0) in [2, 3] and now.isr("t", 0) == [1, 2, 3] and now.log_end(1, "t", 0) >= 100
     )
-    await stage.more_acked(50)
+    await run.more_acked(50)

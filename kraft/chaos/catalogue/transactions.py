@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kraft.chaos.checkers.verdict import Kind
 from kraft.chaos.model import ANY, Expect, Reader, Topic, Transactor
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 SETTINGS = {
     "transaction.state.log.num.partitions": 1,
@@ -30,25 +30,25 @@ READER = Reader(name="reader", topic="t", isolation="read_committed")
         READER,
     ],
 )
-async def transaction_coordinator_killed(stage: Stage) -> None:
+async def transaction_coordinator_killed(run: ScenarioRun) -> None:
     """The coordinator has written down that a transaction is committed, reaches no partition, and is killed.
 
     A commit is decided when it is in `__transaction_state`. Whoever leads that next writes the markers.
     """
-    await stage.until(lambda now: now.committed("writer") >= 4)
+    await run.until(lambda now: now.committed("writer") >= 4)
     # the next one is to be committed, too: every fourth is aborted
-    now = await stage.until(lambda now: now.uncommitted("writer") >= 6)
+    now = await run.until(lambda now: now.uncommitted("writer") >= 6)
     old, ended = now.transaction_coordinator("writer"), now.committed("writer") + now.aborted("writer")
-    await stage.cut(dials=old, purpose="forward")
+    await run.cut(dials=old, purpose="forward")
     # the end is acknowledged when it is decided
-    await stage.until(lambda now: now.committed("writer") + now.aborted("writer") > ended)
-    await stage.kill(old)
-    await stage.until(lambda now: now.transaction_coordinator("writer") not in (old, -1))
-    await stage.heal()
-    known = (await stage.now()).committed("writer")
-    await stage.until(lambda now: now.committed("writer") >= known + 3, deadline_ms=40_000)
-    await stage.restart(old)
-    await stage.until(lambda now: now.committed("writer") >= known + 5, deadline_ms=40_000)
+    await run.until(lambda now: now.committed("writer") + now.aborted("writer") > ended)
+    await run.kill(old)
+    await run.until(lambda now: now.transaction_coordinator("writer") not in (old, -1))
+    await run.heal()
+    known = (await run.now()).committed("writer")
+    await run.until(lambda now: now.committed("writer") >= known + 3, deadline_ms=40_000)
+    await run.restart(old)
+    await run.until(lambda now: now.committed("writer") >= known + 5, deadline_ms=40_000)
 
 
 @scenario(
@@ -62,22 +62,22 @@ async def transaction_coordinator_killed(stage: Stage) -> None:
         READER,
     ],
 )
-async def transaction_leader_killed(stage: Stage) -> None:
+async def transaction_leader_killed(run: ScenarioRun) -> None:
     """A partition has records of an open transaction, and its leader is killed before the transaction ends.
 
     The next leader knows of the open transaction from its log, and takes the marker that the coordinator tries again.
     """
-    await stage.until(lambda now: now.committed("writer") >= 3)
-    await stage.until(lambda now: now.uncommitted("writer") >= 6)
-    now = await stage.now()
+    await run.until(lambda now: now.committed("writer") >= 3)
+    await run.until(lambda now: now.uncommitted("writer") >= 6)
+    now = await run.now()
     coordinator = now.transaction_coordinator("writer")
     victim = next(node for node in (1, 2, 3) if node != coordinator)
-    await stage.kill(victim)
-    await stage.until(lambda now: all(now.leader("t", number) not in (victim, -1) for number in range(3)))
-    known = (await stage.now()).committed("writer")
-    await stage.until(lambda now: now.committed("writer") >= known + 3, deadline_ms=40_000)
-    await stage.restart(victim)
-    await stage.until(lambda now: len(now.isr("t", 0)) == 3)
+    await run.kill(victim)
+    await run.until(lambda now: all(now.leader("t", number) not in (victim, -1) for number in range(3)))
+    known = (await run.now()).committed("writer")
+    await run.until(lambda now: now.committed("writer") >= known + 3, deadline_ms=40_000)
+    await run.restart(victim)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3)
 
 
 @scenario(
@@ -91,25 +91,25 @@ async def transaction_leader_killed(stage: Stage) -> None:
         READER,
     ],
 )
-async def transaction_zombie(stage: Stage) -> None:
+async def transaction_zombie(run: ScenarioRun) -> None:
     """An instance pauses in mid-transaction, another one takes its transactional id over, and the first one wakes.
 
     What the first had written is aborted when the second begins, and its commit is refused by its epoch.
     """
-    await stage.until(lambda now: now.committed("zombie") >= 2)
-    await stage.until(lambda now: now.uncommitted("zombie") >= 6)
-    await stage.blackhole(dials="zombie", purpose="rest")
-    known = (await stage.now()).committed("zombie")
-    await stage.start("heir")
-    await stage.until(lambda now: now.committed("heir") >= 3, deadline_ms=30_000)
-    stage.expect_at_the_end(
+    await run.until(lambda now: now.committed("zombie") >= 2)
+    await run.until(lambda now: now.uncommitted("zombie") >= 6)
+    await run.blackhole(dials="zombie", purpose="rest")
+    known = (await run.now()).committed("zombie")
+    await run.start("heir")
+    await run.until(lambda now: now.committed("heir") >= 3, deadline_ms=30_000)
+    run.expect_at_the_end(
         lambda now: now.committed("zombie") <= known + 1,
         lambda now: now.refused("zombie", 47) + now.refused("zombie", 90) > 0,
     )
-    await stage.heal(dials="zombie")
+    await run.heal(dials="zombie")
     # or it lives on, which is not as expected
-    await stage.until(lambda now: now.done("zombie") or now.committed("zombie") > known + 1, deadline_ms=40_000)
-    await stage.until(lambda now: now.committed("heir") >= 5 or now.committed("zombie") > known + 1, deadline_ms=30_000)
+    await run.until(lambda now: now.done("zombie") or now.committed("zombie") > known + 1, deadline_ms=40_000)
+    await run.until(lambda now: now.committed("heir") >= 5 or now.committed("zombie") > known + 1, deadline_ms=30_000)
 
 
 @scenario(
@@ -123,16 +123,16 @@ async def transaction_zombie(stage: Stage) -> None:
         READER,
     ],
 )
-async def transaction_client_killed(stage: Stage) -> None:
+async def transaction_client_killed(run: ScenarioRun) -> None:
     """A client is killed in the middle of a transaction: its coordinator aborts it when its time is up.
 
     Until then readers of committed records stay before its first record, whatever others commit behind it.
     """
-    await stage.until(lambda now: now.committed("victim") >= 2)
-    await stage.until(lambda now: now.uncommitted("victim") >= 6)
-    await stage.silence("victim")
-    known = (await stage.now()).read("reader")
-    await stage.until(lambda now: now.read("reader") > known + 30, deadline_ms=30_000)
+    await run.until(lambda now: now.committed("victim") >= 2)
+    await run.until(lambda now: now.uncommitted("victim") >= 6)
+    await run.silence("victim")
+    known = (await run.now()).read("reader")
+    await run.until(lambda now: now.read("reader") > known + 30, deadline_ms=30_000)
 
 
 @scenario(
@@ -156,24 +156,24 @@ async def transaction_client_killed(stage: Stage) -> None:
         anomalies=(Kind.OFFSET_TWO_VALUES, Kind.READ_VANISHED, Kind.NON_MONOTONIC_READ),
     ),
 )
-async def transaction_unclean_election(stage: Stage) -> None:
+async def transaction_unclean_election(run: ScenarioRun) -> None:
     """The leader of a partition is alone in the ISR, has an open transaction, and dies; who follows has an older log.
 
     The records that only it had are lost, as with every unclean election; nothing is left open, and nothing that was
     aborted is shown.
     """
-    await stage.until(lambda now: now.committed("writer") >= 2)
-    await stage.cut(dials=2, answers=1, purpose="fetch")
-    await stage.until(lambda now: now.isr("t", 0) == [1])
-    known = (await stage.now()).committed("writer")
-    await stage.until(lambda now: now.committed("writer") >= known + 2 and now.uncommitted("writer") >= 4)
-    await stage.kill(1)
-    await stage.until(lambda now: now.leader("t", 0) == 2, deadline_ms=40_000)
-    await stage.heal()
-    known = (await stage.now()).committed("writer")
-    await stage.until(lambda now: now.committed("writer") >= known + 3, deadline_ms=40_000)
-    await stage.restart(1)
-    await stage.until(lambda now: now.isr("t", 0) == [1, 2], deadline_ms=40_000)
+    await run.until(lambda now: now.committed("writer") >= 2)
+    await run.cut(dials=2, answers=1, purpose="fetch")
+    await run.until(lambda now: now.isr("t", 0) == [1])
+    known = (await run.now()).committed("writer")
+    await run.until(lambda now: now.committed("writer") >= known + 2 and now.uncommitted("writer") >= 4)
+    await run.kill(1)
+    await run.until(lambda now: now.leader("t", 0) == 2, deadline_ms=40_000)
+    await run.heal()
+    known = (await run.now()).committed("writer")
+    await run.until(lambda now: now.committed("writer") >= known + 3, deadline_ms=40_000)
+    await run.restart(1)
+    await run.until(lambda now: now.isr("t", 0) == [1, 2], deadline_ms=40_000)
 
 
 @scenario(
@@ -187,21 +187,19 @@ async def transaction_unclean_election(stage: Stage) -> None:
         READER,
     ],
 )
-async def transaction_both_flows(stage: Stage) -> None:
+async def transaction_both_flows(run: ScenarioRun) -> None:
     """Producers that add partitions first, and producers that do not, write to the same partitions while nodes die."""
-    await stage.until(lambda now: now.committed("old") >= 3 and now.committed("new") >= 3)
+    await run.until(lambda now: now.committed("old") >= 3 and now.committed("new") >= 3)
     for victim in (1, 2):
-        await _outlive(stage, victim)
+        await _outlive(run, victim)
 
 
-async def _outlive(stage: Stage, victim: int) -> None:
+async def _outlive(run: ScenarioRun, victim: int) -> None:
     """The node dies, both producers go on, and it comes back."""
-    await stage.kill(victim)
-    await stage.until(lambda now: all(now.leader("t", number) not in (victim, -1) for number in range(3)))
-    now = await stage.now()
+    await run.kill(victim)
+    await run.until(lambda now: all(now.leader("t", number) not in (victim, -1) for number in range(3)))
+    now = await run.now()
     old, new = now.committed("old"), now.committed("new")
-    await stage.until(
-        lambda now: now.committed("old") >= old + 2 and now.committed("new") >= new + 2, deadline_ms=40_000
-    )
-    await stage.restart(victim)
-    await stage.until(lambda now: all(len(now.isr("t", number)) == 3 for number in range(3)))
+    await run.until(lambda now: now.committed("old") >= old + 2 and now.committed("new") >= new + 2, deadline_ms=40_000)
+    await run.restart(victim)
+    await run.until(lambda now: all(len(now.isr("t", number)) == 3 for number in range(3)))

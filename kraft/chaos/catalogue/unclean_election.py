@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kraft.chaos.model import Expect, Measured, Producer, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -19,31 +19,29 @@ from kraft.chaos.story import Stage, scenario
     ],
     expect=Expect(kept=250, lost=Measured("unreplicated"), holds=(lambda now: now.events("unclean_election") == 1,)),
 )
-async def unclean_switched_on_topic(stage: Stage) -> None:
+async def unclean_switched_on_topic(run: ScenarioRun) -> None:
     """Unclean election is switched on for a topic whose partition is offline.
 
     The followers cannot fetch, leave the ISR, and the leader writes on alone until it dies.
     """
-    await stage.until(
-        lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200
-    )
-    await stage.cut(answers=1, purpose="fetch")
+    await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
+    await run.cut(answers=1, purpose="fetch")
     # a follower that has everything stays in the ISR, however long it is silent: something must be written
-    await stage.start("alone")
+    await run.start("alone")
     # what a client counts may be newer than what the nodes were asked a moment before
-    now = await stage.until(
+    now = await run.until(
         lambda now: now.isr("t", 0) == [1] and now.acked("alone") == 50 and now.log_end(1, "t", 0) == 250
     )
     unreplicated = now.log_end(1, "t", 0) - max(now.log_end(2, "t", 0), now.log_end(3, "t", 0))
-    stage.expect(lost=unreplicated)
-    await stage.kill(1)
-    await stage.until(lambda now: now.offline("t", 0))
-    await stage.set_topic("t", {"unclean.leader.election.enable": True})
-    await stage.until(lambda now: now.leader("t", 0) in [2, 3])
-    await stage.start("after")
-    await stage.until(lambda now: now.done("after"))
-    await stage.heal()
-    await stage.restart(1)
+    run.expect(lost=unreplicated)
+    await run.kill(1)
+    await run.until(lambda now: now.offline("t", 0))
+    await run.set_topic("t", {"unclean.leader.election.enable": True})
+    await run.until(lambda now: now.leader("t", 0) in [2, 3])
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))
+    await run.heal()
+    await run.restart(1)
 
 
 @scenario(
@@ -59,28 +57,26 @@ async def unclean_switched_on_topic(stage: Stage) -> None:
     ],
     expect=Expect(kept=250, lost=Measured("unreplicated"), holds=(lambda now: now.events("unclean_election") == 1,)),
 )
-async def unclean_switched_on_cluster(stage: Stage) -> None:
+async def unclean_switched_on_cluster(run: ScenarioRun) -> None:
     """Unclean election is switched on for the whole cluster while a partition is offline.
 
     The followers cannot fetch, leave the ISR, and the leader writes on alone until it dies.
     """
-    await stage.until(
-        lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200
-    )
-    await stage.cut(answers=1, purpose="fetch")
+    await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
+    await run.cut(answers=1, purpose="fetch")
     # a follower that has everything stays in the ISR, however long it is silent: something must be written
-    await stage.start("alone")
+    await run.start("alone")
     # what a client counts may be newer than what the nodes were asked a moment before
-    now = await stage.until(
+    now = await run.until(
         lambda now: now.isr("t", 0) == [1] and now.acked("alone") == 50 and now.log_end(1, "t", 0) == 250
     )
     unreplicated = now.log_end(1, "t", 0) - max(now.log_end(2, "t", 0), now.log_end(3, "t", 0))
-    stage.expect(lost=unreplicated)
-    await stage.kill(1)
-    await stage.until(lambda now: now.offline("t", 0))
-    await stage.set_cluster({"unclean.leader.election.enable": True})
-    await stage.until(lambda now: now.leader("t", 0) in [2, 3])
-    await stage.start("after")
-    await stage.until(lambda now: now.done("after"))
-    await stage.heal()
-    await stage.restart(1)
+    run.expect(lost=unreplicated)
+    await run.kill(1)
+    await run.until(lambda now: now.offline("t", 0))
+    await run.set_cluster({"unclean.leader.election.enable": True})
+    await run.until(lambda now: now.leader("t", 0) in [2, 3])
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))
+    await run.heal()
+    await run.restart(1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kraft.chaos.checkers.findings import UNEXPLAINED, Explanation
-from kraft.chaos.checkers.timeline import DEATHS, SLACK_US, Cut, PartitionTimeline, Reign, Timeline
+from kraft.chaos.checkers.timeline import DEATHS, SLACK_US, Cut, Leadership, PartitionTimeline, Timeline
 
 FLUSH_MESSAGES: Final = "flush.messages"
 POWER_LOSS: Final = frozenset({"power_loss"})
@@ -20,7 +20,7 @@ DAMAGE: Final = frozenset({"flip", "torn_tail", "delete_index"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gone:
+class LostRecord:
     """What was there once: at which offset, since when, and who said so."""
 
     topic: str
@@ -45,7 +45,7 @@ class Causes:
         self._log_starts = log_starts
         """Where each partition's log begins at the end of the run."""
 
-    def of(self, gone: Gone) -> Explanation:
+    def of(self, gone: LostRecord) -> Explanation:
         """Also when no reason is found: then the text holds the facts, or nothing."""
         deleted_us = self._timeline.deletion_after(gone.topic, gone.invoke_us)
         if deleted_us is not None:
@@ -53,39 +53,43 @@ class Causes:
         partition = self._timeline.partition(gone.topic, gone.partition, at_us=gone.at_us)
         if gone.offset < self._log_starts.get((gone.topic, gone.partition), 0):
             return self._of_log_start(partition, gone)
-        reign = self.acknowledging_reign(partition, gone)
-        explanation = self._under(partition, reign, gone)
-        if not explanation.reason and reign is not None:
-            for later in _also_possible(partition, reign, gone):
-                told = self._under(partition, later, gone)
-                if told.reason:
-                    return told
+        leadership = self.acknowledging_leadership(partition, gone)
+        explanation = self._under(partition, leadership, gone)
+        if not explanation.reason and leadership is not None:
+            for later in _also_possible(partition, leadership, gone):
+                other = self._under(partition, later, gone)
+                if other.reason:
+                    return other
         return explanation
 
-    def _under(self, partition: PartitionTimeline, reign: Reign | None, gone: Gone) -> Explanation:
+    def _under(self, partition: PartitionTimeline, leadership: Leadership | None, gone: LostRecord) -> Explanation:
         """As if this leader had acknowledged it."""
-        successor = self._successor(partition, reign, gone)
+        successor = self._successor(partition, leadership, gone)
         if successor is not None:
-            return self._of_succession(partition, reign, successor, gone)
-        return self._of_cuts(partition, reign, gone)
+            return self._of_succession(partition, leadership, successor, gone)
+        return self._of_cuts(partition, leadership, gone)
 
-    def acknowledging_reign(self, partition: PartitionTimeline, gone: Gone) -> Reign | None:
+    def acknowledging_leadership(self, partition: PartitionTimeline, gone: LostRecord) -> Leadership | None:
         """Who led then, in its own opinion, and was outlived; the node that answered, if it was one of them."""
         # With slack for clocks only when nobody led without it: the next leader may have passed the request on.
-        candidates = believed_reigns(partition, gone.invoke_us, gone.at_us, slack_us=0)
-        candidates = candidates or believed_reigns(partition, gone.invoke_us, gone.at_us)
-        own = [reign for reign in candidates if reign.leader == gone.node]
-        outlived = [reign for reign in (*own, *candidates) if self._successor(partition, reign, gone) is not None]
+        candidates = believed_leaderships(partition, gone.invoke_us, gone.at_us, slack_us=0)
+        candidates = candidates or believed_leaderships(partition, gone.invoke_us, gone.at_us)
+        own = [leadership for leadership in candidates if leadership.leader == gone.node]
+        outlived = [
+            leadership for leadership in (*own, *candidates) if self._successor(partition, leadership, gone) is not None
+        ]
         chosen = outlived[:1] or own[-1:] or candidates[-1:]
         if chosen:
             return chosen[0]
         earlier = [r for r in partition.in_order() if r.leader >= 0 and r.since_us <= gone.at_us]
         return earlier[-1] if earlier else None
 
-    def _successor(self, partition: PartitionTimeline, reign: Reign | None, gone: Gone) -> Reign | None:
+    def _successor(
+        self, partition: PartitionTimeline, leadership: Leadership | None, gone: LostRecord
+    ) -> Leadership | None:
         """The first later epoch that began without the record."""
         for later in partition.in_order():
-            is_later = later.epoch > reign.epoch if reign is not None else later.since_us > gone.at_us
+            is_later = later.epoch > leadership.epoch if leadership is not None else later.since_us > gone.at_us
             if is_later and later.leader >= 0 and later.start_offset is not None and later.start_offset <= gone.offset:
                 return later
         return None
@@ -93,29 +97,33 @@ class Causes:
     # --- a leader without the record took over
 
     def _of_succession(
-        self, partition: PartitionTimeline, reign: Reign | None, successor: Reign, gone: Gone
+        self, partition: PartitionTimeline, leadership: Leadership | None, successor: Leadership, gone: LostRecord
     ) -> Explanation:
-        acked = _acked(reign, gone)
+        acked = _acked(leadership, gone)
         loss = self._storage_loss(partition, successor, gone)
         if successor.is_unclean:
             took = f"an unclean election made node {successor.leader} leader in epoch {successor.epoch}"
             text = f"{acked}, {took} with log end offset {successor.start_offset}{_given_up(successor)}"
-            return Explanation("unclean election", text + self._old_copy(partition, reign, successor, gone))
+            return Explanation("unclean election", text + self._old_copy(partition, leadership, successor, gone))
         if loss is not None:
-            took = "came back as leader" if reign and reign.leader == successor.leader else "took over"
+            took = "came back as leader" if leadership and leadership.leader == successor.leader else "took over"
             text = f"{acked}, node {successor.leader} {loss.text} and {took} in epoch {successor.epoch}"
             text += f" with log end offset {successor.start_offset}"
-            return Explanation(loss.reason, text + self._old_copy(partition, reign, successor, gone))
+            return Explanation(loss.reason, text + self._old_copy(partition, leadership, successor, gone))
         text = f"{acked}, node {successor.leader} took over in epoch {successor.epoch}"
-        text += f" with log end offset {successor.start_offset}" + self._old_copy(partition, reign, successor, gone)
-        if reign is not None and successor.elected_us is not None and gone.at_us > successor.elected_us:
-            text += f"; node {reign.leader} did not know yet that it was deposed"
+        text += f" with log end offset {successor.start_offset}" + self._old_copy(
+            partition, leadership, successor, gone
+        )
+        if leadership is not None and successor.elected_us is not None and gone.at_us > successor.elected_us:
+            text += f"; node {leadership.leader} did not know yet that it was deposed"
         if gone.is_promised or gone.offset < partition.committed_below(successor.epoch):
             promise = "acks=all" if gone.acks == "all" else "what was below the high watermark"
             return Explanation("", f"{text}; a clean election must not lose {promise}")
         return Explanation("not replicated", text)
 
-    def _storage_loss(self, partition: PartitionTimeline, successor: Reign, gone: Gone) -> Explanation | None:
+    def _storage_loss(
+        self, partition: PartitionTimeline, successor: Leadership, gone: LostRecord
+    ) -> Explanation | None:
         """What the new leader's disk lost since."""
         node, until_us = [successor.leader], successor.began_us
         if self._timeline.faults_on(node, WIPE, from_us=gone.invoke_us, until_us=until_us):
@@ -137,11 +145,13 @@ class Causes:
         value = own.get(FLUSH_MESSAGES) if isinstance(own, Mapping) else None
         return str(self._settings.get(FLUSH_MESSAGES) if value is None else value) == "1"
 
-    def _old_copy(self, partition: PartitionTimeline, reign: Reign | None, successor: Reign, gone: Gone) -> str:
+    def _old_copy(
+        self, partition: PartitionTimeline, leadership: Leadership | None, successor: Leadership, gone: LostRecord
+    ) -> str:
         """What became of the acknowledging leader's copy."""
-        if reign is None or reign.leader == successor.leader:
+        if leadership is None or leadership.leader == successor.leader:
             return _cut_by_others(partition, successor, gone)
-        old = reign.leader
+        old = leadership.leader
         cut = next((cut for cut in _covering(partition.cuts, gone) if cut.node == old), None)
         if cut is not None:
             died = self._timeline.faults_on([old], DEATHS, from_us=gone.invoke_us, until_us=cut.at_us)
@@ -151,7 +161,7 @@ class Causes:
 
     # --- other ways
 
-    def _of_log_start(self, partition: PartitionTimeline, gone: Gone) -> Explanation:
+    def _of_log_start(self, partition: PartitionTimeline, gone: LostRecord) -> Explanation:
         for start in partition.log_starts:
             if start.offset > gone.offset:
                 reason = "deleted" if start.how == "DeleteRecords" else "retention"
@@ -159,61 +169,61 @@ class Causes:
         start_offset = self._log_starts[gone.topic, gone.partition]
         return Explanation("", f"the log begins at {start_offset} now, and no event says who removed what was before")
 
-    def _of_cuts(self, partition: PartitionTimeline, reign: Reign | None, gone: Gone) -> Explanation:
+    def _of_cuts(self, partition: PartitionTimeline, leadership: Leadership | None, gone: LostRecord) -> Explanation:
         """Nobody told where a later epoch began, but somebody told what it cut."""
         for cut in _covering(partition.cuts, gone):
             text = (
-                f"{_acked(reign, gone)}, node {cut.node} cut its log from {cut.to_offset} back to {cut.from_offset} "
-                f"to follow the leader of epoch {cut.leader_epoch}"
+                f"{_acked(leadership, gone)}, node {cut.node} cut its log from {cut.to_offset} back to "
+                f"{cut.from_offset} to follow the leader of epoch {cut.leader_epoch}"
             )
             return Explanation("" if gone.is_promised else "not replicated", text)
         return UNEXPLAINED
 
 
-def believed_reigns(
+def believed_leaderships(
     partition: PartitionTimeline, from_us: int, until_us: int, *, slack_us: int = SLACK_US
-) -> list[Reign]:
+) -> list[Leadership]:
     """The epochs whose leader knew that it led, and not yet that it no longer did, in that time."""
     return [
-        reign
-        for reign in partition.in_order()
-        if reign.leader >= 0
-        and reign.began_us is not None
-        and reign.began_us <= until_us + slack_us
-        and (reign.ended_us is None or reign.ended_us >= from_us - slack_us)
+        leadership
+        for leadership in partition.in_order()
+        if leadership.leader >= 0
+        and leadership.began_us is not None
+        and leadership.began_us <= until_us + slack_us
+        and (leadership.ended_us is None or leadership.ended_us >= from_us - slack_us)
     ]
 
 
-def _also_possible(partition: PartitionTimeline, reign: Reign, gone: Gone) -> list[Reign]:
+def _also_possible(partition: PartitionTimeline, leadership: Leadership, gone: LostRecord) -> list[Leadership]:
     """Later leaders that may have appended it just as well: they began while it was on its way."""
     return [
         later
-        for later in believed_reigns(partition, gone.invoke_us, gone.at_us, slack_us=0)
-        if later.epoch > reign.epoch and later.start_offset is not None and later.start_offset <= gone.offset
+        for later in believed_leaderships(partition, gone.invoke_us, gone.at_us, slack_us=0)
+        if later.epoch > leadership.epoch and later.start_offset is not None and later.start_offset <= gone.offset
     ]
 
 
-def _acked(reign: Reign | None, gone: Gone) -> str:
-    if gone.acks == "0" and reign is not None:
-        return f"sent to node {reign.leader} in epoch {reign.epoch} without waiting for an answer"
+def _acked(leadership: Leadership | None, gone: LostRecord) -> str:
+    if gone.acks == "0" and leadership is not None:
+        return f"sent to node {leadership.leader} in epoch {leadership.epoch} without waiting for an answer"
     verb = "acked" if gone.acks else "shown"
-    if reign is None:
+    if leadership is None:
         return f"{verb} by node {gone.node}" if gone.node >= 0 else f"{verb} in an epoch that no event tells"
-    return f"{verb} by node {reign.leader} in epoch {reign.epoch}"
+    return f"{verb} by node {leadership.leader} in epoch {leadership.epoch}"
 
 
-def _given_up(reign: Reign) -> str:
-    given_up = None if reign.unclean is None else reign.unclean.get("given_up")
+def _given_up(leadership: Leadership) -> str:
+    given_up = None if leadership.unclean is None else leadership.unclean.get("given_up")
     if not given_up or given_up[0] >= given_up[1]:
         return ""
     return f" and gave up {given_up[0]}-{given_up[1] - 1}"
 
 
-def _covering(cuts: Sequence[Cut], gone: Gone) -> list[Cut]:
+def _covering(cuts: Sequence[Cut], gone: LostRecord) -> list[Cut]:
     return [cut for cut in cuts if cut.from_offset <= gone.offset < cut.to_offset and cut.at_us >= gone.invoke_us]
 
 
-def _cut_by_others(partition: PartitionTimeline, successor: Reign, gone: Gone) -> str:
+def _cut_by_others(partition: PartitionTimeline, successor: Leadership, gone: LostRecord) -> str:
     nodes = sorted({cut.node for cut in _covering(partition.cuts, gone) if cut.leader_epoch >= successor.epoch})
     if not nodes:
         return ""

@@ -8,7 +8,7 @@ from typing import Final
 from kraft.chaos.checkers.findings import Findings
 from kraft.chaos.checkers.ledger import BEYOND, FOUND, OK, OUTCOME_BITS, RETRIED, UNKNOWN, Ledger
 from kraft.chaos.checkers.offsets import NOTHING, OffsetMap
-from kraft.chaos.checkers.reads import ClientReads, Shown
+from kraft.chaos.checkers.reads import ClientReads, SeenRecords
 from kraft.chaos.checkers.verdict import Kind
 from kraft.chaos.evidence import LogRecord, ReadBack
 
@@ -107,7 +107,7 @@ class FinalLogs:
             self.maps[partition] = shown.values
             self._walk(partition, shown.values.items())
         ledger = self._ledger
-        nothing = Shown()
+        nothing = SeenRecords()
         for slot in list(ledger.slots_with(OUTCOME_BITS | FOUND, OK)):
             shown = self._reads.shown.get(ledger.partition_of(slot), nothing)
             if not _is_covered(shown, ledger.acked[slot], ledger.complete_us[ledger.operation[slot]]):
@@ -168,6 +168,6 @@ class FinalLogs:
         self._findings.add(Kind.WRONG_OFFSET, text, topic=topic, partition=number, offset=offset)
 
 
-def _is_covered(shown: Shown, offset: int, complete_us: int) -> bool:
+def _is_covered(shown: SeenRecords, offset: int, complete_us: int) -> bool:
     """Would somebody have seen the record if it was there?"""
     return complete_us <= shown.whole_us if offset == UNKNOWN else offset in shown.covered

@@ -49,7 +49,7 @@ def _wrong_causes(verdict: Verdict, expect: Expect) -> Iterator[str]:
         if not entry.explained:
             what = f"{entry.records} records of {entry.topic}-{entry.partition}"
             yield f"{what} ({entry.first_value} to {entry.last_value}): {NOT_EXPLAINED}"
-    told = [f"{entry.reason} {entry.cause}" for entry in ranges]
+    causes = [f"{entry.reason} {entry.cause}" for entry in ranges]
     for wanted in expect.causes:
-        if not any(wanted in cause for cause in told):
-            yield f"no cause speaks of {wanted!r}: {'; '.join(told) or 'nothing was lost, duplicated or reordered'}"
+        if not any(wanted in cause for cause in causes):
+            yield f"no cause speaks of {wanted!r}: {'; '.join(causes) or 'nothing was lost, duplicated or reordered'}"

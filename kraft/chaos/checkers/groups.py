@@ -30,7 +30,7 @@ PASSED_OVER: Final = Explanation("", "committed by the group, and never given to
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class _Delivery:
     process: str
     start: int
     end: int
@@ -49,8 +49,8 @@ class _Progress:
     """Of a group in one partition."""
 
     spans: Spans = field(default_factory=_exact)
-    given: list[_Given] = field(default_factory=list)
-    again: list[tuple[_Given, tuple[tuple[int, str], ...]]] = field(default_factory=list)
+    given: list[_Delivery] = field(default_factory=list)
+    again: list[tuple[_Delivery, tuple[tuple[int, str], ...]]] = field(default_factory=list)
     """(to whom, records) that some member had been given before."""
     commits: list[tuple[Commit, int]] = field(default_factory=list)
     """(commit, its offset for this partition), in order of completion."""
@@ -89,7 +89,7 @@ class GroupCheck:
         since_us = read.invoke_us if read.since_us is None else read.since_us
         again = tuple(record for record in read.records if record[0] in progress.spans)
         for start, end in _runs([offset for offset, _ in read.records]):
-            given = _Given(read.process, start, end, since_us, read.complete_us, read.generation)
+            given = _Delivery(read.process, start, end, since_us, read.complete_us, read.generation)
             part = tuple(record for record in again if start <= record[0] < end)
             if part:
                 progress.again.append((given, part))
@@ -104,11 +104,11 @@ class GroupCheck:
     # --- what must hold ---------------------------------------------------------------------------------------------
 
     def check(self, committed: Sequence[GroupOffset] | None) -> None:
-        told = None if committed is None else {each[:3]: each.offset for each in committed}
+        offsets = None if committed is None else {each[:3]: each.offset for each in committed}
         for key, progress in self._progress.items():
             self._old_generations(key, progress)
-            if told is not None and progress.acked and told.get(key, 0) < progress.acked[-1]:
-                self._lost_commit(key, progress, told.get(key))
+            if offsets is not None and progress.acked and offsets.get(key, 0) < progress.acked[-1]:
+                self._lost_commit(key, progress, offsets.get(key))
 
     def _lost_commit(self, key: Key, progress: _Progress, found: int | None) -> None:
         group, topic, partition = key
@@ -150,7 +150,7 @@ class GroupCheck:
                     self._add(ranges, value, offset, COMMITTED_BEFORE if offset < floor else why)
         return ranges
 
-    def _went_back(self, key: Key, progress: _Progress, given: _Given, offset: int, floor: int) -> None:
+    def _went_back(self, key: Key, progress: _Progress, given: _Delivery, offset: int, floor: int) -> None:
         group, topic, partition = key
         commit = next(each for each, at in progress.commits if _is_acked(each) and at == floor)
         text = (
@@ -165,14 +165,14 @@ class GroupCheck:
         """Records below what a group has committed that none of its members was given. `aborted`: slots of records
         that no reader of committed records is shown."""
         ranges = Ranges(self._ledger)
-        told = {each[:3]: each.offset for each in committed or ()}
+        offsets = {each[:3]: each.offset for each in committed or ()}
         for key, progress in self._progress.items():
             _group, topic, number = key
             partition = self._ledger.partition_id(topic, number)
             kept = self._final.maps.get(partition)
             if kept is None or self._timeline.deletions(topic):
                 continue
-            until = max(told.get(key, 0), progress.acked[-1] if progress.acked else 0)
+            until = max(offsets.get(key, 0), progress.acked[-1] if progress.acked else 0)
             for offset, slot in kept.items(self._final.log_starts.get(partition, 0), until):
                 if offset not in progress.spans and slot not in aborted and self._is_known(slot):
                     self.skipped += 1
@@ -192,7 +192,7 @@ def _is_acked(commit: Commit) -> bool:
     return commit.outcome == "ok"
 
 
-def _not_committed(progress: _Progress, again: _Given, records: Sequence[tuple[int, str]]) -> Explanation:
+def _not_committed(progress: _Progress, again: _Delivery, records: Sequence[tuple[int, str]]) -> Explanation:
     """Why the member that had them first has not committed them, in time."""
     first, after = records[0][0], records[-1][0] + 1
     before = next(
@@ -207,7 +207,7 @@ def _not_committed(progress: _Progress, again: _Given, records: Sequence[tuple[i
     )
 
 
-def _why(progress: _Progress, before: _Given, again: _Given) -> str:
+def _why(progress: _Progress, before: _Delivery, again: _Delivery) -> str:
     """What became of the commit of a member for these records."""
     tried = [
         commit

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from kraft.chaos.checkers.causes import Causes, Gone, believed_reigns
+from kraft.chaos.checkers.causes import Causes, LostRecord, believed_leaderships
 from kraft.chaos.checkers.contents import FinalLogs
 from kraft.chaos.checkers.findings import UNEXPLAINED, Explanation
 from kraft.chaos.checkers.ledger import BEYOND, FOUND, OK, OUTCOME_BITS, UNKNOWN, Ledger
 from kraft.chaos.checkers.ranges import Ranges
-from kraft.chaos.checkers.timeline import PartitionTimeline, Reign, Timeline
+from kraft.chaos.checkers.timeline import Leadership, PartitionTimeline, Timeline
 
 UNCONFIRMED_US_MAX: Final = 10_000_000
 """A record sent with acks=0 while a fault lasts, or at most this much before it, may be lost to it."""
@@ -30,10 +30,10 @@ class Losses:
             ranges.add(slot, offset=offset, explanation=explanation)
         return ranges
 
-    def gone(self, slot: int, offset: int) -> Gone:
+    def gone(self, slot: int, offset: int) -> LostRecord:
         ledger, operation = self._ledger, self._ledger.operation[slot]
         topic, partition = ledger.partitions[ledger.partition[operation]]
-        return Gone(
+        return LostRecord(
             topic=topic,
             partition=partition,
             offset=offset,
@@ -51,8 +51,8 @@ class Losses:
             return Explanation("topic deleted", f"topic {gone.topic} was deleted afterwards")
         partition = self._timeline.partition(gone.topic, gone.partition, at_us=gone.at_us)
         kept_offset = self._next_kept.offset(slot)
-        for reign in believed_reigns(partition, gone.invoke_us, gone.at_us):
-            successor = _next_reign(partition, reign)
+        for leadership in believed_leaderships(partition, gone.invoke_us, gone.at_us):
+            successor = _next_leadership(partition, leadership)
             if successor is None or successor.start_offset is None:
                 continue
             if kept_offset == UNKNOWN or kept_offset >= successor.start_offset:
@@ -61,13 +61,13 @@ class Losses:
                     return explanation
         return self._dropped(partition, gone)
 
-    def _dropped(self, partition: PartitionTimeline, gone: Gone) -> Explanation:
+    def _dropped(self, partition: PartitionTimeline, gone: LostRecord) -> Explanation:
         """Never appended: with acks=0 a server can only close the connection (P8)."""
         if gone.acks != "0":
             return UNEXPLAINED
-        for reign in partition.in_order()[1:]:
-            if abs(reign.since_us - gone.at_us) <= UNCONFIRMED_US_MAX:
-                text = f"sent around the change to epoch {reign.epoch}, and nobody answers a write with acks=0"
+        for leadership in partition.in_order()[1:]:
+            if abs(leadership.since_us - gone.at_us) <= UNCONFIRMED_US_MAX:
+                text = f"sent around the change to epoch {leadership.epoch}, and nobody answers a write with acks=0"
                 return Explanation("unconfirmed", text)
         for fault in self._timeline.faults:
             until_us = fault.at_us if fault.until_us is None else fault.until_us
@@ -77,13 +77,13 @@ class Losses:
         return UNEXPLAINED
 
 
-def _next_reign(partition: PartitionTimeline, reign: Reign) -> Reign | None:
-    return next((r for r in partition.in_order() if r.epoch > reign.epoch and r.leader >= 0), None)
+def _next_leadership(partition: PartitionTimeline, leadership: Leadership) -> Leadership | None:
+    return next((r for r in partition.in_order() if r.epoch > leadership.epoch and r.leader >= 0), None)
 
 
-def _at_start(gone: Gone, offset: int) -> Gone:
+def _at_start(gone: LostRecord, offset: int) -> LostRecord:
     """As if it had been the first record that the next leader did not have."""
-    return Gone(
+    return LostRecord(
         topic=gone.topic,
         partition=gone.partition,
         offset=offset,

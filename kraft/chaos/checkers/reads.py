@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from kraft.chaos.checkers.causes import Causes, Gone
+from kraft.chaos.checkers.causes import Causes, LostRecord
 from kraft.chaos.checkers.findings import Explanation, Findings
 from kraft.chaos.checkers.ledger import UNKNOWN, Ledger
 from kraft.chaos.checkers.offsets import NOTHING, OffsetMap
@@ -18,7 +18,7 @@ OFFSET_OUT_OF_RANGE: Final = 1
 
 
 @dataclass(slots=True)
-class Shown:
+class SeenRecords:
     """Of one partition, by all clients together."""
 
     values: OffsetMap = field(default_factory=OffsetMap)
@@ -35,7 +35,7 @@ class ClientReads:
         self._timeline = timeline
         self._causes = causes
         self._seen: dict[tuple[str, int], Spans] = {}
-        self.shown: dict[int, Shown] = {}
+        self.shown: dict[int, SeenRecords] = {}
         """By partition id."""
 
     def take(self, read: Read) -> None:
@@ -46,7 +46,7 @@ class ClientReads:
             return
         shown = self.shown.get(partition)
         if shown is None:
-            shown = self.shown[partition] = Shown()
+            shown = self.shown[partition] = SeenRecords()
         end = self._records(read, shown.values)
         if read.next_offset is not None:
             end = max(end, read.next_offset)
@@ -90,7 +90,7 @@ class ClientReads:
         operation = self._ledger.operation[slot]
         if operation == UNKNOWN:
             return Explanation("", "")
-        gone = Gone(
+        gone = LostRecord(
             topic=topic,
             partition=partition,
             offset=offset,
@@ -121,7 +121,7 @@ class ClientReads:
     def _backwards(self, read: Read, offset: int, last: int) -> None:
         self._non_monotonic(read, offset, f"{read.process} was given offset {offset} after {last} in one answer")
 
-    def _holes(self, read: Read, shown: Shown, seen: Spans, end: int) -> None:
+    def _holes(self, read: Read, shown: SeenRecords, seen: Spans, end: int) -> None:
         """The answer passed over an offset where somebody had already been shown a record."""
         given = {offset for offset, _value in read.records}
         for offset, slot in shown.values.items(read.offset, end):

@@ -20,7 +20,7 @@ SLACK_US: Final = 250_000
 
 
 @dataclass(slots=True, kw_only=True)
-class Reign:
+class Leadership:
     """One leader epoch."""
 
     epoch: int
@@ -86,18 +86,18 @@ class PartitionTimeline:
     topic_id: str = ""
     since_us: int | None = None
     deleted_us: int | None = None
-    reigns: dict[int, Reign] = field(default_factory=dict)
+    leaderships: dict[int, Leadership] = field(default_factory=dict)
     cuts: list[Cut] = field(default_factory=list)
     log_starts: list[LogStart] = field(default_factory=list)
     repairs: list[Repair] = field(default_factory=list)
     high_watermarks: dict[int, int] = field(default_factory=dict)
     """Epoch -> the highest high watermark that its leader was seen with."""
 
-    def reign(self, epoch: int) -> Reign:
-        return self.reigns.setdefault(epoch, Reign(epoch=epoch))
+    def leadership(self, epoch: int) -> Leadership:
+        return self.leaderships.setdefault(epoch, Leadership(epoch=epoch))
 
-    def in_order(self) -> list[Reign]:
-        return [self.reigns[epoch] for epoch in sorted(self.reigns)]
+    def in_order(self) -> list[Leadership]:
+        return [self.leaderships[epoch] for epoch in sorted(self.leaderships)]
 
     def committed_below(self, epoch: int) -> int:
         """The highest high watermark that was seen before the epoch."""
@@ -121,7 +121,7 @@ class Timeline:
             take = _TAKERS.get(event.event)
             if take is not None and {"topic", "partition"} <= event.fields.keys():
                 take(self._of_event(event), event)
-        self._end_reigns_of_the_dead()
+        self._end_leaderships_of_the_dead()
 
     def partition(self, topic: str, partition: int, *, at_us: int) -> PartitionTimeline:
         """The incarnation that lived then; the one nearest before, or the first."""
@@ -174,9 +174,9 @@ class Timeline:
             last = self._incarnations.get((replica.topic, replica.partition), [])[-1:]
             timeline = last[0] if last else self._create(replica.topic, replica.partition, "")
             for epoch, start in replica.epochs:
-                reign = timeline.reign(epoch)
-                if reign.start_offset is None:
-                    reign.start_offset = start
+                leadership = timeline.leadership(epoch)
+                if leadership.start_offset is None:
+                    leadership.start_offset = start
 
     def _of_event(self, event: Event) -> PartitionTimeline:
         fields = event.fields
@@ -205,46 +205,46 @@ class Timeline:
     def _deletion_of(self, topic: str, topic_id: str) -> int | None:
         return next((at for at, deleted in self._deleted.get(topic, ()) if topic_id and deleted == topic_id), None)
 
-    def _end_reigns_of_the_dead(self) -> None:
+    def _end_leaderships_of_the_dead(self) -> None:
         for timeline in self.all():
-            for reign in timeline.reigns.values():
-                if reign.began_us is None:
+            for leadership in timeline.leaderships.values():
+                if leadership.began_us is None:
                     continue
-                death = self.died(reign.leader, reign.began_us)
-                if death is not None and (reign.ended_us is None or death < reign.ended_us):
-                    reign.ended_us = death
+                death = self.died(leadership.leader, leadership.began_us)
+                if death is not None and (leadership.ended_us is None or death < leadership.ended_us):
+                    leadership.ended_us = death
 
 
 def _became_leader(timeline: PartitionTimeline, event: Event) -> None:
-    reign = timeline.reign(event.fields["leader_epoch"])
-    reign.leader = event.node
-    if reign.began_us is None:
-        reign.began_us = event.at_us
-        reign.start_offset = event.fields["epoch_start_offset"]
-    _end_reigns(timeline, node=event.node, before_epoch=reign.epoch, at_us=event.at_us)
+    leadership = timeline.leadership(event.fields["leader_epoch"])
+    leadership.leader = event.node
+    if leadership.began_us is None:
+        leadership.began_us = event.at_us
+        leadership.start_offset = event.fields["epoch_start_offset"]
+    _end_leaderships(timeline, node=event.node, before_epoch=leadership.epoch, at_us=event.at_us)
 
 
 def _became_follower(timeline: PartitionTimeline, event: Event) -> None:
-    _end_reigns(timeline, node=event.node, before_epoch=event.fields["leader_epoch"] + 1, at_us=event.at_us)
+    _end_leaderships(timeline, node=event.node, before_epoch=event.fields["leader_epoch"] + 1, at_us=event.at_us)
 
 
-def _end_reigns(timeline: PartitionTimeline, *, node: int, before_epoch: int, at_us: int) -> None:
-    for reign in timeline.reigns.values():
-        if reign.leader == node and reign.epoch < before_epoch and reign.began_us is not None:
-            reign.ended_us = reign.ended_us or at_us
+def _end_leaderships(timeline: PartitionTimeline, *, node: int, before_epoch: int, at_us: int) -> None:
+    for leadership in timeline.leaderships.values():
+        if leadership.leader == node and leadership.epoch < before_epoch and leadership.began_us is not None:
+            leadership.ended_us = leadership.ended_us or at_us
 
 
 def _elected(timeline: PartitionTimeline, event: Event) -> None:
-    reign = timeline.reign(event.fields["leader_epoch"])
-    if reign.elected_us is None:
-        reign.elected_us = event.at_us
-        reign.reason = event.fields.get("reason", "")
-    if reign.leader < 0:
-        reign.leader = event.fields["leader"]
+    leadership = timeline.leadership(event.fields["leader_epoch"])
+    if leadership.elected_us is None:
+        leadership.elected_us = event.at_us
+        leadership.reason = event.fields.get("reason", "")
+    if leadership.leader < 0:
+        leadership.leader = event.fields["leader"]
 
 
 def _unclean(timeline: PartitionTimeline, event: Event) -> None:
-    timeline.reign(event.fields["leader_epoch"]).unclean = event.fields
+    timeline.leadership(event.fields["leader_epoch"]).unclean = event.fields
 
 
 def _truncated(timeline: PartitionTimeline, event: Event) -> None:

@@ -34,7 +34,7 @@ REFUSED_ENDS: Final[Mapping[int, str]] = {
 
 
 @dataclass(slots=True)
-class _Known:
+class _KnownEnd:
     end: Transaction | None = None
     slots: list[int] = field(default_factory=list)
 
@@ -56,7 +56,7 @@ class TransactionCheck:
     def __init__(self, ledger: Ledger, findings: Findings) -> None:
         self._ledger = ledger
         self._findings = findings
-        self._known: dict[Key, _Known] = defaultdict(_Known)
+        self._known: dict[Key, _KnownEnd] = defaultdict(_KnownEnd)
         self._of_slot: dict[int, Key] = {}
         self._shown: list[tuple[Read, int, int]] = []
         """(read, offset, slot) of committed reads whose record belongs to a transaction that may be aborted."""
@@ -134,7 +134,7 @@ class TransactionCheck:
         text = f"{who} {self._ledger.values.text(slot)!r} at offset {offset} of {topic}-{partition}, {self._told(key)}"
         self._findings.add(Kind.ABORTED_VISIBLE, text, topic=topic, partition=partition, offset=offset, at_us=at_us)
 
-    def _all_or_nothing(self, key: Key, known: _Known, visible: set[int]) -> None:
+    def _all_or_nothing(self, key: Key, known: _KnownEnd, visible: set[int]) -> None:
         """Of what was acknowledged and is in the log: what is lost is judged as every record that is lost."""
         acked = [slot for slot in known.slots if self._ledger.flags[slot] & (OUTCOME_BITS | FOUND) == OK | FOUND]
         missing = [slot for slot in acked if slot not in visible]
@@ -171,14 +171,14 @@ class TransactionCheck:
 
     # --- offsets of groups ------------------------------------------------------------------------------------------
 
-    def _offsets(self, told: Mapping[tuple[str, str, int], int], visible: set[int]) -> None:
+    def _offsets(self, committed: Mapping[tuple[str, str, int], int], visible: set[int]) -> None:
         """Offsets only rise in these histories, so the last that counts is the largest."""
         tried: dict[tuple[str, str, int], list[tuple[int, Key]]] = defaultdict(list)
         for key, known in self._known.items():
             for group, topic, partition, offset in known.end.offsets if known.end is not None else ():
                 tried[group, topic, partition].append((offset, key))
         for place, offers in tried.items():
-            found = told.get(place, -1)
+            found = committed.get(place, -1)
             self._is_lost(place, offers, found)
             for offset, key in offers:
                 known = self._known[key]
@@ -202,6 +202,6 @@ class TransactionCheck:
             text = f"group {place[0]} has {shown} for {place[1]}-{place[2]}, and {offset} was of {self._told(key)}"
             self._findings.add(Kind.COMMIT_LOST, text, topic=place[1], partition=place[2], offset=offset)
 
-    def _is_invisible(self, known: _Known, visible: set[int]) -> bool:
+    def _is_invisible(self, known: _KnownEnd, visible: set[int]) -> bool:
         acked = [slot for slot in known.slots if self._ledger.flags[slot] & (OUTCOME_BITS | FOUND) == OK | FOUND]
         return bool(acked) and not any(slot in visible for slot in acked)

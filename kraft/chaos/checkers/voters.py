@@ -63,14 +63,14 @@ class VoterCheck:
 
     def _terms(self, voters: Sequence[VoterMetadata], events: Sequence[Event]) -> None:
         """Raft section 5.2: a term is on disk before anybody hears of it, and so before the node's own events do."""
-        told: dict[int, Event] = {}
+        latest: dict[int, Event] = {}
         for event in events:
             if event.event == "quorum_leadership":
-                highest = told.setdefault(event.node, event)
+                highest = latest.setdefault(event.node, event)
                 if event.fields["term"] > highest.fields["term"]:
-                    told[event.node] = event
+                    latest[event.node] = event
         for voter in voters:
-            heard = told.get(voter.node)
+            heard = latest.get(voter.node)
             if voter.term is not None and heard is not None and voter.term < heard.fields["term"]:
                 took_part = f"voter {voter.node} took part in term {heard.fields['term']} of the quorum"
                 text = f"{took_part}, and its disk knows term {voter.term}: after a restart it may vote a second time"

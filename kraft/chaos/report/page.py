@@ -14,9 +14,9 @@ from kraft.chaos.checkers.verdict import Verdict
 from kraft.chaos.evidence import Evidence
 from kraft.chaos.history import History
 from kraft.chaos.report.curve import Curve, curve
-from kraft.chaos.report.lanes import Lane, lanes
+from kraft.chaos.report.node_timelines import NodeTimeline, node_timelines
 from kraft.chaos.report.tables import banner, cards, events, findings, settings
-from kraft.chaos.report.timeline_svg import Scale, axis, curve_svg, faults_svg, lanes_svg
+from kraft.chaos.report.timeline_svg import Scale, axis, curve_svg, faults_svg, node_timelines_svg
 
 REPORT_FILE: Final = "report.html"
 VERDICT_FILE: Final = "verdict.json"
@@ -52,7 +52,7 @@ def render(report: Report) -> str:
     scale = _scale(report)
     produces = report.verdict.operations.produces
     writes = curve(history.operations(), from_us=scale.from_us, until_us=scale.until_us, writes=produces)
-    drawn = lanes(report.evidence, from_us=scale.from_us, until_us=scale.until_us)
+    drawn = node_timelines(report.evidence, from_us=scale.from_us, until_us=scale.until_us)
     verdict = report.verdict
     sections = [
         _heading(report, scale),
@@ -90,10 +90,10 @@ def _heading(report: Report, scale: Scale) -> str:
     return "".join(lines)
 
 
-def _timeline(report: Report, drawn: list[Lane], writes: Curve, scale: Scale) -> str:
+def _timeline(report: Report, drawn: list[NodeTimeline], writes: Curve, scale: Scale) -> str:
     parts = []
     if drawn:
-        parts += ["<h3>Nodes</h3>", _legend(_LANE_LEGEND), lanes_svg(drawn, scale), axis(scale)]
+        parts += ["<h3>Nodes</h3>", _legend(_NODE_LEGEND), node_timelines_svg(drawn, scale), axis(scale)]
     if report.evidence.faults:
         parts += ["<h3>Faults</h3>", _legend(_FAULT_LEGEND), faults_svg(report.evidence.faults, scale), axis(scale)]
     parts += ["<h3>Writes</h3>", _legend(_CURVE_LEGEND), curve_svg(writes, scale), axis(scale), _gap_note(writes)]
@@ -112,7 +112,7 @@ def _gap_note(writes: Curve) -> str:
     return f'<p class="quiet">{rate} {gaps} in availability; the longest took {seconds:.2f} s.</p>'
 
 
-_LANE_LEGEND: Final = (
+_NODE_LEGEND: Final = (
     ("s-leader", "leader (e: epoch)"),
     ("s-isr", "follower, in the ISR"),
     ("s-out", "outside of the ISR"),

@@ -9,7 +9,7 @@ from typing import Final
 
 from kraft.chaos.evidence import Fault
 from kraft.chaos.report.curve import Curve, Gap
-from kraft.chaos.report.lanes import Lane, Row, State
+from kraft.chaos.report.node_timelines import NodeTimeline, Row, State
 
 ROW_PX: Final = 15
 STRIP_PX: Final = 7
@@ -79,20 +79,20 @@ def grid(height: int) -> str:
 # --- lanes
 
 
-def lanes_svg(lanes: Sequence[Lane], scale: Scale) -> str:
+def node_timelines_svg(node_timelines: Sequence[NodeTimeline], scale: Scale) -> str:
     parts, y = [], 0
-    for lane in lanes:
-        is_single = len(lane.partitions) == 1
-        only = f'<tspan dx="8" class="row">{escape(lane.partitions[0].name)}</tspan>' if is_single else ""
-        parts.append(f'<text x="0" y="{y + 13}" class="name">node {lane.node}{only}</text>')
+    for timeline in node_timelines:
+        is_single = len(timeline.partitions) == 1
+        only = f'<tspan dx="8" class="row">{escape(timeline.partitions[0].name)}</tspan>' if is_single else ""
+        parts.append(f'<text x="0" y="{y + 13}" class="name">node {timeline.node}{only}</text>')
         y += TITLE_PX
-        for row in lane.partitions:
+        for row in timeline.partitions:
             if not is_single:
                 parts.append(f'<text x="0" y="{y + 9}" class="row">{escape(row.name)}</text>')
                 y += ROW_NAME_PX
-            parts.append(_row(row, lane.node, y, ROW_PX, scale))
+            parts.append(_row(row, timeline.node, y, ROW_PX, scale))
             y += ROW_PX + 2
-        parts.append(_row(lane.process, lane.node, y, STRIP_PX, scale))
+        parts.append(_row(timeline.process, timeline.node, y, STRIP_PX, scale))
         y += STRIP_PX + LANE_GAP_PX
     height = max(y, 1)
     return (
@@ -139,7 +139,7 @@ def faults_svg(faults: Sequence[Fault], scale: Scale) -> str:
     """A line with its text for each; when there are many, bars beside each other, and the text in the tip only."""
     ordered = sorted(faults, key=lambda each: each.at_us)[:FAULTS_MAX]
     if len(ordered) <= FAULT_ROWS_MAX:
-        parts = [_told_fault(fault, number * FAULT_PX, scale) for number, fault in enumerate(ordered)]
+        parts = [_labelled_fault(fault, number * FAULT_PX, scale) for number, fault in enumerate(ordered)]
         height = max(len(ordered), 1) * FAULT_PX
     else:
         parts, rows = _packed(ordered, scale)
@@ -150,7 +150,7 @@ def faults_svg(faults: Sequence[Fault], scale: Scale) -> str:
     )
 
 
-def _told_fault(fault: Fault, y: int, scale: Scale) -> str:
+def _labelled_fault(fault: Fault, y: int, scale: Scale) -> str:
     """The text begins at the left edge, where it has room on any screen."""
     text = f'<tspan class="tick">{scale.seconds(fault.at_us)}</tspan><tspan dx="6">{escape(_short(fault.text))}</tspan>'
     return f'<text x="0" y="{y + 12}" class="fault">{text}</text>{_bar(fault, y + 15, scale)}'

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from kraft.chaos.soak.reached import Reached
+from kraft.chaos.soak.group_reads import GroupReads
 from kraft.chaos.workload.targets import Targets
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.client.response import Answer, Request
@@ -51,8 +51,10 @@ class Members:
     def __init__(self, group: str, topic: str, *, places: int, seed: int, around: Cluster) -> None:
         self.group, self.topic = group, topic
         self.counts = GroupCounts()
-        self.reached = Reached()
-        self._places = [_Place(self, number, Random(f"members/{seed}/{number}"), around) for number in range(places)]
+        self.reached = GroupReads()
+        self._places = [
+            _MemberSlot(self, number, Random(f"members/{seed}/{number}"), around) for number in range(places)
+        ]
         self._tasks: list[asyncio.Task[None]] = []
         self._is_ending = asyncio.Event()
 
@@ -79,7 +81,7 @@ class Members:
             await place.close()
 
 
-class _Place:
+class _MemberSlot:
     """One member at a time."""
 
     def __init__(self, members: Members, number: int, rng: Random, around: Cluster) -> None:

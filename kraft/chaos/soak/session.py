@@ -27,6 +27,7 @@ from kraft.chaos.live import NobodyWatches
 from kraft.chaos.model import ClusterPlan
 from kraft.chaos.questions import Now
 from kraft.chaos.run import spec_of
+from kraft.chaos.soak.faults import ClusterState, next_strike
 from kraft.chaos.soak.leaks import Usage, growth_of
 from kraft.chaos.soak.members import GroupCounts, Members
 from kraft.chaos.soak.plan import (
@@ -43,8 +44,7 @@ from kraft.chaos.soak.plan import (
     topics_of,
 )
 from kraft.chaos.soak.result import SoakResult
-from kraft.chaos.soak.strikes import Standing, next_strike
-from kraft.chaos.workload.cast import Cast
+from kraft.chaos.workload.scenario_clients import ScenarioClients
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.event_counter import EventCounter
 from kraft.chaos.worlds.processes.readback import gather_evidence
@@ -119,9 +119,9 @@ class _Soak:
 
     def _fail(self, problem: str) -> None:
         self._failures.append(problem)
-        self._tell(f"PROBLEM: {problem}")
+        self._report(f"PROBLEM: {problem}")
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         seconds = (now_us() - self._begun_us) // 1_000_000
         self._say(f"{seconds // 60:4}:{seconds % 60:02}  {text}")
 
@@ -129,17 +129,17 @@ class _Soak:
         topics = topics_of(self._options)
         for topic, partitions in topics.items():
             await cluster.admin.create_topic(topic, partitions=partitions, replication_factor=3, configs=TOPIC_SETTINGS)
-        self._tell(f"{len(topics)} topics with {sum(topics.values())} partitions are led")
+        self._report(f"{len(topics)} topics with {sum(topics.values())} partitions are led")
         header = self._header()
         with HistoryWriter(self._directory / HISTORY_FILE, header) as history:
-            cast = Cast(clients_of(self._options), around=cluster, record=history.record)
+            clients = ScenarioClients(clients_of(self._options), around=cluster, record=history.record)
             members = Members(GROUP, GROUP_TOPIC, places=MEMBER_PLACES, seed=self._options.seed, around=cluster)
             self._group = members.counts
             try:
-                async with self._watched(cluster, cast):
-                    await self._play(cluster, cast, members)
+                async with self._watched(cluster, clients):
+                    await self._play(cluster, clients, members)
             finally:
-                await cast.close()
+                await clients.close()
                 await members.close()
         await self._judge(cluster, header)
 
@@ -155,23 +155,23 @@ class _Soak:
 
     # --- strikes ----------------------------------------------------------------------------------------------------
 
-    async def _play(self, cluster: Cluster, cast: Cast, members: Members) -> None:
-        await cast.open()
+    async def _play(self, cluster: Cluster, clients: ScenarioClients, members: Members) -> None:
+        await clients.open()
         await members.start()
         counter = EventCounter(cluster.files.data)
-        world = ProcessWorld(cluster, cast, count_events=counter.count, watcher=NobodyWatches())
+        world = ProcessWorld(cluster, clients, count_events=counter.count, watcher=NobodyWatches())
         spared = self._rng.choice(cluster.nodes.ids)
-        self._tell(f"node {spared} is spared: it is paused and cut off, and never killed")
+        self._report(f"node {spared} is spared: it is paused and cut off, and never killed")
         seconds = self._options.minutes * 60
         end, round_s = time.monotonic() + seconds, min(ROUND_S, seconds / ROUNDS_MIN)
         is_whole = True
         while is_whole and time.monotonic() < end:
             await self._strike_until(min(end, time.monotonic() + round_s), cluster, world, spared)
             is_whole = await self._make_whole(cluster)
-        await cast.finish_producers()
+        await clients.finish_producers()
         await members.finish()
         await self._read_the_rest(cluster, members)
-        await cast.finish_all()
+        await clients.finish_all()
 
     async def _strike_until(self, end: float, cluster: Cluster, world: ProcessWorld, spared: int) -> None:
         partitions = [(topic, number) for topic, count in topics_of(self._options).items() for number in range(count)]
@@ -200,9 +200,9 @@ class _Soak:
             self._fail(f"node {node} ended by itself:\n{cluster.nodes.log(node)}")
             await cluster.nodes.restart(node)
 
-    def _standing(self, cluster: Cluster, spared: int) -> Standing:
+    def _standing(self, cluster: Cluster, spared: int) -> ClusterState:
         states = {node: cluster.nodes.state(node) for node in cluster.nodes.ids}
-        return Standing(
+        return ClusterState(
             nodes=cluster.nodes.ids,
             spared=spared,
             controller=-1 if cluster.observer.latest is None else cluster.observer.latest.controller,
@@ -225,7 +225,7 @@ class _Soak:
             self._fail(f"not whole again: {error}"[:4_000])
             return False
         self._whole_ms.append((now_us() - begun_us) // 1_000)
-        self._tell(f"whole again after {self._whole_ms[-1] / 1_000:.1f} s")
+        self._report(f"whole again after {self._whole_ms[-1] / 1_000:.1f} s")
         await self._bring_back(cluster)
         return True
 
@@ -244,8 +244,8 @@ class _Soak:
     # --- looking ----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _watched(self, cluster: Cluster, cast: Cast) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._take_usage(cluster)), asyncio.create_task(self._tell_progress(cast))]
+    async def _watched(self, cluster: Cluster, clients: ScenarioClients) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(self._take_usage(cluster)), asyncio.create_task(self._report_progress(clients))]
         try:
             yield
         finally:
@@ -262,15 +262,15 @@ class _Soak:
                     self._usage.setdefault(node, []).append(usage)
             await asyncio.sleep(USAGE_S)
 
-    async def _tell_progress(self, cast: Cast) -> None:
+    async def _report_progress(self, clients: ScenarioClients) -> None:
         while True:
             await asyncio.sleep(TELL_S)
-            acked = sum(client.acked for client in cast.counts.values())
-            unknown = sum(client.unknown for client in cast.counts.values())
+            acked = sum(client.acked for client in clients.counts.values())
+            unknown = sum(client.unknown for client in clients.counts.values())
             memory = [f"{samples[-1].memory_bytes / 1e6:.0f}" for _, samples in sorted(self._usage.items())]
             files = [str(samples[-1].open_files) for _, samples in sorted(self._usage.items())]
             own = usage_of(os.getpid(), at_ms=0)
-            self._tell(
+            self._report(
                 f"{sum(self._strikes.values())} strikes, {acked:,} records acknowledged, {unknown} unknown; "
                 f"members: {self._group.joined} joined, {self._group.read:,} read, {self._group.commits:,} commits; "
                 f"MB {'/'.join(memory)}, files {'/'.join(files)}"
@@ -280,11 +280,11 @@ class _Soak:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     async def _judge(self, cluster: Cluster, header: Header) -> None:
-        self._tell("reading everything back")
+        self._report("reading everything back")
         evidence = await gather_evidence(cluster, header=header, settle_ms=WHOLE_LIMIT_MS, is_judged=is_judged)
         if unsettled := evidence.notes.get("unsettled"):
             self._fail(f"not settled at the end: {unsettled}"[:4_000])
-        self._tell("judging")
+        self._report("judging")
         verdict = await asyncio.to_thread(check_history, self._directory / HISTORY_FILE, evidence)
         self._verdict = judge(verdict, EXPECT, now=Now(_nothing))
 

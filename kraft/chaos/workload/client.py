@@ -35,7 +35,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class ProduceResult:
     """What one attempt of a produce came to."""
 
     outcome: Outcome
@@ -64,7 +64,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
+class FetchResult:
     """What one attempt of a read came to."""
 
     outcome: Outcome
@@ -82,6 +82,6 @@ class Client(Protocol):
         """Make its links to these nodes, so that they can be broken before it has sent anything."""
         ...
 
-    async def produce(self, node: int, batch: Batch) -> Told: ...
-    async def read(self, node: int, position: Position) -> Fetched: ...
+    async def produce(self, node: int, batch: Batch) -> ProduceResult: ...
+    async def read(self, node: int, position: Position) -> FetchResult: ...
     async def close(self) -> None: ...

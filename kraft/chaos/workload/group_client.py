@@ -43,7 +43,7 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class MemberRecords:
     """Records of one partition that a member was given."""
 
     partition: int
@@ -55,11 +55,11 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Polled:
+class PollResult:
     """What one poll came to."""
 
     outcome: Outcome
-    given: Sequence[Given] = ()
+    given: Sequence[MemberRecords] = ()
     generation: int | None = None
     is_new: bool = False
     """The member has joined, or was given other partitions: what it had processed before is no longer its to commit."""
@@ -69,7 +69,7 @@ class Polled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommitTold:
+class CommitResult:
     """What one commit came to."""
 
     outcome: Outcome
@@ -85,8 +85,8 @@ class GroupClient(Protocol):
         """Make its links to these nodes, so that they can be broken before it has sent anything."""
         ...
 
-    async def poll(self, node: int, *, wait_ms: int) -> Polled: ...
-    async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitTold: ...
+    async def poll(self, node: int, *, wait_ms: int) -> PollResult: ...
+    async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitResult: ...
     async def leave(self, node: int) -> None:
         """In order. Whether it was heard nobody knows."""
         ...

@@ -18,7 +18,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError, OffsetOutOfRangeError
 
-from kraft.chaos.workload.client import Batch, Fetched, Position, Told
+from kraft.chaos.workload.client import Batch, FetchResult, Position, ProduceResult
 from kraft.chaos.workload.requests import value_of
 from kraft.client.outcome import Outcome
 from kraft.protocol.errors import (
@@ -74,16 +74,16 @@ class KafkaClient:
 
     # --- producing ----------------------------------------------------------------------------------------------
 
-    async def produce(self, node: int, batch: Batch) -> Told:
+    async def produce(self, node: int, batch: Batch) -> ProduceResult:
         try:
             producer = await self._producer(node, batch)
             return await self._send(producer, batch)
         except (KafkaError, OSError) as error:
             code = getattr(error, "errno", None)
             outcome: Outcome = "fail" if code in REFUSED_BY_ITSELF else "info"
-            return Told(outcome=outcome, kafka_code=code, error=f"{type(error).__name__}: {error}")
+            return ProduceResult(outcome=outcome, kafka_code=code, error=f"{type(error).__name__}: {error}")
 
-    async def _send(self, producer: AIOKafkaProducer, batch: Batch) -> Told:
+    async def _send(self, producer: AIOKafkaProducer, batch: Batch) -> ProduceResult:
         built = producer.create_batch()
         for key, value in batch.records:
             text = value.ljust(batch.value_bytes)
@@ -95,16 +95,16 @@ class KafkaClient:
                 await _learn(producer, partition, timeout_ms=batch.timeout_ms)
                 sent = await producer.send_batch(built, batch.topic, partition=batch.partition)
             except AssertionError as error:  # a partition of which its picture of the cluster does not know yet
-                return Told(outcome="fail", error=f"was not sent: {error}", may_try_again=True)
+                return ProduceResult(outcome="fail", error=f"was not sent: {error}", may_try_again=True)
             except KafkaTimeoutError as error:  # while the batch before it waits for its answer
-                return Told(outcome="fail", error=f"was not sent: {error}", may_try_again=True)
+                return ProduceResult(outcome="fail", error=f"was not sent: {error}", may_try_again=True)
             waiting = producer._message_accumulator._batches[partition][-1]  # which counts how often it is sent
-        told = await sent
+        metadata = await sent
         repeats = max(waiting.retry_count - 1, 0)
-        if told is None or told.offset < 0:
-            return Told(outcome="ok", kafka_code=0, repeats=repeats)
-        offsets = tuple(range(told.offset, told.offset + len(batch.records)))
-        return Told(outcome="ok", kafka_code=0, offsets=offsets, repeats=repeats)
+        if metadata is None or metadata.offset < 0:
+            return ProduceResult(outcome="ok", kafka_code=0, repeats=repeats)
+        offsets = tuple(range(metadata.offset, metadata.offset + len(batch.records)))
+        return ProduceResult(outcome="ok", kafka_code=0, offsets=offsets, repeats=repeats)
 
     async def _producer(self, node: int, batch: Batch) -> AIOKafkaProducer:
         is_idempotent = bool(batch.idempotency_key)
@@ -129,7 +129,7 @@ class KafkaClient:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    async def read(self, node: int, position: Position) -> Fetched:
+    async def read(self, node: int, position: Position) -> FetchResult:
         """No high watermark is told: the consumer fetches ahead, so it is that of an answer some time ago."""
         partition = TopicPartition(position.topic, position.partition)
         try:
@@ -137,11 +137,11 @@ class KafkaClient:
             found = await consumer.getmany(partition, timeout_ms=position.wait_ms)
             next_offset = await consumer.position(partition)
         except OffsetOutOfRangeError as error:
-            return Fetched(outcome="fail", kafka_code=OffsetOutOfRange.code, error=str(error))
+            return FetchResult(outcome="fail", kafka_code=OffsetOutOfRange.code, error=str(error))
         except (KafkaError, OSError, TimeoutError) as error:
-            return Fetched(outcome="info", error=f"{type(error).__name__}: {error}")
+            return FetchResult(outcome="info", error=f"{type(error).__name__}: {error}")
         records = [each for batch in found.values() for each in batch]
-        return Fetched(
+        return FetchResult(
             outcome="ok",
             kafka_code=0,
             next_offset=next_offset,

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
-from kraft.chaos.workload.group_client import CommitTold, Given, Membership, Polled, of_commit
+from kraft.chaos.workload.group_client import CommitResult, MemberRecords, Membership, PollResult, of_commit
 from kraft.chaos.workload.kafka_client import METADATA_AGE_MS, RETRY_BACKOFF_MS, Address, lead_through, started
 from kraft.chaos.workload.requests import value_of
 
@@ -51,16 +51,16 @@ class KafkaGroupClient:
         for node in sorted({*self._brokers, *nodes}):
             self._addresses[node] = await self._address(self._name, node)
 
-    async def poll(self, node: int, *, wait_ms: int) -> Polled:
+    async def poll(self, node: int, *, wait_ms: int) -> PollResult:
         rebalances = self._rebalances
         rebalances.is_idle.set()
         try:
             consumer = await self._joined(node)
             found = await consumer.getmany(timeout_ms=wait_ms, max_records=self._membership.batch)
         except (KafkaError, OSError) as error:
-            return Polled(outcome="info", kafka_code=_code_of(error), error=_text_of(error))
+            return PollResult(outcome="info", kafka_code=_code_of(error), error=_text_of(error))
         given = [
-            Given(
+            MemberRecords(
                 partition=partition.partition,
                 records=[(each.offset, value_of((each.value or b"").decode())) for each in records],
                 next_offset=records[-1].offset + 1,
@@ -72,16 +72,16 @@ class KafkaGroupClient:
         if given:
             rebalances.is_idle.clear()
         self._given_in = rebalances.number
-        return Polled(outcome="ok", given=given, generation=_generation(consumer))
+        return PollResult(outcome="ok", given=given, generation=_generation(consumer))
 
-    async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitTold:
+    async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitResult:
         try:
             return await self._commit(offsets)
         except (KafkaError, OSError) as error:
             code = _code_of(error)
-            return CommitTold(outcome=of_commit(code), kafka_code=code, error=_text_of(error))
+            return CommitResult(outcome=of_commit(code), kafka_code=code, error=_text_of(error))
 
-    async def _commit(self, offsets: Mapping[int, int]) -> CommitTold:
+    async def _commit(self, offsets: Mapping[int, int]) -> CommitResult:
         consumer = self._consumer
         assert consumer is not None, "nothing was read yet"
         coordinator = consumer._coordinator
@@ -93,11 +93,11 @@ class KafkaGroupClient:
         subscription = consumer._subscription.subscription
         is_old = self._given_in != self._rebalances.number or subscription is None or subscription.assignment is None
         if is_old or coordinator.generation == NO_GENERATION:
-            return CommitTold(outcome="fail", error="the partitions were given away meanwhile")
+            return CommitResult(outcome="fail", error="the partitions were given away meanwhile")
         topic, generation = self._membership.topic, coordinator.generation
         positions = {TopicPartition(topic, number): OffsetAndMetadata(at, "") for number, at in offsets.items()}
         await coordinator._do_commit_offsets(subscription.assignment, positions)
-        return CommitTold(outcome="ok", generation=generation)
+        return CommitResult(outcome="ok", generation=generation)
 
     async def leave(self, node: int) -> None:
         self._rebalances.is_idle.set()

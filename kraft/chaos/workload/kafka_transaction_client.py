@@ -13,9 +13,9 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 
-from kraft.chaos.workload.client import Batch, Told
+from kraft.chaos.workload.client import Batch, ProduceResult
 from kraft.chaos.workload.kafka_client import METADATA_AGE_MS, RETRY_BACKOFF_MS, Address, lead_through
-from kraft.chaos.workload.transaction_client import StepTold, TransactionPlan, of_end
+from kraft.chaos.workload.transaction_client import StepResult, TransactionPlan, of_end
 from kraft.protocol.errors import InvalidProducerEpoch
 
 END_TXN_KEY: Final = 26
@@ -41,7 +41,7 @@ class KafkaTransactionClient:
         for node in sorted({*self._brokers, *nodes}):
             self._addresses[node] = await self._address(self._name, node)
 
-    async def begin(self, node: int) -> StepTold:
+    async def begin(self, node: int) -> StepResult:
         try:
             async with asyncio.timeout(2 * self._plan.timeout_ms / 1000):
                 producer = await self._started(node)
@@ -49,11 +49,11 @@ class KafkaTransactionClient:
                 self._has_failed = False
         except (KafkaError, OSError, TimeoutError, AssertionError) as error:
             await self._throw_away()
-            return StepTold(outcome="info", kafka_code=_code_of(error), error=_text_of(error))
+            return StepResult(outcome="info", kafka_code=_code_of(error), error=_text_of(error))
         manager = producer._txn_manager
-        return StepTold(outcome="ok", producer_id=manager.producer_id, epoch=manager.producer_epoch)
+        return StepResult(outcome="ok", producer_id=manager.producer_id, epoch=manager.producer_epoch)
 
-    async def produce(self, node: int, batch: Batch) -> Told:
+    async def produce(self, node: int, batch: Batch) -> ProduceResult:
         producer = self._producer
         assert producer is not None, "no transaction has begun"
         built = producer.create_batch()
@@ -63,24 +63,26 @@ class KafkaTransactionClient:
         try:
             async with asyncio.timeout(2 * batch.timeout_ms / 1000):
                 sent = await producer.send_batch(built, batch.topic, partition=batch.partition)
-                told = await sent
+                metadata = await sent
         except (KafkaError, OSError, TimeoutError, AssertionError) as error:
             self._has_failed = True
-            return Told(outcome="info", kafka_code=_code_of(error), error=_text_of(error))
-        end = told.offset + len(batch.records)
-        return Told(outcome="ok", kafka_code=0, offsets=tuple(range(told.offset, end)) if told.offset >= 0 else None)
+            return ProduceResult(outcome="info", kafka_code=_code_of(error), error=_text_of(error))
+        end = metadata.offset + len(batch.records)
+        return ProduceResult(
+            outcome="ok", kafka_code=0, offsets=tuple(range(metadata.offset, end)) if metadata.offset >= 0 else None
+        )
 
-    async def add_offsets(self, node: int, group: str, topic: str, offsets: Mapping[int, int]) -> StepTold:
+    async def add_offsets(self, node: int, group: str, topic: str, offsets: Mapping[int, int]) -> StepResult:
         assert self._producer is not None, "no transaction has begun"
         positions = {TopicPartition(topic, partition): offset for partition, offset in offsets.items()}
         try:
             async with asyncio.timeout(2 * self._plan.timeout_ms / 1000):
                 await self._producer.send_offsets_to_transaction(positions, group)
         except (KafkaError, OSError, TimeoutError, AssertionError) as error:
-            return StepTold(outcome="info", kafka_code=_code_of(error), error=_text_of(error))
-        return StepTold(outcome="ok")
+            return StepResult(outcome="info", kafka_code=_code_of(error), error=_text_of(error))
+        return StepResult(outcome="ok")
 
-    async def end(self, node: int, *, is_commit: bool) -> StepTold:
+    async def end(self, node: int, *, is_commit: bool) -> StepResult:
         producer = self._producer
         assert producer is not None, "no transaction has begun"
         self._ends_sent = 0
@@ -91,10 +93,10 @@ class KafkaTransactionClient:
             await self._throw_away()
             code = _code_of(error)
             outcome = "fail" if not self._ends_sent else of_end(code)
-            return StepTold(outcome=outcome, attempts=max(self._ends_sent, 1), kafka_code=code, error=_text_of(error))
+            return StepResult(outcome=outcome, attempts=max(self._ends_sent, 1), kafka_code=code, error=_text_of(error))
         if self._has_failed:
             await self._throw_away()
-        return StepTold(outcome="ok", attempts=max(self._ends_sent, 1))
+        return StepResult(outcome="ok", attempts=max(self._ends_sent, 1))
 
     async def close(self) -> None:
         """Its connections break, and nothing tells the coordinator why."""

@@ -12,9 +12,9 @@ from typing import Final
 
 from kraft.chaos.history import Commit, Read
 from kraft.chaos.workload.counts import Counts
-from kraft.chaos.workload.group_client import CommitTold, Given, Membership, Polled
+from kraft.chaos.workload.group_client import CommitResult, MemberRecords, Membership, PollResult
 from kraft.chaos.workload.producer import Record
-from kraft.chaos.workload.targets import Surroundings, Target, Targets
+from kraft.chaos.workload.targets import ClientWorld, Target, Targets
 
 WAIT_MS: Final = 200
 ERROR_PAUSE_S: Final = 0.05
@@ -40,9 +40,7 @@ class GroupProgress:
 
 
 class Member:
-    def __init__(
-        self, options: MemberOptions, *, around: Surroundings, record: Record, progress: GroupProgress
-    ) -> None:
+    def __init__(self, options: MemberOptions, *, around: ClientWorld, record: Record, progress: GroupProgress) -> None:
         self.options = options
         self.counts = Counts()
         self.is_silent = False
@@ -125,14 +123,14 @@ class Member:
 
     async def _commit(self) -> None:
         offsets, node, invoke_us = dict(self._open), self._node(), self._now_us()
-        told = await self._client.commit(node, offsets)
-        if told.cannot_now:
+        result = await self._client.commit(node, offsets)
+        if result.cannot_now:
             self._targets.refused(node)
-        self._keep_commit(offsets, told, node, invoke_us)
-        if told.outcome == "ok":
+        self._keep_commit(offsets, result, node, invoke_us)
+        if result.outcome == "ok":
             for partition, offset in offsets.items():
                 self._progress.committed[partition] = max(offset, self._progress.committed.get(partition, 0))
-        if told.outcome == "info":
+        if result.outcome == "info":
             await self._pause(ERROR_PAUSE_S)
             return
         self._open = {}
@@ -150,7 +148,7 @@ class Member:
 
     # --- the history --------------------------------------------------------------------------------------------
 
-    def _keep(self, given: Given, polled: Polled, node: int, invoke_us: int) -> None:
+    def _keep(self, given: MemberRecords, polled: PollResult, node: int, invoke_us: int) -> None:
         self._record(
             Read(
                 process=self.options.name,
@@ -171,7 +169,7 @@ class Member:
             )
         )
 
-    def _keep_commit(self, offsets: dict[int, int], told: CommitTold, node: int, invoke_us: int) -> None:
+    def _keep_commit(self, offsets: dict[int, int], result: CommitResult, node: int, invoke_us: int) -> None:
         self._record(
             Commit(
                 process=self.options.name,
@@ -182,14 +180,14 @@ class Member:
                 group=self.options.group,
                 topic=self.options.topic,
                 offsets=tuple(sorted(offsets.items())),
-                generation=told.generation,
-                outcome=told.outcome,
-                kafka_code=told.kafka_code,
-                error=told.error,
+                generation=result.generation,
+                outcome=result.outcome,
+                kafka_code=result.kafka_code,
+                error=result.error,
             )
         )
-        if told.kafka_code:
-            self.counts.codes[told.kafka_code] += 1
+        if result.kafka_code:
+            self.counts.codes[result.kafka_code] += 1
 
     def _next_index(self) -> int:
         self._operations += 1

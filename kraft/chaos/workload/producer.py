@@ -15,10 +15,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from kraft.chaos.history import Acks, Attempt, Operation, Produce
-from kraft.chaos.workload.client import Batch, KeyValue, Told
+from kraft.chaos.workload.client import Batch, KeyValue, ProduceResult
 from kraft.chaos.workload.counts import Counts
 from kraft.chaos.workload.requests import value_text
-from kraft.chaos.workload.targets import Surroundings, Target, Targets
+from kraft.chaos.workload.targets import ClientWorld, Target, Targets
 from kraft.client.outcome import of_attempts
 from kraft.client.retries import Failure, RetryAfter, RetryPolicy, next_step
 from kraft.protocol.partitioner import partition_of_key
@@ -54,7 +54,7 @@ class ProducerOptions:
 
 
 class Producer:
-    def __init__(self, options: ProducerOptions, *, around: Surroundings, record: Record) -> None:
+    def __init__(self, options: ProducerOptions, *, around: ClientWorld, record: Record) -> None:
         self.options = options
         self.counts = Counts()
         self._record = record
@@ -144,8 +144,8 @@ class Producer:
         )
         try:
             invoke_us = self._now_us()
-            attempts, told = await self._attempt_all(batch)
-            self._finish_operation(index, partition, records, invoke_us, attempts, told)
+            attempts, result = await self._attempt_all(batch)
+            self._finish_operation(index, partition, records, invoke_us, attempts, result)
         finally:
             self._in_flight.release()
 
@@ -156,36 +156,36 @@ class Producer:
         number = index if key is None else partition_of_key(key.encode(), len(partitions))
         return partitions[number % len(partitions)]
 
-    async def _attempt_all(self, batch: Batch) -> tuple[list[Attempt], Told]:
+    async def _attempt_all(self, batch: Batch) -> tuple[list[Attempt], ProduceResult]:
         attempts: list[Attempt] = []
         policy = RetryPolicy(backoff_ms=RETRY_BACKOFF_MS, backoff_max_ms=RETRY_BACKOFF_MS, retries=self.options.retries)
         while True:
-            attempt, told = await self._attempt(batch)
-            attempts += [replace(attempt, outcome="info", error=REPEATED)] * told.repeats
+            attempt, result = await self._attempt(batch)
+            attempts += [replace(attempt, outcome="info", error=REPEATED)] * result.repeats
             attempts.append(attempt)
             failure = None
-            if told.outcome != "ok":
-                failure = Failure(reason=told.error or "", may_retry=told.may_try_again)
+            if result.outcome != "ok":
+                failure = Failure(reason=result.error or "", may_retry=result.may_try_again)
             step = next_step(failure, attempts=len(attempts), left_ms=math.inf, policy=policy)
             if not isinstance(step, RetryAfter):
-                return attempts, told
+                return attempts, result
             await asyncio.sleep(step.wait_ms / 1000)
 
-    async def _attempt(self, batch: Batch) -> tuple[Attempt, Told]:
+    async def _attempt(self, batch: Batch) -> tuple[Attempt, ProduceResult]:
         node = self._targets.choose(batch.topic, batch.partition)
         invoke_us = self._now_us()
-        told = await self._client.produce(node, batch)
-        if told.cannot_now:
+        result = await self._client.produce(node, batch)
+        if result.cannot_now:
             self._targets.refused(node)
         attempt = Attempt(
             node=node,
-            outcome=told.outcome,
-            kafka_code=told.kafka_code,
+            outcome=result.outcome,
+            kafka_code=result.kafka_code,
             invoke_us=invoke_us,
             complete_us=self._now_us(),
-            error=told.error,
+            error=result.error,
         )
-        return attempt, told
+        return attempt, result
 
     def _finish_operation(
         self,
@@ -194,7 +194,7 @@ class Producer:
         records: tuple[KeyValue, ...],
         invoke_us: int,
         attempts: list[Attempt],
-        told: Told,
+        result: ProduceResult,
     ) -> None:
         outcome = of_attempts(attempt.outcome for attempt in attempts)
         self._record(
@@ -209,13 +209,13 @@ class Producer:
                 node=attempts[-1].node,
                 records=records,
                 outcome=outcome,
-                kafka_code=told.kafka_code,
-                offsets=told.offsets,
+                kafka_code=result.kafka_code,
+                offsets=result.offsets,
                 attempts=tuple(attempts),
-                error=told.error,
+                error=result.error,
             )
         )
-        self._count(len(records), outcome, told.kafka_code)
+        self._count(len(records), outcome, result.kafka_code)
 
     def _count(self, records: int, outcome: str, kafka_code: int | None) -> None:
         counts = self.counts

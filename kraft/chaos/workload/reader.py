@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from kraft.chaos.history import Read
-from kraft.chaos.workload.client import Fetched, Position
+from kraft.chaos.workload.client import FetchResult, Position
 from kraft.chaos.workload.counts import Counts
 from kraft.chaos.workload.producer import Record
-from kraft.chaos.workload.targets import Surroundings, Target, Targets
+from kraft.chaos.workload.targets import ClientWorld, Target, Targets
 from kraft.protocol.errors import OffsetOutOfRange
 
 WAIT_MS: Final = 200
@@ -34,7 +34,7 @@ class ReaderOptions:
 
 
 class Reader:
-    def __init__(self, options: ReaderOptions, *, around: Surroundings, record: Record) -> None:
+    def __init__(self, options: ReaderOptions, *, around: ClientWorld, record: Record) -> None:
         self.options = options
         self.counts = Counts()
         self._record = record
@@ -108,7 +108,7 @@ class Reader:
         except TimeoutError:
             return
 
-    async def _read(self, partition: int, position: int | str) -> Fetched:
+    async def _read(self, partition: int, position: int | str) -> FetchResult:
         topic, node = self.options.topic, self._targets.choose(self.options.topic, partition)
         asked = Position(
             topic=topic,
@@ -127,14 +127,14 @@ class Reader:
             self._keep(partition, position, node, invoke_us, answer)
         return answer
 
-    def _is_news(self, partition: int, answer: Fetched) -> bool:
+    def _is_news(self, partition: int, answer: FetchResult) -> bool:
         """Empty answers with a high watermark that was told before say nothing."""
         before = self._high_watermarks.get(partition)
         if answer.high_watermark is not None:
             self._high_watermarks[partition] = answer.high_watermark
         return bool(answer.records) or answer.outcome != "ok" or answer.high_watermark != before
 
-    def _keep(self, partition: int, position: int | str, node: int, invoke_us: int, answer: Fetched) -> None:
+    def _keep(self, partition: int, position: int | str, node: int, invoke_us: int, answer: FetchResult) -> None:
         self.counts.read += len(answer.records)
         known = position if isinstance(position, int) else answer.next_offset or 0
         self._record(

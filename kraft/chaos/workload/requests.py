@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from kraft.chaos.history import Acks
-from kraft.chaos.workload.client import Fetched, KeyValue, Told
+from kraft.chaos.workload.client import FetchResult, KeyValue, ProduceResult
 from kraft.client.outcome import of_answer, of_broken_connection, of_refused_connection
 from kraft.client.response import TRY_AGAIN, Answer, Refused, Request, Unknown, document_of, read_produce_response
 
@@ -61,9 +61,9 @@ def cannot_now(answer: Answer | Refused | Unknown) -> bool:
     return isinstance(answer, Refused) or (isinstance(answer, Answer) and answer.status in TRY_AGAIN)
 
 
-def told_produce(answer: Answer | Refused | Unknown, *, acks: Acks) -> Told:
+def produce_result(answer: Answer | Refused | Unknown, *, acks: Acks) -> ProduceResult:
     read = read_produce_response(answer, acks=acks)
-    return Told(
+    return ProduceResult(
         outcome=read.outcome,
         kafka_code=0 if read.offsets else read.code,
         error=read.reason or None,
@@ -94,22 +94,22 @@ def read_request(
     )
 
 
-def fetched(answer: Answer | Refused | Unknown) -> Fetched:
+def fetched(answer: Answer | Refused | Unknown) -> FetchResult:
     return replace(_fetched(answer), cannot_now=cannot_now(answer))
 
 
-def _fetched(answer: Answer | Refused | Unknown) -> Fetched:
+def _fetched(answer: Answer | Refused | Unknown) -> FetchResult:
     match answer:
         case Refused(reason=reason):
-            return Fetched(outcome=of_refused_connection(), error=reason)
+            return FetchResult(outcome=of_refused_connection(), error=reason)
         case Unknown(reason=reason):
-            return Fetched(outcome=of_broken_connection(), error=reason)
+            return FetchResult(outcome=of_broken_connection(), error=reason)
     if not answer.is_success:
         document = document_of(answer)
         code = document.get("kafka_code")
         message = document.get("message") or f"HTTP status {answer.status}"
-        return Fetched(outcome=of_answer(answer.status, code), kafka_code=code, error=message)
-    return Fetched(
+        return FetchResult(outcome=of_answer(answer.status, code), kafka_code=code, error=message)
+    return FetchResult(
         outcome="ok",
         kafka_code=0,
         next_offset=int(answer.headers["x-next-offset"]),

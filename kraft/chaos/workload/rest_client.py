@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from kraft.chaos.workload.client import Batch, Fetched, Position, Told
-from kraft.chaos.workload.requests import fetched, produce_request, read_request, told_produce
+from kraft.chaos.workload.client import Batch, FetchResult, Position, ProduceResult
+from kraft.chaos.workload.requests import fetched, produce_request, produce_result, read_request
 from kraft.client.transport import Transport
 
 
@@ -24,7 +24,7 @@ class RestClient:
         for node in nodes:
             self._addresses[node] = await self._address(self._name, node)
 
-    async def produce(self, node: int, batch: Batch) -> Told:
+    async def produce(self, node: int, batch: Batch) -> ProduceResult:
         request = produce_request(
             batch.topic,
             batch.partition,
@@ -34,9 +34,9 @@ class RestClient:
             value_bytes=batch.value_bytes,
             idempotency_key=batch.idempotency_key,
         )
-        return told_produce(await self._opened().send(self._addresses[node], request), acks=batch.acks)
+        return produce_result(await self._opened().send(self._addresses[node], request), acks=batch.acks)
 
-    async def read(self, node: int, position: Position) -> Fetched:
+    async def read(self, node: int, position: Position) -> FetchResult:
         request = read_request(
             position.topic,
             position.partition,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from kraft.chaos.workload.group_client import CommitTold, Given, Membership, Polled
+from kraft.chaos.workload.group_client import CommitResult, MemberRecords, Membership, PollResult
 from kraft.chaos.workload.requests import TEXT, cannot_now, value_of
 from kraft.client.outcome import Outcome
 from kraft.client.response import Answer, Refused, Request, Response, document_of
@@ -52,7 +52,7 @@ class RestGroupClient:
         for node in nodes:
             self._addresses[node] = await self._address(self._name, node)
 
-    async def poll(self, node: int, *, wait_ms: int) -> Polled:
+    async def poll(self, node: int, *, wait_ms: int) -> PollResult:
         if not self._is_subscribed:
             refused = await self._subscribe(node)
             if refused is not None:
@@ -70,21 +70,21 @@ class RestGroupClient:
         asked_us, token = self._asked_us, int(answer.headers[NEXT_TOKEN])
         if token != self._token:
             self._token, self._asked_us = token, 0
-        return Polled(
+        return PollResult(
             outcome="ok",
             given=[
-                Given(partition=partition, records=records, next_offset=records[-1][0] + 1, since_us=asked_us)
+                MemberRecords(partition=partition, records=records, next_offset=records[-1][0] + 1, since_us=asked_us)
                 for partition, records in found.items()
             ],
         )
 
-    async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitTold:
+    async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitResult:
         topic = self._membership.topic
         rows = [{"topic": topic, "partition": partition, "offset": offset} for partition, offset in offsets.items()]
         answer = await self._send(node, "POST", f"{self._path}/offsets", {"partitions": rows})
         outcome = _outcome_of(answer)
         code = document_of(answer).get("kafka_code") if isinstance(answer, Answer) and not answer.is_success else None
-        return CommitTold(outcome=outcome, kafka_code=code, error=_reason(answer), cannot_now=cannot_now(answer))
+        return CommitResult(outcome=outcome, kafka_code=code, error=_reason(answer), cannot_now=cannot_now(answer))
 
     async def leave(self, node: int) -> None:
         if self._is_subscribed:
@@ -96,7 +96,7 @@ class RestGroupClient:
 
     # --- requests -----------------------------------------------------------------------------------------------
 
-    async def _subscribe(self, node: int) -> Polled | None:
+    async def _subscribe(self, node: int) -> PollResult | None:
         """None: it is done. What went wrong else; then the next poll tries again, with a new instance."""
         self._born += 1
         self._token, self._asked_us = 1, 0
@@ -155,5 +155,5 @@ def _reason(answer: Response) -> str | None:
     return answer.reason
 
 
-def _failed(answer: Response) -> Polled:
-    return Polled(outcome=_outcome_of(answer), error=_reason(answer), cannot_now=cannot_now(answer))
+def _failed(answer: Response) -> PollResult:
+    return PollResult(outcome=_outcome_of(answer), error=_reason(answer), cannot_now=cannot_now(answer))

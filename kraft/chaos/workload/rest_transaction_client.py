@@ -12,9 +12,9 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from kraft.chaos.workload.client import Batch, Told
-from kraft.chaos.workload.requests import ANSWER_SLACK_MS, TEXT, cannot_now, told_produce
-from kraft.chaos.workload.transaction_client import StepTold, TransactionPlan, of_end
+from kraft.chaos.workload.client import Batch, ProduceResult
+from kraft.chaos.workload.requests import ANSWER_SLACK_MS, TEXT, cannot_now, produce_result
+from kraft.chaos.workload.transaction_client import StepResult, TransactionPlan, of_end
 from kraft.client.outcome import Outcome
 from kraft.client.response import Answer, Refused, Request, Response, document_of
 from kraft.client.transport import Transport
@@ -46,7 +46,7 @@ class RestTransactionClient:
         if self._transport is not None:
             await self._transport.close()
 
-    async def begin(self, node: int) -> StepTold:
+    async def begin(self, node: int) -> StepResult:
         if self._producer is None:
             body = {"transaction.timeout.ms": self._plan.transaction_timeout_ms}
             answer = await self._send(node, "", body)
@@ -54,29 +54,29 @@ class RestTransactionClient:
                 return _told(answer)
             self._take(answer)
         assert self._producer is not None
-        return StepTold(outcome="ok", producer_id=self._producer[0], epoch=self._producer[1])
+        return StepResult(outcome="ok", producer_id=self._producer[0], epoch=self._producer[1])
 
-    async def produce(self, node: int, batch: Batch) -> Told:
+    async def produce(self, node: int, batch: Batch) -> ProduceResult:
         body = {"records": [{"value": value} for _, value in batch.records]}
         path = f"/topics/{quote(batch.topic)}/partitions/{batch.partition}"
         sequence = self._sequences.get(batch.topic, "")
         answer = await self._send(node, path, body, media=TEXT, sequence=sequence, acks="all")
         if isinstance(answer, Answer) and NEXT_SEQUENCE in answer.headers:
             self._sequences[batch.topic] = answer.headers[NEXT_SEQUENCE]
-        return told_produce(answer, acks="all")
+        return produce_result(answer, acks="all")
 
-    async def add_offsets(self, node: int, group: str, topic: str, offsets: Mapping[int, int]) -> StepTold:
+    async def add_offsets(self, node: int, group: str, topic: str, offsets: Mapping[int, int]) -> StepResult:
         rows = [{"topic": topic, "partition": partition, "offset": offset} for partition, offset in offsets.items()]
         answer = await self._send(node, "/offsets", {"group": group, "partitions": rows})
-        return StepTold(outcome="ok") if _is_done(answer) else _told(answer)
+        return StepResult(outcome="ok") if _is_done(answer) else _told(answer)
 
-    async def end(self, node: int, *, is_commit: bool) -> StepTold:
+    async def end(self, node: int, *, is_commit: bool) -> StepResult:
         answer = await self._send(node, "/commit" if is_commit else "/abort")
         if not _is_done(answer):
             self._producer = None
             return _told(answer)
         self._take(answer)
-        return StepTold(outcome="ok")
+        return StepResult(outcome="ok")
 
     def _take(self, answer: Response) -> None:
         assert isinstance(answer, Answer), answer
@@ -105,11 +105,11 @@ def _is_done(answer: Response) -> bool:
     return isinstance(answer, Answer) and answer.is_success
 
 
-def _told(answer: Response) -> StepTold:
+def _told(answer: Response) -> StepResult:
     if not isinstance(answer, Answer):
         outcome: Outcome = "fail" if isinstance(answer, Refused) else "info"
-        return StepTold(outcome=outcome, error=answer.reason, cannot_now=cannot_now(answer))
+        return StepResult(outcome=outcome, error=answer.reason, cannot_now=cannot_now(answer))
     document = document_of(answer)
     code = document.get("kafka_code")
     message = str(document.get("message") or f"HTTP status {answer.status}")
-    return StepTold(outcome=of_end(code), kafka_code=code, error=message, cannot_now=cannot_now(answer))
+    return StepResult(outcome=of_end(code), kafka_code=code, error=message, cannot_now=cannot_now(answer))

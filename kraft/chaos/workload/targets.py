@@ -13,7 +13,7 @@ AVOID_MS: Final = 500
 Target: TypeAlias = int | Literal["any", "leader"]
 
 
-class Surroundings(Protocol):
+class ClientWorld(Protocol):
     """What a client needs of a `Cluster`."""
 
     @property
@@ -41,7 +41,7 @@ class Surroundings(Protocol):
 
 
 class Targets:
-    def __init__(self, around: Surroundings, *, target: Target) -> None:
+    def __init__(self, around: ClientWorld, *, target: Target) -> None:
         self._around = around
         self._target = target
         self._turn = 0

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
-from kraft.chaos.workload.client import Batch, Told
+from kraft.chaos.workload.client import Batch, ProduceResult
 from kraft.client.outcome import Outcome
 from kraft.protocol.errors import (
     InvalidProducerEpoch,
@@ -49,7 +49,7 @@ class TransactionPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepTold:
+class StepResult:
     """What a step of a transaction came to, other than a produce."""
 
     outcome: Outcome
@@ -72,13 +72,13 @@ class TransactionClient(Protocol):
         """Make its links to these nodes, so that they can be broken before it has sent anything."""
         ...
 
-    async def begin(self, node: int) -> StepTold:
+    async def begin(self, node: int) -> StepResult:
         """With a producer id and epoch of its own, which it asks for if need be."""
         ...
 
-    async def produce(self, node: int, batch: Batch) -> Told: ...
-    async def add_offsets(self, node: int, group: str, topic: str, offsets: Mapping[int, int]) -> StepTold: ...
-    async def end(self, node: int, *, is_commit: bool) -> StepTold: ...
+    async def produce(self, node: int, batch: Batch) -> ProduceResult: ...
+    async def add_offsets(self, node: int, group: str, topic: str, offsets: Mapping[int, int]) -> StepResult: ...
+    async def end(self, node: int, *, is_commit: bool) -> StepResult: ...
 
     async def close(self) -> None:
         """At once, and without a word."""

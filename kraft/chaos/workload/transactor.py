@@ -15,12 +15,12 @@ from kraft.chaos.workload.client import Batch
 from kraft.chaos.workload.counts import Counts
 from kraft.chaos.workload.producer import Record
 from kraft.chaos.workload.requests import value_text
-from kraft.chaos.workload.targets import Surroundings, Target, Targets
-from kraft.chaos.workload.transaction_client import FENCED, Flow, StepTold, TransactionPlan
+from kraft.chaos.workload.targets import ClientWorld, Target, Targets
+from kraft.chaos.workload.transaction_client import FENCED, Flow, StepResult, TransactionPlan
 
 ERROR_PAUSE_S: Final = 0.1
 OFFSETS_PARTITION: Final = 0
-NOT_ENDED: Final = StepTold(outcome="info", error="its client was gone")
+NOT_ENDED: Final = StepResult(outcome="info", error="its client was gone")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class TransactorOptions:
 
 
 class Transactor:
-    def __init__(self, options: TransactorOptions, *, around: Surroundings, record: Record) -> None:
+    def __init__(self, options: TransactorOptions, *, around: ClientWorld, record: Record) -> None:
         self.options = options
         self.counts = Counts()
         self.is_silent = False
@@ -112,20 +112,20 @@ class Transactor:
 
     async def _begin(self) -> None:
         node = self._node(0)
-        told = await self._client.begin(node)
-        if told.cannot_now:
+        result = await self._client.begin(node)
+        if result.cannot_now:
             self._targets.refused(node)
-        if told.outcome == "ok":
-            await self._transaction(told)
+        if result.outcome == "ok":
+            await self._transaction(result)
             return
-        self._take_code(told.kafka_code)
+        self._take_code(result.kafka_code)
         await self._pause(ERROR_PAUSE_S)
 
-    async def _transaction(self, begun: StepTold) -> None:
+    async def _transaction(self, begun: StepResult) -> None:
         number, invoke_us = self._number, self._now_us()
         self._number += 1
         asked: Asked = "nothing"
-        node, told = self._node(0), NOT_ENDED
+        node, result = self._node(0), NOT_ENDED
         offsets: tuple[tuple[str, str, int, int], ...] = ()
         try:
             is_whole = await self._write(number)
@@ -136,12 +136,12 @@ class Transactor:
             every = self.options.aborts_every
             asked = "commit" if is_whole and not (every and number % every == every - 1) else "abort"
             node = self._node(0)
-            told = await self._client.end(node, is_commit=asked == "commit")
-            if told.cannot_now:
+            result = await self._client.end(node, is_commit=asked == "commit")
+            if result.cannot_now:
                 self._targets.refused(node)
         finally:
-            self._keep_end(number, invoke_us, node, begun, asked, told, offsets)
-        self._take_code(told.kafka_code)
+            self._keep_end(number, invoke_us, node, begun, asked, result, offsets)
+        self._take_code(result.kafka_code)
 
     async def _write(self, number: int) -> bool:
         """Whether each batch was acknowledged."""
@@ -164,19 +164,19 @@ class Transactor:
 
     async def _produce(self, number: int, batch: Batch) -> bool:
         node, invoke_us = self._node(batch.partition), self._now_us()
-        told, is_answered = None, False
+        result, is_answered = None, False
         try:
-            told = await self._client.produce(node, batch)
+            result = await self._client.produce(node, batch)
             is_answered = True
         finally:
-            outcome = told.outcome if told is not None else "info"
+            outcome = result.outcome if result is not None else "info"
             attempt = Attempt(
                 node=node,
                 outcome=outcome,
-                kafka_code=told.kafka_code if told is not None else None,
+                kafka_code=result.kafka_code if result is not None else None,
                 invoke_us=invoke_us,
                 complete_us=self._now_us(),
-                error=told.error if told is not None else "its client was gone",
+                error=result.error if result is not None else "its client was gone",
             )
             self._record(
                 Produce(
@@ -191,18 +191,18 @@ class Transactor:
                     records=tuple(batch.records),
                     outcome=outcome,
                     kafka_code=attempt.kafka_code,
-                    offsets=told.offsets if told is not None else None,
+                    offsets=result.offsets if result is not None else None,
                     attempts=(attempt,),
                     error=attempt.error,
                     transaction=number,
                 )
             )
         assert is_answered
-        if told.cannot_now:
+        if result.cannot_now:
             self._targets.refused(node)
-        self._count(len(batch.records), told.outcome)
-        self._take_code(told.kafka_code)
-        return told.outcome == "ok"
+        self._count(len(batch.records), result.outcome)
+        self._take_code(result.kafka_code)
+        return result.outcome == "ok"
 
     def _count(self, records: int, outcome: str) -> None:
         counts = self.counts
@@ -223,9 +223,9 @@ class Transactor:
     async def _add_offsets(self, number: int) -> bool:
         """Whether that was acknowledged."""
         ((group, topic, partition, offset),) = self._offsets_of(number)
-        told = await self._client.add_offsets(self._node(0), group, topic, {partition: offset})
-        self._take_code(told.kafka_code)
-        return told.outcome == "ok"
+        result = await self._client.add_offsets(self._node(0), group, topic, {partition: offset})
+        self._take_code(result.kafka_code)
+        return result.outcome == "ok"
 
     def _take_code(self, code: int | None) -> None:
         if code:
@@ -259,15 +259,15 @@ class Transactor:
         number: int,
         invoke_us: int,
         node: int,
-        begun: StepTold,
+        begun: StepResult,
         asked: Asked,
-        told: StepTold,
+        result: StepResult,
         offsets: tuple[tuple[str, str, int, int], ...],
     ) -> None:
         self.counts.uncommitted = 0
-        if told.outcome == "ok" and asked == "commit":
+        if result.outcome == "ok" and asked == "commit":
             self.counts.committed += 1
-        elif told.outcome == "ok":
+        elif result.outcome == "ok":
             self.counts.aborted += 1
         self._record(
             Transaction(
@@ -281,11 +281,11 @@ class Transactor:
                 producer_id=begun.producer_id,
                 epoch=begun.epoch,
                 asked=asked,
-                attempts=told.attempts,
+                attempts=result.attempts,
                 offsets=offsets,
-                outcome=told.outcome,
-                kafka_code=told.kafka_code,
-                error=told.error,
+                outcome=result.outcome,
+                kafka_code=result.kafka_code,
+                error=result.error,
             )
         )
 

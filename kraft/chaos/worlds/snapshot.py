@@ -266,9 +266,9 @@ def _has_all(replica: ReplicaView | None, leader: ReplicaView) -> bool:
 def _replicas(view: NodeView | None) -> str:
     if view is None:
         return ", gives no answer"
-    told = [
+    ends = [
         f" {topic}-{number} {replica.role} epoch {replica.leader_epoch}"
         f" high watermark {replica.high_watermark} log end {replica.log_end_offset}"
         for (topic, number), replica in sorted(view.replicas.items())
     ]
-    return ":" + ",".join(told)
+    return ":" + ",".join(ends)

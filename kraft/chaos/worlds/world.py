@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from kraft.chaos.nemesis.actions import Action
 from kraft.chaos.questions import Now
 
-NOT_TOLD: Final = -1
+NOT_KNOWN: Final = -1
 
 
 class ClientCounts(Protocol):

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from kraft.chaos.nemesis.kafka_apis import request_type
-from kraft.chaos.worlds.processes.proxy.client_connection import AnswerFrames, ClientConnection, RulesOfClients
+from kraft.chaos.worlds.processes.proxy.client_connection import AnswerFrames, ClientConnection, ClientRules
 from kraft.chaos.worlds.processes.proxy.connection import Connection, Owner
 from kraft.chaos.worlds.processes.proxy.rules import Flow, RequestRule, Rules
 from kraft.protocol import codec
@@ -30,11 +30,11 @@ NODE = 2
 NOT_COORDINATOR = 16
 DELAY_MS = 200
 ORDERS = UUID(int=7)
-Story = Callable[[Proxied, RulesOfClients], Awaitable[None]]
+Story = Callable[[Proxied, ClientRules], Awaitable[None]]
 
 
 def tell(story: Story) -> None:
-    shared = RulesOfClients()
+    shared = ClientRules()
 
     def build(loop: asyncio.AbstractEventLoop, owner: Owner) -> Connection:
         return ClientConnection(loop, owner, shared, random.Random(1), node=NODE)
@@ -74,7 +74,7 @@ def ids(frames: list[bytes]) -> list[int]:
 
 
 def test_what_no_rule_is_about_goes_through_however_it_is_cut() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("answer", "OffsetCommit"))
         reader, writer = await p.connect()
         for piece in pieces(b"".join(request(n) for n in range(40)), random.Random(3)):
@@ -88,7 +88,7 @@ def test_what_no_rule_is_about_goes_through_however_it_is_cut() -> None:
 
 
 def test_an_answer_of_the_link_keeps_its_place_and_the_server_never_sees_the_request() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("answer", times=2))
         reader, writer = await p.connect()
         writer.write(request(1, "ListGroups", version=2) + request(2) + request(3) + request(4))
@@ -107,7 +107,7 @@ def test_an_answer_of_the_link_keeps_its_place_and_the_server_never_sees_the_req
 
 
 def test_times_counts_over_connections() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("answer", times=3))
         for number in range(5):
             reader, writer = await p.connect()
@@ -120,7 +120,7 @@ def test_times_counts_over_connections() -> None:
 
 
 def test_a_dropped_answer_ends_the_connection_behind_those_before_it_and_the_request_was_carried_out() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("drop_answer"))
         reader, writer = await p.connect()
         writer.write(request(1, "ListGroups", version=2) + request(2) + request(3))
@@ -137,7 +137,7 @@ def test_a_dropped_answer_ends_the_connection_behind_those_before_it_and_the_req
 
 
 def test_a_connection_is_closed_after_the_answer_has_come_whole() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("close_after", "OffsetCommit"))
         reader, writer = await p.connect()
         big = OffsetCommitRequestData.make(group_id="g" * 30_000)
@@ -152,7 +152,7 @@ def test_a_connection_is_closed_after_the_answer_has_come_whole() -> None:
 
 
 def test_a_delayed_answer_holds_up_those_behind_it_and_no_other_connection() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("delay", "OffsetCommit"))
         shared.begin(rule("answer", "LeaveGroup", number=2))
         loop = asyncio.get_running_loop()
@@ -173,7 +173,7 @@ def test_a_delayed_answer_holds_up_those_behind_it_and_no_other_connection() -> 
 
 
 def test_what_waits_for_a_delay_goes_at_once_when_links_are_healed() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("delay", delay_ms=3_600_000))
         reader, writer = await p.connect()
         writer.write(request(1))
@@ -187,7 +187,7 @@ def test_what_waits_for_a_delay_goes_at_once_when_links_are_healed() -> None:
 
 
 def test_a_produce_without_an_answer_holds_up_no_answer_of_the_link() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         p.server.answers = {1: None}
         shared.begin(rule("answer"))
         reader, writer = await p.connect()
@@ -201,7 +201,7 @@ def test_a_produce_without_an_answer_holds_up_no_answer_of_the_link() -> None:
 
 
 def test_a_refused_produce_without_an_answer_is_the_end_of_the_connection() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("answer", "Produce"))
         reader, writer = await p.connect()
         silent = ProduceRequestData.make(acks=0, timeout_ms=30_000, topic_data=[])
@@ -215,7 +215,7 @@ def test_a_refused_produce_without_an_answer_is_the_end_of_the_connection() -> N
 
 
 def test_topics_are_known_by_the_ids_that_the_broker_has_told() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         told = MetadataResponseData.make(topics=[MetadataResponseTopic.make(name="orders", topic_id=ORDERS)])
         parts: list[Any] = [struct.pack(">i", 1) + b"\0"]
         MetadataResponseData.WRITERS[12](parts, told)
@@ -237,7 +237,7 @@ def test_topics_are_known_by_the_ids_that_the_broker_has_told() -> None:
 
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff\xff\xff....", b"\x7f\xff\xff\xff...."])
 def test_who_sends_no_frames_loses_the_connection(garbage: bytes) -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         reader, writer = await p.connect()
         writer.write(garbage)
         with contextlib.suppress(ConnectionResetError):
@@ -249,7 +249,7 @@ def test_who_sends_no_frames_loses_the_connection(garbage: bytes) -> None:
 
 
 def test_a_frame_that_is_no_request_is_the_brokers_to_judge() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("answer"))
         _, writer = await p.connect()
         writer.write(struct.pack(">i", 9) + b"\0\x0c\0\x03\0\0\0\x01\0")
@@ -260,7 +260,7 @@ def test_a_frame_that_is_no_request_is_the_brokers_to_judge() -> None:
 
 
 def test_faults_of_whole_links_hold_for_links_of_clients_too() -> None:
-    async def story(p: Proxied, shared: RulesOfClients) -> None:
+    async def story(p: Proxied, shared: ClientRules) -> None:
         reader, writer = await p.connect()
         await p.link.set_rules(Rules(answers=Flow(is_held=True)))
         writer.write(request(1))
@@ -279,7 +279,7 @@ def test_faults_of_whole_links_hold_for_links_of_clients_too() -> None:
 
 def test_an_api_that_no_broker_serves_is_refused_when_the_rule_begins() -> None:
     with pytest.raises(LookupError, match="not served to clients"):
-        RulesOfClients().load_for(rule("answer", "AlterPartition"))
+        ClientRules().load_for(rule("answer", "AlterPartition"))
 
 
 def test_answers_are_cut_at_their_frames_however_they_come() -> None:

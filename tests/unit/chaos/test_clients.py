@@ -11,7 +11,7 @@ import pytest
 
 from kraft.chaos.history import Operation, Produce
 from kraft.chaos.workload.producer import Producer, ProducerOptions
-from kraft.chaos.workload.requests import fetched, produce_request, told_produce, value_of, value_text
+from kraft.chaos.workload.requests import fetched, produce_request, produce_result, value_of, value_text
 from kraft.chaos.workload.rest_client import RestClient
 from kraft.chaos.workload.targets import Targets
 from kraft.chaos.worlds.processes.timeline import now_us
@@ -49,12 +49,12 @@ def refused(code: int) -> dict[str, Any]:
     ],
 )
 def test_an_answer_is_taken_for_what_it_says(told: Any, acks: Any, outcome: str, code: int | None, again: bool) -> None:
-    found = told_produce(told, acks=acks)
+    found = produce_result(told, acks=acks)
     assert (found.outcome, found.kafka_code, found.may_try_again) == (outcome, code, again)
 
 
 def test_offsets_are_kept() -> None:
-    assert told_produce(answer(200, written(4, 5)), acks="1").offsets == (4, 5)
+    assert produce_result(answer(200, written(4, 5)), acks="1").offsets == (4, 5)
 
 
 def test_values_are_filled_up_and_read_without_the_filling() -> None:

@@ -56,7 +56,7 @@ def play(
 
     said: list[str] = []
     fuzz = FuzzSession(STRICT, seed=SEED, minutes=minutes, directory=folder, run=run, say=said.append)
-    asyncio.run(fuzz.tell_until_time_is_up(at_a_time=1))
+    asyncio.run(fuzz.run_until_time_is_up(at_a_time=1))
     return fuzz, told
 
 

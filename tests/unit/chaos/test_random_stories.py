@@ -17,7 +17,7 @@ from kraft.chaos.nemesis.fuzz.render import render_scenario
 from kraft.chaos.nemesis.fuzz.story import make_story, steps_of
 from kraft.chaos.nemesis.shrinker import shorten
 from kraft.chaos.scenario_loader import Rehearsal
-from kraft.chaos.story import Stage, told
+from kraft.chaos.story import ScenarioRun, run_story
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
@@ -46,7 +46,7 @@ def told_steps(story: Scenario) -> list[str]:
         def step(self, number: int, text: str) -> None:
             steps.append(text)
 
-    asyncio.run(told(story.tell, Stage(story, Rehearsal(story), Listening())))
+    asyncio.run(run_story(story.story, ScenarioRun(story, Rehearsal(story), Listening())))
     return steps
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from kraft.chaos.checkers.verdict import decode_verdict
 from kraft.chaos.evidence import Event, Fault
 from kraft.chaos.report.curve import Curve, curve
-from kraft.chaos.report.lanes import SEGMENTS_MAX, Lane, State, lanes
+from kraft.chaos.report.node_timelines import SEGMENTS_MAX, NodeTimeline, State, node_timelines
 from kraft.chaos.report.page import Report, write_report
 from kraft.chaos.report.tables import EVENTS_MAX
 from tests.unit.chaos.recorded_run import SECOND, Run, values
@@ -160,17 +160,20 @@ def test_what_departs_from_the_expected_verdict_is_shown(tmp_path: Path) -> None
 # --- lanes
 
 
-def lanes_of(run: Run, *, until_s: float = 12) -> dict[int, Lane]:
-    return {lane.node: lane for lane in lanes(run.evidence(), from_us=0, until_us=round(until_s * SECOND))}
+def timelines_of(run: Run, *, until_s: float = 12) -> dict[int, NodeTimeline]:
+    return {
+        timeline.node: timeline
+        for timeline in node_timelines(run.evidence(), from_us=0, until_us=round(until_s * SECOND))
+    }
 
 
-def states(lane: Lane) -> list[tuple[float, float, State]]:
-    (row,) = lane.partitions
+def states(timeline: NodeTimeline) -> list[tuple[float, float, State]]:
+    (row,) = timeline.partitions
     return [(round(s.from_us / SECOND, 1), round(s.until_us / SECOND, 1), s.state) for s in row.segments]
 
 
 def test_lanes_tell_who_led_and_who_was_in_the_isr() -> None:
-    drawn = lanes_of(story())
+    drawn = timelines_of(story())
     assert states(drawn[1]) == [
         (1.0, 4.0, State.LEADER),
         (8.0, 9.0, State.FOLLOWER),
@@ -185,7 +188,7 @@ def test_lanes_tell_whether_a_process_ran() -> None:
     run.fault("pause", 3, at_s=5, until_s=6)
     run.events.append(Event(at_us=7 * SECOND, node=2, event="broker_fenced", fields={"broker": 3}))
     run.events.append(Event(at_us=8 * SECOND, node=2, event="broker_unfenced", fields={"broker": 3}))
-    drawn = lanes_of(run)
+    drawn = timelines_of(run)
     assert [(s.from_us // SECOND, s.until_us // SECOND, s.state) for s in drawn[1].process.segments] == [
         (0, 12, State.ALIVE),
         (4, 8, State.DEAD),
@@ -200,7 +203,7 @@ def test_lanes_tell_whether_a_process_ran() -> None:
 def test_a_dead_node_is_dead_until_it_starts_when_nobody_says_how_long() -> None:
     run = story()
     run.faults = [Fault(at_us=4 * SECOND, fault="kill", nodes=(1,), text="killed")]
-    dead = lanes_of(run)[1].process.segments[-1]
+    dead = timelines_of(run)[1].process.segments[-1]
     assert (dead.from_us, dead.until_us, dead.state) == (4 * SECOND, 8 * SECOND, State.DEAD)
 
 
@@ -208,8 +211,8 @@ def test_a_row_that_changes_all_the_time_has_a_limit() -> None:
     run = Run()
     for number in range(3 * SEGMENTS_MAX):
         run.leads(1 + number % 2, number + 1, at_s=1 + number / 1_000, start=0)
-    drawn = lanes_of(run)
-    assert max(len(row.segments) for lane in drawn.values() for row in lane.partitions) <= SEGMENTS_MAX
+    drawn = timelines_of(run)
+    assert max(len(row.segments) for timeline in drawn.values() for row in timeline.partitions) <= SEGMENTS_MAX
 
 
 # --- the curve

@@ -13,7 +13,7 @@ from kraft.chaos.nemesis.kafka_errors import CODES, code_of, error_of
 from kraft.chaos.worlds.processes.proxy.requests import (
     EVERY_TOPIC,
     NOTHING,
-    Asked,
+    ClientRequest,
     Decision,
     FetchSession,
     RequestRules,
@@ -41,8 +41,8 @@ ORDERS, FLIGHTS = UUID(int=7), UUID(int=8)
 NAMES = {ORDERS: "orders", FLIGHTS: "flights"}
 
 
-def asked(api: int = PRODUCE, *, node: int = 1, topics: Any = ("orders",), **fields: Any) -> Asked:
-    return Asked(
+def asked(api: int = PRODUCE, *, node: int = 1, topics: Any = ("orders",), **fields: Any) -> ClientRequest:
+    return ClientRequest(
         api_key=api, version=9, client_id=fields.pop("client_id", "c"), node=node, topics=lambda: topics, **fields
     )
 
@@ -88,7 +88,7 @@ def test_times_counts_requests_wherever_they_are_sent():
         ({"topic": "orders", "client_id": "d"}, asked(), False),
     ],
 )
-def test_a_rule_holds_for_the_requests_that_it_names(wanted: dict[str, Any], request_: Asked, is_hit: bool):
+def test_a_rule_holds_for_the_requests_that_it_names(wanted: dict[str, Any], request_: ClientRequest, is_hit: bool):
     rules = table(rule(**wanted))
     assert (rules.decide(request_, at_us=1) != NOTHING) is is_hit
     assert len(rules.take_fired()) == is_hit
@@ -99,7 +99,7 @@ def test_what_a_request_names_is_looked_up_only_for_a_rule_that_asks():
         raise AssertionError("decoded for nobody")
 
     rules = table(rule(node=2, topic="orders"), rule(2, api="OffsetCommit", api_key=COMMIT, topic="orders"))
-    request = Asked(api_key=PRODUCE, version=9, client_id="c", node=1, topics=never)
+    request = ClientRequest(api_key=PRODUCE, version=9, client_id="c", node=1, topics=never)
     assert rules.decide(request, at_us=1) == NOTHING
 
 

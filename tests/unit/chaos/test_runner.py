@@ -11,7 +11,7 @@ from kraft.chaos.checkers.verdict import Kind
 from kraft.chaos.live import NobodyWatches
 from kraft.chaos.model import Producer, Topic
 from kraft.chaos.run import Run
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 from kraft.chaos.worlds.processes.nodes import all_of
 from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.snapshot import Snapshot
@@ -19,7 +19,7 @@ from kraft.chaos.worlds.spec import ScenarioError
 from tests.unit.chaos.recorded_run import clean_run, values
 
 
-async def nothing(stage: Stage) -> None:
+async def nothing(run: ScenarioRun) -> None:
     """Nothing happens."""
 
 

@@ -12,7 +12,7 @@ from kraft.config.problems import ConfigError
 
 GOOD = '''\
 from kraft.chaos.model import Expect, Producer, Reader, SOME, Topic
-from kraft.chaos.story import Stage, scenario
+from kraft.chaos.story import ScenarioRun, scenario
 
 
 @scenario(
@@ -23,16 +23,16 @@ from kraft.chaos.story import Stage, scenario
     clients=[Producer(name="p1", topic="t", acks="1", in_flight=2)],
     expect=Expect(lost=SOME),
 )
-async def good(stage: Stage) -> None:
+async def good(run: ScenarioRun) -> None:
     """One node dies.
 
     And comes back.
     """
-    await stage.more_acked(10)
-    old = (await stage.now()).leader("t", 0)
-    await stage.cut(purpose="fetch", dials=[2, 3], answers=old)
-    await stage.until(lambda now: now.isr("t", 0) == [1] and now.acked("p1") > 5)
-    await stage.kill(old)
+    await run.more_acked(10)
+    old = (await run.now()).leader("t", 0)
+    await run.cut(purpose="fetch", dials=[2, 3], answers=old)
+    await run.until(lambda now: now.isr("t", 0) == [1] and now.acked("p1") > 5)
+    await run.kill(old)
 '''
 
 
@@ -63,7 +63,7 @@ def test_a_good_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "expected"),
     [
         ('acks="1"', 'acks="2"', "s.py:10: acks: '2' is not possible; Producer.acks should be '0', '1' or 'all'."),
         ("in_flight=2", "inflight=2", "s.py:10: inflight: unknown argument; Producer has no inflight."),
@@ -74,27 +74,27 @@ def test_a_good_file(tmp_path: Path) -> None:
         ('now.acked("p1")', 'now.acked("p2")', "s.py:21: there is no client 'p2'; did you mean p1?"),
         ('now.isr("t", 0)', 'now.isrr("t", 0)', "'Now' object has no attribute 'isrr'; did you mean isr? (s.py:21)"),
         (
-            "stage.kill(old)",
-            "stage.kill(7)",
+            "run.kill(old)",
+            "run.kill(7)",
             "s.py:22: step 4 (kill nodes 7): there is no node 7; the ids are 1",
         ),
-        ("stage.kill(old)", "stage.kil(old)", "'Stage' object has no attribute 'kil'; did you mean kill?"),
-        ("stage.kill(old)", "stage.kill(gone)", "NameError: name 'gone' is not defined (s.py:22)"),
-        ("stage.kill(old)", "stage.start('p3')", "there is no client p3; did you mean p1?"),
-        ("stage.kill(old)", "stage.delay(delay_ms=0)", "delay of nothing; give delay_ms or bytes_per_second."),
-        ("stage.kill(old)", "stage.set_topic('t', {'x': 1})", "settings: x: unknown setting"),
-        ("stage.kill(old)", "stage.cut(purpose='fetsh')", "ValidationError"),
+        ("run.kill(old)", "run.kil(old)", "'ScenarioRun' object has no attribute 'kil'; did you mean kill?"),
+        ("run.kill(old)", "run.kill(gone)", "NameError: name 'gone' is not defined (s.py:22)"),
+        ("run.kill(old)", "run.start('p3')", "there is no client p3; did you mean p1?"),
+        ("run.kill(old)", "run.delay(delay_ms=0)", "delay of nothing; give delay_ms or bytes_per_second."),
+        ("run.kill(old)", "run.set_topic('t', {'x': 1})", "settings: x: unknown setting"),
+        ("run.kill(old)", "run.cut(purpose='fetsh')", "ValidationError"),
         (
-            "    await stage.kill(old)",
-            "    while True:\n        await stage.sleep(1)",
+            "    await run.kill(old)",
+            "    while True:\n        await run.sleep(1)",
             "a story has 1000 steps at most",
         ),
         ("@scenario(", "@scenari(", "s.py:5: NameError: name 'scenari' is not defined; the file has to load."),
         ("async def good", "async deff good", "s.py:13: SyntaxError"),
     ],
 )
-def test_mistakes(tmp_path: Path, old: str, new: str, told: str) -> None:
-    assert told in problems(tmp_path, changed(old, new))
+def test_mistakes(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert expected in problems(tmp_path, changed(old, new))
 
 
 def test_a_file_has_one_story(tmp_path: Path) -> None:

@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 from kraft.chaos import model
 from kraft.chaos.checkers.spans import Spans
 from kraft.chaos.nemesis.actions import Action, Elect, Heal, NodeFault, Reassign
+from kraft.chaos.soak.faults import WEIGHTS, ClusterState, next_strike
+from kraft.chaos.soak.group_reads import GroupReads
 from kraft.chaos.soak.leaks import SAMPLES_MIN, Usage, growth_of
 from kraft.chaos.soak.plan import GROUP_TOPIC, SoakOptions, clients_of, topics_of
-from kraft.chaos.soak.reached import Reached
-from kraft.chaos.soak.strikes import WEIGHTS, Standing, next_strike
 
 PARTITIONS = [("t", 0), ("t", 1)]
-ALL_WELL = Standing(nodes=(1, 2, 3), spared=2, controller=1)
+ALL_WELL = ClusterState(nodes=(1, 2, 3), spared=2, controller=1)
 
 
 def nodes_of(fault: NodeFault) -> set[int]:
     return set(fault.nodes)
 
 
-def after(standing: Standing, action: Action) -> Standing:
+def after(standing: ClusterState, action: Action) -> ClusterState:
     """Raises AssertionError for what cannot be done, or kills the spared one."""
     match action:
         case NodeFault(do="kill"):
@@ -95,7 +95,7 @@ def test_offsets_are_a_set(added: list[tuple[int, int]], end: int) -> None:
 
 
 def test_a_group_that_forgot_a_commit_or_skipped_a_record_is_found() -> None:
-    reached = Reached()
+    reached = GroupReads()
     reached.was_read(0, [0, 1, 2, 5, 6])
     reached.was_committed({0: 7, 1: 3})
     reached.was_committed({0: 5})

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from kraft.chaos.live import NobodyWatches, describe_action, node_lines
-from kraft.chaos.model import Producer, Tell, Topic
+from kraft.chaos.model import Producer, StoryFunction, Topic
 from kraft.chaos.nemesis.actions import Action
 from kraft.chaos.questions import NotKnown, Now, Value, holds, written
-from kraft.chaos.story import Stage, StepFailed, scenario, told
+from kraft.chaos.story import ScenarioRun, StepFailed, run_story, scenario
 from kraft.chaos.worlds.answers import SnapshotAnswers
 from kraft.chaos.worlds.processes.observer import Observer
 from kraft.chaos.worlds.snapshot import NodeState, NodeView, PartitionView, ReplicaView, Snapshot
@@ -216,32 +216,32 @@ class World:
         self.acts.append(describe_action(action))
 
 
-def tell(story: Tell, world: World) -> Stage:
+def tell(story: StoryFunction, world: World) -> ScenarioRun:
     made = scenario("s", question="?", topics=[Topic(name="t")], clients=[Producer(name="p", topic="t")])(story)
-    stage = Stage(made, world, NobodyWatches())
-    asyncio.run(told(made.tell, stage))
-    return stage
+    run = ScenarioRun(made, world, NobodyWatches())
+    asyncio.run(run_story(made.story, run))
+    return run
 
 
 def test_a_story_waits_and_acts_in_order() -> None:
     world = World()
 
-    async def story(stage: Stage) -> None:
-        now = await stage.until(lambda now: now.hw("t", 0) >= 30)
+    async def story(run: ScenarioRun) -> None:
+        now = await run.until(lambda now: now.hw("t", 0) >= 30)
         old = now.leader("t", 0)
         assert now.hw("t", 0) == 30
-        await stage.kill(old)
-        await stage.more_acked(2)
-        await stage.until(lambda now: now.isr("t", 0) == [old])
-        await stage.restart(1)
+        await run.kill(old)
+        await run.more_acked(2)
+        await run.until(lambda now: now.isr("t", 0) == [old])
+        await run.restart(1)
 
     tell(story, world)
     assert world.acts == ["kill nodes 1", "restart nodes 1"]
 
 
 def test_a_missed_deadline_tells_what_was_awaited_and_what_there_was() -> None:
-    async def story(stage: Stage) -> None:
-        await stage.until(
+    async def story(run: ScenarioRun) -> None:
+        await run.until(
             lambda now: now.isr("t", 0) == [2] or now.epoch("t", 0) == 7, deadline_ms=100
         )  # short: it is missed
 
@@ -253,16 +253,16 @@ def test_a_missed_deadline_tells_what_was_awaited_and_what_there_was() -> None:
 
 
 def test_records_that_are_not_acknowledged_in_time_are_counted() -> None:
-    async def story(stage: Stage) -> None:
-        await stage.more_acked(10, deadline_ms=100)  # short: it is missed
+    async def story(run: ScenarioRun) -> None:
+        await run.more_acked(10, deadline_ms=100)  # short: it is missed
 
     with pytest.raises(StepFailed, match="10 of 10 records were still not acknowledged after 100 ms"):
         tell(story, World(acked_per_look=0))
 
 
 def test_what_cannot_be_done_names_its_step() -> None:
-    async def story(stage: Stage) -> None:
-        await stage.kill(1)
+    async def story(run: ScenarioRun) -> None:
+        await run.kill(1)
 
     world = World()
     world.refuses = True
@@ -271,24 +271,24 @@ def test_what_cannot_be_done_names_its_step() -> None:
 
 
 def test_a_mistake_in_a_story_is_told_with_its_line() -> None:
-    async def story(stage: Stage) -> None:
-        await stage.kill(1 // 0)
+    async def story(run: ScenarioRun) -> None:
+        await run.kill(1 // 0)
 
     with pytest.raises(ScenarioError, match=r"the story is wrong: ZeroDivisionError: .* \(test_stories.py:\d+\)"):
         tell(story, World())
 
 
 def test_a_story_tells_what_it_has_measured() -> None:
-    async def story(stage: Stage) -> None:
-        stage.expect(lost=7)
-        stage.expect_at_the_end(lambda now: now.leader("t", 0) == 1)
+    async def story(run: ScenarioRun) -> None:
+        run.expect(lost=7)
+        run.expect_at_the_end(lambda now: now.leader("t", 0) == 1)
 
     expected = tell(story, World()).expected
     assert expected.lost == 7
     assert len(expected.holds) == 1
 
-    async def wrong(stage: Stage) -> None:
-        stage.expect(los=7)
+    async def wrong(run: ScenarioRun) -> None:
+        run.expect(los=7)
 
     with pytest.raises(ScenarioError, match="los is no count of a verdict"):
         tell(wrong, World())

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from kraft.chaos.workload.requests import cannot_now, fetched
-from kraft.chaos.workload.requests import told_produce as told_by_scenario
+from kraft.chaos.workload.requests import produce_result as told_by_scenario
 from kraft.cli.rest import is_busy
 from kraft.client.response import ALWAYS, Answer, Untouched, judge
 from kraft.client.response import read_produce_response as told_by_client

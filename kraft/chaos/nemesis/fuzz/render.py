@@ -11,7 +11,7 @@ from kraft.chaos.nemesis.actions import Action, Heal, LinkFault, NodeFault, Part
 from kraft.chaos.nemesis.fuzz.story import Step, steps_of
 
 _METHODS: Final[Mapping[str, str]] = {"disk_full": "fill_disk", "disk_free": "free_disk"}
-"""Of `Stage`, where they are not called as the action is."""
+"""Of `ScenarioRun`, where they are not called as the action is."""
 _POSITIONAL: Final = ("node", "topic", "partition")
 
 
@@ -22,7 +22,7 @@ def render_scenario(scenario: Scenario, *, comment: str = "") -> str:
         "",
         "from kraft.chaos.checkers.verdict import Kind",
         "from kraft.chaos.model import ANY, SOME, Between, Expect, Producer, Reader, Topic",
-        "from kraft.chaos.story import Stage, scenario",
+        "from kraft.chaos.story import ScenarioRun, scenario",
         "",
         "",
         "@scenario(",
@@ -36,7 +36,7 @@ def render_scenario(scenario: Scenario, *, comment: str = "") -> str:
     lines += ["    topics=[", *(f"        {_call(topic)}," for topic in scenario.topics), "    ],"]
     lines += ["    clients=[", *(f"        {_call(client)}," for client in scenario.clients), "    ],"]
     lines += [f"    expect={_expect(scenario.expect)},", ")"]
-    lines += [f"async def {scenario.name.replace('-', '_')}(stage: Stage) -> None:"]
+    lines += [f"async def {scenario.name.replace('-', '_')}(run: ScenarioRun) -> None:"]
     lines += [f'    """{scenario.sentence}."""']
     lines += [f"    {line}" for step in steps_of(scenario) for line in _step(step)]
     return "\n".join(lines) + "\n"
@@ -65,9 +65,9 @@ def _value(value: Any) -> str:
 
 def _step(step: Step) -> Iterator[str]:
     if step.after_ms:
-        yield f"await stage.sleep({step.after_ms})"
+        yield f"await run.sleep({step.after_ms})"
     action = step.action
-    yield f"await stage.{_METHODS.get(action.do, action.do)}({', '.join(_arguments(action))})"
+    yield f"await run.{_METHODS.get(action.do, action.do)}({', '.join(_arguments(action))})"
 
 
 def _arguments(action: Action) -> Iterator[str]:

@@ -63,12 +63,12 @@ class FuzzSession:
         self.records = 0
         self.violations: list[Violation] = []
 
-    async def tell_until_time_is_up(self, *, at_a_time: int = STORIES_AT_A_TIME) -> None:
-        async with asyncio.TaskGroup() as tellers:
+    async def run_until_time_is_up(self, *, at_a_time: int = STORIES_AT_A_TIME) -> None:
+        async with asyncio.TaskGroup() as stories:
             for _ in range(at_a_time):
-                tellers.create_task(self._tell())
+                stories.create_task(self._run_story())
 
-    async def _tell(self) -> None:
+    async def _run_story(self) -> None:
         while now_us() < self._deadline_us:
             seed = self._seed + self.stories
             self.stories += 1
@@ -114,8 +114,8 @@ class FuzzSession:
         return with_steps(scenario, possible(found_steps))
 
     def _write(self, scenario: Scenario, result: RunResult, problems: tuple[str, ...]) -> Path:
-        told = "\n".join((f"Found by kraft scenario fuzz --profile {self._profile.name}.", *problems))
+        comment = "\n".join((f"Found by kraft scenario fuzz --profile {self._profile.name}.", *problems))
         self._directory.mkdir(parents=True, exist_ok=True)
         file = self._directory / f"{scenario.name}.py"
-        file.write_text(render_scenario(scenario, comment=told))
+        file.write_text(render_scenario(scenario, comment=comment))
         return file

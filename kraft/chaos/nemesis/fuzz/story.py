@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from kraft.chaos.model import Model, Producer, Reader, Scenario, Topic
 from kraft.chaos.nemesis.actions import Action, DamageFiles, NodeFault
 from kraft.chaos.nemesis.fuzz.profiles import FaultKind, Profile
-from kraft.chaos.story import Stage
+from kraft.chaos.story import ScenarioRun
 
 NODES: Final = (1, 2, 3)
 FAULTS_MIN: Final = 4
@@ -38,11 +38,11 @@ class Script:
 
     steps: tuple[Step, ...]
 
-    async def __call__(self, stage: Stage) -> None:
+    async def __call__(self, run: ScenarioRun) -> None:
         for step in self.steps:
             if step.after_ms:
-                await stage.sleep(step.after_ms)
-            await stage.act(step.action)
+                await run.sleep(step.after_ms)
+            await run.act(step.action)
 
 
 def make_story(profile: Profile, *, seed: int) -> Scenario:
@@ -56,17 +56,17 @@ def make_story(profile: Profile, *, seed: int) -> Scenario:
         topics=_topics(profile, rng),
         clients=_clients(profile, rng),
         expect=profile.expect,
-        tell=Script(tuple(steps)),
+        story=Script(tuple(steps)),
     )
 
 
 def steps_of(scenario: Scenario) -> tuple[Step, ...]:
-    assert isinstance(scenario.tell, Script), scenario.name
-    return scenario.tell.steps
+    assert isinstance(scenario.story, Script), scenario.name
+    return scenario.story.steps
 
 
 def with_steps(scenario: Scenario, steps: Sequence[Step]) -> Scenario:
-    return replace(scenario, tell=Script(tuple(steps)))
+    return replace(scenario, story=Script(tuple(steps)))
 
 
 def _topics(profile: Profile, rng: Random) -> tuple[Topic, ...]:
@@ -106,7 +106,7 @@ class _Narrator:
         self._down: set[int] = set()
         self._paused: set[int] = set()
         self._cut = False
-        self._tellers: dict[FaultKind, Callable[[], list[dict[str, Any]]]] = {
+        self._step_makers: dict[FaultKind, Callable[[], list[dict[str, Any]]]] = {
             "crash": lambda: self._end("kill"),
             "stop": lambda: self._end("stop"),
             "power": lambda: self._end("power_loss"),
@@ -121,10 +121,10 @@ class _Narrator:
 
     def next_steps(self) -> list[Step]:
         if self._rng.random() < self._pressure_to_mend():
-            told = self._mend()
+            steps = self._mend()
         else:
-            told = self._tellers[self._rng.choices(self._kinds, self._weights)[0]]()
-        return [self._paced(action) for action in told]
+            steps = self._step_makers[self._rng.choices(self._kinds, self._weights)[0]]()
+        return [self._paced(action) for action in steps]
 
     def _pressure_to_mend(self) -> float:
         """A cluster in which everything is broken for long shows little."""

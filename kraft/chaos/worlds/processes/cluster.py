@@ -82,7 +82,7 @@ class Cluster:
             proxies=self._proxies,
             timeline=self.timeline,
             pace=pace,
-            told=lambda node: roles_in(self.observer.latest, node),
+            describe_roles=lambda node: roles_in(self.observer.latest, node),
         )
         self.links = Links(config, host=host, proxies=self._proxies, timeline=self.timeline)
         self.requests = RequestFaults(config, proxies=self._proxies, timeline=self.timeline)

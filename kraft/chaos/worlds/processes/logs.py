@@ -49,7 +49,7 @@ class RunFiles:
 
 
 Offsets: TypeAlias = Mapping[tuple[str, int], int]
-Told: TypeAlias = Callable[[str, ReadRecord], str | None]
+ValueOf: TypeAlias = Callable[[str, ReadRecord], str | None]
 """What the checker knows a record of a topic as; None: it is not about that one."""
 
 
@@ -63,7 +63,7 @@ def replica_logs(
     latest: Snapshot | None,
     is_judged: Callable[[str], bool] = every_topic,
     *,
-    told: Told = by_its_value,
+    to_value: ValueOf = by_its_value,
 ) -> list[ReplicaLog]:
     """Of every replica of these topics on a disk, whether its node runs or not; not of topics that are no more.
 
@@ -77,7 +77,9 @@ def replica_logs(
         for folder in sorted(directory.iterdir()) if directory.is_dir() else ():
             key = topic_partition_of(folder.name)
             if key is not None and is_judged(key[0]) and _is_current(folder, topics.get(key[0])):
-                found.append(_replica_log(node, key, folder, starts=starts, high_watermarks=high_watermarks, told=told))
+                found.append(
+                    _replica_log(node, key, folder, starts=starts, high_watermarks=high_watermarks, to_value=to_value)
+                )
     return found
 
 
@@ -96,7 +98,7 @@ def _is_current(folder: Path, topic_id: str | None) -> bool:
 
 
 def _replica_log(
-    node: int, key: tuple[str, int], folder: Path, *, starts: Offsets, high_watermarks: Offsets, told: Told
+    node: int, key: tuple[str, int], folder: Path, *, starts: Offsets, high_watermarks: Offsets, to_value: ValueOf
 ) -> ReplicaLog:
     segments = sorted(path for path in folder.iterdir() if path.name.endswith(LOG_SUFFIX))
     first, end, problem = _extent(segments)
@@ -105,7 +107,7 @@ def _replica_log(
         node=node,
         topic=key[0],
         partition=key[1],
-        records=records_of(segments, from_offset=start, topic=key[0], told=told),
+        records=records_of(segments, from_offset=start, topic=key[0], to_value=to_value),
         log_start_offset=start,
         log_end_offset=end,
         high_watermark=high_watermarks.get(key, 0),
@@ -155,7 +157,9 @@ def _intact(file: File) -> Iterator[tuple[bytes, BatchHeader]]:
         yield data, header
 
 
-def records_of(paths: Sequence[Path], *, from_offset: int = 0, topic: str = "", told: Told = by_its_value) -> Records:
+def records_of(
+    paths: Sequence[Path], *, from_offset: int = 0, topic: str = "", to_value: ValueOf = by_its_value
+) -> Records:
     """The records of files of batches, in order; they end where a batch is damaged."""
 
     def records() -> Iterator[LogRecord]:
@@ -166,7 +170,7 @@ def records_of(paths: Sequence[Path], *, from_offset: int = 0, topic: str = "", 
                 for data, header in _intact(file):
                     # A read that began in the middle of a batch has its first records twice in the file.
                     for record in read_batches(data, from_offset=following):
-                        value = told(topic, record)
+                        value = to_value(topic, record)
                         if value is not None:
                             yield LogRecord(record.offset, header.leader_epoch, value)
                     following = max(following, header.next_offset)

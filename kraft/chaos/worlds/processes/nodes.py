@@ -44,7 +44,7 @@ class Nodes:
         proxies: ProxyProcess,
         timeline: Timeline,
         pace: Pace,
-        told: Callable[[int], str],
+        describe_roles: Callable[[int], str],
     ) -> None:
         """`told`: what a node is at the moment, such as ` (leader of t-0)`, for a reader of its faults."""
         self.ids = tuple(node.id for node in config.nodes)
@@ -57,7 +57,7 @@ class Nodes:
         self._proxies = proxies
         self._timeline = timeline
         self._pace = pace
-        self._told = told
+        self._describe_roles = describe_roles
         self._processes: dict[int, NodeProcess] = {}
         self._paused: set[int] = set()
         self._down: dict[int, int] = {}
@@ -170,7 +170,7 @@ class Nodes:
         await self._settle_processes(nodes)
 
     def _named(self, node: int) -> str:
-        return f"node {node}{self._told(node)}"
+        return f"node {node}{self._describe_roles(node)}"
 
     # --- processes --------------------------------------------------------------------------------------------------
 

@@ -87,12 +87,12 @@ async def _committed(cluster: Cluster, group: str) -> list[GroupOffset]:
 async def _saved_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str]]:
     """What voters have saved as committed. They save how far they are about once a second: wait for what they tell."""
     snapshot = await cluster.observer.status()
-    told = {node: view.metadata_offset for node, view in snapshot.views.items()}
+    reported = {node: view.metadata_offset for node, view in snapshot.views.items()}
     loop = asyncio.get_running_loop()
     deadline = loop.time() + SAVED_LIMIT_MS / 1000
     while True:
         voters, notes = await asyncio.to_thread(voter_metadata, cluster.files)
-        is_late = any(voter.image.offset < told.get(voter.node, -1) for voter in voters)
+        is_late = any(voter.image.offset < reported.get(voter.node, -1) for voter in voters)
         if not is_late or loop.time() > deadline:
             return voters, notes
         await asyncio.sleep(RETRY_S)

@@ -43,7 +43,7 @@ class RequestFaultDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Which:
+class RequestFilter:
     """Of the requests of an API. Without topic, client id and node: all of them."""
 
     topic: str = ""
@@ -51,7 +51,7 @@ class Which:
     node: int | None = None
 
 
-EVERY_ONE: Final = Which()
+EVERY_ONE: Final = RequestFilter()
 
 
 class RequestFaults:
@@ -62,25 +62,29 @@ class RequestFaults:
         self._done: dict[int, RequestFaultDone] = {}
 
     async def answer(
-        self, api: str, *, error: str | int, times: int | None = 1, which: Which = EVERY_ONE
+        self, api: str, *, error: str | int, times: int | None = 1, which: RequestFilter = EVERY_ONE
     ) -> RequestFaultDone:
         """The link answers with this error, as a broker does that refuses the request as a whole; no broker gets it."""
         code = code_of(error)
         return await self._begin("answer", api, times, which, said=f"with {NAMES.get(code, code)}", error_code=code)
 
     async def delay(
-        self, api: str, *, ms: float, times: int | None = None, which: Which = EVERY_ONE
+        self, api: str, *, ms: float, times: int | None = None, which: RequestFilter = EVERY_ONE
     ) -> RequestFaultDone:
         """The request is carried out at once, and its answer comes so much later; so do those behind it."""
         if not 0 < ms <= DELAY_MS_MAX:
             raise ScenarioError(f"a delay of {ms} ms; it can be up to {DELAY_MS_MAX} ms")
         return await self._begin("delay", api, times, which, said=f"by {ms:g} ms", delay_ms=ms)
 
-    async def drop_answer(self, api: str, *, times: int | None = 1, which: Which = EVERY_ONE) -> RequestFaultDone:
+    async def drop_answer(
+        self, api: str, *, times: int | None = 1, which: RequestFilter = EVERY_ONE
+    ) -> RequestFaultDone:
         """The request is carried out; instead of its answer the client gets the end of the connection."""
         return await self._begin("drop_answer", api, times, which)
 
-    async def close_after(self, api: str, *, times: int | None = 1, which: Which = EVERY_ONE) -> RequestFaultDone:
+    async def close_after(
+        self, api: str, *, times: int | None = 1, which: RequestFilter = EVERY_ONE
+    ) -> RequestFaultDone:
         """The client gets the answer, and then the end of the connection."""
         return await self._begin("close_after", api, times, which)
 
@@ -118,7 +122,7 @@ class RequestFaults:
         do: RequestFault,
         api: str,
         times: int | None,
-        which: Which,
+        which: RequestFilter,
         *,
         said: str = "",
         error_code: int = 0,
@@ -147,7 +151,7 @@ class RequestFaults:
         await self._proxies.begin(rule)
         return fault
 
-    def _check(self, name: str, key: int, times: int | None, which: Which) -> None:
+    def _check(self, name: str, key: int, times: int | None, which: RequestFilter) -> None:
         if key not in ROWS and key != apis.API_VERSIONS.key:
             served = [api.name for api in SERVED]
             hint = nearest_key_hint(name, served, otherwise="a request of it would never come to an end here")
@@ -166,7 +170,7 @@ _VERBS: Final[dict[RequestFault, str]] = {
 }
 
 
-def _shown(which: Which) -> str:
+def _shown(which: RequestFilter) -> str:
     parts = (
         f"of topic {which.topic}" if which.topic else "",
         f"of client {which.client_id}" if which.client_id else "",

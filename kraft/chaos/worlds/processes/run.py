@@ -15,7 +15,7 @@ from kraft.chaos.model import Scenario, Topic
 from kraft.chaos.result import RunResult
 from kraft.chaos.run import Run
 from kraft.chaos.workload.client import Door
-from kraft.chaos.workload.targets import Surroundings
+from kraft.chaos.workload.targets import ClientWorld
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.event_counter import EventCounter
 from kraft.chaos.worlds.processes.readback import SETTLE_MS, gather_evidence
@@ -54,7 +54,7 @@ async def run_scenario(
             async with Cluster.start(
                 run.spec, directory=run.directory, seed=seed, starter=starter, clients=clients
             ) as cluster:
-                await run.tell(ProcessTestbed(cluster), start_ms=(now_us() - begun_us) // 1000)
+                await run.run_on_cluster(ProcessTestbed(cluster), start_ms=(now_us() - begun_us) // 1000)
         except ScenarioError as error:
             run.failures.append(f"the cluster could not be started: {error}")
         return await asyncio.to_thread(run.conclude, report=report, command=source)
@@ -69,7 +69,7 @@ class ProcessTestbed:
         self._cluster = cluster
 
     @property
-    def around(self) -> Surroundings:
+    def around(self) -> ClientWorld:
         return self._cluster
 
     def wall_ms(self) -> int:

@@ -19,7 +19,7 @@ from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.spec import ScenarioError
-from kraft.chaos.worlds.world import NOT_TOLD, Clients
+from kraft.chaos.worlds.world import NOT_KNOWN, Clients
 from kraft.client.response import Answer
 
 Act = Callable[..., Awaitable[object]]
@@ -69,7 +69,7 @@ class ProcessWorld:
             answer = await self._cluster.nodes.ask(node, "GET", path)
             if isinstance(answer, Answer) and answer.is_success:
                 return len(msgspec.json.decode(answer.body)["data"])
-        return NOT_TOLD
+        return NOT_KNOWN
 
     async def act(self, action: actions.Action) -> None:
         try:

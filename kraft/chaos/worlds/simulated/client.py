@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from kraft.broker.consumer_fetch import readable_batches
 from kraft.broker.gateway import Records
-from kraft.chaos.workload.client import Batch, Fetched, Position, Told
+from kraft.chaos.workload.client import Batch, FetchResult, Position, ProduceResult
 from kraft.chaos.workload.requests import ANSWER_SLACK_MS, value_of
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.client.outcome import of_broken_connection, of_code, of_refused_connection, of_sent_without_answer
@@ -77,28 +77,28 @@ class SimulatedClient:
     async def close(self) -> None:
         """It holds nothing."""
 
-    async def produce(self, node: int, batch: Batch) -> Told:
+    async def produce(self, node: int, batch: Batch) -> ProduceResult:
         within_ms = batch.timeout_ms + ANSWER_SLACK_MS
         try:
             return await self.asked(node, lambda asked: self._produced(asked, batch), within_ms=within_ms)
         except Refused as reason:
             outcome = of_refused_connection()
-            return Told(outcome=outcome, error=str(reason), may_try_again=True, cannot_now=True)
+            return ProduceResult(outcome=outcome, error=str(reason), may_try_again=True, cannot_now=True)
         except Unanswered as reason:
             outcome = of_sent_without_answer() if batch.acks == "0" else of_broken_connection()
-            return Told(outcome=outcome, error=str(reason), may_try_again=True)
+            return ProduceResult(outcome=outcome, error=str(reason), may_try_again=True)
 
-    async def read(self, node: int, position: Position) -> Fetched:
+    async def read(self, node: int, position: Position) -> FetchResult:
         try:
             return await self.asked(node, lambda asked: self._read(asked, position), within_ms=position.timeout_ms)
         except Refused as reason:
-            return Fetched(outcome=of_refused_connection(), error=str(reason), cannot_now=True)
+            return FetchResult(outcome=of_refused_connection(), error=str(reason), cannot_now=True)
         except Unanswered as reason:
-            return Fetched(outcome=of_broken_connection(), error=str(reason))
+            return FetchResult(outcome=of_broken_connection(), error=str(reason))
 
     # --- in the node's process ----------------------------------------------------------------------------------
 
-    async def _produced(self, asked: SimulatedNode, batch: Batch) -> Told:
+    async def _produced(self, asked: SimulatedNode, batch: Batch) -> ProduceResult:
         assert asked.node is not None
         gateway, now_ms = asked.node.gateway, asked.machine.clock.wall_ms()
         records = [
@@ -110,20 +110,20 @@ class SimulatedClient:
             options = ProduceOptions(ACKS[batch.acks], batch.timeout_ms)
             outcomes = await gateway.produce({which: _batch(batch, records)}, options)
         except KafkaError as error:
-            return self._told_error(error.code, error.message)
+            return self._error_result(error.code, error.message)
         outcome = outcomes[which]
         if outcome.error_code:
-            return self._told_error(outcome.error_code, outcome.message)
+            return self._error_result(outcome.error_code, outcome.message)
         if batch.acks == "0":
-            return Told(outcome="ok", kafka_code=0)
+            return ProduceResult(outcome="ok", kafka_code=0)
         offsets = tuple(range(outcome.base_offset, outcome.base_offset + len(records)))
-        return Told(outcome="ok", kafka_code=0, offsets=offsets)
+        return ProduceResult(outcome="ok", kafka_code=0, offsets=offsets)
 
-    def _told_error(self, code: int, message: str) -> Told:
+    def _error_result(self, code: int, message: str) -> ProduceResult:
         may_try_again = for_code(code).retriable
-        return Told(outcome=of_code(code), kafka_code=code, error=message, may_try_again=may_try_again)
+        return ProduceResult(outcome=of_code(code), kafka_code=code, error=message, may_try_again=may_try_again)
 
-    async def _read(self, asked: SimulatedNode, position: Position) -> Fetched:
+    async def _read(self, asked: SimulatedNode, position: Position) -> FetchResult:
         assert asked.node is not None
         gateway = asked.node.gateway
         try:
@@ -139,9 +139,9 @@ class SimulatedClient:
             )
             found = await gateway.read(which, offset, options)
         except KafkaError as error:
-            return Fetched(outcome=of_code(error.code), kafka_code=error.code, error=error.message)
+            return FetchResult(outcome=of_code(error.code), kafka_code=error.code, error=error.message)
         following, records = records_for(found, offset)
-        return Fetched(
+        return FetchResult(
             outcome="ok",
             kafka_code=0,
             next_offset=following,

@@ -72,12 +72,12 @@ async def _committed(cluster: SimulatedCluster, group: str) -> list[GroupOffset]
             assert node.node is not None
             try:
                 async with asyncio.timeout(READ_LIMIT_S):
-                    told = await node.machine.run(node.node.groups.ask(FetchOffsets(group=group)))
+                    answer = await node.machine.run(node.node.groups.ask(FetchOffsets(group=group)))
             except (KafkaError, ConnectionClosed, TimeoutError) as error:
                 problem = error
                 continue
-            assert isinstance(told, GroupOffsets), told
-            return [GroupOffset(group, row.topic, row.partition, row.offset) for row in told.offsets]
+            assert isinstance(answer, GroupOffsets), answer
+            return [GroupOffset(group, row.topic, row.partition, row.offset) for row in answer.offsets]
         if cluster.world.loop.time() > deadline:
             raise ScenarioError(f"nobody tells what group {group} has committed: {problem}")
         await asyncio.sleep(RETRY_S)

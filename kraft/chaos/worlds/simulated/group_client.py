@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from kraft.chaos.workload.group_client import CommitTold, Given, Membership, Polled, of_commit
+from kraft.chaos.workload.group_client import CommitResult, MemberRecords, Membership, PollResult, of_commit
 from kraft.chaos.workload.requests import value_of
 from kraft.chaos.worlds.simulated.client import Refused, SimulatedClient, Unanswered, partition_of
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
@@ -73,24 +73,24 @@ class SimulatedGroupClient:
     async def close(self) -> None:
         self._life = None
 
-    async def poll(self, node: int, *, wait_ms: int) -> Polled:
+    async def poll(self, node: int, *, wait_ms: int) -> PollResult:
         try:
             life = self._life or await self._join(node)
             await self._beat(node, life)
             given = await self._read(node, life, wait_ms=wait_ms)
         except Refused as error:
-            return Polled(outcome="fail", error=str(error), cannot_now=True)
+            return PollResult(outcome="fail", error=str(error), cannot_now=True)
         except Unanswered as error:
-            return Polled(outcome="info", error=str(error))
+            return PollResult(outcome="info", error=str(error))
         except KafkaError as error:
             self._take_refusal(error)
-            return Polled(outcome="info", kafka_code=error.code, error=error.message)
-        return Polled(outcome="ok", given=given, generation=life.generation)
+            return PollResult(outcome="info", kafka_code=error.code, error=error.message)
+        return PollResult(outcome="ok", given=given, generation=life.generation)
 
-    async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitTold:
+    async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitResult:
         life, topic = self._life, self._membership.topic
         if life is None:
-            return CommitTold(outcome="fail", error="it is no member any more")
+            return CommitResult(outcome="fail", error="it is no member any more")
         request = r.CommitOffsets(
             group=self._membership.group,
             member_id=self._member_id,
@@ -101,13 +101,13 @@ class SimulatedGroupClient:
         try:
             await self._ask(node, request)
         except Refused as error:
-            return CommitTold(outcome="info", error=str(error), cannot_now=True)
+            return CommitResult(outcome="info", error=str(error), cannot_now=True)
         except Unanswered as error:
-            return CommitTold(outcome="info", error=str(error))
+            return CommitResult(outcome="info", error=str(error))
         except KafkaError as error:
             self._take_refusal(error)
-            return CommitTold(outcome=of_commit(error.code), kafka_code=error.code, error=error.message)
-        return CommitTold(outcome="ok", generation=life.generation)
+            return CommitResult(outcome=of_commit(error.code), kafka_code=error.code, error=error.message)
+        return CommitResult(outcome="ok", generation=life.generation)
 
     async def leave(self, node: int) -> None:
         if not self._member_id:
@@ -162,9 +162,9 @@ class SimulatedGroupClient:
         return life
 
     async def _find_positions(self, node: int, life: _Life, partitions: Sequence[TopicPartition]) -> None:
-        told = await self._ask(node, r.FetchOffsets(group=self._membership.group, partitions=tuple(partitions)))
-        assert isinstance(told, a.GroupOffsets), told
-        for row in told.offsets:
+        answer = await self._ask(node, r.FetchOffsets(group=self._membership.group, partitions=tuple(partitions)))
+        assert isinstance(answer, a.GroupOffsets), answer
+        for row in answer.offsets:
             life.positions[row.partition] = row.offset
 
     async def _beat(self, node: int, life: _Life) -> None:
@@ -177,9 +177,9 @@ class SimulatedGroupClient:
 
     # --- records ------------------------------------------------------------------------------------------------
 
-    async def _read(self, node: int, life: _Life, *, wait_ms: int) -> list[Given]:
+    async def _read(self, node: int, life: _Life, *, wait_ms: int) -> list[MemberRecords]:
         """Of all its partitions in turn, at most a batch; waits in the last one when there is nothing."""
-        given: list[Given] = []
+        given: list[MemberRecords] = []
         left, partitions = self._membership.batch, sorted(life.positions)
         for number, partition in enumerate(partitions):
             is_last = number == len(partitions) - 1
@@ -194,7 +194,7 @@ class SimulatedGroupClient:
             if records := records[:left]:
                 left -= len(records)
                 after = life.positions[partition] = records[-1][0] + 1
-                part = Given(partition=partition, records=records, next_offset=after, since_us=life.assigned_us)
+                part = MemberRecords(partition=partition, records=records, next_offset=after, since_us=life.assigned_us)
                 given.append(part)
         if not partitions:
             await self._client.asked(node, _nothing, within_ms=REQUEST_TIMEOUT_MS)

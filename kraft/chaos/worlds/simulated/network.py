@@ -171,18 +171,18 @@ class SimulatedConnection(FrameReceiver):
     def end(self, reason: str) -> None:
         self._mark_closed(reason)
         _wake_all(self._wake_drained)
-        self._tell_taken()
+        self._notify_taken()
 
     def drained(self) -> None:
         """Something has left the sender."""
         if self._wake_drained:
             _wake_all(self._wake_drained)
         if self._when_taken and self.is_writable:
-            self._tell_taken()
+            self._notify_taken()
 
-    def _tell_taken(self) -> None:
-        told, self._when_taken = self._when_taken, []
-        for then in told:
+    def _notify_taken(self) -> None:
+        callbacks, self._when_taken = self._when_taken, []
+        for then in callbacks:
             then()
 
 

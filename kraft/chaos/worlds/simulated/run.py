@@ -80,7 +80,7 @@ async def _with(run: Run, cluster: SimulatedCluster, bed: SimulatedTestbed) -> N
     await cluster.start()
     sampling = asyncio.get_running_loop().create_task(bed.around.sample_forever())
     try:
-        await run.tell(bed, start_ms=bed.around.now_ms())
+        await run.run_on_cluster(bed, start_ms=bed.around.now_ms())
     finally:
         sampling.cancel()
     cluster.raise_fatal()

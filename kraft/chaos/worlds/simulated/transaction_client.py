@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 
 from kraft.broker.transaction_verification import Support
 from kraft.broker.transactional_produce import transactional_headers
-from kraft.chaos.workload.client import Batch, Told
-from kraft.chaos.workload.transaction_client import StepTold, TransactionPlan, of_end
+from kraft.chaos.workload.client import Batch, ProduceResult
+from kraft.chaos.workload.transaction_client import StepResult, TransactionPlan, of_end
 from kraft.chaos.worlds.simulated.client import Refused, SimulatedClient, Unanswered
 from kraft.chaos.worlds.simulated.client import partition_of as which_of
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
@@ -52,7 +52,7 @@ class SimulatedTransactionClient:
     async def close(self) -> None:
         self._producer = None
 
-    async def begin(self, node: int) -> StepTold:
+    async def begin(self, node: int) -> StepResult:
         plan = self._plan
         self._added.clear()
         if self._producer is None:
@@ -64,32 +64,34 @@ class SimulatedTransactionClient:
                 )
 
             found = await self._step(node, init)
-            if isinstance(found, StepTold):
+            if isinstance(found, StepResult):
                 return found
             self._producer = found
             self._sequences.clear()
-        return StepTold(outcome="ok", producer_id=self._producer.producer_id, epoch=self._producer.epoch)
+        return StepResult(outcome="ok", producer_id=self._producer.producer_id, epoch=self._producer.epoch)
 
-    async def produce(self, node: int, batch: Batch) -> Told:
+    async def produce(self, node: int, batch: Batch) -> ProduceResult:
         producer, place = self._producer, (batch.topic, batch.partition)
         assert producer is not None, "no transaction has begun"
         if not self._is_new and place not in self._added:
             refused = await self._add(node, place, producer)
             if refused is not None:
-                return Told(outcome=refused.outcome, kafka_code=refused.kafka_code, error=refused.error)
+                return ProduceResult(outcome=refused.outcome, kafka_code=refused.kafka_code, error=refused.error)
         sequence = self._sequences.get(place, 0)
 
-        async def write(asked: SimulatedNode) -> Told:
+        async def write(asked: SimulatedNode) -> ProduceResult:
             return await self._write(asked, batch, producer, sequence)
 
-        told = await self._step(node, write)
-        if isinstance(told, StepTold):
-            return Told(outcome=told.outcome, kafka_code=told.kafka_code, error=told.error, cannot_now=told.cannot_now)
-        if told.outcome == "ok":
+        result = await self._step(node, write)
+        if isinstance(result, StepResult):
+            return ProduceResult(
+                outcome=result.outcome, kafka_code=result.kafka_code, error=result.error, cannot_now=result.cannot_now
+            )
+        if result.outcome == "ok":
             self._sequences[place] = sequence + len(batch.records)
-        return told
+        return result
 
-    async def _write(self, asked: SimulatedNode, batch: Batch, producer: Producer, sequence: int) -> Told:
+    async def _write(self, asked: SimulatedNode, batch: Batch, producer: Producer, sequence: int) -> ProduceResult:
         """At the leader; a coordinator that is still busy with the transaction before is asked again."""
         assert asked.node is not None
         assert asked.node.transactional_produce is not None
@@ -113,16 +115,16 @@ class SimulatedTransactionClient:
             outcome = (await begun if isinstance(begun, asyncio.Future) else begun)[which]
             if not outcome.error_code:
                 end = outcome.base_offset + len(batch.records)
-                return Told(outcome="ok", kafka_code=0, offsets=tuple(range(outcome.base_offset, end)))
+                return ProduceResult(outcome="ok", kafka_code=0, offsets=tuple(range(outcome.base_offset, end)))
             error = for_code(outcome.error_code)
             is_over = loop.time() > deadline or asked.node is None
             if not error.retriable or of_code(error.code) != "fail" or is_over:
-                return Told(outcome=of_code(error.code), kafka_code=error.code, error=outcome.message)
+                return ProduceResult(outcome=of_code(error.code), kafka_code=error.code, error=outcome.message)
             await asyncio.sleep(RETRY_S)
             if asked.node is None:
                 raise ConnectionClosed("the node has died")
 
-    async def _add(self, node: int, place: tuple[str, int], producer: Producer) -> StepTold | None:
+    async def _add(self, node: int, place: tuple[str, int], producer: Producer) -> StepResult | None:
         added = frozenset({place})
         refused = await self._step(
             node, lambda asked: self._at_coordinator(asked, lambda it: self._add_at(it, producer, added))
@@ -157,7 +159,7 @@ class SimulatedTransactionClient:
                     raise
             await asyncio.sleep(RETRY_S)
 
-    async def add_offsets(self, node: int, group: str, topic: str, offsets: Mapping[int, int]) -> StepTold:
+    async def add_offsets(self, node: int, group: str, topic: str, offsets: Mapping[int, int]) -> StepResult:
         plan, producer = self._plan, self._producer
         assert producer is not None, "no transaction has begun"
         request = r.CommitInTransaction(
@@ -180,9 +182,9 @@ class SimulatedTransactionClient:
             await asked.node.groups.ask(request)
 
         refused = await self._step(node, commit)
-        return StepTold(outcome="ok") if refused is None else refused
+        return StepResult(outcome="ok") if refused is None else refused
 
-    async def end(self, node: int, *, is_commit: bool) -> StepTold:
+    async def end(self, node: int, *, is_commit: bool) -> StepResult:
         plan, producer = self._plan, self._producer
         assert producer is not None, "no transaction has begun"
 
@@ -196,23 +198,23 @@ class SimulatedTransactionClient:
             )
 
         found = await self._step(node, end)
-        if isinstance(found, StepTold):
+        if isinstance(found, StepResult):
             self._producer = None
             return found
         if self._is_new:
             self._producer = found
             self._sequences.clear()
-        return StepTold(outcome="ok")
+        return StepResult(outcome="ok")
 
-    async def _step(self, node: int, work: Callable[[SimulatedNode], Awaitable[T]]) -> T | StepTold:
+    async def _step(self, node: int, work: Callable[[SimulatedNode], Awaitable[T]]) -> T | StepResult:
         try:
             return await self._client.asked(node, work, within_ms=2 * self._plan.timeout_ms)
         except Refused as error:
-            return StepTold(outcome="fail", error=str(error), cannot_now=True)
+            return StepResult(outcome="fail", error=str(error), cannot_now=True)
         except Unanswered as error:
-            return StepTold(outcome="info", error=str(error))
+            return StepResult(outcome="info", error=str(error))
         except KafkaError as error:
-            return StepTold(outcome=of_end(error.code), kafka_code=error.code, error=error.message)
+            return StepResult(outcome=of_end(error.code), kafka_code=error.code, error=error.message)
 
 
 async def _caught(

@@ -31,7 +31,7 @@ from kraft.chaos.worlds.simulated.network import Link
 from kraft.chaos.worlds.simulated.transaction_client import SimulatedTransactionClient
 from kraft.chaos.worlds.snapshot import NodeState, NodeView, Snapshot, parse_view, roles_in
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
-from kraft.chaos.worlds.world import NOT_TOLD, Clients
+from kraft.chaos.worlds.world import NOT_KNOWN, Clients
 from kraft.coordinators.groups.answers import GroupDescription
 from kraft.coordinators.groups.requests import DescribeGroup
 from kraft.http.replicas import node_belief
@@ -151,12 +151,12 @@ class SimulatedStoryWorld:
             assert node.node is not None
             try:
                 async with asyncio.timeout(ASK_LIMIT_S):
-                    told = await node.machine.run(node.node.groups.ask(DescribeGroup(group=group)))
+                    description = await node.machine.run(node.node.groups.ask(DescribeGroup(group=group)))
             except (KafkaError, ConnectionClosed, TimeoutError):
                 continue
-            assert isinstance(told, GroupDescription), told
-            return len(told.members)
-        return NOT_TOLD
+            assert isinstance(description, GroupDescription), description
+            return len(description.members)
+        return NOT_KNOWN
 
     # --- acting -------------------------------------------------------------------------------------------------
 
@@ -496,8 +496,8 @@ class SimulatedStoryWorld:
 
     def _took(self, kind: str, node: SimulatedNode, text: str) -> None:
         self._back(node)
-        told = text.format(self._described(node.node_id))
-        self._open_faults[node.node_id] = self._happened(kind, told, nodes=[node.node_id])
+        description = text.format(self._described(node.node_id))
+        self._open_faults[node.node_id] = self._happened(kind, description, nodes=[node.node_id])
 
     def _back(self, node: SimulatedNode) -> None:
         self._ended(self._open_faults.pop(node.node_id, None))
@@ -580,12 +580,12 @@ def damage(files: Files, folder: str, *, what: Damage, rng: Random) -> tuple[str
         if what == "torn tail":
             lost = rng.randrange(1, min(file.size, BATCH_HEADER_BYTES))
             file.truncate(file.size - lost)
-            told = f"tore {lost} bytes off the end of {name}"
+            description = f"tore {lost} bytes off the end of {name}"
         else:
             position = byte_of_records(bytes(file.pread(0, file.size)), rng, name)
             file.pwrite(position, bytes([file.pread(position, 1)[0] ^ FLIP]))
-            told = f"flipped bits at byte {position} of {name}"
+            description = f"flipped bits at byte {position} of {name}"
         file.sync()
     finally:
         file.close()
-    return "flip", told
+    return "flip", description

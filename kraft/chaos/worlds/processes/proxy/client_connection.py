@@ -25,7 +25,7 @@ from kraft.chaos.worlds.processes.proxy.messages import messages_of
 from kraft.chaos.worlds.processes.proxy.requests import (
     EVERY_TOPIC,
     FETCH,
-    Asked,
+    ClientRequest,
     Decision,
     FetchSession,
     RequestRules,
@@ -56,7 +56,7 @@ PENDING_MAX: Final = 10_000
 LENGTH: Final = struct.Struct(">i")
 
 
-class RulesOfClients:
+class ClientRules:
     """What all links of clients share."""
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class _Pending:
 
 class ClientConnection(Connection):
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, owner: Owner, shared: RulesOfClients, rng: random.Random, *, node: int
+        self, loop: asyncio.AbstractEventLoop, owner: Owner, shared: ClientRules, rng: random.Random, *, node: int
     ) -> None:
         super().__init__(loop, owner, messages_of("kafka"), rng)
         self._shared = shared
@@ -169,7 +169,7 @@ class ClientConnection(Connection):
         message = _decoded(FetchRequestData, header, body) if header.api_key == FETCH else None
         if message is not None:
             self._session.take(message)
-        asked = Asked(
+        asked = ClientRequest(
             api_key=header.api_key,
             version=header.api_version,
             client_id=header.client_id or "",

@@ -13,8 +13,8 @@ import socket
 from collections.abc import Iterator
 from typing import Protocol, cast
 
-from kraft.chaos.worlds.processes.proxy.lane import Lane
 from kraft.chaos.worlds.processes.proxy.messages import Messages
+from kraft.chaos.worlds.processes.proxy.pipe import Pipe
 from kraft.chaos.worlds.processes.proxy.rules import Half, Rules
 from kraft.chaos.worlds.processes.proxy.target import RESET, Target
 
@@ -37,8 +37,8 @@ class Connection:
         self._loop = loop
         self._owner = owner
         self._messages = messages
-        self._requests = Lane(loop, owner.rules.requests, rng)
-        self._answers = Lane(loop, owner.rules.answers, rng)
+        self._requests = Pipe(loop, owner.rules.requests, rng)
+        self._answers = Pipe(loop, owner.rules.answers, rng)
         self._client: asyncio.Transport | None = None
         self._upstream: asyncio.Transport | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -163,12 +163,12 @@ class Connection:
 
     def _half(self, data: bytes, begins: Iterator[tuple[int, int]], half: Half) -> None:
         """Carry the first half of the next message, then end both sides."""
-        lane = self._requests if half == "requests" else self._answers
+        pipe = self._requests if half == "requests" else self._answers
         left = self._bytes_to_end.get(half)
         if left is None:
             first = next(begins, None)
             if first is None:
-                lane.feed(data)
+                pipe.feed(data)
                 return
             self._owner.use_up_close(half)
             left = max(first[0] + first[1] // 2, 1)
@@ -176,10 +176,10 @@ class Connection:
             pass
         self._bytes_to_end[half] = left - len(data)
         if left > len(data):
-            lane.feed(data)
+            pipe.feed(data)
             return
-        lane.feed(data[:left])
-        lane.finish(self._close)
+        pipe.feed(data[:left])
+        pipe.finish(self._close)
 
 
 class Side(asyncio.Protocol):

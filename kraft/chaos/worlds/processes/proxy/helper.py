@@ -24,7 +24,7 @@ from kraft.chaos.worlds.processes.proxy.rules import Command, OpenLink, Reply
 from kraft.chaos.worlds.processes.proxy.target import Target
 
 if TYPE_CHECKING:
-    from kraft.chaos.worlds.processes.proxy.client_connection import RulesOfClients
+    from kraft.chaos.worlds.processes.proxy.client_connection import ClientRules
 
 PORT_FIRST: Final = 10_000
 PORT_LAST: Final = 32_000
@@ -40,7 +40,7 @@ class Proxies:
         self._links: dict[str, Link] = {}
         self._targets: dict[tuple[str, int], Target] = {}
         self._guarded: tuple[int, ...] = ()
-        self._clients: RulesOfClients | None = None
+        self._clients: ClientRules | None = None
         """Loaded with the first link of clients."""
         self._ports: set[int] = set()
         """Of all links and nodes: while a target is down nobody holds its port, nor those of its links, and no other
@@ -67,11 +67,11 @@ class Proxies:
         for number in command.end:
             self._rules_of_clients().table.end(number)
 
-    def _rules_of_clients(self) -> RulesOfClients:
+    def _rules_of_clients(self) -> ClientRules:
         if self._clients is None:
-            from kraft.chaos.worlds.processes.proxy.client_connection import RulesOfClients
+            from kraft.chaos.worlds.processes.proxy.client_connection import ClientRules
 
-            self._clients = RulesOfClients()
+            self._clients = ClientRules()
         return self._clients
 
     def _connections(self, wanted: OpenLink) -> NewConnection:

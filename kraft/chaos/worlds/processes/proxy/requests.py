@@ -26,7 +26,7 @@ Topics = Collection[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ClientRequest:
     """One request as it arrived at a link."""
 
     api_key: int
@@ -70,7 +70,7 @@ class RequestRules:
         self._fired.clear()
         return fired
 
-    def decide(self, asked: Asked, *, at_us: int) -> Decision:
+    def decide(self, asked: ClientRequest, *, at_us: int) -> Decision:
         if not self._rules:
             return NOTHING
         fitting = [rule for rule in self._rules.values() if self._is_left(rule) and _fits(rule, asked)]
@@ -89,7 +89,7 @@ class RequestRules:
     def _is_left(self, rule: RequestRule) -> bool:
         return rule.times < 0 or self._used[rule.number] < rule.times
 
-    def _apply(self, rule: RequestRule, asked: Asked, at_us: int) -> None:
+    def _apply(self, rule: RequestRule, asked: ClientRequest, at_us: int) -> None:
         self._used[rule.number] += 1
         self._fired.append(
             Fired(number=rule.number, at_us=at_us, node=asked.node, version=asked.version, client_id=asked.client_id)
@@ -100,7 +100,7 @@ _OF_ANSWERS: Final = ("delay", "drop_answer")
 """Nothing can be done to an answer that never comes."""
 
 
-def _fits(rule: RequestRule, asked: Asked) -> bool:
+def _fits(rule: RequestRule, asked: ClientRequest) -> bool:
     if rule.api_key != asked.api_key or rule.node not in (ANY_NODE, asked.node):
         return False
     if not asked.has_answer and rule.do in _OF_ANSWERS:

@@ -47,7 +47,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Lane:
+class NodeTimeline:
     node: int
     process: Row
     partitions: list[Row] = field(default_factory=list)
@@ -60,27 +60,27 @@ class _Partition:
     epoch: int = -1
     isr: frozenset[int] = frozenset()
     replicas: set[int] = field(default_factory=set)
-    is_isr_told: bool = False
+    has_isr: bool = False
     changes: list[tuple[int, int, int, frozenset[int], frozenset[int]]] = field(default_factory=list)
     """(time, leader, epoch, ISR, replicas)."""
 
     def note(self, at_us: int) -> None:
-        isr = self.isr if self.is_isr_told else frozenset(self.replicas)
+        isr = self.isr if self.has_isr else frozenset(self.replicas)
         self.changes.append((at_us, self.leader, self.epoch, isr, frozenset(self.replicas)))
 
 
-def lanes(evidence: Evidence, *, from_us: int, until_us: int) -> list[Lane]:
+def node_timelines(evidence: Evidence, *, from_us: int, until_us: int) -> list[NodeTimeline]:
     partitions = _partitions(evidence)
     down = {node: _down(node, evidence, until_us) for node in _nodes(evidence)}
     drawn = []
     for node in sorted(down):
         process = Row("", _process_segments(down[node], _fenced(node, evidence.events, until_us), from_us, until_us))
-        lane = Lane(node, process)
+        timeline = NodeTimeline(node, process)
         for partition in partitions[:ROWS_MAX]:
             segments = _segments(partition, node, down[node], from_us, until_us)
             if segments:
-                lane.partitions.append(Row(partition.name, segments[:SEGMENTS_MAX]))
-        drawn.append(lane)
+                timeline.partitions.append(Row(partition.name, segments[:SEGMENTS_MAX]))
+        drawn.append(timeline)
     return drawn
 
 
@@ -145,7 +145,7 @@ def _learn(partition: _Partition, what: str, node: int, fields: dict[str, Any]) 
 
 
 def _learn_isr(partition: _Partition, isr: Iterable[int]) -> None:
-    partition.isr, partition.is_isr_told = frozenset(isr), True
+    partition.isr, partition.has_isr = frozenset(isr), True
     partition.replicas |= partition.isr
 
 

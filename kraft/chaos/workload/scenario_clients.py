@@ -15,7 +15,7 @@ from kraft.chaos.workload.counts import Counts
 from kraft.chaos.workload.member import GroupProgress, Member, MemberOptions
 from kraft.chaos.workload.producer import Producer, ProducerOptions
 from kraft.chaos.workload.reader import Reader, ReaderOptions
-from kraft.chaos.workload.targets import Surroundings
+from kraft.chaos.workload.targets import ClientWorld
 from kraft.chaos.workload.transactor import Transactor, TransactorOptions
 from kraft.chaos.worlds.spec import ScenarioError
 
@@ -26,10 +26,10 @@ FINISH_LIMIT_MS: Final = 30_000
 """Longest wait for the last answers; what is still open then is recorded by nobody, and so counts as never sent."""
 
 
-class Cast:
+class ScenarioClients:
     """Implements `Clients`."""
 
-    def __init__(self, plans: tuple[model.Client, ...], *, around: Surroundings, record: Record) -> None:
+    def __init__(self, plans: tuple[model.Client, ...], *, around: ClientWorld, record: Record) -> None:
         self._plans = plans
         self._around = around
         self._record = record

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from kraft.chaos.nemesis.actions import Action
 
 StrikeKind: TypeAlias = str
-Told: TypeAlias = Mapping[str, Any]
+Fields: TypeAlias = Mapping[str, Any]
 """The fields of an action."""
 _ACTION: Final[TypeAdapter[Action]] = TypeAdapter(Action)
 
@@ -39,7 +39,7 @@ DELAYS_MS: Final = (5, 50, 400)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class ClusterState:
     """Of a cluster, as the one who breaks it knows."""
 
     nodes: tuple[int, ...]
@@ -61,11 +61,11 @@ class Standing:
         return [node for node in self.nodes if node != self.spared and node not in self.down]
 
 
-def next_strike(standing: Standing, rng: Random, *, partitions: Sequence[tuple[str, int]]) -> tuple[str, Action]:
+def next_strike(standing: ClusterState, rng: Random, *, partitions: Sequence[tuple[str, int]]) -> tuple[str, Action]:
     """(kind, action). `partitions`: those that may be moved and elected."""
     if rng.random() < _pressure_to_mend(standing):
-        told = _mend(standing, rng)
-        return "mend", _action(told)
+        fields = _mend(standing, rng)
+        return "mend", _action(fields)
     kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
     while True:
         kind = rng.choices(kinds, weights)[0]
@@ -74,32 +74,32 @@ def next_strike(standing: Standing, rng: Random, *, partitions: Sequence[tuple[s
             return kind, _action(found)
 
 
-def _action(told: Told) -> Action:
-    return _ACTION.validate_python(dict(told))
+def _action(fields: Fields) -> Action:
+    return _ACTION.validate_python(dict(fields))
 
 
-def _pressure_to_mend(standing: Standing) -> float:
+def _pressure_to_mend(standing: ClusterState) -> float:
     broken = len(standing.down) + len(standing.paused)
     return min(0.9, 0.35 * broken + 0.25 * len(standing.full) + 0.25 * standing.cuts)
 
 
-def _mend(standing: Standing, rng: Random) -> Told:
-    choices: list[Told] = [{"do": "restart", "nodes": (node,)} for node in sorted(standing.down)]
+def _mend(standing: ClusterState, rng: Random) -> Fields:
+    choices: list[Fields] = [{"do": "restart", "nodes": (node,)} for node in sorted(standing.down)]
     choices += [{"do": "resume", "nodes": (node,)} for node in sorted(standing.paused)]
     choices += [{"do": "disk_free", "nodes": (node,)} for node in sorted(standing.full)]
     choices += [{"do": "heal"}] * standing.cuts
     return rng.choice(choices)
 
 
-def _kill(standing: Standing, rng: Random) -> Told | None:
+def _kill(standing: ClusterState, rng: Random) -> Fields | None:
     return {"do": "kill", "nodes": (rng.choice(standing.mortal),)} if standing.mortal else None
 
 
-def _kill_two(standing: Standing, rng: Random) -> Told | None:
+def _kill_two(standing: ClusterState, rng: Random) -> Fields | None:
     return {"do": "kill", "nodes": tuple(sorted(rng.sample(standing.mortal, 2)))} if len(standing.mortal) > 1 else None
 
 
-def _kill_controller(standing: Standing, _rng: Random) -> Told | None:
+def _kill_controller(standing: ClusterState, _rng: Random) -> Fields | None:
     """The spared one is cut off from the others instead."""
     if standing.controller in standing.mortal:
         return {"do": "kill", "nodes": (standing.controller,)}
@@ -108,22 +108,22 @@ def _kill_controller(standing: Standing, _rng: Random) -> Told | None:
     return None
 
 
-def _stop(standing: Standing, rng: Random) -> Told | None:
+def _stop(standing: ClusterState, rng: Random) -> Fields | None:
     """A paused one does not hear it, and one whose disk is full may wait for it for ever."""
     able = [node for node in standing.mortal if node not in standing.paused | standing.full]
     return {"do": "stop", "nodes": (rng.choice(able),)} if able else None
 
 
-def _pause(standing: Standing, rng: Random) -> Told | None:
+def _pause(standing: ClusterState, rng: Random) -> Fields | None:
     return {"do": "pause", "nodes": (rng.choice(standing.running),)} if standing.running else None
 
 
-def _fill(standing: Standing, rng: Random) -> Told | None:
+def _fill(standing: ClusterState, rng: Random) -> Fields | None:
     able = [node for node in standing.running if node not in standing.full]
     return {"do": "disk_full", "nodes": (rng.choice(able),)} if able and not standing.full else None
 
 
-def _cut(standing: Standing, rng: Random) -> Told | None:
+def _cut(standing: ClusterState, rng: Random) -> Fields | None:
     dials, answers = rng.sample(standing.nodes, 2)
     how = rng.choice(("cut", "blackhole", "close_mid_message", "drop_answers"))
     fault: dict[str, Any] = {"do": how, "purpose": _purposes(rng), "dials": (dials,), "answers": (answers,)}
@@ -136,24 +136,24 @@ def _cut(standing: Standing, rng: Random) -> Told | None:
     return fault
 
 
-def _slow(standing: Standing, rng: Random) -> Told | None:
+def _slow(standing: ClusterState, rng: Random) -> Fields | None:
     dials, answers = rng.sample(standing.nodes, 2)
     delay_ms = rng.choice(DELAYS_MS)
     fault = {"do": "delay", "purpose": _purposes(rng), "dials": (dials,), "answers": (answers,)}
     return {**fault, "delay_ms": delay_ms, "jitter_ms": delay_ms}
 
 
-def _isolate(standing: Standing, rng: Random) -> Told | None:
+def _isolate(standing: ClusterState, rng: Random) -> Fields | None:
     return {"do": "isolate", "node": rng.choice(standing.nodes), "purpose": _purposes(rng)}
 
 
-def _partition(standing: Standing, rng: Random) -> Told | None:
+def _partition(standing: ClusterState, rng: Random) -> Fields | None:
     one, two, *rest = rng.sample(standing.nodes, len(standing.nodes))
     groups = rng.choice(([[one], [two, *rest]], [[one, two], [two, *rest]], [[one], [two], rest]))
     return {"do": "partition", "groups": tuple(tuple(group) for group in groups if group)}
 
 
-def _change(kind: str, rng: Random, standing: Standing, partitions: Sequence[tuple[str, int]]) -> Told:
+def _change(kind: str, rng: Random, standing: ClusterState, partitions: Sequence[tuple[str, int]]) -> Fields:
     topic, partition = rng.choice(partitions)
     change: dict[str, Any] = {"do": kind, "topic": topic, "partition": partition, "may_be_refused": True}
     if kind == "reassign":
@@ -166,7 +166,7 @@ def _purposes(rng: Random) -> tuple[str, ...]:
     return rng.choice((PURPOSES, PURPOSES, one, ("quorum", "controller")))
 
 
-_TELLERS: Final[Mapping[StrikeKind, Callable[[Standing, Random], Told | None]]] = {
+_TELLERS: Final[Mapping[StrikeKind, Callable[[ClusterState, Random], Fields | None]]] = {
     "kill": _kill,
     "kill two": _kill_two,
     "kill the controller": _kill_controller,

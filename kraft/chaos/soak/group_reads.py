@@ -14,7 +14,7 @@ def _all() -> Spans:
 
 
 @dataclass(slots=True)
-class Reached:
+class GroupReads:
     """By all members of the group together."""
 
     read: dict[int, Spans] = field(default_factory=dict)

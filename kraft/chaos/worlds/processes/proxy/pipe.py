@@ -19,7 +19,7 @@ SLICE_MS: Final = 20
 SLICE_BYTES_MIN: Final = 128
 
 
-class Lane:
+class Pipe:
     def __init__(self, loop: asyncio.AbstractEventLoop, flow: Flow, rng: random.Random) -> None:
         self._loop = loop
         self._flow = flow
