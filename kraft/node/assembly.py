@@ -387,7 +387,7 @@ class Node:
             gateway=self.gateway,
             clock=self.environment.clock,
             local=self.transaction_coordinator,
-            peer=lambda node_id: TransactionChannel(self._peers, node_id),
+            remote=lambda node_id: TransactionChannel(self._peers, node_id),
             ensure_groups=self.groups.coordinator_of,
         )
 
@@ -516,9 +516,7 @@ def groups_of(
     gateway: Gateway, *, environment: Environment, coordinator: GroupCoordinator | None, peers: Peers
 ) -> Groups:
     clock = environment.clock
-    return Groups(
-        gateway=gateway, clock=clock, local=coordinator, peer=lambda node_id: GroupChannel(peers, node_id).ask
-    )
+    return Groups(gateway=gateway, clock=clock, local=coordinator, remote=lambda node_id: GroupChannel(peers, node_id))
 
 
 async def stop_in_order(steps: Sequence[Step], *, events: Events) -> None:

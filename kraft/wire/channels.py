@@ -72,6 +72,10 @@ REPLICA_TIMEOUT_MS = 30_000
 """Default of replica.socket.timeout.ms."""
 LOOKUP_MS = 5_000
 """For a leader to find an offset in its log: a lookup by timestamp may have to read a segment's headers."""
+GROUP_SLACK_MS = 15_000
+"""How long a group coordinator's answer may take, beyond what the request itself waits."""
+REBALANCE_WAIT_MS = 300_000
+"""A join is answered when all have joined."""
 READ_BYTES_PER_MS_MIN = 1_000
 """A leader that hands out a client's records more slowly than this is taken for silent."""
 
@@ -201,8 +205,14 @@ class GroupChannel:
         self._peers = peers
         self._node_id = node_id
 
-    async def ask(self, request: groups.Request, timeout_ms: int) -> Answer:
+    async def ask(self, request: groups.Request) -> Answer:
         """The coordinator's answer. Raises what `Peers.call` raises, or the KafkaError of a refusal."""
+        wait_ms = 0
+        if isinstance(request, groups.JoinGroup | groups.SyncGroup):
+            wait_ms = REBALANCE_WAIT_MS
+        elif isinstance(request, groups.BeginPoll):
+            wait_ms = request.wait_ms
+        timeout_ms = wait_ms + GROUP_SLACK_MS
         return await self._peers.call(
             self._node_id, "forward", GROUP_REQUEST, request, timeout_ms=timeout_ms, lane="groups"
         )

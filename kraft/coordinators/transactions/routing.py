@@ -11,39 +11,34 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from kraft.broker.gateway import Gateway
-from kraft.coordinators.coordinator_topic import COORDINATOR_WAIT_MS, Answer, CoordinatorTopic, until_taken
+from kraft.coordinators.coordinator_client import (
+    COORDINATOR_WAIT_MS,
+    NOT_CARRIED_OUT,
+    OUTCOME_UNKNOWN,
+    Answer,
+    CoordinatorClient,
+)
 from kraft.coordinators.shards import partition_of
 from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM
 from kraft.coordinators.transactions.list_filters import Listed, ListFilters
 from kraft.coordinators.transactions.state import Transaction
 from kraft.protocol.errors import (
     ConcurrentTransactions,
-    CoordinatorLoadInProgress,
-    CoordinatorNotAvailable,
     KafkaError,
-    NotCoordinator,
 )
 from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Producer
 from metadata.controller.requests import NewTopic
-from metadata.environment import Clock, ConnectionClosed
+from metadata.environment import Clock
 from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC, transactions_topic_configs
 
-AGAIN = (
-    NotCoordinator,
-    CoordinatorLoadInProgress,
-    CoordinatorNotAvailable,
-    ConcurrentTransactions,
-    ConnectionClosed,
-    OSError,
-    TimeoutError,
-)
+RETRIABLE = (*NOT_CARRIED_OUT, *OUTCOME_UNKNOWN, ConcurrentTransactions)
 
 Outcomes = Mapping[TopicPartition, KafkaError | None]
 
 
 class Coordinator(Protocol):
-    """Of one node."""
+    """The transaction coordinator of one node."""
 
     async def init(
         self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
@@ -76,22 +71,25 @@ class Transactions:
         gateway: Gateway,
         clock: Clock,
         local: Coordinator | None,
-        peer: Callable[[int], Coordinator],
+        remote: Callable[[int], Coordinator],
         ensure_groups: Callable[[str], Awaitable[int]],
     ) -> None:
         """`ensure_groups` makes the topic of the groups be there."""
         self._gateway = gateway
-        self._topic = CoordinatorTopic(gateway, TRANSACTIONS_TOPIC, new_transactions_topic)
-        self._clock = clock
-        self._local = local
-        self._peer = peer
+        self._client = CoordinatorClient(
+            gateway=gateway,
+            clock=clock,
+            topic=TRANSACTIONS_TOPIC,
+            new_topic=new_transactions_topic,
+            local=local,
+            remote=remote,
+        )
         self._ensure_groups = ensure_groups
 
     async def coordinator_of(self, transactional_id: str) -> int:
         """Node id of the id's coordinator; its topic comes into being. Raises CoordinatorNotAvailable 15, or
         NotCoordinator 16 while its partition has no leader."""
-        await self._topic.ensure()
-        return self._topic.coordinator_of(transactional_id)
+        return await self._client.node_of(transactional_id)
 
     async def init(
         self,
@@ -166,41 +164,14 @@ class Transactions:
     ) -> Mapping[int, Sequence[Listed]]:
         """Node id of each coordinator -> its transactions, by id. Asked again while one moves, loads or does not
         answer: a part is no list. Nothing while nobody has used transactions. Raises InvalidRegularExpression 128."""
-        deadline_ms = self._clock.monotonic_ms() + wait_ms
-
-        async def once() -> Mapping[int, Sequence[Listed]]:
-            return {leader: await self._coordinator(leader).list(filters) for leader in self._coordinators()}
-
-        return await until_taken(
-            once, of=TRANSACTIONS_TOPIC, clock=self._clock, again=AGAIN, deadline_ms=deadline_ms, wait_ms=wait_ms
+        return await self._client.ask_each(
+            lambda each: each.list(filters), retriable=RETRIABLE, needs_all_leaders=True, wait_ms=wait_ms
         )
 
-    def _coordinators(self) -> Sequence[int]:
-        """Raises NotCoordinator 16."""
-        topic = self._gateway.image.topic(TRANSACTIONS_TOPIC)
-        partitions = () if topic is None else topic.partitions.values()
-        if not all(partition.has_leader for partition in partitions):
-            raise NotCoordinator(f"a partition of {TRANSACTIONS_TOPIC} has no leader")
-        return sorted({partition.leader for partition in partitions})
-
-    # --- finding the coordinator ------------------------------------------------------------------------------
-
     async def _ask(
-        self, transactional_id: str, ask: Callable[[Coordinator], Awaitable[Answer]], *, wait_ms: int
+        self, transactional_id: str, attempt: Callable[[Coordinator], Awaitable[Answer]], *, wait_ms: int
     ) -> Answer:
-        deadline_ms = self._clock.monotonic_ms() + wait_ms
-        await self._topic.ensure()
-
-        def once() -> Awaitable[Answer]:
-            return ask(self._coordinator(self._topic.coordinator_of(transactional_id)))
-
-        of = repr(transactional_id)
-        return await until_taken(once, of=of, clock=self._clock, again=AGAIN, deadline_ms=deadline_ms, wait_ms=wait_ms)
-
-    def _coordinator(self, node_id: int) -> Coordinator:
-        if node_id == self._gateway.node_id and self._local is not None:
-            return self._local
-        return self._peer(node_id)
+        return await self._client.ask(transactional_id, attempt, retriable=RETRIABLE, wait_ms=wait_ms)
 
 
 def new_transactions_topic(gateway: Gateway) -> NewTopic:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from kraft.coordinators.groups import answers as a
-from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.routing import Coordinator
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import NotCoordinator
 from kraft.protocol.messages.group_request_request import GroupRequestRequestData
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.messages.groups import GROUP_REQUEST
-
-
-class Coordinator(Protocol):
-    async def ask(self, request: r.Request) -> a.Answer: ...
 
 
 def group_handlers(coordinator: Coordinator | None) -> list[ApiHandler]:

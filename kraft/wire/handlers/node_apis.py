@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import cast
 
+from kraft.coordinators.groups.routing import Coordinator
 from kraft.protocol import apis
 from kraft.wire.api_handler import ApiHandler
 from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.control import Controller, controller_handlers
 from kraft.wire.handlers.data import Replicas, TransactionalLeader, data_handlers
-from kraft.wire.handlers.group_requests import Coordinator, group_handlers
+from kraft.wire.handlers.group_requests import group_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches, snapshot_handlers
 from kraft.wire.handlers.refusals import NoBroker
 from kraft.wire.handlers.table import ClientApis
