@@ -1,1 +1,1 @@
-"""One partition's bytes, and how the copies stay the same: batches, log storage, ISR, fetching."""
+"""The bytes of partitions, and their replication: batches, log storage, ISR, fetching."""

@@ -1,7 +1,7 @@
-"""Work on records that is too much for the event loop, on worker threads: some at once, the others wait for their turn.
+"""Worker threads for record work that is too large for the event loop: some pieces at once, the others wait in line.
 
-What one piece of it may cost has its own bound (`kraft.protocol.batches.budget`), so this bounds the memory of
-all of it, and leaves threads for those who flush.
+The cost of one piece has its own limit (`kraft.protocol.batches.budget`), so this limits the memory of all of it, and
+leaves threads for flushes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LargeWork:
         self._waiting = 0
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Raises ThrottlingQuotaExceeded 89, or what `function` raises."""
+        """Run `function` on a worker. Raises ThrottlingQuotaExceeded 89, or the error of `function`."""
         if self._waiting >= WAITING_MAX:
             raise ThrottlingQuotaExceeded(f"{WAITING_MAX} requests with many records wait already; try again")
         self._waiting += 1

@@ -1,8 +1,7 @@
-"""What a leader checks of a client's batches, once, before they become opaque bytes (P12).
+"""A leader's checks of a client's batches, once, before they become opaque bytes (P12).
 
-Every error a client can make has its Kafka code; nothing is appended when one batch is refused. `prepare_records` is
-all of it that costs time: what is left for the log is to stamp and to write. It may run on a worker thread.
-Source: org.apache.kafka.storage.internals.log.LogValidator and UnifiedLog.analyzeAndValidateRecords.
+Every error of a client has its Kafka code; nothing is appended when one batch is refused. `prepare_records` is the
+expensive part, which may run on a worker thread: the log then only stamps and writes.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ _CODECS = {"producer": None, "uncompressed": 0, **{name: CODEC_NAMES.index(name)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchRules:
-    """The settings of a topic that decide about a batch, ready for use."""
+    """The settings of a topic for batches, ready for use."""
 
     message_bytes_max: int
     segment_bytes: int
@@ -60,7 +59,7 @@ class BatchRules:
     timestamp_before_ms_max: int
     timestamp_after_ms_max: int
     codec: int | None
-    """What batches are stored in (compression.type); None: whatever their producer chose."""
+    """Codec in which batches are stored (compression.type); None: the codec of the producer."""
     framing: FramingCheck
 
     @classmethod
@@ -82,20 +81,20 @@ class BatchRules:
 
 @value()
 class PreparedRecords:
-    """A record set that a log may take: validated, and stored as compression.type asks. Owned by whoever has it."""
+    """A record set that a log may append: validated, and stored as compression.type requires. Its holder owns it."""
 
     data: memoryview
     """Writable, for the leader's stamps."""
     headers: Sequence[BatchHeader]
     rules: BatchRules
-    """By which it was validated."""
+    """The rules by which it was validated."""
     origin: Origin = CLIENT
 
 
 def prepare_records(
     data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget, origin: Origin = CLIENT
 ) -> PreparedRecords:
-    """Check every batch of a record set, and compress anew what is not as compression.type says.
+    """Check every batch of a record set, and compress those that are not stored as compression.type requires.
 
     Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32,
     UnsupportedForMessageFormat 43, UnsupportedCompressionType 76, InvalidRecord 87; OverBudget when the records cost
@@ -126,8 +125,8 @@ def prepare_records(
         else:
             is_changed = True
             budget.take_compression(len(plain))
-            header, anew = _recompressed(plain, header, rules=rules)
-            stored.append(anew)
+            header, recompressed = _recompressed(plain, header, rules=rules)
+            stored.append(recompressed)
         headers.append(header)
     if not is_changed:
         return PreparedRecords(_writable(view), headers, rules, origin)
@@ -140,7 +139,7 @@ def prepare_records(
 def prepare_or_refuse(
     data: Buffer, *, rules: BatchRules, now_ms: int, budget: Budget, origin: Origin = CLIENT
 ) -> PreparedRecords:
-    """The same, where there is no one else to ask: a client that sends more than that has to send less at once."""
+    """The same for a caller that has no larger budget: a client that sends too much must send less at once."""
     try:
         return prepare_records(data, rules=rules, now_ms=now_ms, budget=budget, origin=origin)
     except OverBudget as error:
@@ -148,15 +147,15 @@ def prepare_or_refuse(
 
 
 def _writable(view: memoryview) -> memoryview:
-    """The same bytes where a leader may stamp them: a writable buffer becomes the log's own, any other is copied. So is
-    a small part of a large one, which would be kept for its sake."""
+    """The same bytes where a leader may stamp them: a writable buffer becomes the log's own, any other is copied. A
+    small part of a large buffer is copied too, because it would keep the whole buffer in memory."""
     if view.readonly or 2 * len(view) < len(cast(Sized, view.obj)):
         return memoryview(bytearray(view))
     return view
 
 
 def _recompressed(plain: Buffer, header: BatchHeader, *, rules: BatchRules) -> tuple[BatchHeader, bytes]:
-    """The batch in the codec that the topic asks for: its records, their framing and its other fields stay.
+    """The batch in the codec that the topic requires: its records, their framing and its other fields stay.
 
     Raises MessageTooLarge when that makes it too large, as Kafka does.
     """
@@ -186,12 +185,12 @@ def _whole_header(view: memoryview, position: int) -> BatchHeader:
         if HEADER_BYTES - LOG_OVERHEAD <= header.length <= rest - LOG_OVERHEAD:
             return header
     _, size = extent_at(view, position)
-    raise CorruptMessage(f"a batch says it has {size - LOG_OVERHEAD} bytes, {rest - LOG_OVERHEAD} are there")
+    raise CorruptMessage(f"a batch has {size - LOG_OVERHEAD} bytes by its header, {rest - LOG_OVERHEAD} are there")
 
 
 def _with_max_timestamp(batch: memoryview, header: BatchHeader, latest: int) -> tuple[BatchHeader, bytearray]:
-    """The batch with the largest timestamp of its records in its header: some producers write that of the last one.
-    Kafka mends it, too (DefaultRecordBatch.setMaxTimestamp)."""
+    """The batch with the largest timestamp of its records in its header: some producers write that of the last record.
+    Kafka corrects it, too (DefaultRecordBatch.setMaxTimestamp)."""
     mended = bytearray(batch)
     HEADER.pack_into(mended, 0, *header._replace(max_timestamp=latest))
     header = header._replace(max_timestamp=latest, crc=computed_crc(mended, 0, len(mended)))
@@ -208,14 +207,14 @@ def _validated(
     now_ms: int,
     budget: Budget,
 ) -> tuple[Buffer, int]:
-    """The batch with its records decompressed, and their largest timestamp. `refusal`: what its header is refused for,
-    once it is whole."""
-    if len(batch) > rules.message_bytes_max and not header.is_control:  # a marker that does not fit hangs the readers
+    """The batch with its records decompressed, and their largest timestamp. `refusal`: the error of its header, raised
+    after the batch is found whole."""
+    if len(batch) > rules.message_bytes_max and not header.is_control:  # readers wait for ever for a missing marker
         raise MessageTooLarge(
             f"a batch of {len(batch)} bytes is larger than max.message.bytes = {rules.message_bytes_max}"
         )
     if computed_crc(batch, 0, len(batch)) != header.crc:
-        raise CorruptMessage(f"the batch's CRC is not {header.crc:#010x} as its header says")
+        raise CorruptMessage(f"the batch's CRC is not {header.crc:#010x}, which its header has")
     if refusal is not None:
         raise refusal
     plain = plain_within(batch, header, budget)
@@ -226,7 +225,7 @@ def _validated(
 
 
 def _refusal(header: BatchHeader) -> KafkaError | None:
-    """What is wrong with the header of a batch, if anything, whoever sends it."""
+    """The error in the header of a batch, if there is one, for every origin."""
     if header.attributes & CODEC_MASK >= len(CODEC_NAMES):
         return UnsupportedCompressionType(f"compression codec {header.codec}; use one of {', '.join(CODEC_NAMES)}")
     if header.record_count <= 0 or header.last_offset_delta != header.record_count - 1:
@@ -257,7 +256,7 @@ def _refusal_of_client(header: BatchHeader, origin: Origin) -> KafkaError | None
 
 
 def _check_window(plain: Buffer, earliest: int, latest: int, *, rules: BatchRules, now_ms: int) -> None:
-    """A record without a timestamp (-1) is taken as it is, as Kafka does."""
+    """Check timestamps. A record without one (-1) is accepted, as in Kafka."""
     is_ahead = latest > 0 and latest - now_ms > rules.timestamp_after_ms_max
     if not is_ahead and not (earliest >= 0 and now_ms - earliest > rules.timestamp_before_ms_max):
         return

@@ -1,6 +1,6 @@
-"""Operations that wait for something to happen to a partition: produce for replicas, fetch for bytes.
+"""Operations that wait for an event of a partition: produce requests for replicas, fetches for bytes.
 
-An operation is tried again whenever something happens to one of its keys, and ends at its deadline at the latest.
+An operation is tried again after each event of one of its keys, and ends at its deadline at the latest.
 Invariant: an operation ends exactly once. At most `waiting_max` wait; one more is refused.
 """
 
@@ -17,7 +17,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 class Operation(Protocol[KeyOf]):
     def try_complete(self, key: KeyOf, /) -> bool:
-        """Something happened to `key`. True: the operation has ended itself and waits no longer."""
+        """An event of `key` has happened. True: the operation has ended itself and waits no longer."""
         ...
 
     def expire(self) -> None:
@@ -40,7 +40,7 @@ class Purgatory(Generic[Key]):
         return len(self._timers) >= self._waiting_max
 
     def watch(self, operation: Operation[Key], keys: Iterable[Key], *, wait_ms: int) -> bool:
-        """Wait for events on `keys`. False when too many wait already: the operation is not taken."""
+        """Wait for events of `keys`. False when too many wait already: the operation is not accepted."""
         if len(self._timers) >= self._waiting_max:
             return False
         watched = dict.fromkeys(keys)
@@ -50,14 +50,14 @@ class Purgatory(Generic[Key]):
         return True
 
     def watch_also(self, operation: Operation[Key], key: Key) -> None:
-        """One more key of an operation that waits."""
+        """Add a key to an operation that waits."""
         waited = self._timers.get(operation)
         if waited is not None:
             waited[1][key] = None
             self._watched.setdefault(key, {})[operation] = None
 
     def check(self, key: Key) -> None:
-        """Something happened to `key`."""
+        """Try the operations of `key` again after an event."""
         waiting = self._watched.get(key)
         if not waiting:
             return
@@ -66,7 +66,7 @@ class Purgatory(Generic[Key]):
                 self.forget(operation)
 
     def forget(self, operation: Operation[Key]) -> None:
-        """The operation has ended, or whoever waited for it has gone."""
+        """Remove an operation that has ended, or whose client has disconnected."""
         waited = self._timers.pop(operation, None)
         if waited is None:
             return
@@ -79,7 +79,7 @@ class Purgatory(Generic[Key]):
                 del self._watched[key]
 
     def expire_all(self) -> None:
-        """On shutdown: nobody waits any longer."""
+        """End all operations at shutdown."""
         for operation in tuple(self._timers):
             self._expire(operation)
 

@@ -28,7 +28,7 @@ NO_SESSION = 0
 NO_TOPIC_ID = UUID(int=0)
 
 PartitionKey: TypeAlias = TopicIdPartition | tuple[str, int]
-"""How a request names a partition: by topic id, or by topic name (Fetch before version 13)."""
+"""Name of a partition in a request: with a topic id, or with a topic name (Fetch before version 13)."""
 
 
 @value(kw_only=True)
@@ -42,10 +42,10 @@ class FetchPartition:
     last_fetched_epoch: int
     """-1: no divergence check (R2)."""
     log_start_offset: int
-    """Of the follower; -1 for consumers."""
+    """Log start offset of the follower; -1 for consumers."""
     bytes_max: int
     topic: str = ""
-    """Its name, in a request that names topics."""
+    """Topic name, in a request that names topics."""
 
     @property
     def key(self) -> PartitionKey:
@@ -54,7 +54,7 @@ class FetchPartition:
 
 @value(kw_only=True)
 class FetchRequest:
-    """A session request names only the partitions that changed, and those to forget (KIP-227)."""
+    """A fetch. A session request has only partitions that changed, and those to forget (KIP-227)."""
 
     replica_id: int
     replica_epoch: int
@@ -67,15 +67,15 @@ class FetchRequest:
     partitions: tuple[FetchPartition, ...] = ()
     forgotten: Sequence[PartitionKey] = ()
     names_topics: bool = False
-    """Before version 13. A session does not change from one to the other."""
+    """True before version 13. It does not change within a session."""
     reads_followers: bool = False
-    """A consumer that may read from a follower (KIP-392)."""
+    """True for a consumer that may read from a follower (KIP-392)."""
     rack: str = ""
-    """Where such a consumer is; empty when it does not say."""
+    """Rack of such a consumer; empty when it is not known."""
     room: Callable[[], int] | None = None
-    """Asked before each read: the bytes that it may take; with 0 nothing is read. None: whatever is asked for."""
+    """Called before each read: the bytes that it may take; with 0 nothing is read. None: no limit but the request's."""
     is_read_committed: bool = False
-    """A consumer that is told of nothing undecided, and of what was aborted (T8)."""
+    """True for a consumer that gets no undecided records, and a list of aborted transactions (T8)."""
 
 
 @value(kw_only=True)
@@ -87,14 +87,14 @@ class FetchedPartition:
     last_stable_offset: int = -1
     log_start_offset: int = -1
     aborted: Sequence[AbortedTransaction] = ()
-    """Those with offsets in `records`, ascending by their first one; for readers of committed records."""
+    """Aborted transactions with offsets in `records`, ascending by first offset; for read_committed consumers."""
     diverging_epoch: EpochEnd | None = None
     """R2. With error 1 to a replica: the latest epoch and the end of the leader's log (R6)."""
     current_leader: tuple[int, int] | None = None
     """(leader id, leader epoch) with errors 6, 74, 75."""
     records: Buffer = b""
     topic: str = ""
-    """Its name, if it was asked for by name."""
+    """Topic name, if the request has names."""
     preferred_read_replica: int = -1
     """The replica that this consumer should read from instead (KIP-392)."""
 
@@ -107,12 +107,12 @@ class FetchResponse:
 
 
 class LeaderChannel(Protocol):
-    """A follower's way to one leader broker. One connection, of purpose `fetch`."""
+    """A follower's connection to one leader broker, with purpose `fetch`."""
 
     async def fetch(self, request: FetchRequest, *, timeout_ms: int) -> FetchResponse:
         """Raises OSError/ConnectionClosed/TimeoutError when the leader cannot be reached, KafkaError when refused.
 
-        TimeoutError after `timeout_ms`. When the caller is cancelled, an answer that still comes is dropped.
+        TimeoutError after `timeout_ms`. When the caller is cancelled, a late answer is dropped.
         """
         ...
 
@@ -145,7 +145,7 @@ class ReadOptions:
 
 @value(kw_only=True)
 class ProduceOutcome:
-    """What became of one partition's batch. `error_code` 0 means: as durable as `acks` asked for."""
+    """The result of one partition's batch. `error_code` 0 means: as durable as `acks` requires."""
 
     error_code: int = 0
     message: str = ""
@@ -158,24 +158,25 @@ class ProduceOutcome:
     is_appended: bool = False
     """With an error: the records are in the leader's log and may survive (P5, P6, P7)."""
     isr: tuple[int, ...] = ()
-    """Without an error: the ISR when the records were as durable as asked. With 19 and 20: the one too small."""
+    """Without an error: the ISR when the records were as durable as `acks` requires. With 19 and 20: the too small
+    ISR."""
     min_isr: int = 0
     record_errors: tuple[RecordError, ...] = ()
-    """Why the batch was refused, record by record (KIP-467)."""
+    """Errors of single records that caused the refusal of the batch (KIP-467)."""
 
 
 @value(kw_only=True)
 class ActiveProducer:
-    """What the leader of a partition knows of one producer (DescribeProducers, KIP-664)."""
+    """The state of one producer on the leader of a partition (DescribeProducers, KIP-664)."""
 
     producer_id: int
     producer_epoch: int
     last_sequence: int
     last_timestamp_ms: int
     coordinator_epoch: int
-    """Of the last marker; -1 for none."""
+    """Coordinator epoch of the last marker; -1 for none."""
     transaction_start_offset: int
-    """Of the transaction that is open here; -1 for none."""
+    """Start offset of the transaction that is open here; -1 for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""How a follower copies its leaders' logs."""
+"""The fetch loops by which a follower copies its leaders' logs."""

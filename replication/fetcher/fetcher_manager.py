@@ -13,7 +13,7 @@ from replication.requests import LeaderChannel
 
 
 class FetcherManager:
-    """Before `start` partitions are only remembered."""
+    """Owner of the fetch loops. Before `start` partitions are only recorded."""
 
     def __init__(self, registry: Registry, *, channels: Callable[[int], LeaderChannel]) -> None:
         self._registry = registry
@@ -29,7 +29,7 @@ class FetcherManager:
             self._tasks[leader] = group.create_task(fetcher.run())
 
     def follow(self, replica: Replica, leader: int) -> None:
-        """Also for a new epoch of the same leader: what was asked under the old one is answered in vain."""
+        """Follow a leader, or a new epoch of the same leader: answers to requests of the old epoch are ignored."""
         if self._leader_of.get(replica.key, leader) != leader:
             self.unfollow(replica)
         self._leader_of[replica.key] = leader

@@ -1,4 +1,4 @@
-"""What one follower does with its leader's answer: append, truncate, move its high watermark (R2, R4-R6, R8, R11)."""
+"""A follower's reaction to its leader's answer: append, truncate, move its high watermark (R2, R4-R6, R8, R11)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from replication.partition.states import FollowerState
 from replication.requests import FetchedPartition, FetchPartition
 
 METADATA_BEHIND_CODES = frozenset({3, 5, 6, 74, 75, 78, 100, 103})
-"""The leader's metadata is behind ours or ours behind its: asked again soon."""
+"""The leader's metadata is older or newer than ours: the partition is asked for again soon."""
 
 
 class Taken(Enum):
-    """What became of an answer."""
+    """The effect of an answer."""
 
     DONE = auto()
     APPENDED = auto()
     IGNORED = auto()
-    """It answers a question that is no longer ours."""
+    """It answers a request that is obsolete."""
     METADATA_BEHIND = auto()
     BACK_OFF = auto()
     FAILED = auto()
@@ -34,7 +34,7 @@ class Taken(Enum):
 
 class Follower:
     def __init__(self, *, clock: Clock, events: Events, on_high_watermark: Callable[[Replica], None]) -> None:
-        """`on_high_watermark` is told when consumers of a replica may read more of it (KIP-392)."""
+        """`on_high_watermark` is called when consumers of a replica may read more of it (KIP-392)."""
         self._clock = clock
         self._events = events
         self._on_high_watermark = on_high_watermark
@@ -88,11 +88,11 @@ class Follower:
             self._on_high_watermark(replica)
 
     def _follow_log_start(self, replica: Replica, log_start_offset: int) -> None:
-        """R8; never beyond the own end: the records up to there come first."""
+        """R8. The log start never passes the own end: the records up to there must arrive first."""
         replica.log.maybe_increment_log_start(min(log_start_offset, replica.log.log_end_offset))
 
     def _diverged(self, replica: Replica, state: FollowerState, leader: EpochEnd) -> Taken:
-        """R2: cut to where the logs may still agree; the next fetch tells whether they do."""
+        """R2: truncate to the offset where the logs may still agree; the next fetch shows whether they do."""
         log = replica.log
         before = (log.log_end_offset, log.latest_epoch)
         if log.latest_epoch == -1:
@@ -105,10 +105,11 @@ class Follower:
         return Taken.DONE if (log.log_end_offset, log.latest_epoch) != before else Taken.BACK_OFF
 
     def _truncate(self, replica: Replica, state: FollowerState, target: int) -> None:
-        """Also when nothing is cut: an epoch that this replica began as leader without a record has to go (KIP-101)."""
+        """Truncate, even if there is nothing to cut: an epoch that this replica began as leader without a record must
+        be removed from the cache (KIP-101)."""
         end, epoch = replica.log.log_end_offset, replica.log.latest_epoch
         replica.log.truncate_to(target)
-        start = replica.log.log_end_offset  # a batch that spans the target goes whole
+        start = replica.log.log_end_offset  # a batch that spans the target is removed whole
         if start < end:
             self._report_cut(replica, state, start=start, end=end, epoch=epoch)
         if state.high_watermark > start:
@@ -118,7 +119,7 @@ class Follower:
         cut = {"from_offset": start, "to_offset": end, "epoch": epoch, "leader_epoch": state.leader_epoch}
         self._emit("truncated", replica, **cut, high_watermark=state.high_watermark)
         if start < state.high_watermark:
-            # R4: records that were committed once are gone: an unclean election gave them up
+            # R4: these records were committed, and an unclean election has lost them
             self._emit(
                 "truncated_below_high_watermark",
                 replica,
@@ -127,7 +128,7 @@ class Follower:
             )
 
     def _out_of_range(self, replica: Replica, state: FollowerState, answer: FetchedPartition) -> Taken:
-        """R6. The leader tells its log's start, and its end as a diverging epoch."""
+        """R6. The leader reports its log start offset, and its log end as a diverging epoch."""
         log, leader_start = replica.log, answer.log_start_offset
         leader_end = answer.diverging_epoch.end_offset if answer.diverging_epoch is not None else None
         if leader_end is not None and log.log_end_offset > leader_end:

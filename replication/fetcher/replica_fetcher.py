@@ -1,8 +1,8 @@
 """One loop for one leader broker: fetches all partitions followed from it, on a connection of its own.
 
-A request names only what changed (KIP-227). Its order is: answer, append or truncate, flush where the policy asks and
-after each truncation, next request: so the offset that a request reports is always in the log, and on disk where
-flush.messages=1, and nothing is written over what was cut before the cut is on disk.
+A request names only partitions that changed (KIP-227). The order is: answer, append or truncate, flush where the policy
+requires it and after each truncation, next request. So the offset in a request is always in the log, and on disk where
+flush.messages=1, and nothing is written in place of truncated records before the truncation is on disk.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from replication.requests import FetchPartition, FetchRequest, FetchResponse, Le
 from replication.sessions.client import FollowerSession
 
 RECONNECT_MS = 50
-"""Wait before a leader that could not be reached is tried again: one that restarts is found within 100 ms."""
+"""Wait before an unreachable leader is tried again: a restarted one is found within 100 ms."""
 
 METADATA_BEHIND_MS_FIRST = 10
-"""Wait before a partition is asked for again while leader and follower know different metadata; doubles."""
+"""Wait before a partition is asked for again while leader and follower have different metadata; doubles."""
 
 FAILED_RETRY_MS = 5_000
-"""Wait before a partition is tried again whose own log failed (R11)."""
+"""Wait before a partition whose own log failed is tried again (R11)."""
 
 LOOK_MS = 1_000
-"""How often all logs are looked at, whether their questions still hold: retention moves the start of one."""
+"""Interval in which the requests of all partitions are checked: retention moves the start of a log."""
 
 
 _ANSWERED = (Taken.DONE, Taken.APPENDED, Taken.IGNORED)
@@ -61,13 +61,13 @@ class ReplicaFetcher:
         )
         self._followed: dict[TopicIdPartition, Followed] = {}
         self._wanted: dict[TopicIdPartition, FetchPartition] = {}
-        """The questions of all partitions that are not backing off, as they were asked last."""
+        """The current questions of all partitions that are not backing off."""
         self._unsettled: dict[TopicIdPartition, None] = {}
-        """Whose question may be another now."""
+        """Partitions whose question may have changed."""
         self._moved: dict[TopicIdPartition, None] = {}
-        """Whose question may be another than the leader knows."""
+        """Partitions whose question may differ from the one that the leader has."""
         self._resting: dict[TopicIdPartition, Followed] = {}
-        """Backing off."""
+        """Partitions that are backing off."""
         self._bytes_max = -1
         self._looked_ms = 0
         self._changed = asyncio.Event()
@@ -78,8 +78,8 @@ class ReplicaFetcher:
         return self._followed
 
     def add(self, replica: Replica) -> None:
-        """It is asked for when the poll under way has ended. Its leader ends that when it learns that it has one more
-        partition for us, and soon if it knew that before us (`manager.fetch.NEWS_WAIT_MS`)."""
+        """Add a partition; it is asked for after the current poll. Its leader ends that poll when it learns that it has
+        one more partition for this broker, and soon if it knew that earlier (`manager.fetch.NEWS_WAIT_MS`)."""
         self._followed[replica.key] = Followed(replica)
         self._resting.pop(replica.key, None)
         self._unsettled[replica.key] = None
@@ -114,7 +114,7 @@ class ReplicaFetcher:
         await self._registry.clock.sleep(RECONNECT_MS)
 
     async def _pause(self, wait_ms: int) -> None:
-        """Nothing to ask for: until a partition is added or the first backoff is over."""
+        """There is nothing to ask for: wait until a partition is added or the first backoff is over."""
         timer = self._registry.clock.call_later(wait_ms, self._changed.set)
         try:
             await self._changed.wait()
@@ -122,7 +122,7 @@ class ReplicaFetcher:
             timer.cancel()
 
     def _settle(self, settings: BrokerSettings) -> int:
-        """Bring the questions up to date; returns how long until a partition that is backing off is due, in ms."""
+        """Update the questions; return the time until the first partition that backs off is due, in ms."""
         now_ms = self._registry.clock.monotonic_ms()
         if self._resting:
             for key in [key for key, followed in self._resting.items() if followed.retry_at_ms <= now_ms]:
@@ -178,7 +178,7 @@ class ReplicaFetcher:
             raise TimeoutError(silent) from error
 
     async def _disconnect(self) -> None:
-        """The leader's session dies with the connection: what it got of the last request is unknown."""
+        """Close the connection, and with it the leader's session: it is unknown how much it got of the last request."""
         self._session.reset()
         channel, self._channel = self._channel, None
         if channel is not None:

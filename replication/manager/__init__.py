@@ -1,1 +1,1 @@
-"""What a broker does with its replicas."""
+"""The replicas of a broker: roles, produce, fetch, failures."""

@@ -1,4 +1,4 @@
-"""A produce with acks=all that waits for its replicas, and how it ends (P5 to P7)."""
+"""A produce with acks=all that waits for its replicas, and its possible ends (P5 to P7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Outcomes = dict[TopicIdPartition, ProduceOutcome]
 
 
 class DelayedProduce:
-    """Waits until the high watermark has passed what was appended to each partition (P5)."""
+    """Waits until the high watermark has passed the records appended to each partition (P5)."""
 
     def __init__(self, appended: list[Replica], outcomes: Outcomes) -> None:
         self._outcomes = outcomes
@@ -62,7 +62,7 @@ class DelayedProduce:
         del self._waiting[replica]
 
     def expire(self) -> None:
-        """P6: the records stay in the log."""
+        """P6: the deadline has passed; the records stay in the log."""
         for replica in self._waiting:
             outcome = self._outcomes[replica.key]
             self._outcomes[replica.key] = failed(
@@ -76,14 +76,14 @@ class DelayedProduce:
 
 
 def _is_still_ours(replica: Replica, outcome: ProduceOutcome) -> bool:
-    """Leadership may have been lost and won again meanwhile, and another leader's records stand at these offsets.
-    Each epoch has one leader: while its end lies beyond them, they are what this leader appended (KIP-101)."""
+    """Leadership may have been lost and won again meanwhile, and these offsets may hold another leader's records. Each
+    epoch has one leader: while its end lies beyond the records, this leader has appended them (KIP-101)."""
     end = replica.log.end_offset_for_epoch(outcome.leader_epoch)
     return end is not None and end.epoch == outcome.leader_epoch and end.end_offset > outcome.last_offset
 
 
 def refused(error: KafkaError, *, log_start_offset: int) -> ProduceOutcome:
-    """Nothing was appended."""
+    """The outcome of a batch of which nothing was appended."""
     return ProduceOutcome(
         error_code=error.code,
         message=error.message,
@@ -115,12 +115,12 @@ def too_few(
     outcome: ProduceOutcome | None = None,
 ) -> ProduceOutcome:
     isr = state.isr.members if outcome is None else state.isr.maximal
-    told = outcome or ProduceOutcome()
+    answered = outcome or ProduceOutcome()
     return ProduceOutcome(
         error_code=error.code,
         message=f"ISR of {name} is {list(isr)}; min.insync.replicas asks for {state.min_isr}",
-        base_offset=told.base_offset,
-        last_offset=told.last_offset,
+        base_offset=answered.base_offset,
+        last_offset=answered.last_offset,
         log_start_offset=log_start_offset,
         leader_id=state.image.leader,
         leader_epoch=state.leader_epoch,

@@ -1,8 +1,8 @@
-"""Replicas whose log has failed: told to the controller, and tried again until they work.
+"""Replicas whose log has failed: reported to the controller, and tried again until they work.
 
-Owns `registry.offline` (nothing can be done with the log) and `registry.read_only` (its disk is full). The controller
-learns of both with each heartbeat and takes such a replica out of the ISR (KIP-858). A log is opened again only after
-that: opening may cut it, and an ISR member may not forget what it has acknowledged.
+Owns `registry.offline` (the log is not usable) and `registry.read_only` (its disk is full). The controller learns of
+both with each heartbeat and removes such a replica from the ISR (KIP-858). A log is opened again only after that:
+opening may truncate it, and an ISR member may not lose records that it has acknowledged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOG_RETRY_MS_MAX = 30_000
 
 
 class FailedRoles(Protocol):
-    """What becomes of a replica's role when its log fails, and when it works again."""
+    """Changes of a replica's role when its log fails, and when it works again."""
 
     def stop_failed(self, key: TopicIdPartition) -> None: ...
     def resume(self, key: TopicIdPartition) -> None: ...
@@ -48,7 +48,7 @@ class Failures:
         self._logs.watch_failures(self.log_failed, self._can_do_without)
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Called whenever `report` has changed."""
+        """Call `listener` whenever `report` has changed."""
         self._listeners.append(listener)
 
     @property
@@ -58,7 +58,7 @@ class Failures:
     # --- failing
 
     def log_failed(self, key: TopicIdPartition, reason: str, is_readable: bool, /) -> None:
-        """Comes from within the log's own calls: the replica changes its role in the next turn of the loop."""
+        """Called from within the log's own methods: the replica changes its role in the next turn of the loop."""
         registry = self._registry
         replica = registry.replicas.get(key)
         if replica is None or (is_readable and key in registry.read_only):
@@ -70,7 +70,7 @@ class Failures:
         asyncio.get_running_loop().call_soon(self._stop, key, reason, is_readable)
 
     def _can_do_without(self, key: TopicIdPartition, /) -> bool:
-        """Somebody else is in sync, and has what this log would lose."""
+        """Another replica is in sync, and has the records that this log would lose."""
         image = self._registry.image.partition(key.topic_id, key.partition)
         return image is not None and any(member != self._registry.node_id for member in image.isr)
 
@@ -83,7 +83,7 @@ class Failures:
             self.take_offline(key, topic=replica.topic, image=replica.state.image, reason=reason)
 
     def take_offline(self, key: TopicIdPartition, *, topic: str, image: PartitionImage, reason: str) -> None:
-        """The log cannot be used: this costs this partition only, until it works again."""
+        """The log is not usable: only this partition is lost, until the log works again."""
         registry = self._registry
         replica = registry.replicas.pop(key, None)
         registry.read_only.pop(key, None)
@@ -166,7 +166,7 @@ class Failures:
         self._works_again(key, topic)
 
     def _may_reopen(self, image: PartitionImage) -> bool:
-        """The controller knows: nobody counts on this log, or it is the only one that there is."""
+        """The controller knows of the failure: no replica counts on this log, or it is the only one that there is."""
         own = self._registry.node_id
         return image.leader != own and (own not in image.isr or image.isr == (own,))
 

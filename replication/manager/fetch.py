@@ -1,6 +1,6 @@
-"""Fetch by followers and consumers: read, note how far the follower is, wait for bytes, read again (F1 to F3).
+"""Fetch by followers and consumers: read, note the follower's progress, wait for bytes, read again (F1 to F3).
 
-A follower's progress is noted before it waits, once per request; the answer after a wait only reads.
+A follower's progress is noted before the wait, once per request; the answer after a wait only reads.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from replication.sessions.cache import FetchSession, SessionCache, SessionPartit
 
 NEWS_MS = 1_000
 NEWS_WAIT_MS = 20
-"""For so long after a follower was woken for partitions that are new to it, its polls wait no longer than this while
-they do not ask for any: it has yet to learn of them, and cannot end a poll that is under way."""
+"""After a follower was woken for partitions that are new to it, its polls wait no longer than this until it asks for
+them: it still has to learn of them, and cannot end its current poll."""
 
 
 Proof: TypeAlias = Callable[[], Awaitable[bool]]
-"""Whether this broker was not relieved when it was asked."""
+"""Proves that this broker had not been replaced as leader when it was called."""
 
 
 async def nobody_doubts() -> bool:
@@ -44,16 +44,16 @@ class Fetch:
             slots_max=registry.settings().max_incremental_fetch_session_cache_slots,
         )
         self._waiting: dict[int, dict[DelayedFetch, None]] = {}
-        """By replica id; in the order in which they came, which a set of objects does not keep."""
+        """Waiting fetches by replica id, in the order of their arrival, which a set of objects does not keep."""
         self._news_until_ms: dict[int, int] = {}
-        """Replica id -> until when it is expected to ask for partitions that it was woken for."""
+        """Replica id -> time until which it is expected to ask for partitions that it was woken for."""
 
     @property
     def session_count(self) -> int:
         return len(self._sessions)
 
     def begin(self, request: FetchRequest) -> FetchResponse | LaterFetch:
-        """What can be answered at once is, and costs no task."""
+        """Answer at once where possible, without a task."""
         try:
             session = self._sessions.open(request)
         except KafkaError as error:
@@ -74,7 +74,7 @@ class Fetch:
         return LaterFetch(operation.done, lambda: self._answer_after_wait(pass_, session, operation.touched))
 
     def _answer_after_wait(self, pass_: Pass, session: FetchSession, touched: set[TopicIdPartition]) -> FetchResponse:
-        """Only partitions to which something happened meanwhile are read again, and those that had an answer."""
+        """Read again only partitions that had an event meanwhile, and those that had an answer."""
         for partition, _answer in pass_.answers:
             touched.add(partition.key)
         if not touched:
@@ -88,10 +88,10 @@ class Fetch:
         return await begun.come() if isinstance(begun, LaterFetch) else begun
 
     async def _look_again(self, session: FetchSession, request: FetchRequest) -> Pass:
-        """An offset beyond the end of the log is out of range for the leader. A leader that was relieved and has not
-        heard of it knows no better than to say so too, and its client would begin anew for nothing. Kafka's consumers
-        send the leader epoch with each fetch, and are told 75 (KIP-320); readers without one are told 6 unless the
-        broker proves that it is in office. What was read of other partitions is not held meanwhile."""
+        """Handle an offset beyond the end of the log, which is out of range for the leader. A former leader that does
+        not know of its successor would answer the same, and its client would begin again for nothing. Kafka's consumers
+        send the leader epoch with each fetch, and get error 75 (KIP-320); a reader without an epoch gets error 6 unless
+        the broker proves that it still leads. Records that were read from other partitions are not kept meanwhile."""
         is_trusted = await self._is_trusted()
         pass_ = self._read(session, request, None, notes_progress=False)
         for number, (partition, found) in enumerate(pass_.answers):
@@ -106,7 +106,7 @@ class Fetch:
         return pass_
 
     def wake_followers(self, broker_ids: Iterable[int]) -> None:
-        """Answer waiting fetches of these brokers: they have more partitions to ask for than when they asked."""
+        """Answer waiting fetches of these brokers: they now have more partitions to ask for."""
         until_ms = self._registry.clock.monotonic_ms() + NEWS_MS
         for broker_id in broker_ids:
             self._news_until_ms[broker_id] = until_ms
@@ -141,15 +141,15 @@ class Fetch:
         *,
         notes_progress: bool,
     ) -> Pass:
-        """These partitions, or all that do not idle."""
+        """Read these partitions, or all that do not idle."""
         pass_ = self._reader.begin(
             request,
             now_ms=session.used_ms,
             notes_progress=notes_progress,
-            tells_all=not session.is_incremental,
+            answers_all=not session.is_incremental,
         )
         if partitions is None:
-            if pass_.is_stale or pass_.tells_all:
+            if pass_.is_stale or pass_.answers_all:
                 session.stir_all()
             else:
                 session.maybe_look_at_idle()
@@ -161,7 +161,7 @@ class Fetch:
         return pass_
 
     def _wait(self, session: FetchSession, pass_: Pass, wait_ms: int) -> DelayedFetch | None:
-        """None when too many wait already."""
+        """Wait. None when too many wait already."""
         request = pass_.request
         operation = DelayedFetch(
             self._reader,
@@ -193,12 +193,12 @@ def _is_beyond(answered: tuple[SessionPartition, FetchedPartition]) -> bool:
 
 
 class LaterFetch(NamedTuple):
-    """A fetch that waits for something."""
+    """A fetch that waits for an event."""
 
     future: asyncio.Future[Any]
-    """Done when there is an answer. To cancel it is to ask no more."""
+    """Done when there is an answer. Cancelling it only ends the wait."""
     answer: Callable[[], FetchResponse]
-    """To be asked once, when the future is done."""
+    """To be called once, when the future is done."""
 
     async def come(self) -> FetchResponse:
         await self.future
@@ -206,8 +206,8 @@ class LaterFetch(NamedTuple):
 
 
 class DelayedFetch:
-    """A long poll: ends when `bytes_min` can be read, or a partition's role changes. It watches the partitions that are
-    awake; one that idles tells when it is not any more, before whoever woke it looks for those who wait."""
+    """A long poll: it ends when `bytes_min` can be read, or a partition's role changes. It watches the partitions that
+    are awake; a replica reports the end of an idling before it wakes the operations that wait."""
 
     def __init__(
         self,

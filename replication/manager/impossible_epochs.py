@@ -1,4 +1,4 @@
-"""Leader epochs that cannot be: no CRC covers the epoch of a batch, so a disk may change it unnoticed."""
+"""Removal of impossible leader epochs: no CRC covers the epoch of a batch, so a disk may change it unnoticed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from replication.partition.log import ReplicaLog
 
 
 def cut_impossible_epochs(log: ReplicaLog, image: PartitionImage, *, topic: str, events: Events) -> None:
-    """No record is written in an epoch before the metadata has it: an epoch in a log that the metadata does not know
-    is damage. Such a log could be neither led nor followed; what stands there comes again from others."""
+    """No record is written in an epoch before the metadata has it: an epoch in a log that the metadata does not know is
+    damage. Such a log could neither lead nor follow; its records are fetched again from other replicas."""
     if log.latest_epoch <= image.leader_epoch:
         return
     end = log.end_offset_for_epoch(max(image.leader_epoch, 0))

@@ -1,5 +1,5 @@
-"""Keeps the ISRs of the partitions that this broker leads: proposes joins and shrinks, and carries them to the
-controller with one AlterPartition in flight for all pending partitions (KIP-497, I1 to I9).
+"""The ISRs of the partitions that this broker leads: it proposes joins and shrinks, and sends them to the controller
+with one AlterPartition in flight for all pending partitions (KIP-497, I1 to I9).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ALTERATIONS_MAX = 1_000
 
 RETRY_MS_FIRST = 20
 RETRY_MS_MAX = 1_000
-"""Wait before an AlterPartition of unknown fate is sent again (I8: for ever), doubling."""
+"""Wait before an AlterPartition with an unknown outcome is sent again (I8: without an end), doubling."""
 
 REFUSED_PAUSE_MS = 100
 """Wait before a partition whose change was refused proposes another."""
@@ -56,7 +56,7 @@ class IsrKeeper:
     # --- proposals
 
     def join(self, replica: Replica, follower: int) -> None:
-        """I4: the caller has checked that it may."""
+        """Propose a join (I4); the caller has checked that it is allowed."""
         state = replica.state
         assert isinstance(state, LeaderState), state
         if self._registry.clock.monotonic_ms() >= self._paused_until_ms.get(replica, 0):
@@ -68,7 +68,7 @@ class IsrKeeper:
         self._propose(replica, propose_recovered(state))
 
     def shrink_lagging(self) -> None:
-        """I1, for all partitions led here."""
+        """Propose shrinks for all partitions led here (I1)."""
         now_ms = self._registry.clock.monotonic_ms()
         lag_ms_max = self._registry.settings().replica_lag_time_max_ms
         for replica, state in list(self._registry.led()):
@@ -81,7 +81,7 @@ class IsrKeeper:
                 self._propose(replica, propose_shrink(state, leaving))
 
     def forget(self, replica: Replica) -> None:
-        """It is not led here any more."""
+        """Forget a partition that is not led here any more."""
         self._pending.pop(replica, None)
         self._paused_until_ms.pop(replica, None)
 
@@ -93,13 +93,13 @@ class IsrKeeper:
     # --- loops
 
     async def watch_lag(self) -> None:
-        """Every half lag time, so that a lagging member stays 1.5 times the lag at most (I1)."""
+        """Check every half lag time, so that a lagging member stays 1.5 times the lag at most (I1)."""
         while True:
             await self._registry.clock.sleep(max(1, self._registry.settings().replica_lag_time_max_ms // 2))
             self.shrink_lagging()
 
     async def carry(self) -> None:
-        """One AlterPartition at a time, until each pending change is settled or superseded."""
+        """Send one AlterPartition at a time, until each pending change is settled or superseded."""
         retry_ms = RETRY_MS_FIRST
         while True:
             await self._has_pending.wait()
@@ -110,7 +110,7 @@ class IsrKeeper:
                 retry_ms = min(2 * retry_ms, RETRY_MS_MAX)
 
     async def _carry_once(self) -> bool:
-        """False when something has to be sent again."""
+        """Send one request. False when something has to be sent again."""
         sent = self._take_pending()
         if not sent:
             return True
@@ -152,7 +152,7 @@ class IsrKeeper:
             self._has_pending.set()
 
     def _settle(self, replica: Replica, sent: Isr, answer: PartitionImage | ErrorDetail | None) -> bool:
-        """False: ask again. An answer to a change that newer metadata has settled is ignored."""
+        """Process an answer. False: ask again. An answer to a change that newer metadata has settled is ignored."""
         state = replica.state
         if not isinstance(state, LeaderState) or state.isr is not sent:
             return True

@@ -1,8 +1,8 @@
-"""fsync of what a leader has to count and no produce waits for, under flush.messages=1.
+"""fsync of records that a leader has to count and no produce waits for, under flush.messages=1.
 
 A replica that becomes leader may hold records that it fetched and has not synced, and a produce may be cancelled while
-its records are being synced. A leader counts of its own log only what is synced, so without an fsync the high
-watermark would stand still until the next produce.
+its records are being synced. A leader counts of its own log only synced records, so without an fsync the high watermark
+would not move until the next produce.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from replication.partition.states import LeaderState
 
 
 class LeaderFlushes:
-    """`ask` for one; `run` does them, and lets the high watermark follow. At most one waits per partition."""
+    """`ask` requests an fsync; `run` does it, and moves the high watermark. At most one request waits per partition."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

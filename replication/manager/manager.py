@@ -1,7 +1,8 @@
-"""The replica manager: what a broker does with the partitions that metadata gives it.
+"""The replica manager: it applies metadata to the partitions of a broker, and serves their requests.
 
-It owns every replica's role and state; logs belong to the log manager, roles to the controller. All of it runs on one
-event loop; `start` begins the background work, `stop` ends it, answers who still waits, and saves the high watermarks.
+It owns every replica's role and state; the log manager owns the logs, the controller decides the roles. All of it runs
+on one event loop; `start` begins the background work, `stop` ends it, answers waiting requests, and saves the high
+watermarks.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class ReplicaManager:
         topic_settings: Callable[[str], TopicSettings],
         is_trusted: Proof = nobody_doubts,
     ) -> None:
-        """`settings` and `topic_settings` are those that hold when a change of the metadata is applied. `is_trusted` is
-        asked before a consumer is told that its offset is beyond the end of a log: see `Fetch`."""
+        """`settings` and `topic_settings` return the settings at the moment when metadata is applied. `is_trusted` is
+        called before a consumer is answered that its offset is beyond the end of a log: see `Fetch`."""
         self._registry = Registry(
             node_id=node_id, environment=environment, events=events, settings=settings, topic_settings=topic_settings
         )
@@ -93,7 +94,7 @@ class ReplicaManager:
         self._background: asyncio.Task[None] | None = None
         self._is_stopping = False
         self._is_going_on = False
-        """A turn is arranged in which further partitions take on their roles."""
+        """A turn of the loop is scheduled in which further partitions take their roles."""
 
     # --- metadata
 
@@ -103,11 +104,11 @@ class ReplicaManager:
         return self._registry.image
 
     def apply_metadata(self, delta: MetadataDelta) -> None:
-        """Take on what changed, in order. The first image has to be current (B2: this broker's own registration is
-        in it): a topic id that it does not have frees the folder of its name.
+        """Apply changes, in order. The first image has to be current (B2: it has this broker's own registration): a
+        topic id that it does not have frees the folder of its name.
 
-        A delta that does not begin at the image applied last is computed again from there; an older one is ignored,
-        and so is any once `stop` has begun: roles are not taken on any more.
+        A delta that does not begin at the image applied last is computed again from there; an older one is ignored, and
+        so is any after `stop` has begun: no role is taken any more.
         """
         if self._is_stopping or delta.new.offset < self._registry.image.offset:
             return
@@ -128,8 +129,8 @@ class ReplicaManager:
             self._go_on()
 
     def remove_strays(self) -> None:
-        """Delete logs on disk that the current image does not give to this broker. Not once `stop` has begun: an image
-        is taken on no more, and by the empty one of a start that is cut short every log would be a stray."""
+        """Delete logs on disk that the current image does not assign to this broker. Not after `stop` has begun: no
+        image is applied any more, and with the empty image of an interrupted start every log would be a stray."""
         if not self._is_stopping:
             self._roles.remove_strays()
 
@@ -142,8 +143,9 @@ class ReplicaManager:
         *,
         is_from_coordinator: bool = False,
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
-        """`is_from_coordinator`: internal topics, transactional batches and markers are theirs to write. Raises
-        InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
+        """Append batches. `is_from_coordinator`: coordinators may write internal topics, transactional batches and
+        markers. Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all other errors are outcomes of a
+        partition."""
         origin = COORDINATOR if is_from_coordinator else CLIENT
         outcomes = self._produce.begin(batches, options, origin=origin)
         return await outcomes if isinstance(outcomes, asyncio.Future) else outcomes
@@ -156,8 +158,8 @@ class ReplicaManager:
         origin: Origin = CLIENT,
         origins: Origins = NO_ORIGINS,
     ) -> Mapping[TopicIdPartition, ProduceOutcome] | asyncio.Future[dict[TopicIdPartition, ProduceOutcome]]:
-        """The same without a task where nothing has to be waited for. Requests take effect in the order in which this
-        is called."""
+        """The same as `produce`, without a task where nothing has to be waited for. Requests take effect in the order
+        of these calls."""
         return self._produce.begin(batches, options, origin=origin, origins=origins)
 
     # --- transactions
@@ -165,10 +167,10 @@ class ReplicaManager:
     def begin_verification(
         self, partition: TopicIdPartition, producer_id: int, *, epoch: int, sequence: int, raises_epoch: bool
     ) -> Verification | None:
-        """Before a client's transactional batch: the guard of its append, to be used once the coordinator has said that
-        the partition is in the transaction (KIP-890); None where it is open here already.
+        """The guard of a client's first transactional append, for use after the coordinator has confirmed that the
+        partition is in the transaction (KIP-890); None where it is open here already.
 
-        Raises InvalidProducerEpoch 47, and what a partition without a leader here is refused with."""
+        Raises InvalidProducerEpoch 47, and the refusals of a partition without a leader here."""
         replica, _state = self._registry.leader_or_raise(partition)
         return replica.log.producer_states.begin_verification(
             producer_id,
@@ -180,18 +182,19 @@ class ReplicaManager:
         )
 
     def is_verified(self, partition: TopicIdPartition, producer_id: int, verification: Verification) -> bool:
-        """Whether nothing has ended the verification; where this broker leads no more, the append is refused anyway."""
+        """Whether the verification is still valid; where this broker does not lead any more, the append is refused
+        anyway."""
         replica = self._registry.replicas.get(partition)
         return replica is None or replica.log.producer_states.verification(producer_id) is verification
 
     def producer(self, partition: TopicIdPartition, producer_id: int) -> Producer | None:
-        """What a leader here knows of a producer. Raises KafkaError, as `begin_verification`."""
+        """A local leader's state of a producer. Raises KafkaError, as `begin_verification`."""
         replica, _state = self._registry.leader_or_raise(partition)
         return replica.log.producer_states.get(producer_id)
 
     def check_appendable(self, partition: TopicIdPartition) -> None:
-        """Before a coordinator decides on what it could not append with acks=all. Raises NotEnoughReplicas 19 (P1), and
-        what a partition without a leader here is refused with."""
+        """Check before a coordinator decides that it could append with acks=all. Raises NotEnoughReplicas 19 (P1), and
+        the refusals of a partition without a leader here."""
         replica, state = self._registry.leader_or_raise(partition)
         if state.is_under_min_isr:
             raise NotEnoughReplicas(
@@ -199,8 +202,8 @@ class ReplicaManager:
             )
 
     def producers(self, partition: TopicIdPartition) -> Sequence[tuple[int, Producer]]:
-        """All that a replica here knows of producers, whether it leads or not, as Kafka's DescribeProducers tells it.
-        Raises KafkaError."""
+        """A local replica's state of all producers, whether it leads or not, as in Kafka's DescribeProducers. Raises
+        KafkaError."""
         return self._registry.replica_or_raise(partition).log.producer_states.items()
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
@@ -208,7 +211,7 @@ class ReplicaManager:
         return await begun.come() if isinstance(begun, LaterFetch) else begun
 
     def begin_fetch(self, request: FetchRequest) -> FetchResponse | LaterFetch:
-        """The same without a task where nothing has to be waited for."""
+        """Answer a fetch, without a task where nothing has to be waited for."""
         return self._fetch.begin(request)
 
     async def list_offset(
@@ -254,21 +257,21 @@ class ReplicaManager:
         return all_replica_status(self._registry)
 
     def open_transactions(self) -> Sequence[OpenTransactions]:
-        """Of every replica that has undecided ones, the oldest first."""
+        """Open transactions of every replica that has undecided ones, the oldest first."""
         return open_transactions(self._registry)
 
     def high_watermarks(self) -> Mapping[TopicIdPartition, int]:
-        """Of every replica here; retention and compaction stay below them (S1)."""
+        """High watermark of every replica here; retention and compaction stay below them (S1)."""
         return {key: replica.state.high_watermark for key, replica in self._registry.replicas.items()}
 
     # --- failed logs
 
     def failed_replicas(self) -> FailedReplicas:
-        """For the heartbeat: the controller takes them out of ISR and leadership (KIP-858)."""
+        """The failed replicas for the heartbeat: the controller removes them from ISR and leadership (KIP-858)."""
         return self._failures.report
 
     def on_failed_replicas(self, listener: Callable[[], None]) -> None:
-        """`listener` is called whenever `failed_replicas` has changed."""
+        """Call `listener` whenever `failed_replicas` has changed."""
         self._failures.listen(listener)
 
     def _log_moved(self, key: TopicIdPartition, log: ReplicaLog) -> None:
@@ -285,8 +288,9 @@ class ReplicaManager:
         await started.wait()
 
     async def hand_over(self) -> None:
-        """Before a controlled shutdown (B6): take no more records as a leader, and let what was taken be acknowledged.
-        Others are answered 6 with nothing appended, and find the next leader."""
+        """Before a controlled shutdown (B6): accept no more records as a leader, and wait until the appended ones are
+        acknowledged. Later requests are answered with 6 and nothing appended, and their clients find the next
+        leader."""
         await self._produce.hand_over()
 
     async def stop(self) -> None:

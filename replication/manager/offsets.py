@@ -1,4 +1,4 @@
-"""Questions about offsets (ListOffsets, epochs, log ends) and DeleteRecords."""
+"""Requests about offsets (ListOffsets, epochs, log ends) and DeleteRecords."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from replication.partition.states import LeaderState
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer
 
 TO_HIGH_WATERMARK = -1
-"""DeleteRecords offset that means: all that is committed."""
+"""DeleteRecords offset that means: all committed records."""
 
 
 class Offsets:
@@ -43,8 +43,8 @@ class Offsets:
         looking: Looking | None = None,
     ) -> OffsetAnswer:
         """L10: a consumer that asks for the end waits until the high watermark has reached this leader's epoch, and so
-        does one that asks for a time of which no record is found below it. To readers of committed records the log
-        ends at the last stable offset (T8)."""
+        does one that asks for a time for which no record is found below it. For read_committed consumers the log ends
+        at the last stable offset (T8)."""
         replica, state = self._registry.leader_or_raise(key, leader_epoch=leader_epoch)
         log = replica.log
         if timestamp == EARLIEST_TIMESTAMP:
@@ -77,7 +77,7 @@ class Offsets:
         return replica.log.end_offset_for_epoch(epoch)
 
     def log_ends(self, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]:
-        """The own answer to the controller before an unclean election (L8)."""
+        """This broker's answer to the controller before an unclean election (L8)."""
         return [self._log_end(key) for key in partitions]
 
     def _log_end(self, key: TopicIdPartition) -> ReplicaLogEnd:
@@ -101,7 +101,7 @@ class Offsets:
         )
 
     async def delete_records(self, key: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
-        """S4: move the log start, wait until all live replicas have followed; returns the low watermark."""
+        """S4: move the log start, wait until all live replicas have followed; return the low watermark."""
         replica, state = self._registry.leader_or_raise(key)
         if replica.topic in INTERNAL_TOPICS:
             raise InvalidTopicException(internal_refusal(replica.topic, "delete its records"))
@@ -127,7 +127,7 @@ class Offsets:
             self._registry.deletes.forget(operation)
 
     def _emit_deleted(self, replica: Replica, log_start_offset: int) -> None:
-        """S4: operators see who removed records that were acknowledged."""
+        """S4: operators see which client removed acknowledged records."""
         self._registry.events.emit(
             "records_deleted", topic=replica.topic, partition=replica.key.partition, log_start_offset=log_start_offset
         )

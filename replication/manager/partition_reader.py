@@ -1,4 +1,4 @@
-"""Reading one partition for a fetch: epochs (R1), divergence (R2), bounds (F1, F2), and the follower's progress.
+"""Reads of one partition for a fetch: epochs (R1), divergence (R2), bounds (F1, F2), and the follower's progress.
 
 The bytes come from the partition's log (`replication.storage.log_reader`).
 Source: kafka.server.ReplicaManager.readFromLog, kafka.cluster.Partition.fetchRecords.
@@ -32,38 +32,38 @@ from replication.requests import CONSUMER, FetchedPartition, FetchPartition, Fet
 from replication.sessions.cache import SessionPartition
 
 UNKNOWN_TOPIC = (UnknownTopicOrPartition.code, UnknownTopicId.code)
-"""What a consumer is told of a topic that is not there ends no wait for the others, as in Kafka: it would ask again at
-once, and again."""
+"""A consumer's answer for an unknown topic ends no wait for the others, as in Kafka: it would ask again at once, and
+again."""
 
-TELLS_LEADER = (NotLeaderOrFollower.code, FencedLeaderEpoch.code, UnknownLeaderEpoch.code)
-"""Errors that carry who leads instead (KIP-951)."""
+NAMES_LEADER = (NotLeaderOrFollower.code, FencedLeaderEpoch.code, UnknownLeaderEpoch.code)
+"""Errors that name the current leader (KIP-951)."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Pass:
-    """One pass over the partitions of a request. Asked once here, not once a partition: time and standing."""
+    """One pass over the partitions of a request. It holds their common values, such as the time."""
 
     request: FetchRequest
     now_ms: int
     is_follower: bool
     is_stale: bool
-    """R10, KIP-903: the follower has been registered again since; this is not its latest incarnation."""
+    """R10, KIP-903: the follower has been registered again; this is not its latest incarnation."""
     notes_progress: bool
-    tells_all: bool
-    """A full answer, not only what changed (KIP-227)."""
+    answers_all: bool
+    """True for a full answer, False for one with changes only (KIP-227)."""
     bytes_max: int
-    """What an answer may hold, whatever is asked for."""
+    """Size limit of the answer, whatever the request allows."""
     bytes_left: int
     is_empty: bool = True
-    """The first batch of all goes out whatever its size (F3), but where there is no room for anything."""
+    """The first batch of all is returned whatever its size (F3), unless there is no room at all."""
     answers: list[tuple[SessionPartition, FetchedPartition]] = field(default_factory=list)
     size_bytes: int = 0
     is_full: bool = False
-    """There is more to read than the limits let into the answer: nothing is to be waited for."""
+    """There is more to read than the limits allow: do not wait."""
     has_news: bool = False
-    """An error or a divergence: answered without waiting."""
+    """There is an error or a divergence: answer without waiting."""
     replicas: dict[Replica, SessionPartition] = field(default_factory=dict)
-    """What was read: these can be waited for."""
+    """The replicas that were read and can be waited for."""
 
 
 class PartitionReader:
@@ -71,7 +71,7 @@ class PartitionReader:
         self._registry = registry
         self._on_join = on_join
 
-    def begin(self, request: FetchRequest, *, now_ms: int, notes_progress: bool, tells_all: bool) -> Pass:
+    def begin(self, request: FetchRequest, *, now_ms: int, notes_progress: bool, answers_all: bool) -> Pass:
         is_follower = request.replica_id != CONSUMER
         bytes_max = min(request.bytes_max, self._registry.settings().fetch_max_bytes)
         is_empty = True
@@ -86,7 +86,7 @@ class PartitionReader:
             is_follower=is_follower,
             is_stale=is_follower and self._is_stale(request),
             notes_progress=notes_progress and is_follower,
-            tells_all=tells_all,
+            answers_all=answers_all,
             bytes_max=bytes_max,
             bytes_left=bytes_max,
             is_empty=is_empty,
@@ -98,7 +98,7 @@ class PartitionReader:
         return broker is not None and request.replica_epoch != -1 and broker.broker_epoch > request.replica_epoch
 
     def read(self, partition: SessionPartition, pass_: Pass) -> None:
-        """Adds an answer unless there is nothing that the session's owner does not know already."""
+        """Add an answer, unless the session's owner already has everything in it."""
         answer = self._read(partition, pass_)
         if answer is not None:
             pass_.answers.append((partition, answer))
@@ -148,8 +148,8 @@ class PartitionReader:
             return self._refusal(partition, error)
         if (
             len(records)
-            or pass_.tells_all
-            or partition.told_error
+            or pass_.answers_all
+            or partition.must_answer
             or partition.told_high_watermark != state.high_watermark
             or partition.told_log_start_offset != log.log_start_offset
         ):
@@ -160,8 +160,8 @@ class PartitionReader:
         return None
 
     def _settle(self, partition: SessionPartition, replica: Replica, state: LeaderState, pass_: Pass) -> None:
-        """It has all, and was told all: until something happens there is nothing to do for it (`Idling`). Who is no
-        member of the ISR is looked at in each round, for what keeps it out may be its broker's state."""
+        """The follower has everything, and needs no answer: until an event nothing has to be done for it (`Idling`). A
+        follower that is not in the ISR is looked at in each round, because its broker's state may keep it out."""
         follower = pass_.request.replica_id
         if follower in state.isr.members:
             idling = Idling(partition.session.rounds)
@@ -199,10 +199,10 @@ class PartitionReader:
             read = replica.log.read(fetch.fetch_offset, bytes_max=limit, upper_bound=bound)
             return len(read.data) if read.next_offset >= bound else bytes_max
         except KafkaError:
-            return bytes_max  # enough to end the wait: the read that follows answers with the error
+            return bytes_max  # enough to end the wait: the next read answers with the error
 
     def _note(self, replica: Replica, state: LeaderState, fetch: FetchPartition, pass_: Pass) -> LeaderState:
-        """The follower has everything below the offset that it asks for: progress, high watermark, ISR (I2, I4)."""
+        """The follower has everything below its fetch offset: update progress, high watermark, ISR (I2, I4)."""
         registry, request = self._registry, pass_.request
         follower = request.replica_id
         old_log_start = state.followers[follower].log_start_offset
@@ -251,7 +251,7 @@ class PartitionReader:
     def _out_of_range(
         self, fetch: FetchPartition, replica: Replica, state: LeaderState | FollowerState, request: FetchRequest
     ) -> FetchedPartition:
-        """R6: a follower also learns where this log starts and, as its diverging epoch, where it ends."""
+        """R6: a follower also learns the log start offset and, as its diverging epoch, the log end."""
         end = EpochEnd(replica.log.latest_epoch, replica.log.log_end_offset)
         return _answer(
             fetch,
@@ -263,12 +263,12 @@ class PartitionReader:
 
     def _refusal(self, partition: SessionPartition, error: KafkaError) -> FetchedPartition:
         leader = None
-        if error.code in TELLS_LEADER:
+        if error.code in NAMES_LEADER:
             image = self._registry.image.partition(partition.key.topic_id, partition.key.partition)
             leader = None if image is None else (image.leader, image.leader_epoch)
         code = error.code
         if code == UnknownTopicId.code and partition.session.names_topics:
-            code = UnknownTopicOrPartition.code  # an id that is gone is nothing to a request by name
+            code = UnknownTopicOrPartition.code  # a request by name does not know a deleted id
         return FetchedPartition(
             topic_id=partition.key.topic_id,
             partition=partition.key.partition,
@@ -285,7 +285,7 @@ def _unassigned(replica: Replica, state: LeaderState, request: FetchRequest) -> 
 
 
 def _divergence(log: ReplicaLog, fetch: FetchPartition) -> EpochEnd | None:
-    """R2, R3. Raises OffsetOutOfRange when nothing is known of so old an epoch."""
+    """R2, R3. Raises OffsetOutOfRange when so old an epoch is not known."""
     epoch, offset = fetch.last_fetched_epoch, fetch.fetch_offset
     end = log.end_offset_for_epoch(epoch)
     if end is None:

@@ -1,4 +1,4 @@
-"""The way of a produced batch through its leader (P1 to P10): check, append, wake, flush, advance, answer."""
+"""The path of a produced batch through its leader (P1 to P10): check, append, wake, flush, advance, answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from replication.producers.origin import CLIENT, Origin
 from replication.requests import ProduceOptions, ProduceOutcome
 
 HAND_OVER_WAIT_MS = 500
-"""A broker that stops waits so long for what was already appended, so that few clients are left in doubt (P7)."""
+"""Longest wait of a stopping broker for appended records, so that few clients have an unknown outcome (P7)."""
 
 
 Batches = Mapping[TopicIdPartition, Buffer]
@@ -48,7 +48,7 @@ NO_ORIGINS: Origins = MappingProxyType({})
 
 @dataclass(slots=True)
 class _Run:
-    """One produce request on its way."""
+    """The state of one produce request."""
 
     options: ProduceOptions
     origin: Origin
@@ -78,11 +78,12 @@ class Produce:
         origin: Origin = CLIENT,
         origins: Origins = NO_ORIGINS,
     ) -> Outcomes | asyncio.Future[Outcomes]:
-        """The order that makes an acknowledgement true. Every partition has its own outcome (P10). When this returns,
-        the batches are appended or have their turn: who calls it first comes first in each partition. A future when
-        something has to be waited for; to cancel it is to ask no more. `origins`: of partitions with another one.
+        """The order of steps makes an acknowledgement true. Every partition has its own outcome (P10). When this
+        returns, the batches are appended or in line: an earlier call is first in each partition. Returns a future when
+        something has to be waited for; cancelling it only ends the wait. `origins`: origins of partitions that have
+        another than the default.
 
-        Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all else is an outcome of its partition.
+        Raises InvalidRequiredAcks 21, ThrottlingQuotaExceeded 89; all other errors are outcomes of a partition.
         """
         self._check(options.acks)
         run = new(_Run)
@@ -105,8 +106,8 @@ class Produce:
     def _waited_for(
         self, steps: Coroutine[Any, Any, Outcomes], run: _Run, turns: Mapping[TopicIdPartition, Turn] | None = None
     ) -> asyncio.Future[Outcomes]:
-        """A task for what cannot be done at once. One that is cancelled, perhaps before its first step, leaves nothing
-        behind that others wait for: neither turns nor records that are not counted."""
+        """A task for work that cannot be done at once. A cancelled one, even before its first step, leaves nothing
+        behind that others wait for: neither places in line nor records that are not counted."""
         task = asyncio.get_running_loop().create_task(steps)
 
         def ended(task: asyncio.Future[Outcomes]) -> None:
@@ -129,7 +130,8 @@ class Produce:
             self._idle.set()
 
     async def hand_over(self) -> None:
-        """Append nothing any more; return when what was appended is answered, or when waiting longer helps nobody."""
+        """Append nothing any more; return when all appended records are answered, or when waiting longer helps
+        nobody."""
         self._is_handing_over = True
         self._idle.clear()
         if not self._under_way:
@@ -147,7 +149,7 @@ class Produce:
             raise ThrottlingQuotaExceeded(f"{WAITING_PRODUCE_MAX} produce requests wait for replicas already")
 
     async def _append_later(self, batches: Batches, turns: Mapping[TopicIdPartition, Turn], run: _Run) -> Outcomes:
-        """One partition after another, each in its turn; its records looked at by a worker."""
+        """Append to one partition after another, each in its turn; a worker checks its records."""
         budget = Budget.of_request()
         for key, data in batches.items():
             await turns[key].comes()
@@ -163,7 +165,7 @@ class Produce:
         return await self._flush([replica for replica in run.appended if replica.log.needs_flush()], run)
 
     async def _prepared(self, key: TopicIdPartition, data: Buffer, budget: Budget, run: _Run) -> PreparedRecords:
-        """Raises KafkaError, also for a request whose records are more than the budget."""
+        """Check the records. Raises KafkaError, also for a request whose records exceed the budget."""
         replica, _state = self._registry.leader_or_raise(key)
         share = budget.share()
         left = replace(share)
@@ -181,7 +183,7 @@ class Produce:
             budget.spent(share, left)
 
     def _append(self, key: TopicIdPartition, data: Buffer | PreparedRecords, budget: Budget, run: _Run) -> bool:
-        """False, with nothing done: to look at its records costs more than the budget has."""
+        """Append. False, with nothing done: checking the records costs more than the budget has."""
         outcomes = run.outcomes
         try:
             replica, state = self._registry.leader_or_raise(key)
@@ -226,13 +228,14 @@ class Produce:
         return True
 
     def _log_start(self, key: TopicIdPartition) -> int:
-        """A producer tells records that were lost from those that were deleted by it (KIP-360)."""
+        """The log start: with it a producer distinguishes lost records from deleted ones (KIP-360)."""
         replica = self._registry.replicas.get(key)
         return -1 if replica is None else replica.log.log_start_offset
 
     def _out_of_order(self, replica: Replica, state: LeaderState, error: KafkaError) -> ProduceOutcome:
-        """Who was deposed and does not know it lacks what was written since: so a client is told the epoch, and may
-        have heard of a newer one (KIP-320). A log without room surely lacks it: another leader is being looked for."""
+        """A former leader that does not know of its successor lacks the records written since: so the answer has the
+        epoch, of which the client may know a newer one (KIP-320). A log without room certainly lacks them: another
+        leader will be elected."""
         reason = self._registry.read_only.get(replica.key)
         if reason is not None:
             error = KafkaStorageError(f"cannot append: {reason}")
@@ -246,12 +249,12 @@ class Produce:
         )
 
     def _wake_followers(self, appended: list[Replica]) -> None:
-        """They carry the bytes away while the leader fsyncs; its own end does not count before that."""
+        """Followers fetch the bytes while the leader fsyncs; its own end does not count before that."""
         for replica in appended:
             self._registry.log_changed(replica)
 
     async def _flush(self, due: list[Replica], run: _Run) -> Outcomes:
-        """What the policy asks to be on the disk before it counts; then the wait for the replicas."""
+        """Sync the records that must be on disk before they count, by the policy; then wait for the replicas."""
         results = await asyncio.gather(*(replica.log.flush() for replica in due), return_exceptions=True)
         for replica, result in zip(due, results, strict=True):
             if isinstance(result, (OSError, KafkaError)):
@@ -270,7 +273,7 @@ class Produce:
             self._registry.advance(replica)
 
     def _replicated(self, run: _Run) -> asyncio.Future[Outcomes] | None:
-        """None: nothing is to be waited for."""
+        """The wait for replicas. None: nothing is to be waited for."""
         if run.options.acks != ACKS_ALL or not run.appended:
             return None
         operation = DelayedProduce(run.appended, run.outcomes)

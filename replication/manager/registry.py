@@ -1,7 +1,7 @@
-"""All replicas of this broker, and the one place where a leader's state moves on and wakes who waits for it.
+"""All replicas of this broker, and the one place that changes a leader's state and wakes the requests that wait for it.
 
-Owned by the replica manager; its parts (produce, fetch, metadata, ISR keeping) share it on one event loop, and none
-of them keeps a state across an `await`.
+Owned by the replica manager; its parts (produce, fetch, metadata, ISR keeping) share it on one event loop, and none of
+them keeps a state across an `await`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WAITING_PRODUCE_MAX = 10_000
 """Produce requests that wait for replicas; one more is refused with 89 before anything is appended."""
 
 WAITING_FETCH_MAX = 10_000
-"""Fetch requests that wait for bytes; one more is answered at once with what there is."""
+"""Fetch requests that wait for bytes; one more is answered at once with the available bytes."""
 
 WAITING_DELETE_MAX = 1_000
 """DeleteRecords requests that wait for replicas; one more is refused with 7."""
@@ -59,7 +59,7 @@ class Registry:
         self.replicas: dict[TopicIdPartition, Replica] = {}
         self.offline: dict[TopicIdPartition, OfflineState] = {}
         self.read_only: dict[TopicIdPartition, str] = {}
-        """Replicas whose disk is full, and what the disk said."""
+        """Replicas whose disk is full -> the error of the disk."""
         self.behind: set[TopicIdPartition] = set()
         """Partitions whose role here is still the one of an older image than `image`."""
         self.produces: Purgatory[Replica] = Purgatory(environment.clock, waiting_max=WAITING_PRODUCE_MAX)
@@ -78,14 +78,15 @@ class Registry:
                 yield replica, state
 
     def replica_or_raise(self, key: TopicIdPartition) -> Replica:
-        """Raises UnknownTopicId 100, UnknownTopicOrPartition 3, KafkaStorageError 56, NotLeaderOrFollower 6."""
+        """A replica. Raises UnknownTopicId 100, UnknownTopicOrPartition 3, KafkaStorageError 56, NotLeaderOrFollower
+        6."""
         replica = self.replicas.get(key)
         if replica is None:
             raise self._absence(key)
         return replica
 
     def leader_or_raise(self, key: TopicIdPartition, *, leader_epoch: int = ANY_EPOCH) -> tuple[Replica, LeaderState]:
-        """R1. Raises also FencedLeaderEpoch 74, UnknownLeaderEpoch 75."""
+        """A leader and its state (R1). Raises also FencedLeaderEpoch 74, UnknownLeaderEpoch 75."""
         replica = self.replicas.get(key)
         if replica is None:
             raise self._absence(key)
@@ -103,7 +104,7 @@ class Registry:
     def reader_or_raise(
         self, key: TopicIdPartition, *, leader_epoch: int
     ) -> tuple[Replica, LeaderState | FollowerState]:
-        """Whoever can answer a consumer that may read from followers (KIP-392). Raises as `leader_or_raise`."""
+        """A replica that can answer a consumer that may read from followers (KIP-392). Raises as `leader_or_raise`."""
         replica = self.replicas.get(key)
         if replica is None:
             raise self._absence(key)
@@ -115,8 +116,8 @@ class Registry:
         return replica, state
 
     def _check_epoch_is_current(self, replica: Replica) -> None:
-        """Metadata that is known has named another leader or epoch, and the replica's turn to take its role has not
-        come: it would answer as a leader that was relieved. Raises NotLeaderOrFollower 6."""
+        """Refuse if known metadata names another leader or epoch, and the replica has not taken its role yet: it would
+        answer as a former leader. Raises NotLeaderOrFollower 6."""
         image = self.image.partition(replica.key.topic_id, replica.key.partition)
         if image is not None and image.leader_epoch != replica.state.leader_epoch:
             raise NotLeaderOrFollower(
@@ -137,7 +138,7 @@ class Registry:
         return NotLeaderOrFollower(f"broker {self.node_id} {has} of {topic.name}-{key.partition}")
 
     def set_leader_state(self, replica: Replica, state: LeaderState) -> None:
-        """Take the next state of a leader, move the high watermark, and wake who waits for that."""
+        """Set the next state of a leader, move the high watermark, and wake the requests that wait for it."""
         old = replica.state
         if state.high_watermark < state.end_offset:
             moved = with_high_watermark(
@@ -150,23 +151,23 @@ class Registry:
             moved = state
         replica.enter(moved)
         if not isinstance(old, LeaderState) or moved.high_watermark != old.high_watermark:
-            # In Kafka's order (DelayedOperations.checkAndCompleteAll): a consumer has further to go than an answer.
+            # In Kafka's order (DelayedOperations.checkAndCompleteAll): a consumer needs longer than an acknowledgement.
             self.fetches.check(replica)
             self.produces.check(replica)
 
     def advance(self, replica: Replica) -> None:
-        """The own log has grown or was fsynced: count it."""
+        """Count the own log, which has grown or was fsynced."""
         state = replica.state
         if isinstance(state, LeaderState):
             self.set_leader_state(replica, with_end_offset(state, replica.counted_end_offset))
 
     def log_changed(self, replica: Replica) -> None:
-        """The log of a leader has grown, or begins later: who fetches from it finds out now."""
+        """Wake the fetches of a leader whose log has grown, or begins later."""
         replica.stir()
         self.fetches.check(replica)
 
     def wake_all(self, replica: Replica) -> None:
-        """The role of this replica has changed: whoever waits finds out now."""
+        """Wake all waiting requests of this replica after a change of its role."""
         replica.stir()
         self.produces.check(replica)
         self.fetches.check(replica)

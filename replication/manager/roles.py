@@ -1,9 +1,9 @@
-"""Metadata becomes roles: which replicas this broker has, which it leads, whom the others follow.
+"""Roles from metadata: the replicas of this broker, those that lead, and the leaders that the others follow.
 
-Applying is ordered, idempotent, and costs nothing for what did not change. Removals go before creations, so that a
-topic made again under its old name finds the folder free. When much has changed it takes several turns of the loop.
-Until its own a partition has the role of before, but answers nobody in it once its leader epoch is over
-(`Registry.behind`): whoever asks the controller whether this broker is in office asks about the image, not about roles.
+Applying is ordered, idempotent, and costs nothing without a change. Removals precede creations, so that a topic created
+again under its old name finds the folder free. Many changes take several turns of the loop. Until its own turn a
+partition has its previous role, but answers no request in it after the end of its leader epoch (`Registry.behind`): a
+check with the controller that this broker still leads is about the image, not about roles.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, LeaderState, is_recovering
 
 DESCRIPTOR_RETRY_MS = 1_000
-"""Wait before a replica takes its role after all, for which there was no descriptor."""
+"""Wait before a replica that found no descriptor tries to take its role again."""
 
 INTERNAL = "__"
-"""Names of internal topics begin so."""
+"""Prefix of the names of internal topics."""
 
 ROLES_PER_TURN = 32
-"""Partitions that take on a role in one turn of the loop: each makes or syncs files. The others follow in the next
-ones, so that a topic of thousands of partitions, or a failover, keeps nobody from being heard. Those of internal
-topics come first of all and at once: coordinators act on them."""
+"""Partitions that take a role in one turn of the loop: each makes or syncs files. The others follow in the next turns,
+so that a topic of thousands of partitions, or a failover, does not block other work. Partitions of internal topics are
+first and all at once: coordinators act on them."""
 
 
 class Fetchers(Protocol):
@@ -67,11 +67,11 @@ class Roles:
         self._is_stopped = False
 
     def stop(self) -> None:
-        """No role is taken on any more, not even one that waits."""
+        """Take no role any more, not even one that waits."""
         self._is_stopped = True
 
     def apply(self, delta: MetadataDelta) -> set[int]:
-        """Returns the brokers that follow partitions which this broker leads anew."""
+        """Apply a delta; return the brokers that follow partitions which this broker now leads."""
         registry = self._registry
         registry.image = delta.new
         self._apply_settings(delta)
@@ -99,7 +99,7 @@ class Roles:
         return bool(self._due)
 
     def apply_due(self) -> set[int]:
-        """The next ones, by the image that there is now. Returns who follows what is led anew, as `apply` does."""
+        """Apply the next due roles, from the current image. Returns the followers of new leaders, as `apply` does."""
         registry = self._registry
         followers: set[int] = set()
         for key in [*islice(self._due, ROLES_PER_TURN)]:
@@ -110,7 +110,7 @@ class Roles:
         return followers
 
     def remove_strays(self) -> None:
-        """Delete logs on disk that the metadata does not give to this broker any more."""
+        """Delete logs on disk that the metadata does not assign to this broker any more."""
         for key, topic in self._logs.all_partitions().items():
             image = self._registry.image.partition(key.topic_id, key.partition)
             if image is None or self._registry.node_id not in image.replicas:
@@ -129,13 +129,13 @@ class Roles:
             self._give_settings(names)
 
     def _give_settings(self, names: set[str]) -> None:
-        told = set()
+        notified = set()
         for replica in self._registry.replicas.values():
             if replica.topic not in names:
                 continue
             replica.settings = self._registry.topic_settings(replica.topic)
-            if replica.key.topic_id not in told:
-                told.add(replica.key.topic_id)
+            if replica.key.topic_id not in notified:
+                notified.add(replica.key.topic_id)
                 self._logs.update_settings(replica.key.topic_id, replica.settings)
             state = replica.state
             if isinstance(state, LeaderState):
@@ -161,7 +161,7 @@ class Roles:
     def _apply_partition(self, key: TopicIdPartition, image: PartitionImage) -> tuple[int, ...]:
         self._registry.behind.discard(key)
         if (offline := self._registry.offline.get(key)) is not None:
-            self._registry.offline[key] = replace(offline, image=image)  # it is tried again on its own time
+            self._registry.offline[key] = replace(offline, image=image)  # its own timer tries it again
             return ()
         replica = self._registry.replicas.get(key) or self._create(key, image)
         if replica is None:
@@ -177,7 +177,7 @@ class Roles:
         return ()
 
     def _try_soon(self, key: TopicIdPartition, topic: str, error: OutOfDescriptors) -> None:
-        """A want of descriptors costs no replica: it takes its role, as it is by then, a moment later."""
+        """A lack of descriptors makes no replica fail: it takes its current role a moment later."""
         self._registry.events.emit(
             "replica_waits_for_descriptors", topic=topic, partition=key.partition, reason=error.message
         )
@@ -190,7 +190,7 @@ class Roles:
             self._apply_partition(key, image)
 
     def _take_offline(self, replica: Replica, image: PartitionImage, *, reason: str) -> None:
-        """A log that cannot take its role costs this partition only."""
+        """A log that cannot take its role affects this partition only."""
         self._stop(replica, image)
         self._failures.take_offline(replica.key, topic=replica.topic, image=image, reason=reason)
 
@@ -200,7 +200,7 @@ class Roles:
         replica.enter(FollowerState(image=image, high_watermark=replica.state.high_watermark))
 
     def stop_failed(self, key: TopicIdPartition) -> None:
-        """A leader whose disk is full leads on, for readers, until the controller finds another one."""
+        """A leader whose disk is full continues to lead, for readers, until the controller finds another one."""
         replica = self._registry.replicas[key]
         if key not in self._registry.read_only:
             self._stop(replica, replica.state.image)
@@ -208,7 +208,7 @@ class Roles:
             self._fetchers.unfollow(replica)
 
     def resume(self, key: TopicIdPartition) -> None:
-        """Its log works again: it takes the role that metadata has for it."""
+        """The log works again: the replica takes the role that metadata has for it."""
         image = self._registry.image.partition(key.topic_id, key.partition)
         if image is None or self._registry.node_id not in image.replicas:
             return
@@ -241,7 +241,7 @@ class Roles:
         return replica
 
     def _free_folder(self, topic: str, key: TopicIdPartition) -> None:
-        """KIP-516: a log of the same name under another id belongs to a topic that was deleted."""
+        """KIP-516: a log of the same name under another id belongs to a deleted topic."""
         other = self._logs.holder(topic, key.partition)
         if other is not None and other.topic_id != key.topic_id:
             self._registry.events.emit("stray_log_deleted", topic=topic, partition=key.partition)
@@ -324,7 +324,7 @@ class Roles:
         self._isr.forget(replica)
 
     def _recount(self) -> None:
-        """Whether a replica outside the ISR counts for the high watermark depends on its broker (P4)."""
+        """P4: whether a replica outside the ISR counts for the high watermark depends on its broker."""
         for replica, state in list(self._registry.led()):
             self._registry.set_leader_state(replica, state)
 

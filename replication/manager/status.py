@@ -1,4 +1,4 @@
-"""How the replicas of this broker are: numbers for metrics and status pages."""
+"""State of the replicas of this broker: numbers for metrics and status pages."""
 
 from __future__ import annotations
 
@@ -87,20 +87,21 @@ def _lag(state: LeaderState, log_end_offset: int) -> dict[int, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenTransactions:
-    """Of one replica here."""
+    """Open transactions of one local replica."""
 
     topic: str
     partition: int
     is_leader: bool
     count: int
     oldest_ms: int
-    """For how long the oldest has been open; 0 when only markers are not replicated yet."""
+    """Time for which the oldest has been open; 0 when only markers are not replicated yet."""
     last_stable_offset_lag: int
-    """Records below the high watermark that consumers of committed records wait for."""
+    """Number of records below the high watermark that read_committed consumers wait for."""
 
 
 def open_transactions(registry: Registry) -> list[OpenTransactions]:
-    """Of all replicas that have undecided ones, the oldest first: who hangs, and who is waited for (KIP-664)."""
+    """Open transactions of all replicas, the oldest first: hanging ones, and those that consumers wait for
+    (KIP-664)."""
     now_ms = registry.clock.wall_ms()
     found = []
     for replica in registry.replicas.values():

@@ -1,8 +1,8 @@
 """Appends in the order in which their requests arrived, where one of them has to wait: for a worker thread, by
 partition, or for a transaction coordinator, by producer id and partition.
 
-A request takes its turns at all of its partitions at once, so of two requests one comes first at every partition that
-both write to, and no two requests wait for each other.
+A request takes its places in all lines at once, so of two requests the same one is first at every partition that both
+write to, and no two requests wait for each other.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class Turns(Generic[Key]):
         self._last: dict[Key, Turn] = {}
 
     def __len__(self) -> int:
-        """Places at which somebody has a turn."""
+        """Number of keys at which a request is in line."""
         return len(self._last)
 
     def is_taken(self, key: Key) -> bool:
-        """Somebody's records are to be appended there before those that come now."""
+        """A request is in line there, and its records are to be appended before later ones."""
         return key in self._last
 
     def take(self, keys: Iterable[Key]) -> dict[Key, Turn]:
@@ -44,7 +44,8 @@ class Turn:
     def __init__(self, before: Turn | None) -> None:
         self._before = before
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """This turn and all before it: one that is given up lets nobody pass those before it."""
+        """Done when this request and all before it are done: a cancelled one does not let later ones pass those before
+        it."""
 
     async def comes(self) -> None:
         if self._before is not None:

@@ -1,4 +1,4 @@
-"""Which replica a consumer should read from, by its rack (KIP-392). Pure.
+"""Choice of the replica that a consumer should read from, by its rack (KIP-392). Pure.
 
 Source: ReplicaManager.findPreferredReadReplica and org.apache.kafka.common.replica.RackAwareReplicaSelector.
 """
@@ -12,9 +12,9 @@ from replication.partition.states import FollowerProgress, LeaderState
 
 
 def closer_replica(state: LeaderState, *, rack: str, offset: int, brokers: Mapping[int, BrokerImage]) -> int | None:
-    """Of the followers in the consumer's rack the one that is furthest, and caught up last; None when the leader is in
-    that rack, or no follower there can serve the offset. It has to be in sync: a consumer that waits for one that lags
-    would fall behind with it."""
+    """The follower in the consumer's rack with the highest log end, then the latest caught-up time; None when the
+    leader is in that rack, or no follower there can serve the offset. It has to be in sync: a consumer of a lagging
+    replica would fall behind with it."""
     leader = brokers.get(state.image.leader)
     if leader is not None and leader.rack == rack:
         return None

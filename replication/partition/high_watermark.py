@@ -23,5 +23,5 @@ def advance_high_watermark(
 
 
 def follower_high_watermark(*, leader_high_watermark: int, log_start_offset: int, log_end_offset: int) -> int:
-    """R5: clamped into the own log; it may go down."""
+    """R5: the leader's high watermark, limited to the own log; it may fall."""
     return max(log_start_offset, min(leader_high_watermark, log_end_offset))

@@ -1,4 +1,4 @@
-"""When a leader wants another ISR, and what the controller's answer makes of its wish (KIP-497). Pure."""
+"""Changes of the ISR that a leader proposes, and the effect of the controller's answer (KIP-497). Pure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ REVERTING_CODES = frozenset({107, 55})
 """I8: INELIGIBLE_REPLICA, OPERATION_NOT_ATTEMPTED: the controller keeps the committed ISR."""
 
 SUPERSEDED_CODES = frozenset({3, 42, 74, 95, 100, 108})
-"""I8, I9: the controller knows something newer; it will come as metadata. The change stays pending until then."""
+"""I8, I9: the controller has newer state, which will arrive as metadata. The change stays pending until then."""
 
 
 class Answered(Enum):
-    """What to do after an answer to an alteration (I8)."""
+    """The next step after an answer to an alteration (I8)."""
 
     SETTLED = auto()
     WAIT_FOR_METADATA = auto()
@@ -60,20 +60,20 @@ def out_of_sync(state: LeaderState, *, log_end_offset: int, lag_ms_max: int, now
 
 
 def propose_join(state: LeaderState, follower: int) -> LeaderState:
-    """I7: who joins counts at once."""
+    """I7: a member that joins counts at once."""
     grown = (*state.isr.members, follower)
     return replace(state, isr=PendingIsr(members=state.isr.members, proposed=grown, maximal=grown))
 
 
 def propose_shrink(state: LeaderState, leaving: tuple[int, ...]) -> LeaderState:
-    """I7: who leaves counts until the change is committed."""
+    """I7: a member that leaves counts until the change is committed."""
     kept = tuple(m for m in state.isr.members if m not in leaving)
     assert state.image.leader in kept, (state.image, leaving)
     return replace(state, isr=PendingIsr(members=state.isr.members, proposed=kept, maximal=state.isr.members))
 
 
 def propose_recovered(state: LeaderState) -> LeaderState:
-    """L3: tell the controller that this leader, elected uncleanly, has recovered."""
+    """L3: report to the controller that this leader, elected uncleanly, has recovered."""
     members = state.isr.members
     return replace(state, isr=PendingIsr(members=members, proposed=members, maximal=members))
 

@@ -1,4 +1,4 @@
-"""Transitions of a leader: each takes the state and what happened and returns the next state. Pure.
+"""Transitions of a leader: each takes the state and an event and returns the next state. Pure.
 
 Invariants: the high watermark never goes down within a leadership (R5); it never passes the end offset of a member
 of the maximal ISR (P4, I7).
@@ -41,7 +41,8 @@ def become_leader(
 def continue_leadership(
     state: LeaderState, image: PartitionImage, *, epoch_start_offset: int, min_isr: int, now_ms: int
 ) -> LeaderState:
-    """New facts about a partition we lead already. A pending change is settled by any newer partition epoch (I8)."""
+    """New facts about a partition that this broker already leads. Any newer partition epoch settles a pending change
+    (I8)."""
     if image.partition_epoch < state.partition_epoch:
         return state
     is_new_epoch = image.leader_epoch > state.leader_epoch
@@ -93,7 +94,7 @@ def with_fetch(
     log_end_offset: int,
     now_ms: int,
 ) -> LeaderState:
-    """I2: a follower's fetch says that it has everything below `fetch_offset`."""
+    """I2: a follower's fetch shows that it has everything below `fetch_offset`."""
     old = state.followers[follower]
     if fetch_offset >= log_end_offset:
         caught_up_ms = now_ms
@@ -117,7 +118,7 @@ def with_fetch(
 
 
 def with_idling(state: LeaderState, follower: int, idling: Idling) -> LeaderState:
-    """The follower has all, and nothing to be told: from now on each round of its session counts as its fetch."""
+    """The follower has everything, and needs no answer: from now on each round of its session counts as its fetch."""
     followers = {**state.followers, follower: replace(state.followers[follower], idling=idling)}
     return _changed(state, state.end_offset, state.high_watermark, followers)
 
@@ -141,7 +142,7 @@ def with_high_watermark(
 
 
 def _is_held_back(state: LeaderState) -> bool:
-    """A member of the maximal ISR has no more than that, as after nearly each append: nobody else needs to be asked."""
+    """A member of the maximal ISR is at the high watermark, as after nearly each append: no other has to be checked."""
     for member in state.isr.maximal:
         progress = state.followers.get(member)
         if progress is not None and progress.end_offset <= state.high_watermark:

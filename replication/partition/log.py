@@ -1,7 +1,7 @@
-"""What a partition needs of its log. `replication.storage` implements it.
+"""A partition's interface of its log. `replication.storage` implements it.
 
-Offsets are of records; `max_bytes` of whole batches. Calls that only touch the page cache are plain functions; those
-that wait for a device are coroutines and run on a worker thread.
+Offsets are those of records; `max_bytes` limits whole batches. Methods that only touch the page cache are plain
+functions; those that wait for a device are coroutines and run on a worker thread.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ class Appended:
     max_timestamp: int
     size_bytes: int
     log_append_time_ms: int
-    """-1 under CreateTime, but for a duplicate."""
+    """-1 under CreateTime, except for a duplicate."""
     is_duplicate: bool = False
     """D2: these batches were in the log already; nothing was appended. Offsets and timestamp are the original's."""
 
 
 @value(kw_only=True)
 class LogRead:
-    """Whole batches from the one that holds the asked offset."""
+    """Whole batches from the one that holds the requested offset."""
 
     data: Buffer
     next_offset: int
-    """The offset after the last batch in `data`; the asked offset when it is empty."""
+    """The offset after the last batch in `data`; the requested offset when it is empty."""
 
 
 class AbortedTransaction(NamedTuple):
@@ -54,7 +54,7 @@ class AbortedTransaction(NamedTuple):
     producer_id: int
     first_offset: int
     last_offset: int = -1
-    """Of its marker. An answer of Fetch leaves out this and the next."""
+    """Offset of its marker. An answer of Fetch leaves out this and the next field."""
     last_stable_offset: int = -1
     """Everything below it was decided when the marker was appended."""
 
@@ -81,11 +81,11 @@ class ReplicaLog(Protocol):
         ...
 
     high_watermark: int
-    """Told by the replica that owns this log."""
+    """Set by the replica that owns this log."""
 
     @property
     def last_stable_offset(self) -> int:
-        """T7: no read_committed consumer reads from there on. The high watermark, unless a transaction begins below it
+        """T7: read_committed consumers read up to here. It is the high watermark, unless a transaction begins below it
         that is open, or whose marker is not below it."""
         ...
 
@@ -103,11 +103,11 @@ class ReplicaLog(Protocol):
     def size_bytes(self) -> int: ...
     @property
     def producer_states(self) -> ProducerStates:
-        """Of the log as it is now; another object after a truncation."""
+        """Producer states of the current log; another object after a truncation."""
         ...
 
     def preparation(self) -> Prepare:
-        """What is to be done with records before they are appended, by the settings of now; may run on a worker."""
+        """The preparation of records before an append, by the current settings; may run on a worker."""
         ...
 
     def append_as_leader(
@@ -119,8 +119,8 @@ class ReplicaLog(Protocol):
         origin: Origin = CLIENT,
     ) -> Appended:
         """Validate each batch once (CRC, magic, counts, deltas, sizes, timestamps, producer sequence) unless that was
-        done beforehand, stamp base offset and leader epoch, append. Nothing is appended when one batch is refused, or
-        was appended before (D2). Prepared records know whom they are from.
+        done before, stamp base offset and leader epoch, append. Nothing is appended when one batch is refused, or was
+        appended before (D2). Prepared records have their own origin.
 
         Raises CorruptMessage 2, MessageTooLarge 10, RecordListTooLarge 18, InvalidTimestamp 32, InvalidRecord 87,
         UnsupportedCompressionType 76, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, InvalidTxnState 48,
@@ -143,43 +143,46 @@ class ReplicaLog(Protocol):
         ...
 
     def aborted_transactions(self, start: int, stop: int) -> list[AbortedTransaction]:
-        """Those with offsets in the range, ascending by their first one. Raises CorruptMessage, KafkaStorageError."""
+        """Aborted transactions with offsets in the range, ascending by their first one. Raises CorruptMessage,
+        KafkaStorageError."""
         ...
 
     def offset_for_timestamp(
         self, timestamp_ms: int, *, upper_bound: int, looking: Looking | None = None
     ) -> TimestampedOffset | None:
-        """The first record with a timestamp >= the asked one, below the bound. Raises NeedsWorker for a batch that is
-        too large to be looked at here; what a worker found in it is in `looking` the next time."""
+        """The first record with a timestamp >= the requested one, below the bound. Raises NeedsWorker for a batch that
+        is too large to be searched here; the next call has the worker's result in `looking`."""
         ...
 
     def max_timestamp(self, *, upper_bound: int, looking: Looking | None = None) -> TimestampedOffset | None: ...
     def assign_epoch_start(self, epoch: int, start_offset: int) -> None:
-        """L9: a new leader records its epoch even with no write; durable before it returns (R8)."""
+        """L9: a new leader records its epoch even without a record; durable before it returns (R8)."""
         ...
 
     def epoch_of(self, offset: int) -> int:
-        """Of the record at the offset, or of the next one to be appended; -1 when it is not known."""
+        """Epoch of the record at the offset, or of the next one to be appended; -1 when it is not known."""
         ...
 
     def end_offset_for_epoch(self, epoch: int) -> EpochEnd | None:
-        """R3. The largest known epoch <= the asked one with its end offset; None when undefined."""
+        """R3. The largest known epoch <= the requested one with its end offset; None when undefined."""
         ...
 
     def truncate_to(self, offset: int) -> None:
-        """Drop everything from `offset` on; the epoch cache is cut with it (R8)."""
+        """Remove everything from `offset` on, also from the epoch cache (R8)."""
         ...
 
     def truncate_fully_and_start_at(self, offset: int) -> None: ...
     def maybe_increment_log_start(self, offset: int) -> bool:
-        """DeleteRecords and the leader's log start (R8). Segments wholly below are deleted later."""
+        """Move the log start for DeleteRecords or to the leader's log start (R8). Whole segments below are deleted
+        later."""
         ...
 
     def needs_flush(self) -> bool:
-        """flush.messages reached (with 1: after each append), or something was truncated since the last flush: before
-        anything is written in its place the cut has to be durable. flush.ms is the log manager's timer."""
+        """Whether flush.messages is reached (with 1: after each append), or something was truncated since the last
+        flush: the truncation has to be durable before anything is written in its place. flush.ms is the log manager's
+        timer."""
         ...
 
     async def flush(self) -> int:
-        """fsync up to the current end; returns the flushed offset. Concurrent calls share one fsync."""
+        """fsync up to the current end; return the flushed offset. Concurrent calls share one fsync."""
         ...

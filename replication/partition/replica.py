@@ -1,7 +1,8 @@
-"""One replica of a partition on this broker: its log and its state. The only mutable thing of this folder.
+"""One replica of a partition on this broker: its log and its state. The only mutable object of this folder.
 
-The replica manager owns all replicas; `state` is replaced (`enter`), never changed. Who idles at a leader's replica (a
-follower that has all, and asks on) is told of whatever happens to it, so that nobody has to look at thousands.
+The replica manager owns all replicas; `state` is replaced (`enter`), never changed. An idler (a follower's session that
+has everything and continues to ask) is called for each event of the leader's replica, so that no loop has to look at
+thousands.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Idler(Protocol):
         ...
 
     def stir(self) -> None:
-        """Something has happened to the replica; it does not idle any more."""
+        """An event of the replica: it does not idle any more."""
         ...
 
 
@@ -41,13 +42,13 @@ class Replica:
         self.log = log
         self.settings = settings
         self.state = state
-        """Read many times for each request; it changes by `enter` alone."""
+        """Read many times for each request; only `enter` changes it."""
         log.high_watermark = state.high_watermark
         self.idlers: dict[Idler, None] = {}
-        """In the order in which they came."""
+        """Idlers in the order of their arrival."""
 
     def enter(self, state: LeaderState | FollowerState) -> None:
-        """The next state; who idles is told."""
+        """Set the next state, and call the idlers."""
         self.state = state
         self.log.high_watermark = state.high_watermark
         if self.idlers:
@@ -55,12 +56,12 @@ class Replica:
                 idler.on_state()
 
     def moved(self, log: ReplicaLog) -> None:
-        """Another log takes the place, with the same records."""
+        """Another log with the same records replaces the current one."""
         self.log = log
         log.high_watermark = self.state.high_watermark
 
     def stir(self) -> None:
-        """Its log has changed."""
+        """Call the idlers after a change of the log."""
         if self.idlers:
             for idler in tuple(self.idlers):
                 idler.stir()
@@ -71,7 +72,7 @@ class Replica:
 
     @property
     def counted_end_offset(self) -> int:
-        """What the leader may count of its own log: with flush.messages=1 only what has been fsynced."""
+        """The part of its own log that the leader may count: with flush.messages=1 only fsynced records."""
         if self.settings.flush_messages == 1:
             return min(self.log.flushed_offset, self.log.log_end_offset)
         return self.log.log_end_offset

@@ -1,4 +1,4 @@
-"""What a replica is: leader, follower or offline, each a frozen type. Pure.
+"""The states of a replica: leader, follower or offline, each a frozen type. Pure.
 
 Everything in `image` is a fact of the metadata log; all other fields are soft state of this leadership.
 """
@@ -23,15 +23,15 @@ class Rounds:
     """The requests of one fetch session of a follower."""
 
     latest_ms: int = NEVER_MS
-    """When the latest came that was served for all its partitions."""
+    """Time of the latest request that was served for all its partitions."""
 
 
 @dataclass(slots=True, eq=False)
 class Idling:
     """A follower asks at the end of a log, round after round, and nothing happens there.
 
-    Each round counts as a fetch of that partition, without its progress being written anew: a leader of thousands of
-    partitions has nothing to do for those that are idle. Ended by whoever finds something else, with the next round.
+    Each round counts as a fetch of that partition, without writing its progress: a leader of thousands of partitions
+    has nothing to do for the idle ones. Any event of the partition ends it, with the next round.
     """
 
     rounds: Rounds
@@ -47,7 +47,7 @@ class Idling:
 
 @value(kw_only=True)
 class FollowerProgress:
-    """What a leader knows of one follower from its fetches. While it is idle the times go on by themselves."""
+    """A leader's state of one follower, from its fetches. While it is idle the times advance by themselves."""
 
     end_offset: int = UNKNOWN_OFFSET
     log_start_offset: int = UNKNOWN_OFFSET
@@ -82,7 +82,7 @@ class CommittedIsr:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingIsr:
-    """An AlterPartition is under way. `maximal` counts for high watermark and acks (I7)."""
+    """An AlterPartition is in flight. `maximal` counts for high watermark and acks (I7)."""
 
     members: tuple[int, ...]
     """The committed ISR."""
@@ -101,7 +101,7 @@ class LeaderState:
     is_recovering: bool
     epoch_start_offset: int
     end_offset: int
-    """The own log end that counts: with flush.messages=1 only what has been fsynced."""
+    """The own log end that counts: with flush.messages=1 only fsynced records."""
     high_watermark: int
     followers: Mapping[int, FollowerProgress]
     min_isr: int
@@ -128,7 +128,7 @@ class FollowerState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OfflineState:
-    """The log of this replica cannot be used: a storage error took it away."""
+    """The log of this replica is not usable because of a storage error."""
 
     image: PartitionImage
     reason: str

@@ -1,8 +1,8 @@
-"""Does a repeated batch hold what the first one held? Pure.
+"""Comparison of the records of a repeated batch with those of the first one. Pure.
 
-Kafka looks at the sequence numbers only, which its clients count. A producer id that a person's Idempotency-Key stands
-behind deserves more, and so do sequences that a program sends over HTTP: the key or the sequence may have been used for
-something else, and to answer success would lose that.
+Kafka compares only the sequence numbers, which its clients count. A producer id of a person's Idempotency-Key needs
+more, and so do sequences that a program sends over HTTP: the key or the sequence may have been used for other records,
+which a success would lose.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from kraft.protocol.primitives import Buffer
 
 
 def holds_same_records(original: Buffer, repeated: Buffer) -> bool:
-    """Keys, values and headers in order. Timestamps may differ: a record without one got that of its arrival.
+    """Compare keys, values and headers in order. Timestamps may differ: a record without one got that of its arrival.
 
-    True also where the original no longer tells: compaction took records out of it.
+    Also True where it cannot be decided any more, because compaction took records out of the original.
     """
     first, second = header_at(original), header_at(repeated)
     if first.record_count != first.last_offset_delta + 1:

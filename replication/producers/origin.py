@@ -1,8 +1,8 @@
-"""Who appends to a leader's log, which says what it may write and what is checked (Kafka's AppendOrigin).
+"""Origin of an append to a leader's log, which decides what is allowed and checked (Kafka's AppendOrigin).
 
-A client writes plain batches. One whose transaction the coordinator knows writes transactional ones, too: it has an
-open transaction in the partition, or the guard of a verification that is still the partition's (KIP-890). A coordinator
-writes what it likes, and says of a marker to which transaction version it belongs (KIP-1228).
+A client writes plain batches. It also writes transactional ones if the coordinator knows its transaction: the
+transaction is open in the partition, or the append has the guard of a verification that is still valid (KIP-890). A
+coordinator writes without restriction, and states the transaction version of a marker (KIP-1228).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import NamedTuple
 
 @dataclass(slots=True, eq=False)
 class Verification:
-    """A producer of whom the coordinator is being asked, or has said, that the partition is in its transaction: the
-    guard of the first append (ProducerStateManager's VerificationStateEntry). A marker or an append ends it; so what
-    was verified before an abort is not appended after it."""
+    """The guard of a producer's first append: the coordinator is asked, or has confirmed, that the partition is in its
+    transaction (ProducerStateManager's VerificationStateEntry). A marker or an append ends it; so a batch that was
+    verified before an abort is not appended after it."""
 
     epoch: int
     lowest_sequence: int
-    """Of the batches that asked: none with a later one may come first (KAFKA-15653)."""
+    """Lowest sequence of the batches that were checked: none with a later one may be appended first (KAFKA-15653)."""
     raises_epoch: bool
-    """By transaction version 2: each transaction has an epoch of its own, which begins at sequence 0."""
+    """Transaction version 2: each transaction has an epoch of its own, which begins at sequence 0."""
     begun_ms: int
 
     def asked_again(self, *, epoch: int, sequence: int) -> None:
@@ -34,13 +34,13 @@ class Verification:
 class Origin(NamedTuple):
     is_coordinator: bool = False
     is_transactional: bool = False
-    """A client's request with a transactional id."""
+    """True for a client's request with a transactional id."""
     verification: Verification | None = None
-    """None where the partition has the transaction open already."""
+    """None where the transaction is already open in the partition."""
     marker_version: int = 0
-    """Transaction version of a marker: 2, and its epoch is above that of the transaction's batches."""
+    """Transaction version of a marker: with 2 its epoch is above that of the transaction's batches."""
     compares_records: bool = False
-    """A program without a client library counts the sequences: one that was used is a repetition only of the same
+    """True if a program without a client library counts the sequences: a used one is a repetition only with the same
     records."""
 
 

@@ -1,15 +1,14 @@
-"""What a partition knows of each producer: its epoch, its last batches (D1 to D5), its open transaction. Pure.
+"""A partition's state of each producer: its epoch, its last batches (D1 to D5), its open transaction. Pure.
 
-A leader asks `check` before it appends; whoever appends (leader, follower, replay) tells `update` afterwards, which
-never refuses. So the state is a function of the log below its end, and survives a failover (D6).
-Invariant: producers are in the order of their last batches in the log; no more than the limits allow are kept, and
-the one that was silent for longest goes first, but none with an open transaction. Allocated and reserved ids have a
-limit each: neither pushes the other out.
+A leader calls `check` before it appends; leader, follower and replay call `update` after an append, which never
+refuses. So the state is a function of the log below its end, and survives a failover (D6). Invariant: producers are in
+the order of their last batches in the log; no more than the limits allow are kept, and the one that was silent for
+longest is removed first, but none with an open transaction. Allocated and reserved ids have separate limits.
 
 A transaction is open from its first batch to its marker, and unstable until its marker is below the high watermark
-(T7): the first offset of the oldest unstable one bounds what read_committed consumers see. Before a client's first
-batch the coordinator is asked whether the partition is in its transaction (T10); who is being asked about is soft state
-of the leader, as in Kafka.
+(T7): the first offset of the oldest unstable one is the limit of read_committed consumers. Before a client's first
+batch the coordinator is asked whether the partition is in its transaction (T10); the pending queries are soft state of
+the leader, as in Kafka.
 Source: org.apache.kafka.storage.internals.log.ProducerStateManager, ProducerAppendInfo.
 """
 
@@ -43,7 +42,7 @@ NO_COORDINATOR_EPOCH = -1
 
 
 class ProducerBatch(NamedTuple):
-    """One batch as its producer knows it. The timestamp is the batch's largest, in ms."""
+    """One batch, with the fields of its producer. The timestamp is the batch's largest, in ms."""
 
     last_sequence: int
     last_offset: int
@@ -68,13 +67,13 @@ class Producer(NamedTuple):
     batches: tuple[ProducerBatch, ...]
     """The last `BATCHES_KEPT` of this epoch, oldest first; empty after a control batch of a new epoch."""
     timestamp: int
-    """Of the last batch, as its producer stamped it: what a snapshot keeps."""
+    """Timestamp of the last batch, from its producer: a snapshot keeps it."""
     seen_ms: int
-    """When this replica appended it; -1 after a replay. A batch of old records is not a silent producer."""
+    """Time at which this replica appended it; -1 after a replay. A producer of old records is not a silent producer."""
     coordinator_epoch: int = NO_COORDINATOR_EPOCH
-    """Of the last marker."""
+    """Coordinator epoch of the last marker."""
     current_txn_first_offset: int = NO_OFFSET
-    """Of the open transaction; -1 for none."""
+    """First offset of the open transaction; -1 for none."""
 
     @property
     def has_open_transaction(self) -> bool:
@@ -95,7 +94,7 @@ class EndedTransaction(NamedTuple):
     producer_id: int
     first_offset: int
     last_offset: int
-    """Of the marker."""
+    """Offset of the marker."""
     is_aborted: bool
     last_stable_offset: int
     """Everything below it was decided when the marker was appended: no transaction that ends later begins there."""
@@ -127,13 +126,14 @@ class ProducerStates:
         self._allocated: dict[int, Producer] = {}
         self._reserved: dict[int, Producer] = {}
         self._open: dict[int, int] = {}
-        """First offset of each open transaction, ascending, and when it began: as this replica saw it, or as the batch
-        says after a replay."""
+        """First offset of each open transaction, ascending -> its start time: the time of this replica's append, or the
+        batch's timestamp after a replay."""
         self._ended: deque[tuple[int, int]] = deque()
-        """Marker and first offset of transactions whose marker may be above the high watermark. Both ascend: one that
-        begins before an older one bounds for longer, and is all that counts."""
+        """Marker and first offset of transactions whose marker may be above the high watermark. Both ascend: a later
+        marker with an earlier first offset holds back the last stable offset for longer, and makes older entries
+        superfluous."""
         self._verifications: dict[int, Verification] = {}
-        """Of producers that may be about to begin a transaction here, in the order in which they asked."""
+        """Verifications of producers that may begin a transaction here, in the order of their requests."""
         self._changed_at = NO_OFFSET
         """The last offset of the newest batch or marker that changed any producer."""
 
@@ -144,12 +144,12 @@ class ProducerStates:
         return self._of(producer_id).get(producer_id)
 
     def items(self) -> list[tuple[int, Producer]]:
-        """Each kind in the order of its last batches; putting them back in this order gives the same state."""
+        """All producers, each kind in the order of its last batches; `put` in this order restores the same state."""
         return list(chain(self._allocated.items(), self._reserved.items()))
 
     @property
     def last_offset(self) -> int:
-        """Of the newest batch or marker that any producer here has written; -1 for none."""
+        """Offset of the newest batch or marker that any producer here has written; -1 for none."""
         return self._changed_at
 
     @property
@@ -158,16 +158,17 @@ class ProducerStates:
 
     @property
     def has_unstable(self) -> bool:
-        """Cheap to ask, and true for a moment longer than it is so."""
+        """Whether a transaction is unstable: a cheap check, which may be true for a moment too long."""
         return bool(self._open or self._ended)
 
     @property
     def open_since_ms(self) -> int | None:
-        """When the oldest open transaction began; None for none."""
+        """Start time of the oldest open transaction; None for none."""
         return next(iter(self._open.values()), None)
 
     def first_unstable_offset(self, high_watermark: int) -> int | None:
-        """Of the oldest transaction that is open, or whose marker is not below the high watermark; None for none."""
+        """First offset of the oldest transaction that is open, or whose marker is not below the high watermark; None
+        for none."""
         ended = self._ended
         while ended and ended[0][0] < high_watermark:
             ended.popleft()
@@ -177,7 +178,7 @@ class ProducerStates:
         return oldest
 
     def last_offsets(self) -> frozenset[int]:
-        """Of the last batch of every producer that may still come back: a compaction keeps these (D9)."""
+        """Last offset of the last batch of every producer that may still return: a compaction keeps these (D9)."""
         return frozenset(
             each.batches[-1].last_offset
             for each in chain(self._allocated.values(), self._reserved.values())
@@ -185,14 +186,14 @@ class ProducerStates:
         )
 
     def last_epochs(self) -> frozenset[tuple[int, int]]:
-        """Id and epoch of those whose last word is a marker: a compaction keeps that marker."""
+        """Id and epoch of the producers whose last batch is a marker: a compaction keeps that marker."""
         return frozenset(
             (producer_id, each.epoch)
             for producer_id, each in chain(self._allocated.items(), self._reserved.items())
             if not each.batches
         )
 
-    # --- a leader's questions -------------------------------------------------------------------------------------
+    # --- checks of a leader -----------------------------------------------------------------------------------------
 
     def check(self, producer_id: int, header: BatchHeader, origin: Origin = CLIENT) -> ProducerBatch | None:
         """The batch that was appended before with the same sequence numbers (D2); None: append it. A coordinator's
@@ -229,11 +230,11 @@ class ProducerStates:
         return known is not None and known.has_open_transaction
 
     def check_room(self, limits: ProducerLimits, *, aborted: int | None) -> None:
-        """For the first batch of a transaction. `aborted`: transactions that the log keeps, of which an open one may
-        become one; None where they do not count.
+        """Check the limits before the first batch of a transaction. `aborted`: number of aborted transactions that the
+        log keeps, to which the open ones may be added; None where they do not count.
 
         Raises PolicyViolation 44 when the log keeps as many aborted ones as it may, and ThrottlingQuotaExceeded 89 when
-        it would if those were aborted that are open, or as many are open as may be."""
+        it would if the open ones were aborted, or when as many are open as may be."""
         opened = len(self._open)
         if aborted is not None and aborted >= limits.aborted_max:
             raise PolicyViolation(
@@ -252,7 +253,7 @@ class ProducerStates:
             )
 
     def check_marker(self, header: BatchHeader, marker: Marker, *, transaction_version: int = 0) -> None:
-        """Raises InvalidProducerEpoch 47 and TransactionCoordinatorFenced 52 (T6)."""
+        """Check a marker. Raises InvalidProducerEpoch 47 and TransactionCoordinatorFenced 52 (T6)."""
         check_marker(
             header.producer_id,
             self.get(header.producer_id),
@@ -273,9 +274,9 @@ class ProducerStates:
         limits: ProducerLimits,
         now_ms: int,
     ) -> Verification | None:
-        """The guard of the append that follows, once the coordinator has said yes; None where the transaction is open
-        already. The one that has waited for longest goes when there are as many as transactions may be open: its
-        append is refused. Raises InvalidProducerEpoch 47."""
+        """The guard of the next append, for use after the coordinator has confirmed; None where the transaction is
+        already open. When there are as many guards as transactions may be open, the oldest is removed: its append is
+        refused. Raises InvalidProducerEpoch 47."""
         known = self._of(producer_id).get(producer_id)
         if known is not None:
             _check_epoch(producer_id, known, epoch)
@@ -299,7 +300,7 @@ class ProducerStates:
         return len(self._verifications)
 
     def _check_verified(self, known: Producer | None, header: BatchHeader, origin: Origin) -> None:
-        """Raises InvalidTxnState 48, OutOfOrderSequenceNumber 45."""
+        """Check the guard of a batch. Raises InvalidTxnState 48, OutOfOrderSequenceNumber 45."""
         producer_id = header.producer_id
         if known is not None and known.has_open_transaction and known.epoch == header.producer_epoch:
             return
@@ -313,14 +314,15 @@ class ProducerStates:
             )
         if header.producer_epoch == asked.epoch and sequence > asked.lowest_sequence:
             raise OutOfOrderSequenceNumber(
-                f"producer {producer_id} sent sequence {sequence}; {asked.lowest_sequence} came before it and is not "
+                f"producer {producer_id} sent sequence {sequence}; {asked.lowest_sequence} must be first and is not "
                 "in the log"
             )
 
-    # --- what the log says ----------------------------------------------------------------------------------------
+    # --- updates from the log ---------------------------------------------------------------------------------------
 
     def update(self, header: BatchHeader, limits: ProducerLimits, *, seen_ms: int = -1) -> None:
-        """A data batch with a producer id is in the log now. Its base offset and timestamps are those of the log."""
+        """Record that a data batch with a producer id is in the log. Its base offset and timestamps are those of the
+        log."""
         producer_id = header.producer_id
         producers = self._of(producer_id)
         known = producers.pop(producer_id, None)
@@ -353,7 +355,7 @@ class ProducerStates:
         high_watermark: int = NO_OFFSET,
         seen_ms: int = -1,
     ) -> EndedTransaction | None:
-        """A marker is in the log now. None when the producer had no open transaction here."""
+        """Record that a marker is in the log. None when the producer had no open transaction here."""
         producer_id = header.producer_id
         producers = self._of(producer_id)
         known = producers.pop(producer_id, None)
@@ -385,18 +387,18 @@ class ProducerStates:
         )
 
     def put(self, producers: Iterable[tuple[int, Producer]], *, end_offset: int) -> None:
-        """What a snapshot of the log below `end_offset` holds."""
+        """Restore the state of a snapshot of the log below `end_offset`."""
         first_offsets: list[tuple[int, int]] = []
         for producer_id, producer in producers:
             self._of(producer_id)[producer_id] = producer
             if producer.has_open_transaction:
                 first_offsets.append((producer.current_txn_first_offset, producer.timestamp))
-            has_marker = producer.coordinator_epoch != NO_COORDINATOR_EPOCH  # somewhere: a snapshot does not say where
+            has_marker = producer.coordinator_epoch != NO_COORDINATOR_EPOCH  # a snapshot does not have its offset
             self._changed_at = max(self._changed_at, end_offset - 1 if has_marker else producer.last_offset)
         self._open = dict(sorted(first_offsets))
 
     def remember_seen(self, before: ProducerStates) -> None:
-        """A replay does not know when batches came; these producers were here a moment ago."""
+        """Keep the times at which these producers were seen: a replay does not know when batches arrived."""
         for producers in (self._allocated, self._reserved):
             for producer_id, producer in producers.items():
                 known = before.get(producer_id)
@@ -413,10 +415,11 @@ class ProducerStates:
         self._verifications.clear()
         self._changed_at = NO_OFFSET
 
-    # --- forgetting -----------------------------------------------------------------------------------------------
+    # --- removal --------------------------------------------------------------------------------------------------
 
     def remove_expired(self, limits: ProducerLimits, *, now_ms: int) -> int:
-        """Silent for producer.id.expiration.ms, or more than may be kept; how many went."""
+        """Remove producers that were silent for producer.id.expiration.ms, or exceed the limits; return their
+        number."""
         before = len(self)
         oldest_ms = now_ms - limits.expiration_ms
         for producer_id in [key for key, each in self._verifications.items() if each.begun_ms <= oldest_ms]:
@@ -436,7 +439,7 @@ class ProducerStates:
         while len(producers) > maximum:
             silent = next((key for key, each in producers.items() if not each.has_open_transaction), None)
             if silent is None:
-                return  # a leader opens no more transactions than that; a follower keeps what its leader had
+                return  # a leader opens no more transactions than that; a follower keeps those of its leader
             del producers[silent]
 
     def _of(self, producer_id: int) -> dict[int, Producer]:
@@ -446,9 +449,9 @@ class ProducerStates:
 def check_marker(
     producer_id: int, known: Producer | None, *, epoch: int, marker: Marker, transaction_version: int
 ) -> None:
-    """Whether a marker may end what its producer has open. Under transaction version 2 it has an epoch above that of
-    the transaction's batches, so that one which comes late ends no other; the same epoch with nothing open is a marker
-    that is written once more (KAFKA-19999).
+    """Check whether a marker may end its producer's open transaction. Under transaction version 2 its epoch is above
+    that of the transaction's batches, so that a late one ends no other transaction; a marker with the same epoch and
+    nothing open is a repetition (KAFKA-19999).
 
     Raises InvalidProducerEpoch 47 and TransactionCoordinatorFenced 52 (T6)."""
     if known is None:
@@ -466,7 +469,7 @@ def check_marker(
 
 
 def last_sequence_of(header: BatchHeader) -> int:
-    """Sequence numbers go from the largest int to 0 (D1). A coordinator's batch has none."""
+    """The batch's last sequence. After the largest int follows 0 (D1). A coordinator's batch has none."""
     if header.base_sequence == NO_SEQUENCE:
         return NO_SEQUENCE
     if header.base_sequence > SEQUENCE_MAX - header.last_offset_delta:

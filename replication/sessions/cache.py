@@ -1,14 +1,14 @@
-"""Incremental fetch sessions on the leader's side (KIP-227): a request names only what changed, so does the answer.
+"""Incremental fetch sessions on the leader's side (KIP-227): requests and answers have only partitions that changed.
 
 The cache holds at most `slots_max` sessions, and one of each follower: unlike Kafka's brokers, which fetch in several
-threads, a node has one loop for each leader. A full cache drops one that nobody used for EVICTION_MS; else one that is
-worth less than the newcomer, if it has lived that long or is a consumer's and the newcomer a follower's. Followers are
-worth more than consumers, then who has more partitions. Else the newcomer gets no session and sends full requests: who
-opens one session after the other pushes out none that is in use. A session's partitions are kept in the order in which
-they are served: one that got records goes to the end.
+threads, a node has one loop for each leader. A full cache drops a session that was not used for EVICTION_MS; else one
+that is worth less than the new one, if it has lived that long or is a consumer's and the new one a follower's.
+Followers are worth more than consumers, then more partitions are worth more. Else the client gets no session and sends
+full requests: so a client that opens one session after the other replaces none that is in use. A session's partitions
+are kept in the order in which they are served: a partition that returned records moves to the end.
 
-A round looks only at partitions that are awake. One at whose end the follower asks, and where nothing happens, idles
-until its replica tells that something did; retention, which tells nobody, is found out at intervals.
+A round looks only at partitions that are awake. A partition idles while the follower asks at its log end and nothing
+happens; its replica ends that with the next event. Retention sends no event; it is found out at intervals.
 """
 
 from __future__ import annotations
@@ -42,46 +42,47 @@ EVICTION_MS = 120_000
 """min.incremental.fetch.session.eviction.ms"""
 
 CONSUMED_PARTITIONS_MAX = 500_000
-"""Of all consumers' sessions together. Kafka has no such limit, and a stranger may name millions that do not exist: who
-would exceed it gets no session, or loses the one it has, and sends full requests."""
+"""Limit of all consumers' sessions together. Kafka has no such limit, and any client may name millions of partitions
+that do not exist. A session that would exceed it is not opened, or is closed, and its client sends full requests."""
 
 SESSION_EPOCH_MAX = 2**31 - 1
 
 IDLE_LOOK_MS = 1_000
-"""How often a session looks at all partitions that idle: the start of a log may have moved."""
+"""Interval in which a session looks at all partitions that idle: the start of a log may have moved."""
 
 
 class LongPoll(Protocol):
     def woken(self, partition: SessionPartition, replica: Replica, /) -> None:
-        """A partition that idled when the poll began does not any more."""
+        """A partition that idled when the poll began does not idle any more."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class SessionPartition:
-    """What one session knows of one partition: the question, and what was last told."""
+    """One session's state of one partition: the question, and the last answer."""
 
     asked: PartitionKey
-    """As its session names it."""
+    """Name of the partition in the session's requests."""
     key: TopicIdPartition
-    """What that is."""
+    """The partition that has this name now."""
     fetch: FetchPartition
     session: FetchSession
     told_high_watermark: int = -1
     told_log_start_offset: int = -1
-    told_error: bool = True
-    """Tell it whatever it is: true until the first clean answer."""
+    must_answer: bool = True
+    """Answer in any case: true until the first answer without an error."""
     replica: Replica | None = None
-    """What its follower idles at; None while it does not."""
+    """The replica at which its follower idles; None while it does not."""
     settled: LeaderState | None = None
-    """The latest state of that replica of which the follower knows all that it is told."""
+    """The latest state of that replica of which the follower has everything that answers contain."""
     idling: Idling | None = None
 
     def resolve(self, topic_id: UUID) -> None:
-        """This is what its name stands for now: a topic was created, perhaps after one of that name was deleted."""
+        """Set the partition that the name means now: a topic was created, perhaps after one of that name was
+        deleted."""
         if topic_id != self.key.topic_id:
             self.key = TopicIdPartition(topic_id, self.fetch.partition)
-            self.told_error = True
+            self.must_answer = True
 
     def idle(self, replica: Replica, state: LeaderState, idling: Idling) -> None:
         self.replica, self.settled, self.idling = replica, state, idling
@@ -89,7 +90,7 @@ class SessionPartition:
         del self.session.awake[self.asked]
 
     def stir(self) -> None:
-        """The next round of its session does not count as its fetch, and looks at it."""
+        """End the idling: the next round of the session does not count as a fetch, and looks at the partition."""
         if self.idling is not None:
             replica = self.replica
             assert replica is not None
@@ -103,7 +104,8 @@ class SessionPartition:
             self.stir()
 
     def is_idle(self) -> bool:
-        """The same question, and nothing new to tell since: neither of the log nor of what its leader knows."""
+        """The question is the same, and nothing new can be answered: neither from the log nor from the leader's
+        state."""
         replica = self.replica
         if replica is None:
             return False
@@ -131,23 +133,23 @@ class FetchSession:
         self.names_topics = request.names_topics
         self.created_ms = now_ms
         self.replica_epoch = request.replica_epoch
-        """Under which the follower has sent its latest request (KIP-903)."""
+        """Broker epoch of the follower in its latest request (KIP-903)."""
         self.next_epoch = 1
         self.used_ms = now_ms
-        """When its latest request came."""
+        """Time of its latest request."""
         self.is_incremental = False
         """Whether the current request may be answered with changes only."""
         self.has_grown = False
-        """The current request names partitions that those before did not."""
+        """Whether the current request has partitions that earlier ones did not have."""
         self.partitions: dict[PartitionKey, SessionPartition] = {}
         self.awake: dict[PartitionKey, SessionPartition] = {}
-        """Those that do not idle, in the order in which they are served."""
+        """Partitions that do not idle, in the order in which they are served."""
         self.poll: LongPoll | None = None
-        """The request of it that waits."""
+        """The session's request that waits."""
         self.rounds = Rounds()
         self._looked_ms = now_ms
         self._image: MetadataImage | None = None
-        """By which the names of its topics were looked up last; None when there are new ones."""
+        """The image in which the names of its topics were last looked up; None when there are new names."""
 
     @property
     def is_follower(self) -> bool:
@@ -177,7 +179,8 @@ class FetchSession:
             self._image = None
 
     def resolve_names(self, image: MetadataImage) -> None:
-        """In a session that names topics a name stands for whatever topic has it when a request comes."""
+        """Look the names up: in a session with topic names, each name means the topic that has it when a request
+        arrives."""
         if self.names_topics and self._image is not image:
             self._image = image
             for partition in self.partitions.values():
@@ -200,17 +203,17 @@ class FetchSession:
             self.poll.woken(partition, replica)
 
     def respond(self, fetched: Iterable[tuple[SessionPartition, FetchedPartition]]) -> FetchResponse:
-        """The answer, remembering what it tells."""
-        told = []
+        """Build the answer, and remember its content."""
+        answered = []
         for partition, answer in fetched:
-            told.append(answer)
+            answered.append(answer)
             partition.told_high_watermark = answer.high_watermark
             partition.told_log_start_offset = answer.log_start_offset
-            partition.told_error = answer.error_code != 0 or answer.diverging_epoch is not None
+            partition.must_answer = answer.error_code != 0 or answer.diverging_epoch is not None
             if len(answer.records) and self.awake.pop(partition.asked, None) is not None:
                 self.awake[partition.asked] = partition
         made = new(FetchResponse)
-        FetchResponse.__init__(made, session_id=self.session_id, partitions=told)
+        FetchResponse.__init__(made, session_id=self.session_id, partitions=answered)
         return made
 
 
@@ -221,13 +224,13 @@ class SessionCache:
         self._slots_max = slots_max
         self._sessions: dict[int, FetchSession] = {}
         self._consumed = 0
-        """Partitions of consumers' sessions."""
+        """Number of partitions in consumers' sessions."""
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def open(self, request: FetchRequest) -> FetchSession:
-        """The session of a request, brought up to date by it.
+        """Find or open the session of a request, and update it with the request.
 
         Raises FetchSessionIdNotFound 70, InvalidFetchSessionEpoch 71, FetchSessionTopicIdError 106.
         """
@@ -278,8 +281,8 @@ class SessionCache:
         return session
 
     def _drop_sessions_of(self, replica_id: int) -> None:
-        """A follower has one session with each leader. One that was restarted, or lost an answer, names no session that
-        it had before: each would stay until the cache is full, with all that it knows of thousands of partitions."""
+        """A follower has one session with each leader. After a restart or a lost answer it does not name its old
+        session, which would stay until the cache is full, with its state of thousands of partitions."""
         if replica_id != CONSUMER:
             for old in [each for each in self._sessions.values() if each.replica_id == replica_id]:
                 self._drop(old.session_id)
@@ -288,7 +291,7 @@ class SessionCache:
         session = self._sessions.pop(session_id, None)
         if session is not None:
             self._count(session, -len(session.partitions))
-            session.stir_all()  # replicas do not know of it any more
+            session.stir_all()  # the replicas have no reference to it any more
 
     def _make_room(self, newcomer: FetchSession, now_ms: int) -> bool:
         if not newcomer.is_follower and self._consumed + len(newcomer.partitions) > CONSUMED_PARTITIONS_MAX:

@@ -1,5 +1,5 @@
-"""Whether a log can be used, and what its errors become. A full disk, or a want of descriptors, fails one call;
-anything else takes the log offline, until the log manager loads it again.
+"""Whether a log is usable, and the conversion of its errors. A full disk, or a lack of descriptors, fails one call; any
+other error takes the log offline, until the log manager loads it again.
 
 Invariant: an offline log raises KafkaStorageError from every later call; only this log stops, never the node.
 """
@@ -17,11 +17,11 @@ Log = TypeVar("Log")
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
-"""Of the process, or of the system: nothing is wrong with the log, and the next call may find one."""
+"""Limits of the process or of the system: nothing is wrong with the log, and the next call may succeed."""
 
 
 class _Guard:
-    """A context manager; one made of a generator costs more than what it guards here."""
+    """A context manager; one made from a generator costs more than the guarded code here."""
 
     __slots__ = ("_availability", "_changes_nothing", "_doing")
 
@@ -39,7 +39,7 @@ class _Guard:
 
 
 class Availability(Generic[Log]):
-    """The part of a log that knows; `Log` is the whole, which `on_failure` gets, offline or merely full."""
+    """The state of a log; `Log` is the whole log, which `on_failure` gets, offline or only full."""
 
     def __init__(
         self, log: Log, on_failure: Callable[[Log, OSError | None], None], on_damage: Callable[[Log, str], None]
@@ -47,9 +47,9 @@ class Availability(Generic[Log]):
         self._log = log
         self._on_failure, self._on_damage = on_failure, on_damage
         self.reason: str | None = None
-        """Why it is offline; None while it is not."""
+        """Reason why it is offline; None while it is not."""
         self.is_damaged = False
-        """Something in its files is not what was written: it has to be scanned as a whole."""
+        """Some content of its files has changed since it was written: the whole log has to be scanned."""
         self.is_retired = False
 
     def check(self) -> None:
@@ -62,17 +62,17 @@ class Availability(Generic[Log]):
             self._on_failure(self._log, None)
 
     def retire(self, reason: str) -> None:
-        """The partition is being deleted: late users get an error, nobody is told of a failure."""
+        """The partition is being deleted: late callers get an error, and no failure is reported."""
         self.reason = reason
         self.is_retired = True
 
     def guard(self, doing: str, *, changes_nothing: bool = False) -> _Guard:
-        """What the disk does to us in here is this log's failure."""
+        """Errors of the disk in this block are failures of this log."""
         return _Guard(self, doing, changes_nothing=changes_nothing)
 
     def damaged(self, error: DamagedLog) -> KafkaError:
-        """What is damaged is never handed out (Kafka: CORRUPT_MESSAGE). Whether the rest can be, is decided above: the
-        log goes offline and is mended from another replica when there is one."""
+        """Damaged bytes are never returned (Kafka: CORRUPT_MESSAGE). The log manager decides about the rest: the log
+        goes offline and is repaired from another replica when there is one."""
         self.met_damage(str(error))
         return CorruptMessage(f"{self._log} is damaged: {error}")
 
@@ -82,7 +82,8 @@ class Availability(Generic[Log]):
             self.is_damaged = True
 
     def failed(self, error: OSError | DamagedLog, doing: str, *, changes_nothing: bool = False) -> KafkaError:
-        """`changes_nothing`: what failed has left the log as it was, so a want of descriptors is no reason to stop."""
+        """`changes_nothing`: the failed call has left the log unchanged, so a lack of descriptors is no reason to
+        stop."""
         message = f"{self._log}: {doing} failed: {error}"
         if changes_nothing and isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS:
             return OutOfDescriptors(message)

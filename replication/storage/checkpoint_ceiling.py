@@ -1,11 +1,11 @@
-"""Up to where the checkpoints of a log directory hold for one partition: `checkpoint-ceiling` in its folder.
+"""The limit up to which a log directory's checkpoints are valid for one partition: `checkpoint-ceiling` in its folder.
 
 Recovery points, log starts and high watermarks are saved for all partitions of a directory together, by topic name and
-at intervals. What is cut off a log, or a topic that is made again under its old name, makes them wrong until the next
-save. So the lowest offset to which the log was cut stands in this file, durable before anything is written in place of
-what was cut, and nothing that the checkpoints say is believed beyond it. It goes once both kinds were saved again.
+at intervals. A truncation of a log, or a topic that is created again under its old name, makes them wrong until the
+next save. So this file has the lowest offset to which the log was truncated, durable before anything is written in
+place of the removed records, and no checkpoint above it is used. It is removed after both kinds were saved again.
 
-Bytes: the offset in decimal digits and a newline. A file that does not read means 0: believe nothing.
+Bytes: the offset in decimal digits and a newline. An unreadable file means 0: use no checkpoint.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNLIMITED = 2**63 - 1
 
 
 class Checkpoint(Enum):
-    """What is saved apart from each other."""
+    """The kinds of checkpoints that are saved separately."""
 
     RECOVERY = auto()
     """Recovery points and log starts."""
@@ -28,10 +28,10 @@ class Checkpoint(Enum):
 
 
 class CheckpointCeiling:
-    """Owned by the event loop, but for `save`, which blocks."""
+    """Owned by the event loop, except for `save`, which blocks."""
 
     def __init__(self, files: Files, folder: str, *, is_there: bool = True) -> None:
-        """`is_there`: false for a folder that is known to have none."""
+        """`is_there`: False for a folder that is known to have none."""
         self._files = files
         self._path = _path(folder)
         self.offset = self._saved = read_ceiling(files, folder) if is_there else UNLIMITED
@@ -42,19 +42,19 @@ class CheckpointCeiling:
         self._path = _path(folder)
 
     def lower(self, offset: int) -> None:
-        """The log was cut here: what any earlier checkpoint says above it is of other records."""
+        """The log was truncated here: every earlier checkpoint above it is about other records."""
         self.offset = min(self.offset, offset)
         self.cuts += 1
 
     def save(self) -> None:
-        """Blocking, and durable when it returns."""
+        """Write the file. Blocking, and durable when it returns."""
         offset = self.offset
         if offset < self._saved:
             replace_text(self._files, self._path, f"{offset}\n")
             self._saved = offset
 
     def covered(self, kind: Checkpoint, cuts: int) -> None:
-        """A checkpoint has been saved that was taken when there were so many `cuts`. Raises OSError."""
+        """A checkpoint was saved that was taken after so many `cuts`. Raises OSError."""
         self._covered[kind] = cuts
         if self.offset == UNLIMITED or self.offset != self._saved or min(self._covered.values()) < self.cuts:
             return
@@ -63,7 +63,7 @@ class CheckpointCeiling:
 
 
 def begin_ceiling(files: Files, folder: str) -> None:
-    """The folder is new, and its name may be an old one. Durable with the first sync of the folder: an empty file says
+    """Mark a new folder, whose name may be an old one. Durable with the first sync of the folder: an empty file is
     enough."""
     files.open(_path(folder), create=True).close()
 

@@ -1,7 +1,7 @@
-"""Saving the checkpoints of log directories: recovery points, log starts, high watermarks, compaction (S5, R7).
+"""The saving of log directories' checkpoints: recovery points, log starts, high watermarks, compaction (S5, R7).
 
-Each file covers all partitions of its directory, by topic name. Once both kinds were saved after a log was cut, its
-`checkpoint-ceiling` goes.
+Each file covers all partitions of its directory, by topic name. After both kinds were saved since a truncation of a
+log, its `checkpoint-ceiling` is removed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Checkpoints:
         self._on_error = on_error
         self._saving: dict[LogDirectory, asyncio.Task[None]] = {}
         self.high_watermarks: dict[TopicIdPartition, int] = {}
-        """As they were saved last, or found."""
+        """The last saved or found ones."""
 
     async def save_high_watermarks(self, high_watermarks: Mapping[TopicIdPartition, int]) -> None:
         self.high_watermarks.update({key: hw for key, hw in high_watermarks.items() if key in self._logs})
@@ -46,10 +46,10 @@ class Checkpoints:
             if await self.write(directory, partial(directory.write_high_watermarks, offsets)):
                 self._cover(directory, Checkpoint.HIGH_WATERMARKS, cuts)
             if any(self._directory_of[key] is directory for key, _ in self._cut_logs()):
-                await self.save_recovery(directory)  # so that what was cut or made is soon believed again
+                await self.save_recovery(directory)  # so that truncated or new logs have valid checkpoints soon
 
     async def save_recovery(self, directory: LogDirectory) -> None:
-        """S5: from where a scan would begin, and where logs start. One at a time for each directory."""
+        """S5: save where a scan would begin, and where logs start. One save at a time for each directory."""
         while (running := self._saving.get(directory)) is not None and not running.done():
             await asyncio.wait([running])
         self._saving[directory] = saving = asyncio.create_task(self._save_recovery(directory))
@@ -69,7 +69,7 @@ class Checkpoints:
         await self.write(directory, lambda: directory.write_cleaned(cleaned))
 
     async def write(self, directory: LogDirectory, write: Callable[[], None]) -> bool:
-        """Was it written? A directory that fails is told of."""
+        """Write a checkpoint; return whether it was written. A failed directory is reported."""
         if directory.is_offline:
             return False
         try:
@@ -90,7 +90,7 @@ class Checkpoints:
                     self._on_error(directory, error)
 
     def _cut_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]:
-        """Those of which older checkpoints are not believed; nothing that is saved changes that of the others."""
+        """Logs whose older checkpoints are not valid; a save does not change that for the others."""
         return [(key, log) for key, log in self._logs.items() if log.ceiling.offset != UNLIMITED]
 
     def _in(self, directory: LogDirectory) -> Iterator[tuple[TopicIdPartition, TopicPartition, PartitionLog]]:

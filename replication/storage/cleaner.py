@@ -1,7 +1,7 @@
-"""The cleaner: compacts the logs whose cleanup.policy says so, the dirtiest first (S2).
+"""The cleaner: it compacts the logs with cleanup.policy compact, the dirtiest first (S2).
 
-One pass at a time, so at most one offset map (`log.cleaner.dedupe.buffer.size`) is held. Where the clean part of each
-log ends is saved per directory in `cleaner-offset-checkpoint` whenever it moved. A log whose pass fails is left alone
+One pass at a time, so at most one offset map (`log.cleaner.dedupe.buffer.size`) is held. The end of each log's clean
+part is saved per directory in `cleaner-offset-checkpoint` whenever it has moved. A log whose pass fails is left alone
 until the node starts again, as in Kafka.
 """
 

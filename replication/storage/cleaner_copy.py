@@ -1,12 +1,12 @@
-"""The blocking half of a compaction pass: read the dirty part into a map, write the records that stay to new files.
+"""The blocking half of a compaction pass: read the dirty part into a map, write the remaining records to new files.
 
-The old segments are only read. A new segment is called `<base offset>.log.cleaned` (and its indexes likewise) until it
-is swapped in, and is synced before this returns. The last batch of a group stays, emptied if need be, so that the new
+The old segments are only read. A new segment is named `<base offset>.log.cleaned` (and its indexes likewise) until it
+is swapped in, and is synced before this returns. The last batch of a group stays, empty if necessary, so that the new
 segment ends where the old ones did.
 
-Transactions (all of them decided here): what was aborted goes, and shadows no key. A marker goes in three passes: it
-stays while batches of its transaction do, is then given a delete horizon, so that whoever reads has time to come by it,
-and goes after that, unless it is all that tells its producer's epoch.
+Transactions (all of them decided here): aborted records are removed, and hide no key. A marker is removed in three
+passes: it stays while batches of its transaction stay, then gets a delete horizon, so that readers have time to pass
+it, and is removed after that, unless only it has its producer's epoch.
 Source: org.apache.kafka.storage.internals.log.Cleaner, CleanedTransactionMetadata.
 """
 
@@ -27,28 +27,28 @@ from replication.storage.names import CLEANED_SUFFIX, SEGMENT_SUFFIXES, segment_
 from replication.storage.segment import Segment
 
 WRITE_BYTES = 1024 * 1024
-"""New batches are gathered up to this size before they are written."""
+"""New batches are collected up to this size before they are written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveProducers:
-    """Those that are remembered: what keeps their last word in the log (D9)."""
+    """The remembered producers, whose last batch stays in the log (D9)."""
 
     last_offsets: frozenset[int] = frozenset()
-    """Of their last batches; emptied, these stay."""
+    """Offsets of their last batches; these stay, without records."""
     marked_epochs: frozenset[tuple[int, int]] = frozenset()
-    """Id and epoch of those who have written nothing since the marker that tells their epoch; it stays."""
+    """Id and epoch of producers that have written nothing since the marker with their epoch; it stays."""
 
 
 class CleanedTransactions:
-    """What a pass knows of transactions on its way from the first batch of the log to the last it may touch."""
+    """A pass's state of transactions from the first batch of the log to the last that it may change."""
 
     def __init__(self, aborted: Iterable[AbortedTransaction]) -> None:
         self._aborted: dict[int, list[AbortedTransaction]] = {}
         for each in sorted(aborted, key=lambda each: each.last_offset):
             self._aborted.setdefault(each.producer_id, []).append(each)
         self._passed: set[int] = set()
-        """Producers of which batches have come by since their last marker."""
+        """Producers with a batch since their last marker."""
 
     def aborted_at(self, header: BatchHeader) -> AbortedTransaction | None:
         """The aborted transaction that the batch, or the marker, belongs to."""
@@ -58,11 +58,11 @@ class CleanedTransactions:
         return None if found is None or found.first_offset > header.base_offset else found
 
     def passed(self, header: BatchHeader) -> None:
-        """A transactional batch, kept or not."""
+        """Note a transactional batch, kept or not."""
         self._passed.add(header.producer_id)
 
     def ended(self, header: BatchHeader) -> bool:
-        """At a marker: was there any batch of its transaction?"""
+        """At a marker: whether its transaction had a batch."""
         has_batches = header.producer_id in self._passed
         self._passed.discard(header.producer_id)
         return has_batches
@@ -88,7 +88,7 @@ class Copied:
 def build_map(
     segments: Sequence[Segment], transactions: CleanedTransactions, *, start: int, end: int, bytes_max: int
 ) -> OffsetMap:
-    """Blocking. Stops at the first batch that does not fit any more."""
+    """Build the map. Blocking. Stops at the first batch that does not fit any more."""
     offsets = OffsetMap(bytes_max=bytes_max)
     offsets.end_offset = start
     for segment in segments:
@@ -141,7 +141,7 @@ def _is_needed(header: BatchHeader, rules: CopyRules) -> bool:
 
 
 def remove_cleaned(files: Files, folder: str) -> None:
-    """Files of a pass that was not swapped in."""
+    """Remove the files of a pass that was not swapped in."""
     for name in files.list_directory(folder):
         if name.endswith(CLEANED_SUFFIX):
             files.remove(f"{folder}/{name}")
@@ -178,7 +178,7 @@ def _batches(group: Sequence[Segment]) -> Iterator[tuple[int, BatchHeader, Segme
 def _cleaned(
     segment: Segment, position: int, header: BatchHeader, offsets: OffsetMap, rules: CopyRules
 ) -> bytes | None:
-    """The batch without what is superseded; None when nothing of it stays."""
+    """The batch without superseded records; None when nothing of it stays."""
     batch = whole_batch(segment.log, position, header)
     if header.is_transactional:
         rules.transactions.passed(header)
@@ -207,7 +207,7 @@ def _cleaned(
 def _cleaned_control(
     segment: Segment, position: int, header: BatchHeader, rules: CopyRules, target: Segment
 ) -> bytes | None:
-    """A marker as it stays, with its entry in the index of aborted transactions; None when it goes."""
+    """A remaining marker with its entry in the index of aborted transactions; None when it is removed."""
     batch = whole_batch(segment.log, position, header)
     if not header.is_transactional:
         return batch

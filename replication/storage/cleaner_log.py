@@ -1,7 +1,7 @@
 """Compaction of one log: plans on the event loop, copies on a worker thread, swaps on the event loop.
 
-Owns where the clean part of the log ends. Invariant: a swap happens only if the segments that were copied are still
-in the log as they were; a truncation or deletion in between undoes the pass, never the other way round.
+Owns the end of the log's clean part. Invariant: a swap happens only if the copied segments are still in the log
+unchanged; a truncation or deletion in between undoes the pass, never the reverse.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class LogCleaning:
         self._cuts = 0
         self._running: asyncio.Task[Cleaned | None] | None = None
         self.is_paused = False
-        """It is being copied as it is."""
+        """The log is being copied and must not be compacted."""
 
     @property
     def cleaned_to(self) -> int:
-        """No key has two records below it, but for what came before the log's start."""
+        """No key has two records below it, except for those before the log's start."""
         return self._cleaned_to
 
     def restore(self, cleaned_to: int, *, log_end_offset: int) -> None:
@@ -66,7 +66,7 @@ class LogCleaning:
         self._folder = folder
 
     def cut(self, end_offset: int) -> None:
-        """The log was truncated: what is written from there on is not clean."""
+        """The log was truncated: records that are written from there on are not clean."""
         self._cleaned_to = min(self._cleaned_to, end_offset)
         self._cuts += 1
 
@@ -90,7 +90,7 @@ class LogCleaning:
         limits: CleanLimits,
         active: ActiveProducers,
     ) -> Cleaned | None:
-        """One pass; None when the log changed under it. Raises OSError, DamagedLog."""
+        """One pass; None when the log changed during it. Raises OSError, DamagedLog."""
         assert self._running is None, self._folder
         rules = CopyRules(
             files=self._environment.files,
@@ -105,7 +105,7 @@ class LogCleaning:
         return await asyncio.shield(self._running)
 
     async def wait_idle(self) -> None:
-        """Until no pass reads the files any more, however it ended."""
+        """Wait until no pass reads the files any more, whatever its result."""
         if self._running is not None:
             await asyncio.wait([self._running])
 
@@ -150,7 +150,7 @@ class LogCleaning:
         )
 
     def _aborted(self, end_offset: int) -> list[AbortedTransaction]:
-        """Raises DamagedLog."""
+        """Aborted transactions below the offset. Raises DamagedLog."""
         try:
             return [
                 each

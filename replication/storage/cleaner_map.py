@@ -1,7 +1,7 @@
-"""The last offset of each key in the dirty part of a log: all the memory that a compaction pass takes.
+"""The last offset of each key in the dirty part of a log: the whole memory of a compaction pass.
 
 Keys are held as 16-byte digests, as in Kafka's SkimpyOffsetMap; there are at most `entries_max` of them, but one batch
-is always taken whole.
+is always added whole.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 
 ENTRY_BYTES = 160
-"""What one entry costs: a digest, an offset, and their place in a table of the interpreter."""
+"""Memory of one entry: a digest, an offset, and their place in a table of the interpreter."""
 
 
 class OffsetMap:
@@ -17,7 +17,7 @@ class OffsetMap:
         self._entries_max = bytes_max // ENTRY_BYTES
         self._offsets: dict[bytes, int] = {}
         self.end_offset = -1
-        """Keys are known up to here; from here on every record stays."""
+        """Keys are known up to here; every record from here on stays."""
 
     def __len__(self) -> int:
         return len(self._offsets)

@@ -1,6 +1,6 @@
-"""What a compaction pass may touch, whether it is worth it, and which segments become one (S2). Pure.
+"""The plan of a compaction pass: its segments, whether it is worth it, and which segments become one (S2). Pure.
 
-Only whole segments below the last stable offset, never the last one that holds records, none younger than
+It has only whole segments below the last stable offset, never the last one that holds records, none younger than
 min.compaction.lag.ms. Source: org.apache.kafka.storage.internals.log.LogCleanerManager, Cleaner.
 """
 
@@ -29,7 +29,7 @@ class CleanableSegment:
 class CleaningPlan:
     first_dirty_offset: int
     end_offset: int
-    """Nothing from here on may be touched."""
+    """Nothing from here on may be changed."""
     clean_bytes: int
     dirty_bytes: int
     is_overdue: bool
@@ -83,7 +83,7 @@ def _allowed(
 def groups_to_clean(
     segments: Sequence[CleanableSegment], *, end_offset: int, settings: TopicSettings
 ) -> list[list[CleanableSegment]]:
-    """Neighbours that fit one segment together, by their sizes before the pass; each becomes one."""
+    """Neighbours that fit one segment together, by their sizes before the pass; each group becomes one segment."""
     groups: list[list[CleanableSegment]] = []
     for segment in segments:
         if segment.base_offset >= end_offset:

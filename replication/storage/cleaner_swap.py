@@ -1,8 +1,8 @@
-"""Finishing or undoing a swap of compacted segments that a crash interrupted. Blocking, at load only.
+"""End or reversal of a swap of compacted segments that a crash interrupted. Blocking, at load only.
 
-A `.cleaned` file is unfinished and goes. A `.swap` log is finished and synced: the segments whose base offsets lie in
-its range are the old ones; they go, and it takes its name. It ends where a segment of the log begins; one that does not
-has been damaged since, and the old segments stay, or get their names back from `.deleted`.
+A `.cleaned` file is unfinished and is removed. A `.swap` log is finished and synced: the segments whose base offsets
+lie in its range are the old ones; they are removed, and it gets its name. It ends where a segment of the log begins;
+one that does not has been damaged since, and the old segments stay, or get their names back from `.deleted`.
 Source: org.apache.kafka.storage.internals.log.LogLoader.
 """
 
@@ -25,13 +25,13 @@ from replication.storage.names import (
 
 
 def is_compaction_left(names: Iterable[str]) -> bool:
-    """A crash left some of its files in this folder."""
+    """Whether the folder has files of an interrupted compaction."""
     return any(name.endswith((CLEANED_SUFFIX, SWAP_SUFFIX)) for name in names)
 
 
 def finish_swaps(files: Files, folder: str) -> list[str]:
-    """What was wrong with compacted segments that were given up for the old ones. Raises DamagedLog when neither a
-    compacted segment nor what it was made of is there."""
+    """Return the problems of compacted segments that were dropped for the old ones. Raises DamagedLog when neither a
+    compacted segment nor its old segments exist."""
     for name in files.list_directory(folder):
         if name.endswith(CLEANED_SUFFIX):
             files.remove(f"{folder}/{name}")
@@ -54,14 +54,14 @@ def finish_swaps(files: Files, folder: str) -> list[str]:
 
 
 def _bases(files: Files, folder: str, suffix: str) -> list[int]:
-    """Of the log files that end so, ascending."""
+    """Base offsets of the log files with this suffix, ascending."""
     state = suffix.removeprefix(LOG_SUFFIX)
     names = [name.removesuffix(state) for name in files.list_directory(folder) if name.endswith(suffix)]
     return [base for base in map(base_offset_of, names) if base is not None]
 
 
 def _end_of_swap(files: Files, folder: str, base_offset: int) -> int:
-    """Raises DamagedLog."""
+    """The offset at which a swap ends. Raises DamagedLog."""
     path = segment_file(folder, base_offset, LOG_SUFFIX) + SWAP_SUFFIX
     end_offset = _end_of(files, path, base_offset)
     begun = {*_bases(files, folder, LOG_SUFFIX), *_bases(files, folder, LOG_SUFFIX + SWAP_SUFFIX)}
@@ -82,13 +82,13 @@ def _finish(files: Files, folder: str, base_offset: int, end_offset: int) -> Non
 
 
 def _undo(files: Files, folder: str, base_offset: int, *, reason: str) -> None:
-    """The old segments are renamed from the first one on: while that has its name, all have. Raises DamagedLog."""
+    """Restore the old segments, the first one first: if that has its name, all have. Raises DamagedLog."""
     if files.exists(segment_file(folder, base_offset, LOG_SUFFIX)):
         return
     later = [base for base in _bases(files, folder, LOG_SUFFIX) if base > base_offset]
     old, expected = [], base_offset
     for base in _bases(files, folder, LOG_SUFFIX + DELETED_SUFFIX):
-        if base == expected:  # what overlaps it was given up in an earlier pass
+        if base == expected:  # an overlapping one was replaced in an earlier pass
             old.append(base)
             expected = _end_of(files, segment_file(folder, base, LOG_SUFFIX) + DELETED_SUFFIX, base)
     if not old or expected not in later:
@@ -101,7 +101,7 @@ def _undo(files: Files, folder: str, base_offset: int, *, reason: str) -> None:
 
 
 def _end_of(files: Files, path: str, base_offset: int) -> int:
-    """Raises DamagedLog."""
+    """The end offset of a log file. Raises DamagedLog."""
     file = files.open(path, read_only=True)
     try:
         last: BatchHeader | None = None

@@ -1,4 +1,4 @@
-"""What leader and follower do with bytes before they append them: check, cut to fit segments, own. Pure."""
+"""Batches before their append by leader or follower: checks, groups that fit segments, copies of buffers. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_leader_batches(view: memoryview, *, log: object, log_end_offset: int) 
 
 
 def segment_groups(headers: Sequence[BatchHeader], bytes_max: int) -> list[list[BatchHeader]]:
-    """Runs of batches that fit a segment together; one that alone does not is a run of its own."""
+    """Runs of batches that fit a segment together; one that is too large alone is a run of its own."""
     groups: list[list[BatchHeader]] = []
     size = 0
     for header in headers:

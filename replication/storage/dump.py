@@ -1,8 +1,8 @@
-"""Segments, indexes, producer snapshots and checkpoints as plain rows for people. Reads live folders without locks;
-bad data is a row.
+"""Segments, indexes, producer snapshots and checkpoints as plain rows for people. Reads live folders without locks; bad
+data becomes a row.
 
 A row is a dict with `kind` (batch, record, offset_entry, time_entry, aborted_transaction, producer, checkpoint, error);
-an error row says in which file and where. Nothing here raises on what it finds in a file.
+an error row has file and position. Nothing here raises because of a file's content.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ CHECKPOINTS = frozenset(
 
 
 def dump_folder(files: Files, path: str, *, records: bool = False) -> Iterator[Row]:
-    """Every file of a partition's folder, or of a log directory itself, that has a format, in the order of names."""
+    """Rows of every file in a partition's folder, or in a log directory itself, that has a format, in the order of
+    names."""
     try:
         names = files.list_directory(path)
     except OSError as error:
@@ -70,7 +71,7 @@ def dump_folder(files: Files, path: str, *, records: bool = False) -> Iterator[R
 
 
 def dump_segment(files: Files, path: str, *, records: bool = False) -> Iterator[Row]:
-    """One row per batch, each followed by its records when they are asked for."""
+    """One row per batch, each followed by its records if requested."""
 
     def rows(file: File) -> Iterator[Row]:
         for position, header in headers_from(file, 0):
@@ -80,7 +81,7 @@ def dump_segment(files: Files, path: str, *, records: bool = False) -> Iterator[
 
 
 def _dumped(files: Files, path: str, rows: Callable[[File], Iterator[Row]]) -> Iterator[Row]:
-    """The rows of a file, as far as it can be read; an error row says why it ends before its end."""
+    """The rows of a file, as far as it can be read; an error row has the reason why they end too early."""
     try:
         file = files.open(path, read_only=True)
     except OSError as error:
@@ -124,7 +125,7 @@ def _dump_batch(file: File, position: int, header: BatchHeader, *, records: bool
 
 
 def _marker_cells(data: bytes, header: BatchHeader) -> Row:
-    """How a transaction ended, and the epoch of the coordinator that ended it; nothing for another control batch."""
+    """The outcome of a transaction, and the epoch of the coordinator that ended it; empty for another control batch."""
     try:
         marker = marker_of(data, header)
     except KafkaError:
@@ -193,8 +194,8 @@ def _odd_bytes(file: File, entry_bytes: int) -> Iterator[Row]:
 
 
 def dump_producers(files: Files, path: str) -> Iterator[Row]:
-    """The producers of a `.snapshot`, as they were when the segment of its name began. Sequences are -1 for a producer
-    that has written no records in its epoch; `open_transaction` is the first offset of one, or -1."""
+    """The producers of a `.snapshot`, at the begin of the segment of its name. Sequences are -1 for a producer that has
+    written no records in its epoch; `open_transaction` is the first offset of one, or -1."""
     return _dumped(files, path, _dump_snapshot)
 
 

@@ -1,10 +1,10 @@
-"""The leader epoch cache: where each epoch of a log begins, on disk as `leader-epoch-checkpoint` (KIP-101).
+"""The leader epoch cache: the start offset of each epoch of a log, on disk as `leader-epoch-checkpoint` (KIP-101).
 
-Invariant: epochs and start offsets both ascend, strictly and not strictly. Cut together with the log (R8). A change is
-written with the next flush of the log, before anything of it counts as flushed, and by that only: a node begins
-thousands of epochs at once when another dies or when it starts, and a file for each would keep its loop from its
-heartbeats. Who dies before loses epochs of which no record was flushed, and learns them anew: what batches carry is
-read from them, and an epoch without records ends where it began, whether it is known or not.
+Invariant: epochs ascend strictly, start offsets ascend. Truncated together with the log (R8). A change is written only
+with the next flush of the log, before anything of it counts as flushed: a node begins thousands of epochs at once when
+another dies or when it starts, and writing a file for each would block its loop and its heartbeats. A node that dies
+before that loses epochs of which no record was flushed, and learns them again: epochs with records are read from the
+batches, and an epoch without records ends where it began, whether it is known or not.
 Source: org.apache.kafka.storage.internals.epoch.LeaderEpochFileCache.
 """
 
@@ -19,7 +19,7 @@ from replication.storage.text_files import read_epochs, write_epochs
 
 NO_EPOCH = -1
 _NEVER = 2**63
-"""Start of the latest epoch of a log that knows none: no offset is that high."""
+"""Start of the latest epoch of a log without epochs: no offset is that high."""
 
 
 class LeaderEpochCache:
@@ -41,19 +41,19 @@ class LeaderEpochCache:
         return tuple(self._entries)
 
     def assign(self, epoch: int, start_offset: int) -> None:
-        """An epoch that is not newer than the latest changes nothing, unless it starts before it."""
+        """Add an epoch. One that is not newer than the latest changes nothing, unless it starts before it."""
         if self._entries and epoch <= self.latest_epoch and start_offset >= self._entries[-1][1]:
             return
         kept = [(e, s) for e, s in self._entries if e < epoch and s < start_offset]
         self._change([*kept, (epoch, start_offset)])
 
     def restore(self, entries: Iterable[tuple[int, int]]) -> None:
-        """As they were before an append that failed, or as another log of the same records has them."""
+        """Set the entries: those before a failed append, or those of another log with the same records."""
         self._change(list(entries))
 
     def learn(self, epoch: int, base_offset: int) -> None:
-        """A batch found in the log is right: entries that say otherwise outlived a change that was not written. An
-        epoch that begins where another one's batch lies has no records."""
+        """Correct the entries with a batch of the log: an entry that disagrees is older than a change that was not
+        written. An epoch that begins at another epoch's batch has no records."""
         before = [
             (known, start)
             for known, start in self._entries
@@ -65,8 +65,8 @@ class LeaderEpochCache:
         if before + after != self._entries:
             self._change(before + after)
 
-    def learn_anew(self, batches: Iterable[tuple[int, int]]) -> None:
-        """From (epoch, base offset) of all batches of the log, in order: nothing else is believed."""
+    def relearn(self, batches: Iterable[tuple[int, int]]) -> None:
+        """Replace the entries by those from (epoch, base offset) of all batches of the log, in order."""
         entries: list[tuple[int, int]] = []
         for epoch, base_offset in batches:
             if not entries or entries[-1][0] < epoch:
@@ -74,7 +74,7 @@ class LeaderEpochCache:
         self._change(entries)
 
     def end_offset_for(self, epoch: int, *, log_end_offset: int) -> EpochEnd | None:
-        """R3. None when the epoch is newer than all that are known, or none is."""
+        """R3. None when the epoch is newer than all known ones, or none is known."""
         if not self._entries or epoch < 0 or epoch > self.latest_epoch:
             return None
         if epoch == self.latest_epoch:
@@ -94,13 +94,13 @@ class LeaderEpochCache:
         return bisect_right(self._entries, epoch, key=lambda entry: entry[0])
 
     def truncate_from_end(self, end_offset: int) -> None:
-        """Forget epochs that begin at or after the new end of the log."""
+        """Remove epochs that begin at or after the new end of the log."""
         kept = [entry for entry in self._entries if entry[1] < end_offset]
         if len(kept) != len(self._entries):
             self._change(kept)
 
     def truncate_from_start(self, start_offset: int) -> None:
-        """Forget epochs that end before the new start; the one that spans it begins there now."""
+        """Remove epochs that end before the new start; the one that spans it begins there now."""
         at = bisect_right(self._starts, start_offset)
         if at == 0 or (at == 1 and self._entries[0][1] == start_offset):
             return
@@ -114,14 +114,14 @@ class LeaderEpochCache:
         self._path = path
 
     def take_unsynced(self) -> bool:
-        """Is there something that `sync` has to make durable? The caller promises to call it."""
+        """Whether `sync` has to make something durable. The caller promises to call it."""
         unsynced, self.is_synced = not self.is_synced, True
         return unsynced
 
     def sync(self) -> None:
-        """Write them, unless the file has them, and fsync it. Blocking; may run beside changes of the cache, but not
-        beside itself."""
-        changes = self._changes  # before the entries: a change in between is written once more, not lost
+        """Write the entries, unless the file has them, and fsync it. Blocking; may run beside changes of the cache, but
+        not beside itself."""
+        changes = self._changes  # before the entries: a change in between is written twice, not lost
         if changes != self._changes_written or not self._files.exists(self._path):
             write_epochs(self._files, self._path, tuple(self._entries), sync=True)
             self._changes_written = changes

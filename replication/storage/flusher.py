@@ -1,11 +1,11 @@
-"""Which part of a log is on the disk for certain, and one fsync for all who wait for it (P11).
+"""The part of a log that is certainly on the disk, and one fsync for all callers that wait for it (P11).
 
-Invariant: everything below `flushed_offset` survives a loss of power, and once it is above 0 the topic id, too; so a
-log start that moves on does not raise it, unlike Kafka's recovery point. Whoever asks while an fsync runs waits for the
-next one, which then covers all of them. A truncation during an fsync lowers what that may claim.
+Invariant: everything below `flushed_offset` survives a power loss, and if it is above 0 the topic id, too; so a moved
+log start does not raise it, unlike Kafka's recovery point. A caller during an fsync waits for the next one, which then
+covers all of them. A truncation during an fsync lowers its result.
 
-A truncation is itself flushed before anything is written in place of what it cut: else a loss of power may leave old
-batches in front of newer ones, each whole, which no check of single batches can tell.
+A truncation is itself flushed before anything is written in place of the removed batches: else a power loss may leave
+old batches before newer ones, each whole, which no check of single batches can find.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Flusher:
         self._cuts = self._cuts_flushed = 0
         self.messages_max = 2**63 - 1
         self.folder_changed = True
-        """Files came or went since the folder was last synced."""
+        """Files were added or removed since the folder was last synced."""
 
     @property
     def flushed_offset(self) -> int:
@@ -44,7 +44,8 @@ class Flusher:
         return self._cuts > self._cuts_flushed
 
     def sync_cut(self, active: Segment) -> None:
-        """Blocking, and rare: whoever truncates flushes before it goes on, so this is one who leads all of a sudden."""
+        """Sync a truncation. Blocking, and rare: a follower flushes after a truncation, so only a new leader needs
+        this."""
         self._ceiling_file.save()
         active.sync()
         self._cuts_flushed = self._cuts
@@ -64,14 +65,14 @@ class Flusher:
         return self._flushed_offset
 
     def sync_now(self, end_offset: int, segments: Segments, epochs: LeaderEpochCache) -> None:
-        """Blocking, and rare: for the last few records of a log that takes the place of one whose records were synced.
-        No fsync runs. Raises OSError."""
+        """Sync the last few records of a log that replaces one whose records were synced. Blocking, and rare. No fsync
+        runs. Raises OSError."""
         epochs.take_unsynced()
         _sync(self._ceiling_file, segments.from_offset(self._flushed_offset), segments, epochs)
         self._flushed_offset, self._cuts_flushed = end_offset, self._cuts
 
     async def wait_idle(self) -> None:
-        """Until no fsync runs any more, however it ended."""
+        """Wait until no fsync runs any more, whatever its result."""
         if self._running is not None and not self._running.done():
             await asyncio.wait([self._running])
 

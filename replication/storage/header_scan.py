@@ -1,4 +1,4 @@
-"""Walking the batch headers of a log file without reading the records: where offsets and timestamps are.
+"""Iteration over the batch headers of a log file without reading the records, for offsets and timestamps.
 
 Headers are read in pieces of the file, so that neighbouring small batches cost one read together.
 """
@@ -14,7 +14,7 @@ SCAN_BYTES = 16 * 1024
 
 
 class DamagedLog(Exception):
-    """Bytes that should be a batch are not; names file and position."""
+    """Bytes at the place of a batch are not a batch; the message has file and position."""
 
 
 def headers_from(file: File, position: int, *, end: int | None = None) -> Iterator[tuple[int, BatchHeader]]:
@@ -30,13 +30,13 @@ def headers_from(file: File, position: int, *, end: int | None = None) -> Iterat
         header = header_at(piece, at)
         after = position + LOG_OVERHEAD + header.length
         if header.length < HEADER_BYTES - LOG_OVERHEAD or after > end:
-            raise DamagedLog(f"{file.path}: the batch at position {position} says it has {header.length} bytes")
+            raise DamagedLog(f"{file.path}: the batch at position {position} has {header.length} bytes by its header")
         yield position, header
         position = after
 
 
 def whole_batch(file: File, position: int, header: BatchHeader) -> bytes:
-    """The bytes of the batch, whose CRC holds. Raises DamagedLog."""
+    """The bytes of the batch, with its CRC checked. Raises DamagedLog."""
     batch = file.pread(position, header.size)
     if header.magic != MAGIC or computed_crc(batch, 0, len(batch)) != header.crc:
         raise DamagedLog(f"{file.path}: the batch at position {position} does not have the CRC of its header")

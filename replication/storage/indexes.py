@@ -1,9 +1,9 @@
 """The sparse indexes of one segment: offset -> position (`.index`) and timestamp -> offset (`.timeindex`).
 
 Entries of `.index`, 8 bytes: offset relative to the base u32, file position u32; of `.timeindex`, 12 bytes: timestamp
-i64, relative offset u32; big-endian, ascending, never preallocated. In memory an index is one compact array, loaded
-when first used, which is all of a log that is held. No checksum covers an index, so what is loaded is checked for its
-order, and an entry is believed only once the batch that it leads to bears it out; the segment sees to that.
+i64, relative offset u32; big-endian, ascending, never preallocated. In memory an index is one compact array, loaded at
+its first use, and the only part of a log in memory. No checksum covers an index, so a loaded one is checked for its
+order, and the segment accepts an entry only if the batch at its position confirms it.
 Source: OffsetIndex, TimeIndex.
 """
 
@@ -26,7 +26,7 @@ _TIME_ENTRY = struct.Struct(">qI")
 _OFFSET_ENTRY = struct.Struct(">Q")
 _LOW_WORD = 0xFFFFFFFF
 RELATIVE_OFFSET_MAX = 2**31 - 1
-"""An entry has room for no more; a segment is rolled before (Kafka keeps to a signed integer)."""
+"""Limit of an entry; a segment is rolled before (Kafka uses a signed integer)."""
 
 
 Entries = TypeVar("Entries")
@@ -37,10 +37,10 @@ class CorruptIndex(Exception):
 
 
 class _Index(Generic[Entries]):
-    """What both indexes are: a file of entries of one size, the same entries in memory once they were needed, and a
-    time at which the file is made anew from the log."""
+    """The common part of both indexes: a file of entries of one size, the same entries in memory after the first use,
+    and a rebuild of the file from the log."""
 
-    __slots__ = ("_anew", "_entries", "_entry_bytes", "_file", "_full_bytes", "is_full")
+    __slots__ = ("_entries", "_entry_bytes", "_file", "_full_bytes", "_rebuilt", "is_full")
 
     def __init__(self, file: File, *, entry_bytes: int, entries_max: int) -> None:
         self._file = file
@@ -48,8 +48,8 @@ class _Index(Generic[Entries]):
         self._full_bytes = entries_max * entry_bytes
         self.is_full = file.size >= self._full_bytes
         self._entries: Entries | None = None
-        self._anew: bytearray | None = None
-        """What is to replace the file, while the index is made anew."""
+        self._rebuilt: bytearray | None = None
+        """New content of the file, while the index is rebuilt."""
 
     @property
     def file(self) -> File:
@@ -72,31 +72,31 @@ class _Index(Generic[Entries]):
             raise CorruptIndex(f"{self._file.path}: {self._file.size} bytes are no whole number of entries")
 
     def _write(self, entry: bytes) -> None:
-        if self._anew is None:
+        if self._rebuilt is None:
             self.is_full = self._file.append([entry]) >= self._full_bytes
         else:
-            self._anew += entry
+            self._rebuilt += entry
 
     def _truncate_file(self, entries: int) -> None:
         self._file.truncate(entries * self._entry_bytes)
         self.is_full = self._file.size >= self._full_bytes
 
-    # --- made anew from the log: the file stays as it is until the end
+    # --- rebuild from the log: the file stays unchanged until the end
 
-    def _begin_anew(self, empty: Entries) -> None:
-        self._entries, self._anew = empty, bytearray()
+    def _begin_rebuild(self, empty: Entries) -> None:
+        self._entries, self._rebuilt = empty, bytearray()
 
-    def finish_anew(self) -> None:
-        """Raises OSError: then the index is empty, which costs those who read it longer walks."""
-        assert self._anew is not None, self._file.path
+    def finish_rebuild(self) -> None:
+        """Write the new content. Raises OSError: then the index is empty, and its readers need longer walks."""
+        assert self._rebuilt is not None, self._file.path
         self._file.truncate(0)
-        if self._anew:
-            self._file.append([self._anew])
-        self._anew = None
+        if self._rebuilt:
+            self._file.append([self._rebuilt])
+        self._rebuilt = None
         self.is_full = self._file.size >= self._full_bytes
 
-    def give_up_anew(self) -> None:
-        self._entries = self._anew = None
+    def abandon_rebuild(self) -> None:
+        self._entries = self._rebuilt = None
 
 
 class OffsetIndex(_Index["array[int]"]):
@@ -108,7 +108,7 @@ class OffsetIndex(_Index["array[int]"]):
         super().__init__(file, entry_bytes=OFFSET_ENTRY_BYTES, entries_max=bytes_max // OFFSET_ENTRY_BYTES)
 
     def load(self, *, log_bytes: int) -> None:
-        """Raises CorruptIndex."""
+        """Load the file. Raises CorruptIndex."""
         self.check(log_bytes=log_bytes)
         entries = self._read()
         if not all(map(lt, entries, islice(entries, 1, None))):
@@ -117,7 +117,7 @@ class OffsetIndex(_Index["array[int]"]):
         if not all(map(lt, positions, islice(positions, 1, None))):
             raise CorruptIndex(f"{self._file.path}: its positions do not ascend")
         if entries and entries[-1] >> 32 > RELATIVE_OFFSET_MAX:
-            raise CorruptIndex(f"{self._file.path}: offset {entries[-1] >> 32} is beyond what a segment can hold")
+            raise CorruptIndex(f"{self._file.path}: offset {entries[-1] >> 32} is too large for a segment")
         self._entries = entries
 
     def _read(self) -> array[int]:
@@ -134,8 +134,8 @@ class OffsetIndex(_Index["array[int]"]):
         entries.append(entry)
 
     def lookup(self, relative_offset: int) -> tuple[int, int]:
-        """The last entry (relative offset, position) at or before the offset; (0, 0) when there is none. One that is
-        not loaded is searched where it is."""
+        """The last entry (relative offset, position) at or before the offset; (0, 0) when there is none. An index that
+        is not loaded is searched in its file."""
         entries: Sequence[int] = _OffsetsOnDisk(self._file) if self._entries is None else self._entries
         at = bisect_right(entries, relative_offset << 32 | _LOW_WORD) - 1
         if at < 0:
@@ -144,18 +144,18 @@ class OffsetIndex(_Index["array[int]"]):
         return entry >> 32, entry & _LOW_WORD
 
     def truncate_from(self, relative_offset: int) -> None:
-        """Drop the entries at and after the offset."""
+        """Remove the entries at and after the offset."""
         self.truncate_entries(bisect_left(self._loaded, relative_offset << 32))
 
     def truncate_entries(self, count: int) -> None:
         del self._loaded[count:]
         self._truncate_file(count)
 
-    def begin_anew(self) -> None:
-        self._begin_anew(array("Q"))
+    def begin_rebuild(self) -> None:
+        self._begin_rebuild(array("Q"))
 
     def check(self, *, log_bytes: int) -> None:
-        """Whole entries, and the last one inside the log; nothing is loaded. Raises CorruptIndex."""
+        """Check that the entries are whole, and the last one lies in the log; loads nothing. Raises CorruptIndex."""
         self._check_whole()
         if not len(self):
             return
@@ -164,7 +164,7 @@ class OffsetIndex(_Index["array[int]"]):
             raise CorruptIndex(f"{self._file.path}: position {last & _LOW_WORD} in a log of {log_bytes} bytes")
 
     def rows(self) -> list[tuple[int, int]]:
-        """As they are in the file, in order or not."""
+        """The entries as they are in the file, in order or not."""
         return [(entry >> 32, entry & _LOW_WORD) for entry in self._read()]
 
 
@@ -177,7 +177,7 @@ class TimeIndex(_Index["tuple[array[int], array[int]]"]):
         super().__init__(file, entry_bytes=TIME_ENTRY_BYTES, entries_max=bytes_max // TIME_ENTRY_BYTES - 1)
 
     def load(self) -> None:
-        """Raises CorruptIndex."""
+        """Load the file. Raises CorruptIndex."""
         self.check()
         times, offsets = entries = self._read()
         for what, values in (("timestamps", times), ("offsets", offsets)):
@@ -234,23 +234,23 @@ class TimeIndex(_Index["tuple[array[int], array[int]]"]):
         del offsets[count:]
         self._truncate_file(count)
 
-    def begin_anew(self) -> None:
-        self._begin_anew((array("q"), array("Q")))
+    def begin_rebuild(self) -> None:
+        self._begin_rebuild((array("q"), array("Q")))
 
     def check(self) -> None:
-        """Whole entries, and a possible last one; nothing is loaded. Raises CorruptIndex."""
+        """Check that the entries are whole, and the last one is possible; loads nothing. Raises CorruptIndex."""
         self._check_whole()
         last = self.last()
         if last is not None and last[0] < 0:
             raise CorruptIndex(f"{self._file.path}: last timestamp {last[0]}")
 
     def rows(self) -> list[tuple[int, int]]:
-        """As they are in the file, in order or not."""
+        """The entries as they are in the file, in order or not."""
         return list(zip(*self._read(), strict=True))
 
 
 class _OffsetsOnDisk(Sequence[int]):
-    """The entries of an index that is not loaded, for a search that looks at a few of them."""
+    """The entries of an index that is not loaded, for a search that reads only a few of them."""
 
     def __init__(self, file: File) -> None:
         self._file = file

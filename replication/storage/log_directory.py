@@ -1,8 +1,8 @@
-"""One log directory: who it belongs to, what is in it, and the checkpoints that cover all its partitions.
+"""One log directory: its owner, its content, and the checkpoints that cover all its partitions.
 
 Files of its own: `meta.properties` (version, cluster.id, node.id, directory.id), `recovery-point-offset-checkpoint`,
-`log-start-offset-checkpoint`, `replication-offset-checkpoint`, `cleaner-offset-checkpoint`, and
-`.kafka_cleanshutdown` while no node runs on it that was stopped in order. Locked for one process. All calls block.
+`log-start-offset-checkpoint`, `replication-offset-checkpoint`, `cleaner-offset-checkpoint`, and `.kafka_cleanshutdown`
+after a clean shutdown, while no node runs. Locked for one process. All calls block.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from replication.storage.text_files import (
 _META_VERSION = "1"
 
 ROOM_FILE = ".room"
-"""Written and removed to find out whether a full or failed disk takes bytes again."""
+"""Written and removed to find out whether a full or failed disk accepts bytes again."""
 ROOM_BYTES = 1 << 20
-"""About the largest record batch that is taken by default (P12)."""
+"""About the largest record batch that is accepted by default (P12)."""
 
 TopicPartition = tuple[str, int]
 
 
 class StartupError(Exception):
-    """A node cannot start on this folder; the message names the file, what is in it and what should be."""
+    """A node cannot start on this folder; the message has the file, its content and the expected content."""
 
 
 class LogDirectory:
@@ -65,15 +65,15 @@ class LogDirectory:
         self._lock: DirectoryLock | None = None
         self.offline_reason: str | None = None
         self.was_clean = False
-        """The last node that ran on it was stopped in order."""
+        """The last node on this folder was stopped cleanly."""
         self.recovery_points: dict[TopicPartition, int] = {}
         self.log_starts: dict[TopicPartition, int] = {}
         self.high_watermarks: dict[TopicPartition, int] = {}
         self.cleaned: dict[TopicPartition, int] = {}
         self._written_high_watermarks: Mapping[TopicPartition, int] | None = None
         self.not_loaded: set[TopicPartition] = set()
-        """Their files are as the last node left them, in order or not: no marker may vouch for them at the end of this
-        one, and what the checkpoints say of them stays."""
+        """Partitions whose files are as the last node left them, cleanly or not: this node writes no marker for them at
+        its end, and their checkpoints stay."""
 
     @property
     def is_open(self) -> bool:
@@ -84,7 +84,7 @@ class LogDirectory:
         return self.offline_reason is not None
 
     def open(self) -> None:
-        """Lock the folder, check whose it is, read its checkpoints, and take the marker away.
+        """Lock the folder, check its owner, read its checkpoints, and remove the marker.
 
         Raises StartupError.
         """
@@ -111,7 +111,7 @@ class LogDirectory:
         version = found.get("version", "")
         if version.isdecimal() and int(version) > int(_META_VERSION):
             raise StartupError(
-                f"{path} says version={version}, and this version knows {_META_VERSION}: a newer version wrote it. "
+                f"{path} has version={version}, and this version knows {_META_VERSION}: a newer version wrote it. "
                 "Start that version or a later one on this folder; nothing was changed, and an older one must not "
                 "run on it"
             )
@@ -119,7 +119,7 @@ class LogDirectory:
         for key, value in expected.items():
             if found.get(key) != value:
                 raise StartupError(
-                    f"{path} says {key}={found.get(key, '(nothing)')}, this node has {key}={value}; "
+                    f"{path} has {key}={found.get(key, '(nothing)')}, this node has {key}={value}; "
                     "give this node its own data folder, or remove the old one"
                 )
 
@@ -145,7 +145,7 @@ class LogDirectory:
         self.cleaned = self._read_checkpoint(CLEANER_OFFSETS_FILE)
 
     def _read_checkpoint(self, name: str) -> dict[TopicPartition, int]:
-        """A checkpoint that cannot be read costs a longer recovery, nothing else."""
+        """An unreadable checkpoint only makes the recovery longer."""
         try:
             return read_offsets(self._files, f"{self.path}/{name}")
         except MalformedFile as error:
@@ -153,17 +153,18 @@ class LogDirectory:
             return {}
 
     def kept_of(self, checkpoint: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """What it said at the start of the logs that were not loaded."""
+        """The entries of the logs that were not loaded, as they were at the start."""
         return {each: checkpoint[each] for each in sorted(self.not_loaded) if each in checkpoint}
 
     def partitions(self) -> list[TopicPartition]:
-        """Those that can be loaded, for all that is known."""
+        """Partitions that can probably be loaded."""
         found = (topic_partition_of(name) for name in self._folders())
         return [each for each in found if each is not None and each not in self.not_loaded]
 
     def set_aside_unfinished(self, topic: str, partition: int) -> bool:
-        """Was this a folder whose topic id never became durable? It holds nothing that was promised, for the first
-        flush of a log syncs its topic id, too: it makes room for a new one, and is removed at the next start."""
+        """Set a folder aside whose topic id never became durable; return whether it was one. It holds no acknowledged
+        record, because the first flush of a log syncs its topic id, too: it makes room for a new one, and is removed at
+        the next start."""
         folder = f"{self.path}/{partition_folder(topic, partition)}"
         recovery_point = self.recovery_points.get((topic, partition), 0)
         if not self.was_clean:
@@ -176,12 +177,12 @@ class LogDirectory:
         return True
 
     def doomed_path(self, topic: str, partition: int) -> str:
-        """A name of its own for a folder that waits for its removal."""
+        """A unique name for a folder that waits for its removal."""
         unique = UUID(bytes=self._rng.randbytes(16), version=4)
         return f"{self.path}/{delete_folder(topic, partition, unique)}"
 
     def future_path(self, topic: str, partition: int) -> str:
-        """A name of its own for the copy of a log that moves here."""
+        """A unique name for the copy of a log that moves here."""
         unique = UUID(bytes=self._rng.randbytes(16), version=4)
         return f"{self.path}/{future_folder(topic, partition, unique)}"
 
@@ -217,7 +218,7 @@ class LogDirectory:
         write_offsets(self._files, f"{self.path}/{LOG_STARTS_FILE}", starts)
 
     def write_high_watermarks(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Every few seconds, whether any of them has moved or not."""
+        """Write them every few seconds, whether any of them has moved or not."""
         if offsets != self._written_high_watermarks:
             write_offsets(self._files, f"{self.path}/{HIGH_WATERMARKS_FILE}", offsets)
             self._written_high_watermarks = dict(offsets)

@@ -1,7 +1,7 @@
-"""Logs and log directories that fail: who is told, and how they are loaded again.
+"""Failures of logs and log directories: their reports, and the loading of failed logs.
 
-Works on the log manager's own maps. A directory that fails takes its own logs offline, no others; a log that is merely
-full stays. Loading again scans what was not flushed, so the end of the log may lie before the old one.
+It uses the log manager's own maps. A directory that fails takes its own logs offline, no others; a log that is only
+full stays. Loading scans the part that was not flushed, so the end of the log may lie before the old one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class FailingLogs:
         self.can_do_without: Callable[[TopicIdPartition], bool] = lambda _key: False
 
     def log_damaged(self, log: PartitionLog, reason: str) -> None:
-        """Offline it is scanned, cut and fetched again, if others have what it loses; if not, the rest of it serves."""
+        """Take the log offline for a scan, a truncation and a new fetch, if other replicas have the lost records; if
+        not, the intact part still serves."""
         if not log.is_damaged:
             self._events.emit("log_damaged", topic=log.topic, partition=log.partition, reason=reason)
         if self.can_do_without(TopicIdPartition(log.topic_id, log.partition)):
@@ -68,7 +69,7 @@ class FailingLogs:
             self.directory_failed(directory, error)
 
     def copy_failed(self, directory: LogDirectory, error: OSError) -> None:
-        """A log that was to lie there is given up; those that lie there may have the same trouble."""
+        """Give up a copy in that directory; the directory's own logs may have the same problem."""
         if error.errno in _DISK_GONE:
             self.directory_failed(directory, error)
 
@@ -92,8 +93,9 @@ class FailingLogs:
             await self._environment.workers.run(directory.check_room)
 
     async def reopen(self, partition: TopicIdPartition, *, topic: str, is_last: bool) -> None:
-        """A log that was open is scanned from where it was flushed, a damaged one from its start, unless it is the last
-        one in sync: what stands behind the damage would be cut. One that never was open, as at a start."""
+        """Load a log again: one that was open is scanned from its flushed offset, a damaged one from its start, unless
+        it is the last one in sync, because records after the damage would be cut. One that never was open is loaded as
+        at a start."""
         log = self._logs.get(partition)
         directory = self._directory_of.get(partition) or self._directory_with(topic, partition.partition)
         for failed in [directory] if directory is not None else self._directories:
@@ -134,4 +136,4 @@ class FailingLogs:
 
 
 def _nobody_watches(partition: TopicIdPartition, reason: str, is_readable: bool, /) -> None:
-    """Until the replica manager does; the event has told."""
+    """Used until the replica manager watches; the event has reported the failure."""

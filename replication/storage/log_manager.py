@@ -1,4 +1,4 @@
-"""All logs of a node over its log directories: found at start, created, deleted, kept in order in the background.
+"""All logs of a node in its log directories: loaded at start, created, deleted, and maintained in the background.
 
 Invariant: a (topic id, partition) has at most one log, in one directory; `<topic>-<partition>` names its folder.
 A directory that fails takes its own partitions offline, no others. Implements the replica manager's `Logs`.
@@ -44,7 +44,7 @@ from replication.storage.upkeep import Upkeep
 
 @dataclass(slots=True)
 class Loading:
-    """How far the start has come: logs whose folders were found, and those of them that are done with."""
+    """Progress of the start: logs whose folders were found, and logs that are finished."""
 
     found: int = 0
     done: int = 0
@@ -57,7 +57,7 @@ class DescribedLog:
     size_bytes: int
     log_end_offset: int
     copied_of: int | None = None
-    """Of a copy that is to take the place of the log: where that ends."""
+    """Log end of a copy that is to replace the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +69,9 @@ class DescribedDirectory:
 
 NO_TOPIC = UUID(int=0)
 PREFERENCES_MAX = 10_000
-"""Partitions for which a directory is remembered until they come; beyond it the oldest wish is forgotten."""
+"""Partitions for which a directory is remembered until they are created; beyond it the oldest is forgotten."""
 LOAD_TRIES = 30
-"""Of a log for which there was no descriptor, while the node starts."""
+"""Tries to load a log for which there was no descriptor, while the node starts."""
 LOAD_RETRY_MS = 1_000
 
 
@@ -87,7 +87,7 @@ class LogManager:
         settings: Callable[[], BrokerSettings],
         topic_settings_of: Callable[[str], TopicSettings] | None = None,
     ) -> None:
-        """`topic_settings_of` is asked at start, before the first `update_settings`; the default: broker defaults."""
+        """`topic_settings_of` is called at start, before the first `update_settings`; the default: broker defaults."""
         assert directories, "a broker needs a log directory"
         self._environment, self._events = environment, events
         self._settings = settings
@@ -102,11 +102,11 @@ class LogManager:
         self._producer_limits: Callable[[], ProducerLimits] = lambda: ProducerLimits.of(settings())
         self._logs: dict[TopicIdPartition, PartitionLog] = {}
         self._holders: dict[tuple[str, int], TopicIdPartition] = {}
-        """The same logs by the name of their folder: topic and partition."""
+        """The same logs by (topic, partition), the name of their folder."""
         self._directory_of: dict[TopicIdPartition, LogDirectory] = {}
         self._log_counts: Counter[LogDirectory] = Counter()
         self._preferred: OrderedDict[tuple[str, int], LogDirectory] = OrderedDict()
-        """Where a log is to be created that is not here yet (KIP-113)."""
+        """Directory in which a log will be created that is not here yet (KIP-113)."""
         self._failing = FailingLogs(
             environment,
             events=events,
@@ -130,7 +130,7 @@ class LogManager:
     # --- start and stop ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Lock, check and load everything, then begin the upkeep. Raises StartupError."""
+        """Lock, check and load everything, then begin the background work. Raises StartupError."""
         opened: list[LogDirectory] = []
         try:
             for directory in self._directories:
@@ -145,7 +145,7 @@ class LogManager:
         except OSError as error:
             for directory in opened:
                 directory.close()
-            raise StartupError(f"a log that was moved to another directory cannot be put right: {error}") from error
+            raise StartupError(f"a log that was moved to another directory cannot be repaired: {error}") from error
         await asyncio.gather(*(self._load_directory(directory) for directory in self._directories))
         for directory in self._directories:
             await self._find_moves(directory)
@@ -166,11 +166,11 @@ class LogManager:
         )
 
     async def _find_moves(self, directory: LogDirectory) -> None:
-        """What was being copied when the last process ended."""
+        """Find the copies that were incomplete when the last process ended."""
         for name in await self._environment.workers.run(directory.futures):
             topic, partition = future_partition_of(name) or ("", -1)
             if any((topic, partition) in each.not_loaded for each in self._directories):
-                continue  # it may be all that is left
+                continue  # it may be the only copy
             try:
                 topic_id = read_topic_id(self._environment.files, f"{directory.path}/{name}/{PARTITION_METADATA_FILE}")
             except (MalformedFile, OSError):
@@ -181,7 +181,7 @@ class LogManager:
                 self._events.emit("replica_move_not_tidied", path=f"{directory.path}/{name}", reason=str(error))
 
     async def _load(self, directory: LogDirectory, topic: str, partition: int) -> None:
-        """What cannot be read costs this partition, not the node."""
+        """Load a log. Unreadable files affect this partition, not the node."""
         try:
             await self._load_with_descriptors(directory, topic, partition)
         except (*UNREADABLE, OSError) as error:
@@ -190,7 +190,7 @@ class LogManager:
         self.loading.done += 1
 
     async def _load_with_descriptors(self, directory: LogDirectory, topic: str, partition: int) -> None:
-        """A want of them is waited out, for a while."""
+        """Load a log; wait for some time if there is no descriptor."""
         for _ in range(LOAD_TRIES):
             try:
                 await self._load_unless_unfinished(directory, topic, partition)
@@ -212,12 +212,12 @@ class LogManager:
             self._events.emit("unfinished_log_set_aside", topic=topic, partition=partition, reason=str(error))
 
     async def _load_now(self, directory: LogDirectory, topic: str, plan: LoadPlan, partition: int) -> None:
-        """Raises OSError, and what `UNREADABLE` names."""
+        """Load a log. Raises OSError, and the errors in `UNREADABLE`."""
         topic_id, loaded = await self._environment.workers.run(_loaded, plan)
         for repair in loaded.repairs:
             self._events.emit(repair.event, topic=topic, partition=partition, **repair.fields)
         key = TopicIdPartition(topic_id, partition)
-        flushed = loaded.log_end_offset  # recovery syncs what it finds
+        flushed = loaded.log_end_offset  # recovery syncs the batches that it finds
         self._adopt(key, directory, self._open_log(loaded, plan, topic, key, flushed_offset=flushed))
         high_watermark = min(directory.high_watermarks.get((topic, partition), 0), loaded.ceiling.offset)
         self._high_watermarks.setdefault(key, high_watermark)
@@ -237,7 +237,7 @@ class LogManager:
         )
 
     def _broker_defaults(self, topic: str) -> TopicSettings:
-        """Made once for all topics: a node that starts has thousands."""
+        """Default settings, made once for all topics: a node that starts has thousands."""
         broker = self._settings()
         if self._defaults is None or self._defaults[0] is not broker:
             self._defaults = broker, topic_settings(broker, {})
@@ -280,7 +280,7 @@ class LogManager:
             self.upkeep.flush_soon(log)
 
     def _is_copy(self, log: PartitionLog) -> bool:
-        """Not yet the log of its partition."""
+        """True for a copy that is not yet the log of its partition."""
         known = self._logs.get(TopicIdPartition(log.topic_id, log.partition))
         return known is not None and known is not log
 
@@ -300,7 +300,8 @@ class LogManager:
             self._log_counts[directory] += 1
 
     async def stop(self, *, clean: bool = True, broker_epoch: int = -1) -> None:
-        """Flush and close everything; with `clean` leave checkpoints and the marker, so that nothing is scanned."""
+        """Flush and close everything; with `clean` write checkpoints and the marker, so that the next start scans
+        nothing."""
         await self.moves.stop()
         await self.upkeep.stop()
         results = await asyncio.gather(*(log.close() for log in self._logs.values()), return_exceptions=True)
@@ -310,13 +311,13 @@ class LogManager:
             if isinstance(result, BaseException) and not isinstance(result, (KafkaError, OSError)):
                 raise result
         for directory in self._directories:
-            if clean and directory.is_open and not directory.is_offline:  # another node's was refused, and closed
+            if clean and directory.is_open and not directory.is_offline:  # another node's was refused and closed
                 await self.checkpoint_recovery(directory)
                 if directory not in failed and not directory.not_loaded:
                     await self._checkpoints.write(directory, partial(directory.write_marker, broker_epoch))
             directory.close()
 
-    # --- the replica manager's view ---------------------------------------------------------------------------
+    # --- the replica manager's interface ----------------------------------------------------------------------
 
     @property
     def count(self) -> int:
@@ -349,7 +350,7 @@ class LogManager:
             loaded = load_log(plan)
         except (*UNREADABLE, OSError) as error:
             if isinstance(error, OSError) and error.errno in OUT_OF_DESCRIPTORS:
-                with suppress(OSError):  # it holds nothing yet; what is left is set aside when it is loaded
+                with suppress(OSError):  # the log is empty; its files are set aside when it is loaded
                     self._environment.files.remove_tree(folder)
                 raise OutOfDescriptors(f"{folder} cannot be created: {error}") from error
             raise KafkaStorageError(f"{folder} cannot be created: {error}") from error
@@ -401,7 +402,7 @@ class LogManager:
     def update_settings(self, topic_id: UUID, settings: TopicSettings) -> None:
         for key, log in self._logs.items():
             if key.topic_id == topic_id:
-                log.update_settings(settings)  # a copy gets them when it takes the place
+                log.update_settings(settings)  # a copy gets them when it replaces the log
 
     def all_partitions(self) -> Mapping[TopicIdPartition, str]:
         return {key: log.topic for key, log in self._logs.items()}
@@ -442,8 +443,8 @@ class LogManager:
         ]
 
     def place(self, topic: str, partition: int, *, path: str) -> None:
-        """This replica is to be in that directory (KIP-113): one that lies elsewhere begins to move, one that
-        comes later will be created there.
+        """Assign a directory to this replica (KIP-113): one that lies elsewhere begins to move, a later one will be
+        created there.
 
         Raises LogDirNotFound 57, KafkaStorageError 56 for a directory or a log that is offline, ReplicaNotAvailable 9
         when there is no such replica yet.
@@ -457,7 +458,7 @@ class LogManager:
         key = self._holders.get((topic, partition))
         if key is None:
             self._prefer(topic, partition, directory)
-            raise ReplicaNotAvailable(f"{topic}-{partition} is not here; it will be in {path} when it comes")
+            raise ReplicaNotAvailable(f"{topic}-{partition} is not here; it will be created in {path}")
         if self._logs[key].is_offline:
             raise KafkaStorageError(f"{self._logs[key]} is offline: {self._logs[key].offline_reason}")
         self.moves.begin(key, directory)
@@ -466,7 +467,7 @@ class LogManager:
         self._preferred.pop((topic, partition), None)
         self._preferred[topic, partition] = directory
         while len(self._preferred) > PREFERENCES_MAX:
-            self._preferred.popitem(last=False)  # the first of a dict is looked for behind all that went before it
+            self._preferred.popitem(last=False)  # `next(iter(...))` of a dict would walk over all removed entries
 
     # --- for the moves ----------------------------------------------------------------------------------------
 
@@ -493,7 +494,7 @@ class LogManager:
         self.upkeep.remove_later(log, folder)
 
     async def checkpoint_moved(self, key: TopicIdPartition, source: LogDirectory) -> None:
-        """So that what the directories' checkpoints say of it is believed from now on."""
+        """Save checkpoints, so that the directories' entries of the moved log are valid from now on."""
         log = self._logs.get(key)
         if log is not None:
             await self._checkpoints.save_high_watermarks({key: log.high_watermark})
@@ -512,7 +513,7 @@ class LogManager:
     async def reopen(self, partition: TopicIdPartition, *, topic: str, is_last: bool) -> None:
         await self._failing.reopen(partition, topic=topic, is_last=is_last)
 
-    # --- for the upkeep ---------------------------------------------------------------------------------------
+    # --- for the background tasks -----------------------------------------------------------------------------
 
     def online_logs(self) -> list[tuple[TopicIdPartition, PartitionLog]]:
         return [(key, log) for key, log in self._logs.items() if not log.is_offline]
@@ -531,7 +532,7 @@ class LogManager:
 
 
 def _loaded(plan: LoadPlan) -> tuple[UUID, LoadedLog]:
-    """Blocking. Raises OSError, and what `UNREADABLE` names."""
+    """Load a log's files. Blocking. Raises OSError, and the errors in `UNREADABLE`."""
     path = f"{plan.folder}/{PARTITION_METADATA_FILE}"
     topic_id = read_topic_id(plan.files, path)
     if topic_id is None:

@@ -1,11 +1,11 @@
-"""Reading one partition's log: whole batches from an offset, lookups by timestamp, aborted transactions.
+"""Reads of one partition's log: whole batches from an offset, lookups by timestamp, aborted transactions.
 
-A read is served from the tail in memory, by one read of the file, or by a search. Who reads one piece after the other
-is searched for once: where a read ends is remembered. Nothing here changes the log. What a fetch makes of it (epochs,
-bounds, progress of a follower) is `replication.manager.partition_reader`.
+A read is served from the tail in memory, by one read of the file, or by a search. A sequential reader needs one search:
+the end of each read is remembered. Nothing here changes the log. `replication.manager.partition_reader` adds the rules
+of a fetch (epochs, bounds, progress of a follower).
 
-Invariant: bytes that come from a file are handed out only when they are what was appended (CRC, magic, offsets that
-follow each other, the leader epochs of the log). Damage that is met is told to the availability of the log.
+Invariant: bytes of a file are returned only if they are the bytes that were appended (CRC, magic, offsets in sequence,
+the leader epochs of the log). Damage is reported to the availability of the log.
 Source: org.apache.kafka.storage.internals.log.LocalLog.read, UnifiedLog.fetchOffsetByTimestamp and
 collectAbortedTransactions.
 """
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 ENDS_MAX = 32
-"""Of one log: so many readers, one behind the other, find where they go on without a search."""
+"""Remembered ends of reads in one log: so many sequential readers continue without a search."""
 
 
 class LogReader:
@@ -49,14 +49,14 @@ class LogReader:
         self._epochs = epochs
         self._availability = availability
         self._ends: dict[int, tuple[Segment, int]] | None = None
-        """Offset -> the segment and the position at which a read ended that was told to go on there."""
+        """Offset -> segment and position at which a read ended whose reader may continue there."""
 
     def forget_ends(self) -> None:
-        """The log was cut: other batches may come to stand where reads have ended."""
+        """Forget all ends after a truncation: other batches may be written at these positions."""
         self._ends = None
 
     def read(self, offset: int, *, bytes_max: int, upper_bound: int, log_end: int, at_least_one_batch: bool) -> LogRead:
-        """From memory, by one read of the file, or by a search; the caller has asked whether the log can be used.
+        """Read from memory, by one read of the file, or by a search; the caller has checked that the log is usable.
         Raises CorruptMessage or KafkaStorageError."""
         found = self._tail.read(offset, bytes_max=bytes_max, bound=upper_bound)
         if found is not None:
@@ -83,8 +83,8 @@ class LogReader:
             raise self._met(error, "reading") from error
 
     def _read_on(self, segments: Sequence[Segment], wanted: _Wanted) -> _Found | None:
-        """Where an earlier read has ended, without a search. None when that is not known, or not so any more, or not
-        even one batch fits."""
+        """Continue at the end of an earlier read, without a search. None when that end is not known or not valid any
+        more, or when not even one batch fits."""
         segment, position = (self._ends or _NO_ENDS).get(wanted.offset, _NO_END)
         if segment is not segments[0]:
             return None
@@ -107,7 +107,7 @@ class LogReader:
         self._ends[offset] = end
 
     def _read_piece(self, start: int, size: int, *, offset: int, upper_bound: int, log_end: int) -> LogRead:
-        """Whole batches of the active segment, whose place there is known."""
+        """Whole batches of the active segment, whose position is known."""
         active = self._segments.active
         data = active.log.pread(start, size)
         _check(active, data, position=start, expected=offset, limit=log_end, epoch_of=self._epochs.epoch_of)
@@ -123,8 +123,8 @@ class LogReader:
         return self._try(lambda: _max_timestamp(self._segments, bounds, looking), "looking up a timestamp")
 
     def aborted_transactions(self, start: int, stop: int) -> list[AbortedTransaction]:
-        """Those with offsets in the range, ascending by their first one. No segment is asked but the one that has
-        `start` and those after it, until nothing that ends later can have begun before `stop`."""
+        """Aborted transactions with offsets in the range, ascending by their first one. It reads the segment of `start`
+        and the following ones, until no transaction that ends later can have begun before `stop`."""
 
         def search() -> list[AbortedTransaction]:
             found: list[AbortedTransaction] = []
@@ -155,7 +155,7 @@ class LogReader:
 
 @value(kw_only=True)
 class _Wanted:
-    """What a read asks for, and what the log knows that it reads from."""
+    """The parameters of a read, and the state of the log."""
 
     offset: int
     bytes_max: int
@@ -164,14 +164,14 @@ class _Wanted:
     at_least_one_batch: bool
     epoch_of: Callable[[int], int]
     on_bad_index: Callable[[str], None]
-    """Told of an index that leads nowhere; the read goes on without it."""
+    """Called with an index that leads to no batch; the read continues without it."""
 
 
 class _Found(NamedTuple):
     data: Buffer
     next_offset: int
     end: tuple[Segment, int] | None = None
-    """Where it ends; None when nothing was read."""
+    """End of the read; None when nothing was read."""
 
 
 _NO_END: tuple[Segment | None, int] = (None, 0)
@@ -179,8 +179,8 @@ _NO_ENDS: Mapping[int, tuple[Segment | None, int]] = MappingProxyType({})
 
 
 def _read(segments: Sequence[Segment], wanted: _Wanted, *, start: int | None) -> _Found:
-    """From the first of `segments` that has a batch at or after the offset; never across two. `start` is where in the
-    first of them the batch of the offset begins, if that is known. Raises DamagedLog.
+    """Read from the first of `segments` that has a batch at or after the offset; never across two. `start` is the
+    position of that batch in the first of them, if it is known. Raises DamagedLog.
     """
     for number, segment in enumerate(segments):
         limit = segments[number + 1].base_offset if number + 1 < len(segments) else wanted.log_end
@@ -188,7 +188,7 @@ def _read(segments: Sequence[Segment], wanted: _Wanted, *, start: int | None) ->
         if found is None:
             continue
         if found.has_bad_index:
-            wanted.on_bad_index(f"{segment.offsets.file.path}: it leads nowhere, and cannot be made anew")
+            wanted.on_bad_index(f"{segment.offsets.file.path}: it leads to no batch, and cannot be rebuilt")
         position, header = found.position, found.header
         if header.next_offset > limit:
             raise _too_far(segment, position, header.next_offset, limit)
@@ -208,12 +208,12 @@ def _read(segments: Sequence[Segment], wanted: _Wanted, *, start: int | None) ->
 def _check(
     segment: Segment, data: Buffer, *, position: int, expected: int, limit: int, epoch_of: Callable[[int], int]
 ) -> None:
-    """May this piece of the segment be handed out? Raises DamagedLog."""
+    """Check whether this piece of the segment may be returned. Raises DamagedLog."""
     try:
         next_offset, has_gap = check_batches(data, expected=expected, epoch_of=epoch_of)
     except DamagedBatch as error:
         raise DamagedLog(f"{segment.log.path}: from position {position} on: {error}") from error
-    if has_gap:  # after a compaction; or its base offset has changed, which its next neighbour tells
+    if has_gap:  # from a compaction; or its base offset has changed, which its next neighbour shows
         _, neighbour = next(headers_from(segment.log, position + len(data)), (0, None))
         limit = limit if neighbour is None else neighbour.base_offset
     if next_offset > limit:
@@ -222,8 +222,8 @@ def _check(
 
 def _too_far(segment: Segment, position: int, next_offset: int, limit: int) -> DamagedLog:
     return DamagedLog(
-        f"{segment.log.path}: the batch at position {position} says that it ends at offset {next_offset}; "
-        f"the log ends, or goes on, at {limit}"
+        f"{segment.log.path}: the batch at position {position} ends at offset {next_offset} by its header; "
+        f"the log ends, or continues, at {limit}"
     )
 
 
@@ -248,7 +248,7 @@ def _offset_for_timestamp(
 
 
 def _max_timestamp(segments: Iterable[Segment], bounds: range, looking: Looking) -> TimestampedOffset | None:
-    """The first record that carries the largest timestamp of the batches in the bounds. Raises NeedsWorker."""
+    """The first record that has the largest timestamp of the batches in the bounds. Raises NeedsWorker."""
     best: tuple[int, Segment, int] | None = None
     for segment in segments:
         candidate = _latest_batch(segment, bounds)
@@ -259,7 +259,7 @@ def _max_timestamp(segments: Iterable[Segment], bounds: range, looking: Looking)
     _, segment, offset = best
     found = segment.find(offset)
     if found is None:
-        raise DamagedLog(f"{segment.times.file.path}: its last entry is of offset {offset}, which is not there")
+        raise DamagedLog(f"{segment.times.file.path}: its last entry has offset {offset}, which does not exist")
     latest = looking.into(whole_batch(segment.log, found.position, found.header), latest_record)
     assert latest is not None, found
     return TimestampedOffset(offset=latest[0], timestamp=latest[1], leader_epoch=found.header.leader_epoch)
@@ -268,7 +268,7 @@ def _max_timestamp(segments: Iterable[Segment], bounds: range, looking: Looking)
 def _latest_batch(segment: Segment, bounds: range) -> tuple[int, int] | None:
     """(timestamp, last offset) of the batch with the largest timestamp; None when the segment has none in bounds.
 
-    The time index knows it up to the last entry of the offset index; only what follows has to be walked.
+    The time index is complete up to the last entry of the offset index; only later batches have to be read.
     """
     if segment.base_offset >= bounds.stop or segment.max_timestamp < 0:
         return None

@@ -1,13 +1,13 @@
-"""Logs on their way from one log directory of this broker to another (KIP-113).
+"""Moves of logs from one log directory of this broker to another (KIP-113).
 
-A copy grows in `<topic>-<partition>.<hex>-future` of the new directory, fed from the current log as a follower is fed
-by its leader. When both end at the same offset its folder gets the partition's name, and in the same turn of the loop
-it is the log. The folder of the old one goes only when the new name is durable.
+A copy grows in `<topic>-<partition>.<hex>-future` of the new directory, from the current log, as a follower's log from
+its leader's. When both end at the same offset its folder gets the partition's name, and in the same turn of the loop it
+becomes the log. The folder of the old one is removed only after the new name is durable.
 
-Whatever is cut short goes on at the next start: a `-future` folder is filled up; of two folders with a partition's name
-the one with `moved-here` in it has taken the other's place. A copy whose directory fails is given up; the log it was
-made of does not notice. While it is copied a log is not compacted: a tombstone could go before it was copied, and
-behind it what it deletes.
+An interrupted move continues at the next start: a `-future` folder is filled up; of two folders with a partition's name
+the one with `moved-here` in it has replaced the other. A copy whose directory fails is given up, without an effect on
+its log. A log that is being copied is not compacted: a tombstone could be removed before it was copied, and the records
+that it deletes copied.
 Source: org.apache.kafka.storage.internals.log.LogManager.replaceCurrentWithFutureLog, ReplicaAlterLogDirsThread.
 """
 
@@ -39,16 +39,16 @@ from replication.storage.text_files import write_topic_id
 MOVES_MAX = 10_000
 """Copies at the same time; one more is refused with KAFKA_STORAGE_ERROR. They are made one after the other."""
 CHUNK_BYTES = 1 << 20
-"""Copied in one turn of the loop."""
+"""Bytes copied in one turn of the loop."""
 FLUSH_BYTES = 64 << 20
-"""Copied before the next fsync, so that none takes long."""
+"""Bytes copied before the next fsync, so that none takes long."""
 RETRY_MS = 1_000
-"""Wait before a copy that cannot go on, for its log is offline or there is no descriptor, is tried again."""
+"""Wait before a copy that cannot continue, because its log is offline or there is no descriptor, is tried again."""
 CUTS_MAX = 100
-"""How often a copy is cut because its log was; one that differs again and again is given up."""
+"""Number of truncations of a copy, because its log was truncated; a copy that always differs is given up."""
 
 
-# --- what to do next: pure -----------------------------------------------------------------------------------------
+# --- the next step: pure -------------------------------------------------------------------------------------------
 
 
 @value()
@@ -75,7 +75,7 @@ Step: TypeAlias = CopyFrom | CutTo | StartOverAt | TakeThePlace
 
 
 class Extent(Protocol):
-    """What is compared of a log."""
+    """The part of a log that is compared."""
 
     @property
     def log_start_offset(self) -> int: ...
@@ -88,7 +88,7 @@ class Extent(Protocol):
 
 
 def next_step(current: Extent, future: Extent) -> Step:
-    """How the copy comes to be like its log, whatever retention or truncation did to that since."""
+    """The next step to make the copy equal to its log, after any retention or truncation of the log."""
     start = max(current.log_start_offset, future.log_start_offset)
     if future.log_end_offset < current.log_start_offset:
         return StartOverAt(current.log_start_offset)
@@ -99,15 +99,15 @@ def next_step(current: Extent, future: Extent) -> Step:
 
 
 def agreed_end(one: Extent, other: Extent) -> int:
-    """Up to which offset both hold the same records: two logs of a partition with the same epoch at an offset are the
-    same up to there (R2)."""
+    """The offset up to which both hold the same records: two logs of a partition with the same epoch at an offset are
+    equal up to there (R2)."""
     end = min(one.log_end_offset, other.log_end_offset)
     start = max(one.log_start_offset, other.log_start_offset)
     while end > start:
         (epoch, begins), (other_epoch, other_begins) = _epoch_at(one, end - 1), _epoch_at(other, end - 1)
         if epoch == other_epoch:
             break
-        end = max(start, begins, other_begins)  # from there on each has its epoch, and they differ
+        end = max(start, begins, other_begins)  # from there on their epochs differ
     return end
 
 
@@ -116,7 +116,7 @@ def _epoch_at(log: Extent, offset: int) -> tuple[int, int]:
     return log.epoch_entries[at - 1] if at else (NO_EPOCH, -1)
 
 
-# --- doing it ------------------------------------------------------------------------------------------------------
+# --- the moves -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False)
@@ -130,7 +130,7 @@ class Move:
     cuts: int = 0
     unflushed_bytes: int = 0
     is_durable: bool = False
-    """Its folder, that is, and what is in it beside records."""
+    """Whether its folder is durable, with the files in it beside records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +142,11 @@ class FutureLog:
 
 
 OnMoved: TypeAlias = Callable[[TopicIdPartition, PartitionLog], None]
-"""(partition, the log that has taken the place)"""
+"""(partition, the log that has replaced the old one)"""
 
 
 class LogsMoved(Protocol):
-    """The log manager, to its moves."""
+    """The log manager's interface for its moves."""
 
     def get(self, partition: TopicIdPartition) -> PartitionLog | None: ...
     def directory_of(self, partition: TopicIdPartition) -> LogDirectory: ...
@@ -166,14 +166,14 @@ class Moves:
         self._moves: dict[TopicIdPartition, Move] = {}
         self._running: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        """Of the move whose copy has just taken the place: nothing but the end of the process cuts it short."""
+        """Task of a move whose copy has just become the log: only the end of the process interrupts it."""
         self._is_started = False
         self.on_moved: OnMoved = lambda _key, _log: None
 
-    # --- asked for
+    # --- requests
 
     def begin(self, key: TopicIdPartition, directory: LogDirectory) -> None:
-        """The log is to lie in that directory: a copy on its way elsewhere is given up. Raises KafkaStorageError 56."""
+        """Begin to move the log to that directory; a copy to another one is given up. Raises KafkaStorageError 56."""
         move, log = self._moves.get(key), self._logs.get(key)
         assert log is not None, key
         if move is not None and move.directory is directory:
@@ -207,7 +207,8 @@ class Moves:
         return future
 
     def found(self, directory: LogDirectory, name: str, key: TopicIdPartition) -> None:
-        """A copy that an earlier process began goes on; one of a log that is not here any more, or lies there, goes."""
+        """Continue a copy that an earlier process began; remove it if its log is not here any more, or lies there
+        already."""
         folder, log = f"{directory.path}/{name}", self._logs.get(key)
         if log is None or self._logs.directory_of(key) is directory or key in self._moves:
             self._files.rename(folder, directory.doomed_path(name, key.partition))
@@ -216,13 +217,13 @@ class Moves:
         self._moves[key] = Move(key, log.topic, directory, folder)
 
     def forget(self, key: TopicIdPartition) -> None:
-        """The partition is being deleted."""
+        """Give up the move of a partition that is being deleted."""
         move = self._moves.get(key)
         if move is not None:
             self._give_up(move, "the partition has been deleted")
 
     def directory_of(self, log: PartitionLog) -> LogDirectory | None:
-        """Where a copy lies; None for a log that is none, or not any more."""
+        """Directory of a copy; None for a log that is not a copy, or not any more."""
         move = self._moves.get(TopicIdPartition(log.topic_id, log.partition))
         return move.directory if move is not None and move.log is log else None
 
@@ -246,7 +247,7 @@ class Moves:
             self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """What has taken the place is brought to its end; the copies are closed, and go on at the next start."""
+        """Finish a move whose copy has become the log; close the other copies, which continue at the next start."""
         self._is_started = False
         if self._running is not None:
             self._running.cancel()
@@ -266,7 +267,7 @@ class Moves:
                 await self._environment.clock.sleep(RETRY_MS)
 
     async def _advance(self, move: Move) -> bool:
-        """As far as it comes; false if that is nowhere."""
+        """Advance a move as far as possible; False without progress."""
         try:
             await self._bring_over(move)
         except OutOfDescriptors:
@@ -287,7 +288,7 @@ class Moves:
     # --- copying
 
     async def _bring_over(self, move: Move) -> None:
-        """Raises KafkaError, OSError, and what `UNREADABLE` names: the copy is of no use."""
+        """Copy. Raises KafkaError, OSError, and the errors in `UNREADABLE`: the copy is useless."""
         log = self._current(move)
         if log is None:
             return
@@ -317,7 +318,7 @@ class Moves:
                 self._cut(move, future, step)
 
     def _current(self, move: Move) -> PartitionLog | None:
-        """The log that is copied; None while there is none that works, and for good when the move is over."""
+        """The log that is copied; None while no log works, or when the move is over."""
         if not self._is_current(move):
             return None
         if move.directory.is_offline:
@@ -334,7 +335,7 @@ class Moves:
             log.cleaning.is_paused = True
 
     async def _load(self, move: Move, log: PartitionLog) -> None:
-        """All of it is scanned: nothing was checkpointed about it."""
+        """Load a copy and scan all of it: it has no checkpoint."""
         plan = self._logs.plan_future(move.directory, log, move.folder)
         loaded = await self._environment.workers.run(load_log, plan)
         future = self._logs.open_future(loaded, plan, log)
@@ -369,7 +370,7 @@ class Moves:
     # --- the end of a move
 
     async def _take_the_place(self, move: Move, future: PartitionLog, current: PartitionLog) -> None:
-        """Nothing is appended in between: it is one turn of the loop until the copy is the log."""
+        """Replace the log. Nothing is appended in between: all of it is one turn of the loop."""
         key, source = move.key, self._logs.directory_of(move.key)
         folder = f"{move.directory.path}/{partition_folder(current.topic, key.partition)}"
         counts_only_synced = current.settings.flush_messages == 1
@@ -396,7 +397,7 @@ class Moves:
         await asyncio.shield(self._ending)
 
     async def _end(self, move: Move, old: PartitionLog, source: LogDirectory, folder: str) -> None:
-        """Whatever fails here is done at the next start."""
+        """Finish a move. Steps that fail are repeated at the next start."""
         run, doomed = self._environment.workers.run, None
         try:
             await run(self._files.sync_directory, move.directory.path)
@@ -419,7 +420,7 @@ class Moves:
             "replica_move_given_up", topic=move.topic, partition=move.key.partition, path=move.folder, reason=reason
         )
         doomed: str | None = None
-        with suppress(OSError):  # then it goes on, or goes, at the next start
+        with suppress(OSError):  # then it continues, or is removed, at the next start
             path = move.directory.doomed_path(move.topic, move.key.partition)
             self._files.rename(move.folder, path)
             doomed = path
@@ -436,8 +437,8 @@ def _lacks_descriptor(error: OSError) -> bool:
 
 
 def settle_moves(environment: Environment, directories: Sequence[LogDirectory], events: Events) -> None:
-    """Of two folders of a partition the one that was moved here stays. Without one nobody can tell: neither is loaded.
-    Blocking. Raises OSError."""
+    """Keep the one of two folders of a partition that was moved here. Without a mark neither is known to be newer: none
+    is loaded. Blocking. Raises OSError."""
     files = environment.files
     lying: defaultdict[tuple[str, int], list[LogDirectory]] = defaultdict(list)
     for directory in directories:
@@ -448,7 +449,7 @@ def settle_moves(environment: Environment, directories: Sequence[LogDirectory], 
         moved = [directory for directory in found if files.exists(f"{directory.path}/{name}/{MOVED_FILE}")]
         if len(found) > 1 and len(moved) != 1:
             paths = " and ".join(f"{directory.path}/{name}" for directory in found)
-            reason = f"there are {paths}, and nothing says which is the newer one: move all but that away"
+            reason = f"there are {paths}, and none is marked as the newer one: move all but that away"
             events.emit("log_not_loaded", topic=topic, partition=partition, reason=reason)
             for directory in found:
                 directory.not_loaded.add((topic, partition))

@@ -15,7 +15,7 @@ INDEX_SUFFIX = ".index"
 TIME_INDEX_SUFFIX = ".timeindex"
 TRANSACTION_INDEX_SUFFIX = ".txnindex"
 NEEDED_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)
-"""Of the files that every segment has."""
+"""Suffixes of the files that every segment has."""
 SEGMENT_SUFFIXES = (*NEEDED_SUFFIXES, TRANSACTION_INDEX_SUFFIX)
 SNAPSHOT_SUFFIX = ".snapshot"
 DELETED_SUFFIX = ".deleted"
@@ -23,14 +23,14 @@ CLEANED_SUFFIX = ".cleaned"
 SWAP_SUFFIX = ".swap"
 DELETE_FOLDER_SUFFIX = "-delete"
 FUTURE_FOLDER_SUFFIX = "-future"
-"""Of the copy of a log that moves to this directory."""
+"""Suffix of the copy of a log that moves to this directory."""
 
 EPOCHS_FILE = "leader-epoch-checkpoint"
 PARTITION_METADATA_FILE = "partition.metadata"
 CHECKPOINT_CEILING_FILE = "checkpoint-ceiling"
-"""Not one of Kafka's, which ignores it."""
+"""A file of ours; Kafka ignores it."""
 MOVED_FILE = "moved-here"
-"""The log in this folder takes the place of one in another directory, or has taken it. Not one of Kafka's, either."""
+"""A file of ours: the log in this folder replaces one in another directory, or has replaced it."""
 META_PROPERTIES_FILE = "meta.properties"
 RECOVERY_POINTS_FILE = "recovery-point-offset-checkpoint"
 HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"
@@ -68,17 +68,17 @@ def topic_partition_of(folder_name: str) -> tuple[str, int] | None:
 
 
 def delete_folder(topic: str, partition: int, unique: UUID) -> str:
-    """`<topic>-<partition>.<hex>-delete`, the topic cut so that the whole fits a file system's limit."""
+    """`<topic>-<partition>.<hex>-delete`, with the topic cut so that the whole name fits a file system's limit."""
     return _unique_folder(topic, partition, unique, DELETE_FOLDER_SUFFIX)
 
 
 def future_folder(topic: str, partition: int, unique: UUID) -> str:
-    """`<topic>-<partition>.<hex>-future`, cut as well: the topic id in it tells the topic."""
+    """`<topic>-<partition>.<hex>-future`, with a topic cut as well: the file with the topic id identifies the topic."""
     return _unique_folder(topic, partition, unique, FUTURE_FOLDER_SUFFIX)
 
 
 def future_partition_of(folder_name: str) -> tuple[str, int] | None:
-    """Topic, maybe cut, and partition of the copy of a log; None for a folder that is none."""
+    """Topic, maybe cut, and partition of the copy of a log; None for another folder."""
     name, dot, unique = folder_name.removesuffix(FUTURE_FOLDER_SUFFIX).rpartition(".")
     if not (folder_name.endswith(FUTURE_FOLDER_SUFFIX) and dot and len(unique) == 32):
         return None
@@ -91,12 +91,12 @@ def _unique_folder(topic: str, partition: int, unique: UUID, ending: str) -> str
 
 
 def uuid_text(value: UUID) -> str:
-    """As Kafka's Uuid.toString: URL-safe base64 without padding."""
+    """The text of Kafka's Uuid.toString: URL-safe base64 without padding."""
     return base64.urlsafe_b64encode(value.bytes).rstrip(b"=").decode()
 
 
 def uuid_of(text: str) -> UUID:
-    """Raises ValueError for text that is no Kafka Uuid."""
+    """The id of a text. Raises ValueError for text that is no Kafka Uuid."""
     raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if len(raw) != 16:
         raise ValueError(f"{text!r} is {len(raw)} bytes, not the 16 of a Uuid")

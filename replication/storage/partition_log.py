@@ -1,8 +1,8 @@
 """One partition's log: segments in order, their epochs, and the offsets that bound them. Implements `ReplicaLog`.
 
-Invariant: log start <= log end, flushed offset <= log end, and every batch between start and end is in exactly one
-segment, and the producers are those of the batches below the end. All writing goes through `_append`. Owned by the
-event loop; only `flush`, snapshots and removal of files use worker threads, on files that stay open until then.
+Invariant: log start <= log end, flushed offset <= log end, every batch between start and end is in exactly one segment,
+and the producers are those of the batches below the end. All writing uses `_append`. Owned by the event loop; only
+`flush`, snapshots and removal of files use worker threads, on files that stay open until then.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class PartitionLog:
         self._on_roll = on_roll
         self._availability = Availability(self, on_failure, on_damage)
         self._epochs = loaded.epochs
-        # Both are read at each step of a fetch; only the methods here move them.
+        # Both are read at each step of a fetch; only the methods here change them.
         self.log_start_offset, self.log_end_offset = loaded.log_start_offset, loaded.log_end_offset
         self._segments = Segments(
             environment,
@@ -90,10 +90,10 @@ class PartitionLog:
         self.cleaning = LogCleaning(environment, folder, self._segments)
         self.producers = ProducerStateManager(environment, folder, self._segments, loaded.producers, producer_limits)
         self.high_watermark = self.log_start_offset
-        """Told by the replica that owns this log, at each move."""
+        """Set by the replica that owns this log, at each change."""
         self.is_governed = False
-        """The metadata has told its topic's settings. Until then the broker's defaults stand in, and nothing may be
-        deleted, compacted or forgotten by them: a topic may keep its records for ever."""
+        """The topic's settings are known from the metadata. Until then the broker's defaults are used, and nothing may
+        be deleted, compacted or forgotten because of them: a topic may keep its records for ever."""
         self._apply_settings(settings)
 
     # --- facts ------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class PartitionLog:
 
     @property
     def is_damaged(self) -> bool:
-        """It has to be scanned as a whole when it is opened again."""
+        """The whole log must be scanned when it is opened again."""
         return self._availability.is_damaged
 
     @property
@@ -175,7 +175,7 @@ class PartitionLog:
             prepared = self._prepared(data, now_ms=now_ms, origin=origin)
         elif (
             data.rules is not self._rules and data.rules != self._rules
-        ):  # the topic's settings changed while a worker looked at the records
+        ):  # the topic's settings changed while a worker checked the records
             prepared = self._prepared(data.data, now_ms=now_ms, origin=data.origin)
         else:
             prepared = data
@@ -208,7 +208,7 @@ class PartitionLog:
         return prepare_or_refuse(data, rules=self._rules, now_ms=now_ms, budget=Budget(), origin=origin)
 
     def append_as_follower(self, data: Buffer, *, now_ms: int) -> Appended | None:
-        """What exceeds a segment is appended in several steps, each whole."""
+        """Append stamped batches; more than a segment holds is appended in several steps, each whole."""
         self._availability.check()
         view = memoryview(data)
         headers = check_leader_batches(view, log=self, log_end_offset=self.log_end_offset)
@@ -225,7 +225,7 @@ class PartitionLog:
         return appended
 
     def _append(self, data: Buffer, headers: Sequence[BatchHeader], *, now_ms: int) -> Appended:
-        """The one place where the log grows, by whole batches: roll, write, let epochs, marks and the end follow."""
+        """The only method by which the log grows, by whole batches: roll, write, update epochs, marks and the end."""
         base_offset, last = headers[0].base_offset, headers[-1]
         last_offset = last.base_offset + last.last_offset_delta
         assert base_offset >= self.log_end_offset, (base_offset, self.log_end_offset)  # compaction leaves gaps (S2)
@@ -352,7 +352,8 @@ class PartitionLog:
         self._cut(self.log_end_offset)
 
     def _forget_empty_epochs(self) -> None:
-        """KIP-101: a leader that wrote nothing in its epoch began it all the same; its next leader may not know it."""
+        """KIP-101: a leader without a record has begun its epoch nevertheless; its next leader may not know that
+        epoch."""
         with self._availability.guard("truncating epochs"):
             self._epochs.truncate_from_end(self.log_end_offset)
 
@@ -376,7 +377,7 @@ class PartitionLog:
         self._reset_tail()
 
     def maybe_increment_log_start(self, offset: int) -> bool:
-        """Raises OffsetOutOfRange beyond the log end."""
+        """Move the log start. Raises OffsetOutOfRange beyond the log end."""
         if offset <= self.log_start_offset:
             return False
         if offset > self.log_end_offset:
@@ -387,7 +388,7 @@ class PartitionLog:
         return True
 
     def delete_old_segments(self, *, high_watermark: int, now_ms: int) -> tuple[int, str]:
-        """Take the segments that retention allows out of the log; how many, and by which setting."""
+        """Remove the segments that retention allows from the log; return their number, and the setting that decided."""
         self._availability.check()
         deletion = self._segments.deletable(
             log_start_offset=self.log_start_offset,
@@ -410,7 +411,7 @@ class PartitionLog:
         return self._segments.has_condemned
 
     async def remove_deleted_files(self, *, everything: bool = False) -> int:
-        """Remove the files whose file.delete.delay.ms is over; how many segments went."""
+        """Remove the files whose file.delete.delay.ms is over; return the number of segments."""
         due = self._segments.take_due(everything=everything)
         if due:
             self._reader.forget_ends()
@@ -428,12 +429,12 @@ class PartitionLog:
             return await self._flusher.flush(lambda: self.log_end_offset, self._segments, self._epochs)
 
     def sync_now(self) -> None:
-        """Blocking: see `Flusher.sync_now`."""
+        """Sync at once. Blocking: see `Flusher.sync_now`."""
         with self._availability.guard("flushing"):
             self._flusher.sync_now(self.log_end_offset, self._segments, self._epochs)
 
     def take_over(self, other: PartitionLog, *, folder: str) -> None:
-        """This copy of a log is the log from now on: it ends where that ends, and its folder was renamed."""
+        """Make this copy the log: it ends at the same offset, and its folder was renamed."""
         assert self.log_end_offset == other.log_end_offset, (self.log_end_offset, other.log_end_offset)
         self.folder = folder
         self._segments.folder_renamed(folder)
@@ -472,7 +473,7 @@ class PartitionLog:
         self._availability.retire(reason)
 
     async def abandon(self) -> None:
-        """Close the files as they are, once nothing uses them."""
+        """Close the files unchanged, after their last use."""
         await self._settle()
         self._segments.close()
 

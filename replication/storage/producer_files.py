@@ -1,9 +1,9 @@
-"""The `.snapshot` files of a partition's folder, and producer state made of the newest one and the log behind it.
+"""The `.snapshot` files of a partition's folder, and producer state from the newest one and the log after it.
 
-`<20-digit offset>.snapshot` holds the producers as they were below that offset. One is written at each roll (so its
-offset is a segment's base) and one at a clean shutdown. A snapshot that does not read is removed and an older one
-taken; the log itself always tells all. A replay also makes the indexes of aborted transactions anew (`.txnindex`).
-Blocking, but for what only renames.
+`<20-digit offset>.snapshot` holds the producers of the log below that offset. One is written at each roll (so its
+offset is a segment's base) and one at a clean shutdown. An unreadable snapshot is removed and an older one is used; the
+log itself always has the complete state. A replay also rebuilds the indexes of aborted transactions (`.txnindex`).
+Blocking, except for plain renames.
 Source: org.apache.kafka.storage.internals.log.ProducerStateManager, UnifiedLog.rebuildProducerState.
 """
 
@@ -32,7 +32,7 @@ def snapshot_offsets(files: Files, folder: str) -> list[int]:
 
 
 def offsets_of_snapshots(names: Sequence[str]) -> list[int]:
-    """Of the files of a folder, which are sorted: ascending."""
+    """Offsets of the snapshots among sorted file names, ascending."""
     return [int(name[:20]) for name in names if name[20:] == SNAPSHOT_SUFFIX and name[:20].isdecimal()]
 
 
@@ -51,7 +51,7 @@ def write_synced(files: Files, path: str, data: bytes) -> None:
 
 
 def save_snapshot(files: Files, folder: str, offset: int, states: ProducerStates) -> None:
-    """Not synced: one that a loss of power tears does not read, and is replaced by a replay."""
+    """Write a snapshot, without a sync: one torn by a power loss is unreadable, and is replaced by a replay."""
     path = snapshot_file(folder, offset)
     file = files.open(path + TEMPORARY_SUFFIX, create=True)
     try:
@@ -70,7 +70,7 @@ def remove_snapshots(files: Files, folder: str, offsets: Collection[int]) -> Non
 
 
 def unneeded(offsets: Collection[int], bases: Sequence[int]) -> list[int]:
-    """Snapshots that belong to no segment any more; what a shutdown left behind the last segment's base stays."""
+    """Snapshots that belong to no segment any more; one of a shutdown, after the last segment's base, stays."""
     newest, kept = max(offsets, default=-1), set(bases)
     return [offset for offset in offsets if offset not in kept and not (offset == newest and offset > bases[-1])]
 
@@ -86,12 +86,12 @@ def rebuild(
     is_known_empty: bool = False,
     is_loading: bool = False,
 ) -> tuple[ProducerStates, list[str]]:
-    """The producers below `end_offset`, and what was wrong with snapshots or with indexes of aborted transactions.
-    Snapshots beyond the end are removed.
+    """The producers below `end_offset`, and the problems of snapshots and indexes of aborted transactions. Snapshots
+    beyond the end are removed.
 
-    `snapshots`: the offsets of those that are in the folder, ascending.
-    `is_known_empty`: a log that was closed cleanly and has no snapshot was written before there were any.
-    `is_loading`: what is replayed is written to the indexes of aborted transactions anew; one that does not read is
+    `snapshots`: the offsets of the snapshots in the folder, ascending.
+    `is_known_empty`: a log that was closed cleanly and has no snapshot is older than snapshots.
+    `is_loading`: replayed transactions are written to the indexes of aborted transactions again; an unreadable index is
     replayed as a whole.
     """
     remove_snapshots(files, folder, [offset for offset in snapshots if offset > end_offset])
@@ -115,7 +115,7 @@ def rebuild(
 
 
 def _sync_transactions(files: Files, folder: str, segments: Sequence[Segment], *, start: int) -> None:
-    """A segment that was flushed is taken as it is the next time, with this index."""
+    """Sync the indexes: a flushed segment is used unchanged at the next start, with this index."""
     written = [each.transactions for each in segments if each.transactions.has_entries_since(start)]
     for transactions in written:
         transactions.sync()
@@ -128,7 +128,7 @@ def aborted(ended: EndedTransaction) -> AbortedTransaction:
 
 
 def _damaged_indexes(segments: Sequence[Segment]) -> dict[Segment, str]:
-    """Indexes of aborted transactions that do not read, now empty, and why."""
+    """Unreadable indexes of aborted transactions, which are empty now, with the reason."""
     damaged: dict[Segment, str] = {}
     for segment in segments:
         try:
@@ -168,7 +168,7 @@ def _replay(
 
 
 def _marker(segment: Segment, position: int, header: BatchHeader) -> Marker | None:
-    """Raises DamagedLog."""
+    """The marker of a control batch. Raises DamagedLog."""
     try:
         return marker_of(whole_batch(segment.log, position, header), header)
     except KafkaError as error:

@@ -1,9 +1,9 @@
 """The bytes of a `.snapshot` file: each producer with its last batch, as Kafka writes it. Pure.
 
-Big-endian: version int16 (1), CRC-32C uint32 of all that follows it, count int32, then per producer: id int64,
-epoch int16, last sequence int32, last offset int64, offset delta int32, timestamp int64, coordinator epoch int32,
-first offset of the open transaction int64 (-1). Of the last five batches only the newest is kept: after a restart a
-duplicate of an older one is out of order (45), as in Kafka.
+Big-endian: version int16 (1), CRC-32C uint32 of all that follows it, count int32, then per producer: id int64, epoch
+int16, last sequence int32, last offset int64, offset delta int32, timestamp int64, coordinator epoch int32, first
+offset of the open transaction int64 (-1). Of the last five batches only the newest is kept: after a restart a duplicate
+of an older one is out of order (45), as in Kafka.
 Source: org.apache.kafka.storage.internals.log.ProducerStateManager.writeSnapshot, readSnapshot.
 """
 
@@ -24,7 +24,7 @@ _ENTRY = struct.Struct(">qhiqiqiq")
 
 
 class CorruptSnapshot(ValueError):
-    """Not a snapshot of producers; the message says why."""
+    """The bytes are no snapshot of producers; the message has the reason."""
 
 
 def encode_snapshot(producers: Iterable[tuple[int, Producer]]) -> bytes:
@@ -42,7 +42,7 @@ def _encode(producer_id: int, producer: Producer) -> bytes:
 
 
 def decode_snapshot(data: bytes) -> list[tuple[int, Producer]]:
-    """Raises CorruptSnapshot."""
+    """The producers of a snapshot. Raises CorruptSnapshot."""
     if len(data) < _HEAD.size + _COUNT.size:
         raise CorruptSnapshot(f"{len(data)} bytes are no snapshot of producers")
     version, crc = _HEAD.unpack_from(data)
@@ -50,7 +50,7 @@ def decode_snapshot(data: bytes) -> list[tuple[int, Producer]]:
         raise CorruptSnapshot(f"version {version}; only version {VERSION} is known")
     payload = memoryview(data)[_HEAD.size :]
     if crc32c(payload) != crc:
-        raise CorruptSnapshot(f"its CRC is not {crc:#010x} as its header says")
+        raise CorruptSnapshot(f"its CRC is not {crc:#010x}, which its header has")
     (count,) = _COUNT.unpack_from(payload)
     if len(payload) != _COUNT.size + count * _ENTRY.size:
         raise CorruptSnapshot(f"it announces {count} producers in {len(data)} bytes")

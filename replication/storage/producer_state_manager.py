@@ -1,9 +1,9 @@
 """The producers of one partition's log: their state in memory, kept with the log's end, and its snapshots on disk.
 
-What the state is and how a batch changes it is pure, in `replication.producers.state`.
+The state and its changes by batches are pure, in `replication.producers.state`.
 
-A roll takes a copy of the state; the next flush writes it on a worker thread. What a crash keeps from being written
-only makes the next start replay more of the log. At most one copy waits: a newer one takes its place.
+A roll takes a copy of the state; the next flush writes it on a worker thread. If a crash prevents that, the next start
+only replays more of the log. At most one copy waits: a newer one replaces it.
 Owned by the event loop, like the log.
 """
 
@@ -59,7 +59,7 @@ class ProducerStateManager:
         self._writes = 0
         self._writing: asyncio.Task[bool] | None = None
         self._on_disk: list[int] | None = None
-        """Offsets of the snapshots, ascending; None until somebody asks. From then on they come and go only here."""
+        """Offsets of the snapshots, ascending; None until the first use. From then on only this object changes them."""
 
     def __len__(self) -> int:
         return len(self._states)
@@ -73,7 +73,7 @@ class ProducerStateManager:
     def duplicate_of(
         self, log: ReplicaLog, header: BatchHeader, batch: Buffer, *, batches: int, origin: Origin
     ) -> Appended | None:
-        """D1 to D5 for a batch of a producer: what is answered if it is in the log already.
+        """Check a batch of a producer (D1 to D5); return the answer if it is in the log already.
 
         Raises InvalidRecord 87, OutOfOrderSequenceNumber 45, InvalidProducerEpoch 47, InvalidTxnState 48,
         TransactionCoordinatorFenced 52, ThrottlingQuotaExceeded 89, PolicyViolation 44.
@@ -89,7 +89,7 @@ class ProducerStateManager:
         duplicate = self._states.check(header.producer_id, header, origin)
         if duplicate is None:
             if header.attributes & TRANSACTIONAL and not self._states.has_open_transaction(header.producer_id):
-                # A coordinator has no answer to a refusal, and its log is compacted: aborted ones do not stay.
+                # A coordinator cannot handle a refusal, and its log is compacted: aborted ones do not stay.
                 aborted = None if origin.is_coordinator else self._segments.aborted_transactions()
                 self._states.check_room(self._limits(), aborted=aborted)
             return None
@@ -110,7 +110,7 @@ class ProducerStateManager:
         self._states.update(header, self._limits(), seen_ms=now_ms)
 
     def marked(self, header: BatchHeader, batch: Buffer, *, now_ms: int, high_watermark: int) -> bool:
-        """A control batch is in the log now. True when the index of aborted transactions is a new file.
+        """Apply a control batch that is in the log. True when the index of aborted transactions is a new file.
 
         Raises OSError, DamagedLog."""
         try:
@@ -133,7 +133,7 @@ class ProducerStateManager:
         self._pending = end_offset, self._states.items()
 
     def truncated(self, end_offset: int) -> None:
-        """Only what was written by a producer beyond the new end makes a replay necessary. Raises OSError."""
+        """Truncate. A replay is necessary only if a producer has written beyond the new end. Raises OSError."""
         if self._pending is not None and self._pending[0] > end_offset:
             self._pending = None
         if self._states.last_offset < end_offset:
@@ -162,7 +162,7 @@ class ProducerStateManager:
         self._states = other._states
 
     def segments_dropped(self) -> None:
-        """Snapshots go with their segments."""
+        """Remove the snapshots of removed segments."""
         self._remove(unneeded(self._snapshots(), self._segments.base_offsets))
 
     def _snapshots(self) -> list[int]:
@@ -182,15 +182,16 @@ class ProducerStateManager:
     # --- snapshots ------------------------------------------------------------------------------------------------
 
     async def write_pending(self) -> bool:
-        """Make the copy of the last roll durable, but for its name; False when there was none. Raises OSError.
+        """Make the copy of the last roll durable, except for its name; False when there was none. Raises OSError.
 
-        The write goes on when the caller is cancelled: `wait_idle` returns when it has ended."""
+        The write continues when the caller is cancelled: `wait_idle` returns when it has ended."""
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_pending())
         return await asyncio.shield(self._writing)
 
     async def wait_idle(self) -> None:
-        """Until no snapshot is being written, however that ends: the folder may then be loaded again or removed."""
+        """Wait until no snapshot is being written, whatever the result: the folder may then be loaded again or
+        removed."""
         if self._writing is not None and not self._writing.done():
             await asyncio.wait([self._writing])
 
@@ -201,7 +202,7 @@ class ProducerStateManager:
             path = snapshot_file(self._folder, copy[0])
             temporary = f"{path}.{self._writes}{TEMPORARY_SUFFIX}"
             await self._environment.workers.run(_write, self._environment, temporary, copy[1])
-            if self._pending is not copy:  # the log was cut meanwhile, or rolled once more
+            if self._pending is not copy:  # the log was truncated meanwhile, or rolled again
                 self._environment.files.remove(temporary)
                 continue
             self._environment.files.rename(temporary, path)
@@ -213,9 +214,9 @@ class ProducerStateManager:
         return has_written
 
     async def close(self, end_offset: int) -> None:
-        """After a clean shutdown nothing has to be replayed. Raises OSError."""
+        """Write a last snapshot: after a clean shutdown nothing has to be replayed. Raises OSError."""
         await self.write_pending()
-        self._on_disk = None  # nothing is replayed after this: look whether it is really there
+        self._on_disk = None  # nothing is replayed after this: check that the snapshot exists
         if end_offset == 0 or end_offset in self._snapshots():
             return
         self.rolled(end_offset)
@@ -224,7 +225,7 @@ class ProducerStateManager:
 
 
 def _batch_of(log: ReplicaLog, batch: ProducerBatch) -> Buffer | None:
-    """Its bytes; None when retention or a compaction took it."""
+    """The bytes of a batch; None when retention or a compaction has removed it."""
     if batch.first_offset < log.log_start_offset:
         return None
     found = log.read(batch.first_offset, bytes_max=1, upper_bound=batch.last_offset + 1).data
@@ -233,7 +234,7 @@ def _batch_of(log: ReplicaLog, batch: ProducerBatch) -> Buffer | None:
 
 
 def _as_appended(original: ProducerBatch, *, size: int) -> Appended:
-    """D2: the original's offsets and timestamp, whoever stamped that, as Kafka answers."""
+    """D2: the original's offsets and timestamp, whichever side stamped it, as Kafka answers."""
     return Appended(
         base_offset=original.first_offset,
         last_offset=original.last_offset,

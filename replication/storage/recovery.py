@@ -1,6 +1,6 @@
-"""Opening a partition's folder: trust after a clean shutdown, scan after any other (S5).
+"""Loading of a partition's folder: its files are trusted after a clean shutdown, and scanned otherwise (S5).
 
-Returns segments that are whole and indexed, and notes of everything that was repaired. Blocking.
+It returns whole and indexed segments, and notes of everything that was repaired. Blocking.
 Source: org.apache.kafka.storage.internals.log.LogLoader.
 """
 
@@ -36,12 +36,12 @@ from replication.storage.segments import sync_folder
 from replication.storage.text_files import MalformedFile
 
 UNREADABLE = (MalformedFile, DamagedLog, CorruptIndex)
-"""What is wrong with a log that cannot be loaded."""
+"""Errors of a log that cannot be loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """One thing that recovery changed; becomes the event of the same name."""
+    """One change by recovery; becomes the event of the same name."""
 
     event: str
     fields: dict[str, object]
@@ -67,15 +67,15 @@ class LoadPlan:
     """Everything below it was fsynced."""
     log_start_offset: int
     is_clean: bool
-    """The last shutdown left its marker: the files are as they were closed."""
+    """The last shutdown has left its marker: the files are unchanged since they were closed."""
     now_ms: int
     producer_limits: ProducerLimits
     is_from_checkpoints: bool = True
-    """Recovery point and log start are; else this process knows them from the log itself."""
+    """Recovery point and log start are from checkpoints; else this process knows them from the log itself."""
 
 
 def load_log(plan: LoadPlan) -> LoadedLog:
-    """Raises OSError, and what `UNREADABLE` names."""
+    """Load a log. Raises OSError, and the errors in `UNREADABLE`."""
     names = _names(plan)
     ceiling = CheckpointCeiling(plan.files, plan.folder, is_there=CHECKPOINT_CEILING_FILE in names)
     if plan.is_from_checkpoints:
@@ -94,7 +94,7 @@ def load_log(plan: LoadPlan) -> LoadedLog:
 
 
 def _names(plan: LoadPlan) -> list[str]:
-    """What is in the folder. It is listed once: to look for each file that may be there took longer than all else."""
+    """Names in the folder. It is listed once: a check for each possible file took longer than everything else."""
     try:
         return plan.files.list_directory(plan.folder)
     except FileNotFoundError:
@@ -103,13 +103,13 @@ def _names(plan: LoadPlan) -> list[str]:
 
 
 def _load(plan: LoadPlan, names: list[str], ceiling: CheckpointCeiling, segments: list[Segment]) -> LoadedLog:
-    """`segments` gets each one as soon as it is open."""
+    """Load into `segments`, which gets each segment as soon as it is open."""
     repairs: list[Repair] = []
     names = _tidy(plan, names, repairs)
     bases = [int(name[:20]) for name in names if name.endswith(".log") and base_offset_of(name) is not None]
     there = set(names)
     epochs = _load_epochs(plan, repairs)
-    if not epochs.entries:  # lost, or never written: only the batches can tell them
+    if not epochs.entries:  # lost, or never written: only the batches have them
         plan = replace(plan, is_clean=False, recovery_point=0)
     unflushed: list[Segment] = []
     end_offset = plan.log_start_offset
@@ -149,7 +149,7 @@ def _load(plan: LoadPlan, names: list[str], ceiling: CheckpointCeiling, segments
 def _load_producers(
     plan: LoadPlan, names: list[str], segments: list[Segment], end_offset: int, repairs: list[Repair]
 ) -> ProducerStates:
-    """A snapshot above the recovery point may be of a log that was cut before the power went."""
+    """A snapshot above the recovery point may belong to a log that was truncated before the power loss."""
     snapshots = offsets_of_snapshots(names)
     if not plan.is_clean:
         distrusted = [each for each in snapshots if each > plan.recovery_point]
@@ -166,14 +166,14 @@ def _load_producers(
         is_loading=True,
     )
     states.remove_expired(plan.producer_limits, now_ms=plan.now_ms)
-    if end_offset and not plan.is_clean:  # nothing was replayed in vain
+    if end_offset and not plan.is_clean:  # the replay has produced something
         save_snapshot(plan.files, plan.folder, end_offset, states)
     repairs += [Repair(event="producer_snapshot_dropped", fields={"reason": problem}) for problem in problems]
     return states
 
 
 def _make_durable(plan: LoadPlan, unflushed: list[Segment], epochs: LeaderEpochCache) -> None:
-    """What was found is counted as flushed from now on: a killed process may have left it in the page cache."""
+    """All found batches count as flushed from now on: a killed process may have left them in the page cache."""
     for segment in unflushed:
         segment.sync()
     if epochs.entries:
@@ -182,7 +182,7 @@ def _make_durable(plan: LoadPlan, unflushed: list[Segment], epochs: LeaderEpochC
 
 
 def _tidy(plan: LoadPlan, names: list[str], repairs: list[Repair]) -> list[str]:
-    """Remove what a crash left of deletions and half-written files; returns what is left."""
+    """Remove the rest of interrupted deletions and half-written files; return the other names."""
     files, folder = plan.files, plan.folder
     if is_compaction_left(names):
         reasons = finish_swaps(files, folder)
@@ -209,20 +209,20 @@ def _load_epochs(plan: LoadPlan, repairs: list[Repair]) -> LeaderEpochCache:
 
 
 def _mend_epochs(segments: list[Segment], epochs: LeaderEpochCache, offsets: range, repairs: list[Repair]) -> None:
-    """No checksum covers them: what they say of the batches where an epoch begins is compared, else all are read."""
+    """No checksum covers epochs: each is compared with the batch where it begins, else all batches are read."""
     try:
         if all(_begins_there(segments, entry, offsets) for entry in epochs.entries):
             return
-        reason = f"{epochs.entries} is not what the batches say"
-        epochs.learn_anew(_epochs_of_batches(segments))
+        reason = f"{epochs.entries} is not what the batches have"
+        epochs.relearn(_epochs_of_batches(segments))
         epochs.sync()
         repairs.append(Repair(event="epoch_checkpoint_rebuilt", fields={"reason": reason}))
     except DamagedLog:
-        return  # a read tells of it
+        return  # a read reports it
 
 
 def _begins_there(segments: list[Segment], entry: tuple[int, int], offsets: range) -> bool:
-    """A compaction may have taken the first batches of an epoch, or all."""
+    """A compaction may have removed the first batches of an epoch, or all."""
     epoch, start = entry
     first = _header_at(segments, start) if start in offsets else None
     before = _header_at(segments, start - 1) if start - 1 in offsets else None
@@ -232,7 +232,7 @@ def _begins_there(segments: list[Segment], entry: tuple[int, int], offsets: rang
 
 
 def _header_at(segments: list[Segment], offset: int) -> BatchHeader | None:
-    """Of the first batch that ends at or after the offset; None when its segment has none. Raises DamagedLog."""
+    """Header of the first batch that ends at or after the offset; None when its segment has none. Raises DamagedLog."""
     segment = segments[bisect_right(segments, offset, key=lambda each: each.base_offset) - 1]
     found = segment.find(offset)
     return None if found is None else found.header
@@ -275,7 +275,7 @@ def _load_segment(
         segment.cut_at(problem.position)
         segment.truncate_indexes(end_offset)
         segment.reload()
-        segment.sync()  # before anything is written in place of what was cut
+        segment.sync()  # before anything is written in place of the removed batches
     return end_offset, problem is not None
 
 
@@ -308,13 +308,13 @@ def _trusted_end(
         return end_offset
     except DamagedLog as error:
         if is_closed and plan.is_clean:
-            return next_base  # nothing was lost, something has changed: a read tells of it, and cuts nothing
+            return next_base  # nothing was lost, something has changed: a read reports it, and cuts nothing
         repairs.append(_index_note(segment, str(error)))
         return None
 
 
 def _mend_indexes(segment: Segment, *, has_indexes: bool) -> None:
-    """Raises DamagedLog when the log does not read."""
+    """Repair the indexes. Raises DamagedLog when the log is not readable."""
     try:
         if not has_indexes and segment.size:
             raise CorruptIndex(f"{segment.log.path}: an index file is missing")
@@ -338,7 +338,7 @@ def _cut_note(segment: Segment, end_offset: int, problem: Problem) -> Repair:
 
 
 def _drop_later(plan: LoadPlan, bases: list[int], end_offset: int, repairs: list[Repair]) -> None:
-    """What comes after a cut can no longer be reached without a hole, so it goes, as in Kafka."""
+    """Remove everything after a cut, because a hole lies before it, as in Kafka."""
     for base in bases:
         size = plan.files.size(segment_file(plan.folder, base, ".log"))
         for suffix in SEGMENT_SUFFIXES:
@@ -349,7 +349,7 @@ def _drop_later(plan: LoadPlan, bases: list[int], end_offset: int, repairs: list
 
 
 def _start_over(plan: LoadPlan, segments: list[Segment], end_offset: int, repairs: list[Repair]) -> list[Segment]:
-    """The checkpointed log start lies behind the log's end: nothing that is left may be shown."""
+    """The checkpointed log start lies behind the log's end: no remaining record may be shown."""
     for segment in segments:
         segment.close()
         for path in segment.paths():

@@ -1,4 +1,4 @@
-"""Which old segments may go (S1, S4). Pure."""
+"""Choice of the old segments that may be deleted (S1, S4). Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class SegmentFacts:
     """Base offset of the segment after it, or the log's end."""
     size_bytes: int
     largest_timestamp: int
-    """Of its records; when it was rolled, if none has one."""
+    """Largest timestamp of its records; the time of its roll, if none has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
     count: int
-    """Segments to drop, from the oldest."""
+    """Segments to delete, from the oldest."""
     reason: str
 
 
@@ -33,10 +33,10 @@ def segments_to_delete(
     now_ms: int,
     settings: TopicSettings,
 ) -> Deletion | None:
-    """The rule that takes the most of the oldest segments, if any applies.
+    """The rule that deletes the most of the oldest segments, if any applies.
 
-    A segment goes only when it lies wholly below the high watermark and all before it go as well. Age is that of its
-    largest record timestamp: one record from the future keeps its segment, and those after it.
+    A segment is deleted only if it lies wholly below the high watermark and all before it are deleted as well. Its age
+    is that of its largest record timestamp: one record from the future keeps its segment, and those after it.
     """
     rules = [Deletion(count=_below_start(segments, log_start_offset), reason="log_start_offset")]
     if "delete" in settings.cleanup_policy:
@@ -54,7 +54,7 @@ def _wholly_below(segments: Sequence[SegmentFacts], high_watermark: int) -> int:
 
 
 def _below_start(segments: Sequence[SegmentFacts], log_start_offset: int) -> int:
-    """The active segment is not dropped for this: it may still be written to."""
+    """The active segment is not deleted for this: it may still be written to."""
     return sum(1 for segment in segments[:-1] if segment.next_offset <= log_start_offset)
 
 

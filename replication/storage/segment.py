@@ -1,7 +1,7 @@
 """One segment: a log file and its indexes, all named by the segment's base offset.
 
-Invariant: every index entry that is followed leads to a batch that is wholly in the log file; an index that does not
-fit its log is made anew from the headers of the log. An append that fails leaves the three files as they were.
+Invariant: every index entry that is used leads to a batch that is wholly in the log file; an index that does not fit
+its log is rebuilt from the headers of the log. An append that fails leaves the three files unchanged.
 Source: org.apache.kafka.storage.internals.log.LogSegment.
 """
 
@@ -36,7 +36,7 @@ class Found:
     header: BatchHeader
     expected: int
     has_bad_index: bool = False
-    """An index entry led nowhere, and the index could not be made anew."""
+    """An index entry led to no batch, and the index could not be rebuilt."""
 
 
 class Segment:
@@ -55,10 +55,10 @@ class Segment:
         self.folder = folder
         self.base_offset = base_offset
         self.created_ms = created_ms
-        """When it was rolled; stands in for the first record's time while that is unknown."""
+        """Time of its roll; it replaces the first record's time while that is unknown."""
         self.index_interval_bytes = index_interval_bytes
         self.on_index_rebuilt: Callable[[Segment, str], None] = _nobody_listens
-        """Told why."""
+        """Called with the reason."""
         self._log = log
         self.offsets = offsets
         self.times = times
@@ -82,7 +82,7 @@ class Segment:
         has_transactions: bool = False,
         state_suffix: str = "",
     ) -> Segment:
-        """Missing index files come up empty: whoever opens an existing segment checks and rebuilds them.
+        """Missing index files are created empty: a caller that opens an existing segment checks and rebuilds them.
         `has_transactions`: there is an index of aborted ones."""
         opened: list[File] = []
         try:
@@ -124,7 +124,7 @@ class Segment:
 
     @property
     def is_empty(self) -> bool:
-        """All of its files are."""
+        """Whether all of its files are empty."""
         return not (self._log.size or self.offsets.file.size or self.times.file.size)
 
     @property
@@ -134,7 +134,7 @@ class Segment:
 
     @property
     def max_timestamp_offset(self) -> int:
-        """Last offset of the batch that has it."""
+        """Last offset of the batch with the largest timestamp."""
         return self._max_timestamp_offset
 
     def first_timestamp(self) -> int:
@@ -145,8 +145,8 @@ class Segment:
         return NO_TIMESTAMP if self._first_timestamp is None else self._first_timestamp
 
     def append(self, parts: Sequence[Buffer], headers: Sequence[BatchHeader]) -> int:
-        """Write stamped batches and what the indexes want of them; returns the log file's new size. Raises OSError, or
-        DamagedLog for indexes that cannot be made anew, and changes nothing."""
+        """Write stamped batches and their index entries; return the log file's new size. Raises OSError, or DamagedLog
+        for indexes that cannot be rebuilt, and then changes nothing."""
         if not (self.offsets.is_loaded and self.times.is_loaded):
             self._load_indexes()
         position = self._log.size
@@ -155,7 +155,7 @@ class Segment:
         if bytes_since_entry > self.index_interval_bytes:
             self._note_all(headers, position)
             return size
-        if not position:  # no index entry falls due
+        if not position:  # no index entry is due
             self._first_timestamp = headers[0].max_timestamp
         for header in headers:
             if header.max_timestamp > self._max_timestamp:
@@ -165,8 +165,8 @@ class Segment:
         return size
 
     def _note_all(self, headers: Sequence[BatchHeader], log_bytes: int) -> None:
-        """What stands in the log from there on. Raises what an index raises: then it is cut off again; DamagedLog if it
-        cannot be."""
+        """Add new batches to the indexes. If an index raises, the log file is cut back first; DamagedLog if that
+        fails."""
         entries, time_entries = len(self.offsets), len(self.times)
         marks = self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset
         position = log_bytes
@@ -185,7 +185,7 @@ class Segment:
             raise
 
     def note(self, header: BatchHeader, position: int) -> None:
-        """Take one batch of the log into the indexes, which are loaded: after an append, and when they are rebuilt."""
+        """Add one batch of the log to the loaded indexes: after an append, and when they are rebuilt."""
         if not position:
             self._first_timestamp = header.max_timestamp
         if header.max_timestamp > self._max_timestamp:
@@ -196,10 +196,10 @@ class Segment:
             self._bytes_since_entry = 0
         self._bytes_since_entry += header.size
 
-    # --- the indexes and what they are made of ------------------------------------------------------------------
+    # --- the indexes and their source ---------------------------------------------------------------------------
 
     def _load_indexes(self) -> None:
-        """What cannot be loaded is made anew. Raises DamagedLog, OSError."""
+        """Load the indexes, or rebuild them if they are not readable. Raises DamagedLog, OSError."""
         try:
             if not self.offsets.is_loaded:
                 self.offsets.load(log_bytes=self.size)
@@ -209,9 +209,9 @@ class Segment:
             self.rebuild_indexes(str(error))
 
     def check_indexes(self) -> None:
-        """Of a segment that was closed in order: do the last entries fit the log? Nothing stays loaded.
+        """Check a cleanly closed segment: the last entries must fit the log. Nothing stays loaded.
 
-        Raises CorruptIndex; DamagedLog where the log does not read either.
+        Raises CorruptIndex; DamagedLog where the log is not readable either.
         """
         self.offsets.check(log_bytes=self.size)
         self.times.check()
@@ -224,24 +224,24 @@ class Segment:
             raise CorruptIndex(f"{self.times.file.path}: no batch has its last entry's timestamp {last[0]}")
 
     def _is_true(self, entry: tuple[int, int]) -> bool:
-        """Does the batch with that offset have that timestamp? One flipped bit of an entry tells of another."""
+        """Whether the batch with that offset has that timestamp: one flipped bit makes the entry wrong."""
         timestamp, relative = entry
         offset = self.base_offset + relative
         found = self._find(offset, limit=None)
         return found is not None and found.header.base_offset <= offset and found.header.max_timestamp == timestamp
 
     def start_over(self) -> None:
-        """Forget what the indexes say, to be told all batches again by `note`; `finish_indexes` writes them."""
-        self.offsets.begin_anew()
-        self.times.begin_anew()
+        """Empty the indexes, before all batches are added by `note`; `finish_indexes` writes them."""
+        self.offsets.begin_rebuild()
+        self.times.begin_rebuild()
         self.reset_marks()
 
     def finish_indexes(self) -> None:
-        self.offsets.finish_anew()
-        self.times.finish_anew()
+        self.offsets.finish_rebuild()
+        self.times.finish_rebuild()
 
     def rebuild_indexes(self, reason: str) -> None:
-        """Make them anew from the headers of the log. Raises DamagedLog, OSError; the marks are then as before."""
+        """Rebuild them from the headers of the log. Raises DamagedLog, OSError; the marks are then unchanged."""
         marks = self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset
         self.start_over()
         try:
@@ -254,8 +254,8 @@ class Segment:
             self.finish_time_index()
             self.finish_indexes()
         except (DamagedLog, OSError):
-            self.offsets.give_up_anew()
-            self.times.give_up_anew()
+            self.offsets.abandon_rebuild()
+            self.times.abandon_rebuild()
             self._bytes_since_entry, self._first_timestamp, self._max_timestamp, self._max_timestamp_offset = marks
             raise
         self.on_index_rebuilt(self, reason)
@@ -268,7 +268,7 @@ class Segment:
         return True
 
     def finish_time_index(self) -> None:
-        """When no more comes (roll, close), the last entry holds the segment's largest timestamp."""
+        """Complete the time index (roll, close): its last entry gets the segment's largest timestamp."""
         self._load_indexes()
         self.times.maybe_append(self._max_timestamp, self._max_timestamp_offset - self.base_offset)
 
@@ -300,7 +300,7 @@ class Segment:
         return max_timestamp - first if first >= 0 else now_ms - self.created_ms
 
     def headers_near(self, offset: int) -> Iterator[tuple[int, BatchHeader]]:
-        """Position and header of each batch, from one at or before that which holds the offset. Raises DamagedLog."""
+        """Position and header of each batch, from one at or before the offset's batch. Raises DamagedLog."""
         self._load_indexes()
         relative, position = self.offsets.lookup(offset - self.base_offset)
         if position and not self._ends_at(position, self.base_offset + relative):
@@ -315,13 +315,13 @@ class Segment:
             return False
 
     def headers_since(self, timestamp_ms: int) -> Iterator[tuple[int, BatchHeader]]:
-        """From a batch at or before the first one that is not earlier. Raises DamagedLog."""
+        """Headers from a batch at or before the first one that is not earlier. Raises DamagedLog."""
         self._load_indexes()
         entry = self._borne_out(self.times.lookup, timestamp_ms - 1)
         return self.headers_near(self.base_offset + (entry[1] if entry else 0))
 
     def latest_up_to(self, offset: int) -> tuple[int, int] | None:
-        """(timestamp, offset) of the largest timestamp that an index knows up to there. Raises DamagedLog."""
+        """(timestamp, offset) of the largest timestamp that an index has up to there. Raises DamagedLog."""
         self._load_indexes()
         entry = self._borne_out(self.times.last_up_to_offset, offset - self.base_offset)
         return entry and (entry[0], self.base_offset + entry[1])
@@ -334,11 +334,11 @@ class Segment:
         return entry
 
     def find(self, offset: int, *, start: int | None = None, limit: int | None = None) -> Found | None:
-        """The first batch whose last offset is >= the offset; `start` is where it begins, if that is known, and `limit`
-        the offset at which the log goes on after this segment.
+        """The first batch whose last offset is >= the offset; `start` is its position, if that is known, and `limit`
+        the offset at which the log continues after this segment.
 
-        An index entry that leads to no batch of its offset is not followed: the batch is found from the beginning, and
-        the index made anew. Raises DamagedLog when the batches up to there do not follow each other.
+        An index entry that leads to no batch of its offset is not used: the batch is found from the beginning, and the
+        index is rebuilt. Raises DamagedLog when the batches up to there are not in sequence.
         """
         if start is not None:
             return self._walk(offset, start=start, expected=offset, limit=limit)
@@ -368,18 +368,18 @@ class Segment:
                 first_ends_at, expected = None, header.base_offset
             if header.base_offset < expected:
                 raise DamagedLog(
-                    f"{self._log.path}: the batch at position {position} says that it begins at offset "
-                    f"{header.base_offset}; the one before ends at {expected}"
+                    f"{self._log.path}: the batch at position {position} begins at offset "
+                    f"{header.base_offset} by its header; the one before ends at {expected}"
                 )
             if header.last_offset >= offset:
                 return Found(position, header, expected)
             expected = header.next_offset
         if first_ends_at is not None or (limit is not None and expected != limit):
-            raise DamagedLog(f"{self._log.path}: it ends at offset {expected}, and the log goes on at {limit}")
+            raise DamagedLog(f"{self._log.path}: it ends at offset {expected}, and the log continues at {limit}")
         return None
 
     def truncate_to(self, offset: int) -> int:
-        """Drop every batch that ends at or after the offset; returns the log's new end."""
+        """Remove every batch that ends at or after the offset; return the log's new end."""
         found = self.find(offset)
         if found is None:
             return offset
@@ -390,10 +390,10 @@ class Segment:
             self.transactions.truncate_from(offset)
         except CorruptIndex as error:
             raise DamagedLog(str(error)) from error
-        return min(offset, self.reload())  # where a compaction took records, the end of those before the gap
+        return min(offset, self.reload())  # where a compaction removed records, the end of those before the gap
 
     def truncate_indexes(self, offset: int) -> None:
-        """Drop the entries at and after the offset."""
+        """Remove the entries at and after the offset."""
         self.offsets.truncate_from(offset - self.base_offset)
         self.times.truncate_from(offset - self.base_offset)
 
@@ -403,7 +403,7 @@ class Segment:
             self._first_timestamp = None
 
     def reset_marks(self) -> None:
-        """Back to what the time index knows."""
+        """Set the marks back to the state of the time index."""
         self._bytes_since_entry = 0
         last = self.times.last()
         self._max_timestamp, self._max_timestamp_offset = (
@@ -411,7 +411,7 @@ class Segment:
         )
 
     def reload(self) -> int:
-        """Read the marks of the tail behind the last index entry again; returns the next offset."""
+        """Read the marks of the batches after the last index entry again; return the next offset."""
         self._load_indexes()
         self.reset_marks()
         next_offset = self.base_offset
@@ -423,7 +423,7 @@ class Segment:
         return next_offset
 
     def sync(self) -> None:
-        """Blocking. The indexes can be rebuilt from the log, but not quickly."""
+        """Sync all files. Blocking. The indexes can be rebuilt from the log, but not quickly."""
         self._log.sync()
         self.offsets.file.sync()
         self.times.file.sync()
@@ -439,7 +439,7 @@ class Segment:
         self.transactions.path = segment_file(folder, self.base_offset, TRANSACTION_INDEX_SUFFIX)
 
     def paths(self) -> tuple[str, ...]:
-        """Of the files that it has."""
+        """Paths of the files that it has."""
         needed = tuple(segment_file(self.folder, self.base_offset, suffix) for suffix in NEEDED_SUFFIXES)
         return (*needed, self.transactions.path) if self.transactions.is_there else needed
 
@@ -449,7 +449,7 @@ def _leads_nowhere(offsets: OffsetIndex) -> str:
 
 
 def _nobody_listens(segment: Segment, reason: str, /) -> None:
-    """Until a log has taken the segment."""
+    """Used until a log owns the segment."""
 
 
 __all__ = ["INDEX_SUFFIX", "LOG_SUFFIX", "RELATIVE_OFFSET_MAX", "TIME_INDEX_SUFFIX", "Segment"]

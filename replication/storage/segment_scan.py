@@ -1,6 +1,6 @@
-"""Checking a segment as a whole, as recovery does: each batch, their order, their leader epochs (S5). Blocking.
+"""Check of a whole segment in recovery: each batch, their order, their leader epochs (S5). Blocking.
 
-Rebuilds the indexes of the segment and corrects the epochs of the log on the way.
+It also rebuilds the indexes of the segment and corrects the epochs of the log.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Problem:
 
 
 def scan(files: Files, segment: Segment, epochs: LeaderEpochCache, next_base: int | None) -> tuple[int, Problem | None]:
-    """Check every batch of a segment, rebuild its indexes and learn its epochs. The offset after the last good batch,
-    and what is wrong with the next one.
+    """Check every batch of a segment, rebuild its indexes and learn its epochs. Returns the offset after the last good
+    batch, and the problem of the next one.
 
-    No CRC covers a base offset. Of two batches that overlap it is the first that has moved if there is a gap before it
-    which the second fits into, else the second.
+    No CRC covers a base offset. Of two batches that overlap the first one has changed if there is a gap before it into
+    which the second fits, else the second.
     """
     segment.start_over()
     end_offset, problem = _scan(files, segment, epochs, next_base)
@@ -43,7 +43,7 @@ def _scan(
     valid_bytes, next_offset = 0, segment.base_offset
     epoch_max = _first_epoch(files, segment.folder, next_base)
     begun: list[tuple[int, int, int]] = []  # leader epoch, position and offset of the first batch of each epoch
-    gap: tuple[int, int] | None = None  # before the batch that was checked last: its position, and the offset expected
+    gap: tuple[int, int] | None = None  # before the last checked batch: its position, and the expected offset
     try:
         for position, header in headers_from(segment.log, 0):
             if gap is not None and gap[1] <= header.base_offset < next_offset:
@@ -84,18 +84,18 @@ def _first_epoch(files: Files, folder: str, base: int | None) -> int:
     try:
         _, header = next(headers_from(file, 0), (0, None))
         return EPOCH_MAX if header is None else header.leader_epoch
-    except DamagedLog:  # told when that segment is scanned
+    except DamagedLog:  # reported when that segment is scanned
         return EPOCH_MAX
     finally:
         file.close()
 
 
 def _check_batch(segment: Segment, position: int, header: BatchHeader, next_offset: int, next_base: int | None) -> None:
-    """CRC, format and order. Raises DamagedLog."""
+    """Check CRC, format and order. Raises DamagedLog."""
     whole_batch(segment.log, position, header)
     if header.base_offset < next_offset or header.last_offset_delta < 0:
         raise DamagedLog(f"{segment.log.path}: offset {header.base_offset} at position {position} is out of order")
-    # The CRC does not cover the base offset: one flipped bit can move it beyond what the segment can hold.
+    # The CRC does not cover the base offset: one flipped bit can move it beyond the range of the segment.
     limit = segment.base_offset + RELATIVE_OFFSET_MAX if next_base is None else next_base - 1
     if header.last_offset > limit:
         raise DamagedLog(

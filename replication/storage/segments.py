@@ -1,4 +1,4 @@
-"""The segments of one log in order of their offsets: finding, rolling, dropping, and files that wait for removal.
+"""The segments of one log in order of their offsets: lookup, roll, removal, and files that wait for their removal.
 
 Invariant: never empty; base offsets ascend; the last one is active, the only one that is written to. Dropped
 segments are renamed at once and removed after file.delete.delay.ms; until then their files stay open.
@@ -60,7 +60,7 @@ class Segments:
             segment.index_interval_bytes = settings.index_interval_bytes
 
     def _new_jitter(self) -> int:
-        """So that many logs begun together do not roll together."""
+        """A random delay, so that many logs that begin together do not roll together."""
         highest = min(self._settings.segment_jitter_ms, self._settings.segment_ms)
         return self._environment.rng.randrange(highest) if highest else 0
 
@@ -133,7 +133,7 @@ class Segments:
         return segment
 
     def truncate_to(self, offset: int) -> int:
-        """Drop everything from the offset on; returns the log's new end."""
+        """Remove everything from the offset on; return the log's new end."""
         keep = max(bisect_right(self._bases, offset), 1)
         for segment in reversed(self._segments[keep:]):
             self._condemn(segment)
@@ -141,7 +141,7 @@ class Segments:
         return self.active.truncate_to(offset)
 
     def start_over_at(self, offset: int) -> None:
-        """Drop all segments and begin an empty one. The old files make room for a name of their own."""
+        """Remove all segments and begin an empty one. The old files are renamed to free its name."""
         for segment in self._segments:
             self._condemn(segment)
         self._segments.clear()
@@ -176,12 +176,12 @@ class Segments:
         del self._segments[:count], self._bases[:count]
 
     def holds(self, group: Sequence[Segment]) -> bool:
-        """Are these still neighbours in the log, and none of them active?"""
+        """Whether these are still neighbours in the log, and none of them is active."""
         at = bisect_right(self._bases, group[0].base_offset) - 1
         return at >= 0 and self._segments[at : at + len(group)] == list(group) and self.active not in group
 
     def replace(self, group: Sequence[Segment], *, now_ms: int) -> None:
-        """Swap in the compacted files that stand beside a group. `.log.swap` is what a crash goes on from."""
+        """Swap in the compacted files beside a group. After a crash the `.log.swap` file is the base of recovery."""
         files, base_offset = self._environment.files, group[0].base_offset
         paths = [segment_file(self._folder, base_offset, suffix) for suffix in reversed(SEGMENT_SUFFIXES)]
         paths = [path for path in paths if files.exists(path + CLEANED_SUFFIX)]
@@ -212,7 +212,7 @@ class Segments:
         return bool(self._condemned)
 
     def take_due(self, *, everything: bool = False) -> list[_Condemned]:
-        """Dropped segments whose delay is over; the caller removes them once no fsync uses them."""
+        """Removed segments whose delay is over; the caller deletes their files after the last fsync that uses them."""
         if not self._condemned:
             return []
         now_ms = self._environment.clock.monotonic_ms()
@@ -233,7 +233,7 @@ class Segments:
             segment.close()
 
     def folder_renamed(self, folder: str) -> None:
-        """The files followed it already."""
+        """The folder was renamed, with its files."""
         old, self._folder = self._folder, folder
         for segment in (*self._segments, *(each.segment for each in self._condemned)):
             segment.folder_renamed(folder)
@@ -248,7 +248,7 @@ class Segments:
 
 
 def sync_folder(files: Files, folder: str) -> None:
-    """Make a partition's names durable, with the topic id that a new folder begins with. Blocking."""
+    """Make a partition's names durable, with the topic id in a new folder. Blocking."""
     path = f"{folder}/{PARTITION_METADATA_FILE}"
     if files.exists(path):
         metadata = files.open(path)

@@ -1,8 +1,8 @@
-"""The end of a log in memory: what its leader appended last, and where batches begin near the end of the file.
+"""The end of a log in memory: its leader's last appends, and positions of batches near the end of the file.
 
-Followers that keep up ask for what was appended a moment ago; they get the very bytes, without a read of the file.
-Invariant: the bytes kept by all tails together are at most `bytes_max`; the oldest go first. A tail holds only what
-is in its log: it is reset whenever the log is cut or begins a new segment.
+Followers that keep up ask for records that were just appended; they get the same bytes, without a read of the file.
+Invariant: the bytes kept by all tails together are at most `bytes_max`; the oldest are removed first. A tail holds only
+bytes of its log: it is reset whenever the log is truncated or begins a new segment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kraft.values import new
 from replication.partition.log import LogRead
 
 RECENT_BYTES_MAX = 16 * 1024 * 1024
-"""Of all logs of a broker together: a follower that is further behind reads from the file."""
+"""Limit for all logs of a broker together: a follower that is further behind reads from the file."""
 
 MARKS_MAX = 512
 """Batch boundaries that are remembered, so that a read between two of them is one pread."""
@@ -31,7 +31,7 @@ class _Kept:
 
 
 class RecentAppends:
-    """What the tails of all logs keep, in the order of the appends."""
+    """The bytes that the tails of all logs keep, in the order of the appends."""
 
     def __init__(self, *, bytes_max: int = RECENT_BYTES_MAX) -> None:
         self._bytes_max = bytes_max
@@ -60,12 +60,12 @@ class Tail:
     def __init__(self, recent: RecentAppends, *, end_offset: int, position: int) -> None:
         self._recent = recent
         self._kept: dict[int, _Kept] = {}
-        """By base offset."""
+        """Appends by base offset."""
         self._marks = {end_offset: position}
         """Offset of a batch -> its position in the active segment."""
 
     def reset(self, *, end_offset: int, position: int) -> None:
-        """The log was cut, or a new segment begins."""
+        """Forget everything: the log was truncated, or a new segment begins."""
         if self._kept:
             self._recent.drop(self._kept.values())
             self._kept.clear()
@@ -78,7 +78,7 @@ class Tail:
         self._marks[next_offset] = position
 
     def keep(self, data: Buffer, *, base_offset: int, next_offset: int) -> None:
-        """Bytes as they were appended, which nobody changes any more."""
+        """Keep appended bytes, which nobody changes any more."""
         kept = self._kept[base_offset] = _Kept(self, base_offset, next_offset, data)
         self._recent.add(kept)
 
@@ -87,13 +87,13 @@ class Tail:
             del self._kept[kept.base_offset]
 
     def extent(self, offset: int, bound: int) -> tuple[int | None, int]:
-        """Where in the active segment the batch of the offset begins, if that is remembered, and how many bytes it is
-        from there to the batch of the bound; 0 if that is not."""
+        """Position of the offset's batch in the active segment, if it is remembered, and the number of bytes from there
+        to the batch of the bound; 0 if that is not remembered."""
         start, stop = self._marks.get(offset), self._marks.get(bound)
         return start, 0 if start is None or stop is None else stop - start
 
     def read(self, offset: int, *, bytes_max: int, bound: int) -> LogRead | None:
-        """As many whole appends as fit; None when not even the first is here and does."""
+        """As many whole appends as fit; None when the first is not here or does not fit."""
         kept = self._kept.get(offset)
         if kept is None:
             return None

@@ -85,7 +85,7 @@ def read_offsets(files: Files, path: str) -> dict[tuple[str, int], int]:
 
 
 def _number(text: str, what: str, high: int) -> int:
-    """Raises ValueError beyond the bounds that Kafka's protocol has for it: a file may say anything."""
+    """Parse a number. Raises ValueError beyond the bounds of Kafka's protocol: a file may contain any text."""
     value = int(text)
     if not 0 <= value <= high:
         raise ValueError(f"{what} {text} is not between 0 and {high}")
@@ -153,10 +153,11 @@ def read_topic_id(files: Files, path: str) -> UUID | None:
 
 
 def is_torn_topic_id(files: Files, path: str) -> bool:
-    """Is this a `partition.metadata` whose bytes never reached the disk, and not one that was damaged afterwards?
+    """Whether this is a `partition.metadata` whose bytes never reached the disk, and not one that was damaged
+    afterwards.
 
-    A file that was renamed into place and lost power before its bytes were synced is missing, empty, a beginning of
-    what was written, or has zeros instead.
+    A file that was renamed into place and lost power before its bytes were synced is missing, empty, a beginning of the
+    written text, or has zeros instead.
     """
     text = read_text(files, path)
     if text is None:

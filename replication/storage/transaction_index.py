@@ -1,11 +1,11 @@
-"""The aborted transactions that end in one segment (`.txnindex`): what a read_committed consumer has to leave out.
+"""The aborted transactions that end in one segment (`.txnindex`): a read_committed consumer leaves them out.
 
 Entries of 34 bytes, big-endian, in the order of their markers: version int16 = 0, producer id int64, first offset
-int64, last offset int64 (the marker's), last stable offset int64 when the marker was appended. The file is there only
-once there is an entry, and a segment is rolled when it has segment.index.bytes. Of the entries only the last offset of
-each `ENTRIES_AT_ONCE`th stays in memory: a question is answered by a search among these, and by so many entries of the
-file at a time from there on. No checksum covers the file: all of it is checked for what always holds when it is loaded,
-and made anew from the log where that does not.
+int64, last offset int64 (the marker's), last stable offset int64 when the marker was appended. The file exists only if
+there is an entry, and a segment is rolled when it has segment.index.bytes. Only the last offset of each
+`ENTRIES_AT_ONCE`th entry stays in memory: a lookup searches these, and then reads so many entries of the file at a
+time. No checksum covers the file: all of it is checked for its invariants when it is loaded, and rebuilt from the log
+where they do not hold.
 Source: org.apache.kafka.storage.internals.log.TransactionIndex, AbortedTxn.
 """
 
@@ -27,7 +27,7 @@ _LAST_OFFSET = struct.Struct(">q")
 _LAST_OFFSET_AT = struct.calcsize(">hqq")
 TRANSACTION_ENTRY_BYTES = _ENTRY.size
 ENTRIES_AT_ONCE = 128
-"""That are read from the file at once. A fetch of a megabyte seldom has more aborted transactions in it."""
+"""Entries that are read from the file at once. A fetch of a megabyte seldom has more aborted transactions in it."""
 NO_FIRST_OFFSET = 2**63 - 1
 NO_LAST_OFFSET = -1
 
@@ -52,7 +52,7 @@ class TransactionIndex:
         self._first_offset_min = NO_FIRST_OFFSET
         """No entry begins before it."""
         self._last_offset = NO_LAST_OFFSET
-        """Of the last entry."""
+        """Last offset of the last entry."""
 
     @property
     def is_there(self) -> bool:
@@ -60,7 +60,7 @@ class TransactionIndex:
 
     @property
     def count(self) -> int:
-        """Of its entries; of the size of the file alone, which no load is needed for."""
+        """Number of entries, from the size of the file, without loading it."""
         return self._file.size // TRANSACTION_ENTRY_BYTES if self._file is not None else 0
 
     @property
@@ -78,7 +78,8 @@ class TransactionIndex:
         self._is_loaded = True
 
     def overlapping(self, start: int, stop: int) -> Found:
-        """Those that end in this segment and have offsets in the range, by their markers. Raises CorruptIndex."""
+        """Transactions that end in this segment and have offsets in the range, by their markers. Raises
+        CorruptIndex."""
         self.load()
         found: list[AbortedTransaction] = []
         if self._first_offset_min < stop and self._last_offset >= start:
@@ -116,7 +117,7 @@ class TransactionIndex:
         return self._last_offset >= offset
 
     def append(self, entry: AbortedTransaction) -> bool:
-        """True when the file is new. Raises CorruptIndex, OSError."""
+        """Append an entry. True when the file is new. Raises CorruptIndex, OSError."""
         self.load()
         is_new = self._file is None
         if self._file is None:
@@ -137,7 +138,7 @@ class TransactionIndex:
         del self._page_ends[:]
 
     def truncate_from(self, offset: int) -> None:
-        """Drop the transactions that end at or after the offset. Raises CorruptIndex, OSError."""
+        """Remove the transactions that end at or after the offset. Raises CorruptIndex, OSError."""
         if self._file is None:
             return
         self.load()
@@ -149,7 +150,7 @@ class TransactionIndex:
             del self._page_ends[kept // ENTRIES_AT_ONCE :]
 
     def clear(self) -> None:
-        """What cannot be read is made anew. Raises OSError."""
+        """Remove all entries, to rebuild an unreadable index. Raises OSError."""
         if self._file is not None:
             self._file.truncate(0)
         self._forget()
@@ -189,7 +190,7 @@ def encode_entry(entry: AbortedTransaction) -> bytes:
 
 
 def entries_of(file: File) -> Iterator[AbortedTransaction]:
-    """Raises CorruptIndex."""
+    """All entries of a file. Raises CorruptIndex."""
     if file.size % TRANSACTION_ENTRY_BYTES:
         raise CorruptIndex(f"{file.path}: {file.size} bytes are no whole number of entries")
     return _entries(file, range(file.size // TRANSACTION_ENTRY_BYTES))

@@ -1,6 +1,6 @@
-"""What goes on in the background for all logs: retention, compaction, flush.ms, recovery points, removal of files.
+"""Background work for all logs: retention, compaction, flush.ms, recovery points, removal of files.
 
-Each loop looks at all logs on its own interval; what fails is an event and is tried again at the next turn.
+Each loop looks at all logs on its own interval; a failure becomes an event and is tried again at the next turn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from replication.storage.log_directory import LogDirectory
 from replication.storage.partition_log import PartitionLog
 
 REMOVAL_INTERVAL_MS = 1_000
-"""How often files and folders whose delay is over are looked for."""
+"""Interval between two searches for files and folders whose delay is over."""
 
 
 class ManagedLogs(Protocol):
@@ -111,7 +111,7 @@ class Upkeep:
                 )
 
     async def expire_producers(self) -> None:
-        """D5: a producer that was silent for producer.id.expiration.ms is unknown from now on."""
+        """D5: forget producers that were silent for producer.id.expiration.ms."""
         now_ms = self._environment.clock.wall_ms()
         for _, log in self._manager.governed_logs():
             log.producers.remove_expired(now_ms=now_ms)
@@ -119,7 +119,7 @@ class Upkeep:
     # --- flushing ---------------------------------------------------------------------------------------------
 
     def flush_soon(self, log: PartitionLog) -> None:
-        """A segment was rolled: it gets no more, so put it on the disk."""
+        """Write a rolled segment to the disk, because it gets no more records."""
         self._rolled[log] = None
         self._has_rolled.set()
 
@@ -143,7 +143,7 @@ class Upkeep:
                 )
 
     async def flush_due(self) -> None:
-        """flush.ms: seen unflushed for longer than that."""
+        """Flush logs that were unflushed for longer than flush.ms."""
         now_ms = self._environment.clock.monotonic_ms()
         waiting: dict[PartitionLog, int] = {}
         for _, log in self._manager.online_logs():

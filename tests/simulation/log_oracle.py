@@ -29,7 +29,7 @@ class LogOracle:
         self._matched: dict[tuple[TopicIdPartition, int], int] = {}
         self._seen: dict[TopicIdPartition, dict[int, bytes]] = {}
 
-    def begin_anew(self, key: TopicIdPartition) -> None:
+    def begin_rebuild(self, key: TopicIdPartition) -> None:
         """A new era: what was committed and read before it counts no longer."""
         self._seen.pop(key, None)
         self._committed.pop(key, None)

@@ -118,7 +118,7 @@ class Promise:
     def begin_era(self, key: TopicIdPartition, leader_epoch: int) -> None:
         """The promise begins anew with the leader of this epoch."""
         if self.eras.begin(key, leader_epoch):
-            self._oracle.logs.begin_anew(key)
+            self._oracle.logs.begin_rebuild(key)
 
     # --- what may be --------------------------------------------------------------------------------------------
 

@@ -113,7 +113,7 @@ def test_a_dying_disk_takes_the_log_offline(tmp_path: Path) -> None:
     run(play, files=disk)
 
 
-@pytest.mark.parametrize(("at", "told"), [(8, "the batch at position 0"), (0, "says that it ends at offset")])
+@pytest.mark.parametrize(("at", "told"), [(8, "the batch at position 0"), (0, "the log ends, or continues, at")])
 def test_damage_met_while_reading_is_told_and_the_log_goes_on(tmp_path: Path, at: int, told: str) -> None:
     """A length, or a base offset, that cannot be: an error, never an empty answer that the reader would repeat."""
 
