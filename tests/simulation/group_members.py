@@ -221,7 +221,7 @@ class ClassicMember:
         if now_s - life.heard_s < self._plan.session_ms / 4000:
             return
         since = self._judge.moment(self._group.name)
-        beat = r.BeatGroup(
+        beat = r.HeartbeatGroup(
             group=self._group.name,
             member_id=life.member_id,
             generation=life.generation,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, overload
 
-from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat, TargetsComputed
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer, TargetsComputed
 from kraft.coordinators.groups.subscriptions import Protocols
 from kraft.protocol.errors import KafkaError
 
@@ -96,7 +96,7 @@ class Done:
     """A heartbeat or a leave was taken."""
 
 
-Answer: TypeAlias = Joined | Synced | Done | Beaten | KafkaError
+Answer: TypeAlias = Joined | Synced | Done | ConsumerHeartbeatAnswer | KafkaError
 
 
 class Reply(NamedTuple):

@@ -23,7 +23,7 @@ from kraft.coordinators.groups.consumer_group import (
     Timer,
 )
 from kraft.coordinators.groups.consumer_records import Partitions, PatternKey, StoredPattern
-from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
 from kraft.coordinators.groups.patterns import topic_pattern, topics_of_pattern
 from kraft.coordinators.groups.reconciliation import Situation, Target, reconciled
 from kraft.protocol.errors import (
@@ -100,7 +100,7 @@ def heartbeat(draft: ConsumerDraft, event: ConsumerHeartbeat) -> None:
     is_told = event.member_epoch == JOIN_EPOCH or event.is_full or after.assigned.keys() != before.assigned.keys()
     draft.reply(
         event.ticket,
-        Beaten(
+        ConsumerHeartbeatAnswer(
             member_id=member_id,
             member_epoch=after.member_epoch,
             heartbeat_interval_ms=draft.rules.heartbeat_interval_ms,
@@ -288,7 +288,7 @@ def leaving(draft: ConsumerDraft, event: ConsumerHeartbeat) -> ConsumerMember | 
 
     Raises UnknownMemberId 25, FencedInstanceId 82."""
     group = draft.group
-    draft.reply(event.ticket, Beaten(member_id=event.member_id, member_epoch=event.member_epoch))
+    draft.reply(event.ticket, ConsumerHeartbeatAnswer(member_id=event.member_id, member_epoch=event.member_epoch))
     if event.instance_id is None:
         member = group.members.get(event.member_id)
         if member is None:

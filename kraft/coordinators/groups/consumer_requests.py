@@ -49,7 +49,7 @@ class TargetsComputed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Beaten:
+class ConsumerHeartbeatAnswer:
     member_id: str
     member_epoch: int
     heartbeat_interval_ms: int = 0

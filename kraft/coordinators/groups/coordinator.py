@@ -12,7 +12,7 @@ from uuid import UUID
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
-from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.offsets import consumer_expired, expired, is_deletable, tombstones
 from kraft.coordinators.groups.request_handlers import RequestHandlers, Verify
@@ -90,7 +90,9 @@ class GroupCoordinator:
             raise InvalidGroupId("a group has a name")
         return await (await self.shards.leading(request.group)).handle(request)
 
-    async def beat(self, group: str, event_of: Callable[[int, str], ConsumerHeartbeat]) -> Beaten:
+    async def consumer_heartbeat(
+        self, group: str, event_of: Callable[[int, str], ConsumerHeartbeat]
+    ) -> ConsumerHeartbeatAnswer:
         """A heartbeat of the consumer protocol; `event_of` gets its ticket, and an id for a member that has none yet.
 
         Raises NotCoordinator 16, CoordinatorLoadInProgress 14, CoordinatorNotAvailable 15, or a refusal."""
@@ -101,7 +103,7 @@ class GroupCoordinator:
             answer = await shard.ask(entry, lambda ticket: event_of(ticket, new_member_id))
         finally:
             shard.forget_if_idle(group)
-        assert isinstance(answer, Beaten), answer
+        assert isinstance(answer, ConsumerHeartbeatAnswer), answer
         return answer
 
     async def describe_consumer_group(self, group: str) -> ConsumerGroup:

@@ -54,7 +54,7 @@ class RequestHandlers:
         self._handlers: Mapping[type, Callable[[Any], Any]] = {
             r.JoinGroup: self._join,
             r.SyncGroup: self._sync,
-            r.BeatGroup: self._beat,
+            r.HeartbeatGroup: self._beat,
             r.LeaveGroup: self._leave,
             r.CommitOffsets: self._commit,
             r.CommitInTransaction: self._commit_in_transaction,
@@ -119,7 +119,7 @@ class RequestHandlers:
         assert isinstance(answer, Synced), answer
         return a.GroupSynced(protocol_type=answer.protocol_type, protocol=answer.protocol, assignment=answer.assignment)
 
-    async def _beat(self, request: r.BeatGroup) -> a.Answer:
+    async def _beat(self, request: r.HeartbeatGroup) -> a.Answer:
         await self._shard.ask(
             self._shard.entry(request.group),
             lambda ticket: Heartbeat(

@@ -52,7 +52,7 @@ class SyncGroup(_Request, frozen=True, kw_only=True):
     assignments: tuple[tuple[str, bytes], ...] = ()
 
 
-class BeatGroup(_Request, frozen=True, kw_only=True):
+class HeartbeatGroup(_Request, frozen=True, kw_only=True):
     member_id: str
     generation: int
     instance_id: str | None = None
@@ -218,7 +218,7 @@ InstanceRequest: TypeAlias = (
 Request: TypeAlias = (
     JoinGroup
     | SyncGroup
-    | BeatGroup
+    | HeartbeatGroup
     | LeaveGroup
     | CommitOffsets
     | CommitInTransaction

@@ -46,7 +46,7 @@ class MarkerWriter:
         self._clock = clock
         self._image = image
         self._write = write
-        self._ways: dict[int, _Way] = {}
+        self._batchers: dict[int, _MarkerBatcher] = {}
 
     async def write(
         self,
@@ -64,7 +64,7 @@ class MarkerWriter:
         while left and not is_over():
             written = await asyncio.gather(
                 *(
-                    self._way(leader).write(
+                    self._batcher(leader).write(
                         MarkersToWrite(
                             transaction.producer_id,
                             transaction.epoch,
@@ -94,15 +94,15 @@ class MarkerWriter:
         topic = self._image().topic(partition[0])
         return topic is not None and partition[1] in topic.partitions
 
-    def _way(self, node_id: int) -> _Way:
-        way = self._ways.get(node_id)
-        if way is None:
-            way = self._ways[node_id] = _Way(node_id, self._write)
-        return way
+    def _batcher(self, node_id: int) -> _MarkerBatcher:
+        batcher = self._batchers.get(node_id)
+        if batcher is None:
+            batcher = self._batchers[node_id] = _MarkerBatcher(node_id, self._write)
+        return batcher
 
 
-class _Way:
-    """To one node."""
+class _MarkerBatcher:
+    """Sends markers to one node, many in one request."""
 
     def __init__(self, node_id: int, write: Write) -> None:
         self._node_id = node_id

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember
 from kraft.coordinators.groups.consumer_protocol import check_heartbeat
-from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
 from kraft.protocol.errors import InvalidRequest, KafkaError
 from kraft.protocol.messages import consumer_group_describe_response as described
 from kraft.protocol.messages import consumer_group_heartbeat_response as beaten
@@ -63,7 +63,7 @@ class _ConsumerGroups:
         if not message.group_id.strip():
             raise InvalidRequest("GroupId can't be empty.")
         check_heartbeat(_event(call), assignors=self._assignors(), version=call.version)
-        answer = await self._broker.coordinator.beat(
+        answer = await self._broker.coordinator.consumer_heartbeat(
             message.group_id, lambda ticket, new_member_id: _event(call, ticket=ticket, new_member_id=new_member_id)
         )
         return _told(answer)
@@ -117,7 +117,7 @@ def _event(call: Call[Heartbeat], *, ticket: int = 0, new_member_id: str = "") -
     )
 
 
-def _told(answer: Beaten) -> HeartbeatResponse:
+def _told(answer: ConsumerHeartbeatAnswer) -> HeartbeatResponse:
     assignment = None
     if answer.assignment is not None:
         assignment = beaten.Assignment.make(

@@ -218,7 +218,7 @@ class _Members:
         # As in Kafka, what is being loaded takes heartbeats: the member has a whole session from when it is.
         with suppress(CoordinatorLoadInProgress):
             await self._ask(
-                r.BeatGroup(
+                r.HeartbeatGroup(
                     group=_named(message.group_id),
                     member_id=message.member_id,
                     generation=message.generation_id,

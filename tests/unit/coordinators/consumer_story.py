@@ -12,7 +12,7 @@ from kraft.coordinators.groups.classic_requests import GroupEvent, Heartbeat, Jo
 from kraft.coordinators.groups.consumer_draft import ConsumerRules
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_records import EpochKey, Partitions
-from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat, TargetsComputed
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer, TargetsComputed
 from kraft.coordinators.groups.group_protocols import decide_group
 from kraft.coordinators.groups.records import (
     GroupKey,
@@ -207,7 +207,7 @@ class Client:
             pattern=self.pattern if is_joining else None,
             owned=self.owned if self.has_news else None,
         )
-        if isinstance(answer, Beaten):
+        if isinstance(answer, ConsumerHeartbeatAnswer):
             self.epoch = answer.member_epoch
             self.has_news = False
             if answer.assignment is not None:

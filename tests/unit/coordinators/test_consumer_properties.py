@@ -22,7 +22,7 @@ from kraft.coordinators.groups import consumer_protocol, reconciliation
 from kraft.coordinators.groups.consumer_draft import ConsumerDraft
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember, GroupState
 from kraft.coordinators.groups.consumer_records import ConsumerKey, ConsumerValue, TargetKey
-from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
 from kraft.coordinators.groups.group_protocols import loaded
 from kraft.protocol.errors import KafkaError
 from tests.support.repetitions import few_and_many
@@ -84,13 +84,13 @@ class Groups(RuleBasedStateMachine):
         answer = client.beat()
         assert self.story.beaten is not None
         self.sent.setdefault(member_id, []).append(self.story.beaten)
-        if isinstance(answer, Beaten):
+        if isinstance(answer, ConsumerHeartbeatAnswer):
             self.has_what_it_reads(member_id, reads | client.owned)
         if is_lost:  # it goes on with the epoch and the partitions that it had, and says all
             self.clients[member_id] = replace(before, has_news=True)
             if is_believed:  # what it says it owns is what it reads: it has closed the rest before it says so
                 self.reading[member_id] = reads
-        elif isinstance(answer, Beaten):
+        elif isinstance(answer, ConsumerHeartbeatAnswer):
             self.reading[member_id] = client.owned | reads
             client.has_news |= is_busy
         else:

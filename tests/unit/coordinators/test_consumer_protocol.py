@@ -9,7 +9,7 @@ import pytest
 from kraft.coordinators.groups.consumer_group import GroupState, MemberState
 from kraft.coordinators.groups.consumer_protocol import check_heartbeat
 from kraft.coordinators.groups.consumer_records import CurrentKey, EpochKey, MemberKey, TargetKey
-from kraft.coordinators.groups.consumer_requests import Beaten, ConsumerHeartbeat
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
 from kraft.protocol import errors
 from tests.unit.coordinators.consumer_story import Client, Story, image_of, partitions
 
@@ -18,13 +18,13 @@ def settle(*clients: Client, rounds: int = 10) -> None:
     for _ in range(rounds):
         for client in clients:
             answer = client.beat()
-            assert isinstance(answer, Beaten), answer
+            assert isinstance(answer, ConsumerHeartbeatAnswer), answer
 
 
 def test_the_first_member_gets_everything_at_once_and_a_heartbeat_without_news_nothing():
     story = Story({"a": 3, "b": 2})
     answer = story.join("m1", "a", "b")
-    assert answer == Beaten(
+    assert answer == ConsumerHeartbeatAnswer(
         member_id="m1",
         member_epoch=2,
         heartbeat_interval_ms=5_000,

@@ -137,7 +137,7 @@ def test_a_kafka_member_joins_syncs_commits_and_is_evicted() -> None:
         who = {"member_id": joined.member_id, "generation": 1}
         synced = await ask(three, r.SyncGroup(group="g", assignments=((joined.member_id, b"mine"),), **who))
         assert synced.assignment == b"mine"
-        await ask(one, r.BeatGroup(group="g", **who))
+        await ask(one, r.HeartbeatGroup(group="g", **who))
         await ask(two, commit("g", 5, **who))
         with pytest.raises(IllegalGeneration):
             await ask(two, commit("g", 6, member_id=joined.member_id, generation=0))
@@ -149,7 +149,7 @@ def test_a_kafka_member_joins_syncs_commits_and_is_evicted() -> None:
         assert (described.state, len(described.members), described.offsets[0].offset) == ("Stable", 1, 5)
         await asyncio.sleep(11)
         with pytest.raises(UnknownMemberId):
-            await ask(one, r.BeatGroup(group="g", **who))
+            await ask(one, r.HeartbeatGroup(group="g", **who))
         described = await ask(three, r.DescribeGroup(group="g"))
         assert (described.state, described.members) == ("Empty", ())
         await ask(one, r.ResetOffsets(group="g", offsets=(r.OffsetToCommit("t", 0, 1),)))
@@ -304,7 +304,7 @@ def test_what_the_log_of_groups_cannot_take_is_refused_alone_and_the_groups_besi
         assert not any(shard.has_ended for shard in shards)
         await asyncio.sleep(60)
         with pytest.raises(UnknownMemberId):
-            await ask(node, r.BeatGroup(group="kafka", member_id=joined.member_id, generation=joined.generation))
+            await ask(node, r.HeartbeatGroup(group="kafka", member_id=joined.member_id, generation=joined.generation))
         assert not any(shard.has_ended for shard in shards)
 
     play(story)
@@ -372,7 +372,7 @@ def test_what_a_group_takes_is_bounded_and_what_it_leaves_is_forgotten() -> None
             await ask(node, r.AssignInstance(group="g", instance="b", partitions=partitions))
         assert await partitions_of(node, "g", "a", "b") == [[0, 1], []], "what was refused changed nothing"
         with pytest.raises(UnknownMemberId):
-            await ask(node, r.BeatGroup(group="nobody", member_id="m", generation=1))
+            await ask(node, r.HeartbeatGroup(group="nobody", member_id="m", generation=1))
         for name in "ab":
             await ask(node, r.DeleteInstance(group="g", instance=name))
         coordinators = [each.node.coordinator for each in cluster.alive if each.node is not None]

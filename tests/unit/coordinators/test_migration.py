@@ -10,7 +10,7 @@ import pytest
 from kraft.coordinators.groups.classic_group import Phase
 from kraft.coordinators.groups.classic_requests import Done, Join, Joined, Synced
 from kraft.coordinators.groups.consumer_group import GroupState, Timer
-from kraft.coordinators.groups.consumer_requests import Beaten
+from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeatAnswer
 from kraft.coordinators.groups.subscriptions import (
     Subscription,
     decode_assignment,
@@ -112,7 +112,7 @@ def join_all(story: Story, clients: list[ClassicClient]) -> None:
 def settle(newer: list[Client], classic: list[ClassicClient], rounds: int = 10) -> None:
     for _ in range(rounds):
         for client in newer:
-            assert isinstance(client.beat(), Beaten)
+            assert isinstance(client.beat(), ConsumerHeartbeatAnswer)
         for member in classic:
             assert isinstance(member.turn(), Done | Synced)
 
@@ -200,7 +200,7 @@ def test_who_waits_for_an_answer_when_the_group_is_upgraded_joins_again():
     waiting = ClassicClient(story)
     event = joining(waiting, story)
     assert story.do(event) is None
-    assert isinstance(Client(story, "n1").beat(), Beaten)
+    assert isinstance(Client(story, "n1").beat(), ConsumerHeartbeatAnswer)
     assert isinstance(story.answers[event.ticket], errors.RebalanceInProgress)
     assert set(story.here.members) == {"n1", waiting.member_id}
 
@@ -331,5 +331,5 @@ def test_an_empty_group_takes_the_protocol_of_whoever_comes_first():
     assert story.consumer is None
     assert story.replayed(is_compacted=True)[1] is None
     story.classic_leave(member.member_id)
-    assert isinstance(Client(story, "n2").beat(), Beaten)
+    assert isinstance(Client(story, "n2").beat(), ConsumerHeartbeatAnswer)
     assert story.replayed(is_compacted=True)[0].generation == 0

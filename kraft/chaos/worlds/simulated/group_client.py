@@ -171,7 +171,9 @@ class SimulatedGroupClient:
         if self._now_us() - life.heard_us < self._membership.session_ms * 100:
             return
         group, instance = self._membership.group, self._membership.instance
-        beat = r.BeatGroup(group=group, member_id=self._member_id, generation=life.generation, instance_id=instance)
+        beat = r.HeartbeatGroup(
+            group=group, member_id=self._member_id, generation=life.generation, instance_id=instance
+        )
         await self._ask(node, beat)
         life.heard_us = self._now_us()
 
