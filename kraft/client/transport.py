@@ -21,9 +21,7 @@ class Transport:
 
     def __init__(self, *, connections_max: int = CONNECTIONS_MAX) -> None:
         connector = aiohttp.TCPConnector(limit=connections_max)
-        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
-        # aiohttp repeats GET, PUT and DELETE by itself when a kept connection breaks, and has no public switch.
-        self._session._retry_connection = False
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True, middlewares=(_once,))
 
     async def __aenter__(self) -> Transport:
         return self
@@ -58,3 +56,14 @@ class Transport:
             body = await response.read()
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Answer(status=response.status, headers=headers, body=body)
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """aiohttp repeats a GET, PUT or DELETE whose connection breaks, and has no switch for it; but it repeats nothing
+    for the error that is raised here."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # nothing was sent; aiohttp does not repeat it
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(str(error) or type(error).__name__) from error

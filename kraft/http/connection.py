@@ -1,7 +1,7 @@
 """One connection of the HTTP door: aiohttp's protocol, with JSON errors and a note of when its header began.
 
-What is no HTTP at all is answered once, as JSON, and its connection is closed; others do not notice. aiohttp offers no
-hook for either, so that this is the one place that knows its protocol's inside; `test_hostile_clients` guards it.
+What is no HTTP at all is answered once, as JSON, and its connection is closed; others do not notice. Everything here
+uses public parts of aiohttp but one shortcut, `resume_reading`, which is left out where its parts are missing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from aiohttp import web
 from aiohttp.hdrs import METH_CONNECT
@@ -28,6 +28,9 @@ HEADER_BYTES_MAX = 16_384
 HEADERS_MAX = 100
 _TOO_MANY = "Too many"
 
+PAUSES: Final = ("_reading_paused", "_buffer_paused")
+"""Attributes of aiohttp's protocol: whether it has paused reading from the socket."""
+
 Handle: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -40,6 +43,7 @@ class Connection(web.RequestHandler):
         "_broken",
         "_clock",
         "_held",
+        "_is_at_hand",
         "header_since_ms",
         "is_ending",
         "made_ms",
@@ -52,6 +56,8 @@ class Connection(web.RequestHandler):
         self._clock = clock
         self._body: StreamReader | None = None
         """Of the last request that came."""
+        self._is_at_hand = False
+        """A request has come whose handler has not returned."""
         self.header_since_ms: int | None = None
         """When the first bytes of a header came whose end is still missing."""
         self.made_ms = clock.monotonic_ms()
@@ -65,20 +71,31 @@ class Connection(web.RequestHandler):
         """Bytes of answers that it holds of that."""
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._messages:
-            self._body = self._messages[-1][1]
-            self.header_since_ms = None
-        elif self._waiter is None:
-            self.header_since_ms = None
-        elif self.header_since_ms is None and data.strip(b"\r\n"):
+        if self.header_since_ms is None and self._awaits_header() and data.strip(b"\r\n"):
             self.header_since_ms = self._clock.monotonic_ms()
+        super().data_received(data)
 
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """aiohttp asks its parser for what a pause held back at each read of a body; nearly always nothing was paused.
-        (Its signature.)"""
-        if self._reading_paused or self._buffer_paused:
-            super().resume_reading(resume_parser)
+    def _awaits_header(self) -> bool:
+        body = self._body
+        return not self._is_at_hand and (body is None or body.is_eof()) and not self.unsent_bytes()
+
+    def begin(self, body: StreamReader) -> None:
+        """A header is whole, and its request is at hand until `end`."""
+        self._body = body
+        self._is_at_hand = True
+        self.header_since_ms = None
+
+    def end(self) -> None:
+        """The handler of the request has returned."""
+        self._is_at_hand = False
+
+    if all(hasattr(web.RequestHandler, name) for name in PAUSES):
+
+        def resume_reading(self, *args: Any, **options: Any) -> None:
+            """aiohttp asks its parser for what a pause held back at each read of a body; nearly always nothing was
+            paused."""
+            if self._reading_paused or self._buffer_paused:
+                super().resume_reading(*args, **options)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio: true keeps it open for the answer
         """A client that ends within its body is told so, if it still listens."""
@@ -134,7 +151,7 @@ class Connection(web.RequestHandler):
 
     def give_back(self) -> None:
         """Once the client has taken all."""
-        if self._held and self._current_request is None and not self.unsent_bytes():
+        if self._held and not self._is_at_hand and not self.unsent_bytes():
             self.keep(0)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -184,7 +201,50 @@ def _line(message: str | None) -> str:
     return (message or "malformed").strip().splitlines()[0].rstrip(": ")[:200]
 
 
-def _in_json(handle: Handle) -> Handle:
+class Server(web.Server):
+    """Makes the `Connection`s of an application. One more than `connections_max` is closed without an answer."""
+
+    def __init__(self, made: web.Server, *, clock: Clock, connections_max: Callable[[], int], **options: Any) -> None:
+        """`made`: the server that aiohttp makes for the application; `options` are those of `web.RequestHandler`."""
+        super().__init__(
+            _handler(made.request_handler),
+            request_factory=_request_factory(made.request_factory),
+            handler_cancellation=True,
+            **options,
+        )
+        self._options = options
+        self._clock = clock
+        self._connections_max = connections_max
+        self._open = 0
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._open += 1
+        if self._open > self._connections_max():
+            transport.abort()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._open -= 1
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self, clock=self._clock, loop=asyncio.get_running_loop(), **self._options)
+
+
+def _request_factory(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+    """Called when a header is whole, before its handler begins."""
+
+    def make_request(
+        message: Any, payload: StreamReader, protocol: web.RequestHandler, *options: Any
+    ) -> web.BaseRequest:
+        assert isinstance(protocol, Connection), protocol
+        protocol.begin(payload)
+        return make(message, payload, protocol, *options)
+
+    return make_request
+
+
+def _handler(handle: Handle) -> Handle:
     """aiohttp refuses in plain text what none of our routes gets to see: CONNECT, `OPTIONS *`, an unknown Expect."""
 
     async def handle_in_json(request: web.BaseRequest) -> web.StreamResponse:
@@ -195,42 +255,9 @@ def _in_json(handle: Handle) -> Handle:
                 return error_response(HttpError(405, "this node is no proxy: it knows no CONNECT", closes=True))
             message = f"{request.method} {request.path} is refused: {refusal.reason}; see /openapi.json"
             return error_response(HttpError(refusal.status, message))
+        finally:
+            protocol = request.protocol
+            assert isinstance(protocol, Connection), protocol
+            protocol.end()
 
     return handle_in_json
-
-
-class Runner(web.AppRunner):
-    """Makes `Connection`s for an application. One more than `connections_max` is closed without an answer."""
-
-    def __init__(
-        self, app: web.Application, *, clock: Clock, connections_max: Callable[[], int], **options: Any
-    ) -> None:
-        super().__init__(app, **options)
-        self._clock = clock
-        self._connections_max = connections_max
-
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _Server(made, clock=self._clock, connections_max=self._connections_max)
-
-
-class _Server(web.Server):
-    def __init__(self, made: web.Server, *, clock: Clock, connections_max: Callable[[], int]) -> None:
-        options = dict(made._kwargs)
-        super().__init__(
-            _in_json(made.request_handler),
-            request_factory=made.request_factory,
-            handler_cancellation=made.handler_cancellation,
-            loop=asyncio.get_running_loop(),
-            **options,
-        )
-        self._clock = clock
-        self._connections_max = connections_max
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        if len(self._connections) > self._connections_max():
-            transport.abort()
-
-    def __call__(self) -> web.RequestHandler:
-        return Connection(self, clock=self._clock, loop=self._loop, **self._kwargs)

@@ -12,9 +12,9 @@ from typing import Any
 from aiohttp import web
 
 from kraft.http.app import CONTEXT
-from kraft.http.connection import HEADER_BYTES_MAX, HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Connection, Runner
+from kraft.http.connection import HEADER_BYTES_MAX, HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Connection, Server
 from kraft.http.context import Context
-from kraft.runtime.backlog import Backlog
+from kraft.runtime.backlog import Backlog, listen
 
 READ_BUFFER_BYTES = 262_144
 KEEPALIVE_SECONDS = 75.0
@@ -36,7 +36,8 @@ class HttpServer:
         self._host = host
         self._port = port
         self._drain_ms = drain_ms
-        self._runner: web.AppRunner | None = None
+        self._server: Server | None = None
+        self._listener: asyncio.Server | None = None
         self._patience: asyncio.Task[None] | None = None
 
     @property
@@ -47,55 +48,53 @@ class HttpServer:
     @property
     def connections(self) -> int:
         """Connections that are open now."""
-        server = None if self._runner is None else self._runner.server
-        return 0 if server is None else len(server.connections)
+        return 0 if self._server is None else len(self._server.connections)
 
     async def start(self) -> None:
         """Raises OSError (EADDRINUSE)."""
-        assert self._runner is None, "started twice"
+        assert self._server is None, "started twice"
         options: dict[str, Any] = {
             "access_log": None,
-            "handler_cancellation": True,
             "keepalive_timeout": KEEPALIVE_SECONDS,
             "max_line_size": REQUEST_LINE_BYTES_MAX,
             "max_field_size": HEADER_BYTES_MAX,
             "max_headers": HEADERS_MAX,
             "lingering_time": LINGER_SECONDS,
             "read_bufsize": READ_BUFFER_BYTES,
-            "shutdown_timeout": self._drain_ms / 1000,
         }
         context = self._app[CONTEXT]
-        runner = Runner(self._app, clock=context.clock, connections_max=lambda: _accepted_max(context), **options)
+        runner = web.AppRunner(self._app)
         await runner.setup()
+        made = runner.server
+        assert made is not None, "a runner that is set up has a server"
+        server = Server(made, clock=context.clock, connections_max=lambda: _accepted_max(context), **options)
         try:
-            site = web.TCPSite(runner, self._host, self._port, backlog=BACKLOG)
-            await site.start()
+            self._listener = await listen(server, self._host, self._port, waiting_max=BACKLOG)
         except OSError:
             await runner.cleanup()
             raise
-        self._runner = runner
-        self._port = runner.addresses[0][1]
-        server = runner.server
-        assert server is not None, "a runner that is set up has a server"
+        self._server = server
+        self._port = self._listener.sockets[0].getsockname()[1]
         context.connections.live = lambda: server.connections
         self._patience = asyncio.get_running_loop().create_task(context.patience.run(lambda: server.connections))
 
     async def stop(self) -> None:
         """Stops as the module's text says, in `drain_ms` and a little."""
-        runner, self._runner = self._runner, None
         if self._patience is not None:
             self._patience.cancel()
-        if runner is not None:
-            await self._hear_the_last(runner)
-            await runner.cleanup()
+        server, self._server = self._server, None
+        if server is None:
+            return
+        assert self._listener is not None
+        await self._hear_the_last(server, self._listener)
+        server.pre_shutdown()
+        await self._app.shutdown()
+        await server.shutdown(self._drain_ms / 1000)
+        await self._app.cleanup()
 
-    async def _hear_the_last(self, runner: web.AppRunner) -> None:
-        server = runner.server
-        assert server is not None, "a runner that is set up has a server"
-        # aiohttp tells addresses only; asyncio's and uvloop's servers have `sockets`, their common base has not.
-        backlog = Backlog(each for site in runner.sites for each in getattr(site._server, "sockets", ()))
-        for site in runner.sites:
-            await site.stop()
+    async def _hear_the_last(self, server: Server, listener: asyncio.Server) -> None:
+        backlog = Backlog(listener.sockets)
+        listener.close()
         await backlog.take(server)
         clock = self._app[CONTEXT].clock
         for _ in range(FIRST_REQUEST_MS // LOOK_EVERY_MS):

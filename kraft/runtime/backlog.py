@@ -20,6 +20,14 @@ class HasDescriptor(Protocol):
     def fileno(self) -> int: ...
 
 
+async def listen(
+    protocol: Callable[[], asyncio.BaseProtocol], host: str, port: int, *, waiting_max: int
+) -> asyncio.Server:
+    """Gives connections to this address to protocols of this loop; the kernel holds `waiting_max` that none has taken
+    yet. Raises OSError."""
+    return await asyncio.get_running_loop().create_server(protocol, host, port, backlog=waiting_max)
+
+
 class Backlog:
     """Another handle of each listening socket. Made before their server closes; `take` closes them for good."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import io
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,12 +15,13 @@ import pytest
 import uvloop
 
 from kraft.http.app import CONTEXT, create_app
+from kraft.http.connection import Connection
 from kraft.http.limits import Limits
-from kraft.http.server import FIRST_REQUEST_MS, HttpServer
+from kraft.http.server import FIRST_REQUEST_MS, READ_BUFFER_BYTES, HttpServer
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.runtime.environment import close_environment, system_environment
 from tests.support.fake_gateway import FakeGateway
-from tests.unit.http.door import BINARY, RAW_RECORDS, V3, Door, raw_records, with_door
+from tests.unit.http.door import BINARY, RAW_BATCH, RAW_RECORDS, V3, Door, raw_records, with_door
 
 LONG_POLL = "/topics/t/partitions/0/records?offset=latest&timeout=60000"
 
@@ -57,6 +59,24 @@ def test_serves_on_a_free_port_and_stops() -> None:
                     assert server.connections == 1
             with pytest.raises(aiohttp.ClientConnectionError):
                 await session.get(url)
+
+    asyncio.run(story())
+
+
+def test_a_body_larger_than_the_buffer_is_read_without_private_parts_of_aiohttp(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(Connection, "resume_reading")
+    body = build_batch([NewRecord(None, bytes(3 * READ_BUFFER_BYTES), [], 0)])
+
+    async def story() -> None:
+        async with listening(gateway()) as server, aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{server.port}/topics/t/partitions/0"
+            for offset in range(3):
+                headers = {"Content-Type": RAW_BATCH}
+                async with session.post(url, data=io.BytesIO(body), headers=headers) as response:
+                    assert (await response.json())["offsets"][0]["offset"] == offset
+            assert server.connections == 1
 
     asyncio.run(story())
 
