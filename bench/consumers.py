@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 from collections.abc import Mapping
+from typing import cast
 from uuid import UUID
 
 from bench.cluster import process_resident_bytes
@@ -27,9 +28,11 @@ from metadata.image import MetadataImage, TopicIdPartition
 from metadata.internal_topics import offsets_topic_configs
 from metadata.records import PartitionRecord, RegisterBrokerRecord, TopicRecord
 from metadata.settings import BrokerSettings, topic_settings
+from replication.manager.manager import ReplicaManager
 from replication.partition.log import EpochEnd
+from replication.producers.origin import Origin
 from replication.producers.state import Producer
-from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOptions, ProduceOutcome
+from replication.requests import OffsetAnswer, ProduceOptions, ProduceOutcome
 
 TOPIC = "flights"
 NONCE = 2**127 + 1
@@ -39,29 +42,28 @@ SHAPES = ((1, 1), (10, 1), (10, 10))
 """Partitions of the topic, consumers in a group."""
 
 
-class _Replicas:
-    async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        options: ProduceOptions,
-        *,
-        is_from_coordinator: bool,
+class _EmptyLogs:
+    """In place of a `ReplicaManager`: takes each append at once, and has no records."""
+
+    def __init__(self) -> None:
+        self.produce = self.fetch = self.offsets = self.producers = self
+
+    async def outcomes(
+        self, batches: Mapping[TopicIdPartition, Buffer], _options: ProduceOptions, *, origin: Origin
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        assert origin.is_coordinator, origin
         return {partition: ProduceOutcome() for partition in batches}
 
-    async def fetch(self, request: FetchRequest) -> FetchResponse:
-        raise AssertionError(f"an empty partition is not read: {request}")
-
-    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
+    async def list_offset(self, _partition: TopicIdPartition, _timestamp: int) -> OffsetAnswer:
         return OffsetAnswer(offset=0, timestamp=-1, leader_epoch=0)
 
-    def offset_for_leader_epoch(self, partition: TopicIdPartition, epoch: int) -> EpochEnd | None:
+    def offset_for_leader_epoch(self, _partition: TopicIdPartition, _epoch: int) -> EpochEnd | None:
         return None
 
-    def producer(self, partition: TopicIdPartition, producer_id: int) -> Producer | None:
+    def get(self, _partition: TopicIdPartition, _producer_id: int) -> Producer | None:
         return None
 
-    def check_appendable(self, partition: TopicIdPartition) -> None:
+    def check_appendable(self, _partition: TopicIdPartition) -> None:
         pass
 
 
@@ -97,7 +99,7 @@ async def measure(environment: Environment, count: int, partitions: int, at_once
     context = CoordinatorContext(
         node_id=1,
         environment=environment,
-        replicas=_Replicas(),
+        replicas=cast(ReplicaManager, _EmptyLogs()),
         settings=lambda: settings,
         topic_settings=lambda _: topic_settings(settings, offsets_topic_configs(settings)),
         image=lambda: image,

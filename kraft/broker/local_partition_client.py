@@ -38,8 +38,7 @@ class LocalPartitionClient:
         """With a transactional id each batch belongs to its transaction. Raises InvalidRequiredAcks 21, InvalidRecord
         87, InvalidProducerIdMapping 49, ThrottlingQuotaExceeded 89; all else is an outcome of its partition."""
         if options.transactional_id is None:
-            appended = self._replicas.begin_produce(batches, options)
-            return await appended if isinstance(appended, asyncio.Future) else appended
+            return await self._replicas.produce.outcomes(batches, options)
         if any(len(data) < HEADER_BYTES for data in batches.values()):
             raise InvalidRecord("a batch of a transaction has no whole header")
         headers = transactional_headers(batches)
@@ -51,16 +50,16 @@ class LocalPartitionClient:
         return await begun if isinstance(begun, asyncio.Future) else begun
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
-        return await self._replicas.fetch(request)
+        return await self._replicas.fetch.response(request)
 
     async def list_offset(
         self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
     ) -> OffsetAnswer:
-        return await self._replicas.list_offset(partition, timestamp, is_read_committed=is_read_committed)
+        return await self._replicas.offsets.list_offset(partition, timestamp, is_read_committed=is_read_committed)
 
     async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]:
         """Raises NotLeaderOrFollower 6 and what else a partition that is not led here is refused with."""
-        self._replicas.producer(partition, NO_PRODUCER_ID)  # only a leader knows them all
+        self._replicas.producers.get(partition, NO_PRODUCER_ID)  # only a leader knows them all
         return [
             ActiveProducer(
                 producer_id=producer_id,
@@ -70,8 +69,8 @@ class LocalPartitionClient:
                 coordinator_epoch=each.coordinator_epoch,
                 transaction_start_offset=each.current_txn_first_offset,
             )
-            for producer_id, each in self._replicas.producers(partition)
+            for producer_id, each in self._replicas.producers.all_of(partition)
         ]
 
     async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
-        return await self._replicas.delete_records(partition, offset=offset, timeout_ms=timeout_ms)
+        return await self._replicas.offsets.delete_records(partition, offset=offset, timeout_ms=timeout_ms)

@@ -89,7 +89,7 @@ class TransactionalProduce:
         future when something has to be waited for.
         `compares_records`: no client library counts its sequences.
 
-        Raises InvalidProducerIdMapping 49 when they are of more than one producer, and what `begin_produce` raises."""
+        Raises InvalidProducerIdMapping 49 when they are of more than one producer, and what `Produce.begin` raises."""
         producer = _producer_of(transactional)
         asked = _Asked(options, producer, transactional, support, compares_records)
         self._guard(asked, transactional)
@@ -97,9 +97,9 @@ class TransactionalProduce:
         is_behind = bool(self._turns) and any(self._turns.is_taken((producer_id, key)) for key in transactional)
         if not asked.guards and not asked.refused and not is_behind:
             origins = dict.fromkeys(transactional, Origin(is_transactional=True, compares_records=compares_records))
-            return self._replicas.begin_produce(batches, options, origins=origins)
+            return self._replicas.produce.begin(batches, options, origins=origins)
         others = {key: data for key, data in batches.items() if key not in transactional}
-        begun = self._replicas.begin_produce(others, options) if others else {}
+        begun = self._replicas.produce.begin(others, options) if others else {}
         own = {key: batches[key] for key in transactional}
         asked.deadline_ms = self._clock.monotonic_ms() + min(options.timeout_ms, WAIT_MS)
         turns = self._turns.take([(producer_id, key) for key in transactional]).values()
@@ -134,7 +134,7 @@ class TransactionalProduce:
         if not allowed:
             return refused, {}
         try:
-            begun = self._replicas.begin_produce(allowed, asked.options, origins=origins)
+            begun = self._replicas.produce.begin(allowed, asked.options, origins=origins)
         except KafkaError as error:
             return refused, dict.fromkeys(allowed, _refused(error))
         return refused, begun
@@ -162,7 +162,7 @@ class TransactionalProduce:
             key
             for key in asked.transactional
             if key not in asked.refused
-            and not (key in guards and self._replicas.is_verified(key, producer_id, guards[key]))
+            and not (key in guards and self._replicas.producers.is_verified(key, producer_id, guards[key]))
         ]
         self._guard(asked, ended)
         return [key for key in ended if key in guards]
@@ -203,7 +203,7 @@ class TransactionalProduce:
         for key in keys:
             asked.guards.pop(key, None)
             try:
-                guard = self._replicas.begin_verification(
+                guard = self._replicas.producers.begin_verification(
                     key,
                     asked.producer.producer_id,
                     epoch=asked.producer.epoch,

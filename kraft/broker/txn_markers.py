@@ -23,12 +23,13 @@ from kraft.protocol.errors import (
     UnknownTopicId,
     UnknownTopicOrPartition,
 )
-from kraft.protocol.primitives import Buffer, TopicPartition
+from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Codes, MarkersToWrite
 from metadata.environment import Clock
-from metadata.image import MetadataImage, TopicIdPartition
+from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 from metadata.settings import BrokerSettings
+from replication.manager.manager import ReplicaManager
 from replication.producers.origin import Origin
 from replication.requests import ProduceOptions, ProduceOutcome
 
@@ -40,15 +41,6 @@ AS_KAFKA_TELLS = {
 }
 
 
-class Replicas(Protocol):
-    @property
-    def image(self) -> MetadataImage: ...
-
-    def begin_produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions, *, origin: Origin
-    ) -> Mapping[TopicIdPartition, ProduceOutcome] | asyncio.Future[dict[TopicIdPartition, ProduceOutcome]]: ...
-
-
 class Groups(Protocol):
     async def end_transaction(
         self, partition: int, producer_id: int, producer_epoch: int, marker: Marker, *, transaction_version: int
@@ -57,7 +49,7 @@ class Groups(Protocol):
 
 class TxnMarkers:
     def __init__(
-        self, replicas: Replicas, groups: Groups, *, clock: Clock, settings: Callable[[], BrokerSettings]
+        self, replicas: ReplicaManager, groups: Groups, *, clock: Clock, settings: Callable[[], BrokerSettings]
     ) -> None:
         self._replicas = replicas
         self._groups = groups
@@ -101,7 +93,7 @@ class TxnMarkers:
             timestamp_ms=self._clock.wall_ms(),
         )
         try:
-            return self._replicas.begin_produce(
+            return self._replicas.produce.begin(
                 dict.fromkeys(keys, batch),
                 ProduceOptions(ACKS_ALL, self._settings().request_timeout_ms),
                 origin=Origin(is_coordinator=True, marker_version=markers.transaction_version),

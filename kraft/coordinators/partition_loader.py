@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from kraft.broker.consumer_fetch import consumer_fetch
 from kraft.protocol.batches.header import CONTROL, TRANSACTIONAL, BatchHeader, whole_batches
@@ -21,13 +21,10 @@ from kraft.protocol.primitives import Buffer
 from metadata.environment import Clock
 from metadata.image import TopicIdPartition
 from metadata.retries import ELECTION_RETRY_MS
-from replication.partition.log import EpochEnd
+from replication.manager.manager import ReplicaManager
 from replication.requests import (
     EARLIEST_TIMESTAMP,
     LATEST_TIMESTAMP,
-    FetchRequest,
-    FetchResponse,
-    OffsetAnswer,
     ReadOptions,
 )
 
@@ -56,14 +53,8 @@ class Piece(Generic[Record]):
     """Offset and reason of what is no record of a coordinator. One of those must not make its neighbours unloadable."""
 
 
-class Reads(Protocol):
-    async def fetch(self, request: FetchRequest) -> FetchResponse: ...
-    async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer: ...
-    def offset_for_leader_epoch(self, partition: TopicIdPartition, epoch: int) -> EpochEnd | None: ...
-
-
 async def replay(
-    reads: Reads,
+    replicas: ReplicaManager,
     partition: TopicIdPartition,
     decode: Decode[Record],
     *,
@@ -73,10 +64,10 @@ async def replay(
 ) -> AsyncIterator[Piece[Record]]:
     """The records in pieces. Raises KafkaError when this broker does not lead the partition any more. Without
     `transactions` there are none in the partition."""
-    end_offset = await _end(reads, partition, leader_epoch=leader_epoch, clock=clock)
-    offset = (await reads.list_offset(partition, EARLIEST_TIMESTAMP)).offset
+    end_offset = await _end(replicas, partition, leader_epoch=leader_epoch, clock=clock)
+    offset = (await replicas.offsets.list_offset(partition, EARLIEST_TIMESTAMP)).offset
     while offset < end_offset:
-        data = await _read(reads, partition, offset)
+        data = await _read(replicas, partition, offset)
         piece, next_offset = decoded_piece(data, offset, decode, transactions)
         if next_offset == offset:
             return
@@ -85,11 +76,11 @@ async def replay(
         offset = next_offset
 
 
-async def _end(reads: Reads, partition: TopicIdPartition, *, leader_epoch: int, clock: Clock) -> int:
-    written = reads.offset_for_leader_epoch(partition, leader_epoch)
+async def _end(replicas: ReplicaManager, partition: TopicIdPartition, *, leader_epoch: int, clock: Clock) -> int:
+    written = replicas.offsets.offset_for_leader_epoch(partition, leader_epoch)
     while True:
         try:
-            replicated = (await reads.list_offset(partition, LATEST_TIMESTAMP)).offset
+            replicated = (await replicas.offsets.list_offset(partition, LATEST_TIMESTAMP)).offset
             if written is None or replicated >= written.end_offset:
                 return replicated
         except OffsetNotAvailable:
@@ -97,8 +88,8 @@ async def _end(reads: Reads, partition: TopicIdPartition, *, leader_epoch: int, 
         await clock.sleep(ELECTION_RETRY_MS)
 
 
-async def _read(reads: Reads, partition: TopicIdPartition, offset: int) -> bytes:
-    response = await reads.fetch(consumer_fetch(partition, offset, ReadOptions(bytes_max=LOAD_BYTES)))
+async def _read(replicas: ReplicaManager, partition: TopicIdPartition, offset: int) -> bytes:
+    response = await replicas.fetch.response(consumer_fetch(partition, offset, ReadOptions(bytes_max=LOAD_BYTES)))
     code = response.error_code or response.partitions[0].error_code
     if code:
         raise for_code(code)

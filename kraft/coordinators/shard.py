@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from kraft.coordinators.partition_loader import InTransactions, Reads, replay
+from kraft.coordinators.partition_loader import InTransactions, replay
 from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
@@ -30,24 +30,12 @@ from kraft.protocol.errors import (
     NotCoordinator,
     NotLeaderOrFollower,
 )
-from kraft.protocol.primitives import Buffer
 from metadata.environment import Environment
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
-from replication.producers.state import Producer
+from replication.manager.manager import ReplicaManager
+from replication.producers.origin import COORDINATOR
 from replication.requests import ProduceOptions, ProduceOutcome
-
-
-class Replicas(Reads, Protocol):
-    async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        options: ProduceOptions,
-        *,
-        is_from_coordinator: bool,
-    ) -> Mapping[TopicIdPartition, ProduceOutcome]: ...
-    def producer(self, partition: TopicIdPartition, producer_id: int) -> Producer | None: ...
-    def check_appendable(self, partition: TopicIdPartition) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +44,7 @@ class CoordinatorContext:
 
     node_id: int
     environment: Environment
-    replicas: Replicas
+    replicas: ReplicaManager
     settings: Callable[[], BrokerSettings]
     topic_settings: Callable[[str], TopicSettings]
     image: Callable[[], MetadataImage]
@@ -246,8 +234,8 @@ class CoordinatorShard(ABC, Generic[RecordT]):
         self.check()
 
     async def _append(self, batch: bytes) -> None:
-        outcomes = await self.context.replicas.produce(
-            {self.partition: batch}, ProduceOptions(ACKS_ALL, self.append_timeout_ms), is_from_coordinator=True
+        outcomes = await self.context.replicas.produce.outcomes(
+            {self.partition: batch}, ProduceOptions(ACKS_ALL, self.append_timeout_ms), origin=COORDINATOR
         )
         outcome = outcomes[self.partition]
         if outcome.error_code:

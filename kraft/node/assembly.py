@@ -31,7 +31,7 @@ from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.requests import CommitInTransaction
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.groups.verification import verify_offsets
-from kraft.coordinators.shard import CoordinatorContext, Replicas
+from kraft.coordinators.shard import CoordinatorContext
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.events import EventLog
@@ -336,7 +336,7 @@ class Node:
             settings=self.publisher.current_settings,
             events=self.events,
             on_fatal=self._on_fatal,
-            failed_replicas=self.replicas.failed_replicas,
+            failed_replicas=self.replicas.failures.report,
             twin=lambda: twin_problem(self.log),
         )
         context = coordinator_context(lifecycle, self.environment, replicas=self.replicas, publisher=self.publisher)
@@ -353,7 +353,7 @@ class Node:
             new_producer_id=self.producer_ids.next_id,
             write=self.write_markers,
         )
-        self.replicas.on_failed_replicas(self.lifecycle.on_failed_replicas)
+        self.replicas.failures.listen(self.lifecycle.on_failed_replicas)
 
     async def _verify_offsets(self, request: CommitInTransaction, partition: TopicPartition) -> None:
         await verify_offsets(self.verifier, request, partition)
@@ -499,7 +499,7 @@ class AlterPartitionSender:
 
 
 def coordinator_context(
-    lifecycle: BrokerLifecycle, environment: Environment, *, replicas: Replicas, publisher: MetadataPublisher
+    lifecycle: BrokerLifecycle, environment: Environment, *, replicas: ReplicaManager, publisher: MetadataPublisher
 ) -> CoordinatorContext:
     return CoordinatorContext(
         node_id=lifecycle.broker_id,
@@ -539,7 +539,7 @@ async def hand_over(lifecycle: BrokerLifecycle | None, replicas: ReplicaManager 
     if lifecycle is None:
         return
     if replicas is not None and lifecycle.can_hand_over:
-        await replicas.hand_over()
+        await replicas.produce.hand_over()
     handed_over = await lifecycle.controlled_shutdown()
     events.emit("controlled_shutdown", handed_over=handed_over)
     await lifecycle.stop()

@@ -51,8 +51,8 @@ class Failures:
         """Call `listener` whenever `report` has changed."""
         self._listeners.append(listener)
 
-    @property
     def report(self) -> FailedReplicas:
+        """For the heartbeat: the controller takes these replicas out of ISR and leadership (KIP-858)."""
         return self._report
 
     # --- failing

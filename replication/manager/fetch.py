@@ -65,6 +65,11 @@ class Fetch:
             return LaterFetch(task, task.result)
         return self._answer_or_wait(pass_, session, request)
 
+    async def response(self, request: FetchRequest) -> FetchResponse:
+        """Reads as `begin` does; returns once there is an answer."""
+        begun = self.begin(request)
+        return await begun.come() if isinstance(begun, LaterFetch) else begun
+
     def _answer_or_wait(self, pass_: Pass, session: FetchSession, request: FetchRequest) -> FetchResponse | LaterFetch:
         if self._answers_now(pass_, session, request):
             return session.respond(pass_.answers)

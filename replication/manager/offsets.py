@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from kraft.protocol.batches.batch_lookup import Looking
+from kraft.protocol.batches.batch_lookup import Looking, NeedsWorker
 from kraft.protocol.errors import (
     InvalidTopicException,
     KafkaError,
@@ -17,6 +17,7 @@ from kraft.protocol.errors import (
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
+from replication.large_work import LargeWork
 from replication.manager.registry import ANY_EPOCH, WAITING_DELETE_MAX, Registry
 from replication.partition.leader import low_watermark
 from replication.partition.log import EpochEnd
@@ -31,8 +32,9 @@ TO_HIGH_WATERMARK = -1
 class Offsets:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._large_work = LargeWork(registry.environment.workers)
 
-    def list_offset(
+    async def list_offset(
         self,
         key: TopicIdPartition,
         timestamp: int,
@@ -40,11 +42,34 @@ class Offsets:
         is_consumer: bool = True,
         is_read_committed: bool = False,
         leader_epoch: int = ANY_EPOCH,
-        looking: Looking | None = None,
     ) -> OffsetAnswer:
         """L10: a consumer that asks for the end waits until the high watermark has reached this leader's epoch, and so
         does one that asks for a time for which no record is found below it. For read_committed consumers the log ends
         at the last stable offset (T8)."""
+        looking = Looking()
+        while True:
+            try:
+                return self._list_offset(
+                    key,
+                    timestamp,
+                    is_consumer=is_consumer,
+                    is_read_committed=is_read_committed,
+                    leader_epoch=leader_epoch,
+                    looking=looking,
+                )
+            except NeedsWorker as large:
+                looking.known[large.base_offset] = await self._large_work.run(large.work)
+
+    def _list_offset(
+        self,
+        key: TopicIdPartition,
+        timestamp: int,
+        *,
+        is_consumer: bool,
+        is_read_committed: bool,
+        leader_epoch: int,
+        looking: Looking,
+    ) -> OffsetAnswer:
         replica, state = self._registry.leader_or_raise(key, leader_epoch=leader_epoch)
         log = replica.log
         if timestamp == EARLIEST_TIMESTAMP:

@@ -103,6 +103,22 @@ class Produce:
         waiting = self._replicated(run)
         return run.outcomes if waiting is None else waiting
 
+    async def outcomes(
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions, *, origin: Origin = CLIENT
+    ) -> Outcomes:
+        """Appends as `begin` does; returns once all outcomes are known."""
+        begun = self.begin(batches, options, origin=origin)
+        return await begun if isinstance(begun, asyncio.Future) else begun
+
+    def check_appendable(self, partition: TopicIdPartition) -> None:
+        """Check before a coordinator decides that it could append with acks=all. Raises NotEnoughReplicas 19 (P1), and
+        the refusals of a partition without a leader here."""
+        replica, state = self._registry.leader_or_raise(partition)
+        if state.is_under_min_isr:
+            raise NotEnoughReplicas(
+                f"ISR of {replica.name} is {list(state.isr.maximal)}; min.insync.replicas asks for {state.min_isr}"
+            )
+
     def _waited_for(
         self, steps: Coroutine[Any, Any, Outcomes], run: _Run, turns: Mapping[TopicIdPartition, Turn] | None = None
     ) -> asyncio.Future[Outcomes]:
@@ -130,8 +146,9 @@ class Produce:
             self._idle.set()
 
     async def hand_over(self) -> None:
-        """Append nothing any more; return when all appended records are answered, or when waiting longer helps
-        nobody."""
+        """Before a controlled shutdown (B6): append nothing any more, and return when all appended records are
+        answered, or when waiting longer helps nobody. Later requests are answered with 6 and nothing appended, and
+        their clients find the next leader."""
         self._is_handing_over = True
         self._idle.clear()
         if not self._under_way:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from kraft.coordinators.groups.classic_draft import ClassicRules
@@ -84,7 +85,7 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         """Of groups without settings of their own, and what they were computed from."""
         self._timer_due_ms = NEVER_MS
         self._changed = asyncio.Event()
-        self.producers = TransactionalProducers(lambda producer_id: context.replicas.producer(partition, producer_id))
+        self.producers = TransactionalProducers(partial(context.replicas.producers.get, partition))
         self._assigning: dict[str, asyncio.Task[None]] = {}
         """Large groups whose target assignments are being computed."""
         self._in_transactions: dict[int, set[str]] = {}
@@ -300,7 +301,7 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         and the errors of a shard that is not loaded or whose append may be lost."""
         self.check()
         self.producers.check_marker(producer_id, producer_epoch, marker, transaction_version=transaction_version)
-        self.context.replicas.check_appendable(self.partition)
+        self.context.replicas.produce.check_appendable(self.partition)
         batch = build_marker(marker, producer_id=producer_id, producer_epoch=producer_epoch, timestamp_ms=self.wall_ms)
         groups = list(self._in_transactions.get(producer_id, ()))
         self.apply(TransactionEnded(producer_id, marker.is_commit), is_replay=False)

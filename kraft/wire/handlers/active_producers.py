@@ -54,7 +54,7 @@ class _ActiveProducers:
 
     def _partition(self, topic: str, number: int) -> PartitionResponse:
         try:
-            producers = self._replicas.producers(self._key(topic, number))
+            producers = self._replicas.producers.all_of(self._key(topic, number))
         except KafkaError as error:
             return _refused(number, error)
         return PartitionResponse.make(

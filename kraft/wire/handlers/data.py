@@ -24,40 +24,16 @@ from kraft.wire.messages.fetch import DEBUGGING_REPLICA, FETCH, log_ends_respons
 from kraft.wire.messages.metadata_log import METADATA_FETCH, is_metadata_fetch
 from kraft.wire.messages.offsets import DELETE_RECORDS, LIST_OFFSETS, OFFSET_FOR_LEADER_EPOCH, LowWatermarks
 from kraft.wire.messages.produce import PRODUCE, ProduceRequest
-from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
-from replication.manager.fetch import LaterFetch
-from replication.partition.log import EpochEnd
+from replication.manager.manager import ReplicaManager
 from replication.requests import (
     ActiveProducer,
-    FetchRequest,
     FetchResponse,
-    OffsetAnswer,
     ProduceOptions,
     ProduceOutcome,
 )
 
 Outcomes: TypeAlias = Mapping[TopicIdPartition, ProduceOutcome]
-
-
-class Replicas(Protocol):
-    def begin_fetch(self, request: FetchRequest) -> FetchResponse | LaterFetch: ...
-
-    def begin_produce(
-        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
-    ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]: ...
-
-    async def list_offset(
-        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
-    ) -> OffsetAnswer: ...
-
-    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int: ...
-
-    def offset_for_leader_epoch(
-        self, partition: TopicIdPartition, epoch: int, *, current_leader_epoch: int
-    ) -> EpochEnd | None: ...
-
-    def log_ends(self, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]: ...
 
 
 class TransactionalLeader(Protocol):
@@ -71,7 +47,7 @@ class TransactionalLeader(Protocol):
 
 
 def data_handlers(
-    replicas: Replicas | None, metadata: MetadataFetches | None, leader: TransactionalLeader | None = None
+    replicas: ReplicaManager | None, metadata: MetadataFetches | None, leader: TransactionalLeader | None = None
 ) -> list[ApiHandler]:
     """The handlers for requests of other nodes about partitions and for fetches of the metadata log. `replicas` is None
     on a node without the broker role, `metadata` on one that is no voter.
@@ -89,7 +65,7 @@ def data_handlers(
 
 class _DataHandlers:
     def __init__(
-        self, replicas: Replicas | None, metadata: MetadataFetches | None, leader: TransactionalLeader | None
+        self, replicas: ReplicaManager | None, metadata: MetadataFetches | None, leader: TransactionalLeader | None
     ) -> None:
         self._optional_replicas = replicas
         self._metadata = metadata
@@ -102,7 +78,7 @@ class _DataHandlers:
         return self._leader
 
     @property
-    def _replicas(self) -> Replicas:
+    def _replicas(self) -> ReplicaManager:
         if self._optional_replicas is None:
             raise NotLeaderOrFollower("this node has no broker role and so no replicas")
         return self._optional_replicas
@@ -115,7 +91,7 @@ class _DataHandlers:
             _tell_nothing if request.options.acks == ACKS_NONE else partial(PRODUCE.to_reply, request)
         )
         try:
-            begun = self._replicas.begin_produce(request.batches, request.options)
+            begun = self._replicas.produce.begin(request.batches, request.options)
         except KafkaError as error:
             if request.options.acks == ACKS_NONE:
                 raise CloseConnection(f"acks=0: {error}") from error
@@ -134,8 +110,8 @@ class _DataHandlers:
         request = FETCH.requested(call.message)
         if request.replica_id == DEBUGGING_REPLICA:
             wanted = [TopicIdPartition(item.topic_id, item.partition) for item in request.partitions]
-            return FETCH.to_reply(request, log_ends_response(self._replicas.log_ends(wanted)))
-        begun = self._replicas.begin_fetch(request)
+            return FETCH.to_reply(request, log_ends_response(self._replicas.offsets.log_ends(wanted)))
+        begun = self._replicas.fetch.begin(request)
         if isinstance(begun, FetchResponse):
             return FETCH.to_reply(request, begun)
         come = begun.answer
@@ -149,7 +125,7 @@ class _DataHandlers:
 
     async def list_offsets(self, call: Call[ListOffsetsRequestData]) -> TopLevel:
         request = LIST_OFFSETS.requested(call.message)
-        answer = await self._replicas.list_offset(
+        answer = await self._replicas.offsets.list_offset(
             request.partition, request.timestamp, is_read_committed=request.is_read_committed
         )
         return LIST_OFFSETS.to_reply(request, answer)
@@ -160,10 +136,11 @@ class _DataHandlers:
 
     async def delete_records(self, call: Call[DeleteRecordsRequestData]) -> TopLevel:
         request = DELETE_RECORDS.requested(call.message)
+        offsets = self._replicas.offsets
         results: dict[TopicIdPartition, tuple[int, int]] = {}
         for partition, offset in request.offsets.items():
             try:
-                low = await self._replicas.delete_records(partition, offset=offset, timeout_ms=request.timeout_ms)
+                low = await offsets.delete_records(partition, offset=offset, timeout_ms=request.timeout_ms)
                 results[partition] = (low, 0)
             except KafkaError as error:
                 if len(request.offsets) == 1:
@@ -174,7 +151,7 @@ class _DataHandlers:
 
     async def offset_for_leader_epoch(self, call: Call[OffsetForLeaderEpochRequestData]) -> TopLevel:
         request = OFFSET_FOR_LEADER_EPOCH.requested(call.message)
-        end = self._replicas.offset_for_leader_epoch(
+        end = self._replicas.offsets.offset_for_leader_epoch(
             request.partition, request.epoch, current_leader_epoch=request.current_leader_epoch
         )
         return OFFSET_FOR_LEADER_EPOCH.to_reply(request, end)

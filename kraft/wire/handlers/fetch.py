@@ -96,7 +96,7 @@ class _Fetch:
         return begun
 
     def _begin(self, call: Call[FetchRequestData]) -> FetchResponseData | Later:
-        begun = self._replicas.begin_fetch(_request(call.message, call.version, room=self._answers.room))
+        begun = self._replicas.fetch.begin(_request(call.message, call.version, room=self._answers.room))
         if isinstance(begun, FetchResponse):
             return self._response(call, begun)
         come = begun.answer

@@ -9,11 +9,12 @@ from kraft.protocol import apis
 from kraft.wire.api_handler import ApiHandler
 from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.control import Controller, controller_handlers
-from kraft.wire.handlers.data import Replicas, TransactionalLeader, data_handlers
+from kraft.wire.handlers.data import TransactionalLeader, data_handlers
 from kraft.wire.handlers.group_requests import group_handlers
 from kraft.wire.handlers.metadata_log import MetadataFetches, snapshot_handlers
 from kraft.wire.handlers.refusals import NoBroker
 from kraft.wire.handlers.table import ClientApis
+from replication.manager.manager import ReplicaManager
 
 AS_CLIENTS = frozenset(
     api.key
@@ -34,7 +35,7 @@ class NodeApis:
 
     def __init__(
         self,
-        replicas: Replicas | None,
+        replicas: ReplicaManager | None,
         controller: Controller | None,
         *,
         metadata: MetadataFetches | None,

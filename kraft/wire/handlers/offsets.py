@@ -140,7 +140,7 @@ class _Offsets:
                 found = await self._in_remote_storage(key, item.current_leader_epoch)
             else:
                 timestamp = EARLIEST_TIMESTAMP if item.timestamp == EARLIEST_LOCAL_TIMESTAMP else item.timestamp
-                found = await self._replicas.list_offset(
+                found = await self._replicas.offsets.list_offset(
                     key,
                     timestamp,
                     is_read_committed=call.message.isolation_level == READ_COMMITTED,
@@ -160,7 +160,7 @@ class _Offsets:
 
     async def _in_remote_storage(self, key: TopicIdPartition, leader_epoch: int) -> OffsetAnswer:
         """Nothing is there; whoever does not lead says so."""
-        await self._replicas.list_offset(key, EARLIEST_TIMESTAMP, leader_epoch=leader_epoch)
+        await self._replicas.offsets.list_offset(key, EARLIEST_TIMESTAMP, leader_epoch=leader_epoch)
         return OffsetAnswer(offset=-1)
 
     # --- OffsetForLeaderEpoch ----------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class _Offsets:
 
     def _epoch_end(self, topic_id: UUID | None, name: str, item: OffsetForLeaderPartition) -> EpochEndOffset:
         try:
-            end = self._replicas.offset_for_leader_epoch(
+            end = self._replicas.offsets.offset_for_leader_epoch(
                 self._key(topic_id, name, item.partition),
                 item.leader_epoch,
                 current_leader_epoch=item.current_leader_epoch,
@@ -224,7 +224,7 @@ class _Offsets:
     ) -> DeleteRecordsPartitionResult:
         try:
             key = self._key(topic_id, name, partition)
-            low_watermark = await self._replicas.delete_records(key, offset=offset, timeout_ms=timeout_ms)
+            low_watermark = await self._replicas.offsets.delete_records(key, offset=offset, timeout_ms=timeout_ms)
         except KafkaError as error:
             return DeleteRecordsPartitionResult.make(
                 partition_index=partition, low_watermark=-1, error_code=_code(error)

@@ -114,7 +114,7 @@ class _Produce:
         self, call: Call[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
     ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]:
         try:
-            return self._replicas.begin_produce(batches, _options(call.message))
+            return self._replicas.produce.begin(batches, _options(call.message))
         except KafkaError as error:
             return dict.fromkeys(batches, ProduceOutcome(error_code=error.code, message=error.message))
 

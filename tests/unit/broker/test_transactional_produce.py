@@ -104,7 +104,7 @@ class Producing:
         marker = build_marker(
             Marker(is_commit=True, coordinator_epoch=0), producer_id=7, producer_epoch=0, timestamp_ms=1
         )
-        begun = self._manager.begin_produce(
+        begun = self._manager.produce.begin(
             {self._keys[place]: marker}, ProduceOptions(1, 1_000), origin=Origin(is_coordinator=True)
         )
         outcomes: Mapping[TopicIdPartition, ProduceOutcome] = (

@@ -29,6 +29,7 @@ from kraft.protocol.errors import (
 from kraft.protocol.primitives import Buffer
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
+from replication.producers.origin import Origin
 from replication.requests import ProduceOptions, ProduceOutcome
 from tests.unit.coordinators.test_coordinator_cluster import SETTINGS, ask, commit, create, play
 from tests.unit.coordinators.test_stale_answers import TOPIC_ID
@@ -43,17 +44,17 @@ class Replicas:
         self._world = world
         self.error_code = 0
         self.batches: list[bytes] = []
+        self.produce = self.producers = self
 
-    async def produce(
-        self,
-        batches: Mapping[TopicIdPartition, Buffer],
-        options: ProduceOptions,
-        *,
-        is_from_coordinator: bool,
+    def get(self, partition: TopicIdPartition, producer_id: int) -> None:
+        return None
+
+    async def outcomes(
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions, *, origin: Origin
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         assert (options.acks, list(batches)) == (-1, [PARTITION])
         assert options.timeout_ms > 0
-        assert is_from_coordinator
+        assert origin.is_coordinator
         self.batches.append(bytes(batches[PARTITION]))
         await asyncio.sleep(0.01)
         return {PARTITION: ProduceOutcome(error_code=self.error_code, base_offset=0, log_start_offset=0)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from kraft.coordinators.groups.records import GroupRecord, InstanceKey, decode_record, encode_batch
 from kraft.coordinators.partition_loader import replay
@@ -19,6 +19,9 @@ PIECES = 100
 class LocalLog:
     """One record at each offset, and nothing that is ever waited for: as a log is read by its own leader."""
 
+    def __init__(self) -> None:
+        self.fetch = self.offsets = self
+
     async def list_offset(self, partition: TopicIdPartition, timestamp: int) -> OffsetAnswer:
         offset = PIECES if timestamp == LATEST_TIMESTAMP else 0
         return OffsetAnswer(offset=offset, timestamp=-1, leader_epoch=0)
@@ -26,7 +29,7 @@ class LocalLog:
     def offset_for_leader_epoch(self, partition: TopicIdPartition, epoch: int) -> Any:
         return None
 
-    async def fetch(self, request: FetchRequest) -> FetchResponse:
+    async def response(self, request: FetchRequest) -> FetchResponse:
         (asked,) = request.partitions
         batch = bytearray(encode_batch([GroupRecord(InstanceKey("g", "i"), None)], timestamp_ms=0))
         batch[:8] = asked.fetch_offset.to_bytes(8, "big")
@@ -46,7 +49,10 @@ def test_a_long_load_lets_others_have_their_turns() -> None:
 
         other = asyncio.ensure_future(others())
         clock = SystemClock(asyncio.get_running_loop())
-        pieces = [piece async for piece in replay(LocalLog(), PARTITION, decode_record, leader_epoch=0, clock=clock)]
+        pieces = [
+            piece
+            async for piece in replay(cast(Any, LocalLog()), PARTITION, decode_record, leader_epoch=0, clock=clock)
+        ]
         other.cancel()
         assert len(pieces) == PIECES
         assert turns >= PIECES

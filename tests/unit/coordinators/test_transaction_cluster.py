@@ -40,6 +40,7 @@ from metadata.controller.requests import (
 )
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
+from replication.producers.origin import COORDINATOR
 from replication.requests import CONSUMER, LATEST_TIMESTAMP, FetchPartition, FetchRequest, ProduceOptions
 from tests.support.client_door import ClientDoor, broker_of
 from tests.support.node_call import node_call
@@ -195,7 +196,7 @@ class Client:
                 leader = self.cluster.leader(key)
                 if leader is not None and leader.node is not None and leader.node.replicas is not None:
                     replicas = leader.node.replicas
-                    done = replicas.produce({key: batch}, ProduceOptions(-1, 10_000), is_from_coordinator=True)
+                    done = replicas.produce.outcomes({key: batch}, ProduceOptions(-1, 10_000), origin=COORDINATOR)
                     outcome = (await leader.machine.run(done))[key]
                     if not outcome.error_code:
                         return
@@ -249,7 +250,7 @@ async def read(cluster: SimulatedCluster, key: TopicIdPartition) -> tuple[list[b
         partitions=(wanted,),
         is_read_committed=True,
     )
-    (found,) = (await leader.machine.run(leader.node.replicas.fetch(request))).partitions
+    (found,) = (await leader.machine.run(leader.node.replicas.fetch.response(request))).partitions
     assert not found.error_code, found
     data = bytes(found.records)
     entries: list[bytes | Marker] = []

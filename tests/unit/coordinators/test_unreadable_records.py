@@ -16,6 +16,7 @@ from kraft.coordinators.partition_loader import decoded_piece
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidTopicException
 from metadata.image import TopicIdPartition
+from replication.producers.origin import COORDINATOR
 from replication.requests import ProduceOptions
 from tests.unit.coordinators.test_coordinator_cluster import ask, commit, play
 from tests.unit.coordinators.test_records_and_assignors import GOLDEN
@@ -78,8 +79,8 @@ def test_groups_beside_unreadable_records_are_loaded_and_each_of_those_is_an_eve
     async def story(cluster: SimulatedCluster) -> None:
         await ask(cluster.alive[0], commit("g", 1))
         home, where = await home_of(cluster, "g")
-        wrote = home.node.replicas.produce(  # type: ignore[union-attr]
-            {where: garbage()}, ProduceOptions(-1, 5_000), is_from_coordinator=True
+        wrote = home.node.replicas.produce.outcomes(  # type: ignore[union-attr]
+            {where: garbage()}, ProduceOptions(-1, 5_000), origin=COORDINATOR
         )
         assert (await home.machine.run(wrote))[where].error_code == 0
         await ask(cluster.alive[0], commit("g", 2))

@@ -24,7 +24,7 @@ def test_a_leader_whose_disk_is_full_leads_on_for_readers_until_another_one_is_e
             await cluster.produce(key, b"a")
             node = cluster.nodes[1]
             told: list[FailedReplicas] = []
-            node.manager.on_failed_replicas(lambda: told.append(node.manager.failed_replicas()))
+            node.manager.failures.listen(lambda: told.append(node.manager.failures.report()))
             node.logs.failure = FULL
             node.logs.on_failure(key, "no space", True)
             assert told == [FailedReplicas(read_only=frozenset({key}))]
@@ -81,7 +81,7 @@ def test_a_follower_whose_disk_is_full_stops_fetching_until_there_is_room() -> N
             await cluster.produce(key, b"b")
             await asyncio.sleep((2 * LOG_RETRY_MS_FIRST) / 1_000)
             assert cluster.payloads(3, key) == [b"a"]
-            assert node.manager.failed_replicas().read_only == {key}
+            assert node.manager.failures.report().read_only == {key}
             node.logs.failure = None
             await cluster.until(lambda: cluster.copies_agree(key), ms=20_000)
 
@@ -99,7 +99,7 @@ def test_an_offline_log_is_not_opened_again_while_the_isr_counts_on_it() -> None
             node.logs.failure = BROKEN
             node.logs.on_failure(key, "it broke", False)
             await asyncio.sleep((10) / 1_000)
-            assert node.manager.failed_replicas() == FailedReplicas(offline=frozenset({key}))
+            assert node.manager.failures.report() == FailedReplicas(offline=frozenset({key}))
             assert (await cluster.produce(key, b"b", at=1)).error_code == KafkaStorageError.code
             await asyncio.sleep((3 * LOG_RETRY_MS_FIRST) / 1_000)
             assert node.logs.reopened == [], "the controller has not heard yet"
@@ -107,12 +107,12 @@ def test_an_offline_log_is_not_opened_again_while_the_isr_counts_on_it() -> None
             assert (await cluster.produce(key, b"b", at=1)).error_code == 6
             await asyncio.sleep((3 * LOG_RETRY_MS_FIRST) / 1_000)
             assert node.logs.reopened, "it is tried again"
-            assert node.manager.failed_replicas().offline == {key}
+            assert node.manager.failures.report().offline == {key}
             await cluster.produce(key, b"b")
             node.logs.failure = None
             await cluster.until(lambda: cluster.copies_agree(key), ms=40_000)
             await cluster.until(lambda: cluster.partition(key).isr == (2, 3, 1))
-            assert node.manager.failed_replicas() == NO_FAILED_REPLICAS
+            assert node.manager.failures.report() == NO_FAILED_REPLICAS
 
     run(story())
 
@@ -126,7 +126,7 @@ def test_the_only_replica_is_opened_again_once_it_leads_no_more_and_leads_then()
             await asyncio.sleep((3 * LOG_RETRY_MS_FIRST) / 1_000)
             assert cluster.nodes[1].logs.reopened == []
             cluster.elect(key, -1, (1,))
-            await cluster.until(lambda: not len(cluster.nodes[1].manager.failed_replicas()), ms=40_000)
+            await cluster.until(lambda: not len(cluster.nodes[1].manager.failures.report()), ms=40_000)
             cluster.elect(key, 1, (1,))
             assert (await cluster.produce(key, b"b")).error_code == 0
             assert cluster.payloads(1, key) == [b"a", b"b"]
@@ -158,7 +158,7 @@ def test_a_deleted_partition_is_told_no_more() -> None:
             await asyncio.sleep((10) / 1_000)
             cluster.remove_topic()
             for node_id in (1, 2):
-                assert cluster.nodes[node_id].manager.failed_replicas() == NO_FAILED_REPLICAS
+                assert cluster.nodes[node_id].manager.failures.report() == NO_FAILED_REPLICAS
                 assert key not in cluster.nodes[node_id].logs.logs
 
     run(story())

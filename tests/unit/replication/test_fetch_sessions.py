@@ -140,7 +140,7 @@ def test_a_leader_keeps_one_session_of_a_follower_whose_answers_are_lost() -> No
             key = cluster.create(partitions=20, replicas=(1, 2))
             assert (await cluster.produce(key, b"a")).error_code == 0
             leader = cluster.nodes[1].manager
-            fetch, broken, lost = leader.fetch, [True], [0]
+            fetch, broken, lost = leader.fetch.response, [True], [0]
 
             async def lossy(request: FetchRequest) -> FetchResponse:
                 answer = await fetch(request)
@@ -149,7 +149,7 @@ def test_a_leader_keeps_one_session_of_a_follower_whose_answers_are_lost() -> No
                     raise ConnectionClosed("the answer is lost")
                 return answer
 
-            leader.fetch = lossy  # type: ignore[method-assign]
+            leader.fetch.response = lossy  # type: ignore[method-assign]
             await asyncio.sleep(20)
             assert lost[0] >= 20
             assert leader.status().fetch_sessions == 1
@@ -207,7 +207,7 @@ def test_an_idle_round_names_nothing_and_a_lost_session_is_opened_again() -> Non
             await asyncio.sleep(2)
             assert cluster.requests
             assert all(not r.partitions and r.session_id for r in cluster.requests)
-            cluster.nodes[1].manager._fetch._sessions._sessions.clear()
+            cluster.nodes[1].manager.fetch._sessions._sessions.clear()
             assert (await cluster.produce(key, b"b")).error_code == 0
             assert any(len(r.partitions) == 20 and r.session_epoch == 0 for r in cluster.requests)
 
@@ -227,12 +227,12 @@ def test_fetches_that_wait_are_woken_in_the_order_in_which_they_came() -> None:
             async def wait(number: int) -> None:
                 asked = replace(question(0), topic_id=key.topic_id)
                 waits = replace(request(replica=follower), wait_ms_max=60_000, partitions=(asked,))
-                await manager.fetch(waits)
+                await manager.fetch.response(waits)
                 woken.append(number)
 
             tasks = [asyncio.ensure_future(wait(number)) for number in range(20)]
             await asyncio.sleep(0)
-            manager._fetch.wake_followers([follower])
+            manager.fetch.wake_followers([follower])
             await asyncio.gather(*tasks)
             assert woken == sorted(woken)
 
@@ -255,19 +255,19 @@ def test_an_offset_beyond_the_end_is_out_of_range_for_who_surely_leads(is_truste
             key = cluster.create()
             await cluster.produce(key, b"a")
             manager = cluster.nodes[1].manager
-            manager._fetch._is_trusted = proof  # type: ignore[attr-defined]
+            manager.fetch._is_trusted = proof  # type: ignore[attr-defined]
 
             async def fetched(offset: int, replica: int = CONSUMER) -> int:
                 part = replace(question(0, offset), topic_id=key.topic_id, current_leader_epoch=-1)
                 asking = replace(request(replica=replica), partitions=(part,))
-                return (await manager.fetch(asking)).partitions[0].error_code
+                return (await manager.fetch.response(asking)).partitions[0].error_code
 
             assert await fetched(0) == 0
             assert await fetched(1) == 0
             assert asked == 0, "what is there is answered at once"
             assert await fetched(2) == (1 if is_trusted else 6)
             assert asked == 1
-            await manager.delete_records(key, offset=1, timeout_ms=5_000)
+            await manager.offsets.delete_records(key, offset=1, timeout_ms=5_000)
             assert await fetched(0) == 1, "below the start nobody has anything"
             assert await fetched(7, replica=2) == 1, "followers send the epoch"
             assert asked == 1

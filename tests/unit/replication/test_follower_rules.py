@@ -46,7 +46,7 @@ async def ask(
         bytes_max=10_000,
         partitions=(fetch,),
     )
-    return (await cluster.nodes[at].manager.fetch(request)).partitions[0]
+    return (await cluster.nodes[at].manager.fetch.response(request)).partitions[0]
 
 
 def test_r1_epochs_and_assignment_are_checked() -> None:
@@ -180,10 +180,10 @@ def test_l10_the_end_is_not_told_before_the_high_watermark_reaches_the_epoch_sta
             manager = cluster.nodes[2].manager
             if cluster.high_watermark(2, key) == 0:
                 with pytest.raises(OffsetNotAvailable):
-                    await manager.list_offset(key, LATEST_TIMESTAMP)
+                    await manager.offsets.list_offset(key, LATEST_TIMESTAMP)
             cluster.cut.clear()
             await cluster.until(lambda: cluster.high_watermark(2, key) == 1)
-            assert (await manager.list_offset(key, LATEST_TIMESTAMP)).offset == 1
+            assert (await manager.offsets.list_offset(key, LATEST_TIMESTAMP)).offset == 1
 
     run(story())
 
@@ -208,7 +208,7 @@ def test_r6_a_follower_behind_the_leaders_start_begins_anew_there() -> None:
             cluster.fence(2)
             for _ in range(4):
                 await cluster.produce(key, b"x")
-            assert await cluster.nodes[1].manager.delete_records(key, offset=3, timeout_ms=100) == 3
+            assert await cluster.nodes[1].manager.offsets.delete_records(key, offset=3, timeout_ms=100) == 3
             cluster.fence(2, fenced=False)
             cluster.cut.clear()
             await cluster.until(lambda: cluster.log(2, key).log_end_offset == 4)
@@ -240,7 +240,7 @@ def test_r8_the_log_start_follows_the_leader_and_s4_waits_for_it() -> None:
             for _ in range(3):
                 await cluster.produce(key, b"x")
             await asyncio.sleep(1)
-            low = await cluster.nodes[1].manager.delete_records(key, offset=-1, timeout_ms=5_000)
+            low = await cluster.nodes[1].manager.offsets.delete_records(key, offset=-1, timeout_ms=5_000)
             assert low == 3
             assert all(cluster.log(n, key).log_start_offset == 3 for n in (1, 2, 3))
 

@@ -108,7 +108,7 @@ def test_what_a_record_costs_does_not_rise_with_the_partitions_that_idle(
     async def story(cluster: Cluster) -> None:
         keys = many(cluster, partitions)
         await rounds(cluster, 4)
-        for session in cluster.nodes[1].manager._fetch._sessions._sessions.values():
+        for session in cluster.nodes[1].manager.fetch._sessions._sessions.values():
             assert len(session.partitions) == partitions
             assert session.awake == {}
         monkeypatch.setattr(replica_fetcher, "LOOK_MS", 10**9)
@@ -151,7 +151,7 @@ def test_a_session_that_is_dropped_is_forgotten_by_the_replicas() -> None:
         assert [len(replicas[key].idlers) for key in keys] == [1, 1, 1]
         fetcher = cluster.nodes[2].manager._fetchers._fetchers[1]
         fetcher._session.reset()
-        cluster.nodes[1].manager._fetch._sessions._drop_sessions_of(2)
+        cluster.nodes[1].manager.fetch._sessions._drop_sessions_of(2)
         assert [len(replicas[key].idlers) for key in keys] == [0, 0, 0]
         await rounds(cluster, 6)
         assert [len(replicas[key].idlers) for key in keys] == [1, 1, 1]
@@ -170,7 +170,7 @@ def test_records_that_are_deleted_wait_for_no_look(monkeypatch: pytest.MonkeyPat
             await cluster.produce(key, b"a")
         await rounds(cluster, 6)
         manager = cluster.nodes[1].manager
-        assert await manager.delete_records(key, offset=2, timeout_ms=10 * ROUND_MS) == 2
+        assert await manager.offsets.delete_records(key, offset=2, timeout_ms=10 * ROUND_MS) == 2
         assert cluster.nodes[2].manager._registry.replicas[key].log.log_start_offset == 2
 
     play(story)
@@ -254,7 +254,7 @@ def test_a_follower_under_another_broker_epoch_is_looked_at_anew() -> None:
     async def story(cluster: Cluster) -> None:
         (key,) = many(cluster, 1)
         await rounds(cluster, 6)
-        fetch = cluster.nodes[1].manager._fetch
+        fetch = cluster.nodes[1].manager.fetch
         (session,) = fetch._sessions._sessions.values()
         request = replace(
             cluster.requests[-1],

@@ -87,10 +87,12 @@ def test_a_request_beyond_its_bounds_is_refused_where_it_exceeds_them() -> None:
             part = batch(bytes(REQUEST_BYTES_MAX // 5))
             assert len(part) < DECOMPRESSED_BYTES_MAX
             manager = cluster.nodes[1].manager
-            outcomes = await manager.produce(dict.fromkeys(keys, part), ProduceOptions(1, 5_000))
+            outcomes = await manager.produce.outcomes(dict.fromkeys(keys, part), ProduceOptions(1, 5_000))
             assert [outcomes[key].error_code for key in keys] == [0, 0, 0, 0, 10, 10]
             assert "in several" in outcomes[keys[-1]].message
-            too_large = await manager.produce({keys[0]: batch(bytes(DECOMPRESSED_BYTES_MAX))}, ProduceOptions(1, 9))
+            too_large = await manager.produce.outcomes(
+                {keys[0]: batch(bytes(DECOMPRESSED_BYTES_MAX))}, ProduceOptions(1, 9)
+            )
             assert too_large[keys[0]].error_code == 10
 
     run(story())

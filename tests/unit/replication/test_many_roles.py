@@ -99,8 +99,8 @@ def test_who_was_relieved_answers_nobody_before_its_turn_to_follow() -> None:
             assert await _fetched(manager, last, offset=0) == 6, "where it ends is not for it to say"
             assert await _fetched(manager, last, offset=5, reads_followers=True) == 6
             with pytest.raises(NotLeaderOrFollower):
-                await manager.list_offset(last, -1)
-            outcomes = await manager.produce({last: batch(b"b")}, ProduceOptions(1, 1_000))
+                await manager.offsets.list_offset(last, -1)
+            outcomes = await manager.produce.outcomes({last: batch(b"b")}, ProduceOptions(1, 1_000))
             assert outcomes[last].error_code == 6
             await cluster.until(lambda: not manager._roles.has_due)
             assert isinstance(manager._registry.replicas[last].state, FollowerState)
@@ -160,7 +160,7 @@ async def _fetched(
         log_start_offset=0,
         bytes_max=1_000,
     )
-    response = await manager.fetch(
+    response = await manager.fetch.response(
         FetchRequest(
             replica_id=CONSUMER,
             replica_epoch=-1,

@@ -127,12 +127,12 @@ def test_p10_every_partition_has_its_own_outcome() -> None:
         async with Cluster() as cluster:
             key = cluster.create(partitions=2)
             absent = TopicIdPartition(TOPIC_ID, 9)
-            outcomes = await cluster.nodes[1].manager.produce(
+            outcomes = await cluster.nodes[1].manager.produce.outcomes(
                 {key: batch(b"a"), absent: batch(b"b")}, ProduceOptions(-1, 1_000)
             )
             assert outcomes[key].error_code == 0
             assert (outcomes[absent].error_code, outcomes[absent].is_appended) == (3, False)
-            elsewhere = await cluster.nodes[2].manager.produce({key: batch(b"a")}, ProduceOptions(1, 1_000))
+            elsewhere = await cluster.nodes[2].manager.produce.outcomes({key: batch(b"a")}, ProduceOptions(1, 1_000))
             assert elsewhere[key].error_code == 6
 
     run(story())
@@ -209,7 +209,7 @@ def test_a_broker_that_hands_over_waits_for_what_it_appended_and_appends_nothing
             cluster.cut |= {(2, 1), (3, 1)}
             waiting = asyncio.ensure_future(cluster.produce(key, b"a"))
             await asyncio.sleep(0.1)
-            handed_over = asyncio.ensure_future(cluster.nodes[1].manager.hand_over())
+            handed_over = asyncio.ensure_future(cluster.nodes[1].manager.produce.hand_over())
             await asyncio.sleep(0.1)
             refused = await cluster.produce(key, b"b")
             assert (refused.error_code, refused.is_appended) == (6, False)
@@ -226,11 +226,11 @@ def test_handing_over_does_not_wait_for_ever_nor_for_nothing() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create(min_insync_replicas=2)
-            await cluster.nodes[2].manager.hand_over()
+            await cluster.nodes[2].manager.produce.hand_over()
             cluster.cut |= {(2, 1), (3, 1)}
             waiting = asyncio.ensure_future(cluster.produce(key, b"a", timeout_ms=60_000))
             await asyncio.sleep(0.1)
-            await asyncio.wait_for(cluster.nodes[1].manager.hand_over(), 1)
+            await asyncio.wait_for(cluster.nodes[1].manager.produce.hand_over(), 1)
             assert not waiting.done()
             waiting.cancel()
 

@@ -65,7 +65,7 @@ def test_deleted_records_are_told_once() -> None:
             await cluster.produce(key, b"a")
             await cluster.produce(key, b"b")
             for _ in range(2):
-                await cluster.nodes[1].manager.delete_records(key, offset=1, timeout_ms=5_000)
+                await cluster.nodes[1].manager.offsets.delete_records(key, offset=1, timeout_ms=5_000)
             told = [event["log_start_offset"] for event in cluster.nodes[1].events.named("records_deleted")]
             assert told == [1]
 

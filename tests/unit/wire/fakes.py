@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
@@ -60,12 +61,15 @@ class FakeReplicas:
         self.ends: Sequence[ReplicaLogEnd] = ()
         self.epoch_end: EpochEnd | None = None
         self.asked: list[Any] = []
+        self.offsets = self
+        self.produce = SimpleNamespace(begin=self._begin_produce)
+        self.fetch = SimpleNamespace(begin=self._begin_fetch)
 
     def _maybe_raise(self) -> None:
         if self.error is not None:
             raise self.error
 
-    def begin_fetch(self, request: FetchRequest) -> FetchResponse | LaterFetch:
+    def _begin_fetch(self, request: FetchRequest) -> FetchResponse | LaterFetch:
         self.fetched.append(request)
         self._maybe_raise()
         if self.on_fetch is None:
@@ -73,7 +77,7 @@ class FakeReplicas:
         task = asyncio.get_running_loop().create_task(self.on_fetch(request))
         return LaterFetch(task, task.result)
 
-    def begin_produce(
+    def _begin_produce(
         self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:
         self.produced.append((batches, options))

@@ -54,7 +54,7 @@ class Channel:
         async with asyncio.timeout(timeout_ms / 1_000):
             await asyncio.sleep(self._cluster.delay_ms / 1_000)
             self._check()
-            response = await self._cluster.nodes[self._leader].manager.fetch(request)
+            response = await self._cluster.nodes[self._leader].manager.fetch.response(request)
             self._check()
             return response
 
@@ -294,7 +294,7 @@ class Cluster:
         at: int | None = None,
     ) -> ProduceOutcome:
         node = self.nodes[self.partition(key).leader if at is None else at]
-        return (await node.manager.produce({key: batch(payload)}, ProduceOptions(acks, timeout_ms)))[key]
+        return (await node.manager.produce.outcomes({key: batch(payload)}, ProduceOptions(acks, timeout_ms)))[key]
 
     async def until(self, condition: Callable[[], bool], *, ms: int = 10_000) -> None:
         for _ in range(ms):

@@ -421,7 +421,7 @@ def test_no_error_of_a_partition_ends_the_poll_of_a_consumer(monkeypatch: pytest
                 failed = FetchedPartition(topic_id=TOPIC_ID, partition=0, error_code=next(answers))
                 return FetchResponse(partitions=(failed,))
 
-            monkeypatch.setattr(cluster.nodes[1].manager, "begin_fetch", begin_fetch)
+            monkeypatch.setattr(cluster.nodes[1].manager.fetch, "begin", begin_fetch)
             told = {code: (await fetch(cluster.clients[1], 0))[0].error_code for code in range(-1, 134)}
             assert told == {code: code if code in survived else 56 for code in told}
 
@@ -466,7 +466,7 @@ def test_who_goes_waits_no_longer() -> None:
     async def story() -> None:
         async with Brokers() as cluster:
             cluster.create()
-            fetch = cluster.nodes[1].manager._fetch
+            fetch = cluster.nodes[1].manager.fetch
             waiting = fetching(cluster.clients[1], 0, wait_ms=600_000)
             await asyncio.sleep(0.001)
             assert len(fetch._waiting[-1]) == 1

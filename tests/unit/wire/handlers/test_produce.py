@@ -381,6 +381,6 @@ def test_who_goes_while_a_worker_looks_at_its_records_holds_up_nobody() -> None:
                 each.cancel()
             await asyncio.gather(*leaving, return_exceptions=True)
             assert (await produce(client, BATCH)).error_code == 0
-            assert cluster.nodes[1].manager._produce._under_way == 0
+            assert cluster.nodes[1].manager.produce._under_way == 0
 
     run(story())

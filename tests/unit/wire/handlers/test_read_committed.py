@@ -9,6 +9,7 @@ import pytest
 from kraft.protocol.batches.markers import Marker, build_marker
 from kraft.protocol.messages.fetch_response import FetchResponseData, PartitionData
 from metadata.image import TopicIdPartition
+from replication.producers.origin import COORDINATOR
 from replication.requests import ProduceOptions
 from tests.unit.replication.harness.virtual import run
 from tests.unit.wire.handlers.brokers import NOW_MS, Brokers, Client, records
@@ -22,7 +23,7 @@ LATEST, LARGEST_TIMESTAMP = -1, -3
 
 async def append(cluster: Brokers, key: TopicIdPartition, data: bytes) -> int:
     manager = cluster.nodes[cluster.partition(key).leader].manager
-    outcome = (await manager.produce({key: data}, ProduceOptions(-1, 10_000), is_from_coordinator=True))[key]
+    outcome = (await manager.produce.outcomes({key: data}, ProduceOptions(-1, 10_000), origin=COORDINATOR))[key]
     assert outcome.error_code == 0, outcome
     return outcome.base_offset
 
@@ -107,7 +108,7 @@ def test_a_session_names_a_partition_again_when_its_marks_move_though_nothing_ca
             await write(cluster, key, 7, b"open")
             assert await ask(2) == [(3, 2, 0, 0)], "there is more, and nothing of it is decided"
             assert await ask(3) == []
-            await cluster.nodes[1].manager.delete_records(key, offset=1, timeout_ms=5_000)
+            await cluster.nodes[1].manager.offsets.delete_records(key, offset=1, timeout_ms=5_000)
             assert await ask(4) == [(3, 2, 1, 0)]
             assert await ask(5) == []
             await end(cluster, key, 7, commits=True)
