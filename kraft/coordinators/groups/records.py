@@ -5,9 +5,9 @@ int16 length and UTF-8. Offset value, version 3: offset int64, leader epoch int3
 with a time of its own when it expires is version 1: no leader epoch, and that time as int64 at the end.
 Group value, version 3: protocol type, generation int32, protocol, leader, state timestamp int64, and an array of
 members: id, instance id, client id, host, rebalance timeout int32, session timeout int32, subscription and assignment
-as bytes (int32 length). Keys 3 to 8 and 16 are those of the consumer protocol: `consumer_records`. Ours, key version
-32000: group and REST instance; its value is version 0 and JSON: Kafka's tools skip keys whose version they do not
-know. A record without a value is a tombstone.
+as bytes (int32 length). Keys 3 to 8 and 16 are those of the consumer protocol: `consumer_records`; 10 to 15 those of
+share groups: `share_records`. Ours, key version 32000: group and REST instance; its value is version 0 and JSON:
+Kafka's tools skip keys whose version they do not know. A record without a value is a tombstone.
 Source: OffsetCommitKey/Value.json, GroupMetadataKey/Value.json of the group coordinator.
 """
 
@@ -27,6 +27,15 @@ from kraft.coordinators.groups.consumer_records import (
     decode_consumer_value,
     encode_consumer_key,
     encode_consumer_value,
+)
+from kraft.coordinators.groups.share_records import (
+    SHARE_KEYS,
+    ShareKey,
+    ShareValue,
+    decode_share_key,
+    decode_share_value,
+    encode_share_key,
+    encode_share_value,
 )
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidCommitOffsetSize
@@ -71,7 +80,7 @@ class InstanceKey:
     instance: str
 
 
-Key: TypeAlias = OffsetKey | GroupKey | InstanceKey | ConsumerKey
+Key: TypeAlias = OffsetKey | GroupKey | InstanceKey | ConsumerKey | ShareKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +114,7 @@ class StoredGroup:
     members: tuple[StoredMember, ...]
 
 
-Value: TypeAlias = CommittedOffset | StoredGroup | ConsumerValue | bytes
+Value: TypeAlias = CommittedOffset | StoredGroup | ConsumerValue | ShareValue | bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +158,10 @@ def encode_key(key: Key) -> bytes:
             return _SHORT.pack(GROUP_KEY) + _text(group)
         case InstanceKey(group, instance):
             return _SHORT.pack(INSTANCE_KEY) + _text(group) + _text(instance)
-        case _:
+        case _ if isinstance(key, ConsumerKey):
             return encode_consumer_key(key)
+        case _:
+            return encode_share_key(key)
 
 
 def encode_value(value: Value | None) -> bytes | None:
@@ -179,8 +190,10 @@ def encode_value(value: Value | None) -> bytes | None:
             return head + _INT.pack(len(value.members)) + b"".join(map(_member, value.members))
         case bytes():
             return _SHORT.pack(0) + value
-        case _:
+        case _ if isinstance(value, ConsumerValue):
             return encode_consumer_value(value)
+        case _:
+            return encode_share_value(value)
 
 
 def decode_record(key: bytes, value: bytes | None) -> GroupRecord | None:
@@ -195,23 +208,27 @@ def decode_record(key: bytes, value: bytes | None) -> GroupRecord | None:
     if version == INSTANCE_KEY:
         instance = InstanceKey(reader.text(), reader.text())
         return GroupRecord(instance, None if value is None else value[_SHORT.size :])
-    if version in CONSUMER_KEYS:
-        return _decode_consumer(version, reader, value)
+    if version in CONSUMER_KEYS or version in SHARE_KEYS:
+        return _decode_modern(version, reader, value)
     return None
 
 
-def _decode_consumer(version: int, reader: _Reader, value: bytes | None) -> GroupRecord | None:
+def _decode_modern(version: int, reader: _Reader, value: bytes | None) -> GroupRecord | None:
     fields = []
     while not reader.is_at_end:
         fields.append(reader.text())
     try:
-        key = decode_consumer_key(version, fields)
-        if value is None:
-            return GroupRecord(key, None)
-        decoded = decode_consumer_value(key, value)
+        key: ConsumerKey | ShareKey
+        decoded: ConsumerValue | ShareValue | None = None
+        if version in SHARE_KEYS:
+            key = share = decode_share_key(version, fields)
+            decoded = None if value is None else decode_share_value(share, value)
+        else:
+            key = consumer = decode_consumer_key(version, fields)
+            decoded = None if value is None else decode_consumer_value(consumer, value)
     except ValueError as error:
         raise MalformedRecord(str(error)) from error
-    return None if decoded is None else GroupRecord(key, decoded)
+    return None if decoded is None and value is not None else GroupRecord(key, decoded)
 
 
 def _with_value(key: Key, value: bytes | None, read: Callable[[_Reader, int], Value | None]) -> GroupRecord | None:

@@ -69,6 +69,7 @@ from replication.partition.log import AbortedTransaction
 from replication.producers.state import Producer, ProducerBatch
 from replication.storage import indexes, names, producer_snapshot, text_files, transaction_index
 from tests.conformance.groups.consumer_groups import consumer_records
+from tests.unit.coordinators.test_share_records import share_records
 from tests.unit.decoders.files import Holding
 from tests.unit.wire.test_controller_round_trips import CASES
 from tests.unit.wire.test_server_defends_itself import EVERY_API
@@ -571,7 +572,7 @@ GROUPS = {
             keyed(encode_key(OffsetKey("g", "t", 0)), encode_value(OFFSET)),
             *[
                 keyed(encode_key(each.key), encode_value(each.value))
-                for each in consumer_records()
+                for each in (*consumer_records(), *share_records())
                 if each.value is not None
             ],
         ],

@@ -106,6 +106,7 @@ OUTSIDE = {
 """Packages that no node runs, or that are read by a row elsewhere."""
 COVERED = {
     "kraft.coordinators.groups.consumer_records": "keys and values of kraft.coordinators.groups.records, see its row",
+    "kraft.coordinators.groups.share_records": "keys and values of kraft.coordinators.groups.records, see its row",
     "kraft.protocol.encoding": "what the generated readers are made of, see kraft.protocol.codec",
     "kraft.wire.messages.partitions": "the answer to AlterPartition is a row of kraft.protocol.codec",
     "kraft.http.endpoint": "bodies of requests, in test_bodies",
