@@ -1,8 +1,8 @@
-"""`<data>/events.jsonl`: what happened on this node, one JSON object per line.
+"""`<data>/events.jsonl`: the events of this node, one JSON object per line.
 
 Each line has `at_ms` (wall clock), `monotonic_us`, `node_id`, `sequence` and `event`, then the event's own fields.
-A file that would grow past its limit is renamed to `events.jsonl.1` first, replacing the one before: two files
-at most. Events are for people; a full disk loses them and nothing else, and the sequence shows the gap.
+A file that would exceed its limit is first renamed to `events.jsonl.1`, which replaces the previous one: two files at
+most. Events are for people; a full disk loses them and nothing else, and the sequence shows the gap.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ ROTATED_FILE: Final = "events.jsonl.1"
 EVENTS_BYTES_MAX: Final = 16 * 1024 * 1024
 """Size of one file; two are kept."""
 EVENT_BYTES_MAX: Final = 64 * 1024
-"""A longer event is replaced by a note of its name and length."""
+"""A longer event is replaced by a note with its name and length."""
 
 _ENCODER: Final = json.JSONEncoder(default=str)
-"""`default=str`: a stray value is still readable."""
+"""`default=str`: an unexpected value is still readable."""
 
 
 class EventLog:
-    """Implements `metadata.events.Events`. One owner: the node's event loop; but for `emit_beside`."""
+    """Implements `metadata.events.Events`. One owner: the node's event loop; except for `emit_beside`."""
 
     def __init__(
         self,
@@ -46,10 +46,10 @@ class EventLog:
         self._sequence = 0
         self._file: File | None = None
         self.lost = 0
-        """Events that could not be written."""
+        """Number of events that could not be written."""
 
     def emit(self, event: str, /, **fields: object) -> None:
-        """Never raises."""
+        """Write an event. Never raises."""
         self._lock.acquire()
         try:
             self._emit(event, fields)
@@ -57,7 +57,8 @@ class EventLog:
             self._lock.release()
 
     def emit_beside(self, event: str, fields: dict[str, object]) -> bool:
-        """From another thread, which never waits for the owner: False, with nothing done, while that writes."""
+        """Write an event from another thread, which never waits for the owner: False, with nothing done, while that
+        writes."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -87,7 +88,7 @@ class EventLog:
             "sequence": self._sequence,
             "event": event,
         }
-        # The head wins: a field may not pretend to be another event.
+        # The head wins: a field may not replace the event's name.
         try:
             line = _ENCODER.encode(fields | head).encode() + b"\n"
         except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What must hold between the keys of a cluster.toml: unique ids and ports, the roles that a cluster needs. Pure."""
+"""Checks between the keys of a cluster.toml: unique ids and ports, the roles that a cluster needs. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kraft.config.models import ClusterConfig, ClusterFile, NodeConfig
 
 RESERVED_LISTENERS = frozenset({"PLAINTEXT", "KAFKA", "REST"})
-"""The Kafka port as clients know it, as nodes know it, and HTTP."""
+"""Name of the Kafka port for clients, its name for nodes, and the name of HTTP."""
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -31,7 +31,7 @@ def check_cluster(parsed: ClusterFile, lines: Mapping[str, int]) -> list[Problem
 
 
 def warnings(config: ClusterFile | ClusterConfig) -> list[str]:
-    """What starts, and is probably not meant."""
+    """Warnings about a configuration that starts, but is probably a mistake."""
     settings = broker_settings(config.settings)
     found: list[str] = []
     brokers = sum(node.is_broker for node in config.nodes)
@@ -51,7 +51,7 @@ def warnings(config: ClusterFile | ClusterConfig) -> list[str]:
         having = {node.id for node in config.nodes if name in (each.name for each in node.listeners)}
         lacking = [str(node.id) for node in config.nodes if node.is_broker and node.id not in having]
         if lacking:
-            found.append(f"clients that come through the listener {name} cannot reach the nodes {', '.join(lacking)}")
+            found.append(f"clients of the listener {name} cannot reach the nodes {', '.join(lacking)}")
     if voters % 2 == 0:
         found.append(f"{voters} controllers survive no more failures than {voters - 1} would")
     return found
@@ -156,11 +156,11 @@ def _bad_peers(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Itera
 def _two_secrets(parsed: ClusterFile, lines: Mapping[str, int]) -> Iterator[Problem]:
     if parsed.secret and parsed.secret_file:
         line = line_of("secret_file", lines)
-        yield Problem(key="secret_file", wrong="secret is given as well", right="give one of the two", line=line)
+        yield Problem(key="secret_file", wrong="there is also a secret", right="keep one of the two", line=line)
 
 
 def needs_written_identity(parsed: ClusterFile) -> list[str]:
-    """Keys that nodes on several machines cannot each make for themselves."""
+    """Keys that nodes on several machines cannot generate separately."""
     if all(node.host in LOOPBACK_HOSTS for node in parsed.nodes):
         return []
     missing = [] if parsed.cluster_id else ["cluster_id"]

@@ -1,7 +1,7 @@
-"""A cluster's configuration as frozen models: what cluster.toml may say, and what a node is started with.
+"""A cluster's configuration as frozen models: the content of cluster.toml, and the complete form that starts a node.
 
-`ClusterFile` is the file, where identity may be left out; `ClusterConfig` is complete. Values are checked
-when the models are made and never afterwards. Pure.
+`ClusterFile` is the file, where identity may be left out; `ClusterConfig` is complete. Values are checked when the
+models are made and never afterwards. Pure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """Raises ValueError unless the text is `host:port`."""
+    """The address of a text. Raises ValueError unless the text is `host:port`."""
     host, colon, port = text.rpartition(":")
     if not (colon and host and port.isdecimal() and 1 <= int(port) <= 65535):
         raise ValueError("should be host:port with a port from 1 to 65535")
@@ -61,37 +61,37 @@ class PeerAddresses(_Model):
         default=None, description="Replica fetches and fetches of the metadata log, host:port."
     )
     forward: AddressText | None = Field(
-        default=None, description="Requests of clients that are passed on to a leader, host:port."
+        default=None, description="Requests of clients that are forwarded to a leader, host:port."
     )
 
 
 class ListenerConfig(_Model):
-    """A listener for Kafka clients alone, beside the Kafka port that they share with nodes."""
+    """A listener only for Kafka clients, beside the Kafka port that they share with nodes."""
 
     name: str = Field(
         pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$",
         max_length=64,
-        description="Name of the listener; brokers tell a client the addresses of its own one.",
+        description="Name of the listener; clients of a listener get the brokers' addresses of the same listener.",
     )
     host: str | None = Field(
         default=None, min_length=1, description="Address that it listens on; default: that of the node."
     )
     port: int = Field(ge=1, le=65535, description="Port that it listens on.")
     advertised: AddressText | None = Field(
-        default=None, description="host:port that clients are told; default: the node's host and this port."
+        default=None, description="host:port that brokers send to clients; default: the node's host and this port."
     )
 
 
 class NodeConfig(_Model):
-    """One node. Ports and folders that the file leaves out are filled in by their defaults."""
+    """One node. Ports and folders that the file leaves out have their defaults here."""
 
-    id: int = Field(ge=0, le=INT32_MAX, description="The node's id; unique, and never given to another data folder.")
+    id: int = Field(ge=0, le=INT32_MAX, description="The node's id; unique, and never used for another data folder.")
     roles: tuple[Role, ...] = Field(
         default=("broker", "controller"),
         min_length=1,
         description="broker, controller (a voter of the quorum) or both.",
     )
-    host: str = Field(default="127.0.0.1", min_length=1, description="Address that others reach this node under.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address under which others reach this node.")
     bind: str | None = Field(default=None, min_length=1, description="Address that the node listens on; default: host.")
     rest_port: int = Field(ge=1, le=65535, description="HTTP port; default: 8082, 8083 and so on by place.")
     kafka_port: int = Field(ge=1, le=65535, description="Kafka protocol port; default: 9092, 9093 and so on by place.")
@@ -100,7 +100,7 @@ class NodeConfig(_Model):
     )
     advertised: AddressText | None = Field(
         default=None,
-        description="host:port that Kafka clients are told for the Kafka port; default: host and kafka_port.",
+        description="host:port that brokers send to Kafka clients for the Kafka port; default: host and kafka_port.",
     )
     listeners: tuple[ListenerConfig, ...] = Field(
         default=(), description="More listeners for Kafka clients: one [[nodes.listeners]] table each."
@@ -143,7 +143,7 @@ class NodeConfig(_Model):
 
     @property
     def client_addresses(self) -> Mapping[str, str]:
-        """What Kafka clients are told, by the name of the listener, where that is not `kafka`."""
+        """Listener name -> the address that Kafka clients get, where that is not `kafka`."""
         own = {DEFAULT_LISTENER: self.advertised} if self.advertised else {}
         return own | {each.name: each.advertised or f"{self.host}:{each.port}" for each in self.listeners}
 
@@ -154,7 +154,7 @@ class NodeConfig(_Model):
 
 
 class ClusterFile(_Model):
-    """cluster.toml as written. What is None here is made once and kept in the data folder."""
+    """cluster.toml as written. A value that is None here is generated once and kept in the data folder."""
 
     cluster_id: str | None = Field(
         default=None,
@@ -167,7 +167,7 @@ class ClusterFile(_Model):
         default=None,
         min_length=8,
         max_length=1024,
-        description="What nodes authenticate to each other with. Default: random, kept in the data folder.",
+        description="Secret with which nodes authenticate to each other. Default: random, kept in the data folder.",
     )
     secret_file: str | None = Field(
         default=None, min_length=1, description="File that holds the secret, instead of the secret itself."
@@ -176,7 +176,7 @@ class ClusterFile(_Model):
     strict: bool = Field(
         default=False,
         strict=True,
-        description="Refuse over HTTP what Confluent's clients are otherwise forgiven; docs/rest.md lists it.",
+        description="Refuse over HTTP errors of clients that Confluent's proxy ignores; docs/rest.md lists them.",
     )
     settings: Mapping[str, SettingValue] = Field(
         default_factory=dict, description="Kafka settings of all nodes, under Kafka's names."
@@ -185,7 +185,7 @@ class ClusterFile(_Model):
 
 
 class ClusterConfig(_Model):
-    """Everything that every node knows of its cluster before it starts."""
+    """The configuration of a cluster that every node has before it starts."""
 
     cluster_id: str
     secret: SecretStr
@@ -196,7 +196,7 @@ class ClusterConfig(_Model):
 
     @property
     def keys(self) -> ClusterKeys:
-        """Slow the first time in a process."""
+        """The derived keys. Slow the first time in a process."""
         return cluster_keys(self.secret.get_secret_value(), cluster_id=self.cluster_id)
 
     @property
@@ -208,7 +208,7 @@ class ClusterConfig(_Model):
         return tuple(node for node in self.nodes if node.is_broker)
 
     def node(self, node_id: int) -> NodeConfig:
-        """Raises LookupError, naming the ids that there are."""
+        """The node of an id. Raises LookupError with all ids."""
         for node in self.nodes:
             if node.id == node_id:
                 return node
@@ -216,7 +216,8 @@ class ClusterConfig(_Model):
         raise LookupError(f"there is no node {node_id}; the nodes are {ids}")
 
     def address(self, from_node: int, to_node: int, purpose: Purpose) -> Address:
-        """Where `from_node` connects to `to_node` for this purpose: its own override, else what the peer says."""
+        """Address at which `from_node` connects to `to_node` for this purpose: its own override, else the peer's
+        address."""
         peer = self.node(to_node)
         overrides = self.node(from_node).peers.get(to_node)
         override: str | None = getattr(overrides, purpose) if overrides else None
@@ -229,8 +230,8 @@ class ClusterConfig(_Model):
         return {**self.settings, **self.node(node_id).settings}
 
     def described_settings(self, node_id: int) -> Mapping[str, str]:
-        """What this file gives a node, as Kafka's DescribeConfigs shows it: its settings, and under Kafka's names what
-        follows from its [[nodes]] table: id, roles, listeners, folders, rack and voters."""
+        """A node's configuration in this file, as in Kafka's DescribeConfigs: its settings, and under Kafka's names the
+        values from its [[nodes]] table: id, roles, listeners, folders, rack and voters."""
         node = self.node(node_id)
         bound = {DEFAULT_LISTENER: node.kafka_port, **{each.name: each.port for each in node.listeners}}
         hosts = {each.name: each.host for each in node.listeners if each.host}
@@ -251,5 +252,5 @@ class ClusterConfig(_Model):
         return {**facts, **rack, **{name: setting_text(setting) for name, setting in own.items()}}
 
     def broker_settings(self, node_id: int) -> BrokerSettings:
-        """A node's settings while no dynamic ones are set."""
+        """A node's settings without dynamic ones."""
         return broker_settings(self.static_settings(node_id))

@@ -33,7 +33,7 @@ DATA_DEFAULT: Final = "data"
 
 
 def parse_config(text: str, *, file: str = "cluster.toml", data: str | None = None) -> ClusterFile:
-    """`data` (the command line's --data) wins over the file's. Raises ConfigError."""
+    """Parse a file. `data` (the command line's --data) overrides the file's. Raises ConfigError."""
     lines = key_lines(text)
     document = parse_toml(text, file=file)
     completed = _complete(document, data=data or document.get("data") or DATA_DEFAULT)
@@ -50,7 +50,7 @@ def parse_config(text: str, *, file: str = "cluster.toml", data: str | None = No
 
 
 def _complete(document: Mapping[str, Any], *, data: str) -> dict[str, Any]:
-    """The document with settings flattened to Kafka's dotted names and defaults that depend on the place filled in."""
+    """The document with settings flattened to Kafka's dotted names, and with defaults that depend on a node's place."""
     completed = dict(document) | {"data": data}
     if isinstance(completed.get("settings"), dict):
         completed["settings"] = dict(_leaves(completed["settings"]))
@@ -78,7 +78,7 @@ def _complete_node(node: Any, index: int, data: object) -> Any:
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """TOML nests bare dotted keys; Kafka's names are flat."""
+    """Flatten a table: TOML nests bare dotted keys; Kafka's names are flat."""
     for key, value in table.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -103,7 +103,7 @@ def _layer_problems(path: str, settings: Mapping[str, Any], lines: Mapping[str, 
 
 
 def _causes(errors: list[ErrorDetails]) -> Iterator[ErrorDetails]:
-    """Without those that only follow from another: a tuple is also too short when its elements are bad."""
+    """Errors without those that only follow from another: a tuple is also too short when its elements are bad."""
     for details in errors:
         depth = len(details["loc"])
         below = [other for other in errors if len(other["loc"]) > depth and other["loc"][:depth] == details["loc"]]

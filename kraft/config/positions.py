@@ -1,6 +1,6 @@
-"""Where each key of a TOML text is: dotted path -> line number.
+"""The line of each key of a TOML text: dotted path -> line number.
 
-`tomllib` gives values without positions. A path joins tables, indexes of arrays of tables, and key parts with dots:
+`tomllib` returns values without positions. A path joins tables, indexes of arrays of tables, and key parts with dots:
 `nodes.0.settings.broker.heartbeat.interval.ms`. A key inside an inline table has the line of the table.
 """
 
@@ -29,7 +29,7 @@ def key_lines(text: str) -> dict[str, int]:
 
 
 def line_of(path: str, lines: Mapping[str, int]) -> int:
-    """The line of a path or of its first child, or of its nearest parent that stands in the file; 0 when none does."""
+    """The line of a path or of its first child, or of its nearest parent in the file; 0 when there is none."""
     while path:
         if path in lines:
             return lines[path]

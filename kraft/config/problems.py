@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: one `Problem` per key, all of a file raised together as one `ConfigError`."""
+"""Problems of a configuration: one `Problem` per key, all of a file raised together as one `ConfigError`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kraft.suggestions import nearest_key_hint, what_is_right
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """`key` as the reader wrote it; `wrong` and `right` are sentences without a full stop."""
+    """`key` as in the file; `wrong` and `right` are sentences without a full stop."""
 
     key: str
     wrong: str
@@ -44,11 +44,11 @@ def nearest(key: str, known: Iterable[str]) -> str:
     return nearest_key_hint(key, names, otherwise=listed)
 
 
-# --- what pydantic found, in our words -----------------------------------------------------------------------------
+# --- pydantic's errors in our words -------------------------------------------------------------------------------
 
 
 def setting_problems(model: type[BaseModel], settings: Mapping[str, Any]) -> Iterator[Problem]:
-    """Of settings by their Kafka names, without lines."""
+    """Problems of settings by their Kafka names, without lines."""
     try:
         model.model_validate(dict(settings))
     except ValidationError as error:
@@ -64,7 +64,8 @@ def is_unknown(details: ErrorDetails) -> bool:
 
 
 def found(details: ErrorDetails, *, kind: str) -> str:
-    """What is wrong. `kind` is what the reader calls a name: a key, a setting, an argument. A secret is not shown."""
+    """The problem in words. `kind` is the reader's word for a name: a key, a setting, an argument. A secret is not
+    shown."""
     if is_unknown(details):
         return f"unknown {kind}"
     if details["type"] == "missing":
@@ -73,12 +74,12 @@ def found(details: ErrorDetails, *, kind: str) -> str:
 
 
 def expected(details: ErrorDetails) -> str:
-    """What would be right, without its subject: `should be a whole number`."""
+    """The correct form, without its subject: `should be a whole number`."""
     return what_is_right(details["type"], details.get("ctx", {}))
 
 
 def sentence(model: type[BaseModel], name: str) -> str:
-    """What the field is for, in brackets; nothing when it has no description."""
+    """The field's description, in brackets; empty when it has none."""
     for field_name, field in model.model_fields.items():
         if name in (field_name, field.alias) and field.description:
             return f" ({field.description.rstrip('.')})"

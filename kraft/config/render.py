@@ -12,11 +12,12 @@ KEYS = (
     *("id", "roles", "host", "bind", "rest_port", "kafka_port", "quorum_port", "advertised"),
     *("data", "log_dirs", "rack"),
 )
-"""Of a node, but for its tables."""
+"""Keys of a node, without its tables."""
 
 
 def render(config: ClusterConfig, *, secret_file: str) -> str:
-    """The text says where the secret is, not what it is. `parse_config` of it gives the same configuration."""
+    """The text of a configuration. It has the secret's file, not the secret. `parse_config` of it returns the same
+    one."""
     lines = ["# Written by kraft: the configuration that this cluster runs with.", ""]
     lines += [f"cluster_id = {_value(config.cluster_id)}", f"secret_file = {_value(secret_file)}"]
     lines += [f"data = {_value(config.data)}", f"strict = {_value(config.strict)}", "", "[settings]"]
@@ -44,5 +45,5 @@ def _node_lines(node: NodeConfig) -> Iterator[str]:
 
 
 def _value(value: SettingValue | Sequence[str]) -> str:
-    """JSON's strings, numbers, booleans and arrays of strings are TOML's too."""
+    """A value as TOML: JSON's strings, numbers, booleans and arrays of strings are TOML's too."""
     return json.dumps(value, ensure_ascii=False)

@@ -1,6 +1,6 @@
-"""A file that is no TOML at all -> one `Problem`: its line, what is wrong with it, and what would be right.
+"""A file that is no TOML at all -> one `Problem`: its line, the error, and the correct form.
 
-`tomllib` says what it expected, in the words of TOML's grammar; this adds what a person would write instead. Pure.
+`tomllib` names what it expected, in the words of TOML's grammar; this adds the text that a person would write. Pure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SHOWN_CHARACTERS_MAX = 60
 _PLACE = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
 _SECRET = re.compile(r"[\"']?secret\b(?!_)")
 _SECRET_RIGHT = 'write secret = "..." in quotes on one line'
-"""The line itself is not shown."""
+"""The advice for a line whose text is not shown."""
 _BARE_WORD = re.compile(r"=\s*([^\s\"'\[{#][^#]*?)\s*(?:#.*)?$")
 _RIGHT: Sequence[tuple[str, str]] = (
     ("Expected '=' after a key", "write `key = value`, or `[table]`, or `# comment`"),
@@ -23,7 +23,7 @@ _RIGHT: Sequence[tuple[str, str]] = (
     ("Expected newline or end of document", 'one `key = value` per line; a text needs "quotes" around all of it'),
     ("Cannot overwrite a value", "it is set already, further up: keep one of the two"),
     ("Cannot declare", "it is there already, further up: keep one of the two, or write [[name]] for each of several"),
-    ("Cannot mutate", "it is given as a whole already, further up: keep one of the two"),
+    ("Cannot mutate", "it is set already as a whole, further up: keep one of the two"),
     ("Unterminated string", 'end the text with the quote that it begins with: "text"'),
     ('Expected "\'"', "end the text with the quote that it begins with: 'text'"),
     ("Illegal character", 'end the text on its line with the quote that it begins with: "text"'),
@@ -34,7 +34,7 @@ _RIGHT: Sequence[tuple[str, str]] = (
     ("Expected ']'", "a table begins with [name] on a line of its own"),
     ("Invalid value", 'a value is "text" in quotes, a number, true or false, or a [list]'),
 )
-_ANYTHING = 'a line is `key = value`, `[table]` or `# comment`, and a text stands in "quotes"'
+_ANYTHING = 'a line is `key = value`, `[table]` or `# comment`, and a text is in "quotes"'
 
 
 def syntax_problem(error: tomllib.TOMLDecodeError, text: str) -> Problem:
@@ -52,7 +52,7 @@ def syntax_problem(error: tomllib.TOMLDecodeError, text: str) -> Problem:
 
 
 def _last_line(lines: Sequence[str]) -> int:
-    """The last one that says something; 0 in an empty file."""
+    """The last line that is not empty; 0 in an empty file."""
     return max((number for number, line in enumerate(lines, start=1) if line.strip()), default=0)
 
 

@@ -1,8 +1,8 @@
-"""TOML text -> its document, or one `ConfigError` whatever the text is. Pure.
+"""TOML text -> its document, or one `ConfigError` for any text. Pure.
 
-`tomllib` refuses by more than its own error: it recurses for each level of nesting, and Python limits the digits of a
-number. What is nested within the limits of Python but deeper than anything we know is refused as well, so that whoever
-walks a document may recurse.
+`tomllib` raises more than its own error: it recurses for each level of nesting, and Python limits the digits of a
+number. A document that is nested within the limits of Python but deeper than any known key is refused as well, so that
+code may recurse over a document.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NESTED: Final = Problem(
 
 
 def parse_toml(text: str, *, file: str) -> dict[str, Any]:
-    """Raises ConfigError."""
+    """The document of a text. Raises ConfigError."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -39,7 +39,7 @@ def parse_toml(text: str, *, file: str) -> dict[str, Any]:
 
 
 def _is_too_deep(document: dict[str, Any]) -> bool:
-    """Level by level, without recursion."""
+    """Checks level by level, without recursion."""
     level: list[Any] = [document]
     for _ in range(LEVELS_MAX):
         level = [

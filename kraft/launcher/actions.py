@@ -1,4 +1,4 @@
-"""What other commands do to a running cluster: stop all of it, or stop, kill and restart one node."""
+"""Commands on a running cluster: stop all of it, or stop, kill and restart one node."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NotRunning(Exception):
 
 
 def running_cluster(data: str) -> ClusterRun:
-    """Raises NotRunning."""
+    """The cluster that runs from a data folder. Raises NotRunning."""
     run = load_run(data)
     if run is None:
         raise NotRunning(f"no cluster was started from the data folder {data}; --data DIR names another")
@@ -43,14 +43,14 @@ def bring_down(data: str, *, say: Say) -> ClusterRun:
 
 
 def stop_node(data: str, node_id: int, *, say: Say) -> NodeRun:
-    """In order: the node gives its leaderships away first."""
+    """Stop a node cleanly: it first hands its leaderships over."""
     node = _running_node(data, node_id)
     stop_nodes([node], say=say)
     return node
 
 
 def kill_node(data: str, node_id: int) -> NodeRun:
-    """At once, as a power failure would."""
+    """Kill a node at once, as a power failure would."""
     node = _running_node(data, node_id)
     send_signal(node, signal.SIGKILL)
     wait_for_end([node], limit_ms=STOP_LIMIT_MS)
@@ -60,15 +60,15 @@ def kill_node(data: str, node_id: int) -> NodeRun:
 def restart_node(
     data: str, node_id: int, *, say: Say, limit_ms: int | None = None, start: StartProcess = start_fork_or_program
 ) -> NodeRun:
-    """Stop the node in order if it runs, start it again, and wait until it is ready, if it can be: without a majority
-    of the voters it runs, and waits for them. Raises StartFailed; the node is then left as it is."""
+    """Stop the node cleanly if it runs, start it again, and wait until it is ready, if possible: without a majority of
+    the voters it runs, and waits for them. Raises StartFailed; the node is then left as it is."""
     started = start_again(data, node_id, say=say, start=start)
     wait_for_started(data, [started], say=say, limit_ms=limit_ms)
     return started
 
 
 def start_again(data: str, node_id: int, *, say: Say, start: StartProcess = start_fork_or_program) -> NodeRun:
-    """Stop the node in order if it runs, and start it. Raises NotRunning and OSError."""
+    """Stop the node cleanly if it runs, and start it. Raises NotRunning and OSError."""
     run = running_cluster(data)
     node = _node(run, node_id)
     stop_nodes([node], say=say)
@@ -86,7 +86,7 @@ def start_again(data: str, node_id: int, *, say: Say, start: StartProcess = star
 
 
 def wait_for_started(data: str, nodes: Sequence[NodeRun], *, say: Say, limit_ms: int | None = None) -> None:
-    """Until they are ready, or can only wait for a majority of the voters. Raises StartFailed."""
+    """Wait until they are ready, or can only wait for a majority of the voters. Raises StartFailed."""
     try:
         is_ready = wait_until_ready(
             nodes,

@@ -1,5 +1,5 @@
-"""A cluster before it runs: its configuration is read and its ports are found; then its nodes are started from one
-resolved file."""
+"""Preparation and start of a cluster: its configuration is read and its ports are found; then its nodes are started
+from one resolved file."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def prepare(
     free_ports: bool,
     identity: Callable[[], Identity] = new_identity,
 ) -> ClusterConfig:
-    """`text`: of a configuration that is in no file. `identity`: of a cluster that is new. Raises ConfigError or
-    LaunchError; nothing is started."""
+    """Prepare a cluster. `text`: a configuration that is in no file. `identity`: that of a new cluster. Raises
+    ConfigError or LaunchError; nothing is started."""
     config = load_config(config_file, text=text, data=data, identity=identity)
     _refuse_second_start(config.data)
     if free_ports:
@@ -37,8 +37,7 @@ def prepare(
 def launch(
     config: ClusterConfig, *, parent_pid: int | None, start: StartProcess, has_witness: bool = False
 ) -> ClusterRun:
-    """Start all nodes, and say in the run file which they are. They end with `parent_pid`. Raises LaunchError; then
-    none runs."""
+    """Start all nodes, and write their run file. They end with `parent_pid`. Raises LaunchError; then none runs."""
     resolved = _write_resolved(config)
     witness = os.path.join(config.data, WITNESS_FOLDER) if has_witness else None
     run = ClusterRun(

@@ -1,7 +1,7 @@
-"""From a path to a complete configuration: reads cluster.toml and fills in the identity kept in the data folder.
+"""From a path to a complete configuration: it reads cluster.toml and adds the identity kept in the data folder.
 
-A data folder belongs to one cluster: `cluster.id` and `cluster.secret` (mode 0600) are made once, and a file that
-says otherwise is refused.
+A data folder belongs to one cluster: `cluster.id` and `cluster.secret` (mode 0600) are generated once, and a file with
+other values is refused.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def load_config(
     data: str | None = None,
     identity: Callable[[], Identity] = new_identity,
 ) -> ClusterConfig:
-    """The configuration of a file, of a `text` that is in none, or the built-in one. `data` wins over what it says.
+    """The configuration of a file, of a `text` that is in none, or the built-in one. `data` overrides the folder in it.
     Raises ConfigError.
 
-    Makes the data folder, and in it the cluster id and the secret of an `identity`, unless they are given or already
-    there.
+    Makes the data folder, and in it the cluster id and the secret of an `identity`, unless the configuration has them
+    or they are already there.
     """
     file = path or (BUILT_IN if text is None else IN_NO_FILE)
     text = read_config(file) if text is None else text
@@ -58,7 +58,7 @@ def write_whole(path: str, text: str, *, mode: int = 0o644) -> None:
 
 
 def write_once(path: str, text: Callable[[], str]) -> str:
-    """Make a private file unless it is there; returns what is in it, whoever of several processes was first."""
+    """Make a private file if there is none; return its content, also when another process was first."""
     if not os.path.exists(path):
         temporary = _write_temporary(path, text(), 0o600)
         with contextlib.suppress(FileExistsError):
@@ -77,7 +77,7 @@ def _write_temporary(path: str, text: str, mode: int) -> str:
 
 
 def read_config(file: str) -> str:
-    """Raises ConfigError."""
+    """The text of a file. Raises ConfigError."""
     try:
         return read_text(file)
     except (OSError, UnicodeDecodeError) as error:
@@ -86,7 +86,7 @@ def read_config(file: str) -> str:
 
 
 def _identified(parsed: ClusterFile, *, file: str, text: str, identity: Callable[[], Identity]) -> ClusterConfig:
-    """`identity` gives the same one however often it is called."""
+    """Add the identity. `identity` returns the same one at each call."""
     assert parsed.data is not None, "the parser fills in the data folder"
     folder = Path(parsed.data).absolute()
     try:

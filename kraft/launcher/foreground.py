@@ -1,4 +1,4 @@
-"""`kraft node --config FILE --id N`: this process becomes the node, and may end with the one that started it."""
+"""`kraft node --config FILE --id N`: this process becomes the node, and may end with the process that started it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAILED = 1
 
 
 def run_in_foreground(path: str, *, node_id: int, data: str | None, parent_pid: int | None) -> int:
-    """The node's exit code."""
+    """Run a node; return its exit code."""
     if parent_pid is not None:
         end_with(parent_pid)
     try:
@@ -43,11 +43,11 @@ def run_in_foreground(path: str, *, node_id: int, data: str | None, parent_pid: 
 
 
 def _refuse_separate_identities(path: str) -> None:
-    """Nodes on several machines would each make up a cluster of their own."""
+    """Refuse a configuration with which nodes on several machines would each generate a cluster of their own."""
     missing = needs_written_identity(parse_config(read_text(path), file=path))
     if missing:
         wrong = "missing, and the nodes are on several hosts"
-        right = "all nodes of a cluster must be given the same"
+        right = "all nodes of a cluster must have the same"
         raise ConfigError(path, [Problem(key=key, wrong=wrong, right=right) for key in missing])
 
 
@@ -57,14 +57,14 @@ LOOK_EVERY_MS: Final = 500
 
 
 def end_with(parent_pid: int) -> None:
-    """A node of an attached `kraft up` ends with it, even when that is killed with -9: a daemon thread waits for the
-    end of the parent's process, and then sends this one SIGTERM, the same as an ordered stop. It waits on a pidfd where
-    the system has one, otherwise it looks twice a second."""
+    """End with the parent: a node of an attached `kraft up` ends with it, even when that is killed with -9. A daemon
+    thread waits for the end of the parent's process, and then sends this one SIGTERM, the same as a clean stop. It
+    waits on a pidfd where the system has one, otherwise it checks twice a second."""
     threading.Thread(target=_watch, args=(parent_pid,), name="lifeline", daemon=True).start()
 
 
 def _watch(parent_pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it is gone already
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
         _wait_for_end(parent_pid)
     os.kill(os.getpid(), signal.SIGTERM)
 

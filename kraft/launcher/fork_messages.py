@@ -1,7 +1,7 @@
-"""Commands for the process that forks nodes: one JSON command a line, answered in order by one reply a line.
+"""Commands for the fork server: one JSON command a line, answered in order by one reply a line.
 
-They come over the pipes of the process that started it (its owner), and over a socket in the data folder of a cluster
-that it runs.
+They arrive over the pipes of the process that started it (its owner), and over a socket in the data folder of each
+cluster that it runs.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import msgspec
 from kraft.launcher.python import environment
 
 SOCKET_FILE: Final = "nodes.sock"
-"""In the data folder, for its owner alone (mode 0600)."""
+"""Socket in the data folder, for its owner alone (mode 0600)."""
 LINE_BYTES_MAX: Final = 1024 * 1024
-"""Of a command: an environment and a configuration have room in it."""
+"""Longest line of a command: it has room for an environment and a configuration."""
 READ_AT_START: Final = (
     "PYTHON", "LD_", "MALLOC_", "GLIBC_", "OPENSSL_", "AIOHTTP_", "UV_", "LC_", "LANG", "TZ", "KRAFT_LEAN_LOADING",
 )  # fmt: skip
-"""Beginnings of the names of variables that a program reads when it begins, and a fork therefore never."""
+"""Prefixes of variables that a program reads when it begins, and a fork therefore never."""
 _LIMITS: Final = ("NOFILE", "AS", "CORE", "DATA", "FSIZE", "MEMLOCK", "NPROC", "STACK")
 
 
 class Surroundings(msgspec.Struct, kw_only=True, frozen=True):
-    """What a program inherits from who starts it. A fork is told it, and made only if it can have it too."""
+    """The properties that a program inherits from its parent. A fork gets them, and is made only if it can have them
+    too."""
 
     user: tuple[int, int]
     umask: int
@@ -46,11 +47,11 @@ class Surroundings(msgspec.Struct, kw_only=True, frozen=True):
         )
 
     def why_not_of(self, process: Surroundings) -> str:
-        """Why a fork of that process cannot have these; empty when it can."""
+        """The reason why a fork of that process cannot have these; empty when it can."""
         if self.user != process.user:
             return "it belongs to another user"
         if self.limits != process.limits:
-            return "its limits of resources are others"
+            return "its resource limits are different"
         mine, its = _read_at_start(self.variables), _read_at_start(process.variables)
         differing = sorted(name for name in mine.keys() | its.keys() if mine.get(name) != its.get(name))
         return f"it began with another {differing[0]}" if differing else ""
@@ -65,13 +66,13 @@ class StartNode(msgspec.Struct, kw_only=True, frozen=True):
     node_id: int
     data: str
     log: str
-    """File that gets its output."""
+    """File for its output."""
     variables: dict[str, str] = {}
-    """Of its environment, besides those of the process that starts it."""
+    """Variables of its environment, besides those of the process that starts it."""
     parent_pid: int | None = None
-    """The process that the node ends with, in order."""
+    """The process with which the node ends, cleanly."""
     surroundings: Surroundings | None = None
-    """Those of the process that asks; None: those of the process that forks."""
+    """Properties of the process that asks; None: those of the fork server."""
 
 
 class Prepare(msgspec.Struct, kw_only=True, frozen=True):
@@ -82,12 +83,12 @@ class Prepare(msgspec.Struct, kw_only=True, frozen=True):
     text: str | None = None
     data: str | None = None
     is_temporary: bool = False
-    """Its data folder is made here, as `data` if that is given, and removed at the end."""
+    """Its data folder is made by the fork server, as `data` if that is set, and removed at the end."""
     free_ports: bool = False
     owner_pid: int | None = None
-    """Its nodes are killed when this process ends, however that ends. None: they live on."""
+    """Its nodes are killed when this process ends, for any reason. None: they live on."""
     ends_users: bool = False
-    """With them every process that was given the data folder in its KRAFT_DATA."""
+    """The end also kills every process that has the data folder in its KRAFT_DATA."""
 
 
 class Launch(msgspec.Struct, kw_only=True, frozen=True):
@@ -95,24 +96,24 @@ class Launch(msgspec.Struct, kw_only=True, frozen=True):
 
     data: str
     parent_pid: int | None = None
-    """Its nodes stop in order when this process ends."""
+    """Its nodes stop cleanly when this process ends."""
     has_witness: bool = False
-    """Whether the nodes' disks keep a witness of what is durable, so that a power loss can be played."""
+    """Whether the nodes' disks keep a witness of durable data, which a power loss needs."""
 
 
 class Command(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """Answered by one `Reply` with the same id."""
+    """A command. Its answer is one `Reply` with the same id."""
 
     id: int
     start: StartNode | None = None
     reap: tuple[int, ...] = ()
-    """Nodes of the owner that have ended: their process ids may be given away."""
+    """Nodes of the owner that have ended: their process ids may be used again."""
     prepare: Prepare | None = None
     launch: Launch | None = None
     keep: str = ""
     """Data folder of a temporary cluster: it is not removed at the end."""
     end: str = ""
-    """Data folder of a cluster: whatever still runs of it is killed, and a temporary folder is removed."""
+    """Data folder of a cluster: its remaining processes are killed, and a temporary folder is removed."""
 
 
 class Reply(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
@@ -120,6 +121,6 @@ class Reply(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     pid: int = 0
     error: str = ""
     is_refused: bool = False
-    """With an error: no fork can be made, and a program can."""
+    """With an error: a fork is not possible, but a program is."""
     document: dict[str, Any] = {}
-    """What was prepared, or the run."""
+    """The prepared cluster, or the run."""

@@ -1,4 +1,4 @@
-"""`python -P -m kraft.launcher.fork_process node`: the process that forks nodes, from its first import on."""
+"""`python -P -m kraft.launcher.fork_process node`: the fork server, from its first import on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kraft.launcher.identity import IdentityAhead
 from kraft.launcher.lean import loading_a_node
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, whose end is ours
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for our owner, and we end with it
     ahead = IdentityAhead() if NEW_CLUSTERS in sys.argv else None
     with loading_a_node():
         from kraft.launcher.fork_server import main

@@ -1,19 +1,19 @@
-"""The process whose forks are nodes: `python -P -m kraft.launcher.fork_process node`.
+"""The fork server: the process whose forks are nodes, `python -P -m kraft.launcher.fork_process node`.
 
-It has loaded all that a node needs, has one thread and no event loop, so that a fork is as good as a new process and
-starts in a fraction of the time. It takes commands (`kraft/launcher/fork_messages.py`) from its owner over its standard
-input, and for each cluster that it runs over a socket in the data folder. Whoever may use that socket may as well
-change the files beside it: it is there for the user of this process and root alone.
+It has loaded all modules of a node, has one thread and no event loop, so that a fork is as good as a new process and
+starts in a fraction of the time. It gets commands (`kraft/launcher/fork_messages.py`) from its owner over its standard
+input, and for each cluster that it runs over a socket in the data folder. A user of that socket could also change the
+files beside it: only the user of this process and root may open it.
 
-It reaps what it has forked. Its own end ends no node, however it comes; nodes are killed only
+It reaps its forks. Its own end ends no node, for whatever reason; nodes are killed only
 
 - when the owner of a cluster ends (`Prepare.owner_pid`), together with the folder of a temporary one,
-- when `Command.end` says so,
-- when its input ends, and it was never asked for a cluster: these are the nodes that its owner asked for one by one.
+- by the command `Command.end`,
+- when its input ends, and it never had a cluster: these are the nodes that its owner started one by one.
 
-It ends with its input, or when the last of its clusters is over: one without an owner is when none of its nodes has
-run for ABANDONED_MS, or its data folder is gone. A fork is refused, and a program can be started instead, when the code
-on disk is not that which was loaded, and when who asks has surroundings that a fork of this process cannot have.
+It ends with its input, or with the last of its clusters: a cluster without an owner ends when none of its nodes has run
+for ABANDONED_MS, or when its data folder is gone. A fork is refused, and a program can be started instead, when the
+code on disk differs from the loaded code, or when a fork cannot have the properties of the process that asks.
 """
 
 from __future__ import annotations
@@ -60,27 +60,27 @@ from kraft.node.process import warm_up
 READ_BYTES: Final = 65_536
 STDIN, STDOUT, STDERR = 0, 1, 2
 CONNECTIONS_MAX: Final = 16
-"""At the sockets of all clusters. One more is closed at once; its commands are then done with programs."""
+"""Connections at the sockets of all clusters. One more is closed at once; its commands then start programs."""
 SEND_LIMIT_S: Final = 5.0
-"""Who does not read an answer for so long is left."""
+"""A client that does not read an answer for so long is disconnected."""
 ABANDONED_MS: Final = 10_000
 LOOK_MS: Final = 1_000
-"""How often a cluster without a running node is looked at."""
+"""Interval of the checks of a cluster without a running node."""
 KILLED_LIMIT_MS: Final = 10_000
 LOG_FILE: Final = "launcher.log"
 TEMPORARY_PREFIX: Final = "kraft-"
 _PEER_CREDENTIALS: Final = struct.Struct("3i")
 _TITLE_IN_ARGUMENTS: Final = "SPT_NOENV"
-"""A variable that setproctitle reads at its first call: the title takes the place of the arguments only, and
-/proc/PID/environ goes on to show the variables, by which the processes of a test are found."""
+"""A variable that setproctitle reads at its first call: the title then replaces only the arguments, and
+/proc/PID/environ keeps the variables, by which the processes of a test are found."""
 
 
 class NoFork(Exception):
-    """None can be made; a program can be started."""
+    """A fork is not possible; a program can be started."""
 
 
 class _IsNode(BaseException):
-    """Raised in a fork: nothing of this process but `main` has a say in it."""
+    """Raised in a fork: of this process's code only `main` handles it."""
 
     def __init__(self, start: StartNode) -> None:
         super().__init__(start)
@@ -89,7 +89,7 @@ class _IsNode(BaseException):
 
 @dataclass(slots=True)
 class _Connection:
-    """Whoever gives commands: our owner, or somebody at the socket of a cluster."""
+    """A client that sends commands: our owner, or one at the socket of a cluster."""
 
     reply_to: int
     socket: socket.socket | None = None
@@ -101,16 +101,16 @@ class _Cluster:
     config: ClusterConfig
     is_temporary: bool
     owner: int | None
-    """Descriptor of the process that it lives with (pidfd)."""
+    """Descriptor of its owner's process (pidfd)."""
     listener: socket.socket | None = None
     socket_id: tuple[int, int] | None = None
-    """Device and inode of the socket's file, which tell whether it is still ours."""
+    """Device and inode of the socket's file, which show whether it is still ours."""
     nodes: set[int] = field(default_factory=set)
     idle_since_ms: int | None = None
 
 
 def _temporary_folder(path: str | None) -> str:
-    """Made here, and by nobody else before. Raises OSError."""
+    """Make a folder that did not exist before. Raises OSError."""
     if path is None:
         return tempfile.mkdtemp(prefix=TEMPORARY_PREFIX)
     os.mkdir(path, mode=0o700)
@@ -119,14 +119,14 @@ def _temporary_folder(path: str | None) -> str:
 
 class ForkServer:
     def __init__(self, identity: Callable[[], Identity]) -> None:
-        """`identity`: of each new cluster."""
+        """`identity`: returns that of each new cluster."""
         self._identity = identity
         self._poll = select.poll()
         self._ready: dict[int, Callable[[], None]] = {}
         self._nodes: dict[int, int] = {}
-        """Process id of each fork -> the descriptor that tells its end (pidfd)."""
+        """Process id of each fork -> the descriptor that reports its end (pidfd)."""
         self._held: set[int] = set()
-        """Forks that the owner asked for one by one: their ids are theirs until it gives them back."""
+        """Forks that the owner started one by one: their ids stay reserved until the owner reaps them."""
         self._clusters: dict[str, _Cluster] = {}
         self._connections: set[int] = set()
         self._sockets: set[socket.socket] = set()
@@ -137,7 +137,7 @@ class ForkServer:
         self._decode, self._encode = msgspec.json.Decoder(Command).decode, msgspec.json.Encoder().encode
 
     def serve(self) -> None:
-        """Returns when nothing is left to do. Raises _IsNode in forks."""
+        """Return when nothing is left to do. Raises _IsNode in forks."""
         self._watch(STDIN, self._read_of(_Connection(reply_to=STDOUT)))
         while self._has_input or self._clusters:
             is_waiting = any(not cluster.nodes for cluster in self._clusters.values())
@@ -150,12 +150,12 @@ class ForkServer:
             self._kill(set(self._nodes))
 
     def let_go(self) -> None:
-        """In a fork: what is open here is not the node's."""
+        """In a fork: close the descriptors of this process, which are not the node's."""
         for each in self._sockets:
             each.close()
         for name in os.listdir("/proc/self/fd"):
             if int(name) > STDERR:
-                with contextlib.suppress(OSError):  # that of the listing itself
+                with contextlib.suppress(OSError):  # the descriptor of the listing itself
                     os.close(int(name))
 
     def _watch(self, descriptor: int, act: Callable[[], None]) -> None:
@@ -181,7 +181,7 @@ class ForkServer:
                     return
                 for line in lines:
                     self._answer(connection, line)
-            except (OSError, msgspec.DecodeError):  # it is gone, reads no answers, or speaks another language
+            except (OSError, msgspec.DecodeError):  # it has ended, reads no answers, or sends no commands of ours
                 self._hang_up(connection, descriptor)
 
         return read
@@ -228,7 +228,7 @@ class ForkServer:
     # --- nodes ------------------------------------------------------------------------------------------------------
 
     def _start(self, start: StartNode, *, is_held: bool) -> int:
-        """Raises NoFork, and _IsNode in the fork."""
+        """Fork a node. Raises NoFork, and _IsNode in the fork."""
         self._refuse_what_no_fork_can_be(start)
         _derive_keys(start)
         os.makedirs(os.path.dirname(start.log), mode=0o700, exist_ok=True)
@@ -252,11 +252,11 @@ class ForkServer:
     def _refuse_what_no_fork_can_be(self, start: StartNode) -> None:
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
-            raise NoFork(f"the process that forks has {threads} threads")
+            raise NoFork(f"the fork server has {threads} threads")
         if start.surroundings is not None and (why := start.surroundings.why_not_of(self._surroundings)):
-            raise NoFork(f"the process that forks cannot make it: {why}")
+            raise NoFork(f"the fork server cannot make it: {why}")
         if changed := _changed(self._code):
-            raise NoFork(f"{changed} is not the one that the process that forks has loaded")
+            raise NoFork(f"{changed} is not the file that the fork server has loaded")
 
     def _reap(self, pid: int) -> None:
         descriptor = self._nodes.pop(pid)
@@ -268,7 +268,7 @@ class ForkServer:
             cluster.nodes.discard(pid)
 
     def _kill(self, pids: set[int]) -> None:
-        """None of them is left, not even its process id."""
+        """Kill forks; none of them is left, not even its process id."""
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._nodes[pid], signal.SIGKILL)
@@ -324,7 +324,8 @@ class ForkServer:
             )
 
     def _listen(self, data: str, cluster: _Cluster) -> None:
-        """By way of a descriptor of the folder: its path may be longer than the address of a socket."""
+        """Listen on the socket through a descriptor of the folder: its path may be longer than the address of a
+        socket."""
         path = os.path.join(data, SOCKET_FILE)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # of a process that was killed
@@ -362,7 +363,7 @@ class ForkServer:
         self._end(data)
 
     def _end(self, data: str) -> None:
-        """Nothing of it runs when this returns, and of a temporary one nothing is left."""
+        """End a cluster: no process of it is left, and no file of a temporary one."""
         cluster = self._clusters.get(data)
         if cluster is None:
             return
@@ -398,13 +399,13 @@ class ForkServer:
 
 
 def _derive_keys(start: StartNode) -> None:
-    """Slow on purpose, and the same for all nodes of a cluster: its forks find them derived."""
-    with contextlib.suppress(ConfigError):  # the node says so
+    """Derive the keys here, which is slow on purpose: all forks of a cluster then have them."""
+    with contextlib.suppress(ConfigError):  # the node reports it
         _ = load_config(start.config, data=start.data).keys
 
 
 def _kill_programs(data: str) -> None:
-    """Nodes that somebody has restarted as programs."""
+    """Kill nodes that were restarted as programs."""
     run = load_run(data)
     if run is not None:
         wait_for_end([node for node in run.nodes if send_signal(node, signal.SIGKILL)], limit_ms=KILLED_LIMIT_MS)
@@ -419,7 +420,7 @@ def _is_at(path: str, identity: tuple[int, int] | None) -> bool:
 
 
 def _say_into(path: str) -> None:
-    """Whoever reads what our owner wrote to standard error must not wait for our end."""
+    """Redirect standard error: a reader of our owner's standard error must not wait for our end."""
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(log, STDERR)
     os.close(log)
@@ -429,7 +430,7 @@ Stamps = Mapping[str, tuple[int, int, int]]
 
 
 def _stamps_of_code() -> Stamps:
-    """Inode, time and size of each file that was loaded: another version has others."""
+    """Inode, time and size of each loaded file: another version has others."""
     paths = {path for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))}
     return {path: stamp for path in paths if (stamp := _stamp(path)) is not None}
 
@@ -469,15 +470,16 @@ def _be_node(start: StartNode, inherited: Surroundings) -> int:
 
 
 def _be_called(name: str, command: str) -> None:
-    """Sets the name of this process and its command line, as ps, top and pgrep show them. Of the name there are 15
-    bytes, and of the command line as many as the arguments had that this program was started with."""
+    """Set the name of this process and its command line, as in ps, top and pgrep. The name may have 15 bytes, and the
+    command line as many as the arguments of this program had at its start."""
     os.environ.setdefault(_TITLE_IN_ARGUMENTS, "1")
     setproctitle(command)
     setthreadtitle(name)
 
 
 def main(ahead: IdentityAhead | None) -> int:
-    """The exit code: ours, or in a fork that of its node. `ahead`: of the first new cluster."""
+    """Run the server; return its exit code, or in a fork that of its node. `ahead`: identity of the first new
+    cluster."""
     _be_called("kraft-fork", "kraft fork-server node")  # `node`: its forks are known as such from the first
     warm_up()
     if ahead is not None:

@@ -1,4 +1,4 @@
-"""Starts the process that forks nodes before its owner loads what it needs itself: both load at the same time."""
+"""Start of the fork server before its owner loads its own modules: both load at the same time."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Final
 from kraft.launcher.python import PYTHON, environment
 
 CAN_WATCH_FORKS: Final = hasattr(os, "pidfd_open")
-"""Linux. The process that forks is not ours to wait for, so that only a descriptor tells whether a node runs."""
+"""True on Linux. The forks are not our children, so that only a descriptor reports whether a node runs."""
 FORK_SERVER: Final = "kraft.launcher.fork_process"
-"""Not imported here: who starts nodes needs nothing of what a node needs."""
+"""Not imported here: a process that starts nodes needs no module of a node."""
 ROOM_FOR_NAMES: Final = "." * 160
-"""An argument that the fork server is given: its forks write there what they are called."""
+"""An argument of the fork server: its forks write their command lines over it."""
 NEW_CLUSTERS: Final = "new-clusters"
-"""An argument of a fork server that will be asked for a cluster, as a rule for a new one."""
+"""An argument of a fork server that will get a cluster, usually a new one."""
 
 _begun: dict[int, subprocess.Popen[bytes]] = {}
-"""By the process that has started it."""
+"""Process id of the starting process -> the fork server."""
 
 
 def begin() -> None:
-    """Start one now that `begun` gives later. Where none can be started that says so."""
+    """Start a fork server, which `begun` returns later. If that fails, `begun` raises the error."""
     if CAN_WATCH_FORKS:
         with suppress(OSError):
             _begun[os.getpid()] = _start()
 
 
 def begun() -> subprocess.Popen[bytes]:
-    """The one that was started before, or one that is started now; its standard input and output are pipes."""
+    """The fork server that was started before, or a new one; its standard input and output are pipes."""
     return _begun.pop(os.getpid(), None) or _start()
 
 

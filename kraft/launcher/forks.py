@@ -1,7 +1,7 @@
-"""The owner's side of the process that forks nodes, and how other commands reach it: all of it blocks, for moments.
+"""The owner's side of the fork server, and its access by other commands: all of it blocks, for moments.
 
-Imports nothing of a node, and nothing of its configuration: it also runs in the process of other people's tests, whose
-own modules may be called `metadata`.
+It imports no module of a node or of its configuration: it also runs in the process of other people's tests, whose own
+modules may be called `metadata`.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from kraft.launcher.processes import LaunchError, start_program
 
 END_LIMIT_S: Final = 10.0
 ANSWER_LIMIT_S: Final = 10.0
-"""Of a command over the socket of a data folder. It does not wait for nodes: to fork one takes milliseconds."""
+"""Limit of a command over the socket of a data folder. It does not wait for nodes: a fork takes milliseconds."""
 READ_BYTES: Final = 65_536
 
 
 class ForkServerGone(Exception):
-    """It has ended, or cannot be reached: programs can be started instead."""
+    """The fork server has ended, or cannot be reached: programs can be started instead."""
 
 
 class ForkServer:
-    """Started here, and loading meanwhile: the first answer takes as long as that. Used by any thread."""
+    """The fork server of this process. It loads after its start: the first answer takes as long. Used by any thread."""
 
     def __init__(self) -> None:
         self._process = begun()
@@ -59,19 +59,19 @@ class ForkServer:
         return self._is_open and self._process.poll() is None
 
     def prepare(self, asked: Prepare) -> dict[str, Any]:
-        """The plan of a cluster. Raises LaunchError and ForkServerGone."""
+        """Prepare a cluster; return its plan. Raises LaunchError and ForkServerGone."""
         return self._ask(prepare=asked).document
 
     def launch(self, asked: Launch) -> dict[str, Any]:
-        """The run of a cluster. Raises LaunchError and ForkServerGone."""
+        """Launch a cluster; return its run. Raises LaunchError and ForkServerGone."""
         return self._ask(launch=asked).document
 
     def keep(self, data: str) -> None:
-        """The folder of a temporary cluster is not removed at its end. Raises ForkServerGone."""
+        """Do not remove the folder of a temporary cluster at its end. Raises ForkServerGone."""
         self._ask(keep=data)
 
     def end(self, data: str) -> None:
-        """Nothing of that cluster runs when this returns. Raises ForkServerGone."""
+        """End a cluster; none of its processes runs when this returns. Raises ForkServerGone."""
         self._ask(end=data)
 
     def _ask(self, **what: Any) -> Reply:
@@ -79,15 +79,15 @@ class ForkServer:
         assert self._process.stdout is not None
         with self._lock:
             if not self._is_open:
-                raise ForkServerGone("the process that starts nodes was closed")
+                raise ForkServerGone("the fork server was closed")
             command = Command(id=next(self._ids), **what)
             try:
                 self._process.stdin.write(msgspec.json.encode(command) + b"\n")
                 reply = self._read(self._process.stdout.fileno())
-                while reply.id < command.id:  # who asked was interrupted
+                while reply.id < command.id:  # the caller of that command was interrupted
                     reply = self._read(self._process.stdout.fileno())
             except OSError as error:
-                raise ForkServerGone(f"the process that starts nodes has ended: {error}") from error
+                raise ForkServerGone(f"the fork server has ended: {error}") from error
         assert reply.id == command.id, (command, reply)
         if reply.error:
             raise LaunchError(reply.error)
@@ -97,18 +97,18 @@ class ForkServer:
         while b"\n" not in self._received:
             data = os.read(descriptor, READ_BYTES)
             if not data:
-                raise ForkServerGone("the process that starts nodes has ended")
+                raise ForkServerGone("the fork server has ended")
             self._received += data
         line, _, self._received = self._received.partition(b"\n")
         return msgspec.json.decode(line, type=Reply)
 
     def leave(self) -> None:
-        """It stays for as long as a cluster of it does."""
+        """Disconnect; the fork server stays as long as one of its clusters."""
         self._close()
-        self._process.returncode = 0  # nobody waits for it: the object must not warn when it goes
+        self._process.returncode = 0  # nobody waits for it: the object must not warn when it is deleted
 
     def close(self) -> None:
-        """It ends with the last of its clusters: those without an owner have to be ended first."""
+        """End it. It ends with the last of its clusters: those without an owner have to be ended first."""
         self._close()
         try:
             self._process.wait(END_LIMIT_S)
@@ -126,11 +126,11 @@ class ForkServer:
 
 _lock = threading.Lock()
 _servers: dict[int, ForkServer] = {}
-"""By the process that has started it: a fork of that one starts its own."""
+"""Process id -> its fork server: a fork of this process starts its own."""
 
 
 def fork_server() -> ForkServer:
-    """The one of this process, started now if there is none: it begins to load at once."""
+    """The fork server of this process, started now if there is none: it begins to load at once."""
     with _lock:
         server = _servers.get(os.getpid())
         if server is None or not server.is_running:
@@ -139,7 +139,7 @@ def fork_server() -> ForkServer:
 
 
 def close_fork_server() -> None:
-    """For a caller that wants it to end before this process does. Clusters of it are ended first."""
+    """End it before this process ends. Its clusters must be ended first."""
     with _lock:
         server = _servers.pop(os.getpid(), None)
     if server is not None:
@@ -152,8 +152,8 @@ def close_fork_server() -> None:
 def start_fork_or_program(
     *, config: str, node_id: int, data: str, log: str, parent_pid: int | None, variables: Mapping[str, str]
 ) -> int:
-    """Implements `StartProcess`: a fork of the process that runs the cluster of `data` if there is one and it can make
-    one, else a program. Raises OSError."""
+    """Implements `StartProcess`: a fork of the fork server that runs the cluster of `data` if that can make one, else a
+    program. Raises OSError."""
     start = StartNode(
         config=config,
         node_id=node_id,
@@ -165,7 +165,7 @@ def start_fork_or_program(
     )
     try:
         reply = _ask_at(data, Command(id=1, start=start))
-    except (ForkServerGone, UnicodeEncodeError):  # a variable that is no text cannot be told
+    except (ForkServerGone, UnicodeEncodeError):  # a variable that is no text cannot be sent
         reply = Reply(id=1, is_refused=True)
     if reply.is_refused:
         return start_program(
@@ -177,13 +177,13 @@ def start_fork_or_program(
 
 
 def end_fork_server(data: str) -> None:
-    """Of a cluster whose nodes have stopped: the process that forked them has nothing left to do there."""
+    """End the fork server of a cluster whose nodes have stopped."""
     with contextlib.suppress(ForkServerGone):
         _ask_at(data, Command(id=1, end=data))
 
 
 def _ask_at(data: str, command: Command) -> Reply:
-    """Raises ForkServerGone."""
+    """Send a command to the socket of a data folder. Raises ForkServerGone."""
     if not CAN_WATCH_FORKS:
         raise ForkServerGone("this system has no forks that can be watched")
     try:
@@ -193,7 +193,7 @@ def _ask_at(data: str, command: Command) -> Reply:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.settimeout(ANSWER_LIMIT_S)
-            # by way of a descriptor: the path may be longer than the address of a socket
+            # through a descriptor: the path may be longer than the address of a socket
             connection.connect(f"/proc/self/fd/{folder}/{SOCKET_FILE}")
             connection.sendall(msgspec.json.encode(command) + b"\n")
             return _receive(connection)
@@ -208,6 +208,6 @@ def _receive(connection: socket.socket) -> Reply:
     while b"\n" not in received:
         data = connection.recv(READ_BYTES)
         if not data or len(received) > LINE_BYTES_MAX:
-            raise ForkServerGone("the process that starts nodes gave no answer")
+            raise ForkServerGone("the fork server did not answer")
         received += data
     return msgspec.json.decode(received, type=Reply)

@@ -1,4 +1,4 @@
-"""The owner's side of a helper process: a JSON command a line in, a reply with its id a line out, in order.
+"""The owner's side of a helper process: one JSON command a line in, a reply with its id a line out, in order.
 
 The helper ends with its input, so it never outlives the process that started it. One owner; one event loop.
 """
@@ -20,7 +20,7 @@ READ_BYTES: Final = 1024 * 1024
 
 
 class HelperFailed(Exception):
-    """The helper refused a command, or is gone."""
+    """The helper refused a command, or has ended."""
 
 
 class Reply(Protocol):
@@ -35,7 +35,7 @@ ReplyT = TypeVar("ReplyT", bound=Reply)
 
 class Helper(Generic[ReplyT]):
     def __init__(self, module: str, *arguments: str, name: str, reply: type[ReplyT]) -> None:
-        """Starts `python -P -m module arguments...`; `name` is what people are told when it is gone."""
+        """Start `python -P -m module arguments...`; `name` is its name in error messages."""
         command = [*PYTHON, "-m", module, *arguments]
         self._process = subprocess.Popen(
             command,
@@ -66,7 +66,7 @@ class Helper(Generic[ReplyT]):
         return next(self._ids)
 
     async def ask(self, command: Any) -> ReplyT:
-        """Raises HelperFailed."""
+        """Send a command; return its reply. Raises HelperFailed."""
         if self._has_ended:  # a write may still succeed: the ends of its two pipes close one after the other
             raise self._gone()
         answer: asyncio.Future[ReplyT] = self._loop.create_future()
@@ -100,7 +100,7 @@ class Helper(Generic[ReplyT]):
                 waiting.set_result(reply)
 
     def close(self) -> None:
-        """It ends. Nothing of it is left when this returns."""
+        """End the helper. Nothing of it is left when this returns."""
         self._loop.remove_reader(self._stdout.fileno())
         self._stdin.close()
         try:

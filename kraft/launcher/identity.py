@@ -1,4 +1,4 @@
-"""Who a new cluster is: its id, and the secret that its nodes prove to each other; kept in its data folder."""
+"""Identity of a new cluster: its id, and the secret that its nodes prove to each other; kept in its data folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metadata.cluster_keys import cluster_keys
 
 SECRET_BYTES: Final = 32
 THREAD_GONE_LIMIT_S: Final = 10.0
-"""After this, nodes are started as programs."""
+"""After this time, nodes are started as programs."""
 THREAD_LOOK_S: Final = 0.0002
 
 
@@ -36,8 +36,8 @@ def _random_cluster_id() -> str:
 
 
 class IdentityAhead:
-    """A new identity whose keys are derived while this process loads what else it needs: scrypt takes a tenth of a
-    second, of another processor, and holds no lock of the interpreter meanwhile."""
+    """A new identity whose keys are derived while this process loads other modules: scrypt takes a tenth of a second of
+    another processor, and holds no lock of the interpreter meanwhile."""
 
     def __init__(self) -> None:
         ahead = self._ahead = new_identity()
@@ -46,15 +46,15 @@ class IdentityAhead:
         self._is_taken = False
 
     def wait(self) -> None:
-        """Until its thread has ended, and is not there any more: Python says so a moment before the system does, and a
-        process with two threads does not fork."""
+        """Wait until its thread has ended, also for the system: Python reports it a moment earlier, and a process with
+        two threads does not fork."""
         self._thread.join()
         deadline = time.monotonic() + THREAD_GONE_LIMIT_S
         while os.path.exists(f"/proc/self/task/{self._thread.native_id}") and time.monotonic() < deadline:
             time.sleep(THREAD_LOOK_S)
 
     def take(self) -> Identity:
-        """That one, and from then on new ones."""
+        """Return that identity at the first call, and new ones after that."""
         if self._is_taken:
             return new_identity()
         self._is_taken = True

@@ -1,4 +1,4 @@
-"""Loads what a node needs, and not the clients of the libraries that it needs a part of.
+"""Loading of a node's modules without the clients of the libraries that a node uses only partly.
 
 `import aiokafka.record` runs `aiokafka/__init__.py` first, which loads producer, consumer and client; `import
 aiohttp.web` loads the HTTP client, which reads the system's certificates. Together they are a fifth of the processor
@@ -6,13 +6,13 @@ time that the modules of a node take, and a node uses neither. Here the packages
 modules.
 
 `dataclasses` of Python 3.11 and 3.12 writes six methods of each frozen class as text and compiles them one by one, a
-quarter of the time that modules take. Three of these a node calls when it says that something is wrong: `__repr__`, and
-the refusals of `__setattr__` and `__delattr__`. Here they are closures that do the same.
+quarter of the modules' time. A node calls three of these only for error messages: `__repr__`, and the refusals of
+`__setattr__` and `__delattr__`. Here they are closures that do the same.
 
-Both are left out with `KRAFT_LEAN_LOADING=off`; docs/decisions/interpreter-tricks.md has what they are worth.
+Both are left out with `KRAFT_LEAN_LOADING=off`; docs/decisions/interpreter-tricks.md has their measured effect.
 
-For processes that are nodes and nothing else: whoever imports one of these packages in such a process later finds its
-modules, and not the names that its `__init__` would have.
+For processes that are only nodes: a later import of one of these packages in such a process finds its modules, and not
+the names of its `__init__`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from types import ModuleType
 from typing import Any, Final
 
 LEAN_LOADING: Final = "KRAFT_LEAN_LOADING"
-"""A variable of the environment; with `off` packages are loaded whole, and `dataclasses` is as Python has it."""
+"""A variable of the environment; with `off` packages are loaded whole, and `dataclasses` is unchanged."""
 FOLDERS: Final = ("aiohttp", "aiokafka", "aiokafka.record")
 _VERSION: Final = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 
 
 @contextmanager
 def loading_a_node() -> Iterator[None]:
-    """While the modules of a node are imported. What they make stays: no collection ever looks at it for garbage."""
+    """Context in which the modules of a node are imported. Their objects stay: no garbage collection looks at them."""
     is_lean = os.environ.get(LEAN_LOADING) != "off"
     for name in FOLDERS:
         if is_lean and name not in sys.modules:
@@ -63,20 +63,20 @@ def _folder(name: str) -> ModuleType:
     module = ModuleType(name, "Entered by kraft.launcher.lean without its __init__.")
     module.__spec__, module.__file__, module.__path__ = spec, spec.origin, list(spec.submodule_search_locations)
     version = _VERSION.search(Path(spec.origin).read_text(encoding="utf-8"))
-    if version is not None:  # modules of aiohttp name it in what they send
+    if version is not None:  # modules of aiohttp send it
         module.__dict__["__version__"] = version[1]
     return module
 
 
 def _replace(module: ModuleType, replacements: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
-    """What was there before."""
+    """Replace functions of a module; return the previous ones."""
     before = {name: getattr(module, name) for name in replacements}
     for name, replacement in replacements.items():
         setattr(module, name, replacement)
     return before
 
 
-# --- methods of data classes that nobody is in a hurry for -----------------------------------------------------------
+# --- methods of data classes that are called rarely ------------------------------------------------------------------
 
 
 def _repr(fields: Sequence[dataclasses.Field[Any]], _: Mapping[str, Any]) -> Callable[[Any], str]:
@@ -109,4 +109,4 @@ def _refusals(
 
 
 _METHODS: Final[Mapping[str, Callable[..., Any]]] = {"_repr_fn": _repr, "_frozen_get_del_attr": _refusals}
-"""The makers of methods in `dataclasses`, with the same arguments in 3.11 and 3.12."""
+"""The functions that make methods in `dataclasses`, with the same arguments in 3.11 and 3.12."""

@@ -1,4 +1,4 @@
-"""What `kraft up` shows while the cluster runs: a calm view on a terminal, one line per change in a pipe."""
+"""The display of `kraft up` while the cluster runs: a calm view on a terminal, one line per change in a pipe."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def first_commands(run: ClusterRun) -> str:
 
 
 def bootstrap_servers(run: ClusterRun) -> str:
-    """What a Kafka client is given."""
+    """The bootstrap.servers of a Kafka client."""
     return ",".join(node.kafka for node in run.nodes if node.is_broker)
 
 
 def kafka_commands(run: ClusterRun) -> str:
-    """What a Kafka client is given, and a line each for kafka-python, kcat and Java's tools."""
+    """The bootstrap.servers of a Kafka client, and a line each for kafka-python, kcat and Java's tools."""
     first = next((node for node in run.nodes if node.is_broker), run.nodes[0]).kafka
     python = f"from kafka import KafkaProducer as P; P(bootstrap_servers='{first}').send('hello', b'hi').get(10)"
     return "\n".join(
@@ -66,7 +66,7 @@ def node_rows(run: ClusterRun) -> list[dict[str, str | tuple[str, ...]]]:
 
 
 def watch(run: ClusterRun, *, say: Callable[[str], None], on_terminal: bool) -> None:
-    """Show the cluster until something raises: Ctrl-C, as a rule. Returns when no node runs any more."""
+    """Show the cluster until an exception: Ctrl-C, as a rule. Return when no node runs any more."""
     if on_terminal:
         _watch_on_terminal(run)
     else:
@@ -95,7 +95,7 @@ def _watch_on_terminal(run: ClusterRun) -> None:
         while True:
             run = _refreshed(run)
             status = cluster_status(_running(run))
-            lines = (*status_lines(run, status), *node_lines(run, status), "Ctrl-C stops all nodes in order.")
+            lines = (*status_lines(run, status), *node_lines(run, status), "Ctrl-C stops all nodes cleanly.")
             live.update(Text("\n".join(lines)), refresh=True)
             if not _running(run):
                 return
@@ -112,13 +112,13 @@ def _running(run: ClusterRun) -> list[NodeRun]:
 
 
 def status_lines(run: ClusterRun, status: dict[str, Any] | None) -> tuple[str, ...]:
-    """Nodes, then partitions; they change only when the cluster does."""
+    """Lines about nodes, then partitions; they change only with the cluster."""
     alive = {node.id for node in _running(run)}
     if not alive:
         return ("no node runs any more",)
     down = [node.id for node in run.nodes if node.id not in alive]
     if status is None:
-        return (f"{_named('down', down)} nobody tells a status".lstrip(),)
+        return (f"{_named('down', down)} no node reports a status".lstrip(),)
     brokers = [entry for entry in status.get("nodes", ()) if "broker" in entry["roles"]]
     active = [entry["id"] for entry in brokers if entry["state"] == "active"]
     partitions = status.get("partitions", {})
@@ -133,7 +133,7 @@ def status_lines(run: ClusterRun, status: dict[str, Any] | None) -> tuple[str, .
 
 
 def node_lines(run: ClusterRun, status: dict[str, Any] | None) -> list[str]:
-    """One line per node, with the process that it is now: a restart gave it another."""
+    """One line per node, with its current process: a restart has changed it."""
     states = {entry["id"]: entry["state"] for entry in (status or {}).get("nodes", ())}
     running = {node.id for node in _running(run)}
     return [

@@ -1,9 +1,9 @@
-"""Nodes that a program starts by the dozen: forks of one process where the system can watch them, else programs.
+"""Nodes that a program starts by the dozen: forks of the fork server where the system can watch them, else programs.
 
-Loading Python's modules is most of what the start of a node costs: a second of processor time for each. The process
-that forks (`kraft.launcher.fork_server`) pays it once. What runs after the fork is what `kraft node` runs.
+Loading Python's modules is most of the cost of a node's start: a second of processor time for each. The fork server
+(`kraft.launcher.fork_server`) pays it once. After the fork the same code runs as in `kraft node`.
 
-Whoever made a `NodeStarter` closes it; clusters that run at the same time may share one.
+The caller that made a `NodeStarter` closes it; clusters that run at the same time may share one.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class NodeProcess(Protocol):
     def is_running(self) -> bool: ...
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Nothing happens when it has ended."""
+        """Send a signal; no effect when the process has ended."""
         ...
 
 
 class NodeStarter(Protocol):
     async def start(self, node: StartNode) -> NodeProcess:
-        """Raises HelperFailed, or OSError when the system starts no process."""
+        """Start a node. Raises HelperFailed, or OSError when the system starts no process."""
         ...
 
     async def reap(self, ended: Iterable[NodeProcess]) -> None:
-        """None of them runs, and none is asked any more. Raises HelperFailed."""
+        """Release ended processes, of which no state is requested any more. Raises HelperFailed."""
         ...
 
     def close(self) -> None: ...
@@ -74,7 +74,7 @@ class Forks:
     """Implements `NodeStarter`."""
 
     def __init__(self) -> None:
-        self._helper = Helper(FORK_SERVER, "node", ROOM_FOR_NAMES, name="the process that starts nodes", reply=Reply)
+        self._helper = Helper(FORK_SERVER, "node", ROOM_FOR_NAMES, name="the fork server", reply=Reply)
 
     async def start(self, node: StartNode) -> ForkedNode:
         os.makedirs(os.path.dirname(node.log), mode=0o700, exist_ok=True)
@@ -125,7 +125,7 @@ class Programs:
         )
 
     async def reap(self, ended: Iterable[NodeProcess]) -> None:
-        """`is_running` has waited for them."""
+        """Nothing to do: `is_running` has waited for them."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to do: it holds nothing."""

@@ -1,4 +1,4 @@
-"""Which ports are free: checked before anything is started, so that a taken one is named with the key to change."""
+"""Check for free ports before anything is started, so that the message names a used port and the key to change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kraft.config.models import ClusterConfig, NodeConfig
 
 FREE_PORT_FIRST: Final = 10_000
 FREE_PORT_LAST: Final = 32_000
-"""Below the ports that systems hand to outgoing connections, so that a stopped node finds its port again."""
+"""Below the ports that systems use for outgoing connections, so that a stopped node finds its port free again."""
 FREE_PORT_TRIES_MAX: Final = 1_000
 
 _KEYS: Final = ("rest_port", "kafka_port", "quorum_port")
@@ -49,7 +49,7 @@ def taken_ports(config: ClusterConfig) -> list[TakenPort]:
 
 
 def with_free_ports(config: ClusterConfig) -> ClusterConfig:
-    """The configuration with every port that is listened on replaced by a free one."""
+    """The configuration with every listening port replaced by a free one."""
     used: set[int] = set()
     nodes = []
     for node in config.nodes:
@@ -67,7 +67,7 @@ def _keys(node: NodeConfig) -> tuple[str, ...]:
 
 
 def _free_ports(host: str, used: set[int]) -> Iterator[int]:
-    """Ports from a random place, so that clusters started at the same time rarely meet."""
+    """Ports from a random start, so that clusters started at the same time rarely collide."""
     for _ in range(FREE_PORT_TRIES_MAX):
         port = random.randint(FREE_PORT_FIRST, FREE_PORT_LAST)
         if port not in used and not _why_not(host, port):
@@ -77,7 +77,7 @@ def _free_ports(host: str, used: set[int]) -> Iterator[int]:
 
 
 def _why_not(host: str, port: int) -> str:
-    """Why nothing can listen there; empty when it can."""
+    """The reason why nothing can listen there; empty when it can."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:

@@ -1,5 +1,5 @@
-"""Node processes: start, look at, signal. A node is a program, `python -P -m kraft node --config FILE --id N`, or a
-fork of a process that has loaded what this program loads (`kraft/launcher/fork_server.py`), and is called like it.
+"""Node processes: start, state, signals. A node is a program, `python -P -m kraft node --config FILE --id N`, or a fork
+of a process that has loaded the same modules (`kraft/launcher/fork_server.py`), with the same name.
 
 Every node is in a session of its own, so that Ctrl-C reaches only `kraft up`, which stops the nodes in order.
 """
@@ -19,19 +19,19 @@ from kraft.launcher.runfile import NodeRun
 
 NODE_COMMAND: tuple[str, ...] = (*PYTHON, "-m", "kraft", "node")
 STOP_LIMIT_MS: Final = 15_000
-"""How long a node may take to stop after SIGTERM before it is killed, and once more as long as it is busy: one with
-20,000 partitions hands them over and closes as many logs. What hangs it ends itself (`kraft/node/process.py`)."""
+"""Time in which a node must stop after SIGTERM before it is killed, and again as long as it is busy: one with 20,000
+partitions hands them over and closes as many logs. A node that hangs ends itself (`kraft/node/process.py`)."""
 BUSY_SHARE: Final = 0.1
-"""Of a core. A node that waits for nothing but its timers takes a few hundredths."""
+"""Share of a core above which a node is busy. A node that only waits for its timers takes a few hundredths."""
 STOP_LIMIT_MS_MAX: Final = 300_000
-"""Whatever it does."""
+"""Limit even for a busy node."""
 POLL_MS: Final = 20
 LOG_TAIL_LINES: Final = 20
 _STATE, _USER_TIME, _SYSTEM_TIME, _THREADS = 0, 11, 12, 17
-"""Fields of /proc/PID/stat (proc(5)), counted from what follows the name."""
+"""Fields of /proc/PID/stat (proc(5)), counted from the one after the name."""
 LOG_TAIL_BYTES: Final = 64 * 1024
 ROUNDS_MAX: Final = 20
-"""In which processes are looked for that others have started before they were killed."""
+"""Rounds of a search for processes that others have started before they were killed."""
 ROUND_S: Final = 0.01
 
 
@@ -44,8 +44,8 @@ def start_node(
     parent_pid: int | None,
     variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """`parent_pid`: the node stops by itself when that process ends, however it ends. `variables`: of the node's
-    environment, besides our own."""
+    """Start a node. `parent_pid`: the node stops by itself when that process ends, for any reason. `variables`: added
+    to our own environment."""
     command = [*NODE_COMMAND, "--config", config, "--id", str(node_id), "--data", data]
     if parent_pid is not None:
         command += ["--parent", str(parent_pid)]
@@ -66,7 +66,7 @@ class LaunchError(Exception):
 
 
 class StartProcess(Protocol):
-    """How a cluster that lives longer than its launcher gets its nodes."""
+    """The start of a node of a cluster that lives longer than its launcher."""
 
     def __call__(
         self,
@@ -78,7 +78,7 @@ class StartProcess(Protocol):
         parent_pid: int | None,
         variables: Mapping[str, str],
     ) -> int:
-        """The process id; arguments as those of `start_node`. Raises OSError."""
+        """Start a node; return its process id. The arguments are those of `start_node`. Raises OSError."""
         ...
 
 
@@ -87,12 +87,12 @@ def start_program(
 ) -> int:
     """Implements `StartProcess`: the node is a program of its own."""
     process = start_node(config=config, node_id=node_id, data=data, log=log, parent_pid=parent_pid, variables=variables)
-    process.returncode = 0  # reaped by its pid: the object must not warn when it goes
+    process.returncode = 0  # reaped by its pid: the object must not warn when it is deleted
     return process.pid
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs and is one of ours: not a zombie, and not another program that got its id."""
+    """Whether the process runs and is a node of ours: not a zombie, and not another program with the same id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -111,14 +111,14 @@ def _is_node(pid: int) -> bool:
         return not os.path.isdir("/proc/self")
     except ProcessLookupError:
         return False
-    # A zombie with other threads is still ending: its ports are free when the last of them has gone.
+    # A zombie with other threads is still ending: its ports are free after the end of the last thread.
     has_ended = fields[_STATE] in (b"Z", b"X") and int(fields[_THREADS]) <= 1
-    title = arguments[0].split(b" ")  # a node that was forked has a title instead of arguments
+    title = arguments[0].split(b" ")  # a forked node has a title instead of arguments
     return not has_ended and (b"node" in arguments or b"node" in title or arguments == [b""])
 
 
 def is_stopped(pid: int) -> bool:
-    """By SIGSTOP; False where nobody tells."""
+    """Whether SIGSTOP has stopped the process; False where it is not known."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             return stat.read().rpartition(b")")[2].split()[_STATE] == b"T"
@@ -127,7 +127,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def send_signal(node: NodeRun, number: signal.Signals) -> bool:
-    """False when the node does not run."""
+    """Send a signal. False when the node does not run."""
     if not is_alive(node.pid):
         return False
     try:
@@ -138,7 +138,8 @@ def send_signal(node: NodeRun, number: signal.Signals) -> bool:
 
 
 def stop_nodes(nodes: Iterable[NodeRun], *, say: Callable[[str], None], limit_ms: int = STOP_LIMIT_MS) -> None:
-    """SIGTERM in order: brokers first, the quorum that lets them go last; after the limit, SIGKILL, said aloud."""
+    """Stop with SIGTERM: brokers first, the quorum last, because brokers need it; after the limit, SIGKILL with a
+    message."""
     waves: dict[int, list[NodeRun]] = {0: [], 1: [], 2: []}
     for node in nodes:
         waves[0 if "controller" not in node.roles else 1 if node.is_broker else 2].append(node)
@@ -157,7 +158,8 @@ def _stop_wave(nodes: Sequence[NodeRun], *, say: Callable[[str], None], limit_ms
 
 
 def _wait_while_busy(nodes: Sequence[NodeRun], *, limit_ms: int) -> list[NodeRun]:
-    """Wait until none runs; returns those that do when none of them was busy for so long, or at STOP_LIMIT_MS_MAX."""
+    """Wait until none runs; return those that still run when none of them was busy for so long, or at
+    STOP_LIMIT_MS_MAX."""
     deadline = time.monotonic() + max(limit_ms, STOP_LIMIT_MS_MAX) / 1000
     running, is_busy = list(nodes), True
     while running and is_busy and time.monotonic() < deadline:
@@ -168,7 +170,7 @@ def _wait_while_busy(nodes: Sequence[NodeRun], *, limit_ms: int) -> list[NodeRun
 
 
 def _processor_ms(pid: int) -> float:
-    """That it has used; 0 where nobody tells."""
+    """Processor time of a process; 0 where it is not known."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             fields = stat.read().rpartition(b")")[2].split()
@@ -178,7 +180,7 @@ def _processor_ms(pid: int) -> float:
 
 
 def wait_for_end(nodes: Sequence[NodeRun], *, limit_ms: int) -> list[NodeRun]:
-    """Wait until none runs; returns those that still do at the limit."""
+    """Wait until none runs; return those that still run at the limit."""
     deadline = time.monotonic() + limit_ms / 1000
     running = list(nodes)
     while running and time.monotonic() < deadline:
@@ -190,7 +192,7 @@ def wait_for_end(nodes: Sequence[NodeRun], *, limit_ms: int) -> list[NodeRun]:
 
 
 def reap(pids: Iterable[int]) -> None:
-    """Take leave of ended children, so that they do not stay as zombies."""
+    """Reap ended children, so that they do not stay as zombies."""
     for pid in pids:
         try:
             os.waitpid(pid, os.WNOHANG)
@@ -199,7 +201,7 @@ def reap(pids: Iterable[int]) -> None:
 
 
 def kill_users(data: str) -> None:
-    """Processes that were told of this folder, and what they have started meanwhile."""
+    """Kill processes with this folder in their environment, and those that they have started meanwhile."""
     sign = b"\0KRAFT_DATA=" + os.fsencode(data) + b"\0"
     for _ in range(ROUNDS_MAX):
         found = [int(name) for name in os.listdir("/proc") if name.isdecimal() and sign in _variables_of(name)]
@@ -216,7 +218,7 @@ def _variables_of(pid: str) -> bytes:
         with open(f"/proc/{pid}/environ", "rb") as environment:
             return b"\0" + environment.read() + b"\0"
     except OSError:
-        return b""  # of another user, or it has ended
+        return b""  # another user's, or it has ended
 
 
 def log_tail(path: str, *, lines_max: int = LOG_TAIL_LINES) -> list[str]:

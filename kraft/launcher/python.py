@@ -1,8 +1,8 @@
-"""How we start Python: each process of ours, and whatever folder we are started in.
+"""The start of Python for each process of ours, in whatever folder.
 
-`python -m` puts the current folder first on the path of modules: a `secrets.py` there would be run in place of the
-standard library's, a `metadata.py` in place of ours. `-P` leaves it out. Not `-I`, which would also ignore PYTHONPATH,
-by which people add modules on purpose: of its folders only those are left out that would hide such a module.
+`python -m` puts the current folder first on the path of modules: a `secrets.py` there would be run instead of the
+standard library's, a `metadata.py` instead of ours. `-P` leaves it out. `-I` would also ignore PYTHONPATH, by which
+people add modules on purpose: of its folders only those are left out that would hide such a module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ _HOME: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(
 
 
 def environment() -> dict[str, str]:
-    """Of a process of ours: this process's own, and in PYTHONPATH no folder that hides a module that we need."""
+    """The environment of our processes: this process's own, without folders in PYTHONPATH that hide one of our
+    modules."""
     path = os.environ.get("PYTHONPATH", "")
     variables = dict(os.environ)
     if path:

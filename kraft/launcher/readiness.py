@@ -1,4 +1,4 @@
-"""Is a cluster ready: every node says so, the quorum has a leader, and every broker is unfenced.
+"""Readiness of a cluster: every node reports it, the quorum has a leader, and every broker is unfenced.
 
 A start is waited for as long as it makes progress, however long that takes: nodes begin to answer, voters meet, logs
 are loaded, partitions get leaders. A cluster that only needs longer is never given up.
@@ -17,10 +17,10 @@ from kraft.launcher.processes import is_alive, log_tail, reap
 from kraft.launcher.runfile import NodeRun
 
 STALLED_MS: Final = 300_000
-"""A start in which nothing new has happened for so long is given up."""
+"""A start without progress for so long is given up."""
 SEEN_MAX: Final = 100_000
 POLL_MS: Final = 40
-"""Often while a start is expected to take a moment: asking costs the nodes processor time, and waiting costs ours."""
+"""Short while a start should take a moment: a query costs the nodes processor time, and a wait costs the user's."""
 SLOW_POLL_MS: Final = 250
 SLOW_AFTER_MS: Final = 5_000
 PROBE_TIMEOUT_MS: Final = 1_000
@@ -28,7 +28,7 @@ NO_ANSWER: Final = "starting"
 
 
 class StartFailed(Exception):
-    """`node` is the one that ended, whose log tells why; None when time ran out."""
+    """`node` is the one that ended, whose log has the reason; None when the time is over."""
 
     def __init__(self, message: str, *, node: NodeRun | None = None) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class StartFailed(Exception):
 
 
 def explained(failure: StartFailed) -> str:
-    """With the end of the log of the node that ended. All nodes are stopped by who asks."""
+    """The message with the end of the log of the node that ended. The caller stops all nodes."""
     if failure.node is None:
         return f"{failure}; all nodes were stopped"
     tail = "\n".join(f"  | {line}" for line in log_tail(failure.node.log)) or "  | (nothing)"
@@ -45,12 +45,11 @@ def explained(failure: StartFailed) -> str:
 
 @dataclass(slots=True)
 class Progress:
-    """What a start has been seen to wait for. Only what was never seen before is progress, so that two states in turn
-    are none."""
+    """The states that a start has waited for. Only a new one is progress, so that two alternating states are none."""
 
     begun_ms: int
     limit_ms: int | None
-    """Of the whole start; None: as long as it makes progress."""
+    """Limit of the whole start; None: as long as it makes progress."""
     _seen: set[str] = field(default_factory=set)
     _news_ms: int = 0
 
@@ -58,7 +57,7 @@ class Progress:
         self._news_ms = self.begun_ms
 
     def look(self, waiting: Sequence[str], now_ms: int) -> str:
-        """Why to give up; empty while it is waited on."""
+        """The reason to give up; empty while waiting makes sense."""
         news = [each for each in waiting if each not in self._seen]
         if news:
             if len(self._seen) >= SEEN_MAX:
@@ -73,7 +72,7 @@ class Progress:
 
 
 Waiting = Mapping[str, str]
-"""What a start waits for: `node 1`, `brokers`, `partitions led` and so on -> in which state it is."""
+"""Thing that a start waits for (`node 1`, `brokers`, `partitions led` ...) -> its state."""
 
 
 def in_words(waiting: Waiting) -> str:
@@ -91,10 +90,10 @@ def wait_until_ready(
     limit_ms: int | None = None,
     is_quorum_possible: Callable[[], bool] = lambda: True,
 ) -> bool:
-    """Wait for these nodes; `show` gets what is waited for at every look. True when they are ready.
+    """Wait for these nodes; `show` gets the things waited for at every look. True when they are ready.
 
-    False when all of them run and `is_quorum_possible` says that they wait for nodes which nobody has started. Raises
-    StartFailed when a node has ended, when there is no progress any more, and after `limit_ms`.
+    False when all of them run and `is_quorum_possible` reports that they wait for nodes which nobody has started.
+    Raises StartFailed when a node has ended, when there is no progress any more, and after `limit_ms`.
     """
     begun_ms = _now_ms()
     progress = Progress(begun_ms=begun_ms, limit_ms=limit_ms)
@@ -114,7 +113,7 @@ def _now_ms() -> int:
 
 
 def _waiting_for(nodes: Sequence[NodeRun]) -> Waiting:
-    """Empty when the cluster is ready. Raises StartFailed when a node has ended."""
+    """The things waited for; empty when the cluster is ready. Raises StartFailed when a node has ended."""
     reap([node.pid for node in nodes])
     for node in nodes:
         if not is_alive(node.pid):
@@ -142,7 +141,7 @@ def _reason(answer: Answer) -> str:
 def _cluster_not_ready(nodes: Sequence[NodeRun]) -> Waiting:
     status = cluster_status(nodes)
     if status is None:
-        return {"the cluster": "no node tells its status"}
+        return {"the cluster": "no node reports its status"}
     if status.get("controller_id", -1) < 0:
         return {"the quorum": "it has no leader yet"}
     states = {entry["id"]: entry["state"] for entry in status.get("nodes", ())}

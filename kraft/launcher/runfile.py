@@ -1,4 +1,4 @@
-"""`<data>/cluster.json`: which processes a cluster runs as, so that other commands find them.
+"""`<data>/cluster.json`: the processes of a running cluster, so that other commands find them.
 
 Written when the nodes are started and again when one of them is restarted; removed when all are stopped.
 """
@@ -32,7 +32,7 @@ class NodeRun:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The node's name for people."""
         return f"node {self.id}"
 
     @property
@@ -51,13 +51,13 @@ class ClusterRun:
     """The resolved configuration that every node was started with."""
     data: str
     launcher_pid: int | None
-    """The `kraft up` that the nodes live and die with; None when detached."""
+    """The `kraft up` with which the nodes end; None when detached."""
     nodes: tuple[NodeRun, ...]
     witness: str | None = None
-    """Folder where each node's disk keeps a witness of what is durable (`kraft/runtime/witness.py`), if it does."""
+    """Folder where each node's disk keeps a witness of durable data (`kraft/runtime/witness.py`), if it does."""
 
     def node(self, node_id: int) -> NodeRun:
-        """Raises LookupError, naming the ids that there are."""
+        """The node of an id. Raises LookupError with all ids."""
         for node in self.nodes:
             if node.id == node_id:
                 return node
@@ -71,7 +71,7 @@ class ClusterRun:
         return replace(self, nodes=tuple(replace(n, pid=pid) if n.id == node_id else n for n in self.nodes))
 
     def variables(self, node_id: int) -> dict[str, str]:
-        """Of a node's environment, besides those of the process that starts it."""
+        """Variables of a node's environment, besides those of the process that starts it."""
         folder = self.witness_of(node_id)
         return {} if folder is None else {WITNESS_VARIABLE: folder}
 
@@ -82,7 +82,7 @@ class ClusterRun:
         return asdict(self)
 
     def summary(self) -> dict[str, Any]:
-        """What `kraft up --json` prints."""
+        """The output of `kraft up --json`."""
         return {"cluster_id": self.cluster_id, "nodes": [asdict(node) for node in self.nodes]}
 
 
@@ -104,7 +104,7 @@ def save_run(run: ClusterRun) -> None:
 
 
 def load_run(data: str) -> ClusterRun | None:
-    """None when no cluster runs from this folder, or its run file is not readable as one."""
+    """The run of a folder; None when no cluster runs from it, or its run file is not readable."""
     try:
         with open(run_path(data), encoding="utf-8") as text:
             document = json.load(text)

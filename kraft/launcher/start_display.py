@@ -1,6 +1,6 @@
-"""What people see while nodes start: one line in a pipe, one live table on a terminal.
+"""The display while nodes start: one line in a pipe, one live table on a terminal.
 
-A start of seconds needs no more. One that takes long says every ten seconds what it waits for.
+A start of seconds needs no more. A long one reports every ten seconds what it waits for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ READY: Final = "ready"
 
 class StartView(Protocol):
     def begin(self, run: ClusterRun) -> None:
-        """The processes have been started."""
+        """The processes were started."""
         ...
 
     def show(self, waiting: Waiting) -> None:
@@ -36,7 +36,7 @@ class StartView(Protocol):
 
 
 class LongWait:
-    """Says what is waited for when that takes long, as often as it changes and no more than every ten seconds."""
+    """Reports a long wait, at each change and not more often than every ten seconds."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -64,11 +64,11 @@ class StartInPipe:
         self._wait.show(waiting)
 
     def end(self) -> None:
-        """What was said stays."""
+        """Nothing to do: the printed lines stay."""
 
 
 class StartOnTerminal:
-    """Implements `StartView`: the table is gone at the end, and makes room for that of the cluster."""
+    """Implements `StartView`: the table is removed at the end, before the table of the cluster."""
 
     def __init__(self) -> None:
         self._run: ClusterRun | None = None
@@ -108,7 +108,7 @@ def headline(run: ClusterRun) -> str:
 
 
 def rows(run: ClusterRun, waiting: Waiting) -> list[tuple[str, str, str]]:
-    """Name, process id and state of each node; then what the cluster as a whole waits for."""
+    """Name, process id and state of each node; then the things that the whole cluster waits for."""
     names = {node.name for node in run.nodes}
     nodes = [(node.name, str(node.pid), waiting.get(node.name, READY)) for node in run.nodes]
     return nodes + [(what, "", state) for what, state in waiting.items() if what not in names]

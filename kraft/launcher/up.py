@@ -1,4 +1,4 @@
-"""`kraft up`: check ports, start every node, wait until the cluster is ready, watch, stop in order."""
+"""`kraft up`: check ports, start every node, wait until the cluster is ready, watch, stop cleanly."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def start_cluster(
 ) -> ClusterRun:
     """Start all nodes and return when the cluster is ready. Raises ConfigError or LaunchError; then nothing runs.
 
-    `view` shows how it starts; without one, `say` is told. `limit_ms`: how long that may take; None: as long as the
-    nodes make progress. `start`: how each node is started; None: as forks of one process where that is safe, else as
-    programs."""
+    `view` shows the start; without one, `say` gets it as text. `limit_ms`: limit of the start; None: as long as the
+    nodes make progress. `start`: the function that starts each node; None: forks of one process where that is safe,
+    else programs."""
     parent = None if detach else os.getpid()
     run = None
     if start is None and CAN_WATCH_FORKS:
@@ -51,7 +51,7 @@ def start_cluster(
 
 
 def _start_forks(asked: Prepare, parent: int | None, *, say: Say) -> ClusterRun | None:
-    """None when the process that forks has ended: it started nothing."""
+    """None when the fork server has ended: it started nothing."""
     server = fork_server()
     prepared: str | None = None
     try:
@@ -84,7 +84,7 @@ def _start_each(
 
 
 def stop_cluster(run: ClusterRun, *, say: Say) -> None:
-    """Stop in order; restarted nodes are found through the run file."""
+    """Stop cleanly; restarted nodes are found through the run file."""
     run = load_run(run.data) or run
     stop_nodes(run.nodes, say=say)
     remove_run(run.data)
@@ -98,7 +98,7 @@ def interruptible() -> None:
 
 
 def uninterruptible() -> None:
-    """While stopping: a second Ctrl-C does not leave nodes behind."""
+    """While stopping: a second Ctrl-C must not leave nodes behind."""
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,7 +1,7 @@
 """Connections that the kernel has accepted for a listener and nobody has taken yet.
 
-Their clients have been told that they are connected, and may have sent a request. The close of a listening socket
-resets all of them, so an ordered stop takes them first: it keeps the socket open a moment longer than its server.
+Their clients see an open connection, and may have sent a request. The close of a listening socket resets all of them,
+so a clean stop accepts them first: it keeps the socket open a moment longer than its server.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 TAKEN_MAX: Final = 1_024
-"""Of one socket: as many as may wait, so that clients who keep coming cannot keep a node from ending."""
+"""Connections of one socket: its backlog, so that clients that continue to connect cannot prevent a node's end."""
 
 
 class HasDescriptor(Protocol):
@@ -35,7 +35,7 @@ class Backlog:
         self._sockets = [socket.socket(fileno=os.dup(each.fileno())) for each in listening]
 
     async def take(self, protocol: Callable[[], asyncio.BaseProtocol]) -> int:
-        """Give all that wait to protocols of this loop; how many they were."""
+        """Pass all waiting connections to protocols of this loop; return their number."""
         waiting: list[socket.socket] = []
         for listening in self._sockets:
             with listening:
@@ -52,7 +52,7 @@ def _accepted(listening: socket.socket) -> list[socket.socket]:
     while len(found) < TAKEN_MAX:
         try:
             connection, _ = listening.accept()
-        except OSError:  # nobody waits, or no descriptor is left for them
+        except OSError:  # none waits, or no descriptor is left for them
             break
         connection.setblocking(False)
         found.append(connection)

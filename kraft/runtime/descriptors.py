@@ -1,7 +1,7 @@
-"""How the descriptors that a process may have (RLIMIT_NOFILE) are shared out. Pure, but for asking the system.
+"""Shares of the descriptors that a process may have (RLIMIT_NOFILE). Pure, except for queries of the system.
 
-A reserve comes first: the quorum and its connections, listening sockets, event loops, locks, and the short lives of
-checkpoints. The rest is for files of logs, clients' connections and connections of nodes. Each keeps to its part, so
+A reserve is first: the quorum and its connections, listening sockets, event loops, locks, and the short lives of
+checkpoints. The rest is for files of logs, clients' connections and connections of nodes. Each keeps to its share, so
 that none of them can take the last descriptor from another.
 """
 
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Final
 
 WANTED: Final = 65_536
-"""What the soft limit is raised to, or to the hard one if that is lower."""
+"""The soft limit is raised to this, or to the hard limit if that is lower."""
 RESERVE: Final = 192
-"""For all that must go on when the other parts are used up."""
+"""Descriptors for everything that must continue when the other shares are used up."""
 QUORUM_CONNECTIONS: Final = 64
-"""Of the reserve: what the quorum's listener accepts at once."""
+"""Part of the reserve: connections that the quorum's listener accepts at once."""
 LIMIT_MIN: Final = 320
-"""A node does not start with less."""
+"""A node does not start with fewer."""
 FILES_PERCENT: Final = 55
 CLIENTS_PERCENT: Final = 30
 NODES_MIN: Final = 32
@@ -30,7 +30,7 @@ _OPEN_NOW: Final = Path("/proc/self/fd")
 
 
 class TooFewDescriptors(Exception):
-    """The process may open fewer files than a node needs; the message says how to raise that."""
+    """The process may open fewer files than a node needs; the message has the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class DescriptorShares:
 
 
 def share_out(limit: int) -> DescriptorShares:
-    """Raises TooFewDescriptors."""
+    """The shares of a limit. Raises TooFewDescriptors."""
     if limit < LIMIT_MIN:
         raise TooFewDescriptors(
             f"this process may have {limit} open files and connections (RLIMIT_NOFILE), a node needs {LIMIT_MIN} or "
@@ -58,7 +58,7 @@ def share_out(limit: int) -> DescriptorShares:
 
 
 def raise_soft_limit() -> int:
-    """Towards `WANTED`, as far as the hard limit lets us; returns what it is now."""
+    """Raise the soft limit towards `WANTED`, as far as the hard limit allows; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -68,8 +68,8 @@ def raise_soft_limit() -> int:
 
 
 def open_now() -> int | None:
-    """Descriptors that this process has; None where the system does not tell."""
+    """Number of descriptors that this process has; None where the system does not report it."""
     try:
-        return len(os.listdir(_OPEN_NOW)) - 1  # one is of the listing itself
+        return len(os.listdir(_OPEN_NOW)) - 1  # one is that of the listing itself
     except OSError:
         return None

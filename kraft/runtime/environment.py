@@ -34,7 +34,7 @@ def system_environment(
 
 
 def resize_workers(environment: Environment, threads: int) -> None:
-    """Gives the worker threads of a system's environment another number (background.threads)."""
+    """Change the number of worker threads of a system's environment (background.threads)."""
     assert isinstance(environment.workers, ThreadWorkers), environment
     environment.workers.resize(threads)
 

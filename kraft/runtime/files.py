@@ -15,15 +15,15 @@ from kraft.protocol.primitives import Buffer
 from metadata.environment import DiskSpace
 
 IOV_MAX = 1024
-"""Parts that one writev takes (POSIX asks for 16, Linux and macOS give 1024)."""
+"""Parts in one writev (POSIX requires 16, Linux and macOS allow 1024)."""
 
 LOCK_NAME = ".lock"
 PRIVATE = 0o600
-"""Records are for the user that runs the node, and for nobody else on the machine."""
+"""Only the user that runs the node may read records, and nobody else on the machine."""
 
 
 class DiskFile:
-    """One owner: nobody else changes the file's length while it is open."""
+    """An open file with one owner: nobody else changes its length while it is open."""
 
     __slots__ = ("_descriptor", "_path", "_size")
 
@@ -66,7 +66,7 @@ class DiskFile:
         return self._pread_rest(data, offset, wanted)
 
     def _pread_rest(self, data: bytes, offset: int, wanted: int) -> bytes:
-        """A signal or the kernel's 2 GiB limit may cut a read short."""
+        """Read the rest: a signal or the kernel's 2 GiB limit may end a read too early."""
         pieces, have = [data], len(data)
         while have < wanted:
             piece = os.pread(self._descriptor, wanted - have, offset + have)
@@ -91,7 +91,7 @@ class DiskFile:
 
 
 def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> int:
-    """Write every byte of the parts at `offset`; returns the offset after them."""
+    """Write every byte of the parts at `offset`; return the offset after them."""
     if len(parts) == 1 and (written := os.pwrite(descriptor, parts[0], offset)) == len(parts[0]):
         return offset + written
     pending = [part for part in parts if len(part)]
@@ -103,7 +103,7 @@ def _write_all(descriptor: int, parts: Sequence[Buffer], offset: int) -> int:
 
 
 def _skip(pending: list[Buffer], written: int) -> None:
-    """Drop `written` bytes from the front of the parts."""
+    """Remove `written` bytes from the front of the parts."""
     done = 0
     while done < len(pending) and written >= len(pending[done]):
         written -= len(pending[done])
@@ -114,7 +114,7 @@ def _skip(pending: list[Buffer], written: int) -> None:
 
 
 class HeldLock:
-    """An flock: the kernel releases it when the process dies, however it dies."""
+    """An flock: the kernel releases it when the process dies, for any reason."""
 
     __slots__ = ("_descriptor",)
 

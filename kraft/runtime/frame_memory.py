@@ -1,10 +1,11 @@
-"""Memory for frames that are on their way: what all connections of a listener hold together, and who gets more.
+"""Memory for frames that are arriving: the total of all connections of a listener, and the order in which they get
+more.
 
-A stranger may announce as long a frame as a client needs. Memory is given in steps while its bytes arrive, so an
-announcement alone costs one step at most. When all of it is taken, whoever needs more waits in line and is held back by
-TCP. Frames that have begun come before new ones, and the oldest of them gets what it needs even beyond the limit, so
-that it is not all taken by halves. While somebody waits, a frame that comes slower than `SLOWEST_BYTES` per `LOOK_MS`
-loses its connection: nobody keeps others out by sending nothing.
+Any client may announce a frame as long as the limit. Memory is granted in steps while its bytes arrive, so an
+announcement alone costs one step at most. When all of it is taken, a connection that needs more waits in line and is
+held back by TCP. Frames that have begun precede new ones, and the oldest of them gets the memory that it needs even
+beyond the limit, so that half-received frames cannot block each other. While one waits, a frame that is slower than
+`SLOWEST_BYTES` per `LOOK_MS` loses its connection: no client keeps others out by sending nothing.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ SLOWEST_BYTES = 64 * 1024
 
 
 class Arriving(Protocol):
-    """A connection, as far as its frame that is on its way is concerned."""
+    """A connection, as far as its arriving frame is concerned."""
 
     @property
     def peer(self) -> str: ...
     @property
     def arrived(self) -> int | None:
-        """Bytes of the frame that is on its way; None when none is."""
+        """Bytes of the arriving frame; None when there is none."""
         ...
 
     def granted(self, size: int) -> None:
-        """More memory is there: reading may go on."""
+        """More memory was granted: reading may continue."""
         ...
 
     def abort(self) -> None: ...
@@ -45,19 +46,19 @@ class ArrivingFrames:
         self._bytes_max = bytes_max
         self._taken = 0
         self._held: dict[Arriving, int] = {}
-        """In the order in which they began."""
+        """Connection -> granted bytes, in the order in which their frames began."""
         self._line: deque[tuple[Arriving, int]] = deque()
-        """Frames that have begun, then those that have not, each in the order in which they came."""
+        """Frames that have begun, then those that have not, each in the order of arrival."""
         self._look: asyncio.TimerHandle | None = None
         self._seen: dict[Arriving, int] = {}
-        """What had arrived at the last look."""
+        """Bytes that had arrived at the last look."""
 
     @property
     def taken(self) -> int:
         return self._taken
 
     def ask(self, connection: Arriving, size: int) -> bool:
-        """False: it waits in line, and is told."""
+        """Ask for memory. False: the connection waits in line, and `granted` is called."""
         has_begun = connection in self._held
         if (has_begun or not self._line) and self._fits(connection, size):
             self._give(connection, size)
@@ -70,7 +71,7 @@ class ArrivingFrames:
         return False
 
     def give_back(self, connection: Arriving, *, keep: int = 0) -> None:
-        """All that it holds beyond `keep`."""
+        """Return all memory that it holds beyond `keep`."""
         held = self._held.pop(connection, 0)
         kept = min(held, keep)
         if kept:
@@ -79,7 +80,7 @@ class ArrivingFrames:
         self._admit()
 
     def leave(self, connection: Arriving) -> None:
-        """It gives back all and waits no more."""
+        """Return all memory and wait no more."""
         self._line = deque(waiting for waiting in self._line if waiting[0] is not connection)
         self.give_back(connection)
 
@@ -101,7 +102,7 @@ class ArrivingFrames:
             connection.granted(size)
 
     def _next_place(self) -> int | None:
-        """The place in the line that gets memory now: the first, or the oldest frame wherever it stands."""
+        """The place in the line that gets memory now: the first, or the oldest frame wherever it is."""
         if self._line and self._fits(*self._line[0]):
             return 0
         oldest = next((each for each in self._held if each.arrived is not None), None)
@@ -121,7 +122,7 @@ class ArrivingFrames:
         ]
         self._seen = {each: now for each, now in arrived.items() if now is not None}
         for connection in slow:
-            LOG.warning("closing %s: its frame comes too slowly while others wait for memory", connection.peer)
+            LOG.warning("closing %s: its frame is too slow while others wait for memory", connection.peer)
             connection.abort()
         if self._line:
             self._look = self._loop.call_later(LOOK_MS / 1_000, self._end_the_slow)

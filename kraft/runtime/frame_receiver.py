@@ -1,4 +1,4 @@
-"""The receiving half of a connection of frames, over whatever they arrive: the network's, or a simulated one."""
+"""The receiving half of a connection with frames, for any source: the network, or a simulated one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from metadata.environment import ConnectionClosed
 
 
 class FrameReceiver(ABC):
-    """Implements `receive` and `receive_while` of `FrameConnection`. What has arrived and was not taken yet is in
-    `_frames`; a subclass puts it there, and says so (`_wake`) when somebody waits."""
+    """Implements `receive` and `receive_while` of `FrameConnection`. `_frames` has the frames that arrived and were not
+    taken yet; a subclass adds them, and calls `_wake` when a receiver waits."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, peer: str = "?") -> None:
         self._loop = loop
         self._peer = peer
         self._frames: deque[memoryview] = deque()
         self._take: Callable[[memoryview], bool] = take_nothing
-        """What the receiver does with a frame as it arrives."""
+        """The receiver's function for a frame as it arrives."""
         self._receiver: asyncio.Future[bool] | None = None
-        """Whoever waits for a frame that `_take` refuses (True) or for the end (False)."""
+        """The receiver that waits for a frame that `_take` refuses (True) or for the end (False)."""
         self._is_closed = False
         self._reason = "closed here"
 
@@ -52,10 +52,10 @@ class FrameReceiver(ABC):
 
     @abstractmethod
     def _next_frame(self) -> memoryview:
-        """Out of `_frames`; the sender may go on."""
+        """Remove the next frame from `_frames`; the sender may continue."""
 
     def _hand_over(self) -> bool:
-        """Give the receiver what has come; True when it refused a frame, which is then the next."""
+        """Pass the arrived frames to the receiver; True when it refused one, which is then the next."""
         while self._frames:
             if not self._take(self._frames[0]):
                 return True

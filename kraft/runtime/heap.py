@@ -1,9 +1,9 @@
-"""What the allocator of the C library does with memory that was freed, where it is glibc's.
+"""Control of freed memory in the allocator of the C library, where that is glibc.
 
 A node allocates a megabyte for each large frame and each large read, and frees it a moment later. By default glibc
-gives back what is free at the end of the heap as soon as it is twice as much as the largest block: the same pages may
+returns the free end of the heap to the system as soon as it is twice as large as the largest block: the same pages may
 then be cleared and mapped again for the next answer, which costs three times as much as reading the file into them. So
-freed memory is kept while the process works, and given back when it has little to do.
+freed memory is kept while the process works, and returned when it has little to do.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from typing import cast
 
 KEPT_BYTES = 64 * 1024 * 1024
-"""Free at the end of the heap; what is beyond is given back at once. The 16 MiB of recent appends, and answers and
-requests on their way, come and go within it."""
+"""Free bytes at the end of the heap that are kept; more are returned at once. The 16 MiB of recent appends, and the
+current answers and requests, fit into it."""
 MAPPED_FROM_BYTES = 32 * 1024 * 1024
-"""A longer block is mapped by itself, and given back when it is freed. glibc takes no more for this."""
+"""A longer block is mapped by itself, and returned when it is freed. glibc allows no larger value."""
 TUNING = "KRAFT_ALLOCATOR_TUNING"
-"""A variable of the environment; with `off` a node leaves the thresholds of glibc as they are."""
+"""A variable of the environment; with `off` a node leaves the thresholds of glibc unchanged."""
 BUSY_SHARE = 0.1
-"""Of one processor, since the last look: above it a process is at work."""
+"""Share of one processor since the last look above which a process is working."""
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -32,15 +32,15 @@ _new_bytearray.argtypes, _new_bytearray.restype = (ctypes.c_void_p, ctypes.c_ssi
 
 
 def uncleared(size: int) -> bytearray:
-    """A bytearray whose content is whatever stood in that memory, for a caller that writes all of it before it is read.
+    """A bytearray with the previous content of its memory, for a caller that writes all of it before it is read.
     `bytearray(size)` writes zeros: every page of an announced frame is then taken from the system at once, before a
     byte of the frame has arrived."""
     return cast(bytearray, _new_bytearray(None, size))
 
 
 class Heap:
-    """The heap of this process. Does nothing where the C library is another one. `variables` are those of the process;
-    with TUNING `off` the thresholds are glibc's own."""
+    """The heap of this process. Does nothing with another C library. `variables` are those of the process; with TUNING
+    `off` the thresholds are glibc's own."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         library = ctypes.CDLL(None)
@@ -53,8 +53,8 @@ class Heap:
         self._was_busy = True
 
     def tend(self) -> None:
-        """Give back what is free, once after each time of work. To be called now and then; blocking, for a worker
-        thread: the allocator is locked for a millisecond or two, which nobody notices where nothing is done."""
+        """Return free memory, once after each time of work. To be called regularly; blocking, for a worker thread: the
+        allocator is locked for a millisecond or two, which has no effect on an idle process."""
         now_s, worked_s = time.monotonic(), time.process_time()
         is_busy = worked_s - self._worked_s > BUSY_SHARE * (now_s - self._looked_s)
         self._looked_s, self._worked_s = now_s, worked_s

@@ -1,6 +1,7 @@
-"""A node's log lines, on standard error: each line of the source speaks a few times in ten seconds, then it is counted.
+"""A node's log lines on standard error: each line of the source is logged a few times in ten seconds, then only
+counted.
 
-What a node logs is what others do to it, as often as they like; the file behind its standard error has no limit.
+Clients decide what a node logs, as often as they like; the file behind its standard error has no limit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from metadata.rate_limited_log import RateLimitedLog
 
 
 class LeaveOut(logging.Filter):
-    """By the place in the source, so that the number of things to count is that of the program's own log lines."""
+    """Counts by the place in the source, so that the number of counters is that of the program's own log lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +28,7 @@ class LeaveOut(logging.Filter):
 
 
 def log_to_standard_error() -> None:
-    """From warnings on. Called once, by the process of a node."""
+    """Log warnings and errors. Called once, by the process of a node."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.addFilter(LeaveOut())

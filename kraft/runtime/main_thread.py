@@ -1,4 +1,4 @@
-"""The main thread of this process, seen from another one: what it computes, where it is, and the end of the process."""
+"""The main thread of this process, seen from another one: its processor time, its stack, and the end of the process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import traceback
 
 STACK_LINES_MAX = 60
-"""The innermost calls."""
+"""Number of innermost calls in a stack."""
 FAILED = 1
 
 

@@ -18,11 +18,11 @@ CONNECTIONS_MAX = 10_000
 """Open connections of one listener (default of max.connections); one more is reset."""
 BACKLOG = 512
 CLOSE_FLUSH_MS = 1_000
-"""How long a closing listener lets its connections send what they have queued."""
+"""Time in which a closing listener lets its connections send queued frames."""
 
 
 CLOSE_TURNS = 3
-"""Of the loop, in which it lets go of sockets that it was told to close."""
+"""Turns of the loop in which it closes sockets that were closed here."""
 
 
 class TcpListener:
@@ -80,7 +80,7 @@ class TcpListener:
         try:
             await self._on_connection(connection)
         except ConnectionClosed:
-            LOG.debug("%s went away", connection.peer)
+            LOG.debug("%s disconnected", connection.peer)
         except Exception:
             LOG.exception("closing %s: its handler failed", connection.peer)
         finally:
@@ -90,7 +90,7 @@ class TcpListener:
         self._is_closing = True
         if self._server is not None:
             self._server.close()
-            await asyncio.sleep(0)  # the loop may hold somebody whom the kernel has let in, and tell of them only now
+            await asyncio.sleep(0)  # the loop may have a connection that it has accepted, and report it only now
         serving = dict(self._serving)
         for connection in serving.values():
             connection.close()
@@ -128,7 +128,7 @@ class TcpNetwork:
         self._connections_max = connections_max
         self._buffer = read_buffer()
         self._dialed: set[TcpConnection] = set()
-        """Those whose sockets are not closed yet; a listener has its own."""
+        """Connections whose sockets are not closed yet; a listener has its own."""
 
     async def connect(self, host: str, port: int, *, frame_bytes_max: int, timeout_ms: int) -> TcpConnection:
         async with asyncio.timeout(timeout_ms / 1_000):
@@ -138,7 +138,7 @@ class TcpNetwork:
                     return await self._connect_address(address, port, frame_bytes_max=frame_bytes_max)
                 except OSError as error:
                     errors.append(error)
-        # "Refused" is a statement about every address of the host; anything else is worth telling first.
+        # "Refused" is a statement about every address of the host; any other error is reported first.
         raise next((error for error in errors if not isinstance(error, ConnectionRefusedError)), errors[0])
 
     async def _addresses(self, host: str) -> list[str]:
@@ -160,7 +160,8 @@ class TcpNetwork:
         return connection
 
     async def close(self) -> None:
-        """Before its loop is closed, which it cannot be while it has sockets. Nobody uses the network any more."""
+        """Close all sockets before the loop is closed, which it cannot be while it has any. Not used any more after
+        it."""
         dialed = list(self._dialed)
         for connection in dialed:
             connection.abort()
@@ -193,7 +194,7 @@ class TcpNetwork:
 
 
 async def _wait_lost(connections: list[TcpConnection]) -> None:
-    """Wait until the connections have sent what they had, within `CLOSE_FLUSH_MS`; reset the rest."""
+    """Wait until the connections have sent their queued frames, within `CLOSE_FLUSH_MS`; reset the rest."""
     if not connections:
         return
     await asyncio.wait([connection.lost for connection in connections], timeout=CLOSE_FLUSH_MS / 1_000)

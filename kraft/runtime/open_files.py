@@ -1,14 +1,14 @@
-"""A bounded number of open files for any number of files: opened when they are used, the coldest closed again.
+"""A limited number of open files for any number of files: opened when used, and the least used closed again.
 
-What a caller holds is a `CachedFile`; it knows its path and size, and has a descriptor only while it needs one. Paths
-follow renames of the file and of its folder, so what is opened again is the same file; one whose name is removed, or
-given to another file, stays open until its owner closes it.
+A caller has a `CachedFile`; it knows its path and size, and has a descriptor only while it needs one. Paths follow
+renames of the file and of its folder, so the same file is opened again; a file whose name is removed, or used for
+another file, stays open until its owner closes it.
 
-Invariant: while its owner has it, no file is closed with bytes in it that were written and not synced since. Linux
-tells of a failed write-back once to each open file; one that was closed before might never hear of it, and a later
-fsync would succeed. An error of such a sync is raised by every later call on that file.
+Invariant: while its owner has it, no file is closed with written bytes in it that are not synced. Linux reports a
+failed write-back once to each open file; a file that was closed before might never get the error, and a later fsync
+would succeed. An error of such a sync is raised by every later call on that file.
 
-Running out of descriptors (EMFILE, ENFILE) closes cold files and tries again, here and in whatever else opens one.
+A lack of descriptors (EMFILE, ENFILE) closes cold files and tries again, here and in all other calls that open one.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ T = TypeVar("T")
 
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 CLOSED_AT_ONCE = 16
-"""Cold files that are closed when the system says that no descriptor is left."""
+"""Cold files that are closed when the system reports that no descriptor is left."""
 LOOKS_MAX = 100
-"""Files that are looked at for one to close, before one is taken that has to be synced."""
+"""Files that are checked for one to close, before one is chosen that has to be synced."""
 TRIES = 8
-"""Of a call that needs a descriptor."""
+"""Tries of a call that needs a descriptor."""
 SYNCED_AHEAD_SHARE = 0.5
-"""Above this share of the limit `tend` syncs and closes cold files ahead of need, so that nobody waits for an fsync."""
+"""Above this share of the limit `tend` syncs and closes cold files in advance, so that no call waits for an fsync."""
 SYNCED_AT_ONCE = 64
-"""Files that one `tend` syncs: it holds a worker thread for so long."""
+"""Files that one `tend` syncs, which limits its time on a worker thread."""
 IDLE_TURNS = 10
-"""`tend` closes a file that was not used during so many of its turns."""
+"""`tend` closes a file that was not used during so many of its calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +49,15 @@ class OpenFilesStatus:
     open: int
     limit: int
     opened: int
-    """Since the start, for the first time or again."""
+    """Files opened since the start, for the first time or again."""
     synced_to_close: int
-    """Files that were synced for no other reason."""
+    """Files that were synced only to be closed."""
     refused: int
-    """Calls that found no descriptor, whatever was closed for them."""
+    """Calls that found no descriptor, although others were closed for them."""
 
 
 class _Folder:
-    """The path that its files share, which a rename changes in one place."""
+    """The path that its files share; a rename changes it in one place."""
 
     __slots__ = ("files", "path")
 
@@ -67,7 +67,7 @@ class _Folder:
 
 
 class CachedFile:
-    """One owner, as of any `File`; its calls may come from different threads."""
+    """A file with one owner, as any `File`; its methods may be called from different threads."""
 
     __slots__ = (
         "_cache",
@@ -99,7 +99,7 @@ class CachedFile:
         self.is_hot = False
         self.is_kept = self.is_closed = False
         self.is_dirty = self.is_synced = False
-        """Neither, as long as nothing was written or synced here: an earlier process may have left it unsynced."""
+        """Both False as long as nothing was written or synced here: an earlier process may have left it unsynced."""
         self.writes = 0
         self.error: OSError | None = None
 
@@ -153,8 +153,8 @@ class CachedFile:
 
 
 class CachedFiles:
-    """Implements `Files`. Safe to use from any thread: a lock guards who is open and who uses it, never a call of the
-    system that may wait."""
+    """Implements `Files`. Safe to use from any thread: a lock guards the list of open files and their users, and is
+    never held during a system call that may wait."""
 
     def __init__(self, files: Files, *, open_max: int) -> None:
         assert open_max > 0, open_max
@@ -162,13 +162,13 @@ class CachedFiles:
         self._open_max = open_max
         self._lock = threading.Lock()
         self._renames = threading.Lock()
-        """Held until a new name is known here; taken before the other one."""
+        """Held until a new name is known here; taken before the other lock."""
         self._open: OrderedDict[CachedFile, None] = OrderedDict()
-        """Those with a descriptor, in the order in which they were looked at last for one to close."""
+        """Files with a descriptor, in the order in which they were last checked for closing."""
         self._folders: dict[str, _Folder] = {}
         self._opened = self._synced_to_close = self._refused = 0
         self._given_back = 0
-        """Descriptors that were closed: each is worth another try to a caller that found none."""
+        """Descriptors that were closed: each allows one more try to a caller that found none."""
 
     def status(self) -> OpenFilesStatus:
         return OpenFilesStatus(
@@ -182,7 +182,7 @@ class CachedFiles:
     # --- Files
 
     def open(self, path: str, *, create: bool = False, read_only: bool = False) -> CachedFile:
-        """Nothing is opened yet, but for a file that has to be made."""
+        """Opens nothing yet, except for a file that has to be created."""
         made: File | None = None
         try:
             size = self._files.size(path)
@@ -238,11 +238,11 @@ class CachedFiles:
     def lock_directory(self, path: str) -> DirectoryLock:
         return self._retrying(self._files.lock_directory, path)
 
-    # --- giving descriptors back
+    # --- closing descriptors
 
     def tend(self) -> None:
-        """Give back what is not needed: files that nobody has used for a while, and, when descriptors get scarce, cold
-        ones that have to be synced before they are closed. Blocking; for a worker thread, at intervals."""
+        """Close files that were not used for a while, and, when descriptors are scarce, cold ones that have to be
+        synced first. Blocking; for a worker thread, at intervals."""
         with self._lock:
             for file in self._open:
                 file.idle_turns += 1
@@ -257,16 +257,16 @@ class CachedFiles:
             self._give_back(file)
 
     def close_cold(self, count: int) -> int:
-        """Close so many files that are not used at the moment; returns how many there were."""
+        """Close so many files that are not in use; return their number."""
         closed = 0
-        for _ in range(2 * count):  # one that is used again just now is not the last one there is
+        for _ in range(2 * count):  # a file that is used again just now may not be the last one
             if closed == count or (file := self._coldest()) is None:
                 break
             closed += self._give_back(file)
         return closed
 
     def retrying(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what needs a descriptor for itself; without one, cold files are closed and it is tried again."""
+        """Run a call that needs a descriptor for itself; without one, cold files are closed and it is tried again."""
         return self._retrying(call, *args, **kwargs)
 
     def _retrying(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -283,14 +283,15 @@ class CachedFiles:
         return call(*args, **kwargs)
 
     def _make_room(self) -> None:
-        """Before one more is opened. While all are in use the limit is passed: a reserve is left beside it."""
+        """Make room before one more is opened. While all are in use the limit is exceeded: a reserve is left beside
+        it."""
         while len(self._open) >= self._open_max:
             file = self._coldest()
             if file is None or not self._give_back(file):
                 return
 
     def _coldest(self) -> CachedFile | None:
-        """One that was not used since it was looked at last (second chance), and needs no sync, if there is one."""
+        """A file that was not used since its last check (second chance), and needs no sync, if there is one."""
         with self._lock:
             dirty: CachedFile | None = None
             for _ in range(min(2 * len(self._open), LOOKS_MAX)):
@@ -307,7 +308,7 @@ class CachedFiles:
             return dirty
 
     def _give_back(self, file: CachedFile) -> bool:
-        """Close its descriptor if nobody uses it. Blocking when it has to be synced before."""
+        """Close its descriptor if it is not in use. Blocking when it has to be synced before."""
         with self._lock:
             inner = file.inner
             if inner is None or file.pins or file.is_kept:
@@ -321,7 +322,7 @@ class CachedFiles:
         if not has_to_sync:
             inner.close()
             return True
-        with contextlib.suppress(OSError):  # noted: its owner hears of it with the next call
+        with contextlib.suppress(OSError):  # noted: the next call of its owner raises it
             self.sync(file, inner)
         with self._lock:
             file.pins -= 1
@@ -338,7 +339,7 @@ class CachedFiles:
     # --- for its files
 
     def pin(self, file: CachedFile, *, writes: bool = False) -> File:
-        """Its open file, which stays so until it is unpinned. Raises OSError."""
+        """Its open file, which stays open until it is unpinned. Raises OSError."""
         while True:
             with self._lock:
                 inner = file.inner
@@ -359,7 +360,7 @@ class CachedFiles:
             self._close(file)
 
     def sync(self, file: CachedFile, inner: File) -> None:
-        """While it is pinned. What is written meanwhile stays to be synced."""
+        """Sync a pinned file. Bytes that are written meanwhile still have to be synced."""
         writes = file.writes
         try:
             inner.sync()
@@ -450,14 +451,15 @@ class CachedFiles:
             del self._folders[folder.path]
 
     def _keep_open(self, path: str) -> None:
-        """The name is about to go to another file, or to none: who has this one may still read and sync it."""
+        """Keep the file open: its name will be used for another file, or removed, and its owner may still read and sync
+        it."""
         with self._lock:
             losing = self._with_path(path)
         for file in losing:
             try:
                 self.pin(file)
             except OSError:
-                continue  # it is not there, or closed: nothing is lost
+                continue  # it does not exist, or is closed: nothing is lost
             file.is_kept = True
             self.unpin(file)
             with self._lock:

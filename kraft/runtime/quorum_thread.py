@@ -1,7 +1,7 @@
-"""The quorum's own thread with an event loop of its own, so that its fsyncs hold up no request, and that it lives on
-beside a main loop that hangs.
+"""The quorum's own thread with an event loop of its own, so that its fsyncs delay no request, and that it survives a
+main loop that hangs.
 
-The thread is joined when the quorum stops. A short switch interval keeps a busy main loop from starving it: with
+The thread is joined when the quorum stops. With a short switch interval a busy main loop cannot starve it: with
 Python's default of 5 ms, elections were missed for over a second under load.
 """
 
@@ -54,7 +54,7 @@ class QuorumThread:
             _call_soon(self._main_loop, function, *args)
 
     async def stop(self) -> None:
-        """Raises what `main` raised."""
+        """Stop the loop. Raises the error of `main`."""
         if self._thread is None or self._ended is None:
             self._close()
             return

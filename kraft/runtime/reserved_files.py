@@ -1,5 +1,5 @@
-"""Plain files beside the bounded ones, for the quorum, which must always get one. They count against a reserve and are
-never closed but by their owner; where there is no descriptor, cold files of the others make room."""
+"""Plain files beside the limited ones, for the quorum, which must always get one. They count in a reserve and only
+their owner closes them; without a descriptor, cold files of the others make room."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""One TCP connection: frames of a 4-byte big-endian length and that many bytes, as Kafka's protocol has them.
+"""One TCP connection: frames of a 4-byte big-endian length and that many bytes, as in Kafka's protocol.
 
-Reading: bytes arrive in one buffer that all connections of a loop share, for between two calls of the loop nobody needs
-it. Frames that have come whole are copied out of it as they are taken, `SPLIT_MAX` ahead; a longer one that has not
-come whole gets a buffer of its own size into which the kernel writes directly, so a large payload is copied once.
-While nobody receives, reading stops after `QUEUED_BYTES_MAX` of whole frames, or `SPLIT_MAX` of them. What a listener's
-frames may hold together: `kraft.runtime.frame_memory`.
-Writing: small frames are joined into one write; large parts are handed to the kernel where they are.
+Reading: bytes arrive in one buffer that all connections of a loop share, because it is not used between two calls of
+the loop. Complete frames are copied out of it as they are taken, `SPLIT_MAX` ahead; a longer incomplete one gets a
+buffer of its own size into which the kernel writes directly, so a large payload is copied once. While no receiver
+waits, reading stops after `QUEUED_BYTES_MAX` of complete frames, or `SPLIT_MAX` of them. `kraft.runtime.frame_memory`
+limits the frames of all connections of a listener. Writing: small frames are joined into one write; large parts are
+passed to the kernel without a copy.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from kraft.runtime.heap import uncleared
 LOG = logging.getLogger(__name__)
 
 READ_BUFFER_BYTES = 64 * 1024
-"""One for all connections of a loop."""
+"""Size of the buffer that all connections of a loop share."""
 REST_BYTES_MAX = 16 * 1024
 """The beginning of a frame that a connection keeps between two reads; a longer frame gets a buffer of its own."""
 QUEUED_BYTES_MAX = READ_BUFFER_BYTES
-"""Whole frames kept while nobody receives; then the peer is held back by TCP."""
+"""Complete frames kept while no receiver waits; then the peer is held back by TCP."""
 SPLIT_MAX = 32
-"""Frames of a connection that are split off before somebody takes them: as objects they have some 400 bytes each, so a
-read of nothing but the shortest would become thirty times what has arrived."""
+"""Frames of a connection that are split off before they are taken: as objects they have some 400 bytes each, so a read
+of only the shortest would become thirty times as large."""
 JOINED_BYTES_MAX = 32 * 1024
 """Frames up to this size are joined into one buffer: a copy costs less than another vector."""
 TRUSTED_BYTES_MAX = 16 * 1024 * 1024
-"""Of one frame that a trusted peer announces and that gets all of its memory at once: a follower's answer is shorter
+"""Size of an announced frame of a trusted peer that gets all of its memory at once: a follower's answer is shorter
 (replica.fetch.response.max.bytes)."""
 WRITE_HIGH_BYTES = 1024 * 1024
 """`drain` waits while more is unsent, until `WRITE_LOW_BYTES`."""
 WRITE_LOW_BYTES = 256 * 1024
 FLUSH_MS_MAX = 10_000
-"""What a closed connection may take to hand over what was queued; then it is reset, and what it held is given back."""
+"""Time in which a closed connection may send its queued frames; then it is reset, and its memory is returned."""
 
 _LENGTH = struct.Struct(">i")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
-    """One connection, both the protocol that the loop calls and the `FrameConnection` that its owner uses."""
+    """One connection: the protocol that the loop calls, and the `FrameConnection` that its owner uses."""
 
     def __init__(
         self,
@@ -60,30 +60,30 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         buffer: memoryview | None = None,
         arriving: ArrivingFrames | None = None,
     ) -> None:
-        """`buffer`: that of the loop, or else one of its own. `arriving`: what its frames share with others."""
+        """`buffer`: the loop's, or else one of its own. `arriving`: the memory that its frames share with others."""
         super().__init__(loop)
         self._frame_bytes_max = frame_bytes_max
         self._arriving = arriving
         self._transport: asyncio.Transport | None = None
         self._buffer = read_buffer() if buffer is None else buffer
         self._rest: Buffer = b""
-        """Of the last read: the beginning of a frame, or all that is not split yet."""
+        """Rest of the last read: the beginning of a frame, or everything that is not split yet."""
         self._is_behind = False
         """Frames that have arrived are not split yet; nothing is read meanwhile."""
         self._large: memoryview | None = None
         self._large_filled = 0
         self._large_granted = 0
-        """Bytes of it that there is memory for."""
+        """Bytes of it that memory was granted for."""
         self._queued_bytes = 0
         self._is_reading_paused = False
         self._waits_for_memory = False
         self._has_large_frames = False
-        """Some that nobody has taken yet hold memory."""
+        """Some frames that were not taken yet hold memory."""
         self._writable: asyncio.Future[None] | None = None
         self._when_taken: list[Callable[[], None]] = []
         self._flush: asyncio.TimerHandle | None = None
         self.lost: asyncio.Future[None] = loop.create_future()
-        """Done once the socket is closed."""
+        """Done after the socket is closed."""
 
     # --- what the owner calls -----------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
     # --- inside -------------------------------------------------------------------------------------------
 
     def _is_taken_at_once(self, data: memoryview) -> bool:
-        """Nearly always what has been read is one whole frame, and whoever waits takes it: it never sees the queue."""
+        """Nearly always a read is one whole frame, and a waiting receiver takes it: it does not pass the queue."""
         receiver, size = self._receiver, len(data) - _LENGTH.size
         if receiver is None or receiver.done() or self._frames or not 0 <= size <= self._frame_bytes_max:
             return False
@@ -226,7 +226,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         return True
 
     def _parse(self, data: memoryview) -> None:
-        """All that has been read: deliver whole frames while somebody takes them, and keep the rest."""
+        """Process a read: deliver complete frames while a receiver takes them, and keep the rest."""
         self._rest = b""
         data = self._split(data)
         while self._is_behind and self._give():
@@ -234,7 +234,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._rest = bytes(data)
 
     def _split(self, data: memoryview) -> memoryview:
-        """Up to `SPLIT_MAX` frames from the beginning of it; returns what is left."""
+        """Split up to `SPLIT_MAX` frames off its beginning; return the rest."""
         position, filled = 0, len(data)
         self._is_behind = False
         while filled - position >= _LENGTH.size:
@@ -256,12 +256,12 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         return data[position:]
 
     def _catch_up(self) -> None:
-        """All frames that were split are taken: split the next ones."""
+        """All split frames are taken: split the next ones."""
         rest = self._split(memoryview(self._rest))
         self._rest = rest if self._is_behind else bytes(rest)
 
     def _begin_large(self, size: int, head: memoryview) -> None:
-        # What the system maps is taken as bytes arrive, however much was announced; but it is cleared page by page.
+        # The system maps memory as bytes arrive, however much was announced; but it is cleared page by page.
         is_mapped = size > (TRUSTED_BYTES_MAX if self._arriving is None else STEP_BYTES)
         self._large = memoryview(mmap.mmap(-1, size) if is_mapped else uncleared(size))
         self._large[: len(head)] = head
@@ -272,7 +272,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
 
     @property
     def arrived(self) -> int | None:
-        """See `kraft.runtime.frame_memory.Arriving`, as `granted`."""
+        """Implements `kraft.runtime.frame_memory.Arriving`, as `granted` does."""
         return None if self._large is None else self._large_filled
 
     def granted(self, size: int) -> None:
@@ -281,7 +281,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._memory_came()
 
     def _ask_for_memory(self) -> None:
-        """Of the frame that is on its way; until it is there, nothing is read."""
+        """Ask for memory for the arriving frame; until it is granted, nothing is read."""
         assert self._large is not None, self
         assert self._arriving is not None, self
         step = min(STEP_BYTES, len(self._large) - self._large_granted)
@@ -329,7 +329,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
                 self._wake(receiver, True)
 
     def _give(self) -> bool:
-        """To whoever waits; True when all was taken."""
+        """Pass frames to the waiting receiver; True when all were taken."""
         if self._frames and self._receiver is not None and not self._receiver.done():
             self._wake_if_refused(self._receiver)
         return not self._frames
@@ -362,7 +362,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._release_writer()
 
     def _forget_frames(self) -> None:
-        """Nobody receives any more."""
+        """Drop the frames: there is no receiver any more."""
         self._frames.clear()
         self._rest, self._take = b"", take_nothing
 
@@ -382,7 +382,7 @@ def read_buffer() -> memoryview:
 
 
 def _gathered(length: bytes, parts: Sequence[Buffer]) -> list[Buffer]:
-    """The frame as few buffers: runs of small parts joined, large ones untouched."""
+    """The frame in few buffers: runs of small parts joined, large ones untouched."""
     gathered: list[Buffer] = []
     small: list[Buffer] = [length]
     for part in parts:

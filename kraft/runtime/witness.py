@@ -1,4 +1,4 @@
-"""A disk that keeps a witness of what is durable, and that can be full. For scenarios only; see `kraft.chaos`.
+"""A disk that keeps a witness of durable data, and that can be full. For scenarios only; see `kraft.chaos`.
 
 `<folder>/witness.jsonl` gets a line after each operation that decides what a power loss would leave:
 
@@ -8,7 +8,7 @@
     {"directory": path}              renames in it are durable
     {"removed": path}                a file or a folder
 
-While `<folder>/full` exists, whatever would grow a file raises ENOSPC, but for events: they are evidence.
+While `<folder>/full` exists, every call that would grow a file raises ENOSPC, except for events: they are evidence.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Witness:
         os.write(self._descriptor, json.dumps(fact).encode() + b"\n")
 
     def keep(self, path: str) -> str | None:
-        """A link to the file that is about to be replaced."""
+        """A link to the file that will be replaced."""
         kept = f"{self._folder}/{UNDO_FOLDER}/{os.getpid()}-{next(self._numbers)}"
         try:
             os.link(path, kept)
@@ -71,7 +71,7 @@ class Witness:
             os.remove(kept)
 
     def check_space(self, path: str) -> None:
-        """Raises OSError (ENOSPC)."""
+        """Raises OSError (ENOSPC) while the disk is full."""
         if os.path.exists(self._full) and not os.path.basename(path).startswith(NEVER_FULL):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 

@@ -12,7 +12,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WAITING_MAX = 4096
-"""Calls given to the threads and not finished; one more waits on the event loop for its turn."""
+"""Calls that were passed to the threads and are not finished; one more waits on the event loop."""
 
 
 class ThreadWorkers:
@@ -24,7 +24,7 @@ class ThreadWorkers:
         self._threads = threads
         self._executor = self._new_executor()
         self._retired: list[tuple[ThreadPoolExecutor, Future[None]]] = []
-        """Those before it, each with its last call."""
+        """Earlier executors, each with its last call."""
         self._turns = asyncio.Semaphore(WAITING_MAX)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -32,7 +32,7 @@ class ThreadWorkers:
             return await self._loop.run_in_executor(self._executor, partial(function, *args, **kwargs))
 
     def resize(self, threads: int) -> None:
-        """From now on calls are given to so many threads; those that were given before are done by the old ones."""
+        """Pass later calls to so many threads; the old threads finish earlier ones."""
         if threads == self._threads:
             return
         self._retired = [each for each in self._retired if not each[1].done()]
@@ -42,7 +42,7 @@ class ThreadWorkers:
         self._executor = self._new_executor()
 
     def close(self) -> None:
-        """Waits for what has started; what has not is dropped."""
+        """Wait for the calls that have started; drop the others."""
         for executor, _ in (*self._retired, (self._executor, None)):
             executor.shutdown(wait=True, cancel_futures=True)
 

@@ -1,7 +1,7 @@
 """Clusters for tests: `with kraft.testing.Cluster(nodes=3) as cluster: ...`.
 
-What is imported here runs in the process of somebody's tests, whose own modules may be called `metadata` or
-`replication`: it imports neither of our packages of these names. What needs them runs in a process of its own.
+The modules imported here run in the process of other people's tests, whose own modules may be called `metadata` or
+`replication`: they import neither of our packages of these names. Code that needs them runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HOME_OF: Final = {
     "Sent": "assertions",
     "Verdict": "assertions",
 }
-"""Imported when they are first used: the plugin of pytest is loaded by every run, and most use none of it."""
+"""Imported at their first use: every pytest run loads the plugin, and most runs do not use it."""
 __all__ = sorted(_HOME_OF)
 
 

@@ -1,4 +1,4 @@
-"""What a test may say of its records: read them all back, and ask what became of those that it sent.
+"""Checks of a test's records: read them all back, and find out what happened to those that it sent.
 
 sent = []
 for number in range(100):
@@ -29,12 +29,12 @@ from kraft.launcher.python import PYTHON, environment
 from kraft.testing.cluster import ClusterFailed
 
 JUDGE: Final = "kraft.testing.judge"
-"""A program: it needs packages that are not imported in the process of somebody's tests."""
+"""A program, because it needs packages that are not imported in the process of other people's tests."""
 BINARY: Final = "application/vnd.kafka.binary.v2+json"
 READ_BYTES: Final = 4 * 1024 * 1024
 READ_LIMIT_S: Final = 30.0
 COMMIT_LIMIT_S: Final = 5.0
-"""How long `records` waits for a high watermark. With an ISR below `min.insync.replicas` it may never come."""
+"""Longest wait of `records` for a high watermark, which may never arrive with an ISR below `min.insync.replicas`."""
 RETRY_S: Final = 0.02
 TOLD: Final[Mapping[str, str]] = {"acknowledged": "ok", "failed": "fail", "unknown": "info"}
 
@@ -58,7 +58,7 @@ def _now_us() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A record that a test has sent with its own client, made when the client has told what came of it."""
+    """A record that a test has sent with its own client, made after the client has returned the outcome."""
 
     topic: str
     value: bytes | str | None
@@ -67,7 +67,7 @@ class Sent:
     """None: the client chose, and the test does not know."""
     offset: int | None = None
     outcome: Literal["acknowledged", "failed", "unknown"] = "acknowledged"
-    """`failed`: surely not written. `unknown`: nobody was told, as after a timeout."""
+    """`failed`: certainly not written. `unknown`: there was no answer, as after a timeout."""
     acks: Literal["0", "1", "all"] = "all"
     at_us: int = field(default_factory=_now_us)
 
@@ -92,27 +92,27 @@ def _base64(value: bytes | str | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The checker's, for the records that a test has sent. Of each of them one of these is true:"""
+    """The checker's result for the records that a test has sent. Each of them counts in exactly one of these:"""
 
     kept: int
     lost: int
-    """Acknowledged, and not there."""
+    """Acknowledged, and missing."""
     failed: int
-    """Surely not written, as the client said, and not there."""
+    """Certainly not written, by the client's report, and missing."""
     phantom: int
-    """Surely not written, as the client said, and yet there."""
+    """Certainly not written, by the client's report, but found."""
     unknown_kept: int
     unknown_gone: int
     unread: int
     """Acknowledged, and its partition could not be read so far."""
     duplicated: int
-    """Counted besides."""
+    """Found more than once; counted additionally."""
     reordered: int
-    """Counted besides: behind a record that was sent after it."""
+    """Found after a record that was sent later; counted additionally."""
     findings: tuple[str, ...]
-    """What was lost, duplicated or reordered with its cause, and every anomaly: a sentence each."""
+    """Lost, duplicated or reordered records with the cause, and every anomaly: a sentence each."""
     is_clean: bool
-    """No anomaly, and nothing without a cause."""
+    """No anomaly, and no finding without a cause."""
 
     def __str__(self) -> str:
         counts = f"{self.kept} kept, {self.lost} lost, {self.duplicated} duplicated, {self.reordered} reordered"
@@ -136,11 +136,11 @@ def _shown(each: Mapping[str, Any]) -> str:
     return f"{each['records']} of {each['topic']}-{each['partition']}{where}: {each['cause']}"
 
 
-# --- asked of a cluster ---------------------------------------------------------------------------------------------
+# --- queries to a cluster -------------------------------------------------------------------------------------------
 
 
 def judged(data: str, sent: Iterable[Sent], *, since_us: int, name: str, report: str = "") -> dict[str, Any]:
-    """The answer of the judge. Raises ClusterFailed."""
+    """The judge's answer. Raises ClusterFailed."""
     question = {
         "data": data,
         "name": name,
@@ -168,7 +168,7 @@ def create_topic(
     replicas: int | None,
     configs: Mapping[str, Any],
 ) -> None:
-    """Returns when all these nodes know it, and who leads its partitions. Raises ClusterFailed."""
+    """Create a topic; return when all these nodes know it and its leaders. Raises ClusterFailed."""
     document: dict[str, Any] = {
         "topic_name": topic,
         "partitions_count": partitions,
@@ -207,10 +207,10 @@ def _text(value: object) -> str:
 
 
 def records_of(rest_urls: Sequence[str], topic: str) -> list[Record]:
-    """All that are committed, by partition and offset. Raises ClusterFailed.
+    """All committed records, by partition and offset. Raises ClusterFailed.
 
-    What leaders have at the call is waited for, at most COMMIT_LIMIT_S: with acks=1, the default of several clients, an
-    acknowledgement comes before the high watermark."""
+    It waits for the records that leaders have at the call, at most COMMIT_LIMIT_S: with acks=1, the default of several
+    clients, an acknowledgement is earlier than the high watermark."""
     appended, deadline = _log_ends(rest_urls, topic), time.monotonic() + COMMIT_LIMIT_S
     while _is_behind(_log_ends(rest_urls, topic), appended) and time.monotonic() < deadline:
         time.sleep(RETRY_S)
@@ -220,7 +220,7 @@ def records_of(rest_urls: Sequence[str], topic: str) -> list[Record]:
 
 @dataclass(frozen=True, slots=True)
 class _LogEnd:
-    """Of a leader, as it says itself."""
+    """Log end of a leader, by its own report."""
 
     leader_epoch: int
     log_end_offset: int
@@ -228,7 +228,7 @@ class _LogEnd:
 
 
 def _log_ends(rest_urls: Sequence[str], topic: str) -> dict[int, _LogEnd]:
-    """By partition. A leader that does not know yet that it was deposed has an older epoch than its successor."""
+    """Log ends by partition. A leader that does not know of its successor has an older epoch."""
     found: dict[int, _LogEnd] = {}
     for url in rest_urls:
         outcome = send(url, Request(method="GET", path="/kraft/partitions"))
@@ -244,7 +244,7 @@ def _log_ends(rest_urls: Sequence[str], topic: str) -> dict[int, _LogEnd]:
 
 
 def _is_behind(now: Mapping[int, _LogEnd], appended: Mapping[int, _LogEnd]) -> bool:
-    """Whether something that leaders had appended is not committed yet, and may still be: a new leader may lack it."""
+    """Whether a record that leaders had appended is not committed yet, but may still be: a new leader may lack it."""
     return any(
         number in now and now[number].high_watermark < min(end.log_end_offset, now[number].log_end_offset)
         for number, end in appended.items()
@@ -272,7 +272,7 @@ def _records_of_partition(rest_urls: Sequence[str], topic: str, number: int) -> 
 
 
 def _asked(rest_urls: Sequence[str], path: str) -> Answer:
-    """Of the first node that can answer, tried again for a while: leaders may be changing."""
+    """The answer of the first node that can answer, tried again for a while: leaders may be changing."""
     deadline, said = time.monotonic() + READ_LIMIT_S, "no node runs"
     while True:
         for url in rest_urls:

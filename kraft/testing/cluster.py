@@ -1,11 +1,11 @@
-"""`Cluster`: real nodes for a test, started and ended here, and killed, paused and restarted where the test wants it.
+"""`Cluster`: real nodes for a test, started and ended here, and killed, paused and restarted by the test.
 
     with Cluster(nodes=3) as cluster:
         producer = KafkaProducer(bootstrap_servers=cluster.bootstrap_servers)
         cluster.kill(cluster.leader_of("orders", 0))
 
-The nodes are forks of a process that is started with the first cluster, loads what a node needs once, and watches this
-one: when it ends, however it ends, the nodes are killed and temporary folders are removed.
+The nodes are forks of a process that is started with the first cluster, loads a node's modules once, and watches this
+process: when this ends, for any reason, the nodes are killed and temporary folders are removed.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from kraft.launcher.runfile import ClusterRun, NodeRun, load_run, remove_run, ru
 Setting = str | int | float | bool
 BOTH: Final = ("broker", "controller")
 VOTERS_MAX: Final = 5
-"""Of a cluster that is given as a number of nodes; those above it are brokers only."""
+"""Voters of a cluster with a plain number of nodes; further nodes are only brokers."""
 POWER_LOSS: Final = "kraft.chaos.worlds.processes.power"
-"""A program: it needs packages that are not imported in the process of somebody's tests."""
+"""A program, because it needs packages that are not imported in the process of other people's tests."""
 REPLICAS_MAX: Final = 3
 KILLED_LIMIT_MS: Final = 10_000
 STATE_LIMIT_S: Final = 10.0
@@ -58,11 +58,12 @@ STATE_POLL_S: Final = 0.002
 
 
 class ClusterFailed(Exception):
-    """A cluster did not start, or cannot do what it was asked for. The text has the end of the node's log."""
+    """A cluster did not start, or cannot carry out a call. The text has the end of the node's log."""
 
 
 class Lifespan(ABC):
-    """What `with` and `async with` start and close: the latter in a thread, so that no event loop waits for it."""
+    """An object that `with` and `async with` start and close: the latter in a thread, so that no event loop waits for
+    it."""
 
     @abstractmethod
     def start(self) -> Self: ...
@@ -99,13 +100,13 @@ class Cluster(Lifespan):
         ends_users: bool = False,
         start_limit_s: float | None = None,
     ) -> None:
-        """`nodes`: how many, or the roles ("broker", "controller") of each by its id. `settings`: Kafka's, by Kafka's
-        names, for all nodes; `node_settings` for single ones. `folder` keeps everything, and what it has kept is there
-        again; None: a temporary one, removed at the end, which is made here as `temporary_folder` if that is given.
-        `power_loss`: the disks of the nodes keep a witness of what is durable, without which no power loss can be
-        played. `owner_pid`: the process that the cluster lives with; None: this one. `ends_users`: when that process
-        ends and has not closed the cluster, every process that was given its folder in KRAFT_DATA is killed with it.
-        `start_limit_s`: seconds; None: as long as the start makes progress."""
+        """`nodes`: their number, or the roles ("broker", "controller") of each by its id. `settings`: Kafka's, by
+        Kafka's names, for all nodes; `node_settings` for single ones. `folder` keeps all data for a later cluster;
+        None: a temporary one, removed at the end, which is made here as `temporary_folder` if that is set.
+        `power_loss`: the disks of the nodes keep a witness of durable data, which a power loss needs. `owner_pid`: the
+        process with which the cluster ends; None: this one. `ends_users`: when that process ends and has not closed the
+        cluster, every process that has its folder in KRAFT_DATA is killed with it. `start_limit_s`: seconds; None: as
+        long as the start makes progress."""
         self._roles = dict(roles_of(nodes))
         self._settings = {**defaults_of(self._roles), **(settings or {})}
         self._node_settings = node_settings or {}
@@ -120,7 +121,7 @@ class Cluster(Lifespan):
 
     @classmethod
     def attach(cls, data: str | os.PathLike[str]) -> Self:
-        """The cluster that another process runs from this data folder. To close it ends nothing. Raises
+        """The cluster that another process runs from this data folder. Closing it ends nothing. Raises
         ClusterFailed."""
         found = load_run(os.path.abspath(data))
         if found is None:
@@ -132,7 +133,7 @@ class Cluster(Lifespan):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Returns when the cluster is ready: the quorum has a leader, and every broker takes part. Raises
+        """Start; return when the cluster is ready: the quorum has a leader, and every broker is active. Raises
         ClusterFailed; then nothing of it is left."""
         if self._run is not None:
             raise ClusterFailed(f"the cluster of {self._run.data} was started already")
@@ -160,8 +161,8 @@ class Cluster(Lifespan):
         return self
 
     def close(self) -> None:
-        """End all nodes. A temporary folder is removed; if the folder was given, the nodes stop in order. Once is
-        enough."""
+        """End all nodes. A temporary folder is removed; with a `folder` the nodes stop cleanly. A second call does
+        nothing."""
         if self._server is None:
             self._run = None  # another process runs it
         elif self._run is not None:
@@ -171,7 +172,7 @@ class Cluster(Lifespan):
             self._end(self._run.data)
 
     def keep(self) -> None:
-        """A temporary folder is not removed at the end, and the nodes stop in order. Raises ClusterFailed."""
+        """Do not remove a temporary folder at the end, and stop the nodes cleanly. Raises ClusterFailed."""
         data = self._now().data
         try:
             if self._server is not None:
@@ -192,7 +193,7 @@ class Cluster(Lifespan):
             self._run = None
 
     def _end_what_is_left(self, data: str) -> None:
-        """The process that would have done it was killed."""
+        """End the rest of a cluster whose fork server was killed."""
         import shutil
 
         run = load_run(data)
@@ -219,7 +220,7 @@ class Cluster(Lifespan):
         return self._owner_pid or os.getpid()
 
     def _configuration(self) -> Iterator[str]:
-        """cluster.toml; JSON's strings, numbers, booleans and arrays of strings are TOML's too."""
+        """Lines of cluster.toml; JSON's strings, numbers, booleans and arrays of strings are TOML's too."""
         host = _own_host()
         yield "[settings]"
         for name, value in self._settings.items():
@@ -231,7 +232,7 @@ class Cluster(Lifespan):
                 for name, value in self._node_settings[node].items():
                     yield f"{json.dumps(name)} = {json.dumps(value)}"
 
-    # --- what there is ----------------------------------------------------------------------------------------------
+    # --- facts ------------------------------------------------------------------------------------------------------
 
     @property
     def data(self) -> Path:
@@ -244,12 +245,12 @@ class Cluster(Lifespan):
 
     @property
     def bootstrap_servers(self) -> str:
-        """For Kafka clients, of all brokers: host:port,host:port."""
+        """Addresses of all brokers for Kafka clients: host:port,host:port."""
         return ",".join(node.kafka for node in self._now().nodes if node.is_broker)
 
     @property
     def rest_url(self) -> str:
-        """Of the first node."""
+        """URL of the first node."""
         return self._now().nodes[0].rest
 
     @property
@@ -265,7 +266,7 @@ class Cluster(Lifespan):
         return [node for node, roles in self._roles.items() if "broker" in roles]
 
     def node(self, node_id: int) -> NodeRun:
-        """Its process, addresses and folder. Raises ClusterFailed."""
+        """A node's process, addresses and folder. Raises ClusterFailed."""
         try:
             return self._now().node(node_id)
         except LookupError as error:
@@ -277,14 +278,14 @@ class Cluster(Lifespan):
         return None if folder is None else Path(folder)
 
     def state(self, node_id: int) -> str:
-        """running, paused or down."""
+        """State of a node: running, paused or down."""
         pid = self.node(node_id).pid
         if not is_alive(pid):
             return "down"
         return "paused" if is_stopped(pid) else "running"
 
     def log_tail(self, node_id: int, *, lines: int = 20) -> str:
-        """The end of what the node wrote to standard error."""
+        """The end of the node's standard error."""
         return "\n".join(log_tail(self.node(node_id).log, lines_max=lines))
 
     def status(self) -> dict[str, Any]:
@@ -296,12 +297,12 @@ class Cluster(Lifespan):
 
     @property
     def controller(self) -> int:
-        """Node that leads the quorum, -1 for none. Raises ClusterFailed when no node answers."""
+        """The node that leads the quorum, -1 for none. Raises ClusterFailed when no node answers."""
         return int(self.status().get("controller_id", -1))
 
     def leader_of(self, topic: str, partition: int = 0) -> int:
-        """Node that leads a partition, -1 for none, as the first node knows it that answers. Raises ClusterFailed when
-        no node does, or none knows the partition."""
+        """The node that leads a partition, -1 for none, by the first node that answers. Raises ClusterFailed when no
+        node answers, or none knows the partition."""
         request = Request(method="GET", path=f"/topics/{topic}/partitions/{partition}")
         said = "no node answers"
         for node in self._awake():
@@ -310,11 +311,11 @@ class Cluster(Lifespan):
                 leader = outcome.json()["leader"]
                 return -1 if leader is None else int(leader)
             said = str(outcome)
-        raise ClusterFailed(f"nobody tells who leads {topic}-{partition}: {said}")
+        raise ClusterFailed(f"no node reports the leader of {topic}-{partition}: {said}")
 
     def wait_until_ready(self, limit_s: float | None = None) -> None:
-        """Until all nodes that run are ready, the quorum has a leader, and no broker of them is fenced. Raises
-        ClusterFailed after `limit_s`, or when there is no progress."""
+        """Wait until all running nodes are ready, the quorum has a leader, and none of their brokers is fenced. Raises
+        ClusterFailed after `limit_s`, or without progress."""
         limit_ms = None if limit_s is None else round(limit_s * 1_000)
         try:
             wait_until_ready(self._awake(), show=lambda _: None, limit_ms=limit_ms)
@@ -324,7 +325,7 @@ class Cluster(Lifespan):
     # --- faults of nodes --------------------------------------------------------------------------------------------
 
     def kill(self, *nodes: int) -> None:
-        """With -9; returns when the processes are gone. Raises ClusterFailed when one does not run."""
+        """Kill with -9; return when the processes are gone. Raises ClusterFailed when one does not run."""
         killed = [self._running(node) for node in nodes]
         for each in killed:
             send_signal(each, signal.SIGKILL)
@@ -333,7 +334,7 @@ class Cluster(Lifespan):
             raise ClusterFailed(f"node {left[0].id} is still there {KILLED_LIMIT_MS} ms after it was killed")
 
     def power_loss(self, *nodes: int) -> None:
-        """As `kill`, and of their disks only that is left which an fsync had made durable. The cluster was made with
+        """Kill, and remove everything from their disks that no fsync had made durable. Needs a cluster with
         `power_loss=True`."""
         if self._now().witness is None:
             raise ClusterFailed("the disks keep no witness of what is durable: make it a Cluster(power_loss=True)")
@@ -345,23 +346,23 @@ class Cluster(Lifespan):
                 raise ClusterFailed(f"the power loss of node {node} failed: {done.stderr}")
 
     def pause(self, *nodes: int) -> None:
-        """The processes stand still (SIGSTOP), and their connections stay open."""
+        """Stop the processes with SIGSTOP; their connections stay open."""
         for each in [self._running(node) for node in nodes]:
             send_signal(each, signal.SIGSTOP)
-            _wait_for(partial(is_stopped, each.pid), what=f"node {each.id} to stand still")
+            _wait_for(partial(is_stopped, each.pid), what=f"node {each.id} to pause")
 
     def resume(self, *nodes: int) -> None:
         for each in [self._running(node) for node in nodes]:
             send_signal(each, signal.SIGCONT)
-            _wait_for(lambda: not is_stopped(each.pid), what=f"node {each.id} to go on")  # noqa: B023 - called here
+            _wait_for(lambda: not is_stopped(each.pid), what=f"node {each.id} to resume")  # noqa: B023 - called here
 
     def stop(self, *nodes: int) -> None:
-        """In order: they give their leaderships away first."""
+        """Stop cleanly: they first hand their leaderships over."""
         stop_nodes([self._running(node) for node in nodes], say=_nothing)
 
     def restart(self, *nodes: int, wait: bool = True) -> None:
-        """Start nodes, after an ordered stop of those that run. With `wait` until they are ready, or can only wait for
-        a majority of the voters. Raises ClusterFailed."""
+        """Start nodes, after a clean stop of those that run. With `wait` return when they are ready, or can only wait
+        for a majority of the voters. Raises ClusterFailed."""
         data = self._now().data
         try:
             started = [actions.start_again(data, self.node(node).id, say=_nothing) for node in nodes]
@@ -371,7 +372,7 @@ class Cluster(Lifespan):
             raise ClusterFailed(str(error)) from error
 
     def _now(self) -> ClusterRun:
-        """Nodes that were restarted have other processes, whoever did it."""
+        """The current run: restarted nodes have other processes, also after a restart by another command."""
         if self._run is None:
             raise ClusterFailed("the cluster does not run: start it, or use it in a `with` block")
         return load_run(self._run.data) or self._run
@@ -388,7 +389,7 @@ class Cluster(Lifespan):
 
 
 def _nothing(_: str) -> None:
-    """What the launcher says to people."""
+    """Ignore the launcher's messages for people."""
 
 
 def _wait_for(is_so: Callable[[], bool], *, what: str) -> None:
@@ -408,8 +409,8 @@ def roles_of(nodes: int | Mapping[int, Sequence[str]]) -> Iterator[tuple[int, Se
 
 
 def defaults_of(roles: Mapping[int, Sequence[str]]) -> dict[str, Setting]:
-    """Replicated as well as so many brokers can, topics made when a client asks for them as Kafka's own default says,
-    and no wait for more members of a group."""
+    """Settings for tests: as many replicas as so many brokers can have, topics created at a client's first use, as is
+    Kafka's own default, and no wait for more members of a group."""
     brokers = sum("broker" in each for each in roles.values())
     replicas = max(1, min(REPLICAS_MAX, brokers))
     return {
@@ -422,8 +423,8 @@ def defaults_of(roles: Mapping[int, Sequence[str]]) -> dict[str, Setting]:
 
 
 def _own_host() -> str:
-    """A loopback address of the cluster's own: no other program takes a port there between two starts of a node. macOS
-    has only one."""
+    """A loopback address for this cluster alone: no other program takes a port there between two starts of a node.
+    macOS has only one."""
     if sys.platform == "darwin":
         return "127.0.0.1"
     rng = random.Random()

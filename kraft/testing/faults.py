@@ -1,11 +1,11 @@
-"""A cluster whose links can be broken, and whose answers can be made wrong: for tests of what a client does then.
+"""A cluster with links that can be broken, and answers that can be changed: for tests of a client's reaction.
 
     with FaultCluster(nodes=3) as cluster:
         cluster.create_topic("orders")
         cluster.answer("Produce", error="NOT_LEADER_OR_FOLLOWER", times=3)
         cluster.kill(cluster.leader_of("orders"))
 
-It is owned by a process of its own (`kraft.testing.host`), which ends with this one, however that ends.
+A process of its own runs it (`kraft.testing.host`), which ends with this one, for any reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kraft.testing.assertions import Record, Sent, Verdict, records_of, verdict_
 from kraft.testing.cluster import ClusterFailed, Lifespan, Setting, defaults_of, roles_of
 
 HOST: Final = "kraft.testing.host"
-"""A program: it needs packages that are not imported in the process of somebody's tests."""
+"""A program, because it needs packages that are not imported in the process of other people's tests."""
 SOCKET_FILE: Final = "faults.sock"
 READ_BYTES: Final = 1024 * 1024
 END_LIMIT_S: Final = 20.0
@@ -43,13 +43,13 @@ QUICK: Final[Mapping[str, Setting]] = {
     "replica.lag.time.max.ms": 1_500,
     "replica.fetch.backoff.ms": 100,
 }
-"""Who is cut off is noticed soon; settings that are given come before these."""
+"""Settings with which a cut is noticed soon; the caller's settings override these."""
 
 End = int | str
 
 
 class Way(Protocol):
-    """To the process that owns the cluster."""
+    """A connection to the process that runs the cluster."""
 
     def write(self, data: bytes) -> None: ...
     def read(self) -> bytes: ...
@@ -57,7 +57,7 @@ class Way(Protocol):
 
 
 class Pipes:
-    """Implements `Way`: of the process that has started it."""
+    """Implements `Way` for the process that has started it."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -84,7 +84,7 @@ class Pipes:
         return os.read(self._process.stdout.fileno(), READ_BYTES)
 
     def close(self) -> None:
-        """It ends its nodes, and removes its folder."""
+        """End the process; it ends its nodes, and removes its folder."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -97,13 +97,13 @@ class Pipes:
 
 
 class Attached:
-    """Implements `Way`: of another process, by the data folder. Raises OSError."""
+    """Implements `Way` for another process, by the data folder. Raises OSError."""
 
     def __init__(self, data: str) -> None:
         folder = os.open(data, os.O_PATH | os.O_DIRECTORY)
         try:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            # by way of a descriptor: the path may be longer than the address of a socket
+            # through a descriptor: the path may be longer than the address of a socket
             self._socket.connect(f"/proc/self/fd/{folder}/{SOCKET_FILE}")
         finally:
             os.close(folder)
@@ -119,7 +119,7 @@ class Attached:
 
 
 class _Host:
-    """Asked by any thread, one question after the other."""
+    """Commands from any thread, one after the other."""
 
     def __init__(self, way: Way) -> None:
         self._way = way
@@ -134,13 +134,13 @@ class _Host:
         return self._way.pid
 
     def ask(self, do: str, **options: Any) -> Any:
-        """Raises ClusterFailed."""
+        """Send a command; return its result. Raises ClusterFailed."""
         with self._lock:
             number = next(self._ids)
             try:
                 self._way.write(json.dumps({"id": number, "do": do, "options": options}).encode() + b"\n")
                 reply = self._read()
-                while reply["id"] < number:  # who asked was interrupted
+                while reply["id"] < number:  # the caller of that command was interrupted
                     reply = self._read()
             except OSError as error:
                 raise ClusterFailed(f"the process that owns the cluster has ended: {error}") from error
@@ -172,7 +172,7 @@ class FaultCluster(Lifespan):
         ends_users: bool = False,
         start_limit_s: float | None = None,
     ) -> None:
-        """As those of `kraft.testing.Cluster`. What is dead or cut off is noticed within seconds."""
+        """Arguments as those of `kraft.testing.Cluster`. A dead or isolated node is noticed within seconds."""
         self._roles = dict(roles_of(nodes))
         self._settings = {**defaults_of(self._roles), **QUICK, **(settings or {})}
         self._owner_pid = owner_pid
@@ -184,7 +184,8 @@ class FaultCluster(Lifespan):
 
     @classmethod
     def attach(cls, data: str | os.PathLike[str]) -> Self:
-        """The one that another process runs from this data folder. To close it ends nothing. Raises ClusterFailed."""
+        """The cluster that another process runs from this data folder. Closing it ends nothing. Raises
+        ClusterFailed."""
         try:
             host = _Host(Attached(os.path.abspath(data)))
         except OSError as error:
@@ -197,7 +198,7 @@ class FaultCluster(Lifespan):
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Returns when the cluster is ready. Raises ClusterFailed; then nothing of it is left."""
+        """Start; return when the cluster is ready. Raises ClusterFailed; then nothing of it is left."""
         if not CAN_WATCH_FORKS:
             raise ClusterFailed("kraft.testing needs Linux: elsewhere, start a cluster with `kraft up --detach`")
         self._host = _Host(Pipes())
@@ -216,7 +217,7 @@ class FaultCluster(Lifespan):
         return self
 
     def close(self) -> None:
-        """Nothing of it is left when this returns. Once is enough."""
+        """End it; nothing of it is left when this returns. A second call does nothing."""
         if self._host is not None:
             host, self._host = self._host, None
             if self._ends_users:
@@ -227,14 +228,14 @@ class FaultCluster(Lifespan):
                 self._remove_what_is_left()
 
     def _remove_what_is_left(self) -> None:
-        """Of a process that was killed, and could not do it itself: its nodes are being killed at the same time."""
+        """Clean up after a killed process: its nodes are being killed at the same time."""
         deadline = time.monotonic() + END_LIMIT_S
         while os.path.exists(self.data.parent) and time.monotonic() < deadline:
             shutil.rmtree(self.data.parent, ignore_errors=True)
             time.sleep(REMOVE_S)
 
     def keep(self) -> None:
-        """The folder is not removed at the end. Raises ClusterFailed."""
+        """Do not remove the folder at the end. Raises ClusterFailed."""
         self._ask("keep")
         self._is_kept = True
 
@@ -243,16 +244,16 @@ class FaultCluster(Lifespan):
             raise ClusterFailed("the cluster does not run: start it, or use it in a `with` block")
         return self._host.ask(do, **options)
 
-    # --- what there is ----------------------------------------------------------------------------------------------
+    # --- facts ------------------------------------------------------------------------------------------------------
 
     @property
     def bootstrap_servers(self) -> str:
-        """The links of clients: what brokers tell who comes through them leads to links again."""
+        """The links of clients: metadata that a client gets over a link has only addresses of links."""
         return ",".join(self._facts["bootstrap"].values())
 
     @property
     def rest_urls(self) -> dict[int, str]:
-        """Of the nodes themselves: no fault of a link is on this way."""
+        """URLs of the nodes themselves: no fault of a link affects them."""
         return {int(node): url for node, url in self._facts["rest"].items()}
 
     @property
@@ -277,7 +278,7 @@ class FaultCluster(Lifespan):
         return [node for node, roles in self._roles.items() if "broker" in roles]
 
     def state(self, node: int) -> str:
-        """running, paused or down."""
+        """State of a node: running, paused or down."""
         states = self._ask("states")
         if str(node) not in states:
             raise ClusterFailed(f"{node} is no node; the nodes are {self.ids}")
@@ -285,11 +286,12 @@ class FaultCluster(Lifespan):
 
     @property
     def controller(self) -> int:
-        """Node that leads the quorum, -1 for none."""
+        """The node that leads the quorum, -1 for none."""
         return int(self._ask("controller"))
 
     def leader_of(self, topic: str, partition: int = 0) -> int:
-        """-1: nobody leads it at the moment. Raises ClusterFailed when there is no such partition."""
+        """The node that leads a partition; -1: none at the moment. Raises ClusterFailed when there is no such
+        partition."""
         return int(self._ask("leader_of", topic=topic, partition=partition))
 
     def create_topic(
@@ -300,17 +302,17 @@ class FaultCluster(Lifespan):
         replicas: int | None = None,
         configs: Mapping[str, Setting] | None = None,
     ) -> None:
-        """Returns when every node knows it, and who leads it."""
+        """Create a topic; return when every node knows it and its leaders."""
         factor = min(3, len(self.brokers)) if replicas is None else replicas
         self._ask("create_topic", topic=topic, partitions=partitions, replicas=factor, configs=dict(configs or {}))
 
     def records(self, topic: str) -> list[Record]:
-        """All of them, by partition and offset, read past all links."""
+        """All records, by partition and offset, read without links."""
         running = [node for node in self.ids if self.state(node) == "running"]
         return records_of([self.rest_urls[node] for node in running], topic)
 
     def verdict(self, sent: Iterable[Sent]) -> Verdict:
-        """The checker's. Everything is healed first: what a dead node has is not lost."""
+        """The checker's result. Everything is healed first: records on a dead node are not lost."""
         self.heal()
         answered = self._ask("judge", name="test", sent=[each.to_document() for each in sent])
         return verdict_of(answered["verdict"])
@@ -318,30 +320,30 @@ class FaultCluster(Lifespan):
     # --- faults of nodes --------------------------------------------------------------------------------------------
 
     def kill(self, *nodes: int) -> None:
-        """With -9; returns when the processes are gone."""
+        """Kill with -9; return when the processes are gone."""
         self._of_nodes("kill", nodes)
 
     def stop(self, *nodes: int) -> None:
-        """In order: they give their leaderships away first."""
+        """Stop cleanly: they first hand their leaderships over."""
         self._of_nodes("stop", nodes)
 
     def pause(self, *nodes: int) -> None:
-        """The processes stand still (SIGSTOP), and their connections stay open."""
+        """Stop the processes with SIGSTOP; their connections stay open."""
         self._of_nodes("pause", nodes)
 
     def resume(self, *nodes: int) -> None:
         self._of_nodes("resume", nodes)
 
     def restart(self, *nodes: int) -> None:
-        """Start nodes, after an ordered stop of those that run; returns when they answer."""
+        """Start nodes, after a clean stop of those that run; return when they answer."""
         self._of_nodes("restart", nodes)
 
     def power_loss(self, *nodes: int) -> None:
-        """As `kill`, and of their disks only that is left which an fsync had made durable."""
+        """Kill, and remove everything from their disks that no fsync had made durable."""
         self._of_nodes("power_loss", nodes)
 
     def fill_disk(self, *nodes: int) -> None:
-        """ENOSPC from now on."""
+        """The disks raise ENOSPC from now on."""
         self._of_nodes("fill_disk", nodes)
 
     def free_disk(self, *nodes: int) -> None:
@@ -355,8 +357,8 @@ class FaultCluster(Lifespan):
     # --- faults of links --------------------------------------------------------------------------------------------
 
     def cut(self, one: End, other: End | None = None) -> None:
-        """These two do not reach each other; of one node alone: no other node. `"clients"` is an end, too: `cut(1)` is
-        cut off from nodes, `cut("clients", 1)` from clients."""
+        """These two do not reach each other; with one node alone: it reaches no other node. `"clients"` is an end, too:
+        `cut(1)` cuts node 1 off from nodes, `cut("clients", 1)` from clients."""
         self._ask("cut", one=one, other=other)
 
     def partition(self, *groups: Sequence[int]) -> None:
@@ -372,12 +374,12 @@ class FaultCluster(Lifespan):
         jitter_ms: float = 0,
         bytes_per_second: int = 0,
     ) -> None:
-        """Whatever these two send each other comes so much later, or in a narrow stream; None: any node."""
+        """All data between these two is delayed, or limited in bytes per second; None: any node."""
         self._ask("slow", one=one, other=other, ms=ms, jitter_ms=jitter_ms, bytes_per_second=bytes_per_second)
 
     def heal(self) -> None:
-        """Links, disks, nodes and answers are as they should be, and every replica is in sync. Raises ClusterFailed
-        when that does not come true."""
+        """Repair links, disks, nodes and answers, and wait until every replica is in sync. Raises ClusterFailed when
+        that does not happen."""
         healed = self._ask("heal")
         if not healed["is_whole"]:
             raise ClusterFailed(f"the cluster is not whole again: {healed['problem']}")
@@ -394,8 +396,9 @@ class FaultCluster(Lifespan):
         client_id: str = "",
         node: int | None = None,
     ) -> None:
-        """Requests of this API are answered with this error of Kafka's, by name or number; no broker sees them. Those
-        that name the topic, of this client, to this broker; `times` of them, wherever they go; None: until healed."""
+        """Answer requests of this API with this error of Kafka's, by name or number; no broker sees them. Limits:
+        requests that name the topic, of this client, to this broker; `times` of them, over all links; None: until
+        healed."""
         self._of_requests("answer", api, topic, client_id, node, error=error, times=times)
 
     def delay(
@@ -408,19 +411,19 @@ class FaultCluster(Lifespan):
         client_id: str = "",
         node: int | None = None,
     ) -> None:
-        """The answer comes so much later, and so do those behind it on its connection."""
+        """Delay an answer, and so all later ones on its connection."""
         self._of_requests("delay", api, topic, client_id, node, ms=ms, times=times)
 
     def drop_answer(
         self, api: str, *, times: int | None = 1, topic: str = "", client_id: str = "", node: int | None = None
     ) -> None:
-        """The request is carried out; instead of its answer the client gets the end of the connection."""
+        """Carry the request out, but close the connection instead of sending its answer."""
         self._of_requests("drop_answer", api, topic, client_id, node, times=times)
 
     def close_after(
         self, api: str, *, times: int | None = 1, topic: str = "", client_id: str = "", node: int | None = None
     ) -> None:
-        """The client gets the answer, and then the end of the connection."""
+        """Send the answer, and then close the connection."""
         self._of_requests("close_after", api, topic, client_id, node, times=times)
 
     def _of_requests(self, fault: str, api: str, topic: str, client_id: str, node: int | None, **options: Any) -> None:
@@ -428,14 +431,14 @@ class FaultCluster(Lifespan):
 
     @property
     def host_pid(self) -> int:
-        """Of the process that owns it, which was started here."""
+        """Process id of the process that runs the cluster, which was started here."""
         assert self._host is not None
         return self._host.pid
 
     # --- for test runners --------------------------------------------------------------------------------------------
 
     def begin_span(self) -> None:
-        """A test begins."""
+        """Begin a test."""
         self._ask("begin_span")
 
     def never(self) -> list[str]:
@@ -444,7 +447,7 @@ class FaultCluster(Lifespan):
         return found
 
     def end_span(self) -> dict[str, Any]:
-        """Heal: whether it `is_whole`, and the `problem` when it is not."""
+        """End a test, and heal: `is_whole`, and the `problem` when it is not."""
         found: dict[str, Any] = self._ask("end_span")
         return found
 

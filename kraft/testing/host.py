@@ -1,8 +1,8 @@
-"""The process that owns a cluster with links for a test, `python -P -m kraft.testing.host`.
+"""The program that runs a cluster with links for a test, `python -P -m kraft.testing.host`.
 
-What it does is in `kraft.testing.host_process`.
+Its commands are in `kraft.testing.host_process`.
 
-The process that forks nodes is started before anything else is loaded here: it loads meanwhile, on another processor.
+The fork server is started before any other module is loaded here: it loads meanwhile, on another processor.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ async def main() -> None:
 
 if __name__ == "__main__":
     write_for_owner_alone()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, whose end is ours
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for our owner, and we end with it
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -1,7 +1,7 @@
-"""What the process does that owns a cluster with links for a test (`kraft.testing.host`).
+"""Commands of the process that runs a cluster with links for a test (`kraft.testing.host`).
 
-One JSON command a line in, one reply a line out, over its pipes by its owner, and over a socket in the data folder by
-`kraft fault`. When its input ends, or its owner, it ends its nodes and removes its folder.
+One JSON command a line in, one reply a line out: its owner uses its pipes, `kraft fault` a socket in the data folder.
+When its input ends, or its owner, it ends its nodes and removes its folder.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from kraft.launcher.processes import kill_users
 from kraft.testing import judge
 
 SOCKET_FILE: Final = "faults.sock"
-"""In the data folder, for its owner alone (mode 0600)."""
+"""Socket in the data folder, for its owner alone (mode 0600)."""
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024
-"""A verdict is asked with all records of a test."""
+"""Longest line: the command for a verdict has all records of a test."""
 CONNECTIONS_MAX: Final = 16
 WHOLE_LIMIT_MS: Final = 30_000
-"""From the end of a test until the cluster is whole again; one that is not is not used a second time."""
+"""Limit from the end of a test until the cluster is healthy again; a cluster that is not is not used a second time."""
 FOLDER_PREFIX: Final = "kraft-faults-"
 
 
@@ -59,11 +59,11 @@ class Start(msgspec.Struct, kw_only=True, frozen=True):
     start_limit_ms: int
     owner_pid: int = 0
     ends_users: bool = False
-    """When it was not closed in order: every process that was given the data folder in its KRAFT_DATA is killed."""
+    """Without a clean close: every process that has the data folder in its KRAFT_DATA is killed."""
 
 
 class Host:
-    """Commands are carried out one after the other."""
+    """The cluster and its commands, which are carried out one after the other."""
 
     def __init__(self, starter: NodeStarter) -> None:
         self._starter = starter
@@ -155,11 +155,11 @@ class Host:
         return await self._facts()
 
     async def _keep(self) -> None:
-        """The folder is not removed at the end."""
+        """Do not remove the folder at the end."""
         self._is_kept = True
 
     async def _end(self) -> None:
-        """Its users end by themselves: what follows is the end of the input."""
+        """Its users end by themselves: the end of the input follows."""
         self._ends_users = False
 
     async def _facts(self) -> dict[str, Any]:
@@ -173,7 +173,8 @@ class Host:
         }
 
     async def _listen(self, data: Path) -> asyncio.Server:
-        """By way of a descriptor of the folder: its path may be longer than the address of a socket."""
+        """Listen on the socket through a descriptor of the folder: its path may be longer than the address of a
+        socket."""
         folder = os.open(data, os.O_PATH | os.O_DIRECTORY)
         before = os.umask(0o177)
         try:
@@ -194,12 +195,12 @@ class Host:
                 writer.write(await self.obey(line))
                 await writer.drain()
         except (OSError, ValueError, msgspec.DecodeError):
-            return  # it is gone, or speaks another language
+            return  # it has ended, or sends no commands of ours
         finally:
             self._connections -= 1
             writer.close()
 
-    # --- questions --------------------------------------------------------------------------------------------------
+    # --- queries ----------------------------------------------------------------------------------------------------
 
     async def _states(self) -> dict[int, str]:
         return {node: self.cluster.nodes.state(node) for node in self.cluster.nodes.ids}
@@ -277,7 +278,7 @@ class Host:
         if bytes_per_second:
             await links.bandwidth(**where, bytes_per_second=bytes_per_second)
         if not (ms or jitter_ms or bytes_per_second):
-            raise ScenarioError("slow by how much? Give ms=, jitter_ms= or bytes_per_second=")
+            raise ScenarioError("slow by how much? Use ms=, jitter_ms= or bytes_per_second=")
 
     async def _of_requests(
         self, fault: str, api: str, topic: str, client_id: str, node: int | None, **options: Any
@@ -292,7 +293,7 @@ class Host:
         await acts[fault](api, which=RequestFilter(topic=topic, client_id=client_id, node=node), **options)
 
     async def _heal(self) -> dict[str, Any]:
-        """Everything works again, and every replica is in sync."""
+        """Repair everything, and wait until every replica is in sync."""
         await self.cluster.mend()
         problem = ""
         try:
@@ -336,7 +337,7 @@ class _Roles(msgspec.Struct, frozen=True):
 
 
 def _watch(pid: int, then: Callable[[], None]) -> None:
-    """The end of that process, wherever the system tells it by a descriptor; the end of our input tells it, too."""
+    """Call `then` at the end of that process, where the system reports it by a descriptor; else our input ends, too."""
     if hasattr(os, "pidfd_open"):
         try:
             descriptor = os.pidfd_open(pid)
@@ -351,7 +352,7 @@ def _now_us() -> int:
 
 
 async def serve(starter: NodeStarter) -> None:
-    """Until the input, or the owner, has ended."""
+    """Serve until the input, or the owner, has ended."""
     loop = asyncio.get_running_loop()
     host = Host(starter)
     commands = asyncio.StreamReader(limit=LINE_BYTES_MAX)

@@ -1,7 +1,7 @@
-"""What became of the records of a test, and what happened meanwhile, of the cluster that runs from a folder.
+"""The outcome of a test's records, and the events meanwhile, for the cluster that runs from a folder.
 
-A program of its own, `python -P -m kraft.testing.judge`: one JSON question in, one JSON answer out. Whoever tests has
-modules of names that ours have, and this needs all of ours.
+A program of its own, `python -P -m kraft.testing.judge`: one JSON question in, one JSON answer out. The tested project
+may have modules with the same names as ours, and this program needs all of ours.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ EVERYTHING: Final = ""
 
 
 class SentRecord(msgspec.Struct, kw_only=True, frozen=True):
-    """A record that a test has sent, and what its client was told."""
+    """A record that a test has sent, and the outcome that its client returned."""
 
     topic: str
     value: str | None
@@ -69,12 +69,12 @@ Identity = tuple[str, bytes | None, bytes | None]
 class Question(msgspec.Struct, kw_only=True, frozen=True):
     data: str
     name: str
-    """Of the test."""
+    """Name of the test."""
     since_us: int
     sent: tuple[SentRecord, ...] = ()
     faults: tuple[Fault, ...] = ()
     report: str = ""
-    """Folder that gets the HTML report; empty: none."""
+    """Folder for the HTML report; empty: none."""
 
 
 class Answered(msgspec.Struct, kw_only=True, frozen=True):
@@ -85,11 +85,11 @@ class Answered(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class CannotJudge(Exception):
-    """The text says what is missing."""
+    """The text names what is missing."""
 
 
 def answer(question: Question, *, samples: Sequence[LeaderSample] = ()) -> Answered:
-    """Blocks for as long as the records take. Raises CannotJudge."""
+    """Judge. Blocks for as long as the records take. Raises CannotJudge."""
     run = load_run(question.data)
     if run is None:
         raise CannotJudge(f"no cluster runs from {question.data}")
@@ -125,7 +125,7 @@ def answer(question: Question, *, samples: Sequence[LeaderSample] = ()) -> Answe
 
 
 def timeline(events: Sequence[Event], faults: Sequence[Fault], *, since_us: int) -> Iterator[str]:
-    """One line for each thing that happened, with the seconds since the beginning of the test. Pure."""
+    """One line for each event, with the seconds since the beginning of the test. Pure."""
     told: list[tuple[int, str]] = [(fault.at_us, fault.text) for fault in faults if fault.at_us >= since_us]
     told += [
         (fault.until_us, f"over: {fault.text}") for fault in faults if fault.until_us and fault.until_us > fault.at_us
@@ -134,7 +134,7 @@ def timeline(events: Sequence[Event], faults: Sequence[Fault], *, since_us: int)
     for event in events:
         tell = _TOLD.get(event.event)
         if tell is not None and (text := tell(event)) not in seen:
-            seen.add(text)  # every voter tells who leads the quorum
+            seen.add(text)  # every voter reports the quorum's leader
             told.append((event.at_us, text))
     for at_us, text in sorted(told):
         yield f"{(at_us - since_us) / 1e6:+9.3f} s  {text}"
@@ -200,7 +200,7 @@ def _events(run: ClusterRun, header: Header, folder: Path) -> list[Event]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
-    """As it was read back: of the test's records, where each was found."""
+    """A partition as it was read back, with the place of each of the test's records."""
 
     topic: str
     number: int
@@ -208,10 +208,10 @@ class Partition:
     end: int
     problem: str
     found: tuple[tuple[int, int, str], ...]
-    """Offset, leader epoch, and the value that the history has for it."""
+    """Offset, leader epoch, and the value in the history."""
 
     def for_checker(self, looked: Snapshot) -> ReadBack:
-        """`looked`: after it was read. Who is in the ISR then has all that was read."""
+        """`looked`: taken after the read. Members of the ISR then have all that was read."""
         return ReadBack(
             topic=self.topic,
             partition=self.number,
@@ -224,7 +224,7 @@ class Partition:
 
 
 Names = Mapping[Identity, str]
-"""Of each record that the test has sent, the value that the history has for it."""
+"""Record that the test has sent -> its value in the history."""
 
 
 def _names_of(sent: Sequence[SentRecord]) -> Names:
@@ -233,7 +233,7 @@ def _names_of(sent: Sequence[SentRecord]) -> Names:
         if record.identity in names:
             raise CannotJudge(
                 f"two records of topic {record.topic} have the same key and value: {record.identity[1:]!r}; a verdict "
-                "needs records that can be told apart, such as values with a number"
+                "needs distinct records, such as values with a number"
             )
         names[record.identity] = f"{TEST}:{number}"
     return names
@@ -268,7 +268,7 @@ def _replicas(run: ClusterRun, readback: Sequence[Partition], names: Names, look
             logs={broker: Path(nodes[broker]["log_dirs"][number]) for broker in having},
         )
         for each in replica_logs(files, looked, judged.__contains__, to_value=named):
-            # Behind what was read back somebody may be writing at this moment.
+            # Records after those that were read back may be written at this moment.
             is_whole = each.log_end_offset >= ends.get((each.topic, each.partition), 0)
             found[each.node, each.topic, each.partition] = replace(each, error=None if is_whole else each.error)
     return list(found.values())
@@ -279,7 +279,7 @@ def _is_compacted(run: ClusterRun, topic: str) -> bool:
         outcome = send(node.rest, Request(method="GET", path=f"/topics/{quote(topic)}"))
         if isinstance(outcome, Answer) and outcome.is_success:
             return "compact" in outcome.json()["configs"]["cleanup.policy"]
-    return True  # nobody tells
+    return True  # not known
 
 
 def _awake(run: ClusterRun) -> list[NodeRun]:
@@ -297,7 +297,7 @@ def _look(run: ClusterRun) -> Snapshot:
 
 
 def _wait_until_settled(run: ClusterRun, topics: Sequence[str]) -> None:
-    """What leaders have is everywhere. At the limit what can be read is judged all the same."""
+    """Wait until all records of leaders are on all replicas. At the limit the readable ones are judged all the same."""
     deadline = time.monotonic() + SETTLE_LIMIT_S
     while unsettled(_look(run), is_excused=lambda key: key[0] not in topics) and time.monotonic() < deadline:
         time.sleep(RETRY_S)

@@ -1,7 +1,7 @@
 """The plugin of pytest: fixtures `kafka_cluster`, `kafka_bootstrap`, `kafka_topic`, `kafka_rest_url`, `kafka_faults`.
 
-Every run of pytest loads this module, whether it uses it or not: it imports nothing of ours before a fixture is asked
-for. What a run has is kept by `kraft.testing.session`.
+Every run of pytest loads this module, whether it uses it or not: it imports no other module of ours before a fixture is
+used. `kraft.testing.session` keeps the state of a run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FIXTURES = frozenset(("kafka_cluster", "kafka_bootstrap", "kafka_topic", "kafka_rest_url", "kafka_faults"))
 RUN = "kraft_run"
-"""What the process that controls workers of xdist tells them."""
+"""Key under which the controlling process of xdist passes the run's state to its workers."""
 KEY = pytest.StashKey[dict[str, Any]]()
 SESSION = "session"
 
@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--kafka-report",
         metavar="FOLDER",
         default="",
-        help="write an HTML report of the cluster's time line there for each test that fails and has used a cluster",
+        help="write an HTML report of the cluster's timeline there for each test that fails and has used a cluster",
     )
 
 
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "kafka_cluster(nodes=3, settings={}): this test gets a cluster of its own, so many nodes with these settings",
     )
     config.addinivalue_line(
-        "markers", "kafka_topic(partitions=1, replicas=None, configs={}): what the topic of `kafka_topic` is like"
+        "markers", "kafka_topic(partitions=1, replicas=None, configs={}): properties of the topic of `kafka_topic`"
     )
     told = getattr(config, "workerinput", {}).get(RUN)
     config.stash[KEY] = dict(told) if told else {"run": f"{os.getpid()}-{os.urandom(6).hex()}", "owner": os.getpid()}
@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Of xdist, in the process that controls: all workers of a run share one cluster."""
+    """Hook of xdist in the controlling process: all workers of a run share one cluster."""
     node.workerinput[RUN] = {name: node.config.stash[KEY][name] for name in ("run", "owner")}
 
 
@@ -64,7 +64,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _folder(state: dict[str, Any]) -> str:
-    """Of the shared cluster, if there is one."""
+    """Folder of the shared cluster, if there is one."""
     return os.path.join(tempfile.gettempdir(), f"kraft-{state['run']}")
 
 
@@ -116,7 +116,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
-    """When the fixtures of the test are gone: whatever was broken is healed."""
+    """After the fixtures of the test have ended: heal all faults."""
     try:
         return (yield)
     finally:
@@ -138,7 +138,7 @@ def _options(marker: pytest.Mark, known: tuple[str, ...]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def kafka_cluster(pytestconfig: pytest.Config) -> KafkaCluster:
-    """Three brokers, shared by all tests of the run: where they are, what is in their topics, and the checker.
+    """Three brokers, shared by all tests of the run: their addresses, the records of their topics, and the checker.
 
     In a test that is marked with `kafka_cluster`, or that uses `kafka_faults`, it is the cluster of that test."""
     return _session(pytestconfig).cluster
@@ -158,7 +158,7 @@ def kafka_rest_url(kafka_cluster: KafkaCluster) -> str:
 
 @pytest.fixture
 def kafka_topic(request: pytest.FixtureRequest, kafka_cluster: KafkaCluster) -> str:
-    """The name of a new topic; `@pytest.mark.kafka_topic(partitions=3, configs={...})` says what it is like."""
+    """The name of a new topic; `@pytest.mark.kafka_topic(partitions=3, configs={...})` sets its properties."""
     marker = request.node.get_closest_marker("kafka_topic")
     options = {} if marker is None else _options(marker, ("partitions", "replicas", "configs"))
     return kafka_cluster.new_topic(request.node.name, **options)

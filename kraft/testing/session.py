@@ -1,6 +1,6 @@
 """The clusters of one process of a run of pytest: one that all processes share, and those that a test may break.
 
-The shared one lives in a folder whose name all workers of xdist know, and ends with the process that controls them.
+The shared one lives in a folder whose name all workers of xdist know, and ends with the controlling process.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from kraft.testing.cluster import Cluster, ClusterFailed, Setting
 from kraft.testing.faults import FaultCluster
 
 TOPIC_CHARACTERS_MAX: Final = 100
-"""Of the name of a test in the name of its topic; 249 are Kafka's limit."""
+"""Characters of a test's name in the name of its topic; Kafka's limit is 249."""
 AnyCluster = Cluster | FaultCluster
 
 
 def end_shared(folder: str) -> None:
-    """Nothing of it is left when this returns."""
+    """End the shared cluster; nothing of it is left when this returns."""
     end_fork_server(folder)
 
 
 class KafkaCluster:
-    """The fixture `kafka_cluster`: the cluster of the test that runs."""
+    """The fixture `kafka_cluster`: the cluster of the running test."""
 
     def __init__(self, session: KafkaSession) -> None:
         self._session = session
@@ -51,7 +51,7 @@ class KafkaCluster:
 
     @property
     def rest_urls(self) -> dict[int, str]:
-        """By node."""
+        """URLs by node."""
         return self._now.rest_urls
 
     @property
@@ -78,7 +78,7 @@ class KafkaCluster:
         replicas: int | None = None,
         configs: Mapping[str, Setting] | None = None,
     ) -> None:
-        """Returns when every node knows it, and who leads it. Raises ClusterFailed."""
+        """Create a topic; return when every node knows it and its leaders. Raises ClusterFailed."""
         now = self._now
         if isinstance(now, FaultCluster):
             now.create_topic(topic, partitions=partitions, replicas=replicas, configs=configs)
@@ -87,30 +87,30 @@ class KafkaCluster:
         create_topic(urls, now.cluster_id, topic, partitions=partitions, replicas=replicas, configs=dict(configs or {}))
 
     def new_topic(self, test: str, **options: Any) -> str:
-        """A topic that nobody else uses; its name tells the test."""
+        """Create a topic that no other test uses; its name has the test's."""
         name = self._session.topic_name(test)
         self.create_topic(name, **options)
         return name
 
     def records(self, topic: str) -> list[Record]:
-        """All of them, by partition and offset."""
+        """All records, by partition and offset."""
         now = self._now
         if isinstance(now, FaultCluster):
             return now.records(topic)
         return records_of([now.rest_urls[node] for node in now.ids if now.state(node) == "running"], topic)
 
     def verdict(self, sent: Iterable[Sent]) -> Verdict:
-        """The checker's, for records that the test has sent with a client of its own."""
+        """The checker's result, for records that the test has sent with a client of its own."""
         return self._session.verdict(list(sent))
 
-    # --- faults of nodes, of a cluster of the test's own ------------------------------------------------------------
+    # --- faults of nodes, in a cluster of the test's own ------------------------------------------------------------
 
     def kill(self, *nodes: int) -> None:
-        """With -9."""
+        """Kill with -9."""
         self._own("kill").kill(*nodes)
 
     def stop(self, *nodes: int) -> None:
-        """In order."""
+        """Stop cleanly."""
         self._own("stop").stop(*nodes)
 
     def pause(self, *nodes: int) -> None:
@@ -125,18 +125,18 @@ class KafkaCluster:
     def _own(self, what: str) -> AnyCluster:
         if self._session.is_shared:
             raise ClusterFailed(
-                f"other tests use this cluster, too: to {what} a node, ask for the fixture kafka_faults, or mark the "
+                f"other tests use this cluster, too: to {what} a node, use the fixture kafka_faults, or mark the "
                 "test with pytest.mark.kafka_cluster(), and it gets a cluster of its own"
             )
         return self._now
 
 
 class KafkaSession:
-    """`begin` and `end` are around every test that uses one of the fixtures."""
+    """`begin` and `end` are called around every test that uses one of the fixtures."""
 
     def __init__(self, *, folder: str, owner_pid: int, lock: str, report: str) -> None:
-        """`folder`: of the shared cluster. `lock`: a folder that all processes of the run see; who starts the shared
-        cluster holds a lock on it. `report`: a folder for HTML reports; empty: none."""
+        """`folder`: that of the shared cluster. `lock`: a folder that all processes of the run see; the process that
+        starts the shared cluster holds a lock on it. `report`: a folder for HTML reports; empty: none."""
         self.cluster = KafkaCluster(self)
         self._folder = folder
         self._owner_pid = owner_pid
@@ -145,37 +145,37 @@ class KafkaSession:
         self._shared: Cluster | None = None
         self._own: Cluster | None = None
         self._faults: FaultCluster | None = None
-        """Whole, for whichever test breaks it next."""
+        """Healthy, for the next test that breaks it."""
         self._broken: FaultCluster | None = None
-        """That of the test that runs."""
+        """The cluster of the running test."""
         self._numbers = count(1)
         self._test = ""
         self._asked_own: dict[str, Any] | None = None
         self._has_faults = False
         self._is_used = False
-        """By the test that runs."""
+        """Whether the running test uses a cluster."""
         self._since_us = 0
 
-    # --- the test that runs -----------------------------------------------------------------------------------------
+    # --- the running test -------------------------------------------------------------------------------------------
 
     def begin(self, test: str, *, own: dict[str, Any] | None, has_faults: bool) -> None:
-        """`own`: what a cluster of the test's own is like; None: it wants none."""
+        """`own`: properties of a cluster of the test's own; None: it needs none."""
         self._test, self._asked_own, self._has_faults = test, own, has_faults
         self._is_used = False
         self._since_us = time.monotonic_ns() // 1_000
 
     def never_met(self) -> str:
-        """What the test asked for and did not get: faults of requests that no request met. Empty: nothing."""
+        """Faults of requests that the test requested and that no request met. Empty: none."""
         try:
             never = self._broken.never() if self._broken is not None else []
         except ClusterFailed as error:
             return str(error)
         if not never:
             return ""
-        return f"no request ever met this, so the test has not shown what it is about: {'; '.join(never)}"
+        return f"no request ever met this, so the test has not tested it: {'; '.join(never)}"
 
     def end(self) -> None:
-        """Everything is healed; what is not whole again is not used a second time."""
+        """Heal everything; a cluster that is not healthy again is not used a second time."""
         try:
             if self._own is not None:
                 self._own.close()
@@ -193,7 +193,7 @@ class KafkaSession:
             return False
 
     def told(self) -> str:
-        """What happened on the cluster of the test, for people; and the report of it, if that was asked for."""
+        """The events on the cluster of the test, for people; and the report, if it was requested."""
         if not self._is_used:
             return ""
         folder = os.path.join(self._report, re.sub(r"[^A-Za-z0-9_.-]+", "_", self._test)) if self._report else ""
@@ -204,7 +204,7 @@ class KafkaSession:
                 data = str(self.current().data)
                 found = judged(data, (), since_us=self._since_us, name=self._test, report=folder)
         except ClusterFailed as error:
-            return f"there is no time line: {error}"
+            return f"there is no timeline: {error}"
         lines = [*found["timeline"]] or ["nothing happened to its leaders, its ISRs or its nodes"]
         return "\n".join([*lines, *([f"report: {found['page']}"] if found["page"] else [])])
 
@@ -215,7 +215,7 @@ class KafkaSession:
         return self._asked_own is None and not self._has_faults
 
     def current(self) -> AnyCluster:
-        """Raises ClusterFailed when it does not start."""
+        """The test's cluster. Raises ClusterFailed when it does not start."""
         self._is_used = True
         if self._has_faults:
             return self.faults()
@@ -228,7 +228,7 @@ class KafkaSession:
         return self._shared
 
     def faults(self) -> FaultCluster:
-        """For this test alone, and whole. Raises ClusterFailed when it does not start."""
+        """A healthy cluster for this test alone. Raises ClusterFailed when it does not start."""
         self._has_faults = self._is_used = True
         if self._broken is None:
             if self._asked_own is not None:
@@ -246,7 +246,7 @@ class KafkaSession:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """On a folder that is there anyway: a file for it would be left behind by a run that is killed."""
+        """Lock a folder that exists anyway: a killed run would leave a file of its own behind."""
         descriptor = os.open(self._lock, os.O_RDONLY)
         try:
             try:
@@ -271,7 +271,7 @@ class KafkaSession:
         return verdict_of(found["verdict"])
 
     def close(self) -> None:
-        """The shared one is ended by the process that it lives with."""
+        """Close; the shared cluster ends with the process that it lives with."""
         for cluster in (self._own, self._broken, self._faults):
             if cluster is not None:
                 cluster.close()

@@ -225,7 +225,7 @@ def test_clients_are_told_the_addresses_of_their_listener():
 
 def test_a_listener_that_a_broker_lacks_is_worth_a_warning():
     found = warnings(parse_config(LISTENER + "port = 5\n[[nodes]]\nid = 2\n[[nodes]]\nid = 3\n"))
-    assert found == ["clients that come through the listener OUTSIDE cannot reach the nodes 2, 3"]
+    assert found == ["clients of the listener OUTSIDE cannot reach the nodes 2, 3"]
 
 
 def test_several_hosts_need_a_written_identity():
