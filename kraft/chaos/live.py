@@ -144,14 +144,14 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "kept": "acknowledged, and there",
         "lost": "acknowledged, and gone",
-        "duplicated": "there more than once",
-        "reordered": "behind a record that was sent later",
-        "phantom": "refused, and yet there",
-        "unknown_kept": "outcome unknown, and there",
-        "unknown_gone": "outcome unknown, and not there",
-        "unread": "acknowledged, and nobody read as far",
-        "failed": "refused, and not there",
-        "redelivered": "given to members of a group again",
+        "duplicated": "in the log more than once",
+        "reordered": "after a record that was sent later",
+        "phantom": "refused, and in the log",
+        "unknown_kept": "outcome unknown, in the log",
+        "unknown_gone": "outcome unknown, not in the log",
+        "unread": "acknowledged, and no read reached its offset",
+        "failed": "refused, not in the log",
+        "redelivered": "received by a group again",
         "skipped": "committed by a group that never read it",
     }
 )
@@ -172,8 +172,8 @@ def finding_lines(verdict: Verdict) -> list[str]:
         *_range_lines("duplicated", verdict.duplicates),
         *_range_lines("reordered", verdict.reorders),
         *_range_lines("refused, yet there", verdict.phantoms),
-        *_range_lines("given to a group again", verdict.redeliveries),
-        *_range_lines("passed over by a group", verdict.skips),
+        *_range_lines("received by a group again", verdict.redeliveries),
+        *_range_lines("skipped by a group", verdict.skips),
         *(f"anomaly {anomaly.kind}: {anomaly.text}; {anomaly.cause}" for anomaly in verdict.anomalies),
     ]
 

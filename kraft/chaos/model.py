@@ -63,25 +63,27 @@ class Topic(Model):
 
 
 class Producer(Model):
-    name: Name = Field(description="Under which the story and the verdict speak of it.")
-    topic: str = Field(description="Where it writes to.")
-    partition: int | None = Field(default=None, ge=0, description="One partition; default: by key, or all in turn.")
+    name: Name = Field(description="Its name in the story and the verdict.")
+    topic: str = Field(description="The topic that it writes to.")
+    partition: int | None = Field(default=None, ge=0, description="One partition; default: by key, or round robin.")
     acks: Literal["0", "1", "all"] = Field(default="all", description="'0', '1' or 'all'.")
     rate: int = Field(default=100, ge=1, le=RECORDS_PER_SECOND_MAX, description="Records per second.")
-    limit: int | None = Field(default=None, ge=1, description="Ends after so many records; default: never by itself.")
+    limit: int | None = Field(default=None, ge=1, description="The number of records; default: no limit.")
     keys: int = Field(default=0, ge=0, description="How many different keys; 0: records without key.")
     retries: int = Field(default=0, ge=0, le=1_000, description="Attempts after the first one.")
-    idempotent: bool = Field(default=False, description="Retries store nothing twice (an Idempotency-Key per request).")
+    idempotent: bool = Field(
+        default=False, description="Retries never write a record twice (an Idempotency-Key for each request)."
+    )
     in_flight: int = Field(default=1, ge=1, le=64, description="Requests that may wait for an answer at once.")
     batch: int = Field(default=1, ge=1, le=1_000, description="Records in one request.")
-    value_bytes: int = Field(default=0, ge=0, le=65_536, description="Values are filled up to this length.")
+    value_bytes: int = Field(default=0, ge=0, le=65_536, description="Values are padded to this length.")
     timeout_ms: int = Field(default=5_000, ge=50, le=60_000, description="Longest wait for an answer.")
     target: int | Literal["any", "leader"] = Field(default="any", description="any node in turn, the leader, or an id.")
     starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
 
 
 class Reader(Model):
-    name: Name = Field(description="Under which the story and the verdict speak of it.")
+    name: Name = Field(description="Its name in the story and the verdict.")
     topic: str = Field(description="What it reads.")
     partition: int | None = Field(default=None, ge=0, description="One partition; default: all.")
     isolation: Literal["read_uncommitted", "read_committed"] = Field(
@@ -95,12 +97,14 @@ class Member(Model):
     """A member of a group: reads a batch, processes it, and commits it. Without a committed offset it begins at the
     start of the log."""
 
-    name: Name = Field(description="Under which the story and the verdict speak of it.")
-    topic: str = Field(description="What its group reads.")
+    name: Name = Field(description="Its name in the story and the verdict.")
+    topic: str = Field(description="The topic that its group reads.")
     group: Name = Field(default="g", description="Its group.")
     instance: Name | None = Field(default=None, description="Its static name (KIP-345), for Kafka clients only.")
-    session_ms: int = Field(default=6_000, ge=500, le=60_000, description="Silent for longer, it is evicted.")
-    batch: int = Field(default=20, ge=1, le=1_000, description="Records that it takes at once, at most.")
+    session_ms: int = Field(
+        default=6_000, ge=500, le=60_000, description="A member that is silent for longer is evicted."
+    )
+    batch: int = Field(default=20, ge=1, le=1_000, description="The most records of a batch.")
     work_ms: int = Field(default=50, ge=0, le=10_000, description="How long it works on a batch before it commits.")
     target: int | Literal["any", "leader"] = Field(default="any", description="any node in turn, the leader, or an id.")
     starts: Literal["at once", "in the story"] = Field(default="at once", description="When it joins.")
@@ -109,18 +113,22 @@ class Member(Model):
 class Transactor(Model):
     """A transactional producer: writes batches, commits a group's offset with them, and ends the transaction."""
 
-    name: Name = Field(description="Under which the story and the verdict speak of it.")
-    topic: str = Field(description="Where it writes to, all partitions in turn.")
-    transactional_id: str = Field(default="", max_length=64, description="Default: its name. Who shares it is fenced.")
+    name: Name = Field(description="Its name in the story and the verdict.")
+    topic: str = Field(description="The topic that it writes to, round robin over its partitions.")
+    transactional_id: str = Field(
+        default="", max_length=64, description="Default: its name. Producers with the same id fence each other."
+    )
     flow: Literal["old", "new"] = Field(default="new", description="Of KIP-890; over REST new, aiokafka speaks old.")
     rate: int = Field(default=10, ge=1, le=1_000, description="Transactions per second, at most.")
-    limit: int | None = Field(default=None, ge=1, description="Ends after so many; default: never by itself.")
+    limit: int | None = Field(default=None, ge=1, description="The number of transactions; default: no limit.")
     batches: int = Field(default=3, ge=1, le=100, description="Requests of one transaction.")
     batch: int = Field(default=2, ge=1, le=1_000, description="Records in one request.")
-    aborts_every: int = Field(default=0, ge=0, description="So many transactions, then one is aborted; 0: none.")
-    group: Name | None = Field(default=None, description="Whose offset is committed with each transaction.")
-    work_ms: int = Field(default=0, ge=0, le=10_000, description="Between the last record and the end.")
-    transaction_timeout_ms: int = Field(default=10_000, ge=500, le=60_000, description="Then its coordinator aborts.")
+    aborts_every: int = Field(default=0, ge=0, description="After so many transactions one is aborted; 0: none.")
+    group: Name | None = Field(default=None, description="The group whose offset is committed with each transaction.")
+    work_ms: int = Field(default=0, ge=0, le=10_000, description="The pause between the last record and the end.")
+    transaction_timeout_ms: int = Field(
+        default=10_000, ge=500, le=60_000, description="The time after which the coordinator aborts."
+    )
     timeout_ms: int = Field(default=5_000, ge=50, le=60_000, description="Longest wait for an answer.")
     target: int | Literal["any", "leader"] = Field(default="leader", description="any node, the leader, or an id.")
     starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")

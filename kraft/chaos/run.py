@@ -58,7 +58,7 @@ class Testbed(Protocol):
         ...
 
     async def mend(self) -> None:
-        """Links, disks and nodes work again. Raises ScenarioError."""
+        """Heal all links, disks and nodes. Raises ScenarioError."""
         ...
 
     async def until_in_sync(self) -> Snapshot:

@@ -50,7 +50,7 @@ from kraft.chaos.story import ScenarioRun, scenario
     # A producer without a limit goes on until everything has healed; one with starts="in the story" waits for
     # run.start("load").
     clients=[Producer(name="load", topic="t", acks="all", rate=100, retries=10)],
-    # What is left out must be zero, but for `kept` (some) and records whose outcome nobody knows.
+    # What is left out must be zero, except `kept` (some) and records with an unknown outcome.
     expect=Expect(duplicated=ANY),
 )
 async def leader_killed(run: ScenarioRun) -> None:
@@ -58,7 +58,7 @@ async def leader_killed(run: ScenarioRun) -> None:
     await run.more_acked(100)
     old = (await run.now()).leader("t", 0)
     await run.kill(old)
-    # A wait that takes too long (20 s; deadline_ms=...) ends the story and says what there was instead.
+    # A wait that takes too long (20 s; deadline_ms=...) ends the story with a message that has the values.
     await run.until(lambda now: now.leader("t", 0) not in (old, -1))
     await run.more_acked(100)
     await run.restart(old)
@@ -90,7 +90,7 @@ def _hint(name: str) -> str:
 
 
 def _from_file(path: Path) -> Scenario:
-    path.read_bytes()  # an OSError is told as such, not as a mistake in the file
+    path.read_bytes()  # raises OSError, which is no mistake in the file
     module = _module(path)
     found = list(catalogue.scenarios_of(module))
     if len(found) != 1:

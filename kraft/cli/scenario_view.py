@@ -175,8 +175,8 @@ def show_soak(result: SoakResult, *, say: Callable[[str], None]) -> None:
     """What was done, the verdict, and every problem."""
     if result.verdict is not None:
         show_verdict(result.verdict, say=say)
-    strikes = ", ".join(f"{count} {kind}" for kind, count in sorted(result.strikes.items()))
-    say(f"strikes: {strikes or 'none'}")
+    faults = ", ".join(f"{count} {kind}" for kind, count in sorted(result.faults.items()))
+    say(f"faults: {faults or 'none'}")
     if result.whole_ms:
         say(f"whole again {len(result.whole_ms)} times, after {max(result.whole_ms) / 1_000:.1f} s at most")
     group = result.group

@@ -382,7 +382,7 @@ class FaultCluster(Lifespan):
         that does not happen."""
         healed = self._ask("heal")
         if not healed["is_whole"]:
-            raise ClusterFailed(f"the cluster is not whole again: {healed['problem']}")
+            raise ClusterFailed(f"the cluster is not in sync: {healed['problem']}")
 
     # --- faults of requests -----------------------------------------------------------------------------------------
 

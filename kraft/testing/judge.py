@@ -145,12 +145,12 @@ def _place(event: Event) -> str:
 
 
 def _listed(ids: Any) -> str:
-    return ", ".join(map(str, ids or ())) or "nobody"
+    return ", ".join(map(str, ids or ())) or "empty"
 
 
 def _led(event: Event) -> str:
     fields = event.fields
-    who = f"node {fields['leader']} leads" if fields.get("leader", -1) >= 0 else "nobody leads"
+    who = f"node {fields['leader']} leads" if fields.get("leader", -1) >= 0 else "no node leads"
     return f"{who} {_place(event)} in epoch {fields.get('leader_epoch')}, ISR {_listed(fields.get('isr'))}"
 
 

@@ -33,7 +33,7 @@ def test_a_minute_ends_whole_with_every_record_there() -> None:
     assert result.verdict.counts.kept > 500
     assert result.verdict.counts.lost == result.verdict.counts.duplicated == 0
     assert len(result.whole_ms) >= 2
-    assert sum(result.strikes.values()) > 10
+    assert sum(result.faults.values()) > 10
     assert result.group.joined > 2
     assert result.group.commits > 20
     assert {growth.node for growth in result.growth} == {1, 2, 3}

@@ -1,4 +1,4 @@
-"""The built-in scenarios, in the order in which `kraft scenario list` shows them."""
+"""The built-in scenarios, in the order of `kraft scenario list`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MODULES: Final = (
 
 
 def scenarios_of(module: ModuleType) -> Iterator[Scenario]:
-    """In the order in which they stand in the file."""
+    """The scenarios of a module, in the order of the file."""
     return (value for value in vars(module).values() if isinstance(value, Scenario))
 
 

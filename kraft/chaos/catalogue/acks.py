@@ -115,8 +115,7 @@ async def acks1_leader_kill(run: ScenarioRun) -> None:
 async def acks_all_leader_kill(run: ScenarioRun) -> None:
     """acks=all, and the leader dies before its followers have fetched.
 
-    The same story as acks1-leader-kill: the doomed records are on the leader alone, and nobody was told that they
-    are safe.
+    The same story as acks1-leader-kill: the doomed records are on the leader alone, and are not acknowledged.
     """
     now = await run.until(
         lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200
@@ -155,14 +154,14 @@ async def acks_all_leader_kill(run: ScenarioRun) -> None:
 async def high_watermark_behind(run: ScenarioRun) -> None:
     """Two leaders die one after the other while the followers' high watermark is behind.
 
-    R2, R4, KIP-101: a follower learns the high watermark one fetch later than the records below it. Followers of a
-    new leader that cut their logs back to their own high watermark, as Kafka's once did, throw away what was
-    acknowledged; when the new leader then dies before they have it again, it is gone.
+    R2, R4, KIP-101: a follower learns the high watermark one fetch later than the records below it. Followers of a new
+    leader that truncate to their own high watermark, as in old versions of Kafka, remove acknowledged records; if the
+    new leader then dies before they have copied these records again, they are lost.
     """
-    # node 3 is told everything two seconds late, but asks for more at once: so the leader knows what it has
+    # node 3 gets answers two seconds late, but fetches again at once: so the leader knows its log end
     await run.until(lambda now: now.done("before") and now.node_hw(2, "t", 0) == 200 and now.node_hw(3, "t", 0) == 200)
     await run.delay(dials=3, answers=1, purpose="fetch", direction="answers", delay_ms=2_000)
-    # from the next leader it is told nothing
+    # it gets no answers from the next leader
     await run.cut(dials=3, answers=2, purpose="fetch")
     await run.start("late")
     await run.until(lambda now: now.done("late") and now.log_end(3, "t", 0) == 220 and now.node_hw(3, "t", 0) == 200)

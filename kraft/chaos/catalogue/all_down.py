@@ -1,4 +1,4 @@
-"""All replicas die, and come back in the wrong order."""
+"""All replicas die, and start in the wrong order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kraft.chaos.story import ScenarioRun, scenario
 async def all_down_wait_for_isr(run: ScenarioRun) -> None:
     """All replicas die, and those outside the ISR come back first; unclean election is off.
 
-    The controller is a node of its own, so that the metadata survives while all brokers are down.
+    The controller is a separate node, so that the metadata survives while all brokers are down.
     """
     await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
     await run.kill(2, 3)
@@ -62,7 +62,7 @@ async def all_down_wait_for_isr(run: ScenarioRun) -> None:
 async def all_down_first_alive(run: ScenarioRun) -> None:
     """All replicas die, and those outside the ISR come back first; unclean election is on.
 
-    The controller is a node of its own, so that the metadata survives while all brokers are down.
+    The controller is a separate node, so that the metadata survives while all brokers are down.
     """
     await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
     await run.kill(2, 3)

@@ -30,7 +30,7 @@ from kraft.chaos.story import ScenarioRun, scenario
 async def controller_killed(run: ScenarioRun) -> None:
     """The active controller is killed; leaders go on.
 
-    The controllers are nodes of their own, so that only the controller fails. Records do not pass through it.
+    The controllers are separate nodes, so that only the controller fails. Records do not pass through it.
     """
     await run.more_acked(100)
     now = await run.now()
@@ -92,7 +92,8 @@ async def controller_and_leader_killed(run: ScenarioRun) -> None:
 async def old_controller_isolated(run: ScenarioRun) -> None:
     """The active controller is cut off from the other voters, and finds another one when it returns.
 
-    Q5, Q6: the old controller may go on believing; what it decides is never committed, and its epoch is fenced.
+    Q5, Q6: the old controller may still believe that it is active; its decisions are never committed, and its epoch is
+    fenced.
     """
     await run.more_acked(100)
     now = await run.now()
@@ -138,13 +139,13 @@ async def old_controller_isolated(run: ScenarioRun) -> None:
 async def quorum_majority_lost(run: ScenarioRun) -> None:
     """Two of three controllers are killed: existing leaders go on, metadata is frozen until they return.
 
-    Without a quorum nothing can be decided: leaders stay who they are, and records go on to those who live.
+    Without a quorum there are no decisions: leaders stay the same, and live leaders still accept records.
     """
     await run.more_acked(100)
     now = await run.now()
     term = now.epoch("t", 1)
     await run.kill(5, 6)
-    # the leader of t-1: nobody can elect another one
+    # the leader of t-1: no controller can elect another one
     await run.kill(2)
     await run.start("waiting")
     # of t-0: its leader goes on

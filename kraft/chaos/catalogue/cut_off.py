@@ -1,4 +1,4 @@
-"""Leaders and followers that do not reach each other, or the controller."""
+"""Leaders and followers without a connection to each other, or to the controller."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def follower_cut_from_leader(run: ScenarioRun) -> None:
 
 @scenario(
     "leader-cut-from-quorum",
-    question="What does a leader acknowledge that nobody follows any more?",
+    question="What does a leader without followers acknowledge?",
     controllers=[4],
     settings={
         "replica.lag.time.max.ms": 30_000,
@@ -56,9 +56,8 @@ async def follower_cut_from_leader(run: ScenarioRun) -> None:
 async def leader_cut_from_quorum(run: ScenarioRun) -> None:
     """A leader is cut off from controller and quorum, but not from its clients.
 
-    B8: cut off from controller and quorum, the old leader does not know that it was deposed. Its clients still
-    reach it: what they write with acks=1 is cut off later; with acks=all nothing is acknowledged, as nobody fetches
-    any more.
+    B8: cut off from controller and quorum, the old leader does not know that it was deposed. Clients still reach it:
+    their records with acks=1 are truncated later; acks=all is not acknowledged, because no follower fetches.
     """
     await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100)
     await run.isolate(1, purpose="controller")
@@ -88,9 +87,8 @@ async def leader_cut_from_quorum(run: ScenarioRun) -> None:
 async def shrink_not_committed(run: ScenarioRun) -> None:
     """A leader loses its followers and the controller at once: it may not shrink the ISR alone.
 
-    I7: a leader that wants its followers out of the ISR must go on waiting for them until the controller has
-    agreed. Here it cannot ask: the controller hears nothing of it and makes a follower, which is still in the ISR,
-    the leader.
+    I7: a leader that removes followers from the ISR must wait for them until the controller has committed the change.
+    Here its request does not arrive: the controller makes a follower, which is still in the ISR, the leader.
     """
     await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100)
     await run.isolate(1)
@@ -118,11 +116,11 @@ async def shrink_not_committed(run: ScenarioRun) -> None:
     rest_only="its clients go on writing to a leader that was deposed; a Kafka client finds the new one",
 )
 async def deposed_leader(run: ScenarioRun) -> None:
-    """A leader has not heard that it was deposed, and asks the controller to shrink its ISR.
+    """A leader does not know that it was deposed, and asks the controller to shrink its ISR.
 
-    I5, B8: node 1 still talks to the controller, but its metadata stand still, so it does not learn that node 2
-    leads now. As nobody fetches from it any more, it asks for an ISR of itself alone. That is refused: its leader
-    epoch is over.
+    I5, B8: node 1 still has a connection to the controller, but its metadata is stale, so it does not know that node 2
+    is the leader. Because no follower fetches from it, it requests an ISR with itself alone. The controller refuses:
+    the leader epoch is old.
     """
     await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100)
     await run.reassign("t", 0, replicas=[2, 1, 3])
@@ -149,9 +147,9 @@ async def deposed_leader(run: ScenarioRun) -> None:
     expect=Expect(duplicated=ANY),
 )
 async def one_way_mute(run: ScenarioRun) -> None:
-    """The leader hears everybody, and nobody hears the leader.
+    """The leader receives from all nodes, and no node receives from the leader.
 
-    Nothing is refused and no connection breaks: bytes in one direction just do not arrive any more.
+    No connection is refused or breaks: bytes in one direction do not arrive any more.
     """
     await run.more_acked(100)
     now = await run.now()
@@ -176,9 +174,9 @@ async def one_way_mute(run: ScenarioRun) -> None:
     expect=Expect(duplicated=ANY),
 )
 async def one_way_deaf(run: ScenarioRun) -> None:
-    """Everybody hears the leader, and the leader hears nobody.
+    """All nodes receive from the leader, and the leader receives from no node.
 
-    Nothing is refused and no connection breaks: bytes in one direction just do not arrive any more.
+    No connection is refused or breaks: bytes in one direction do not arrive any more.
     """
     await run.more_acked(100)
     now = await run.now()

@@ -123,7 +123,7 @@ async def corrupt_closed_follower(run: ScenarioRun) -> None:
 async def corrupt_closed_leader(run: ScenarioRun) -> None:
     """Bytes of the leader's oldest, closed segment are flipped while it is down after a crash.
 
-    The same on the leader: while it was down another one leads, whom it follows when it is back.
+    The same on the leader: while it is down, another replica leads, and the old leader follows it afterwards.
     """
     await run.until(
         lambda now: (
@@ -160,11 +160,11 @@ async def corrupt_closed_leader(run: ScenarioRun) -> None:
     ),
 )
 async def bit_rot(run: ScenarioRun) -> None:
-    """A byte of a closed segment flips on the leader's disk, and a clean restart does not look.
+    """A byte of a closed segment flips on the leader's disk, and a clean restart does not check it.
 
-    After a clean stop no segment is scanned, as in Kafka: a byte that flips later, in a segment that nobody writes
-    to any more, is found when somebody reads it. The checksum of its batch keeps it from the reader, another
-    replica leads at once, and the damaged one cuts its log there and copies the rest again.
+    After a clean stop no segment is scanned, as in Kafka: a byte that flips later, in a closed segment, is found when a
+    client reads it. The CRC of its batch protects the reader, another replica leads at once, and the damaged replica
+    truncates its log there and copies the rest again.
     """
     await run.until(
         lambda now: (
@@ -181,7 +181,7 @@ async def bit_rot(run: ScenarioRun) -> None:
     await run.elect("t")
     await run.until(lambda now: now.leader("t", 0) == 1)
     await run.start("late")
-    # nobody asks for it
+    # no client reads it
     await run.until(lambda now: now.read("late") == 300 and now.leader("t", 0) in [2, 3])
     await run.until(lambda now: now.isr("t", 0) == [1, 2, 3])
 
@@ -263,7 +263,7 @@ async def disk_full_leader(run: ScenarioRun) -> None:
     await run.fill_disk(1)
     now = await run.until(lambda now: now.leader("t", 0) == 2 and now.isr("t", 0) == [2, 3])
     full_at = now.log_end(1, "t", 0)
-    # nothing is appended there, and nobody waits for it
+    # nothing is appended there, and no client waits for it
     await run.more_acked(100)
     await run.until(lambda now: now.log_end(1, "t", 0) == full_at)
     await run.free_disk(1)

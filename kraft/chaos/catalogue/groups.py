@@ -1,4 +1,4 @@
-"""Members of groups die, and so does their coordinator."""
+"""Members of groups die, and coordinators die."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SETTINGS = {
     "group.min.session.timeout.ms": 500,
     "group.initial.rebalance.delay.ms": 0,
 }
-"""One partition has the state of all groups, so that it is known whose coordinator dies; sessions of a story."""
+"""One partition has the state of all groups, so that the story knows their coordinator; short sessions."""
 
 
 @scenario(
@@ -30,7 +30,7 @@ SETTINGS = {
 async def member_killed(run: ScenarioRun) -> None:
     """A member of a group is killed in the middle of a batch; another one takes its partitions over.
 
-    What it had read and not committed is read again, by whoever has its partitions next: that batch, and nothing else.
+    The next owner of its partitions reads its uncommitted records again: that batch, and nothing else.
     """
     await run.until(lambda now: now.read("victim") >= 20 and now.read("heir") >= 20)
     await run.until(lambda now: now.uncommitted("victim") > 0)
@@ -58,7 +58,8 @@ async def member_killed(run: ScenarioRun) -> None:
 async def zombie_member(run: ScenarioRun) -> None:
     """A member is cut off in the middle of a batch, another one takes over, and its late commit arrives.
 
-    It belongs to a generation that is over: taken, it would move the group back to where the zombie was.
+    The commit belongs to an old generation: if it was accepted, it would move the group back to the position of the
+    zombie.
     """
     await run.until(lambda now: now.read("zombie") >= 20)
     await run.until(lambda now: now.uncommitted("zombie") > 0)
@@ -92,8 +93,8 @@ async def zombie_member(run: ScenarioRun) -> None:
 async def coordinator_killed_in_rebalance(run: ScenarioRun) -> None:
     """A third member joins a group, and the coordinator is killed before the rebalance is over.
 
-    What members had been told of their commits holds: the next coordinator has replayed it before it answers. The
-    others commit anew before long, so a group without members shows it best.
+    Acknowledged commits are kept: the next coordinator has replayed them before it answers. Active members soon commit
+    again, so a group without members shows it best.
     """
     await run.until(lambda now: now.read("early") >= 30)
     await run.finish("early")

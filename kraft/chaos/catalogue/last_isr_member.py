@@ -28,7 +28,7 @@ from kraft.chaos.story import ScenarioRun, scenario
 async def last_isr_member_dies_unclean_off(run: ScenarioRun) -> None:
     """The ISR shrinks to the leader, which dies; unclean election is off.
 
-    The followers cannot fetch, leave the ISR, and the leader writes on alone until it dies.
+    The followers cannot fetch and leave the ISR, and the leader accepts records alone until it dies.
     """
     await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
     await run.cut(answers=1, purpose="fetch")
@@ -63,7 +63,7 @@ async def last_isr_member_dies_unclean_off(run: ScenarioRun) -> None:
 async def last_isr_member_dies_unclean_on(run: ScenarioRun) -> None:
     """The ISR shrinks to the leader, which dies; unclean election is on.
 
-    The followers cannot fetch, leave the ISR, and the leader writes on alone until it dies.
+    The followers cannot fetch and leave the ISR, and the leader accepts records alone until it dies.
     """
     await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
     await run.cut(answers=1, purpose="fetch")

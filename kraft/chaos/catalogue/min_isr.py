@@ -1,4 +1,4 @@
-"""What min.insync.replicas refuses, and what it leaves open."""
+"""Writes that min.insync.replicas refuses, and writes with an unknown outcome."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kraft.chaos.story import ScenarioRun, scenario
     rest_only="it counts each refusal; a Kafka client tries again until its time is over",
 )
 async def min_isr_refuses(run: ScenarioRun) -> None:
-    """Both followers are gone, min ISR 2: acks=all is refused, acks=1 is taken and stays invisible.
+    """Both followers are gone, min ISR 2: acks=all is refused, acks=1 is accepted and stays invisible.
 
     P1: acks=all is refused and nothing is appended. P3: acks=1 is accepted, and stays invisible until the ISR is
     back.
@@ -60,10 +60,10 @@ async def min_isr_refuses(run: ScenarioRun) -> None:
     rest_only="it counts requests that wait in the leader together; aiokafka sends one after the other for a partition",
 )
 async def min_isr_lost_in_flight(run: ScenarioRun) -> None:
-    """acks=all waits while the ISR falls below min ISR: a timeout, and the records turn out kept.
+    """acks=all waits while the ISR falls below min ISR: a timeout, and the records are kept.
 
-    P5, P6: the records are in the leader's log when the ISR falls below its minimum. The wait ends in a timeout,
-    and nobody knows what became of them until the followers are back: they are kept.
+    P5, P6: the records are in the leader's log when the ISR falls below its minimum. The wait ends in a timeout, and
+    the outcome is unknown until the followers are back: the records are kept.
     """
     await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 100 and now.log_end(3, "t", 0) == 100)
     await run.cut(answers=1, purpose="fetch")

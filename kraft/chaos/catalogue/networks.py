@@ -1,4 +1,4 @@
-"""Networks in which not everybody sees everybody."""
+"""Networks in which not every node reaches every other node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kraft.chaos.story import ScenarioRun, scenario
     is_long=True,
 )
 async def bridge_partition(run: ScenarioRun) -> None:
-    """Five nodes fall into two halves, and one node sees both."""
+    """Five nodes are split into two halves, and one node reaches both."""
     await run.more_acked(60)
     await run.partition([1, 2, 3], [3, 4, 5])
     await run.sleep(4_000)
@@ -31,7 +31,7 @@ async def bridge_partition(run: ScenarioRun) -> None:
 
 @scenario(
     "ring-partition",
-    question="What if nobody sees a majority of the others directly?",
+    question="What if no node reaches a majority of the others directly?",
     brokers=[1, 2, 3, 4, 5],
     controllers=[1, 2, 3, 4, 5],
     topics=[
@@ -43,7 +43,7 @@ async def bridge_partition(run: ScenarioRun) -> None:
     is_long=True,
 )
 async def ring_partition(run: ScenarioRun) -> None:
-    """Five nodes each see only their two neighbours."""
+    """Each of five nodes reaches only its two neighbours."""
     await run.more_acked(60)
     await run.partition([1, 2], [2, 3], [3, 4], [4, 5], [5, 1])
     await run.sleep(4_000)

@@ -38,7 +38,7 @@ async def cluster_killed(run: ScenarioRun) -> None:
     expect=Expect(lost=SOME, duplicated=ANY),
 )
 async def cluster_power_loss(run: ScenarioRun) -> None:
-    """All nodes lose their power at once; nothing was told to reach the disk."""
+    """All nodes lose their power at once, without flush.messages."""
     await run.more_acked(250)
     await run.power_loss(1, 2, 3)
     await run.restart(1, 2, 3)
@@ -84,8 +84,8 @@ async def cluster_power_loss_flushed(run: ScenarioRun) -> None:
 async def last_isr_member_power_loss(run: ScenarioRun) -> None:
     """The last ISR member loses its power, returns as leader, and the others cut their logs.
 
-    RF 3, min ISR 2, acks=all, no unclean election. The last member of the ISR leads when it is back, whatever it
-    still has; the others follow its log (the loss that KIP-966 describes).
+    RF 3, min ISR 2, acks=all, no unclean election. The last member of the ISR leads when it is back, even if it has
+    lost records; the others follow its log (the loss that KIP-966 describes).
     """
     await run.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
     await run.kill(2, 3)
@@ -117,8 +117,8 @@ async def last_isr_member_power_loss(run: ScenarioRun) -> None:
 async def last_isr_member_power_loss_flushed(run: ScenarioRun) -> None:
     """The last ISR member loses its power, returns as leader, and has everything; flush.messages=1.
 
-    RF 3, min ISR 2, acks=all, no unclean election. The last member of the ISR leads when it is back, whatever it
-    still has; the others follow its log (the loss that KIP-966 describes).
+    RF 3, min ISR 2, acks=all, no unclean election. The last member of the ISR leads when it is back, even if it has
+    lost records; the others follow its log (the loss that KIP-966 describes).
     """
     await run.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
     await run.kill(2, 3)

@@ -34,8 +34,8 @@ from kraft.chaos.story import ScenarioRun, scenario
 async def rolling_restart(run: ScenarioRun) -> None:
     """All nodes are stopped in order and started again, one after the other, under load.
 
-    A leader that hands over tells those who wait that it does not know (6). They send again, and without
-    idempotence a record may then be there twice. No client sees an error.
+    A leader that hands over answers waiting produces with NOT_LEADER_OR_FOLLOWER (6). Clients retry, and without
+    idempotence a record may then be duplicated. No client sees an error.
     """
     await run.more_acked(30)
     await run.stop(1)

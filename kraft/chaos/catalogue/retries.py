@@ -20,7 +20,7 @@ from kraft.chaos.story import ScenarioRun, scenario
 async def lost_answer_retry(run: ScenarioRun) -> None:
     """A produce is carried out, its answer is lost, and the client sends it again.
 
-    Without idempotence a producer that sends again what nobody confirmed may write it twice.
+    Without idempotence a producer that retries after a lost answer may write a record twice.
     """
     await run.more_acked(50)
     await run.drop_answers(dials="load", answers=1, purpose="rest", count=1)
@@ -39,9 +39,9 @@ async def lost_answer_retry(run: ScenarioRun) -> None:
     expect=Expect(kept=100),
 )
 async def lost_answer_idempotent(run: ScenarioRun) -> None:
-    """Answers are lost, the leader is killed, and each produce is sent again until somebody confirms it.
+    """Answers are lost, the leader is killed, and each produce is sent again until it is acknowledged.
 
-    With idempotence a repetition is recognized, also by a leader that did not write the record itself.
+    With idempotence a leader recognizes a duplicate, also if another leader wrote the record.
     """
     await run.more_acked(25)
     await run.drop_answers(dials="load", purpose="rest", count=1)
@@ -68,9 +68,9 @@ async def lost_answer_idempotent(run: ScenarioRun) -> None:
     rest_only="it needs two requests in flight for one partition; aiokafka sends one after the other",
 )
 async def in_flight_reordered(run: ScenarioRun) -> None:
-    """Two produces are in flight; the first breaks off, is sent again, and stands behind the second.
+    """Two produces are in flight; the first breaks off, is sent again, and is written after the second.
 
-    Two requests in flight: the first does not arrive and is sent again after the second one has been written.
+    Two requests are in flight: the first does not arrive, and is sent again after the second one is written.
     """
     await run.more_acked(50)
     await run.close_mid_message(dials="load", answers=1, purpose="rest", direction="requests", count=1)

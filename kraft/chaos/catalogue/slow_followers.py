@@ -23,7 +23,7 @@ from kraft.chaos.story import ScenarioRun, scenario
     expect=Expect(holds=(lambda now: now.events("broker_fenced") == 0,)),
 )
 async def paused_follower(run: ScenarioRun) -> None:
-    """A paused follower leaves the ISR within 1.5 x replica.lag.time.max.ms, and is back when it has caught up.
+    """A paused follower leaves the ISR within 1.5 x replica.lag.time.max.ms, and joins it after it has caught up.
 
     I1: out of the ISR after replica.lag.time.max.ms, looked at every half of it. I4: back when it has caught up.
     """
@@ -52,7 +52,7 @@ async def paused_follower(run: ScenarioRun) -> None:
     ],
 )
 async def slow_follower(run: ScenarioRun) -> None:
-    """A follower behind a narrow link falls out of the ISR, and is back when the link is wide again."""
+    """A follower behind a narrow link leaves the ISR, and joins it when the link is wide again."""
     # a fifth of what is written
     await run.more_acked(100)
     await run.bandwidth(dials=3, answers=1, purpose="fetch", bytes_per_second=20_000)
@@ -83,7 +83,7 @@ async def slow_follower(run: ScenarioRun) -> None:
     expect=Expect(kept=350),
 )
 async def returning_follower(run: ScenarioRun) -> None:
-    """A follower is back and still copying when the leader dies: it may not lead.
+    """A follower is still copying when the leader dies: it may not lead.
 
     I4: node 2 comes back behind a narrow link and has copied only a part when the leader dies. It is alive, but no
     member of the ISR, so the partition waits for node 1.

@@ -1,4 +1,4 @@
-"""Topics grow, are made anew, and move to new machines."""
+"""Topics grow, are created again, and move to new machines."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def partition_grown(run: ScenarioRun) -> None:
 async def topic_recreated(run: ScenarioRun) -> None:
     """A topic is deleted and created again with the same name, under load.
 
-    A topic is its id, not its name: nothing of the old one may appear in the new one.
+    The id of a topic counts, not its name: no record of the old topic may appear in the new one.
     """
     await run.until(lambda now: now.done("old"))
     await run.delete_topic("t")

@@ -31,9 +31,9 @@ READER = Reader(name="reader", topic="t", isolation="read_committed")
     ],
 )
 async def transaction_coordinator_killed(run: ScenarioRun) -> None:
-    """The coordinator has written down that a transaction is committed, reaches no partition, and is killed.
+    """The coordinator has written the commit of a transaction, reaches no partition, and is killed.
 
-    A commit is decided when it is in `__transaction_state`. Whoever leads that next writes the markers.
+    A commit is decided when it is in `__transaction_state`. The next leader of that partition writes the markers.
     """
     await run.until(lambda now: now.committed("writer") >= 4)
     # the next one is to be committed, too: every fourth is aborted
@@ -65,7 +65,7 @@ async def transaction_coordinator_killed(run: ScenarioRun) -> None:
 async def transaction_leader_killed(run: ScenarioRun) -> None:
     """A partition has records of an open transaction, and its leader is killed before the transaction ends.
 
-    The next leader knows of the open transaction from its log, and takes the marker that the coordinator tries again.
+    The next leader knows the open transaction from its log, and accepts the marker that the coordinator sends again.
     """
     await run.until(lambda now: now.committed("writer") >= 3)
     await run.until(lambda now: now.uncommitted("writer") >= 6)
@@ -94,7 +94,7 @@ async def transaction_leader_killed(run: ScenarioRun) -> None:
 async def transaction_zombie(run: ScenarioRun) -> None:
     """An instance pauses in mid-transaction, another one takes its transactional id over, and the first one wakes.
 
-    What the first had written is aborted when the second begins, and its commit is refused by its epoch.
+    The records of the first are aborted when the second begins, and its commit is refused because of its epoch.
     """
     await run.until(lambda now: now.committed("zombie") >= 2)
     await run.until(lambda now: now.uncommitted("zombie") >= 6)
@@ -124,9 +124,9 @@ async def transaction_zombie(run: ScenarioRun) -> None:
     ],
 )
 async def transaction_client_killed(run: ScenarioRun) -> None:
-    """A client is killed in the middle of a transaction: its coordinator aborts it when its time is up.
+    """A client is killed in the middle of a transaction: the coordinator aborts it after its timeout.
 
-    Until then readers of committed records stay before its first record, whatever others commit behind it.
+    Until then `read_committed` consumers stop before its first record, even if others commit after it.
     """
     await run.until(lambda now: now.committed("victim") >= 2)
     await run.until(lambda now: now.uncommitted("victim") >= 6)
@@ -157,10 +157,11 @@ async def transaction_client_killed(run: ScenarioRun) -> None:
     ),
 )
 async def transaction_unclean_election(run: ScenarioRun) -> None:
-    """The leader of a partition is alone in the ISR, has an open transaction, and dies; who follows has an older log.
+    """The leader of a partition is alone in the ISR, has an open transaction, and dies; the next leader has an older
+    log.
 
-    The records that only it had are lost, as with every unclean election; nothing is left open, and nothing that was
-    aborted is shown.
+    The records that only it had are lost, as with every unclean election; no transaction stays open, and no aborted
+    record is visible.
     """
     await run.until(lambda now: now.committed("writer") >= 2)
     await run.cut(dials=2, answers=1, purpose="fetch")
@@ -195,7 +196,7 @@ async def transaction_both_flows(run: ScenarioRun) -> None:
 
 
 async def _outlive(run: ScenarioRun, victim: int) -> None:
-    """The node dies, both producers go on, and it comes back."""
+    """The node dies, both producers continue, and the node starts again."""
     await run.kill(victim)
     await run.until(lambda now: all(now.leader("t", number) not in (victim, -1) for number in range(3)))
     now = await run.now()

@@ -22,7 +22,7 @@ from kraft.chaos.story import ScenarioRun, scenario
 async def unclean_switched_on_topic(run: ScenarioRun) -> None:
     """Unclean election is switched on for a topic whose partition is offline.
 
-    The followers cannot fetch, leave the ISR, and the leader writes on alone until it dies.
+    The followers cannot fetch and leave the ISR, and the leader accepts records alone until it dies.
     """
     await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
     await run.cut(answers=1, purpose="fetch")
@@ -60,7 +60,7 @@ async def unclean_switched_on_topic(run: ScenarioRun) -> None:
 async def unclean_switched_on_cluster(run: ScenarioRun) -> None:
     """Unclean election is switched on for the whole cluster while a partition is offline.
 
-    The followers cannot fetch, leave the ISR, and the leader writes on alone until it dies.
+    The followers cannot fetch and leave the ISR, and the leader accepts records alone until it dies.
     """
     await run.until(lambda now: now.done("before") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
     await run.cut(answers=1, purpose="fetch")

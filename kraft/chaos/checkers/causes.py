@@ -1,7 +1,8 @@
-"""Why a record is gone, from the events: the first later epoch that began at or below its offset, and what made it so.
+"""Why a record is lost, from the events: the first later leader epoch that began at or below its offset, and the
+reason.
 
-A cause that Kafka's rules permit has a reason. For a record that was promised (acks=all, or below a high watermark that
-somebody saw) a clean election is none: then the facts are told, and the loss stays unexplained.
+A cause that Kafka's rules permit has a reason. A clean election is no such cause for a promised record (acks=all, or
+below a high watermark that a client saw): the verdict then contains the facts, and the loss stays unexplained.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ DAMAGE: Final = frozenset({"flip", "torn_tail", "delete_index"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostRecord:
-    """What was there once: at which offset, since when, and who said so."""
+    """A record that was in the log: its offset, the time, and the node that acknowledged it."""
 
     topic: str
     partition: int
     offset: int
     invoke_us: int
     at_us: int
-    """When somebody was told of it."""
+    """The time at which a client received the offset."""
     node: int = -1
     acks: str = ""
-    """Empty: it was read, not acknowledged."""
+    """Empty: the record was read, not acknowledged."""
 
     @property
     def is_promised(self) -> bool:
@@ -43,10 +44,10 @@ class Causes:
         self._timeline = timeline
         self._settings = settings
         self._log_starts = log_starts
-        """Where each partition's log begins at the end of the run."""
+        """The log start offset of each partition at the end of the run."""
 
     def of(self, gone: LostRecord) -> Explanation:
-        """Also when no reason is found: then the text holds the facts, or nothing."""
+        """The explanation of the loss. Without a reason its text contains the facts, or is empty."""
         deleted_us = self._timeline.deletion_after(gone.topic, gone.invoke_us)
         if deleted_us is not None:
             return Explanation("topic deleted", f"topic {gone.topic} was deleted afterwards")
@@ -63,14 +64,15 @@ class Causes:
         return explanation
 
     def _under(self, partition: PartitionTimeline, leadership: Leadership | None, gone: LostRecord) -> Explanation:
-        """As if this leader had acknowledged it."""
+        """The explanation if this leader acknowledged the record."""
         successor = self._successor(partition, leadership, gone)
         if successor is not None:
             return self._of_succession(partition, leadership, successor, gone)
         return self._of_cuts(partition, leadership, gone)
 
     def acknowledging_leadership(self, partition: PartitionTimeline, gone: LostRecord) -> Leadership | None:
-        """Who led then, in its own opinion, and was outlived; the node that answered, if it was one of them."""
+        """The leadership that acknowledged the record: a leader at that time that has a successor; preferably the node
+        that answered."""
         # With slack for clocks only when nobody led without it: the next leader may have passed the request on.
         candidates = believed_leaderships(partition, gone.invoke_us, gone.at_us, slack_us=0)
         candidates = candidates or believed_leaderships(partition, gone.invoke_us, gone.at_us)
@@ -124,7 +126,7 @@ class Causes:
     def _storage_loss(
         self, partition: PartitionTimeline, successor: Leadership, gone: LostRecord
     ) -> Explanation | None:
-        """What the new leader's disk lost since."""
+        """The data that the disk of the new leader lost since then."""
         node, until_us = [successor.leader], successor.began_us
         if self._timeline.faults_on(node, WIPE, from_us=gone.invoke_us, until_us=until_us):
             return Explanation("wiped", "lost its whole disk")
@@ -132,7 +134,7 @@ class Causes:
             is_between = gone.invoke_us <= repair.at_us and (until_us is None or repair.at_us <= until_us)
             damaged = self._timeline.faults_on(node, DAMAGE, from_us=0, until_us=until_us)
             if damaged and repair.node == successor.leader and is_between and repair.offset <= gone.offset:
-                text = f"cut its damaged log at {repair.offset} ({repair.reason})"
+                text = f"truncated its damaged log at {repair.offset} ({repair.reason})"
                 return Explanation("damaged segment", text)
         lost_power = self._timeline.faults_on(node, POWER_LOSS, from_us=gone.invoke_us, until_us=until_us)
         if lost_power and not self._flushes_each_record(gone.topic):
@@ -148,14 +150,14 @@ class Causes:
     def _old_copy(
         self, partition: PartitionTimeline, leadership: Leadership | None, successor: Leadership, gone: LostRecord
     ) -> str:
-        """What became of the acknowledging leader's copy."""
+        """The fate of the copy of the acknowledging leader."""
         if leadership is None or leadership.leader == successor.leader:
             return _cut_by_others(partition, successor, gone)
         old = leadership.leader
         cut = next((cut for cut in _covering(partition.cuts, gone) if cut.node == old), None)
         if cut is not None:
             died = self._timeline.faults_on([old], DEATHS, from_us=gone.invoke_us, until_us=cut.at_us)
-            return f", node {old} cut them off when it {'came back' if died else 'learned of it'}"
+            return f", node {old} truncated them when it {'came back' if died else 'learned of it'}"
         deaths = self._timeline.faults_on([old], DEATHS, from_us=gone.invoke_us)
         return f", node {old} {_PAST[deaths[-1].fault]} and did not bring them back" if deaths else ""
 
@@ -167,13 +169,15 @@ class Causes:
                 reason = "deleted" if start.how == "DeleteRecords" else "retention"
                 return Explanation(reason, f"{start.how} moved the start of the log to {start.offset}")
         start_offset = self._log_starts[gone.topic, gone.partition]
-        return Explanation("", f"the log begins at {start_offset} now, and no event says who removed what was before")
+        return Explanation(
+            "", f"the log begins at {start_offset} now, and no event explains the removal of the records before"
+        )
 
     def _of_cuts(self, partition: PartitionTimeline, leadership: Leadership | None, gone: LostRecord) -> Explanation:
-        """Nobody told where a later epoch began, but somebody told what it cut."""
+        """No event contains the start of a later epoch, but an event contains a truncation."""
         for cut in _covering(partition.cuts, gone):
             text = (
-                f"{_acked(leadership, gone)}, node {cut.node} cut its log from {cut.to_offset} back to "
+                f"{_acked(leadership, gone)}, node {cut.node} truncated its log from {cut.to_offset} back to "
                 f"{cut.from_offset} to follow the leader of epoch {cut.leader_epoch}"
             )
             return Explanation("" if gone.is_promised else "not replicated", text)
@@ -183,7 +187,7 @@ class Causes:
 def believed_leaderships(
     partition: PartitionTimeline, from_us: int, until_us: int, *, slack_us: int = SLACK_US
 ) -> list[Leadership]:
-    """The epochs whose leader knew that it led, and not yet that it no longer did, in that time."""
+    """The leaderships whose leader believed in that time that it led."""
     return [
         leadership
         for leadership in partition.in_order()
@@ -195,7 +199,7 @@ def believed_leaderships(
 
 
 def _also_possible(partition: PartitionTimeline, leadership: Leadership, gone: LostRecord) -> list[Leadership]:
-    """Later leaders that may have appended it just as well: they began while it was on its way."""
+    """Later leaders that may have appended the record too: their epochs began while the request was on its way."""
     return [
         later
         for later in believed_leaderships(partition, gone.invoke_us, gone.at_us, slack_us=0)
@@ -208,7 +212,7 @@ def _acked(leadership: Leadership | None, gone: LostRecord) -> str:
         return f"sent to node {leadership.leader} in epoch {leadership.epoch} without waiting for an answer"
     verb = "acked" if gone.acks else "shown"
     if leadership is None:
-        return f"{verb} by node {gone.node}" if gone.node >= 0 else f"{verb} in an epoch that no event tells"
+        return f"{verb} by node {gone.node}" if gone.node >= 0 else f"{verb} in an unknown epoch"
     return f"{verb} by node {leadership.leader} in epoch {leadership.epoch}"
 
 
@@ -227,7 +231,7 @@ def _cut_by_others(partition: PartitionTimeline, successor: Leadership, gone: Lo
     nodes = sorted({cut.node for cut in _covering(partition.cuts, gone) if cut.leader_epoch >= successor.epoch})
     if not nodes:
         return ""
-    return f", and {_nodes(nodes)} cut them off to follow it"
+    return f", and {_nodes(nodes)} truncated them to follow it"
 
 
 def _nodes(nodes: Sequence[int]) -> str:

@@ -31,16 +31,17 @@ from kraft.chaos.history import Commit, History, HistoryError, Produce, Transact
 HISTORY_FILE: Final = "history.jsonl"
 EVENTS_FILE: Final = "events.jsonl"
 FAULTS_FILE: Final = "faults.jsonl"
-PHANTOM: Final = Explanation("", "surely not done, by the answer that their client got, and yet there")
+PHANTOM: Final = Explanation("", "refused by the answer to their client, and yet in the log")
 
 
 def check_history(path: str | Path, evidence: Evidence | None = None) -> Verdict:
-    """The verdict. Without evidence the clients' own reads tell what was kept. Raises HistoryError."""
+    """The verdict. Without evidence, the reads of the clients decide which records were kept. Raises HistoryError."""
     return _Check(History(path), evidence or Evidence()).verdict()
 
 
 def check_beside(path: str | Path) -> Verdict:
-    """Of a history with the events.jsonl and faults.jsonl that lie beside it, if they do. Raises HistoryError."""
+    """The verdict of a history, with events.jsonl and faults.jsonl in the same folder if they exist. Raises
+    HistoryError."""
     folder, header = Path(path).parent, History(path).header
     events, faults = folder / EVENTS_FILE, folder / FAULTS_FILE
     evidence = Evidence(

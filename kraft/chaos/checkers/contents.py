@@ -1,4 +1,4 @@
-"""What is in each partition at the end: what was found, what is there twice, out of order, or was never sent."""
+"""The content of each partition at the end: records found, duplicated, reordered, or never sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIRST: Final = (-1, -1)
 
 
 class FinalLogs:
-    """Who marks what is there, and notes what is there twice or late."""
+    """Marks the records that are in the final logs, and collects duplicates and reordered records."""
 
     def __init__(self, ledger: Ledger, findings: Findings, reads: ClientReads) -> None:
         self._ledger = ledger
@@ -26,7 +26,7 @@ class FinalLogs:
         self.maps: dict[int, OffsetMap] = {}
         self.log_starts: dict[int, int] = {}
         self.duplicates: list[tuple[int, int]] = []
-        """Slot, and the offset of its further copy."""
+        """Slot, and the offset of its second copy."""
         self.reordered: list[tuple[int, int]] = []
         """Slot, and the slot that overtook it."""
 
@@ -62,7 +62,7 @@ class FinalLogs:
             yield record[0], slot
 
     def _unread(self, each: ReadBack, partition: int, end: int) -> None:
-        """What is acknowledged and beyond proves nothing."""
+        """Marks records beyond the end of the read: their absence proves nothing."""
         text = f"{each.topic}-{each.partition} could be read back only up to offset {end}: {each.error}"
         self._findings.add(Kind.NOT_READ_BACK, text, topic=each.topic, partition=each.partition, offset=end)
         ledger = self._ledger
@@ -72,7 +72,7 @@ class FinalLogs:
                 ledger.flags[slot] |= BEYOND
 
     def _vanished(self, each: ReadBack, partition: int, values: OffsetMap, end: int) -> None:
-        """A record that a client was shown has to be there still, unless the log begins behind it by now."""
+        """A record that a client has read must still be in the log, unless the log start offset is above it."""
         shown = self._reads.shown.get(partition)
         if shown is None:
             return
@@ -102,7 +102,7 @@ class FinalLogs:
     # --- from the clients' own reads
 
     def trust_clients(self) -> None:
-        """Nobody read back: the last that clients were shown stands for it, as far as they read."""
+        """Without a read-back, the last values that clients read count, up to where they read."""
         for partition, shown in self._reads.shown.items():
             self.maps[partition] = shown.values
             self._walk(partition, shown.values.items())
@@ -169,5 +169,5 @@ class FinalLogs:
 
 
 def _is_covered(shown: SeenRecords, offset: int, complete_us: int) -> bool:
-    """Would somebody have seen the record if it was there?"""
+    """True if a read covered the offset of the record."""
     return complete_us <= shown.whole_us if offset == UNKNOWN else offset in shown.covered

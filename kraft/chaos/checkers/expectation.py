@@ -1,4 +1,4 @@
-"""A verdict beside what the scenario expects of it: as expected or not, and every way in which it is not."""
+"""The verdict compared with the expectation of the scenario, and a sentence for each difference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kraft.chaos.questions import Now, described, holds, written
 
 
 def judge(verdict: Verdict, expect: Expect, *, now: Now) -> Verdict:
-    """`now` answers for the cluster as it is after everything has healed."""
+    """`now` has the state of the cluster after healing."""
     problems = [*_wrong_counts(verdict, expect), *_wrong_anomalies(verdict, expect), *_wrong_causes(verdict, expect)]
     for condition in expect.holds:
         now.answers.clear()
@@ -32,7 +32,7 @@ def _wrong_counts(verdict: Verdict, expect: Expect) -> Iterator[str]:
     for name, expected in expect.counts().items():
         found = counts[name]
         if isinstance(expected, Measured):
-            yield f"{name.replace('_', ' ')}: {found} records; the story did not come to tell {expected}"
+            yield f"{name.replace('_', ' ')}: {found} records; the story did not set {expected}"
         elif not (expected.holds(found) if isinstance(expected, Between) else found == expected):
             yield f"{name.replace('_', ' ')}: {found} records, expected {expected}"
 

@@ -1,4 +1,4 @@
-"""How many records had which fate. A fate is a byte of `Ledger.flags`, so counting is a search for it."""
+"""Counts of records by fate. A fate is a byte of `Ledger.flags`, so counting is a search for the byte."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def count_all(ledger: Ledger, final: FinalLogs) -> Counts:
 
 
 def count_by_acks(ledger: Ledger, final: FinalLogs) -> dict[str, Counts]:
-    """Only of the acks that were used."""
+    """The counts for each value of acks that was used."""
     by_flag = {flag: ledger.flags.count(flag) for flag in range(FLAGS)}
     counted: dict[str, Counts] = {}
     for number, acks in enumerate(ACKS):
@@ -44,7 +44,7 @@ def count_by_acks(ledger: Ledger, final: FinalLogs) -> dict[str, Counts]:
 
 
 def count_by_topic(ledger: Ledger, final: FinalLogs) -> dict[str, Counts]:
-    """Only of the topics that something was sent to."""
+    """The counts for each topic that received records."""
     topics = sorted({topic for topic, _ in ledger.partitions})
     if len(topics) < 2:
         return {topic: count_all(ledger, final) for topic in topics}

@@ -1,4 +1,4 @@
-"""Anomalies as they are found: one per kind, partition and permitted cause, with a count; the text tells the first."""
+"""Anomalies, one for each kind, partition and permitted cause, with a count; the text describes the first one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FINDINGS_MAX: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why something is gone. Without a reason, `text` is what is known, and nothing permits it."""
+    """Why a record is lost. Without a reason, `text` contains the known facts, and no rule permits the loss."""
 
     reason: str
     text: str

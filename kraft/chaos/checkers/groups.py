@@ -1,8 +1,8 @@
-"""What members of groups were given and what they committed: nothing acknowledged is forgotten, no record passed over.
+"""Records and commits of groups: no acknowledged commit is forgotten, and no record is skipped.
 
-A record may be given to a group again: whoever takes a partition over begins at the committed offset. So each record
-that is given a second time must lie behind every commit that was acknowledged before its reader asked where to begin,
-and the verdict says why the first reader had not committed it.
+A group may receive a record again: the next owner of a partition begins at the committed offset. So each redelivered
+record must be above every commit that was acknowledged before the reader requested the committed offset, and the
+verdict contains the reason why the first reader had not committed it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from kraft.protocol.errors import for_code
 
 Key: TypeAlias = tuple[str, str, int]
 """Group, topic, partition."""
-COMMITTED_BEFORE: Final = Explanation("", "given again though it had been committed, and the commit acknowledged")
-PASSED_OVER: Final = Explanation("", "committed by the group, and never given to any of its members")
+COMMITTED_BEFORE: Final = Explanation("", "received again after an acknowledged commit")
+PASSED_OVER: Final = Explanation("", "committed by the group, and never received by a member")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class _Delivery:
     start: int
     end: int
     since_us: int
-    """When the group's committed offset was asked for, at the earliest."""
+    """The earliest time at which the member requested the committed offset."""
     complete_us: int
     generation: int | None
 
@@ -46,20 +46,20 @@ def _exact() -> Spans:
 
 @dataclass(slots=True)
 class _Progress:
-    """Of a group in one partition."""
+    """The deliveries and commits of a group in one partition."""
 
     spans: Spans = field(default_factory=_exact)
     given: list[_Delivery] = field(default_factory=list)
     again: list[tuple[_Delivery, tuple[tuple[int, str], ...]]] = field(default_factory=list)
-    """(to whom, records) that some member had been given before."""
+    """(delivery, records) that a member had received before."""
     commits: list[tuple[Commit, int]] = field(default_factory=list)
     """(commit, its offset for this partition), in order of completion."""
     acked_us: list[int] = field(default_factory=list)
     acked: list[int] = field(default_factory=list)
-    """The largest offset whose commit was acknowledged until then."""
+    """For each time in `acked_us`, the largest offset whose commit was acknowledged until then."""
 
     def floor(self, at_us: int) -> int:
-        """What whoever asks at this moment has to be told, at least."""
+        """The lowest committed offset that a correct coordinator returns at this time."""
         at = bisect_left(self.acked_us, at_us)
         return self.acked[at - 1] if at else 0
 
@@ -115,12 +115,12 @@ class GroupCheck:
         commit = next(each for each, offset in progress.commits if _is_acked(each) and offset == progress.acked[-1])
         text = (
             f"group {group} had committed {progress.acked[-1]} of {topic}-{partition}, acknowledged to "
-            f"{commit.process}, and its coordinator says {'nothing' if found is None else found}"
+            f"{commit.process}, and its coordinator returns {'nothing' if found is None else found}"
         )
         self._findings.add(Kind.COMMIT_LOST, text, topic=topic, partition=partition, at_us=commit.complete_us)
 
     def _old_generations(self, key: Key, progress: _Progress) -> None:
-        """A generation has begun for sure when a member of it was given records."""
+        """A generation has certainly begun when a member of it has received records."""
         group, topic, partition = key
         for commit, offset in progress.commits:
             if not _is_acked(commit) or commit.generation is None:
@@ -130,7 +130,7 @@ class GroupCheck:
                 if is_newer and given.complete_us < commit.invoke_us:
                     text = (
                         f"a commit of {offset} for {topic}-{partition} by {commit.process}, sent in generation "
-                        f"{commit.generation} of group {group}, was taken after {given.process} had read in "
+                        f"{commit.generation} of group {group}, was accepted after {given.process} had read in "
                         f"generation {given.generation}"
                     )
                     where = {"topic": topic, "partition": partition, "at_us": commit.invoke_us}
@@ -155,15 +155,15 @@ class GroupCheck:
         commit = next(each for each, at in progress.commits if _is_acked(each) and at == floor)
         text = (
             f"group {group} had committed {floor} of {topic}-{partition}, acknowledged to {commit.process}, and "
-            f"then {given.process} was given offset {offset}"
+            f"then {given.process} received offset {offset}"
         )
         self._findings.add(
             Kind.COMMIT_LOST, text, topic=topic, partition=partition, offset=offset, at_us=given.since_us
         )
 
     def skips(self, committed: Sequence[GroupOffset] | None, *, aborted: Collection[int] = ()) -> Ranges:
-        """Records below what a group has committed that none of its members was given. `aborted`: slots of records
-        that no reader of committed records is shown."""
+        """Records below the committed offset of a group that no member received. `aborted`: slots of records that a
+        `read_committed` consumer does not receive."""
         ranges = Ranges(self._ledger)
         offsets = {each[:3]: each.offset for each in committed or ()}
         for key, progress in self._progress.items():
@@ -193,7 +193,7 @@ def _is_acked(commit: Commit) -> bool:
 
 
 def _not_committed(progress: _Progress, again: _Delivery, records: Sequence[tuple[int, str]]) -> Explanation:
-    """Why the member that had them first has not committed them, in time."""
+    """Why the first member did not commit the records in time."""
     first, after = records[0][0], records[-1][0] + 1
     before = next(
         each
@@ -201,14 +201,14 @@ def _not_committed(progress: _Progress, again: _Delivery, records: Sequence[tupl
         if each.start < after and first < each.end and each is not again and each.complete_us <= again.complete_us
     )
     if before.process == again.process and before.since_us == again.since_us:
-        return Explanation("", f"given to {again.process} twice, which had asked only once where to begin")
+        return Explanation("", f"received twice by {again.process}, which fetched the committed offset once")
     return Explanation(
-        "not committed", f"given to {again.process} after {before.process}, {_why(progress, before, again)}"
+        "not committed", f"received by {again.process} after {before.process}, {_why(progress, before, again)}"
     )
 
 
 def _why(progress: _Progress, before: _Delivery, again: _Delivery) -> str:
-    """What became of the commit of a member for these records."""
+    """The fate of the commit of a member for these records."""
     tried = [
         commit
         for commit, offset in progress.commits
@@ -219,7 +219,7 @@ def _why(progress: _Progress, before: _Delivery, again: _Delivery) -> str:
     commit = tried[0]
     match commit.outcome:
         case "ok":
-            return f"whose commit was acknowledged only after {again.process} had asked where to begin"
+            return f"whose commit was acknowledged only after {again.process} had fetched the committed offset"
         case "info":
             return "whose commit got no answer"
     return f"whose commit was refused{_with(commit.kafka_code)}"

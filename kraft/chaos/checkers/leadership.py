@@ -51,9 +51,9 @@ class LeadershipCheck:
             self._add(Kind.TWO_LEADERS, place, text, at_us)
 
     def _announced(self, place: _Place, event: Event) -> None:
-        """An announcement says leader and ISR of one state, so that it is judged alone: others may be missing.
+        """An event contains leader and ISR of one state, so it is judged alone: other events may be missing.
 
-        A controller with a full disk writes no events, and one that resigned announces nothing that is committed later.
+        A controller with a full disk writes no events, and one that resigned writes no event about later commits.
         """
         leader, isr = event.fields["leader"], event.fields["isr"]
         if leader < 0:

@@ -1,7 +1,7 @@
-"""All that was sent, in columns: one row per record (indexed by slot) and one row per produce operation.
+"""All records that were sent, in columns: one row per record (indexed by slot), one row per produce operation.
 
-A record costs 17 bytes here, 16 in `Values`, and its operation 40, however many records it carries. `flags` holds what
-the verdict counts, so that counting is a search for a byte.
+A record takes 17 bytes here and 16 in `Values`; an operation takes 40, with any number of records. `flags` has the fate
+of each record, so that counting is a search for a byte.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ ACKS_SHIFT: Final = 2
 ACKS: Final[tuple[Acks, ...]] = ("0", "1", "all")
 FOUND: Final = 1 << 4
 RETRIED: Final = 1 << 5
-"""Its operation had more than one attempt."""
+"""The operation of the record had more than one attempt."""
 BEYOND: Final = 1 << 6
-"""Nobody read as far as where it should be."""
+"""No read reached the offset of the record."""
 FLAGS: Final = 1 << 7
 
 UNKNOWN: Final = -1
@@ -40,7 +40,7 @@ class Ledger:
         self.flags = bytearray()
         self.operation = array("i")
         self.acked = array("q")
-        """The offset that the answer told, or UNKNOWN."""
+        """The offset in the answer, or UNKNOWN."""
         # per operation
         self.partition = array("i")
         self.process = array("i")
@@ -58,7 +58,7 @@ class Ledger:
         return found
 
     def slot(self, value: str) -> int:
-        """Of any value that was sent or seen."""
+        """The slot of a value that was sent or read."""
         slot = self.values.slot(value)
         if slot == len(self.flags):
             self.flags.append(0)
@@ -67,7 +67,7 @@ class Ledger:
         return slot
 
     def add(self, sent: Produce) -> None:
-        """Raises HistoryError for a value that was sent before."""
+        """Add a produce operation. Raises HistoryError for a value that was sent before."""
         operation = len(self.partition)
         self._add_operation(sent)
         flag = OUTCOMES[sent.outcome] | ACKS.index(sent.acks) << ACKS_SHIFT

@@ -1,4 +1,4 @@
-"""Every lost record with its cause. Records sent with acks=0 have no offset: their neighbours tell their place."""
+"""Every lost record with its cause. Records sent with acks=0 have no offset: their neighbours give an estimate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kraft.chaos.checkers.ranges import Ranges
 from kraft.chaos.checkers.timeline import Leadership, PartitionTimeline, Timeline
 
 UNCONFIRMED_US_MAX: Final = 10_000_000
-"""A record sent with acks=0 while a fault lasts, or at most this much before it, may be lost to it."""
+"""A fault may be the cause of the loss of a record that was sent with acks=0 during it, or so shortly before it."""
 
 
 class Losses:
@@ -44,7 +44,7 @@ class Losses:
         )
 
     def _unconfirmed(self, slot: int) -> Explanation:
-        """No offset was told: acks=0, or an answer without one."""
+        """The answer had no offset: acks=0, or an answer without offsets."""
         gone = self.gone(slot, 0)
         deleted_us = self._timeline.deletion_after(gone.topic, gone.invoke_us)
         if deleted_us is not None:
@@ -67,12 +67,12 @@ class Losses:
             return UNEXPLAINED
         for leadership in partition.in_order()[1:]:
             if abs(leadership.since_us - gone.at_us) <= UNCONFIRMED_US_MAX:
-                text = f"sent around the change to epoch {leadership.epoch}, and nobody answers a write with acks=0"
+                text = f"sent around the change to epoch {leadership.epoch}, and a write with acks=0 has no answer"
                 return Explanation("unconfirmed", text)
         for fault in self._timeline.faults:
             until_us = fault.at_us if fault.until_us is None else fault.until_us
             if fault.at_us - UNCONFIRMED_US_MAX <= gone.at_us <= until_us + UNCONFIRMED_US_MAX:
-                text = f"sent around a fault ({fault.text}), and nobody answers a write with acks=0"
+                text = f"sent around a fault ({fault.text}), and a write with acks=0 has no answer"
                 return Explanation("unconfirmed", text)
         return UNEXPLAINED
 
@@ -82,7 +82,7 @@ def _next_leadership(partition: PartitionTimeline, leadership: Leadership) -> Le
 
 
 def _at_start(gone: LostRecord, offset: int) -> LostRecord:
-    """As if it had been the first record that the next leader did not have."""
+    """The record, taken as the first one that the next leader did not have."""
     return LostRecord(
         topic=gone.topic,
         partition=gone.partition,
@@ -95,7 +95,7 @@ def _at_start(gone: LostRecord, offset: int) -> LostRecord:
 
 
 class _NextKept:
-    """Where the next record of the same process that was kept lies. Built at the first question.
+    """The offset of the next kept record of the same process. Built at the first call.
 
     Operations with acks=0 complete as they are sent, so that the order of the history is the order of sending.
     """
@@ -111,7 +111,7 @@ class _NextKept:
         return self._offsets[self._ledger.operation[slot]]
 
     def _build(self) -> list[int]:
-        """Per operation."""
+        """The next kept offset for each operation."""
         ledger = self._ledger
         kept = [UNKNOWN] * len(ledger.partition)
         for offset, slot in self._final.items():

@@ -1,4 +1,4 @@
-"""What is at each offset of one log, as slots of `Values`: pages of 4096 offsets, 4 bytes each; zero is nothing."""
+"""The value at each offset of one log, as slots of `Values`: pages of 4096 offsets, 4 bytes each; 0: no value."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class OffsetMap:
     def __init__(self) -> None:
         self._pages: dict[int, array[int]] = {}
         self.end = 0
-        """Behind the highest offset that was set."""
+        """The offset after the highest one that was set."""
 
     def get(self, offset: int) -> int:
-        """The slot there, or NOTHING."""
+        """The slot at the offset, or NOTHING."""
         page = self._pages.get(offset >> PAGE_BITS)
         return NOTHING if page is None else page[offset & _MASK] - 1
 
     def put(self, offset: int, slot: int) -> int:
-        """Returns the slot that was there before, or NOTHING."""
+        """Set the slot of an offset; returns the slot before, or NOTHING."""
         page = self._pages.get(offset >> PAGE_BITS)
         if page is None:
             page = self._pages[offset >> PAGE_BITS] = array("i", _EMPTY)

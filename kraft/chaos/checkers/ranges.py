@@ -1,4 +1,4 @@
-"""Records with the same fate for the same reason, as one range with one sentence."""
+"""Ranges of records with the same fate and the same cause, each with one sentence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ranges:
         self._groups: dict[tuple[int, str, Explanation], _Group] = {}
 
     def add(self, slot: int, *, offset: int, explanation: Explanation) -> None:
-        """`offset` is the one to show; UNKNOWN: none."""
+        """Add a record; `offset` is the offset to show, or UNKNOWN."""
         key = (self._ledger.partition_of(slot), self._ledger.acks(slot), explanation)
         group = self._groups.get(key)
         if group is None:
@@ -75,7 +75,7 @@ class Ranges:
 
 def _where(group: _Group) -> str:
     if group.first_offset == UNKNOWN:
-        return "no offset told"
+        return "unknown offset"
     if group.first_offset == group.last_offset:
         return f"offset {group.first_offset}"
     return f"offset {group.first_offset}-{group.last_offset}"

@@ -1,4 +1,4 @@
-"""What clients were shown during the run: one value per offset, and nothing that one of them has seen may go away."""
+"""The records that clients read: one value per offset, and a record that was read once may not disappear."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ OFFSET_OUT_OF_RANGE: Final = 1
 
 @dataclass(slots=True)
 class SeenRecords:
-    """Of one partition, by all clients together."""
+    """The reads of one partition by all clients."""
 
     values: OffsetMap = field(default_factory=OffsetMap)
-    """The value that was shown last."""
+    """The last value that was read at each offset."""
     covered: Spans = field(default_factory=Spans)
     whole_us: int = 0
-    """Begin of the last read that reached the high watermark of its answer."""
+    """The start time of the last read that reached the high watermark of its answer."""
 
 
 class ClientReads:
@@ -36,7 +36,7 @@ class ClientReads:
         self._causes = causes
         self._seen: dict[tuple[str, int], Spans] = {}
         self.shown: dict[int, SeenRecords] = {}
-        """By partition id."""
+        """The reads of each partition, by partition id."""
 
     def take(self, read: Read) -> None:
         partition = self._ledger.partition_id(read.topic, read.partition)
@@ -86,7 +86,7 @@ class ClientReads:
         )
 
     def explain(self, topic: str, partition: int, offset: int, slot: int) -> Explanation:
-        """Why a value that was shown is no longer there."""
+        """Why a value that a client has read is no longer in the log."""
         operation = self._ledger.operation[slot]
         if operation == UNKNOWN:
             return Explanation("", "")
@@ -100,7 +100,7 @@ class ClientReads:
         return self._causes.of(gone)
 
     def _may_be_other_topic(self, topic: str, one: int, other: int) -> bool:
-        """A topic of the same name was deleted between: one value may be of the old one, one of the new one."""
+        """True if a topic of the same name was deleted between the reads: the values may belong to two topics."""
         deletions = self._timeline.deletions(topic)
         if not deletions:
             return False
@@ -119,10 +119,10 @@ class ClientReads:
         return None if operation == UNKNOWN else self._ledger.complete_us[operation]
 
     def _backwards(self, read: Read, offset: int, last: int) -> None:
-        self._non_monotonic(read, offset, f"{read.process} was given offset {offset} after {last} in one answer")
+        self._non_monotonic(read, offset, f"{read.process} received offset {offset} after {last} in one answer")
 
     def _holes(self, read: Read, shown: SeenRecords, seen: Spans, end: int) -> None:
-        """The answer passed over an offset where somebody had already been shown a record."""
+        """An answer skipped an offset at which a client had read a record before."""
         given = {offset for offset, _value in read.records}
         for offset, slot in shown.values.items(read.offset, end):
             if offset in given or self._timeline.deletion_after(read.topic, self._life(slot)[0]) is not None:
@@ -140,7 +140,7 @@ class ClientReads:
             )
 
     def _refused(self, read: Read, partition: int) -> None:
-        """A reader that went on where it was is told that its place does not exist."""
+        """A reader that continued at its position got OFFSET_OUT_OF_RANGE."""
         seen = self._seen.get((read.process, partition))
         if seen is None or read.offset - 1 not in seen:
             return
@@ -150,7 +150,7 @@ class ClientReads:
         if deleted or max(starts, default=0) > read.offset:
             return
         slot = self.shown[partition].values.get(read.offset - 1)
-        text = f"{read.process} had read up to offset {read.offset}, and was told that this is out of range"
+        text = f"{read.process} had read up to offset {read.offset}, and got the answer that this is out of range"
         explanation = Explanation("", "")
         if slot != NOTHING:
             explanation = self.explain(read.topic, read.partition, read.offset - 1, slot)

@@ -1,6 +1,6 @@
-"""Why records are there twice, or in another order than they were sent in: what happened to the attempts to send them.
+"""Why records are duplicated or reordered: the outcomes of the attempts to send them.
 
-Columns do not keep attempts, so the history is read once more, for the operations in question only.
+The columns do not contain attempts, so the history is read again, for these operations only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kraft.chaos.evidence import Fault
 from kraft.chaos.history import Attempt, Operation, Produce
 
 OPERATIONS_MAX: Final = 100_000
-"""Attempts of more operations than this are not looked up; their repeats count as without a cause."""
+"""The most operations whose attempts are looked up; duplicates of others count as unexplained."""
 LINK_FAULTS: Final = frozenset(
     {"cut", "blackhole", "delay", "bandwidth", "drop_answer", "close", "delay_answer", "close_after"}
 )
@@ -33,7 +33,7 @@ class Repeats:
         self._tries: dict[tuple[int, int], tuple[Attempt, ...]] = {}
 
     def look_up(self, operations: Iterable[Operation]) -> None:
-        """Read the attempts of what is there twice or in another order."""
+        """Read the attempts of the duplicated and reordered records."""
         wanted: set[tuple[int, int]] = set()
         for slot, _ in (*self._final.duplicates, *self._final.reordered):
             if len(wanted) < OPERATIONS_MAX:
@@ -62,7 +62,7 @@ class Repeats:
     def _why_twice(self, slot: int) -> Explanation:
         unsure = [attempt for attempt in self._attempts(slot)[:-1] if attempt.outcome != "fail"]
         if not unsure:
-            return Explanation("", "sent once, or again only after it was surely refused, and yet there twice")
+            return Explanation("", "sent once, or again only after it was surely refused, and in the log twice")
         attempts = self._attempts(slot)
         first, last = unsure[0], attempts[-1]
         text = (
@@ -86,7 +86,7 @@ class Repeats:
             )
             return Explanation("retry", text)
         return Explanation(
-            "in flight", "sent while others were in flight, which were written first; nothing orders them"
+            "in flight", "sent while others were in flight, which were written first; their order is undefined"
         )
 
     def _overlap(self, slot: int, other: int) -> bool:

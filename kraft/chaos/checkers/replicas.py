@@ -1,7 +1,7 @@
-"""Below the high watermark all replicas hold the same: the same value and the same leader epoch at each offset.
+"""Below the high watermark all replicas have the same value and the same leader epoch at each offset.
 
-A member of the final ISR has to agree up to the final high watermark; another replica, which may be dead or behind, up
-to the high watermark that it has checkpointed itself: that is never ahead of the truth.
+A member of the final ISR must agree up to the final high watermark. Another replica, which may be dead or behind, must
+agree up to its own checkpointed high watermark, which is never above the real one.
 """
 
 from __future__ import annotations

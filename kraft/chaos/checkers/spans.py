@@ -11,7 +11,7 @@ SPANS_MAX: Final = 4_096
 
 class Spans:
     def __init__(self, *, spans_max: int | None = SPANS_MAX) -> None:
-        """Beyond `spans_max` the two first spans become one: the set may then claim more than it was given."""
+        """Beyond `spans_max` the first two spans are merged: the set then contains offsets that were not added."""
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._spans_max = spans_max
@@ -44,7 +44,7 @@ class Spans:
             starts[:2], ends[:2] = [starts[0]], [ends[1]]
 
     def missing_below(self, end: int) -> Iterator[tuple[int, int]]:
-        """The spans of [0, end) that are not in the set."""
+        """The spans of [0, end) outside of the set."""
         position = 0
         for start, after in self:
             if start >= end:

@@ -1,7 +1,7 @@
-"""What the events say about each partition: who led which epoch from which offset on, who cut what, what was deleted.
+"""The events of each partition: its leader epochs with their start offsets, truncations and deletions.
 
 A topic that is deleted and created again has the same name and another id: its partitions begin again with epoch 0, and
-are kept apart as incarnations. Facts that were not told are None, never guessed.
+are separate incarnations. Unknown facts are None, never guessed.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from kraft.chaos.evidence import Event, Fault, LeaderSample, ReplicaLog
 
 UNCLEAN: Final = "unclean leader election"
 DEATHS: Final = frozenset({"kill", "power_loss", "stop", "wipe", "crash"})
-"""Faults after which a node's process is gone."""
+"""Faults that end the process of a node."""
 SLACK_US: Final = 250_000
-"""An event may be written this much before or after what it tells of is seen by a client."""
+"""The largest difference between the time of an event and the time at which clients see its effect."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Leadership:
-    """One leader epoch."""
+    """One leader epoch of a partition: its leader, its start and its end."""
 
     epoch: int
     leader: int = -1
     start_offset: int | None = None
     elected_us: int | None = None
-    """When the controller told of it."""
+    """The time of the controller's event."""
     began_us: int | None = None
-    """When the leader told of it."""
+    """The time of the leader's event."""
     ended_us: int | None = None
-    """When the leader knew, or died."""
+    """The time at which the leader learned that it no longer leads, or died."""
     reason: str = ""
     unclean: Mapping[str, Any] | None = None
 
@@ -47,7 +47,7 @@ class Leadership:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """A replica gave up [from_offset, to_offset) because the leader of `leader_epoch` does not have it."""
+    """A replica truncated [from_offset, to_offset), because the leader of `leader_epoch` does not have it."""
 
     node: int
     at_us: int
@@ -59,7 +59,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogStart:
-    """The log was made to begin at `offset`."""
+    """The log start offset rose to `offset`."""
 
     at_us: int
     node: int
@@ -69,7 +69,7 @@ class LogStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """Recovery dropped everything from `offset` on."""
+    """Recovery truncated the log at `offset`."""
 
     at_us: int
     node: int
@@ -91,7 +91,7 @@ class PartitionTimeline:
     log_starts: list[LogStart] = field(default_factory=list)
     repairs: list[Repair] = field(default_factory=list)
     high_watermarks: dict[int, int] = field(default_factory=dict)
-    """Epoch -> the highest high watermark that its leader was seen with."""
+    """Leader epoch -> the highest high watermark seen at its leader."""
 
     def leadership(self, epoch: int) -> Leadership:
         return self.leaderships.setdefault(epoch, Leadership(epoch=epoch))
@@ -100,7 +100,7 @@ class PartitionTimeline:
         return [self.leaderships[epoch] for epoch in sorted(self.leaderships)]
 
     def committed_below(self, epoch: int) -> int:
-        """The highest high watermark that was seen before the epoch."""
+        """The highest high watermark of all earlier epochs."""
         return max((mark for before, mark in self.high_watermarks.items() if before < epoch), default=0)
 
 
@@ -124,7 +124,7 @@ class Timeline:
         self._end_leaderships_of_the_dead()
 
     def partition(self, topic: str, partition: int, *, at_us: int) -> PartitionTimeline:
-        """The incarnation that lived then; the one nearest before, or the first."""
+        """The incarnation at that time; otherwise the one before, or the first."""
         incarnations = self._incarnations.get((topic, partition))
         if not incarnations:
             return self._create(topic, partition, "")
@@ -136,7 +136,7 @@ class Timeline:
             yield from incarnations
 
     def deletion_after(self, topic: str, at_us: int) -> int | None:
-        """When the topic was deleted for the first time after that moment."""
+        """The time of the first deletion of the topic after that moment."""
         return min((at for at, _ in self._deleted.get(topic, ()) if at >= at_us - SLACK_US), default=None)
 
     def deletions(self, topic: str) -> list[int]:
@@ -158,7 +158,7 @@ class Timeline:
         return min((self._gone_us(node, f) for f in self.faults_on([node], DEATHS, from_us=from_us)), default=None)
 
     def _gone_us(self, node: int, fault: Fault) -> int:
-        """A node that is stopped in order goes on answering until it says that it has stopped."""
+        """The time from which the node no longer answers: a controlled stop ends with an event of the node."""
         if fault.fault != "stop":
             return fault.at_us
         return next((at_us for at_us in self._stopped.get(node, ()) if at_us >= fault.at_us), fault.at_us)
@@ -169,7 +169,7 @@ class Timeline:
             marks[sample.leader_epoch] = max(marks.get(sample.leader_epoch, 0), sample.high_watermark)
 
     def learn_epochs(self, replicas: Sequence[ReplicaLog]) -> None:
-        """Leader-epoch checkpoints know where epochs began, also when the events of their leader are lost."""
+        """Leader-epoch checkpoints contain the starts of epochs, also if the events of the leader are lost."""
         for replica in replicas:
             last = self._incarnations.get((replica.topic, replica.partition), [])[-1:]
             timeline = last[0] if last else self._create(replica.topic, replica.partition, "")
@@ -266,7 +266,7 @@ def _records_deleted(timeline: PartitionTimeline, event: Event) -> None:
 
 
 def _segments_deleted(timeline: PartitionTimeline, event: Event) -> None:
-    _log_start(timeline, event, f"retention ({event.fields.get('because', 'no reason told')})")
+    _log_start(timeline, event, f"retention ({event.fields.get('because', 'unknown reason')})")
 
 
 def _log_start(timeline: PartitionTimeline, event: Event, how: str) -> None:

@@ -1,9 +1,8 @@
-"""Transactions: all or nothing, for every reader of committed records and for the groups whose offsets belong to them.
+"""Transactions: all or nothing, for `read_committed` consumers and for the offsets of groups.
 
-Each transaction has a fate that its client's history decides. `committed`: the commit was acknowledged. `aborted`: it
-was never asked to commit, or the only commit was surely refused. `unknown`: a commit was sent and nobody knows what
-became of it, so all of it is visible in the end, or nothing. Each record of it is judged alone, so that a finding
-names the record.
+The history of the client decides the fate of each transaction. `committed`: the commit was acknowledged. `aborted`: no
+commit was sent, or the only commit was certainly refused. `unknown`: a commit was sent and has no known outcome, so all
+of the transaction is visible in the end, or nothing. Each record is judged alone, so that a finding names the record.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class TransactionCheck:
         self._known: dict[Key, _KnownEnd] = defaultdict(_KnownEnd)
         self._of_slot: dict[int, Key] = {}
         self._shown: list[tuple[Read, int, int]] = []
-        """(read, offset, slot) of committed reads whose record belongs to a transaction that may be aborted."""
+        """(read, offset, slot) of `read_committed` reads of records whose transaction may be aborted."""
         self._is_read_back = False
 
     # --- the history ------------------------------------------------------------------------------------------------
@@ -92,7 +91,7 @@ class TransactionCheck:
         if not self._known:
             return
         for read, offset, slot in self._shown:
-            self._may_be_shown(read.topic, read.partition, offset, slot, f"{read.process} was given", read.invoke_us)
+            self._may_be_shown(read.topic, read.partition, offset, slot, f"{read.process} received", read.invoke_us)
         visible = self._visible(readback)
         if self._is_read_back:
             for key, known in self._known.items():
@@ -101,12 +100,11 @@ class TransactionCheck:
             self._offsets({each[:3]: each.offset for each in committed}, visible)
 
     def hidden(self) -> Collection[int]:
-        """Slots of records that no reader of committed records has to be given: a group that passes them over is
-        right."""
+        """Slots of records that a `read_committed` consumer must not receive: a group may skip them."""
         return {slot for known in self._known.values() if known.fate != "committed" for slot in known.slots}
 
     def _visible(self, readback: Sequence[ReadBack]) -> set[int]:
-        """Slots of all records that a reader of committed records is given when all has healed."""
+        """Slots of all records that a `read_committed` consumer receives after healing."""
         visible: set[int] = set()
         for each in readback:
             if each.committed is None or each.error is not None:
@@ -119,7 +117,7 @@ class TransactionCheck:
             if each.last_stable_offset is not None and each.last_stable_offset < each.high_watermark:
                 text = (
                     f"{each.topic}-{each.partition}: the last stable offset stays at {each.last_stable_offset}, below "
-                    f"the high watermark {each.high_watermark}, though nobody has a transaction open"
+                    f"the high watermark {each.high_watermark}, though no transaction is open"
                 )
                 where = each.last_stable_offset
                 self._findings.add(
@@ -135,7 +133,7 @@ class TransactionCheck:
         self._findings.add(Kind.ABORTED_VISIBLE, text, topic=topic, partition=partition, offset=offset, at_us=at_us)
 
     def _all_or_nothing(self, key: Key, known: _KnownEnd, visible: set[int]) -> None:
-        """Of what was acknowledged and is in the log: what is lost is judged as every record that is lost."""
+        """Checks acknowledged records that are in the log; lost records are judged elsewhere."""
         acked = [slot for slot in known.slots if self._ledger.flags[slot] & (OUTCOME_BITS | FOUND) == OK | FOUND]
         missing = [slot for slot in acked if slot not in visible]
         if not missing or known.fate == "aborted":
@@ -160,19 +158,19 @@ class TransactionCheck:
         end, fate = self._known[key].end, self._known[key].fate
         named = f"transaction {number} of {process}"
         if end is None or end.asked == "nothing":
-            return f"{named}, which was never asked to commit"
+            return f"{named}, which has no commit"
         if fate == "committed":
             return f"{named}, whose commit was acknowledged"
         if end.asked == "abort":
             return f"{named}, which was aborted"
         if fate == "aborted":
             return f"{named}, whose commit was refused ({REFUSED_ENDS.get(end.kafka_code or 0, end.error)})"
-        return f"{named}, whose commit nobody knows the outcome of"
+        return f"{named}, whose commit has an unknown outcome"
 
     # --- offsets of groups ------------------------------------------------------------------------------------------
 
     def _offsets(self, committed: Mapping[tuple[str, str, int], int], visible: set[int]) -> None:
-        """Offsets only rise in these histories, so the last that counts is the largest."""
+        """Checks the offsets of groups. They only rise in these histories, so the largest is the last one."""
         tried: dict[tuple[str, str, int], list[tuple[int, Key]]] = defaultdict(list)
         for key, known in self._known.items():
             for group, topic, partition, offset in known.end.offsets if known.end is not None else ():

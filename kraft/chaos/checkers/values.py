@@ -1,4 +1,4 @@
-"""Values as small numbers, "slots": the checker's columns are indexed by them, and no record costs a Python object.
+"""Values as small numbers, "slots", which index the columns of the checker: no record needs a Python object.
 
 A value `<process>:<counter>` costs 4 bytes in an array of its process, indexed by the counter, and 12 bytes for the way
 back. Any other text, or a counter far beyond its neighbours, is kept as text in a dict, about 200 bytes each.
@@ -18,19 +18,19 @@ _NONE: Final = -1
 
 
 class Values:
-    """Slots are given out in the order in which values are first seen, from 0 without gaps."""
+    """Slots are assigned in the order in which values are first seen, from 0 without gaps."""
 
     def __init__(self) -> None:
         self._process_ids: dict[str, int] = {}
         self._process_names: list[str] = []
         self._slots: list[array[int]] = []
-        """Per process: counter -> slot."""
+        """For each process: counter -> slot."""
         self._texts: dict[str, int] = {}
         self._text_of: dict[int, str] = {}
         self.process = array("i")
-        """Per slot."""
+        """The process of each slot."""
         self.counter = array("q")
-        """Per slot: orders the values of one process by their sending."""
+        """The counter of each slot: orders the values of one process."""
 
     def __len__(self) -> int:
         return len(self.process)
@@ -57,7 +57,7 @@ class Values:
         return f"{self._process_names[process]}:{self.counter[slot]}"
 
     def _checked(self, slot: int, value: str, digits: str) -> int:
-        """`p:07` is another value than `p:7`."""
+        """The counter of a value. `p:07` is another value than `p:7`."""
         return slot if digits[0] != "0" or digits == "0" else self._text_slot(value)
 
     def _first_or_text(self, value: str, name: str, digits: str) -> int:

@@ -1,8 +1,8 @@
-"""What the checker found, as it is written to verdict.json.
+"""The verdict of the checker, as it is written to verdict.json.
 
-Records that were lost, duplicated or reordered come in ranges with a cause each. An anomaly is something that no run of
-a correct cluster shows, unless its cause (an unclean election, a power loss) permits it. `unexplained` counts
-whatever has no cause.
+Lost, duplicated and reordered records are in ranges, each with a cause. An anomaly never happens in a correct cluster,
+unless its cause (an unclean election, a power loss) permits it. `unexplained` counts ranges and anomalies without a
+cause.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NOT_EXPLAINED = "no cause found in the events"
 
 
 class Kind(StrEnum):
-    """Anomalies of a run."""
+    """The kinds of anomalies of a run."""
 
     OFFSET_TWO_VALUES = "offset_two_values"
     READ_VANISHED = "read_vanished"
@@ -26,34 +26,36 @@ class Kind(StrEnum):
     REPLICAS_DIFFER = "replicas_differ"
     ISR_WITHOUT_LEADER = "isr_without_leader"
     VOTE_FORGOTTEN = "vote_forgotten"
-    """A voter's disk knows less than the term in which it took part: after a restart it may vote again in that term."""
+    """The disk of a voter has a lower term than the voter took part in: after a restart it may vote again in that term.
+    """
     METADATA_GONE = "metadata_gone"
     METADATA_DIFFERS = "metadata_differs"
     NON_MONOTONIC_READ = "non_monotonic_read"
     NEVER_SENT = "never_sent"
-    """A value that no client sent."""
+    """The log contains a value that no client sent."""
     WRONG_OFFSET = "wrong_offset"
-    """A record at another offset, or in another partition, than its acknowledgement said."""
+    """A record is at another offset, or in another partition, than in its acknowledgement."""
     COMMIT_LOST = "commit_lost"
-    """A group forgot an offset whose commit was acknowledged."""
+    """A group lost an offset whose commit was acknowledged."""
     COMMIT_OF_OLD_GENERATION = "commit_of_old_generation"
-    """A commit was taken though a later generation of the group had begun."""
+    """A commit was accepted after a later generation of the group had begun."""
     ABORTED_VISIBLE = "aborted_visible"
-    """A reader of committed records was given one of a transaction that was aborted, or never committed."""
+    """A `read_committed` consumer received a record of a transaction that was not committed."""
     COMMITTED_MISSING = "committed_missing"
-    """A record of a committed transaction is in the log, and no reader of committed records is given it."""
+    """A record of a committed transaction is in the log, and a `read_committed` consumer does not receive it."""
     PARTLY_VISIBLE = "partly_visible"
-    """Of one transaction some records (or its offsets) are visible and others are not."""
+    """A part of a transaction (records or offsets) is visible, and another part is not."""
     ABORTED_OFFSETS = "aborted_offsets"
-    """A group has offsets that only a transaction committed which was aborted."""
+    """A group has offsets that only an aborted transaction committed."""
     TRANSACTION_HANGS = "transaction_hangs"
-    """A transaction is still open when its clients are gone and all has healed: committed readers stay before it."""
+    """A transaction is still open after its clients ended and all faults were healed: `read_committed` consumers stop
+    before it."""
     NOT_READ_BACK = "not_read_back"
-    """A partition that could not be read to its end: its missing records prove nothing."""
+    """A partition could not be read to its end: a missing record proves nothing."""
 
 
 class Counts(msgspec.Struct, kw_only=True):
-    """Records, each in one of the seven; `duplicated`, `reordered` and what groups did are counted besides."""
+    """Counts of records. Each record has one of the first seven fates; the other counts are additional."""
 
     kept: int = 0
     lost: int = 0
@@ -63,13 +65,13 @@ class Counts(msgspec.Struct, kw_only=True):
     unknown_kept: int = 0
     unknown_gone: int = 0
     unread: int = 0
-    """Acknowledged, but nobody read as far as where it should be: nothing is known."""
+    """Acknowledged, but no read reached its offset: the fate is unknown."""
     failed: int = 0
-    """Surely not done, and not there: as it should be."""
+    """Certainly not written, and not in the log: correct."""
     redelivered: int = 0
-    """Given to members of a group again; each time counts."""
+    """Received by a group again; each time counts."""
     skipped: int = 0
-    """Committed by a group, and never given to any of its members."""
+    """Committed by a group, and never received by a member."""
 
 
 class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +82,7 @@ class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
     offset: int | None = None
     at_us: int | None = None
     occurrences: int = 1
-    """Of the same kind in the same place; the text tells the first."""
+    """The number of anomalies of this kind in this partition; the text describes the first one."""
     cause: str = NOT_EXPLAINED
     explained: bool = False
 
@@ -91,18 +93,18 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     partition: int
     first_offset: int | None = None
-    """As acknowledged; None: the client was told no offset (acks=0)."""
+    """The acknowledged offset; None: the client got no offset (acks=0)."""
     last_offset: int | None = None
     records: int
     acks: str
     first_value: str
     last_value: str
     at_us: int
-    """When the first of them was acknowledged."""
+    """The time of the first acknowledgement."""
     cause: str = NOT_EXPLAINED
     """A sentence."""
     reason: str = ""
-    """A word or two for it: `truncated`, `unclean election`, `power loss`, `retry`, ... Empty: none found."""
+    """A short name of the cause: `truncated`, `unclean election`, `power loss`, `retry`, ... Empty: unexplained."""
 
     @property
     def explained(self) -> bool:
@@ -110,7 +112,7 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Transactions(msgspec.Struct, kw_only=True):
-    """By what had to become of them. Those of which nobody knows have become all or nothing."""
+    """Counts of transactions by fate."""
 
     committed: int = 0
     aborted: int = 0
@@ -144,19 +146,19 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     redeliveries: tuple[Range, ...] = ()
     skips: tuple[Range, ...] = ()
     unexplained: int = 0
-    """Ranges lost, duplicated, reordered or redelivered, and anomalies, without a cause; phantoms and skips always."""
+    """The number of ranges and anomalies without a cause; phantoms and skipped records always count."""
     expected: dict[str, Any] = {}
     as_expected: bool | None = None
-    """None: nothing was expected in particular."""
+    """None: there was no expectation."""
     problems: tuple[str, ...] = ()
-    """How the verdict departs from the expected one, in sentences."""
+    """The differences between the verdict and the expected one, as sentences."""
 
     def kinds(self) -> frozenset[str]:
         return frozenset(str(anomaly.kind) for anomaly in self.anomalies)
 
     @property
     def is_clean(self) -> bool:
-        """No anomaly, and nothing that has no cause."""
+        """True without an anomaly and without an unexplained range."""
         return not self.anomalies and not self.unexplained
 
     def judged(self, *, expected: dict[str, Any], as_expected: bool, problems: tuple[str, ...] = ()) -> Verdict:

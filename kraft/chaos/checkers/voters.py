@@ -1,4 +1,4 @@
-"""Committed metadata is the same on all voters, none of it goes away, and no voter forgets the term it voted in."""
+"""Committed metadata is equal on all voters and is never lost, and no voter forgets the term in which it voted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class VoterCheck:
                 self._findings.add(Kind.METADATA_DIFFERS, text, offset=voter.image.offset)
 
     def _gone(self, voter: VoterMetadata, events: Sequence[Event]) -> None:
-        """What controllers announced was committed; the most advanced voter has to know it."""
+        """Changes that controllers announced were committed; the most advanced voter must have them."""
         deleted = {event.fields["topic_id"] for event in events if event.event == "topic_deleted"}
         for event in events:
             fields = event.fields
@@ -62,7 +62,7 @@ class VoterCheck:
                 self._add(f"{epoch} began with node {fields['leader']} as leader", event, voter)
 
     def _terms(self, voters: Sequence[VoterMetadata], events: Sequence[Event]) -> None:
-        """Raft section 5.2: a term is on disk before anybody hears of it, and so before the node's own events do."""
+        """Raft section 5.2: a term is on disk before it is sent or written into an event of the node."""
         latest: dict[int, Event] = {}
         for event in events:
             if event.event == "quorum_leadership":

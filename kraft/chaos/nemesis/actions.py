@@ -1,4 +1,4 @@
-"""What a story can do to a cluster, one frozen model per kind; `do` names the kind. Pure."""
+"""The actions of a story on a cluster, one frozen model for each kind; `do` is the kind. Pure."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ class StartClients(Model):
 
 
 class FinishClients(Model):
-    """They send no more, and the step waits until every answer is there or has timed out."""
+    """Clients stop sending, and the step waits until each request has an answer or has timed out."""
 
     do: Literal["finish"]
     clients: tuple[str, ...] = Field(min_length=1, description="Clients that end now.")
 
 
 class SilenceClients(Model):
-    """Members of groups and transactional producers fall silent, as processes that were killed."""
+    """Members of groups and transactional producers end without a request, as killed processes do."""
 
     do: Literal["silence"]
-    clients: tuple[str, ...] = Field(min_length=1, description="Clients that fall silent.")
+    clients: tuple[str, ...] = Field(min_length=1, description="Clients that end without leaving their group.")
 
 
 class NodeFault(Model):
-    """kill: SIGKILL; stop: controlled shutdown; power_loss: SIGKILL, and everything that was not fsynced is gone."""
+    """kill: SIGKILL; stop: controlled shutdown; power_loss: SIGKILL, and all data without fsync is lost."""
 
     do: Literal["kill", "stop", "pause", "resume", "restart", "power_loss", "wipe", "disk_full", "disk_free"]
     nodes: Nodes = Field(min_length=1, description="One node or several.")
 
 
 class DamageFiles(Model):
-    """Spoil a partition's files on a node that is not running."""
+    """Damage the files of a partition on a node that does not run."""
 
     do: Literal["damage"]
     node: int = Field(description="The node whose files are damaged.")
@@ -60,28 +60,28 @@ class DamageFiles(Model):
 
 
 class LinkFault(Model):
-    """From the side that dials to the side that answers; `direction` says whose bytes are affected."""
+    """A fault of links, from the side that connects to the side that accepts; `direction` selects the bytes."""
 
     do: Literal["cut", "blackhole", "delay", "bandwidth", "drop_answers", "close_mid_message"]
     purpose: tuple[Purpose, ...] = Field(
         default=BETWEEN_NODES, description="quorum, controller, fetch, forward (between nodes) or rest (from clients)."
     )
-    dials: Ends | None = Field(default=None, description="Nodes (or clients, for rest) that dial; default: all.")
-    answers: Nodes | None = Field(default=None, description="Nodes that are dialled; default: all.")
+    dials: Ends | None = Field(default=None, description="Nodes (or clients, for rest) that connect; default: all.")
+    answers: Nodes | None = Field(default=None, description="Nodes that accept; default: all.")
     direction: Direction = Field(default="both", description="both, requests or answers.")
     delay_ms: int = Field(default=0, ge=0, le=10_000, description="Added to every message (do = 'delay').")
-    jitter_ms: int = Field(default=0, ge=0, le=10_000, description="At most so much more, at random.")
-    bytes_per_second: int = Field(default=0, ge=0, description="The link's width (do = 'bandwidth').")
-    count: int = Field(default=0, ge=0, description="Ends by itself after so many messages; 0: stays until healed.")
+    jitter_ms: int = Field(default=0, ge=0, le=10_000, description="A random additional delay of at most this.")
+    bytes_per_second: int = Field(default=0, ge=0, description="The bandwidth (do = 'bandwidth').")
+    count: int = Field(default=0, ge=0, description="Ends after so many messages; 0: until healed.")
 
 
 class Heal(Model):
-    """Links work again: those named, or all."""
+    """Heal the named links, or all."""
 
     do: Literal["heal"]
     purpose: tuple[Purpose, ...] = Field(default=ALL_PURPOSES, description="Purposes; default: all.")
-    dials: Ends | None = Field(default=None, description="Nodes or clients that dial; default: all.")
-    answers: Nodes | None = Field(default=None, description="Nodes that are dialled; default: all.")
+    dials: Ends | None = Field(default=None, description="Nodes or clients that connect; default: all.")
+    answers: Nodes | None = Field(default=None, description="Nodes that accept; default: all.")
 
 
 class Partition(Model):
@@ -115,7 +115,7 @@ class DeleteTopic(Model):
 class GrowTopic(Model):
     do: Literal["grow_topic"]
     topic: str
-    partitions: int = Field(ge=2, description="How many partitions there are afterwards.")
+    partitions: int = Field(ge=2, description="The new number of partitions.")
 
 
 class SetTopic(Model):
@@ -134,7 +134,7 @@ class Reassign(Model):
     topic: str
     partition: int = Field(default=0, ge=0)
     replicas: Nodes = Field(min_length=1, description="The new replicas, the preferred leader first.")
-    may_be_refused: bool = Field(default=False, description="Go on when the cluster cannot do it now.")
+    may_be_refused: bool = Field(default=False, description="Continue if the cluster cannot do it now.")
 
 
 class Elect(Model):
@@ -142,7 +142,7 @@ class Elect(Model):
     topic: str
     partition: int = Field(default=0, ge=0)
     kind: Literal["preferred", "unclean"] = Field(default="preferred", description="preferred or unclean.")
-    may_be_refused: bool = Field(default=False, description="Go on when the cluster cannot do it now.")
+    may_be_refused: bool = Field(default=False, description="Continue if the cluster cannot do it now.")
 
 
 Action: TypeAlias = Annotated[

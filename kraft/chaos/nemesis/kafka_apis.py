@@ -1,4 +1,4 @@
-"""Kafka's APIs by the names of its schemas, whether nodes serve them or not. Pure but for the import of a schema."""
+"""Kafka's APIs by name, also those that nodes do not serve. Pure except for the import of a schema."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ BETWEEN_NODES_FROM: Final = 10_000
 
 @cache
 def api_names() -> tuple[str, ...]:
-    """All that there are, such as `OffsetCommit`."""
+    """The names of all APIs, such as `OffsetCommit`."""
     modules = [each.name for each in pkgutil.iter_modules(kraft.protocol.messages.__path__)]
     return tuple("".join(map(str.capitalize, name.split("_")[:-1])) for name in modules if name.endswith("_request"))
 
 
 @cache
 def request_type(api: str) -> type[TopLevel]:
-    """The class of its requests. Raises ScenarioError when Kafka has no such API."""
+    """The request class of an API. Raises ScenarioError for an unknown API."""
     known = {name.lower(): name for name in api_names()}
     name = known.get(api.lower().removesuffix("request"))
     if name is None:

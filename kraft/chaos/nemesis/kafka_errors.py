@@ -1,4 +1,4 @@
-"""Kafka's error codes by name, also of those that our nodes never answer: a test may ask for any. Pure.
+"""Kafka's error codes by name, also those that our nodes never send: a test may use any of them. Pure.
 
 Source: org.apache.kafka.common.protocol.Errors.
 """
@@ -61,7 +61,7 @@ CODE_MAX: Final = 32_767
 
 
 def code_of(error: str | int) -> int:
-    """`NOT_LEADER_OR_FOLLOWER`, `6` or 6. Raises ScenarioError for what is no error of Kafka's."""
+    """The code of `NOT_LEADER_OR_FOLLOWER`, `6` or 6. Raises ScenarioError for an unknown error."""
     if isinstance(error, str) and not error.lstrip("-").isdecimal():
         code = CODES.get(error.upper())
         if code is None:
@@ -75,6 +75,6 @@ def code_of(error: str | int) -> int:
 
 
 def error_of(code: int, message: str) -> KafkaError:
-    """To be rendered: a code that Kafka may get one day is as good as one of today."""
+    """The error of a code, also of a code that Kafka does not have yet."""
     kind: type[KafkaError] = type("Wanted", (KafkaError,), {"code": code, "name": NAMES.get(code, f"ERROR_{code}")})
     return kind(message)

@@ -1,7 +1,7 @@
-"""Which links a cluster has, and which of them a fault hits: by who dials, who answers and purpose; by groups. Pure.
+"""The links of a cluster, and the selection of links for a fault: by source, target and purpose, or by groups. Pure.
 
-A link is directed: from the side that dials to the side that answers. Each has its own proxy, so each can be broken
-alone. In the quorum the voter with the higher id dials; the other one only looks whether a port refuses.
+A link is directed: from the side that connects to the side that accepts. Each link has its own proxy, so each can be
+broken alone. In the quorum the voter with the higher id connects; the other one only checks whether a port refuses.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Purposes: TypeAlias = Purpose | Collection[Purpose] | Literal["all"]
 
 BETWEEN_NODES: Final[tuple[Purpose, ...]] = ("quorum", "controller", "fetch", "forward")
 OF_CLIENTS: Final[tuple[Purpose, ...]] = ("rest", "kafka")
-"""By what the client speaks. A story says `rest` and means its clients' links, whatever they speak."""
+"""The purposes of links of clients, by protocol. In a story `rest` means the links of its clients, in any protocol."""
 ALL_PURPOSES: Final[tuple[Purpose, ...]] = (*BETWEEN_NODES, *OF_CLIENTS)
 OUTSIDE: Final = "clients"
-"""Who dials a link of clients that the run does not know: each node advertises its own one to them."""
+"""The source of links for clients outside of the run: each node advertises its own link to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class LinkId:
 
 
 def links_between_nodes(spec: ClusterSpec) -> Iterator[LinkId]:
-    """Those that nodes of these roles use."""
+    """The links that nodes with these roles use."""
     for dials in spec.nodes:
         for answers in spec.nodes:
             if dials != answers:
@@ -66,7 +66,7 @@ def _purposes(spec: ClusterSpec, dials: int, answers: int) -> Iterator[Purpose]:
 
 
 def purposes_of(purposes: Purposes) -> tuple[Purpose, ...]:
-    """`all` means all between nodes."""
+    """The purposes; `all` means all purposes between nodes."""
     if purposes == "all":
         return BETWEEN_NODES
     found: tuple[Purpose, ...] = (cast(Purpose, purposes),) if isinstance(purposes, str) else tuple(purposes)
@@ -79,7 +79,7 @@ def purposes_of(purposes: Purposes) -> tuple[Purpose, ...]:
 def select(
     links: Iterable[LinkId], *, dials: Ends = None, answers: Ends = None, purpose: Purposes = "all"
 ) -> list[LinkId]:
-    """Raises ScenarioError when no link is meant: nothing would be broken, and nobody would notice."""
+    """Raises ScenarioError if no link is selected: the fault would have no effect."""
     purposes, from_ends, to_ends = purposes_of(purpose), _ends(dials), _ends(answers)
     found = [
         link
@@ -101,7 +101,7 @@ Groups: TypeAlias = Sequence[Collection[End]]
 
 
 def parse_groups(text: str) -> list[list[End]]:
-    """`[1] | [2, 3]`; clients may be named too."""
+    """The groups of `[1] | [2, 3]`; a group may contain clients."""
     groups = []
     for part in text.split("|"):
         match = re.fullmatch(r"\s*\[([\w\s,.-]*)\]\s*", part)

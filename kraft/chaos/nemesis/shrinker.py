@@ -1,7 +1,7 @@
-"""Leave out steps of a story, or events of a plan, while it still fails: delta debugging with a limit of runs. Pure.
+"""Shorten a failing story, or plan of events: delta debugging with a limit of runs. Pure.
 
-Halves are left out first, then ever smaller pieces, each from the first to the last; at the end one by one, until none
-can go (Zeller's ddmin without its tests of the pieces themselves, which seldom fail alone).
+The search removes halves first, then smaller and smaller pieces, and at the end single items, until every item is
+needed (Zeller's ddmin without its tests of the pieces alone, which seldom fail).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Final, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Search: TypeAlias = Generator[list[Item], bool, list[Item]]
-"""Yields a selection to try, is sent whether it fails too, and returns the shortest that does."""
+"""A generator that yields a selection to try, receives whether it fails, and returns the shortest failing one."""
 
 RUNS_MAX: Final = 40
-"""How often a story is told again while it is shortened; beyond that the shortest so far stands."""
+"""The most runs of a story while it is shortened; then the shortest failing story so far is the result."""
 
 
 async def shorten(

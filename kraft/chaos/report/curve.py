@@ -1,6 +1,6 @@
-"""Writes over time, from one pass over the history: records a second that were acknowledged, refused, or left unknown.
+"""Writes over time, from one pass over the history: records per second, acknowledged, refused or unknown.
 
-A gap in availability is a time in which a partition was asked to take writes, and acknowledged none.
+A gap in availability is a time in which clients wrote to a partition, and no write was acknowledged.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from kraft.chaos.history import Operation, Produce
 BUCKETS_MAX: Final = 240
 BUCKETS_MIN: Final = 40
 WRITES_PER_BUCKET: Final = 8
-"""Fewer would draw the rhythm of the clients instead of their rate."""
+"""The least width of a bucket; a smaller one shows the rhythm of clients instead of their rate."""
 FINE_BUCKETS: Final = 4_000
-"""For gaps: whether a write was waiting is told with this resolution."""
+"""The resolution of gaps."""
 GAP_US_MIN: Final = 300_000
 GAPS_MAX: Final = 200
-"""The longest ones are kept."""
+"""The most gaps; the longest ones are kept."""
 WAITING_SHARE: Final = 0.5
-"""A pause is a gap when a write failed in it, or writes were waiting in at least this share of it."""
+"""A pause is a gap if a write failed in it, or if writes were waiting in at least this share of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ class _Partition:
         self.has_ok = False
         self.pauses: list[tuple[int, int]] = []
         self.waiting = array("i", bytes(4 * (FINE_BUCKETS + 1)))
-        """Differences: +1 where a write begins to wait, -1 where it no longer does."""
+        """Differences: +1 where a write begins to wait, -1 where it ends."""
         self.refused = bytearray(FINE_BUCKETS + 1)
 
 
 def curve(operations: Iterable[Operation], *, from_us: int, until_us: int, writes: int) -> Curve:
-    """`writes` is how many there are in all."""
+    """The curve; `writes` is the number of all writes."""
     buckets = min(max(writes // WRITES_PER_BUCKET, BUCKETS_MIN), BUCKETS_MAX)
     ok, fail, info = (array("q", bytes(8 * buckets)) for _ in range(3))
     drawn = Curve(from_us, until_us, ok, fail, info)

@@ -1,6 +1,6 @@
-"""What each node was to each partition over time, from events, samples and faults. Pure.
+"""The role of each node in each partition over time, from events, samples and faults. Pure.
 
-A lane is one node; it has one row per partition, and a strip that tells whether its process ran and was fenced.
+A timeline belongs to one node: it has a row for each partition, and a strip for its process (running, fenced, ...).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Final
 from kraft.chaos.evidence import Event, Evidence, Fault
 
 ROWS_MAX: Final = 6
-"""Partitions with a row of their own; those that come after are not drawn."""
+"""The most partitions with a row; further ones are not drawn."""
 SEGMENTS_MAX: Final = 500
-"""Of one row. A row that changes more often is drawn up to here, and says so."""
+"""The most segments of one row; a row with more is cut, with a note."""
 _DEATHS: Final = frozenset({"kill", "stop", "power_loss", "wipe", "crash"})
 
 
@@ -23,7 +23,7 @@ class State(StrEnum):
     LEADER = "leader"
     IN_ISR = "isr"
     FOLLOWER = "out"
-    """A replica outside of the ISR."""
+    """A follower outside of the ISR."""
     ALIVE = "alive"
     FENCED = "fenced"
     DEAD = "dead"
@@ -169,7 +169,7 @@ def _segments(
 
 
 def _without(segment: Segment, down: Sequence[tuple[int, int, State]]) -> list[Segment]:
-    """While its process is gone, a node is nothing to a partition, whatever the metadata says."""
+    """Remove the spans in which the process was down: a dead node has no role, even if the metadata has one."""
     parts = [segment]
     for begin, end, state in down:
         if state is State.DEAD:
@@ -229,7 +229,7 @@ def _fenced(node: int, events: Sequence[Event], until_us: int) -> list[tuple[int
 def _process_segments(
     down: list[tuple[int, int, State]], fenced: list[tuple[int, int, State]], from_us: int, until_us: int
 ) -> list[Segment]:
-    """What is drawn later lies on top: alive, fenced, paused, dead."""
+    """The segments of the process; later ones are drawn on top: alive, fenced, paused, dead."""
     segments = [Segment(from_us, until_us, State.ALIVE)]
     order = (State.FENCED, State.PAUSED, State.DEAD)
     for begin, end, state in sorted(fenced + down, key=lambda span: (order.index(span[2]), span[0])):

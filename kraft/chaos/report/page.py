@@ -1,4 +1,4 @@
-"""`report.html`: one file with everything in it, which opens offline in any browser, on a telephone too.
+"""`report.html`: one file that contains everything, and opens offline in any browser, also on a phone.
 
 Its size does not grow with the number of operations: the curve has a fixed number of buckets, and lists have limits.
 """
@@ -25,7 +25,7 @@ _HERE: Final = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a page tells of one run."""
+    """The content of the page of one run."""
 
     verdict: Verdict
     history: Path
@@ -33,9 +33,9 @@ class Report:
     sentence: str = ""
     """What the scenario does."""
     question: str = ""
-    """What it answers."""
+    """The question of the scenario."""
     command: str = ""
-    """Repeats the run."""
+    """The command that repeats the run."""
 
 
 def write_report(folder: Path, report: Report) -> Path:
@@ -58,7 +58,7 @@ def render(report: Report) -> str:
         _heading(report, scale),
         banner(verdict),
         cards(verdict.counts),
-        _section("What happened to the records", findings(verdict, scale)),
+        _section("The fate of the records", findings(verdict, scale)),
         _section("Over time", _timeline(report, drawn, writes, scale)),
         _section("Repeat it", f"<pre>{escape(report.command)}</pre>") if report.command else "",
         _section("Settings", settings({"seed": verdict.seed, **history.header.settings})),
@@ -68,7 +68,7 @@ def render(report: Report) -> str:
 
 
 def _scale(report: Report) -> Scale:
-    """From the first operation or fault to the last; events before it, of nodes that start, are not drawn."""
+    """The time from the first operation or fault to the last; earlier events, of starting nodes, are not drawn."""
     operations, faults = report.verdict.operations, report.evidence.faults
     begins = [operations.first_us] if operations.last_us else []
     begins += [fault.at_us for fault in faults]
@@ -102,7 +102,7 @@ def _timeline(report: Report, drawn: list[NodeTimeline], writes: Curve, scale: S
 
 def _gap_note(writes: Curve) -> str:
     if not writes.highest:
-        return '<p class="quiet">Nobody wrote, so nobody knows whether it was available.</p>'
+        return '<p class="quiet">No client wrote, so the availability is unknown.</p>'
     rate = f"At most {writes.per_second(writes.highest):,.0f} records/s."
     if not writes.gaps:
         return f'<p class="quiet">{rate} No gap in availability.</p>'

@@ -1,4 +1,4 @@
-"""What was found, the settings and the events, as HTML. Every text from outside is escaped here."""
+"""Findings, settings and events as HTML. Every text from outside is escaped here."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from kraft.chaos.evidence import Event
 from kraft.chaos.report.timeline_svg import Scale
 
 EVENTS_MAX: Final = 2_000
-"""Events in the page; events.jsonl has all."""
+"""The most events on the page; events.jsonl has all."""
 FIELD_CHARACTERS_MAX: Final = 400
 FINDINGS_OPEN: Final = 5
-"""Of one list; the others open with a click."""
+"""The visible items of one list; a click opens the others."""
 COUNTED: Final = (
     ("kept", "kept", "acknowledged, and there"),
     ("lost", "lost", "acknowledged, and gone"),
-    ("duplicated", "duplicated", "there more than once"),
-    ("reordered", "reordered", "behind one that was sent later"),
-    ("phantom", "phantom", "refused, and yet there"),
-    ("unknown_kept", "unknown, kept", "nobody knew; it is there"),
-    ("unknown_gone", "unknown, gone", "nobody knew; it is not there"),
-    ("redelivered", "redelivered", "given to a group again"),
+    ("duplicated", "duplicated", "in the log more than once"),
+    ("reordered", "reordered", "after one that was sent later"),
+    ("phantom", "phantom", "refused, and in the log"),
+    ("unknown_kept", "unknown, kept", "unknown outcome; it is in the log"),
+    ("unknown_gone", "unknown, gone", "unknown outcome; it is not in the log"),
+    ("redelivered", "redelivered", "received by a group again"),
     ("skipped", "skipped", "committed by a group that never read it"),
 )
 BAD: Final = frozenset({"lost", "duplicated", "reordered", "phantom", "skipped"})
@@ -56,9 +56,9 @@ def findings(verdict: Verdict, scale: Scale) -> str:
         _ranges("Lost", verdict.losses, scale),
         _ranges("Duplicated", verdict.duplicates, scale),
         _ranges("Reordered", verdict.reorders, scale),
-        _ranges("Refused, and yet there", verdict.phantoms, scale),
-        _ranges("Given to a group again", verdict.redeliveries, scale),
-        _ranges("Passed over by a group", verdict.skips, scale),
+        _ranges("Refused, and in the log", verdict.phantoms, scale),
+        _ranges("Received by a group again", verdict.redeliveries, scale),
+        _ranges("Skipped by a group", verdict.skips, scale),
         _anomalies(verdict.anomalies, scale),
     ]
     return "".join(parts) or '<p class="quiet">Nothing was lost, duplicated or reordered, and nothing is anomalous.</p>'

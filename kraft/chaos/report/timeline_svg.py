@@ -1,4 +1,4 @@
-"""Timelines as SVG that is as wide as the page: places across are percentages, heights and letters are pixels."""
+"""Timelines as SVG, as wide as the page: x positions are percentages, heights and letters are pixels."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ FAULT_CHARACTERS_MAX: Final = 46
 CURVE_PX: Final = 150
 FAULT_ROWS_MAX: Final = 24
 FAULTS_MAX: Final = 400
-"""Faults beyond this are in the list of events only."""
+"""The most faults that are drawn; others are in the list of events only."""
 LABEL_PERCENT_MIN: Final = 6.0
-"""A segment narrower than this has no room for a label on a telephone."""
+"""The least width of a segment with a label, for the screen of a phone."""
 TICKS: Final = 5
 
 WORDS: Final = {
@@ -58,7 +58,7 @@ class Scale:
 
 
 def axis(scale: Scale) -> str:
-    """The seconds of the run, below what they measure."""
+    """The axis with the seconds of the run."""
     total = (scale.until_us - scale.from_us) / 1e6
     digits = 0 if total >= 100 else 1
     labels = []
@@ -96,7 +96,7 @@ def node_timelines_svg(node_timelines: Sequence[NodeTimeline], scale: Scale) -> 
         y += STRIP_PX + LANE_GAP_PX
     height = max(y, 1)
     return (
-        f'<svg width="100%" height="{height}" role="img" aria-label="What each node was over time">'
+        f'<svg width="100%" height="{height}" role="img" aria-label="The roles of each node over time">'
         f"{_PATTERNS}{grid(height)}{''.join(parts)}</svg>"
     )
 
@@ -136,7 +136,7 @@ _PATTERNS: Final = (
 
 
 def faults_svg(faults: Sequence[Fault], scale: Scale) -> str:
-    """A line with its text for each; when there are many, bars beside each other, and the text in the tip only."""
+    """A line with text for each fault; if there are many, bars, with the text in the tooltip only."""
     ordered = sorted(faults, key=lambda each: each.at_us)[:FAULTS_MAX]
     if len(ordered) <= FAULT_ROWS_MAX:
         parts = [_labelled_fault(fault, number * FAULT_PX, scale) for number, fault in enumerate(ordered)]
@@ -151,7 +151,7 @@ def faults_svg(faults: Sequence[Fault], scale: Scale) -> str:
 
 
 def _labelled_fault(fault: Fault, y: int, scale: Scale) -> str:
-    """The text begins at the left edge, where it has room on any screen."""
+    """A fault with its text, which begins at the left edge, where every screen has room."""
     text = f'<tspan class="tick">{scale.seconds(fault.at_us)}</tspan><tspan dx="6">{escape(_short(fault.text))}</tspan>'
     return f'<text x="0" y="{y + 12}" class="fault">{text}</text>{_bar(fault, y + 15, scale)}'
 

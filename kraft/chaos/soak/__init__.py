@@ -1,1 +1,1 @@
-"""One cluster under load and random faults for minutes or hours; at the end whole again, and every record judged."""
+"""One cluster under load and random faults for minutes or hours, then healed, and every record is judged."""

@@ -1,7 +1,7 @@
-"""What happens to a cluster next: a random fault that is possible as it stands, or something mended. Pure.
+"""Choose the next action on a cluster: a random possible fault, or the healing of one. Pure.
 
-One node is spared: it is paused, cut off and its disk filled, but its process lives as long as the soak, so that a leak
-shows in it. Whatever is broken presses to be mended; a cluster in which everything is broken for long shows little.
+One node is spared: it is paused, cut off and its disk filled, but its process lives as long as the soak, so that it
+shows leaks. The more faults are active, the more likely is healing; a cluster that is completely broken shows little.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DELAYS_MS: Final = (5, 50, 400)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterState:
-    """Of a cluster, as the one who breaks it knows."""
+    """The state of a cluster that the choice of faults needs."""
 
     nodes: tuple[int, ...]
     spared: int
@@ -49,7 +49,7 @@ class ClusterState:
     paused: frozenset[int] = field(default_factory=frozenset)
     full: frozenset[int] = field(default_factory=frozenset)
     cuts: int = 0
-    """Faults of links that hold."""
+    """Active faults of links."""
 
     @property
     def running(self) -> list[int]:
@@ -57,12 +57,12 @@ class ClusterState:
 
     @property
     def mortal(self) -> list[int]:
-        """Who may be killed: not twice."""
+        """The nodes that may be killed."""
         return [node for node in self.nodes if node != self.spared and node not in self.down]
 
 
-def next_strike(standing: ClusterState, rng: Random, *, partitions: Sequence[tuple[str, int]]) -> tuple[str, Action]:
-    """(kind, action). `partitions`: those that may be moved and elected."""
+def next_fault(standing: ClusterState, rng: Random, *, partitions: Sequence[tuple[str, int]]) -> tuple[str, Action]:
+    """The next (kind, action). `partitions`: the partitions that may be moved and elected."""
     if rng.random() < _pressure_to_mend(standing):
         fields = _mend(standing, rng)
         return "mend", _action(fields)
@@ -100,7 +100,7 @@ def _kill_two(standing: ClusterState, rng: Random) -> Fields | None:
 
 
 def _kill_controller(standing: ClusterState, _rng: Random) -> Fields | None:
-    """The spared one is cut off from the others instead."""
+    """Kill the controller; the spared node is cut off from the others instead."""
     if standing.controller in standing.mortal:
         return {"do": "kill", "nodes": (standing.controller,)}
     if standing.controller == standing.spared and not standing.cuts:
@@ -109,7 +109,8 @@ def _kill_controller(standing: ClusterState, _rng: Random) -> Fields | None:
 
 
 def _stop(standing: ClusterState, rng: Random) -> Fields | None:
-    """A paused one does not hear it, and one whose disk is full may wait for it for ever."""
+    """Stop a node. Not a paused one, which does not receive the signal, and not one with a full disk, which may never
+    end."""
     able = [node for node in standing.mortal if node not in standing.paused | standing.full]
     return {"do": "stop", "nodes": (rng.choice(able),)} if able else None
 

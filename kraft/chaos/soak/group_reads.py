@@ -1,4 +1,4 @@
-"""What the members of a group have read and committed of a topic, and what must hold of it at the end. Pure."""
+"""The records of a topic that the members of a group have read and committed, and the conditions at the end. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from kraft.chaos.checkers.spans import Spans
 
 
 def _all() -> Spans:
-    """Exact, however many gaps there are: one that is claimed as read would not be found."""
+    """Exact spans with any number of gaps: a merged gap would hide a skipped record."""
     return Spans(spans_max=None)
 
 
 @dataclass(slots=True)
 class GroupReads:
-    """By all members of the group together."""
+    """The reads and commits of all members of a group."""
 
     read: dict[int, Spans] = field(default_factory=dict)
-    """Partition -> offsets that a member was given."""
+    """Partition -> offsets that a member received."""
     committed: dict[int, int] = field(default_factory=dict)
-    """Partition -> the largest next offset whose commit was answered with success."""
+    """Partition -> the largest committed offset."""
 
     def was_read(self, partition: int, offsets: Iterable[int]) -> None:
         known = self.read.setdefault(partition, _all())
@@ -37,7 +37,7 @@ class GroupReads:
             self.committed[partition] = max(offset, self.committed.get(partition, 0))
 
     def problems(self, *, final: Mapping[int, int], ends: Mapping[int, int]) -> Iterator[str]:
-        """`final`: what the group has committed at the end; `ends`: high watermarks, up to which all has been read."""
+        """The violations. `final`: the committed offsets at the end; `ends`: the high watermarks."""
         for partition, offset in sorted(self.committed.items()):
             if final.get(partition, -1) < offset:
                 found = final.get(partition, "nothing")
@@ -45,4 +45,4 @@ class GroupReads:
         for partition, end in sorted(ends.items()):
             gaps = list(self.read.get(partition, _all()).missing_below(end))
             if gaps:
-                yield f"partition {partition}: no member was ever given the offsets {gaps[:5]} of {end}"
+                yield f"partition {partition}: no member received the offsets {gaps[:5]} of {end}"

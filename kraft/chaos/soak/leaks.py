@@ -1,7 +1,7 @@
 """Memory and open files of nodes over time, and whether they grow. Pure.
 
-The median of the first quarter is held against that of the last: a node that works needs more than one that starts,
-and now and then more than usual, but not more and more.
+The median of the first quarter is compared with that of the last: a working node needs more than a starting one, and
+sometimes more than usual, but must not need more and more.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ from statistics import median
 from typing import Final
 
 SAMPLES_MIN: Final = 20
-"""Of a node: fewer say nothing."""
+"""The least samples of a node; fewer are not judged."""
 MEMORY_FACTOR_MAX: Final = 1.5
 MEMORY_SLACK_BYTES: Final = 64 * 1024 * 1024
 FILES_FACTOR_MAX: Final = 1.5
 FILES_SLACK: Final = 200
 FILES_PER_REPLICA: Final = 3
-"""A log and its two indexes: opened when they are needed, and closed when others are. However many of them a node has
-open, it is no leak."""
+"""Files of logs and indexes: a node opens them when needed and closes them for others. Their number is no leak."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Of one node at one moment."""
+    """Memory and open files of one node at one moment."""
 
     at_ms: int
     memory_bytes: int
-    """Resident."""
+    """The resident memory."""
     open_files: int
 
 
@@ -39,7 +38,7 @@ class Growth:
     node: int
     samples: int
     replicas: int
-    """That the node has."""
+    """The files that the node has open."""
     memory_bytes: tuple[float, float]
     open_files: tuple[float, float]
 

@@ -1,6 +1,6 @@
-"""Members of a group that join, read, commit, and leave or fall silent, one after the other in each of a few places.
+"""Members of a group that join, read, commit, and leave or become silent, one after the other in each of a few slots.
 
-They are REST consumers without auto-commit: what they commit, they were given before. Each turns to all nodes in turn.
+They are REST consumers without auto-commit: they commit only records that they received. Each uses all nodes in turn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ V2: Final = "application/vnd.kafka.v2+json"
 BINARY: Final = "application/vnd.kafka.binary.v2+json"
 LIFE_S: Final = (5.0, 60.0)
 SILENT_SHARE: Final = 0.3
-"""Of the members that end: those that do not say so, and are evicted."""
+"""The share of members that end without leaving the group, and are evicted."""
 INSTANCE_TIMEOUT_MS: Final = 15_000
 READ_WAIT_MS: Final = 500
 READ_BYTES: Final = 1_048_576
@@ -31,7 +31,7 @@ REQUEST_TIMEOUT_MS: Final = 15_000
 PAUSE_S: Final = 0.2
 LEAVE_ATTEMPTS: Final = 3
 UNKNOWN_TOKEN: Final = 40904
-"""Of a batch that was given up: this member does not know where it is."""
+"""The token of a batch that was given up: this member does not know its position."""
 
 
 @dataclass(slots=True)
@@ -40,11 +40,11 @@ class GroupCounts:
     left: int = 0
     silent: int = 0
     evicted: int = 0
-    """Told that they are not members any more."""
+    """Members that the group has evicted."""
     read: int = 0
-    """Records, those that were given twice too."""
+    """Records that members read; a redelivered record counts again."""
     commits: int = 0
-    """Acknowledged."""
+    """Acknowledged commits."""
 
 
 class Members:
@@ -64,12 +64,12 @@ class Members:
         self._tasks = [asyncio.create_task(place.fill(self._is_ending)) for place in self._places]
 
     async def finish(self) -> None:
-        """Whoever is there leaves in order. Raises what a place has raised."""
+        """All members leave the group. Raises the exceptions of the slots."""
         self._is_ending.set()
         await asyncio.gather(*self._tasks)
 
     async def read_to(self, ends: Mapping[int, int], *, limit_s: float) -> dict[int, int]:
-        """One more member reads all that is left; what the group then has committed. TimeoutError at the limit."""
+        """One more member reads the rest; returns the committed offsets. Raises TimeoutError at the limit."""
         async with asyncio.timeout(limit_s):
             return await self._places[0].read_to(ends)
 
@@ -82,7 +82,7 @@ class Members:
 
 
 class _MemberSlot:
-    """One member at a time."""
+    """A slot that has one member at a time."""
 
     def __init__(self, members: Members, number: int, rng: Random, around: Cluster) -> None:
         self._members = members
@@ -124,7 +124,7 @@ class _MemberSlot:
         return final
 
     async def _committed(self, name: str, partitions: Iterable[int]) -> dict[int, int]:
-        """What the group has, asked until there is an answer."""
+        """The committed offsets of the group; retries until there is an answer."""
         body = {"partitions": [{"topic": self._members.topic, "partition": partition} for partition in partitions]}
         while True:
             answer = await self._send("POST", f"{self._path(name)}/offsets:query", body)
@@ -133,7 +133,7 @@ class _MemberSlot:
             await asyncio.sleep(PAUSE_S)
 
     async def _reads_all(self, name: str, ends: Mapping[int, int]) -> bool:
-        """False: it was evicted. Until all that is there has been given to some member, and committed."""
+        """Read until members have received and committed all records; False: the member was evicted."""
         token, reached = 1, self._members.reached
         while any(reached.committed.get(partition, 0) < end for partition, end in ends.items()):
             read = await self._read(name, token)
@@ -145,7 +145,7 @@ class _MemberSlot:
     # --- a member's life ----------------------------------------------------------------------------------------------
 
     async def _join(self, is_ending: asyncio.Event) -> str | None:
-        """The name of a new member that is subscribed; None when it is time to end before."""
+        """The name of a new, subscribed member; None if the time ends before."""
         while not is_ending.is_set():
             self._born += 1
             name = f"m{self._number}-{self._born}"
@@ -167,7 +167,7 @@ class _MemberSlot:
         return None
 
     async def _live(self, name: str, until: float, is_ending: asyncio.Event) -> bool:
-        """Whether it is a member still when its time is over."""
+        """True if it is still a member when its time is over."""
         loop, token = asyncio.get_running_loop(), 1
         while loop.time() < until and not is_ending.is_set():
             read = await self._read(name, token)
@@ -178,7 +178,7 @@ class _MemberSlot:
         return True
 
     async def _read(self, name: str, token: int) -> int | None:
-        """The next token; None when the instance is gone. The same token is read again until there is an answer."""
+        """The next token; None if the instance is gone. Reads the same token again until there is an answer."""
         path = f"{self._path(name)}/records?token={token}&timeout={READ_WAIT_MS}&max_bytes={READ_BYTES}"
         answer = await self._send("GET", path, accept=BINARY)
         if answer.status == 404 or (answer.status == 409 and _code(answer) == UNKNOWN_TOKEN):
@@ -192,7 +192,7 @@ class _MemberSlot:
         return int(answer.headers["x-next-token"])
 
     def _take(self, records: list[dict[str, Any]]) -> dict[int, int]:
-        """Partition -> the next offset, of what was given."""
+        """Partition -> the offset after the received records."""
         given: dict[int, list[int]] = {}
         for record in records:
             given.setdefault(record["partition"], []).append(record["offset"])
@@ -202,7 +202,7 @@ class _MemberSlot:
         return {partition: offsets[-1] + 1 for partition, offsets in given.items()}
 
     async def _commit(self, name: str, positions: Mapping[int, int]) -> None:
-        """After a rebalance it may be refused: the next member then reads it again."""
+        """Commit the offsets. After a rebalance this may be refused: the next member reads the records again."""
         topic = self._members.topic
         rows = [{"topic": topic, "partition": partition, "offset": offset} for partition, offset in positions.items()]
         answer = await self._send("POST", f"{self._path(name)}/offsets", {"partitions": rows})
@@ -223,7 +223,7 @@ class _MemberSlot:
         return f"/consumers/{self._members.group}/instances/{name}"
 
     async def _send(self, method: str, path: str, body: Any = None, *, accept: str = V2) -> Answer:
-        """An answer of status 0 stands for none."""
+        """Send a request; status 0 means no answer."""
         data = b"" if body is None else msgspec.json.encode(body)
         headers = {"Accept": accept} | ({"Content-Type": V2} if data else {})
         request = Request(method=method, path=path, body=data, headers=headers, timeout_ms=REQUEST_TIMEOUT_MS)

@@ -1,4 +1,4 @@
-"""What a soak is made of: topics, clients and settings, from a few numbers. Pure."""
+"""The topics, clients and settings of a soak. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ GROUP_TOPIC: Final = "soak-group"
 WIDE: Final = "soak-wide"
 GROUP: Final = "soak"
 WATCHED: Final = {PLAIN: 2, IDEMPOTENT: 2, GROUP_TOPIC: 3}
-"""Topic -> partitions: those with readers and members, of which leaders are looked at over time."""
+"""Topic -> partitions, for topics with readers and members; samples of their leaders are taken."""
 WIDE_PARTITIONS: Final = 200
-"""Of one topic; as many topics as it takes."""
+"""The partitions of one wide topic; their number follows from the options."""
 MEMBER_PLACES: Final = 3
 RETRIES: Final = 1_000
 PARTITIONS_DEFAULT: Final = 1_000
@@ -39,9 +39,9 @@ SETTINGS: Final[Mapping[str, SettingValue]] = {
     "producer.id.expiration.ms": 600_000,
     "producer.id.expiration.check.interval.ms": 30_000,
 }
-"""Waits between those of a story of seconds and those of a data center. Each Idempotency-Key is remembered for ten
-minutes only, and the metadata log is replaced by a snapshot after 2 MB, so that nodes need no more memory after hours
-than after minutes."""
+"""Timeouts between those of a story of seconds and those of a data center. An Idempotency-Key expires after ten
+minutes, and a snapshot replaces the metadata log after 2 MB, so that nodes need no more memory after hours than after
+minutes."""
 TOPIC_SETTINGS: Final[Mapping[str, SettingValue]] = {"retention.ms": -1, "segment.bytes": 1_048_576}
 
 
@@ -59,7 +59,7 @@ PACE: Final = Pace(
     change_limit_ms=120_000,
     change_timeout_ms=30_000,
 )
-"""A look at a thousand partitions costs what three produces cost, on three nodes."""
+"""A look at a thousand partitions takes as long as three produces, on three nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +67,15 @@ class SoakOptions:
     minutes: float
     seed: int = 1
     partitions: int = PARTITIONS_DEFAULT
-    """Of all topics together; each has three replicas."""
+    """The number of partitions of all topics together; each has three replicas."""
     rate: int = RATE_DEFAULT
     """Records per second of all producers together."""
     pace_s: float = PACE_S_DEFAULT
-    """Mean time between two things that happen."""
+    """Mean time between two faults."""
 
 
 def topics_of(options: SoakOptions) -> dict[str, int]:
-    """Name -> partitions."""
+    """Topic -> its number of partitions."""
     topics, left = dict(WATCHED), options.partitions - sum(WATCHED.values())
     number = 0
     while left > 0:
@@ -86,7 +86,8 @@ def topics_of(options: SoakOptions) -> dict[str, int]:
 
 
 def clients_of(options: SoakOptions) -> tuple[model.Client, ...]:
-    """Half of the records go to the plain and the idempotent topic, the rest to the group's and to the wide ones."""
+    """The clients. Half of the records go to the plain and the idempotent topic, the rest to the topic of the group and
+    to the wide ones."""
     topics = topics_of(options)
     wide = [topic for topic in topics if topic.startswith(WIDE)]
     share = max(1, options.rate // 6)
@@ -122,5 +123,5 @@ def _producers(
 
 
 EXPECT: Final = model.Expect(reordered=model.ANY)
-"""Nothing lost, nothing twice: plain producers never send again, the others with a key. Two requests of which the first
-was not answered may be written in the other order."""
+"""No record is lost or duplicated: plain producers never retry, the others retry with a key. Two requests may be
+written in the other order if the first has no answer."""

@@ -1,4 +1,4 @@
-"""How a soak ended. Pure."""
+"""The result of a soak. Pure."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from kraft.chaos.soak.plan import SoakOptions
 class SoakResult:
     options: SoakOptions
     elapsed_ms: int
-    strikes: Mapping[str, int]
-    """Kind -> how often."""
+    faults: Mapping[str, int]
+    """Kind of fault -> count."""
     whole_ms: tuple[int, ...] = ()
-    """Of each round: how long it took from the mending of everything until all replicas were in sync."""
+    """For each round: the time from healing until all replicas were in sync."""
     group: GroupCounts
     growth: tuple[Growth, ...] = ()
     verdict: Verdict | None = None
     failures: tuple[str, ...] = ()
-    """What went wrong besides the verdict."""
+    """Problems other than the verdict."""
     directory: Path | None = None
-    """Where everything was kept; None: it is gone."""
+    """The folder with all files of the run; None: removed."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class SoakResult:
         return {
             **asdict(self.options),
             "elapsed_ms": self.elapsed_ms,
-            "strikes": dict(self.strikes),
+            "faults": dict(self.faults),
             "whole_ms": list(self.whole_ms),
             "group": asdict(self.group),
             "growth": [asdict(growth) for growth in self.growth],

@@ -1,7 +1,7 @@
-"""One soak: a cluster of three nodes, clients, strikes until the time is up, and the judgement of everything.
+"""One soak: a cluster of three nodes, clients, random faults until the time is up, and the verdict.
 
-It goes in rounds. Strikes follow each other, at random and from one seed; at the end of a round all is mended, and the
-cluster has to be whole again within a limit. Memory is bounded: the history is on disk, rates are, and what is kept of
+A soak consists of rounds. One seed decides the random faults of a round; at its end all faults are healed, and all
+replicas must be in sync within a limit. Memory is bounded: the history is on disk, rates are fixed, and the state of
 nodes and members does not grow with the records.
 """
 
@@ -27,7 +27,7 @@ from kraft.chaos.live import NobodyWatches
 from kraft.chaos.model import ClusterPlan
 from kraft.chaos.questions import Now
 from kraft.chaos.run import spec_of
-from kraft.chaos.soak.faults import ClusterState, next_strike
+from kraft.chaos.soak.faults import ClusterState, next_fault
 from kraft.chaos.soak.leaks import Usage, growth_of
 from kraft.chaos.soak.members import GroupCounts, Members
 from kraft.chaos.soak.plan import (
@@ -54,26 +54,27 @@ from kraft.chaos.worlds.snapshot import not_in_sync
 from kraft.chaos.worlds.spec import ScenarioError
 
 ROUND_S: Final = 240.0
-"""Of strikes, between two times at which everything is mended."""
+"""The number of faults in a round."""
 ROUNDS_MIN: Final = 2
 WHOLE_LIMIT_MS: Final = 240_000
-"""From the mending of everything until every replica is in sync."""
+"""The limit from healing until every replica is in sync."""
 GROUP_LIMIT_S: Final = 120.0
-"""For one member to read what is left."""
+"""The limit for one member to read the remaining records."""
 USAGE_S: Final = 5.0
 TELL_S: Final = 20.0
 STRIKE_LIMIT_S: Final = 400.0
-"""More than any strike may take by the limits of the pace."""
+"""The limit of one fault; longer than the limits of the pace."""
 
 CHANGES: Final = ("elect", "reassign")
 CHANGE_LIMIT_S: Final = 10.0
-"""What needs a controller is given up when there is none, so that something else is mended."""
+"""The limit of an action that needs a controller, so that another fault can be healed when there is none."""
 
 Say = Callable[[str], None]
 
 
 async def soak(options: SoakOptions, *, say: Say, keep: bool = False) -> SoakResult:
-    """Never raises for what a cluster can do wrong: the result says it. What failed is kept on disk in any case."""
+    """Run a soak. A failure of the cluster is never raised: the result contains it. The files of a failed soak are
+    kept."""
     directory = Path(tempfile.mkdtemp(prefix=f"kraft-soak-{options.seed}-"))
     result = await _Soak(options, directory, say).run()
     if keep or result.exit_code:
@@ -89,7 +90,7 @@ class _Soak:
         self._say = say
         self._rng = Random(f"soak/{options.seed}")
         self._begun_us = now_us()
-        self._strikes: Counter[str] = Counter()
+        self._faults: Counter[str] = Counter()
         self._whole_ms: list[int] = []
         self._usage: dict[int, list[Usage]] = {}
         self._failures: list[str] = []
@@ -108,7 +109,7 @@ class _Soak:
         return SoakResult(
             options=self._options,
             elapsed_ms=(now_us() - self._begun_us) // 1_000,
-            strikes=self._strikes,
+            faults=self._faults,
             whole_ms=tuple(self._whole_ms),
             group=self._group,
             growth=growth_of(self._usage, replicas=self._options.partitions),
@@ -153,7 +154,7 @@ class _Soak:
             wall_ms=time.time_ns() // 1_000_000,
         )
 
-    # --- strikes ----------------------------------------------------------------------------------------------------
+    # --- faults -----------------------------------------------------------------------------------------------------
 
     async def _play(self, cluster: Cluster, clients: ScenarioClients, members: Members) -> None:
         await clients.open()
@@ -166,14 +167,14 @@ class _Soak:
         end, round_s = time.monotonic() + seconds, min(ROUND_S, seconds / ROUNDS_MIN)
         is_whole = True
         while is_whole and time.monotonic() < end:
-            await self._strike_until(min(end, time.monotonic() + round_s), cluster, world, spared)
+            await self._inject_until(min(end, time.monotonic() + round_s), cluster, world, spared)
             is_whole = await self._make_whole(cluster)
         await clients.finish_producers()
         await members.finish()
         await self._read_the_rest(cluster, members)
         await clients.finish_all()
 
-    async def _strike_until(self, end: float, cluster: Cluster, world: ProcessWorld, spared: int) -> None:
+    async def _inject_until(self, end: float, cluster: Cluster, world: ProcessWorld, spared: int) -> None:
         partitions = [(topic, number) for topic, count in topics_of(self._options).items() for number in range(count)]
         while True:
             wait_s = self._rng.uniform(0, 2 * self._options.pace_s)
@@ -181,8 +182,8 @@ class _Soak:
             if time.monotonic() >= end:
                 return
             await self._bring_back(cluster)
-            kind, action = next_strike(self._standing(cluster, spared), self._rng, partitions=partitions)
-            self._strikes[kind] += 1
+            kind, action = next_fault(self._standing(cluster, spared), self._rng, partitions=partitions)
+            self._faults[kind] += 1
             try:
                 async with asyncio.timeout(CHANGE_LIMIT_S if kind in CHANGES else STRIKE_LIMIT_S):
                     await world.act(action)
@@ -195,7 +196,7 @@ class _Soak:
                 return
 
     async def _bring_back(self, cluster: Cluster) -> None:
-        """A node that has ended by itself is a failure; the soak goes on with it started again."""
+        """A node that ended by itself is a failure; the soak starts it again and continues."""
         for node in cluster.nodes.ended_by_themselves:
             self._fail(f"node {node} ended by itself:\n{cluster.nodes.log(node)}")
             await cluster.nodes.restart(node)
@@ -213,7 +214,7 @@ class _Soak:
         )
 
     async def _make_whole(self, cluster: Cluster) -> bool:
-        """Mend everything; False: it did not become whole, so that further strikes would show nothing."""
+        """Heal all faults; False: replicas did not become in sync, so that further faults would show nothing."""
         begun_us = now_us()
         try:
             await cluster.mend()
@@ -222,10 +223,10 @@ class _Soak:
                 lambda snapshot: not not_in_sync(snapshot), deadline_ms=WHOLE_LIMIT_MS, describe=not_in_sync
             )
         except ScenarioError as error:
-            self._fail(f"not whole again: {error}"[:4_000])
+            self._fail(f"not in sync: {error}"[:4_000])
             return False
         self._whole_ms.append((now_us() - begun_us) // 1_000)
-        self._report(f"whole again after {self._whole_ms[-1] / 1_000:.1f} s")
+        self._report(f"in sync after {self._whole_ms[-1] / 1_000:.1f} s")
         await self._bring_back(cluster)
         return True
 
@@ -271,7 +272,7 @@ class _Soak:
             files = [str(samples[-1].open_files) for _, samples in sorted(self._usage.items())]
             own = usage_of(os.getpid(), at_ms=0)
             self._report(
-                f"{sum(self._strikes.values())} strikes, {acked:,} records acknowledged, {unknown} unknown; "
+                f"{sum(self._faults.values())} faults, {acked:,} records acknowledged, {unknown} unknown; "
                 f"members: {self._group.joined} joined, {self._group.read:,} read, {self._group.commits:,} commits; "
                 f"MB {'/'.join(memory)}, files {'/'.join(files)}"
                 + (f"; this process {own.memory_bytes / 1e6:.0f} MB" if own else "")
@@ -290,7 +291,7 @@ class _Soak:
 
 
 def _nothing(question: str, arguments: tuple[object, ...]) -> None:
-    """Nobody asks: `EXPECT` has no conditions."""
+    """Never called: `EXPECT` has no conditions."""
     raise AssertionError((question, arguments))
 
 
@@ -298,7 +299,7 @@ def _nothing(question: str, arguments: tuple[object, ...]) -> None:
 
 
 def usage_of(pid: int, *, at_ms: int) -> Usage | None:
-    """From /proc. None: the process is gone, or the system does not tell (macOS)."""
+    """The usage from /proc. None: the process is gone, or the system has no /proc (macOS)."""
     folder = Path(f"/proc/{pid}")
     try:
         pages = int((folder / "statm").read_text().split()[1])

@@ -1,8 +1,8 @@
-"""What a producer or a reader needs of its way to the nodes, whatever protocol it speaks.
+"""The client of a producer or reader: its requests to the nodes, in any protocol.
 
-One request goes to one node, and nothing below this repeats it: the history has to know each attempt. `RestClient`
+One request goes to one node, and no layer below repeats it: the history contains each attempt. `RestClient`
 (`workload.rest_client`) speaks HTTP to real nodes; a simulated world has a client of its own. `KafkaClient`
-(`workload.kafka_client`) is another's library, which finds leaders and repeats as it likes.
+(`workload.kafka_client`) is a library that finds leaders and retries by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kraft.client.outcome import Outcome
 
 KeyValue = tuple[str | None, str]
 Door: TypeAlias = Literal["rest", "kafka"]
-"""What clients of a story speak."""
+"""The protocols of clients of a story."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,15 +28,15 @@ class Batch:
     records: Sequence[KeyValue]
     acks: Acks
     timeout_ms: int
-    """How long the server may take."""
+    """The time limit of the server."""
     value_bytes: int = 0
-    """Values are filled up to this length."""
+    """The length of values, padded with spaces."""
     idempotency_key: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProduceResult:
-    """What one attempt of a produce came to."""
+    """The result of one attempt of a produce request."""
 
     outcome: Outcome
     kafka_code: int | None = None
@@ -44,14 +44,14 @@ class ProduceResult:
     error: str | None = None
     may_try_again: bool = False
     cannot_now: bool = False
-    """Another node may be able to: nobody listens there, or it says that it cannot, as one that begins does."""
+    """Another node may accept the request: this one refuses connections, or answers that it is not ready."""
     repeats: int = 0
-    """How often the client sent it again by itself; nobody knows what the attempts before the last one came to."""
+    """The number of retries inside the client; the outcomes of attempts before the last one are unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a read begins, and its limits."""
+    """The position of a read, and its limits."""
 
     topic: str
     partition: int
@@ -65,7 +65,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchResult:
-    """What one attempt of a read came to."""
+    """The result of one attempt of a read."""
 
     outcome: Outcome
     kafka_code: int | None = None
@@ -79,7 +79,7 @@ class FetchResult:
 
 class Client(Protocol):
     async def open(self, nodes: Sequence[int]) -> None:
-        """Make its links to these nodes, so that they can be broken before it has sent anything."""
+        """Open links to these nodes, so that faults can break them before the first request."""
         ...
 
     async def produce(self, node: int, batch: Batch) -> ProduceResult: ...

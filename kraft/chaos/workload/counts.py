@@ -1,4 +1,4 @@
-"""What one client has done so far, in records."""
+"""Counts of records of one client so far."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ class Counts:
     sent: int = 0
     acked: int = 0
     failed: int = 0
-    """Surely not written."""
+    """Certainly not written."""
     unknown: int = 0
     read: int = 0
     uncommitted: int = 0
-    """Read by a member of a group and not committed by it yet; or written in the open transaction of a producer."""
+    """Read by a member and not committed yet; or written in the open transaction of a producer."""
     committed: int = 0
     """Transactions."""
     aborted: int = 0
     """Transactions."""
     is_done: bool = False
-    """It sends no more, and waits for no answer."""
+    """True if the client sends no more and waits for no answer."""
     codes: Counter[int] = field(default_factory=Counter)
-    """Kafka code -> records of operations that ended with it."""
+    """Kafka code -> records of operations that ended with this code."""
 
     def with_code(self, kafka_code: int) -> int:
         return self.codes[kafka_code]

@@ -1,8 +1,8 @@
-"""What a member of a group needs of its way to the nodes, whatever protocol it speaks.
+"""The client of a member of a group: its requests to the nodes, in any protocol.
 
-`poll` joins when it has to, and gives records of partitions that the member has now. `RestGroupClient` is a REST
-consumer, `KafkaGroupClient` another's library; a simulated world has one of its own. Whoever is closed without leaving
-has fallen silent, as a process that was killed.
+`poll` joins the group if needed, and returns records of the assigned partitions. `RestGroupClient` is a REST consumer,
+`KafkaGroupClient` is aiokafka; a simulated world has its own. A client that is closed without leaving is silent, as a
+killed process is.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ REFUSED_COMMITS: Final = frozenset(
     error.code
     for error in (CoordinatorLoadInProgress, FencedInstanceId, IllegalGeneration, RebalanceInProgress, UnknownMemberId)
 )
-"""Checked before the append. A coordinator that gives up its partition may have appended before."""
+"""Errors of checks before the append. A coordinator that gives up its partition may have appended before."""
 
 
 def of_commit(kafka_code: int | None) -> Outcome:
-    """Of a commit that was answered with this error, or with none."""
+    """The outcome of a commit with this error code, or 0."""
     return "fail" if kafka_code in REFUSED_COMMITS else "info"
 
 
@@ -38,31 +38,31 @@ class Membership:
     topic: str
     session_ms: int
     batch: int
-    """Records that one poll gives at most, of all partitions together."""
+    """The most records of one poll, of all partitions together."""
     instance: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberRecords:
-    """Records of one partition that a member was given."""
+    """Records of one partition that a member received."""
 
     partition: int
     records: Sequence[tuple[int, str]]
     next_offset: int
-    """To commit when they have been processed."""
+    """The offset to commit after processing."""
     since_us: int
-    """The group's committed offset was asked for at this moment or later."""
+    """The earliest time at which the member requested the committed offset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollResult:
-    """What one poll came to."""
+    """The result of one poll."""
 
     outcome: Outcome
     given: Sequence[MemberRecords] = ()
     generation: int | None = None
     is_new: bool = False
-    """The member has joined, or was given other partitions: what it had processed before is no longer its to commit."""
+    """The member has joined, or has other partitions now: it may not commit earlier records."""
     kafka_code: int | None = None
     error: str | None = None
     cannot_now: bool = False
@@ -70,11 +70,11 @@ class PollResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitResult:
-    """What one commit came to."""
+    """The result of one commit."""
 
     outcome: Outcome
     generation: int | None = None
-    """In which it was certainly sent."""
+    """The generation in which the commit was certainly sent."""
     kafka_code: int | None = None
     error: str | None = None
     cannot_now: bool = False
@@ -82,15 +82,15 @@ class CommitResult:
 
 class GroupClient(Protocol):
     async def open(self, nodes: Sequence[int]) -> None:
-        """Make its links to these nodes, so that they can be broken before it has sent anything."""
+        """Open links to these nodes, so that faults can break them before the first request."""
         ...
 
     async def poll(self, node: int, *, wait_ms: int) -> PollResult: ...
     async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitResult: ...
     async def leave(self, node: int) -> None:
-        """In order. Whether it was heard nobody knows."""
+        """Leave the group. The outcome is unknown."""
         ...
 
     async def close(self) -> None:
-        """At once, and without a word."""
+        """Close the connections at once, without a request."""
         ...

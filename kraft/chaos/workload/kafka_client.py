@@ -1,10 +1,10 @@
-"""A client that is aiokafka's producer and consumers: it finds leaders and tries again as any Kafka client does.
+"""A client made of aiokafka's producer and consumers: it finds leaders and retries as any Kafka client does.
 
-An operation is one batch handed to the library. How often it was sent is known, not to whom: attempts before the last
-one stand in the history as unknown, at the node that the client turned to first. What the library gives up on may have
-been written by an attempt before, so it is `fail` only where each attempt must have been refused alike. A broker is
-reached through the client's own link to it, whatever address the cluster tells: links are broken for this client as for
-one that speaks HTTP.
+An operation is one batch that the library sends. The number of attempts is known, but not their brokers: in the
+history, attempts before the last one are unknown, at the node that the client chose first. A batch that the library
+gives up may have been written by an earlier attempt, so it is `fail` only if every attempt was refused for the same
+reason. The client reaches each broker through its own link, instead of the address in the metadata: faults break links
+of this client as of one that speaks HTTP.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from kraft.protocol.errors import (
 BATCH_BYTES_MAX: Final = 1_048_576
 RETRY_BACKOFF_MS: Final = 100
 METADATA_AGE_MS: Final = 5_000
-"""Partitions and leaders may change while a story is told."""
+"""Partitions and leaders may change during a story."""
 REFUSED_BY_ITSELF: Final = frozenset(
     error.code
     for error in (
@@ -46,7 +46,7 @@ REFUSED_BY_ITSELF: Final = frozenset(
         UnsupportedCompressionType,
     )
 )
-"""Codes that depend on the request alone: no attempt was written."""
+"""Codes that depend on the request only: no attempt was written."""
 ACKS: Final[Mapping[str, int | str]] = {"0": 0, "1": 1, "all": "all"}
 
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # the history has what it would say
@@ -57,8 +57,8 @@ class KafkaClient:
     """Implements `Client`."""
 
     def __init__(self, name: str, address: Address, *, brokers: Sequence[int]) -> None:
-        """`address`: `host:port` under which this client reaches a broker's Kafka port. Whoever leads is a broker that
-        it may have to reach, so it has links to all."""
+        """`address`: `host:port` of this client's link to the Kafka port of a broker. Any broker may become the leader,
+        so there are links to all."""
         self._name = name
         self._address = address
         self._brokers = brokers
@@ -130,7 +130,7 @@ class KafkaClient:
     # --- reading ------------------------------------------------------------------------------------------------
 
     async def read(self, node: int, position: Position) -> FetchResult:
-        """No high watermark is told: the consumer fetches ahead, so it is that of an answer some time ago."""
+        """The result has no high watermark: the consumer fetches ahead, so its high watermark is old."""
         partition = TopicPartition(position.topic, position.partition)
         try:
             consumer = await self._consumer(node, position, partition)
@@ -182,7 +182,7 @@ class KafkaClient:
         await asyncio.gather(*(client.stop() for client in clients), return_exceptions=True)
 
     def _bootstrap(self, node: int) -> list[str]:
-        """The node that was chosen, and then the others."""
+        """The addresses of the chosen node, then of the others."""
         return [self._addresses[node], *[where for each, where in self._addresses.items() if each != node]]
 
     def _lead_through_links(self, client: Any) -> None:
@@ -190,7 +190,7 @@ class KafkaClient:
 
 
 async def _learn(producer: AIOKafkaProducer, partition: TopicPartition, *, timeout_ms: int) -> None:
-    """Ask for metadata until they have the partition of a topic that grew, as Java's producer does: `max.block.ms`."""
+    """Request metadata until it contains the new partition of a topic, as the Java producer does (`max.block.ms`)."""
     cluster = producer.client.cluster
     with suppress(TimeoutError):
         async with asyncio.timeout(timeout_ms / 1000):
@@ -200,8 +200,8 @@ async def _learn(producer: AIOKafkaProducer, partition: TopicPartition, *, timeo
 
 
 def lead_through(client: Any, addresses: Mapping[int, str]) -> None:
-    """aiokafka asks its picture of the cluster for a broker's address each time that it connects: it gets that of the
-    link (`host:port`, by broker)."""
+    """aiokafka looks up the address of a broker in its metadata for each connection: it gets the address of the link
+    (`host:port`, by broker)."""
     told_by_cluster = client.cluster.broker_metadata
 
     def broker_metadata(broker_id: int) -> Any:
@@ -215,7 +215,7 @@ def lead_through(client: Any, addresses: Mapping[int, str]) -> None:
 
 
 async def started(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Raises KafkaError, with nothing left behind."""
+    """Start the client. Raises KafkaError, and then nothing is left."""
     try:
         await client.start()
     except BaseException:

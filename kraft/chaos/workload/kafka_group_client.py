@@ -1,8 +1,8 @@
-"""A member of a group that is aiokafka's consumer: it joins, beats and finds its coordinator as any Kafka client does.
+"""A member of a group made of aiokafka's consumer: it joins, sends heartbeats and finds its coordinator by itself.
 
-A commit is tried once, in the generation in which its records were given: what the library repeats by itself after a
-rebalance would carry the new generation with offsets of the old one. A rebalance waits for the batch that the member
-works on, as it does for a Java consumer, which rejoins within `poll`.
+A commit is sent once, in the generation in which the member received the records: a retry of the library after a
+rebalance would send the new generation with old offsets. A rebalance waits for the current batch of the member, as for
+a Java consumer, which rejoins within `poll`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class KafkaGroupClient:
         brokers: Sequence[int],
         now_us: Callable[[], int],
     ) -> None:
-        """`address`: `host:port` under which this client reaches a broker's Kafka port."""
+        """`address`: `host:port` of this client's link to the Kafka port of a broker."""
         self._name = name
         self._address = address
         self._membership = membership
@@ -45,7 +45,7 @@ class KafkaGroupClient:
         self._consumer: AIOKafkaConsumer | None = None
         self._rebalances = Rebalances(now_us)
         self._given_in = 0
-        """Number of the assignment whose records are worked on."""
+        """The number of the assignment whose records are being processed."""
 
     async def open(self, nodes: Sequence[int]) -> None:
         for node in sorted({*self._brokers, *nodes}):
@@ -93,7 +93,7 @@ class KafkaGroupClient:
         subscription = consumer._subscription.subscription
         is_old = self._given_in != self._rebalances.number or subscription is None or subscription.assignment is None
         if is_old or coordinator.generation == NO_GENERATION:
-            return CommitResult(outcome="fail", error="the partitions were given away meanwhile")
+            return CommitResult(outcome="fail", error="the partitions were reassigned meanwhile")
         topic, generation = self._membership.topic, coordinator.generation
         positions = {TopicPartition(topic, number): OffsetAndMetadata(at, "") for number, at in offsets.items()}
         await coordinator._do_commit_offsets(subscription.assignment, positions)
@@ -105,12 +105,12 @@ class KafkaGroupClient:
             await _stopped(self._consumer)
 
     async def close(self) -> None:
-        """Its connections break, and nothing tells the coordinator why."""
+        """Close the connections, without a request to the coordinator."""
         consumer = self._consumer
         self._rebalances.is_idle.set()
         if consumer is None or consumer._closed:
             return
-        consumer._coordinator.generation = NO_GENERATION  # who is in no generation does not leave it
+        consumer._coordinator.generation = NO_GENERATION  # a member without a generation sends no LeaveGroup
         await consumer._client.close()
         await _stopped(consumer)
 
@@ -141,13 +141,13 @@ class KafkaGroupClient:
 
 
 class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Counts the assignments of one member, and holds a rebalance until the batch in work is done with."""
+    """Counts the assignments of one member, and delays a rebalance until the current batch is processed."""
 
     def __init__(self, now_us: Callable[[], int]) -> None:
         self._now_us = now_us
         self.number = 0
         self.assigned_us = 0
-        """The committed offsets of the assignment are asked for after this moment."""
+        """The committed offsets of the assignment are requested after this time."""
         self.is_idle = asyncio.Event()
         self.is_idle.set()
 
@@ -161,7 +161,7 @@ class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 async def _stopped(consumer: AIOKafkaConsumer) -> None:
-    """It lets go of tasks that it has cancelled, with whatever they raise."""
+    """Stop the library; errors of its cancelled tasks are ignored."""
     stopping = asyncio.get_running_loop().create_task(consumer.stop())
     await asyncio.wait([stopping], timeout=CLOSE_LIMIT_S)
     stopping.cancel()

@@ -1,7 +1,7 @@
-"""A transactional producer that is aiokafka's, through links of its own: the flow that was before KIP-890.
+"""A transactional producer made of aiokafka's, through links of its own, with the flow before KIP-890.
 
-The library repeats what it can by itself; how often an end was sent is counted, for what became of the attempts before
-the last one nobody knows. After an error that it does not get over, it is thrown away, and begins anew.
+The library retries by itself. The attempts of an end are counted, because the outcomes of attempts before the last one
+are unknown. After a fatal error the library's producer is replaced by a new one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class KafkaTransactionClient:
     """Implements `TransactionClient`."""
 
     def __init__(self, name: str, address: Address, plan: TransactionPlan, *, brokers: Sequence[int]) -> None:
-        """`address`: `host:port` under which this client reaches a broker's Kafka port."""
+        """`address`: `host:port` of this client's link to the Kafka port of a broker."""
         self._name = name
         self._address = address
         self._plan = plan
@@ -35,7 +35,7 @@ class KafkaTransactionClient:
         self._producer: AIOKafkaProducer | None = None
         self._ends_sent = 0
         self._has_failed = False
-        """A batch of this transaction was not acknowledged: the library goes on with sequences that a log may lack."""
+        """A batch of this transaction was not acknowledged: the log may lack sequences that the library has used."""
 
     async def open(self, nodes: Sequence[int]) -> None:
         for node in sorted({*self._brokers, *nodes}):
@@ -99,7 +99,7 @@ class KafkaTransactionClient:
         return StepResult(outcome="ok", attempts=max(self._ends_sent, 1))
 
     async def close(self) -> None:
-        """Its connections break, and nothing tells the coordinator why."""
+        """Close the connections, without a request to the coordinator."""
         await self._throw_away()
 
     async def _started(self, node: int) -> AIOKafkaProducer:
@@ -141,7 +141,7 @@ class KafkaTransactionClient:
 
 
 def _code_of(error: BaseException) -> int | None:
-    """The library calls InvalidProducerEpoch of whatever request `ProducerFenced`, which has no code of its own."""
+    """The library raises `ProducerFenced` for every InvalidProducerEpoch; that exception has no code."""
     if isinstance(error, ProducerFenced):
         return InvalidProducerEpoch.code
     if isinstance(error, IllegalOperation) or not isinstance(error, KafkaError):

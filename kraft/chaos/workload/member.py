@@ -1,7 +1,7 @@
-"""A member of a group: takes a batch, works on it, commits it, takes the next one; and leaves, or falls silent.
+"""A member of a group: polls a batch, processes it, commits it, polls the next one; and leaves, or is silent.
 
-What became of a commit stays open when no answer came: it is sent again before the next batch is taken, unless the
-member was given other partitions meanwhile.
+A commit without an answer has an unknown outcome: it is sent again before the next poll, unless the member has other
+partitions by then.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class MemberOptions:
 
 @dataclass(slots=True)
 class GroupProgress:
-    """What all members of a group together have committed of a topic, as they were told: partition -> offset."""
+    """The offsets of a topic that the members of a group have committed, by their answers: partition -> offset."""
 
     committed: dict[int, int] = field(default_factory=dict)
 
@@ -60,11 +60,11 @@ class Member:
         self._is_ending = asyncio.Event()
         self._operations = 0
         self._open: dict[int, int] = {}
-        """Partition -> offset that is to be committed."""
+        """Partition -> the offset to commit."""
         self._open_records = 0
 
     async def open(self) -> None:
-        """Make its links. Nothing is asked yet."""
+        """Open the links. No request is sent yet."""
         await self._client.open(self._targets.nodes)
 
     async def start(self) -> None:
@@ -72,14 +72,14 @@ class Member:
         self._living = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
 
     async def finish(self) -> None:
-        """Commit what it works on, and leave."""
+        """Commit the current batch, and leave the group."""
         self._is_ending.set()
         if self._living is not None and not self.is_silent:
             await self._living
             await self._client.leave(self._node())
 
     async def silence(self) -> None:
-        """End as a process that is killed: in the middle of a batch, without a word."""
+        """End as a killed process does: in the middle of a batch, without leaving the group."""
         self.is_silent = True
         await self.close()
         self.counts.is_done = True

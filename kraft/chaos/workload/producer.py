@@ -1,7 +1,7 @@
-"""A producer: sends records with unique values at a rate, tries again as it is told to, and records every operation.
+"""A producer: sends records with unique values at a rate, retries by its options, and records every operation.
 
-One operation is one request for one partition; its attempts carry the same records. A connection is never shared by
-two requests in flight, and nothing below this repeats a request.
+One operation is one request for one partition; its attempts carry the same records. Two requests in flight never share
+a connection, and no layer below repeats a request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RETRY_BACKOFF_MS: Final = 100
 """Kafka's default of retry.backoff.ms."""
 REPEATED: Final = "sent again by the client's library"
 BEHIND_S_MAX: Final = 0.5
-"""A producer that was held up makes up for so much of its rate, not for all."""
+"""A delayed producer catches up by at most so much of its rate."""
 
 Record = Callable[[Operation], None]
 
@@ -37,7 +37,7 @@ class ProducerOptions:
     name: str
     topic: str
     partition: int | None = None
-    """None: by key, or all in turn."""
+    """None: by key, or round robin."""
     acks: Acks = "all"
     rate: int = 100
     """Records per second."""
@@ -45,7 +45,7 @@ class ProducerOptions:
     keys: int = 0
     retries: int = 0
     idempotent: bool = False
-    """All attempts of an operation carry one Idempotency-Key."""
+    """All attempts of an operation have the same Idempotency-Key."""
     in_flight: int = 1
     batch: int = 1
     value_bytes: int = 0
@@ -67,7 +67,7 @@ class Producer:
         self._operations = 0
 
     async def open(self) -> None:
-        """Make its links. Nothing is sent yet."""
+        """Open the links. Nothing is sent yet."""
         await self._client.open(self._targets.nodes)
 
     async def start(self) -> None:
@@ -75,18 +75,18 @@ class Producer:
         self._sending = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
 
     async def wait(self) -> None:
-        """Until its limit is reached and the last answer is there."""
+        """Wait until the limit is reached and the last answer has arrived."""
         assert self._sending is not None, f"{self.options.name} was never started"
         await asyncio.shield(self._sending)
 
     async def finish(self) -> None:
-        """Send no more; returns when the last answer is there, or has timed out."""
+        """Stop sending; returns when the last answer has arrived or timed out."""
         self._is_ending.set()
         if self._sending is not None:
             await self._sending
 
     async def close(self) -> None:
-        """End at once. What is in flight is not recorded: nobody waited for it."""
+        """End at once. Requests in flight are not recorded."""
         if self._sending is not None:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)

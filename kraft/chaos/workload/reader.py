@@ -1,6 +1,6 @@
-"""A reader: follows partitions from their beginning with long polls, and records what it was given.
+"""A reader: reads partitions from their beginning with long polls, and records what it received.
 
-Its position only moves back when it is told that it lies outside the log; it then goes on at the end of the log.
+Its position only changes back after OFFSET_OUT_OF_RANGE; it then continues at the end of the log.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ReaderOptions:
     name: str
     topic: str
     partition: int | None = None
-    """None: all, those that are added later too."""
+    """None: all partitions, also those that are added later."""
     isolation: Literal["read_uncommitted", "read_committed"] = "read_uncommitted"
     target: Target = "any"
 
@@ -51,7 +51,7 @@ class Reader:
         return self.options.isolation == "read_committed"
 
     async def open(self) -> None:
-        """Make its links. Nothing is asked yet."""
+        """Open the links. No request is sent yet."""
         await self._client.open(self._targets.nodes)
 
     async def start(self) -> None:
@@ -59,7 +59,7 @@ class Reader:
         self._reading = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
 
     async def finish(self) -> None:
-        """Ask no more; returns when the last answer is there, or has timed out."""
+        """Stop reading; returns when the last answer has arrived or timed out."""
         self._is_ending.set()
         if self._reading is not None:
             await self._reading
@@ -128,7 +128,7 @@ class Reader:
         return answer
 
     def _is_news(self, partition: int, answer: FetchResult) -> bool:
-        """Empty answers with a high watermark that was told before say nothing."""
+        """False for an empty answer with a known high watermark."""
         before = self._high_watermarks.get(partition)
         if answer.high_watermark is not None:
             self._high_watermarks[partition] = answer.high_watermark

@@ -1,6 +1,6 @@
-"""Requests of clients as REST has them, and what their answers mean. Pure.
+"""REST requests of clients, and the meaning of the answers. Pure.
 
-A value is `<process>:<counter>`, filled up with spaces to the length that is asked for; readers take them off.
+A value is `<process>:<counter>`, padded with spaces to the configured length; readers strip them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kraft.client.response import TRY_AGAIN, Answer, Refused, Request, Unknown, 
 
 TEXT: Final = "application/vnd.kafka.text.v2+json"
 ANSWER_SLACK_MS: Final = 500
-"""Beyond what the server may take, so that its own verdict arrives first."""
+"""Time beyond the limit of the server, so that the server's error arrives first."""
 
 
 def value_text(process: str, counter: int) -> str:
@@ -27,7 +27,7 @@ def value_text(process: str, counter: int) -> str:
 
 
 def value_of(stored: str) -> str:
-    """The value without what it was filled up with."""
+    """The value without its padding."""
     return stored.rstrip(" ")
 
 
@@ -57,7 +57,7 @@ def produce_request(
 
 
 def cannot_now(answer: Answer | Refused | Unknown) -> bool:
-    """Another node may be able to: nobody listens there, or it says that it cannot, as one that begins does."""
+    """Another node may accept the request: this one refuses connections, or answers that it is not ready."""
     return isinstance(answer, Refused) or (isinstance(answer, Answer) and answer.status in TRY_AGAIN)
 
 

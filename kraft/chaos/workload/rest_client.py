@@ -10,10 +10,10 @@ from kraft.client.transport import Transport
 
 
 class RestClient:
-    """Implements `Client`. A connection is never shared by two requests in flight."""
+    """Implements `Client`. Two requests in flight never share a connection."""
 
     def __init__(self, name: str, address: Callable[[str, int], Awaitable[str]], *, connections_max: int) -> None:
-        """`address`: the base URL under which this client reaches a node."""
+        """`address`: the base URL of this client's link to a node."""
         self._name = name
         self._address = address
         self._connections_max = connections_max

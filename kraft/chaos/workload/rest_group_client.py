@@ -1,7 +1,7 @@
 """A member of a group that is a REST consumer (v2) without auto-commit, through links of its own to real nodes.
 
-Reads carry tokens: an answer that was lost is asked for again, and is the same batch. Who is told that its instance is
-gone comes back under a new name.
+Reads have tokens: after a lost answer the same token returns the same batch. A member whose instance is gone comes back
+under a new name.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ V2: Final = "application/vnd.kafka.v2+json"
 NEXT_TOKEN: Final = "x-next-token"
 REQUEST_TIMEOUT_MS: Final = 5_000
 RECORD_BYTES: Final = 64
-"""About what a record takes in a batch: the answer is bounded in bytes, a member's batch in records."""
+"""The estimated size of a record: an answer is limited in bytes, a batch of a member in records."""
 EXISTS: Final = 40902
-"""An instance of this name is there: its creation was answered, and the answer lost."""
+"""The instance exists: the answer to its creation was lost."""
 GONE: Final = 404
 UNKNOWN_TOKEN: Final = 40904
-"""Of a batch that was given up: this instance does not know where it is."""
+"""The token of a batch that was given up: this instance does not know its position."""
 Address = Callable[[str, int], Awaitable[str]]
 
 
@@ -35,7 +35,7 @@ class RestGroupClient:
     """Implements `GroupClient`."""
 
     def __init__(self, name: str, address: Address, membership: Membership, *, now_us: Callable[[], int]) -> None:
-        """`address`: the base URL under which this client reaches a node."""
+        """`address`: the base URL of this client's link to a node."""
         self._name = name
         self._address = address
         self._membership = membership
@@ -46,7 +46,7 @@ class RestGroupClient:
         self._is_subscribed = False
         self._token = 1
         self._asked_us = 0
-        """When this token was sent first."""
+        """The time of the first request with this token."""
 
     async def open(self, nodes: Sequence[int]) -> None:
         for node in nodes:
@@ -97,7 +97,7 @@ class RestGroupClient:
     # --- requests -----------------------------------------------------------------------------------------------
 
     async def _subscribe(self, node: int) -> PollResult | None:
-        """None: it is done. What went wrong else; then the next poll tries again, with a new instance."""
+        """None, or an error; then the next poll retries with a new instance."""
         self._born += 1
         self._token, self._asked_us = 1, 0
         body = {
@@ -131,8 +131,8 @@ class RestGroupClient:
 
 
 def _outcome_of(answer: Response) -> Outcome:
-    """Only an answer that the request was wrong says that nothing was done: a coordinator that gives up may have
-    appended before."""
+    """Only an answer that the request was wrong proves that nothing was done: a coordinator that gives up its partition
+    may have appended before."""
     if isinstance(answer, Refused):
         return "fail"
     if not isinstance(answer, Answer):

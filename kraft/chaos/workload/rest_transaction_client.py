@@ -1,7 +1,7 @@
-"""A transactional producer that speaks HTTP, through links of its own: the five verbs, each asked of any node.
+"""A transactional producer that speaks HTTP, through links of its own: five requests, each to any node.
 
-Each request names the producer id and epoch, and a produce the sequence at which it goes on, so a repetition changes
-nothing more. This client repeats nothing: what one attempt came to is what the history wants to know.
+Each request has the producer id and epoch, and a produce has its sequence, so a repeated request changes nothing. This
+client never retries: the history contains the result of each attempt.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RestTransactionClient:
     """Implements `TransactionClient`."""
 
     def __init__(self, name: str, address: Callable[[str, int], Awaitable[str]], plan: TransactionPlan) -> None:
-        """`address`: the base URL under which this client reaches a node."""
+        """`address`: the base URL of this client's link to a node."""
         self._name = name
         self._address = address
         self._plan = plan
@@ -36,7 +36,7 @@ class RestTransactionClient:
         self._producer: tuple[int, int] | None = None
         """Producer id and epoch."""
         self._sequences: dict[str, str] = {}
-        """Topic -> where its partitions go on, as the last answer said."""
+        """Topic -> the next sequences of its partitions, from the last answer."""
 
     async def open(self, nodes: Sequence[int]) -> None:
         for node in nodes:

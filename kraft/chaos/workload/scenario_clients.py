@@ -1,6 +1,6 @@
 """The clients of one scenario, by name: opened together, started at once or by a step, ended together.
 
-Members of groups end when the group has committed everything that there is; who was silenced does not count.
+Members of groups end when the group has committed all records; silenced members do not count.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Record: TypeAlias = Callable[[Operation], None]
 AnyClient: TypeAlias = Producer | Reader | Member | Transactor
 DRAIN_LOOK_S: Final = 0.05
 FINISH_LIMIT_MS: Final = 30_000
-"""Longest wait for the last answers; what is still open then is recorded by nobody, and so counts as never sent."""
+"""Longest wait for the last answers; requests that are still open are not recorded, and count as never sent."""
 
 
 class ScenarioClients:
@@ -34,7 +34,7 @@ class ScenarioClients:
         self._around = around
         self._record = record
         self._progress: dict[tuple[str, str], GroupProgress] = {}
-        """(group, topic) -> what its members have committed."""
+        """(group, topic) -> the offsets that its members have committed."""
         self._clients: dict[str, AnyClient] = {plan.name: self._client(plan) for plan in plans}
         self._started: set[str] = set()
 
@@ -43,7 +43,7 @@ class ScenarioClients:
         return {name: client.counts for name, client in self._clients.items()}
 
     async def open(self) -> None:
-        """Make all links, and start those who begin at once."""
+        """Open all links, and start the clients that begin at once."""
         for client in self._clients.values():
             await client.open()
         for plan in self._plans:
@@ -76,7 +76,7 @@ class ScenarioClients:
         await self._finish(Member)
 
     async def _drain(self) -> None:
-        """Until the groups that have members have committed all that there is. Raises ScenarioError."""
+        """Wait until the groups with members have committed all records. Raises ScenarioError."""
         try:
             async with asyncio.timeout(FINISH_LIMIT_MS / 1000):
                 while self._left():  # noqa: ASYNC110 - looks at the cluster come from elsewhere
@@ -85,7 +85,7 @@ class ScenarioClients:
             raise ScenarioError(f"after {FINISH_LIMIT_MS} ms {self._left()}") from error
 
     def _left(self) -> str:
-        """What groups have not committed yet; empty: nothing."""
+        """The records that groups have not committed yet, as text; empty: none."""
         latest, left = self._around.latest, []
         living = {
             (client.options.group, client.options.topic)

@@ -1,4 +1,4 @@
-"""Which node a client turns to: one that was named, the leader as last seen, or all brokers in turn."""
+"""Which node a client sends its requests to: a named one, the last known leader, or all brokers in turn."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Target: TypeAlias = int | Literal["any", "leader"]
 
 
 class ClientWorld(Protocol):
-    """What a client needs of a `Cluster`."""
+    """What a client needs from a `Cluster`."""
 
     @property
     def brokers(self) -> tuple[int, ...]: ...
     @property
     def latest(self) -> Snapshot | None:
-        """The last look at the cluster."""
+        """The last snapshot of the cluster."""
         ...
 
     def now_us(self) -> int:
-        """Of the one clock of the run."""
+        """The time of the clock of the run."""
         ...
 
     def client(self, name: str, *, in_flight_max: int) -> Client:
-        """A way of its own to the nodes, not open yet."""
+        """A new client with links of its own, not open yet."""
         ...
 
     def transaction_client(self, name: str, plan: TransactionPlan) -> TransactionClient:
@@ -46,9 +46,9 @@ class Targets:
         self._target = target
         self._turn = 0
         self.nodes: tuple[int, ...] = (target,) if isinstance(target, int) else around.brokers
-        """That may be asked."""
+        """The brokers that the client may use."""
         self._refused_us: dict[int, int] = {}
-        """Node -> when it last refused a connection."""
+        """Node -> the time at which it last refused a connection."""
 
     def choose(self, topic: str, partition: int) -> int:
         """The node for the next attempt."""
@@ -65,10 +65,10 @@ class Targets:
         return nodes[self._turn % len(nodes)]
 
     def refused(self, node: int) -> None:
-        """A client that may choose leaves this node alone for a while."""
+        """The node refused a connection: the client avoids it for a while, if it may choose."""
         self._refused_us[node] = self._around.now_us()
 
     def partitions(self, topic: str) -> tuple[int, ...]:
-        """As last seen; at least partition 0."""
+        """The partitions in the last snapshot; at least partition 0."""
         latest = self._around.latest
         return (latest.partitions(topic) if latest else ()) or (0,)

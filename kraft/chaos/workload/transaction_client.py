@@ -1,7 +1,7 @@
-"""What a transactional producer needs of its way to the nodes, whatever protocol it speaks.
+"""The client of a transactional producer: its requests to the nodes, in any protocol.
 
-The client knows its producer id and epoch, and begins anew (fencing whatever has its transactional id) when it has none
-or an end came to nothing known. Whoever is closed in mid-transaction is gone, as a process that was killed.
+The client knows its producer id and epoch. Without them, or after an end with an unknown outcome, it requests new ones,
+which fences older instances. A client that is closed in a transaction ends as a killed process does.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ REFUSED_ENDS: Final = frozenset(
         TransactionalIdAuthorizationFailed,
     )
 )
-"""Of EndTxn: nothing was decided."""
+"""Errors of EndTxn after which nothing was decided."""
 FENCED: Final = frozenset((InvalidProducerEpoch.code, ProducerFenced.code))
-"""Another instance has the transactional id, or the coordinator has ended the transaction by itself."""
+"""Errors that mean: another instance has the transactional id, or the coordinator has aborted the transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,30 +50,30 @@ class TransactionPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What a step of a transaction came to, other than a produce."""
+    """The result of a step of a transaction, other than a produce."""
 
     outcome: Outcome
     producer_id: int = -1
     epoch: int = -1
     attempts: int = 1
-    """How often it was sent."""
+    """The number of attempts."""
     kafka_code: int | None = None
     error: str | None = None
     cannot_now: bool = False
 
 
 def of_end(kafka_code: int | None) -> Outcome:
-    """Of an EndTxn that was answered with this error, or not at all."""
+    """The result of an EndTxn with this error code, or without an answer."""
     return "fail" if kafka_code in REFUSED_ENDS else "info"
 
 
 class TransactionClient(Protocol):
     async def open(self, nodes: Sequence[int]) -> None:
-        """Make its links to these nodes, so that they can be broken before it has sent anything."""
+        """Open links to these nodes, so that faults can break them before the first request."""
         ...
 
     async def begin(self, node: int) -> StepResult:
-        """With a producer id and epoch of its own, which it asks for if need be."""
+        """Begin a transaction; requests a producer id and epoch if needed."""
         ...
 
     async def produce(self, node: int, batch: Batch) -> ProduceResult: ...
@@ -81,5 +81,5 @@ class TransactionClient(Protocol):
     async def end(self, node: int, *, is_commit: bool) -> StepResult: ...
 
     async def close(self) -> None:
-        """At once, and without a word."""
+        """Close the connections at once, without a request."""
         ...

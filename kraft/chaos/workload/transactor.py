@@ -1,7 +1,7 @@
 """A transactional producer: writes a few batches, commits a group's offset with them, and ends the transaction.
 
-It commits most transactions and aborts every so-manieth; one of which a batch or the offsets came to nothing is
-aborted. Who is fenced ends: another instance has its transactional id.
+It commits most transactions and aborts each n-th; it also aborts a transaction with a failed batch or failed offsets. A
+fenced producer ends: another instance has its transactional id.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TransactorOptions:
     name: str
     topic: str
     transactional_id: str = ""
-    """Empty: its name."""
+    """The transactional id; empty: the name of the client."""
     flow: Flow = "new"
     rate: int = 10
     """Transactions per second."""
@@ -66,7 +66,7 @@ class Transactor:
         self._is_fenced = False
 
     async def open(self) -> None:
-        """Make its links. Nothing is sent yet."""
+        """Open the links. Nothing is sent yet."""
         await self._client.open(self._targets.nodes)
 
     async def start(self) -> None:
@@ -74,13 +74,13 @@ class Transactor:
         self._sending = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
 
     async def finish(self) -> None:
-        """No further transaction; returns when the last one has ended."""
+        """Begin no further transaction; returns when the last one has ended."""
         self._is_ending.set()
         if self._sending is not None and not self.is_silent:
             await self._sending
 
     async def silence(self) -> None:
-        """End as a process that is killed, in the middle of a transaction."""
+        """End as a killed process does, in the middle of a transaction."""
         self.is_silent = True
         await self.close()
         self.counts.is_done = True
@@ -144,7 +144,7 @@ class Transactor:
         self._take_code(result.kafka_code)
 
     async def _write(self, number: int) -> bool:
-        """Whether each batch was acknowledged."""
+        """True if every batch was acknowledged."""
         options = self.options
         partitions = self._targets.partitions(options.topic)
         for turn in range(options.batches):
@@ -215,13 +215,13 @@ class Transactor:
             counts.unknown += records
 
     def _offsets_of(self, number: int) -> tuple[tuple[str, str, int, int], ...]:
-        """The number of the transaction, counted from 1, as the offset of the group: so the last one tells which was
-        committed last."""
+        """The offsets to commit: the number of the transaction, counted from 1, so that the offset of the group is the
+        number of the last committed transaction."""
         assert self.options.group is not None
         return ((self.options.group, self.options.topic, OFFSETS_PARTITION, number + 1),)
 
     async def _add_offsets(self, number: int) -> bool:
-        """Whether that was acknowledged."""
+        """True if the offsets were acknowledged."""
         ((group, topic, partition, offset),) = self._offsets_of(number)
         result = await self._client.add_offsets(self._node(0), group, topic, {partition: offset})
         self._take_code(result.kafka_code)
@@ -234,7 +234,7 @@ class Transactor:
             self._is_fenced = True
 
     def _is_own_fence(self) -> bool:
-        """A lone instance that is fenced was so by its coordinator's timeout, and begins anew."""
+        """True if the coordinator's timeout fenced the only instance: it begins again."""
         return not self.options.transactional_id
 
     async def _pause(self, seconds: float, *, is_ended_early: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Where the answers of a run come from: snapshots of the cluster, the clients' counts, the nodes' events."""
+"""The answers to questions of a story: from snapshots of the cluster, counts of clients, events of nodes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class SnapshotAnswers:
         return _known(self._snapshot.hw(topic, partition))
 
     def _coordinator(self, topic: str, name: str) -> Value:
-        """The leader of the partition that has the state of this group, or transactional id."""
+        """The leader of the partition that has the state of this group or transactional id."""
         newest = self._snapshot.newest
         count = 0 if newest is None else sum(each == topic for each, _ in newest.partitions)
         return self._snapshot.leader(topic, abs_hash(name) % count) if count else None

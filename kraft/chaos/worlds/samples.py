@@ -1,4 +1,4 @@
-"""What leaders said of themselves in the looks at a cluster, one after the other."""
+"""Samples of leaders, from successive snapshots of a cluster."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class LeaderSamples:
     def __init__(self, *, is_sampled: Callable[[str], bool] = lambda _topic: True) -> None:
         self._is_sampled = is_sampled
         self.samples: list[LeaderSample] = []
-        """At most `SAMPLES_MAX`."""
+        """The samples, at most `SAMPLES_MAX`."""
         self._facts: dict[tuple[int, str, int], tuple[object, ...]] = {}
 
     def take(self, snapshot: Snapshot) -> None:
-        """Keep what leaders say, whenever it has changed."""
+        """Keep the state of leaders that has changed."""
         for view in snapshot.views.values():
             for (topic, partition), replica in view.replicas.items():
                 if replica.role == "leader" and self._is_sampled(topic):

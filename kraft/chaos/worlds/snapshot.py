@@ -1,6 +1,6 @@
-"""The cluster at one moment, as its nodes tell it: what predicates of `Cluster.until` look at. Pure.
+"""A snapshot of the cluster, from the answers of its nodes: the argument of predicates of `Cluster.until`. Pure.
 
-Cluster-wide answers come from the node that answered with the newest metadata; `view` asks one node.
+Answers about the cluster come from the node with the newest metadata; `view` has the answers of one node.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PartitionKey: TypeAlias = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaView:
-    """One replica as the node that has it tells."""
+    """One replica, from the node that has it."""
 
     role: Literal["leader", "follower", "offline"]
     topic_id: str
@@ -32,7 +32,7 @@ class ReplicaView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionView:
-    """One partition in a node's copy of the metadata. `leader` is -1 while there is none."""
+    """One partition in the metadata of a node. `leader` is -1 without a leader."""
 
     topic_id: str
     leader: int
@@ -45,7 +45,7 @@ class PartitionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
-    """What one node told."""
+    """The answer of one node."""
 
     node: int
     metadata_offset: int
@@ -61,9 +61,9 @@ class NodeView:
 class Snapshot:
     at_us: int
     states: Mapping[int, NodeState]
-    """Of every node's process."""
+    """The state of the process of every node."""
     views: Mapping[int, NodeView]
-    """Of the nodes that answered."""
+    """The answers of nodes."""
 
     @property
     def newest(self) -> NodeView | None:
@@ -85,12 +85,12 @@ class Snapshot:
         return NOBODY if found is None else found.leader
 
     def isr(self, topic: str, partition: int) -> tuple[int, ...]:
-        """As committed; sorted."""
+        """The committed ISR, sorted."""
         found = self.partition(topic, partition)
         return () if found is None else tuple(sorted(found.isr))
 
     def replicas(self, topic: str, partition: int) -> tuple[int, ...]:
-        """In the order of assignment: the first is preferred."""
+        """The replicas in order of assignment: the first one is preferred."""
         found = self.partition(topic, partition)
         return () if found is None else found.replicas
 
@@ -99,17 +99,17 @@ class Snapshot:
         return UNKNOWN if found is None else found.leader_epoch
 
     def hw(self, topic: str, partition: int, *, node: int | None = None) -> int:
-        """Of one node's replica; by default of the leader. -1 when that does not answer."""
+        """The value of the replica of one node, by default of the leader; -1 without an answer."""
         found = self.replica(topic, partition, node=self.leader(topic, partition) if node is None else node)
         return UNKNOWN if found is None else found.high_watermark
 
     def log_end(self, topic: str, partition: int, *, node: int | None = None) -> int:
-        """Of one node's replica; by default of the leader. -1 when that does not answer."""
+        """The value of the replica of one node, by default of the leader; -1 without an answer."""
         found = self.replica(topic, partition, node=self.leader(topic, partition) if node is None else node)
         return UNKNOWN if found is None else found.log_end_offset
 
     def role(self, topic: str, partition: int, *, node: int) -> str:
-        """leader, follower, offline or none: as the node itself believes."""
+        """leader, follower, offline or none, in the answer of the node itself."""
         found = self.replica(topic, partition, node=node)
         return "none" if found is None else found.role
 
@@ -130,12 +130,12 @@ class Snapshot:
         return tuple(sorted(broker for broker, state in brokers.items() if state == "active"))
 
     def state(self, node: int) -> str:
-        """A broker as the cluster sees it: active, fenced, shutting down or down."""
+        """The state of a broker in the metadata: active, fenced, shutting down or down."""
         newest = self.newest
         return "down" if newest is None else newest.brokers.get(node, "down")
 
     def partitions(self, topic: str) -> tuple[int, ...]:
-        """Numbers of the partitions of a topic; none when it does not exist."""
+        """The partitions of a topic; empty if it does not exist."""
         newest = self.newest
         return tuple(sorted(n for name, n in newest.partitions if name == topic)) if newest else ()
 
@@ -193,7 +193,7 @@ def _replica(found: dict[str, Any]) -> ReplicaView:
 
 
 def roles_in(snapshot: Snapshot | None, node: int) -> str:
-    """` (leader of t-0, active controller)`, as far as the newest metadata of that look knows; empty for neither."""
+    """` (leader of t-0, active controller)`, from the newest metadata of the snapshot; empty for neither."""
     newest = None if snapshot is None else snapshot.newest
     if newest is None:
         return ""
@@ -209,8 +209,8 @@ def roles_in(snapshot: Snapshot | None, node: int) -> str:
 
 
 def not_in_sync(snapshot: Snapshot, *, is_excused: Callable[[PartitionKey], bool] = lambda _: False) -> str:
-    """What is missing until all nodes know the same metadata and each partition is led and has a full ISR, whatever
-    its clients do meanwhile; empty when nothing is. Partitions may be excused."""
+    """What is missing until all nodes have the same metadata and each partition has a leader and a full ISR, while
+    clients may still write; empty: nothing. Excused partitions are not checked."""
     newest = snapshot.newest
     if newest is None:
         return "no node answers"
@@ -229,7 +229,7 @@ def not_in_sync(snapshot: Snapshot, *, is_excused: Callable[[PartitionKey], bool
 
 def unsettled(snapshot: Snapshot, *, is_excused: Callable[[PartitionKey], bool] = lambda _: False) -> str:
     """What is missing until each partition has a leader whose whole log is below its high watermark, and all live
-    replicas have the same; empty when nothing is. No client writes any more."""
+    replicas are equal; empty: nothing. Clients have stopped writing."""
     newest = snapshot.newest
     if newest is None:
         return "no node answers"

@@ -1,4 +1,4 @@
-"""What a scenario's cluster is made of, before any port or folder is chosen. Pure."""
+"""The nodes and settings of a cluster, before ports and folders are chosen. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOTH_ROLES: Final[tuple[Role, ...]] = ("broker", "controller")
 
 
 class ScenarioError(Exception):
-    """The scenario asks for something that cannot be done; the message says what can."""
+    """The scenario requests an impossible action; the message contains what is possible."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a story is told on: something that can be broken and looked at. Real processes, or a simulation."""
+"""The world of a story: a cluster with faults and questions. Real processes, or a simulation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOT_KNOWN: Final = -1
 
 
 class ClientCounts(Protocol):
-    """Of records: one client's. Those who read count what they have read, the others what they have sent."""
+    """Counts of records of one client: readers count read records, others sent records."""
 
     @property
     def sent(self) -> int: ...
@@ -42,29 +42,29 @@ class Clients(Protocol):
     def counts(self) -> Mapping[str, ClientCounts]: ...
     async def start(self, name: str) -> None: ...
     async def finish(self, name: str) -> None:
-        """Send no more; returns when nothing waits for an answer."""
+        """Stop sending; returns when no request waits for an answer."""
         ...
 
     async def silence(self, name: str) -> None:
-        """End at once, and tell nobody."""
+        """End at once, without a request."""
         ...
 
 
 class World(Protocol):
     async def look(self) -> Now:
-        """The cluster as it is now."""
+        """A snapshot of the cluster."""
         ...
 
     async def group_members(self, group: str) -> int:
-        """How many its coordinator counts; NOT_TOLD: nobody answers."""
+        """The number of members at the coordinator; NOT_KNOWN: no answer."""
         ...
 
     async def act(self, action: Action) -> None:
-        """Raises ScenarioError when it cannot be done."""
+        """Carry out an action. Raises ScenarioError if it is impossible."""
         ...
 
     async def sleep(self, ms: int) -> None: ...
 
     def now_ms(self) -> int:
-        """Of a clock that only goes forward."""
+        """The time of a monotonic clock."""
         ...

@@ -170,7 +170,7 @@ BUGS: Final[dict[str, Bug]] = {
         what="the coordinator keeps a larger offset than the one that was committed",
         found_by="member-killed",
         within_s=60,
-        verdict=("passed over by a group",),
+        verdict=("skipped by a group",),
         patches=(Patch(request_handlers, "commit_records", _further), Patch(consumers, "commit_records", _further)),
     ),
     "anybody_commits": _of_the_simulator(

@@ -206,7 +206,7 @@ def test_without_a_controller_a_broker_waits_for_ever_and_says_so() -> None:
 def test_a_twin_that_the_voters_refuse_ends_itself_though_it_finds_no_controller() -> None:
     async def main(clock: SimulatedClock) -> None:
         controller, fatal = Controller(clock), list[Exception]()
-        controller.refusals = [NotController("nobody leads")] * 1_000
+        controller.refusals = [NotController("there is no leader")] * 1_000
         life = _life(clock, controller, fatal=fatal, twin=lambda: "voter 1 knows another of this id")
         life.start()
         await clock.sleep(4_900)
@@ -222,7 +222,7 @@ def test_time_without_a_controller_does_not_count_towards_the_registration_timeo
     async def main(clock: SimulatedClock) -> None:
         controller, fatal = Controller(clock), list[Exception]()
         refused = DuplicateBrokerRegistration("broker 1 is alive elsewhere")
-        controller.refusals = [refused] * 40 + [NotController("nobody leads")] * 1_000 + [refused] * 1_000
+        controller.refusals = [refused] * 40 + [NotController("there is no leader")] * 1_000 + [refused] * 1_000
         life = _life(clock, controller, fatal=fatal)
         life.start()
         await clock.sleep(4_000 + 100_000 + 900)

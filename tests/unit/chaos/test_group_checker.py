@@ -46,14 +46,14 @@ def test_what_nobody_had_committed_is_given_again_with_its_cause(tmp_path: Path)
     assert (verdict.counts.redelivered, verdict.counts.skipped) == (4, 0)
     (again,) = verdict.redeliveries
     assert (again.first_offset, again.last_offset, again.reason) == (10, 13, "not committed")
-    assert "given to m3 after m2, which had not committed them" in again.cause
+    assert "received by m3 after m2, which had not committed them" in again.cause
 
 
 def test_the_cause_tells_what_became_of_the_commit(tmp_path: Path) -> None:
     for outcome, code, words in (
         ("fail", 27, "whose commit was refused with REBALANCE_IN_PROGRESS"),
         ("info", None, "whose commit got no answer"),
-        ("ok", None, "whose commit was acknowledged only after m2 had asked where to begin"),
+        ("ok", None, "whose commit was acknowledged only after m2 had fetched the committed offset"),
     ):
         run = clean_run()
         run.read(0, values(0, 6), at_s=4, process="m1", group="g", since_s=3.9)
@@ -70,7 +70,7 @@ def test_what_was_committed_and_is_given_again_has_no_cause(tmp_path: Path) -> N
     run.read(4, values(4, 6), at_s=5, process="m3", group="g", generation=3, since_s=4.9)
     verdict = run.verdict(tmp_path)
     assert verdict.kinds() == {Kind.COMMIT_LOST}
-    assert "had committed 10 of t-0, acknowledged to m2, and then m3 was given offset 4" in verdict.anomalies[0].text
+    assert "had committed 10 of t-0, acknowledged to m2, and then m3 received offset 4" in verdict.anomalies[0].text
     assert verdict.counts.redelivered == 6
     assert not any(each.explained for each in verdict.redeliveries)
 
@@ -93,7 +93,7 @@ def test_a_member_is_not_given_a_record_twice_without_asking_again(tmp_path: Pat
     run.ends_with(*values(0, 12))
     verdict = run.verdict(tmp_path)
     assert verdict.unexplained == 1
-    assert "given to m2 twice, which had asked only once where to begin" in verdict.redeliveries[0].cause
+    assert "received twice by m2, which fetched the committed offset once" in verdict.redeliveries[0].cause
 
 
 def test_what_is_committed_and_was_given_to_nobody_was_passed_over(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ LOSS = Range(
     first_value="p1:1",
     last_value="p1:19",
     at_us=5,
-    cause="node 1 cut them off when it came back",
+    cause="node 1 truncated them when it came back",
     reason="truncated",
 )
 
@@ -37,7 +37,7 @@ def judged(found: Verdict, expect: Expect) -> Verdict:
 
 
 def test_as_expected() -> None:
-    result = judged(verdict(), Expect(lost=19, kept=100, causes=("cut them off", "truncated")))
+    result = judged(verdict(), Expect(lost=19, kept=100, causes=("truncated them", "truncated")))
     assert result.as_expected is True
     assert result.problems == ()
 
@@ -49,7 +49,7 @@ def test_as_expected() -> None:
         (verdict(), Expect(lost=18), "lost: 19 records, expected 18"),
         (verdict(), Expect(lost=Between(low=20)), "lost: 19 records, expected at least 20"),
         (verdict(), Expect(lost=Between(low=1, high=18)), "lost: 19 records, expected 1 to 18"),
-        (verdict(), Expect(lost=Measured("unreplicated")), "19 records; the story did not come to tell unreplicated"),
+        (verdict(), Expect(lost=Measured("unreplicated")), "19 records; the story did not set unreplicated"),
         (verdict(), Expect(lost=19, kept=99), "kept: 100 records, expected 99"),
         (verdict(counts=Counts(kept=1, phantom=2), losses=()), Expect(), "phantom: 2 records, expected 0"),
         (verdict(counts=Counts(), losses=()), Expect(), "kept: 0 records, expected at least 1"),
@@ -58,7 +58,7 @@ def test_as_expected() -> None:
             Expect(lost=19, holds=(lambda now: now.leader("t", 0) == OLD,)),
             "now.leader('t', 0) == OLD does not hold: leader(t, 0) is 2",
         ),
-        (verdict(), Expect(lost=19, causes=("power",)), "no cause speaks of 'power': truncated node 1 cut"),
+        (verdict(), Expect(lost=19, causes=("power",)), "no cause speaks of 'power': truncated node 1 truncated"),
         (
             verdict(
                 losses=(Range(topic="t", partition=0, records=19, acks="1", first_value="a", last_value="b", at_us=1),)

@@ -78,7 +78,7 @@ def test_the_page_tells_the_whole_run(tmp_path: Path) -> None:
         "acks=1, and the leader is killed.",
         "Is it lost?",
         "offset 5-9 (5 records, acks=1): acked by node 1 in epoch 0, node 2 took over in epoch 1 with log end "
-        "offset 5, node 1 cut them off when it came back",
+        "offset 5, node 1 truncated them when it came back",
         "killed node 1 (leader of t-0) with -9",
         "replica.lag.time.max.ms",
         "min.insync.replicas",
@@ -141,7 +141,7 @@ def test_a_run_without_anything_has_a_page(tmp_path: Path) -> None:
 def test_a_page_speaks_of_availability_only_when_somebody_wrote(tmp_path: Path) -> None:
     run = Run()
     run.read(0, [], at_s=1)
-    assert "Nobody wrote, so nobody knows whether it was available." in page_of(run, tmp_path)
+    assert "No client wrote, so the availability is unknown." in page_of(run, tmp_path)
     run.sent("p:0", at_s=2, offset=0)
     page = page_of(run, tmp_path)
     assert "No gap in availability." in page

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kraft.chaos import model
 from kraft.chaos.checkers.spans import Spans
 from kraft.chaos.nemesis.actions import Action, Elect, Heal, NodeFault, Reassign
-from kraft.chaos.soak.faults import WEIGHTS, ClusterState, next_strike
+from kraft.chaos.soak.faults import WEIGHTS, ClusterState, next_fault
 from kraft.chaos.soak.group_reads import GroupReads
 from kraft.chaos.soak.leaks import SAMPLES_MIN, Usage, growth_of
 from kraft.chaos.soak.plan import GROUP_TOPIC, SoakOptions, clients_of, topics_of
@@ -65,7 +65,7 @@ def after(standing: ClusterState, action: Action) -> ClusterState:
 def test_each_strike_is_possible_as_the_cluster_stands(seed: int) -> None:
     standing, rng = ALL_WELL, Random(seed)
     for _ in range(60):
-        _, action = next_strike(standing, rng, partitions=PARTITIONS)
+        _, action = next_fault(standing, rng, partitions=PARTITIONS)
         standing = after(standing, action)
 
 
@@ -73,7 +73,7 @@ def test_every_kind_comes_and_one_seed_gives_one_story() -> None:
     def story() -> list[str]:
         standing, rng, kinds = ALL_WELL, Random(1), []
         for _ in range(600):
-            kind, action = next_strike(standing, rng, partitions=PARTITIONS)
+            kind, action = next_fault(standing, rng, partitions=PARTITIONS)
             standing = after(standing, action)
             kinds.append(kind)
         return kinds
@@ -107,8 +107,8 @@ def test_a_group_that_forgot_a_commit_or_skipped_a_record_is_found() -> None:
     ]
     skipped = list(reached.problems(final={0: 7, 1: 3}, ends={0: 8, 1: 1}))
     assert skipped == [
-        "partition 0: no member was ever given the offsets [(3, 5), (7, 8)] of 8",
-        "partition 1: no member was ever given the offsets [(0, 1)] of 1",
+        "partition 0: no member received the offsets [(3, 5), (7, 8)] of 8",
+        "partition 1: no member received the offsets [(0, 1)] of 1",
     ]
 
 

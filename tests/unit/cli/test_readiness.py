@@ -49,7 +49,7 @@ class World:
             return Answer(status=200, headers={}, body=json.dumps(document).encode())
         state = self.state(self.now_s)
         if state is None:
-            return Refused(reason="nobody listens")
+            return Refused(reason="the port refuses")
         body = json.dumps({"reason": state} if state else {"status": "ready"})
         return Answer(status=503 if state else 200, headers={}, body=body.encode())
 

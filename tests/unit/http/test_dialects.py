@@ -225,9 +225,9 @@ def test_additions_are_marked_in_the_default_document_and_not_in_the_strict_one(
 
 def test_a_refusal_of_the_cluster_is_told_strictly_in_two_fields() -> None:
     async def story(door: Door) -> None:
-        door.gateway.fail_read = errors.LeaderNotAvailable("nobody leads")
+        door.gateway.fail_read = errors.LeaderNotAvailable("there is no leader")
         answer = await door.ask("GET", "/topics/t/partitions/0/records?timeout=0", Accept=BINARY)
-        assert answer.json == {"error_code": 50302, "message": "nobody leads"}
+        assert answer.json == {"error_code": 50302, "message": "there is no leader"}
         assert answer.headers["Retry-After"]
 
     with_door(story, gateway(), is_strict=True)

@@ -37,7 +37,7 @@ def test_events_and_faults_are_told_in_order_and_what_every_voter_tells_once():
         "   +0.610 s  node 2 leads the quorum in term 9",
         "   +1.100 s  node 2 leads t-0 in epoch 3, ISR 2, 3",
         "   +1.200 s  ISR of t-0: 1, 2, 3 -> 2, 3",
-        "   +1.300 s  nobody leads t-0 in epoch 3, ISR nobody",
+        "   +1.300 s  no node leads t-0 in epoch 3, ISR empty",
         "   +2.100 s  over: killed node 1 with -9",
     ]
 

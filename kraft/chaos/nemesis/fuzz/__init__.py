@@ -1,1 +1,1 @@
-"""Random load and random faults until the time is up: stories that nobody thought of."""
+"""Random stories: random load and random faults until the time is up."""

@@ -1,4 +1,4 @@
-"""What a random story may do and what it may cost: settings, faults, and the verdict that they allow. Pure."""
+"""Profiles of random stories: settings, faults, and the verdict that they allow. Pure."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Profile:
     acks: tuple[Acks, ...] = ("all",)
     retries: int = 0
     configs: Mapping[str, SettingValue] = field(default_factory=dict)
-    """Of the topics."""
+    """The settings of the topics."""
     faults: Mapping[FaultKind, int]
-    """Kind -> weight."""
+    """The weight of each kind of fault."""
     allows: Mapping[str, Count] = field(default_factory=dict)
-    """Counts that may be other than zero."""
+    """Counts that may be above zero."""
     anomalies: tuple[Kind, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""A random story -> the Python file that tells it again: what fuzz writes down for people to read and repeat. Pure."""
+"""Write a random story as a Python file that a user can read and run again. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def render_scenario(scenario: Scenario, *, comment: str = "") -> str:
 
 
 def _call(plan: Model) -> str:
-    """`Topic(name='t')`, without what is the default."""
+    """`Topic(name='t')`, without default values."""
     given = plan.model_dump(exclude_defaults=True)
     return f"{type(plan).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
@@ -51,8 +51,8 @@ def _call(plan: Model) -> str:
 def _expect(expect: Expect) -> str:
     plain = Expect()
     changed = {each.name: getattr(expect, each.name) for each in fields(expect)}
-    told = [f"{name}={_value(value)}" for name, value in changed.items() if value != getattr(plain, name)]
-    return f"Expect({', '.join(told)})"
+    arguments = [f"{name}={_value(value)}" for name, value in changed.items() if value != getattr(plain, name)]
+    return f"Expect({', '.join(arguments)})"
 
 
 def _value(value: Any) -> str:

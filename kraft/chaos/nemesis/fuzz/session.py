@@ -1,6 +1,6 @@
-"""Random stories one after the other until the time is up; a story that fails is shortened and written down.
+"""Run random stories until the time is up; a failing story is shortened and written to a file.
 
-Beside the file of such a story is a folder of its name with the report of the run that failed.
+A folder with the name of the story has the report of the failed run.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from kraft.chaos.worlds.processes.timeline import now_us
 
 STORIES_AT_A_TIME: Final = 2
 REPEATS_MAX: Final = 3
-"""A violation may need luck: a shorter story counts as harmless when so many runs of it show nothing."""
+"""A violation may be rare: a shorter story counts as passing after so many runs without a violation."""
 SHORTENING_MS_MAX: Final = 300_000
-"""A violation that is found shortly before the time is up is shortened all the same; the shortest so far stands."""
+"""The most time to shorten a story, also after the time is up; then the shortest failing story so far is the result."""
 
 Run: TypeAlias = Callable[[Scenario, int, Path | None], Awaitable[RunResult]]
 """Runs a scenario with a seed, and writes its report into a folder."""
@@ -32,7 +32,7 @@ Run: TypeAlias = Callable[[Scenario, int, Path | None], Awaitable[RunResult]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """A story that did not end as its profile allows."""
+    """A story whose verdict its profile does not allow."""
 
     scenario: Scenario
     result: RunResult
@@ -98,7 +98,7 @@ class FuzzSession:
         self.violations.append(Violation(scenario=shorter, result=result, problems=problems, file=file))
 
     async def _shortened(self, scenario: Scenario, found: RunResult) -> Scenario:
-        """A shorter story has to fail as the whole one does: one that only cannot be run shows nothing."""
+        """A shorter story must fail with a violation too: a story that cannot be run is no result."""
         until_us = now_us() + self._shortening_ms_max * 1_000
 
         async def still_fails(steps: Sequence[Step]) -> bool:

@@ -18,7 +18,7 @@ NODES: Final = (1, 2, 3)
 FAULTS_MIN: Final = 4
 FAULTS_MAX: Final = 14
 PAUSE_MS_MAX: Final = 1_200
-"""Longest time between two steps; the shortest is zero, so that faults meet."""
+"""Longest time between two steps; the shortest is zero, so that faults overlap."""
 RATE_MAX: Final = 150
 PARTITIONS: Final = (("t", 0), ("u", 0), ("u", 1))
 PURPOSES: Final = ("quorum", "controller", "fetch", "forward")
@@ -26,7 +26,7 @@ _ACTION: Final[TypeAdapter[Action]] = TypeAdapter(Action)
 
 
 class Step(Model):
-    """Of a random story."""
+    """A step of a random story."""
 
     after_ms: int
     action: Action
@@ -34,7 +34,7 @@ class Step(Model):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A story as a list, so that steps can be left out of it."""
+    """A story as a list of steps, so that steps can be removed."""
 
     steps: tuple[Step, ...]
 
@@ -97,7 +97,7 @@ def _clients(profile: Profile, rng: Random) -> tuple[Producer | Reader, ...]:
 
 
 class _Narrator:
-    """Remembers who is down or paused, so that no step asks for what cannot be done."""
+    """Chooses random steps. Keeps the state of nodes and links, so that each step is possible."""
 
     def __init__(self, profile: Profile, rng: Random) -> None:
         self._rng = rng
@@ -127,7 +127,7 @@ class _Narrator:
         return [self._paced(action) for action in steps]
 
     def _pressure_to_mend(self) -> float:
-        """A cluster in which everything is broken for long shows little."""
+        """The probability that the next step heals: a cluster that is completely broken shows little."""
         return 0.25 * len(self._down) + 0.2 * len(self._paused) + 0.2 * self._cut
 
     def _paced(self, action: dict[str, Any]) -> Step:
@@ -203,7 +203,7 @@ class _Narrator:
         return [{**self._rng.choice((elect, reassign)), "may_be_refused": True}]
 
     def _damage(self) -> list[dict[str, Any]]:
-        """Nothing that stays unseen, as a flipped byte does below the recovery point."""
+        """Damage that recovery finds; a flipped byte below the recovery point stays unseen."""
         if not self._down:
             return self._end("kill")
         topic, partition = self._rng.choice(PARTITIONS)
@@ -221,7 +221,7 @@ class _Narrator:
 
 
 def possible(steps: Iterable[Step]) -> list[Step]:
-    """Without those that ask for what cannot be done once others are left out, such as to kill a dead node."""
+    """The steps that are still possible after others were removed: a dead node cannot be killed, for example."""
     standing = _Standing()
     return [step for step in steps if standing.takes(step)]
 

@@ -1,4 +1,4 @@
-"""Changes that an operator may ask for: topics, settings, reassignments, elections. Through REST, to a live node."""
+"""Administration through REST at a live node: topics, settings, reassignments, elections."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Administration:
         assignment: Sequence[Sequence[int]] | None = None,
         configs: Mapping[str, SettingValue] = NOTHING,
     ) -> None:
-        """Returns when every node that runs knows the topic. `assignment`: replicas of each partition."""
+        """Create a topic; returns when every running node knows it. `assignment`: replicas of each partition."""
         document: dict[str, Any] = {"topic_name": name, "configs": _configs(configs)}
         if assignment is not None:
             document["replicas_assignments"] = {str(n): list(replicas) for n, replicas in enumerate(assignment)}
@@ -85,7 +85,7 @@ class Administration:
         await self.change("POST", path, {"election_type": kind})
 
     async def change(self, method: str, path: str, document: Any = None) -> None:
-        """A change below the cluster's v3 path; tried again while nobody can do it. Raises ScenarioError."""
+        """A change below the v3 path of the cluster; retried while no node can do it. Raises ScenarioError."""
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + self._pace.change_limit_ms / 1000
         full = f"/v3/clusters/{quote(self.cluster_id)}{path}"
@@ -103,7 +103,7 @@ class Administration:
                     return
 
     async def _try_change(self, method: str, path: str, body: bytes) -> Failure | None:
-        """What went wrong with every node; what is refused by one is not asked of another."""
+        """The failure of every node; a refusal is not retried at another node."""
         problem, timeout_ms = "no node runs", self._pace.change_timeout_ms
         for node in self._nodes.running():
             outcome = await self._nodes.ask(node, method, path, body=body, headers=JSON, timeout_ms=timeout_ms)

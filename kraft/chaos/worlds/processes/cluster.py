@@ -5,8 +5,8 @@
         await c.nodes.kill((await c.observer.status()).leader("t", 0))
         await c.observer.until(lambda s: s.leader("t", 0) > 0, describe="a new leader of t-0")
 
-Whatever was started has ended when the block is left, however it is left; and when this process is killed. In the
-folder are then `data` (the nodes' folders), `faults.jsonl`, and `witness` (what each disk had made durable).
+All processes have ended when the block ends, for any reason, and also when this process is killed. The folder then
+contains `data` (the nodes' folders), `faults.jsonl`, and `witness` (the durable data of each disk).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from kraft.launcher.runfile import RESOLVED_FILE, remove_run
 
 
 class Cluster:
-    """Made by `Cluster.start`. Each part can be looked at, and broken: `nodes`, `disks` and `links`."""
+    """A cluster of real nodes, made by `Cluster.start`. Faults are methods of `nodes`, `disks` and `links`."""
 
     def __init__(
         self,
@@ -105,9 +105,9 @@ class Cluster:
     ) -> AsyncIterator[Cluster]:
         """Start all nodes; the block begins when every broker takes part and the quorum has a leader.
 
-        `starter` makes their processes; clusters may share one. Without it the cluster has one of its own.
-        `clients` is what the clients of the story speak. `is_open_outside`: Kafka clients of other programs come in,
-        too, through links of theirs (`outside`), and `requests` can be made to fail.
+        `starter` makes their processes; clusters may share one. Without it the cluster has its own. `clients` is the
+        protocol of the clients of the story. `is_open_outside`: Kafka clients of other programs may connect too,
+        through links (`outside`), and `requests` has faults for their requests.
         """
         used = starter or node_starter()
         try:
@@ -139,12 +139,12 @@ class Cluster:
 
     @property
     def outside(self) -> Mapping[int, str]:
-        """Broker -> host:port of its link for clients of other programs: what they are told leads to such links."""
+        """Broker -> host:port of its link for clients of other programs; the brokers advertise these addresses."""
         return self._outside
 
     @property
     def files(self) -> RunFiles:
-        """What the run leaves on disk, for a reader."""
+        """The files of the run, to read."""
         return RunFiles(
             directory=self.directory,
             brokers=self.nodes.brokers,
@@ -154,7 +154,7 @@ class Cluster:
         )
 
     async def mend(self) -> None:
-        """Links, disks and nodes work again: heal, free, resume, restart."""
+        """Heal all links, disks and nodes: heal, free, resume, restart."""
         await self.links.heal()
         await self.requests.heal()
         await self.disks.free(*self.disks.full)
@@ -164,7 +164,7 @@ class Cluster:
             await self.nodes.restart(*down)
 
     async def until_ready(self, *, deadline_ms: int | None = None) -> Snapshot:
-        """All brokers take part, and the nodes agree on a controller."""
+        """Wait until all brokers are active, and the nodes agree on a controller."""
         limit_ms = self._pace.start_limit_ms if deadline_ms is None else deadline_ms
         return await self.observer.until(
             self._is_ready, deadline_ms=limit_ms, describe="all brokers active, one controller"
@@ -227,7 +227,7 @@ class Cluster:
         self._sampler = asyncio.get_running_loop().create_task(self.observer.sample_forever())
 
     def _write_config(self) -> None:
-        """Every node finds its peers at its own proxies."""
+        """Write the configuration: each node reaches its peers through its own proxies."""
         nodes = []
         for node in self._config.nodes:
             peers = self.links.peers(node.id)
@@ -286,8 +286,8 @@ def _configuration(spec: ClusterSpec, data: Path, *, host: str, is_open_outside:
 
 
 def own_host(rng: random.Random) -> str:
-    """A loopback address of the run's own, for nodes and proxies: no other program takes a port there between two
-    starts of a node. macOS has only one."""
+    """A loopback address for this run only, for nodes and proxies: no other program takes a port there between two
+    starts of a node. macOS has only one address."""
     if sys.platform == "darwin":
         return "127.0.0.1"
     return f"127.{rng.randint(1, 254)}.{rng.randint(1, 254)}.{rng.randint(1, 254)}"

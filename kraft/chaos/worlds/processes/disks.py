@@ -1,4 +1,4 @@
-"""Faults of a node's disk: power loss, wiping, spoiled segments, lost indexes, and a disk that is full."""
+"""Faults of a node's disk: power loss, wiping, damaged segments, deleted indexes, and a full disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kraft.runtime.witness import FULL_FILE
 SegmentChoice: TypeAlias = Literal["closed", "active"]
 BATCH_HEADER_BYTES: Final = 61
 BATCH_LENGTH_AT: Final = 8
-"""In a batch: how many bytes follow this number."""
+"""The length field of a batch: how many bytes follow it."""
 FLIP: Final = 0x55
 
 
@@ -27,17 +27,17 @@ class Disks:
         self._timeline = timeline
         self._rng = rng
         self._full: dict[int, int] = {}
-        """Node -> number of the fault."""
+        """Node -> number of its fault in the timeline."""
 
     async def power_loss(self, *nodes: int) -> dict[int, Loss]:
-        """SIGKILL to all of them at once, and whatever they had not fsynced is gone; no nodes: the whole cluster."""
+        """SIGKILL to all of these nodes at once; all data without fsync is lost. No nodes: the whole cluster."""
         nodes = nodes or self._nodes.ids
         running = [node for node in nodes if self._nodes.pid(node) is not None]
         await self._nodes.take_down("power_loss", running, text="took the power from {}")
         return {node: lose_power(self._nodes.data(node), self._nodes.witness(node)) for node in nodes}
 
     async def wipe(self, *nodes: int) -> None:
-        """Remove everything that a node has stored, but for its events. It must not run."""
+        """Remove all data of a node except its events. The node must not run."""
         for node in nodes:
             self._must_be_down(node, "wiped")
             for entry in self._nodes.data(node).iterdir():
@@ -57,7 +57,7 @@ class Disks:
     ) -> Path:
         """Flip bits of one byte in a segment of a node that does not run; returns the file.
 
-        `offset`: position in the file; by default one in the records of some batch, where only its checksum tells.
+        `offset`: position in the file; by default in the records of a batch, where only the CRC reveals it.
         """
         self._must_be_down(node, "spoiled")
         path = self._segment(node, topic, partition, segment)
@@ -101,7 +101,7 @@ class Disks:
         return gone
 
     async def delete_log(self, node: int, topic: str, partition: int = 0) -> Path:
-        """Remove the folder of a partition on a node that does not run: a disk that was replaced."""
+        """Remove the folder of a partition on a node that does not run, as on a replaced disk."""
         self._must_be_down(node, "deleted")
         folder = self._partition(node, topic, partition)
         shutil.rmtree(folder)
@@ -110,7 +110,7 @@ class Disks:
         return folder
 
     async def fill(self, *nodes: int) -> None:
-        """From now on nothing grows there: ENOSPC."""
+        """From now on no file grows there: ENOSPC."""
         for node in nodes:
             self._nodes.witness(node).mkdir(parents=True, exist_ok=True)
             (self._nodes.witness(node) / FULL_FILE).touch()
@@ -150,7 +150,7 @@ class Disks:
 
 
 def byte_of_records(data: bytes, rng: random.Random, path: str) -> int:
-    """The position of a byte in the records of some batch, where only its checksum tells that it was changed."""
+    """The position of a byte in the records of a batch, where only the CRC reveals a change."""
     spans, at = [], 0
     while at + BATCH_HEADER_BYTES < len(data):
         end = at + BATCH_LENGTH_AT + 4 + int.from_bytes(data[at + BATCH_LENGTH_AT : at + BATCH_LENGTH_AT + 4])

@@ -1,7 +1,7 @@
-"""How often the nodes of a running cluster have reported an event: from the `events.jsonl` in each node's folder.
+"""Counts of events of a running cluster, from the `events.jsonl` in each node's folder.
 
-A file is read on from where the last question ended, as it only grows. A node that rotated its file in between is read
-from the beginning of the new one: scenarios are far shorter than 16 MiB of events.
+Each count continues where the last one ended, because the file only grows. A new file after a rotation is read from its
+beginning: scenarios have far less than 16 MiB of events.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kraft.events import EVENTS_FILE
 
 class EventCounter:
     def __init__(self, folders: Mapping[int, Path]) -> None:
-        """`folders`: the data folder of each node."""
+        """`folders`: node -> its data folder."""
         self._files = {node: folder / EVENTS_FILE for node, folder in folders.items()}
         self._read_bytes: dict[int, int] = dict.fromkeys(folders, 0)
         self._counts: Counter[tuple[int, str]] = Counter()

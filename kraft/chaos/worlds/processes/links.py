@@ -1,7 +1,7 @@
-"""Faults of links: what is done holds until it is healed, for connections that are open and for later ones.
+"""Faults of links. A fault lasts until it is healed, for open and for later connections.
 
-Links are chosen by who dials (`dials`: nodes, or clients for `rest`), who answers, and purpose; None means all. With
-`both_ways` also those in which the second dials the first. Between nodes unless `purpose` says `rest`.
+A fault selects links by source (`dials`: nodes, or clients for `rest`), target (`answers`) and purpose; None means all.
+`both_ways` adds the links in the other direction. Only links between nodes, unless `purpose` is `rest`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _HALVES: Final[tuple[Half, ...]] = ("requests", "answers")
 
 
 OUTSIDE_LISTENER: Final = "OUTSIDE"
-"""Of brokers whose advertised addresses are links: what clients are told leads them to links again."""
+"""The purpose of links whose addresses brokers advertise: clients find these links in the metadata."""
 
 
 class Links:
@@ -56,10 +56,10 @@ class Links:
         self._proxies = proxies
         self._timeline = timeline
         self._addresses: dict[LinkId, str] = {}
-        """Of each link's proxy."""
+        """The address of the proxy of each link."""
         self._rules: dict[LinkId, Rules] = {}
         self._broken: list[tuple[int, set[LinkId]]] = []
-        """Number of a fault in the timeline -> links that it still holds for."""
+        """Number of a fault in the timeline -> links on which it is active."""
 
     async def open(self, links: Iterable[LinkId]) -> None:
         wanted = [
@@ -78,11 +78,11 @@ class Links:
         self._addresses |= {link: f"{self._host}:{ports[str(link)]}" for link in links}
 
     async def client_address(self, client: str, node: int) -> str:
-        """Base URL under which a client reaches a node, through a link of their own: `client->node rest`."""
+        """Base URL of a node for a client, through the link `client->node rest`."""
         return f"http://{await self._link_of(LinkId(client, node, 'rest'))}"
 
     async def kafka_address(self, client: str, node: int) -> str:
-        """Address of a node's Kafka port for a client, through a link of their own: `client->node kafka`."""
+        """Address of a node's Kafka port for a client, through the link `client->node kafka`."""
         return await self._link_of(LinkId(client, node, "kafka"))
 
     async def _link_of(self, link: LinkId) -> str:
@@ -91,13 +91,14 @@ class Links:
         return self._addresses[link]
 
     async def open_outside(self) -> Mapping[int, str]:
-        """A link to each broker for clients that the run does not know; its address, which the broker advertises."""
+        """Open a link to each broker for clients outside of the run; returns its address, which the broker
+        advertises."""
         links = [LinkId(OUTSIDE, node.id, "kafka") for node in self._config.brokers]
         await self.open(links)
         return {link.answers: self._addresses[link] for link in links}
 
     def peers(self, node: int) -> dict[int, dict[str, str]]:
-        """Whom a node dials -> what for -> where: at proxies of its own."""
+        """Peer -> purpose -> address of the proxy, for one node."""
         found: dict[int, dict[str, str]] = {}
         for link, address in self._addresses.items():
             if link.dials == node:
@@ -123,7 +124,7 @@ class Links:
     async def cut(
         self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes = "all", both_ways: bool = False
     ) -> None:
-        """Connections are reset, and the port refuses: whoever dials sees what a dead process shows."""
+        """Connections are reset, and the port refuses, as with a dead process."""
         links = self.select(dials, answers, purpose=purpose, both_ways=both_ways)
         await self._break("cut", links, _cut, text="cut {}")
 
@@ -136,7 +137,7 @@ class Links:
         both_ways: bool = False,
         direction: Direction = "both",
     ) -> None:
-        """Nothing is carried, nobody is told. `direction`: only requests, or only answers, stay on the way."""
+        """No bytes arrive, without an error. `direction`: only requests, or only answers, are held."""
         links = self.select(dials, answers, purpose=purpose, both_ways=both_ways)
         await self._break("blackhole", links, _on_flows(direction, is_held=True), text="nothing arrives any more on {}")
 
@@ -151,7 +152,7 @@ class Links:
         both_ways: bool = False,
         direction: Direction = "both",
     ) -> None:
-        """Each message arrives so much later, and up to `jitter_ms` more at random; their order stays."""
+        """Each message arrives later, by a random time of at most `jitter_ms` more; the order stays."""
         links = self.select(dials, answers, purpose=purpose, both_ways=both_ways)
         change = _on_flows(direction, delay_ms=delay_ms, jitter_ms=jitter_ms)
         await self._break("delay", links, change, text=f"{delay_ms:g} ms (+{jitter_ms:g}) on {{}}")
@@ -173,7 +174,7 @@ class Links:
     async def drop_answers(
         self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes = "all", count: int = FOR_EVER
     ) -> None:
-        """The request is carried out; instead of its answer the connection is reset. `count` per link."""
+        """The request is carried out, and its connection is reset instead of an answer. `count` for each link."""
         links = self.select(dials, answers, purpose=purpose)
         if any(link.kind == "quorum" for link in links):
             if purpose != "all":
@@ -191,7 +192,7 @@ class Links:
         direction: Direction = "requests",
         count: int = FOR_EVER,
     ) -> None:
-        """The connection ends after the first half of a request, or of an answer. `count` per link."""
+        """The connection ends after the first half of a request or answer. `count` for each link."""
         links = self.select(dials, answers, purpose=purpose)
         fields = {
             "requests": ("close_mid_request",),
@@ -202,7 +203,7 @@ class Links:
         await self._break("close", links, change, text="connections end in mid-message on {}")
 
     async def partition(self, groups: str | Groups, *, purpose: Purposes = "all", how: How = "cut") -> None:
-        """`[1] | [2, 3]`: no link between groups works, both ways. Clients that are not named reach all nodes."""
+        """`[1] | [2, 3]`: no link between groups works, both ways. Clients outside of all groups reach all nodes."""
         parsed = parse_groups(groups) if isinstance(groups, str) else groups
         links = split(self._addresses, parsed, nodes=self._nodes, purpose=purpose)
         shown = " | ".join(f"[{', '.join(str(end) for end in group)}]" for group in parsed)
@@ -218,9 +219,10 @@ class Links:
         keep_clients: bool = True,
         how: How = "cut",
     ) -> None:
-        """Nothing goes from or to a node: not to the quorum and controller, not to brokers, or neither.
+        """No bytes go from or to a node: quorum and controller, other brokers, or both.
 
-        Who is cut off from the controller gets no metadata from it either: on dedicated controllers that is `fetch`.
+        A node that is isolated from the controller gets no metadata from it: with dedicated controllers this is
+        `fetch`.
         """
         purposes: Purposes = _ISOLATED_FROM[from_] if purpose is None else purpose
         links = {*self.select(node, None, purpose=purposes), *self.select(None, node, purpose=purposes)}
@@ -237,11 +239,11 @@ class Links:
         await self._break(how, links, change, text=f"isolated node {node} ({shown})", nodes=[node])
 
     async def bridge(self, node: int, left: Iterable[int], right: Iterable[int], *, how: How = "cut") -> None:
-        """Two sides that reach each other only through one node."""
+        """Two sides with connections only through one node."""
         await self.partition([[*left, node], [*right, node]], how=how)
 
     async def heal(self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes | None = None) -> None:
-        """These links work again; by default all, those of clients too."""
+        """Heal these links; by default all, also those of clients."""
         if dials is None and answers is None and purpose is None:
             links = [link for link, rules in self._rules.items() if rules != Rules()]
         else:
@@ -255,7 +257,7 @@ class Links:
 
     @property
     def faults(self) -> int:
-        """That hold for some link."""
+        """The active faults."""
         return len(self._broken)
 
     # --- links and their rules --------------------------------------------------------------------------------------
@@ -268,13 +270,13 @@ class Links:
         return self._rules.get(link, Rules())
 
     async def counts(self) -> dict[str, Counts]:
-        """What happened on each link, by its name such as `1->2 fetch`."""
+        """The counts of each link, by its name, such as `1->2 fetch`."""
         return dict(await self._proxies.counts())
 
     def select(
         self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes = "all", both_ways: bool = False
     ) -> list[LinkId]:
-        """Raises ScenarioError when there is no such link."""
+        """The selected links. Raises ScenarioError if there are none."""
         found = select(self._addresses, dials=dials, answers=answers, purpose=purpose)
         if both_ways:
             found += select(self._addresses, dials=answers, answers=dials, purpose=purpose)
@@ -296,7 +298,7 @@ class Links:
 
 
 def ports_of(node: NodeConfig) -> tuple[int, ...]:
-    """Where the node listens."""
+    """The ports of the node."""
     return (node.rest_port, node.kafka_port, node.quorum_port, *(each.port for each in node.listeners))
 
 

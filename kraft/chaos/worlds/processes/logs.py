@@ -1,4 +1,4 @@
-"""Logs of replicas and voters read from the files of their nodes, live or stopped. Changes nothing, takes no lock."""
+"""Read logs of replicas and voters from the files of running or stopped nodes. Changes nothing, takes no lock."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from replication.storage.names import (
 from replication.storage.text_files import MalformedFile, read_epochs, read_offsets, read_topic_id
 
 FILES = DiskFiles()
-"""As `kraft.node.quorum` names it, whose import would bring a whole node along."""
+"""The same name as in `kraft.node.quorum`, whose import would load a whole node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFiles:
-    """What a run leaves on disk."""
+    """The folders of a run."""
 
     directory: Path
     brokers: Sequence[int]
     voters: Sequence[int]
     data: Mapping[int, Path]
-    """Node -> its folder."""
+    """Node -> its data folder."""
     logs: Mapping[int, Path]
-    """Node -> where it keeps its partitions."""
+    """Node -> its log directory."""
 
 
 Offsets: TypeAlias = Mapping[tuple[str, int], int]
 ValueOf: TypeAlias = Callable[[str, ReadRecord], str | None]
-"""What the checker knows a record of a topic as; None: it is not about that one."""
+"""(topic, record) -> the value that the checker uses; None: the checker ignores the record."""
 
 
 def by_its_value(_: str, record: ReadRecord) -> str:
-    """As the workload of scenarios writes it."""
+    """The value of a record of the workload, without padding."""
     return value_of((record.value or b"").decode("utf-8", "replace"))
 
 
@@ -65,9 +65,9 @@ def replica_logs(
     *,
     to_value: ValueOf = by_its_value,
 ) -> list[ReplicaLog]:
-    """Of every replica of these topics on a disk, whether its node runs or not; not of topics that are no more.
+    """The logs of all replicas of these topics, on running and stopped nodes; without deleted topics.
 
-    `latest`: the last look at the cluster, which says which topics there are."""
+    `latest`: the last snapshot of the cluster, with its topics."""
     topics = _topic_ids(latest)
     found = []
     for node in files.brokers:
@@ -89,7 +89,7 @@ def _topic_ids(latest: Snapshot | None) -> dict[str, str]:
 
 
 def _is_current(folder: Path, topic_id: str | None) -> bool:
-    """A node that was down while the topic was deleted still has the old one's folder."""
+    """False for the folder of a deleted topic, which a node has that was down during the deletion."""
     try:
         stored = read_topic_id(FILES, str(folder / PARTITION_METADATA_FILE))
     except MalformedFile:
@@ -131,7 +131,7 @@ def _epochs(folder: Path) -> tuple[tuple[int, int], ...]:
 
 
 def _extent(segments: Sequence[Path]) -> tuple[int, int, str]:
-    """First offset, offset after the last, and why the log could not be read to its end."""
+    """First offset, offset after the last, and the reason if the log could not be read to its end."""
     if not segments:
         return 0, 0, "there are no segments"
     first = end = int(segments[0].name.removesuffix(LOG_SUFFIX))
@@ -149,7 +149,7 @@ def _extent(segments: Sequence[Path]) -> tuple[int, int, str]:
 
 
 def _intact(file: File) -> Iterator[tuple[bytes, BatchHeader]]:
-    """Raises DamagedLog at a batch whose bytes are not what was written."""
+    """Raises DamagedLog at a batch with a wrong CRC."""
     for position, header in headers_from(file, 0):
         data = file.pread(position, header.size)
         if computed_crc(data, 0, header.size) != header.crc:
@@ -160,7 +160,7 @@ def _intact(file: File) -> Iterator[tuple[bytes, BatchHeader]]:
 def records_of(
     paths: Sequence[Path], *, from_offset: int = 0, topic: str = "", to_value: ValueOf = by_its_value
 ) -> Records:
-    """The records of files of batches, in order; they end where a batch is damaged."""
+    """The records of files with batches, in order, up to the first damaged batch."""
 
     def records() -> Iterator[LogRecord]:
         following = from_offset
@@ -183,7 +183,7 @@ def records_of(
 
 
 def voter_metadata(files: RunFiles) -> tuple[list[VoterMetadata], dict[str, str]]:
-    """What each voter has on disk as committed; and for those that cannot be read, why."""
+    """The committed metadata on the disk of each voter, and the reason for each voter that cannot be read."""
     found, notes = [], {}
     for node in files.voters:
         folder = str(files.data[node] / METADATA_FOLDER)

@@ -1,7 +1,7 @@
-"""The nodes of a `Cluster`: their folders and processes, questions to them, and faults of whole nodes.
+"""The nodes of a `Cluster`: folders, processes, requests to them, and faults of whole nodes.
 
-Each fault takes any number of nodes at once. Owned by one event loop. A node's process is started here and nowhere
-else, so that the proxy process, which guards them, always knows which to kill when the runner dies.
+Each fault takes any number of nodes at once. Owned by one event loop. Only this module starts processes of nodes, so
+that the proxy process, which guards them, always knows which to kill when the runner dies.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Nodes:
         pace: Pace,
         describe_roles: Callable[[int], str],
     ) -> None:
-        """`told`: what a node is at the moment, such as ` (leader of t-0)`, for a reader of its faults."""
+        """`describe_roles`: the roles of a node at the moment, such as ` (leader of t-0)`, for the texts of faults."""
         self.ids = tuple(node.id for node in config.nodes)
         self.brokers = tuple(node.id for node in config.brokers)
         self.voters = tuple(node.id for node in config.voters)
@@ -61,27 +61,27 @@ class Nodes:
         self._processes: dict[int, NodeProcess] = {}
         self._paused: set[int] = set()
         self._down: dict[int, int] = {}
-        """Node -> number of the fault that took it down, or paused it."""
+        """Node -> number of the fault that stopped or paused it."""
         self._transport = Transport()
 
     # --- what there is ----------------------------------------------------------------------------------------------
 
     def rest(self, node: int) -> str:
-        """Base URL of a node itself; nothing that breaks links is on this way."""
+        """Base URL of a node itself, without a proxy."""
         return self.config(node).rest_url
 
     def data(self, node: int) -> Path:
         return Path(self.config(node).data)
 
     def log_directory(self, node: int) -> Path:
-        """Where a node keeps its partitions."""
+        """The log directory of a node."""
         return Path(self.config(node).log_dirs[0])
 
     def witness(self, node: int) -> Path:
         return self.directory / "witness" / f"node-{node}"
 
     def log(self, node: int, *, lines: int = 20) -> str:
-        """The end of what a node wrote to standard error."""
+        """The end of the standard error of a node."""
         return "\n".join(log_tail(str(self.data(node) / "node.log"), lines_max=lines))
 
     def pid(self, node: int) -> int | None:
@@ -121,7 +121,7 @@ class Nodes:
         await self._settle_processes(nodes)
 
     async def pause(self, *nodes: int) -> None:
-        """SIGSTOP: the process stands still, its connections stay open."""
+        """SIGSTOP: the process stops running, its connections stay open."""
         for node in nodes:
             self._signal(node, signal.SIGSTOP)
             self._paused.add(node)
@@ -134,7 +134,7 @@ class Nodes:
             self._end_fault(node)
 
     async def restart(self, *nodes: int) -> None:
-        """Stop in order those that run, then start all at once; returns when their doors answer."""
+        """Stop running nodes, then start all at once; returns when their HTTP ports answer."""
         running = [node for node in nodes if self.pid(node) is not None]
         if running:
             await self.stop(*running)
@@ -147,11 +147,11 @@ class Nodes:
 
     @property
     def ended_by_themselves(self) -> list[int]:
-        """Nodes that do not run though nothing was done to them."""
+        """Nodes that do not run although no fault stopped them."""
         return [node for node in self.ids if self.pid(node) is None and node not in self._down]
 
     def _end_fault(self, node: int) -> None:
-        """Whatever had taken the node down is over."""
+        """End the fault that stopped the node."""
         number = self._down.pop(node, None)
         if number is not None:
             self._timeline.end(number)
@@ -180,14 +180,14 @@ class Nodes:
         await all_of(self.ids, self._wait_started)
 
     async def end_all(self) -> None:
-        """Nobody asks them any more, and no process is left."""
+        """Kill all processes; returns when none is left."""
         await self._transport.close()
         for node in self.ids:
             if self.pid(node) is not None:
                 self._signal(node, signal.SIGKILL)
         for node in self._processes:
             await self._ended(node, limit_ms=KILLED_LIMIT_MS)
-        with contextlib.suppress(HelperFailed):  # who is gone has let go of the nodes
+        with contextlib.suppress(HelperFailed):  # a starter that has ended guards no nodes
             await self._starter.reap(self._processes.values())
         self._processes.clear()
 
@@ -211,7 +211,7 @@ class Nodes:
         await self._guard()
 
     async def _settle_processes(self, nodes: Iterable[int]) -> None:
-        """Processes have started or ended: nobody dials a proxy that does not know it."""
+        """Processes have started or ended: wait until the proxies know."""
         configs = [self.config(node) for node in nodes]
         ports = [(each.host, port) for each in configs for port in ports_of(each)]
         await self._proxies.check(ports)
@@ -248,7 +248,7 @@ class Nodes:
         self._processes[node].send_signal(number)
 
     async def _ended(self, node: int, *, limit_ms: int) -> bool:
-        """Wait for the end of a process; False when it still runs at the limit."""
+        """Wait for the end of a process; False if it still runs at the limit."""
         return await self._poll(lambda: self.pid(node) is None, limit_ms=limit_ms)
 
     async def _poll(self, condition: Callable[[], bool], *, limit_ms: int) -> bool:
@@ -261,11 +261,11 @@ class Nodes:
         return True
 
     async def _wait_started(self, node: int) -> None:
-        """Until its HTTP door answers. Raises ScenarioError when the process ends, or takes too long."""
+        """Wait until the HTTP port answers. Raises ScenarioError if the process ends or takes too long."""
         await self._wait_answer(node, "/healthz", what="answer")
 
     async def wait_ready(self, node: int) -> None:
-        """Until the node says that it takes requests."""
+        """Wait until the node is ready for requests."""
         await self._wait_answer(node, "/readyz", what="become ready")
 
     async def _wait_answer(self, node: int, path: str, *, what: str) -> None:
@@ -292,14 +292,14 @@ class Nodes:
         headers: Mapping[str, str] | None = None,
         timeout_ms: int | None = None,
     ) -> Response:
-        """One request to a node itself, past all proxies. Without a timeout: that of the run's pace."""
+        """One request to a node itself, without a proxy. Default timeout: that of the pace of the run."""
         limit_ms = self._pace.ask_timeout_ms if timeout_ms is None else timeout_ms
         request = Request(method=method, path=path, body=body, headers=headers or {}, timeout_ms=limit_ms)
         return await self._transport.send(self.rest(node), request)
 
 
 async def all_of(nodes: Iterable[int], act: Callable[[int], Awaitable[None]]) -> None:
-    """Raises what the first of them to fail raises."""
+    """Run all; raises the first exception."""
     try:
         async with asyncio.TaskGroup() as group:
             for node in nodes:

@@ -1,6 +1,6 @@
-"""Looking at the cluster: snapshots of what its nodes believe, waits for a condition, samples of leaders over time.
+"""Observe the cluster: snapshots of its nodes, waits for a condition, samples of leaders over time.
 
-Nodes are asked past all proxies, so a broken link never blinds the observer; a paused or dead node is not asked.
+Requests to nodes bypass all proxies, so a broken link never affects the observer; a paused or dead node gets none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Predicate = Callable[[Snapshot], object]
 
 
 class NotInTime(ScenarioError):
-    """A condition did not come true before its deadline; the message says what was waited for and what there was."""
+    """A condition did not hold before its deadline; the message has the condition and the last snapshot."""
 
     def __init__(self, message: str, snapshot: Snapshot) -> None:
         super().__init__(message)
@@ -36,17 +36,17 @@ class Observer:
         self._pace = pace
         self._samples = LeaderSamples(is_sampled=pace.is_sampled)
         self.latest: Snapshot | None = None
-        """The last look at the cluster."""
+        """The last snapshot of the cluster."""
         self.metadata_seen = -1
-        """Offset of the newest metadata that any node was seen to know."""
+        """The highest metadata offset seen at any node."""
 
     @property
     def samples(self) -> Sequence[LeaderSample]:
-        """What leaders said of themselves, as often as it changed."""
+        """The samples of leaders, one for each change."""
         return self._samples.samples
 
     async def status(self) -> Snapshot:
-        """What every node that runs believes at this moment."""
+        """The state of every running node at this moment."""
         at_us = now_us()
         asked = self._nodes.running()
         views = await asyncio.gather(*(self._view(node) for node in asked))
@@ -61,8 +61,8 @@ class Observer:
         return snapshot
 
     async def is_outside_isr(self, node: int, topic: str, partition: int) -> bool:
-        """Whether it is sure that the cluster does not count on this replica. A node that was cut off may tell of an
-        ISR of the past, so somebody has to know all metadata that was ever seen."""
+        """True if the replica is certainly not in the ISR. An isolated node may return an old ISR, so a node must have
+        the newest metadata that was ever seen."""
         snapshot = await self.status()
         newest = snapshot.newest
         if newest is None or newest.metadata_offset < self.metadata_seen:
@@ -77,7 +77,7 @@ class Observer:
         deadline_ms: int | None = None,
         describe: str | Callable[[Snapshot], str] = "the condition",
     ) -> Snapshot:
-        """Look again every few milliseconds until the predicate holds. Raises NotInTime."""
+        """Wait until the predicate holds. Raises NotInTime."""
         loop = asyncio.get_running_loop()
         limit_ms = self._pace.change_limit_ms if deadline_ms is None else deadline_ms
         deadline = loop.time() + limit_ms / 1000
@@ -97,7 +97,7 @@ class Observer:
         return None
 
     async def sample_forever(self) -> None:
-        """Only of looks one after the other: of two at the same time the earlier may be answered later."""
+        """Take samples one after the other: of two concurrent ones the earlier may be answered later."""
         while True:
             self._samples.take(await self.status())
             await asyncio.sleep(self._pace.sample_ms / 1000)

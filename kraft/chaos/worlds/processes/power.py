@@ -1,7 +1,7 @@
-"""Power loss: what a disk holds after it, worked out from the witness of its node, and done to the files.
+"""Power loss: the content of a disk afterwards, computed from the witness of its node, and applied to the files.
 
-A file is as long as its last fsync knows it; one that was never synced is gone; a rename whose folder was not synced
-has not happened. Events and the output of the process stay: they are evidence, no part of the node's promise.
+A file has the length of its last fsync; a file without fsync is gone; a rename without fsync of its folder is undone.
+Events and output of the process stay: they are evidence, not data.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class Rename:
     new: str
     undo: str | None
     replaced_size: int | None
-    """How much of the replaced file was durable."""
+    """The durable length of the replaced file."""
 
 
 @dataclass(slots=True)
 class Durable:
-    """What a power loss would leave, by path."""
+    """The durable state: path -> length."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     pending: list[Rename] = field(default_factory=list)
-    """Renames in folders that were not synced since, in their order."""
+    """Renames in folders without a later fsync, in order."""
 
     def learn(self, fact: dict[str, Any]) -> None:
         match fact:
@@ -76,13 +76,13 @@ def read_witness(folder: Path) -> Durable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What went with the power."""
+    """The losses of a power loss."""
 
     cut: dict[str, int]
-    """File -> bytes that it lost."""
+    """File -> the number of lost bytes."""
     removed: tuple[str, ...]
     undone: tuple[str, ...]
-    """Renames that did not happen, by their new name."""
+    """Undone renames, by their new name."""
 
     @property
     def bytes_lost(self) -> int:
@@ -90,7 +90,7 @@ class Loss:
 
 
 def lose_power(data: Path, witness: Path) -> Loss:
-    """Make the files of a dead node what a power loss leaves of them; the witness then knows them as they are."""
+    """Apply a power loss to the files of a dead node; the witness then has the new state."""
     durable = read_witness(witness)
     undone = list(_undo_renames(durable))
     cut: dict[str, int] = {}
@@ -134,7 +134,7 @@ def _files(data: Path) -> Iterator[str]:
 
 
 def reset_witness(data: Path, witness: Path) -> None:
-    """Everything that is there now is durable."""
+    """Record all current files as durable."""
     shutil.rmtree(witness / UNDO_FOLDER, ignore_errors=True)
     facts = [{"sync": path, "size": os.path.getsize(path)} for path in _files(data)]
     (witness / WITNESS_FILE).write_text("".join(json.dumps(fact) + "\n" for fact in facts), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the cluster holds when all has healed: each partition read through REST, and everything that the checker wants.
+"""Collect the evidence for the checker after healing: each partition read through REST, logs, metadata, events.
 
 A partition is read as whole record batches, from its log start to its high watermark, into `<folder>/readback/`, so
 that a log of any length costs no memory.
@@ -30,7 +30,7 @@ SETTLE_MS: Final = 20_000
 READ_BYTES: Final = 4 * 1024 * 1024
 READ_TIMEOUT_MS: Final = 10_000
 READ_LIMIT_MS: Final = 30_000
-"""How long one partition is tried to be read to its end."""
+"""How long the read of one partition is retried."""
 RETRY_S: Final = 0.05
 SAVED_LIMIT_MS: Final = 5_000
 EVENTS_FILE: Final = "events.jsonl"
@@ -44,9 +44,9 @@ async def gather_evidence(
     is_judged: Callable[[str], bool] = of_clients,
     groups: Sequence[str] = (),
 ) -> Evidence:
-    """Of these topics. Call it when clients have finished and faults are mended; what is in the way becomes a note.
+    """The evidence of these topics, after clients have finished and faults are healed; problems become notes.
 
-    The records are read from files below `cluster.directory` when the checker asks for them.
+    The records are read from files below `cluster.directory` when the checker iterates.
     """
     missing = await settle(cluster, deadline_ms=settle_ms)
     readback = await read_back(cluster, is_judged)
@@ -67,7 +67,7 @@ async def gather_evidence(
 
 
 async def _committed(cluster: Cluster, group: str) -> list[GroupOffset]:
-    """As its coordinator tells. Raises ScenarioError when nobody answers: all has healed."""
+    """The committed offsets from the coordinator of a group. Raises ScenarioError without an answer."""
     path = f"/v3/clusters/{cluster.admin.cluster_id}/consumer-groups/{quote(group)}/lags"
     loop = asyncio.get_running_loop()
     deadline = loop.time() + READ_LIMIT_MS / 1000
@@ -80,12 +80,13 @@ async def _committed(cluster: Cluster, group: str) -> list[GroupOffset]:
                     GroupOffset(group, row["topic_name"], row["partition_id"], row["current_offset"]) for row in rows
                 ]
         if loop.time() > deadline:
-            raise ScenarioError(f"nobody tells what group {group} has committed: {answer}")
+            raise ScenarioError(f"no answer about the committed offsets of group {group}: {answer}")
         await asyncio.sleep(RETRY_S)
 
 
 async def _saved_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[str, str]]:
-    """What voters have saved as committed. They save how far they are about once a second: wait for what they tell."""
+    """The committed metadata of voters. They save their commit index about once a second: wait for the reported
+    offset."""
     snapshot = await cluster.observer.status()
     reported = {node: view.metadata_offset for node, view in snapshot.views.items()}
     loop = asyncio.get_running_loop()
@@ -99,7 +100,7 @@ async def _saved_metadata(cluster: Cluster) -> tuple[list[VoterMetadata], dict[s
 
 
 async def settle(cluster: Cluster, *, deadline_ms: int = SETTLE_MS) -> str:
-    """Wait until the records are everywhere. Returns what was still missing at the deadline; empty: nothing."""
+    """Wait until the records are on all replicas. Returns what is missing at the deadline; empty: nothing."""
     try:
         await cluster.observer.until(lambda snapshot: not unsettled(snapshot), deadline_ms=deadline_ms)
     except NotInTime as error:
@@ -108,7 +109,7 @@ async def settle(cluster: Cluster, *, deadline_ms: int = SETTLE_MS) -> str:
 
 
 async def read_back(cluster: Cluster, is_judged: Callable[[str], bool] = every_topic) -> list[ReadBack]:
-    """Every partition of these topics that the newest metadata knows."""
+    """Read every partition of these topics in the newest metadata."""
     snapshot = await cluster.observer.status()
     newest = snapshot.newest
     folder = cluster.directory / "readback"
@@ -141,7 +142,7 @@ async def _read_partition(cluster: Cluster, snapshot: Snapshot, topic: str, numb
 async def _read_committed(
     cluster: Cluster, topic: str, number: int, start: int
 ) -> tuple[list[LogRecord] | None, int | None]:
-    """What a reader of committed records is given, and where it ends; None when nobody serves it in time."""
+    """The records that a `read_committed` consumer receives, and its end offset; None without an answer in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + READ_LIMIT_MS / 1000
     found, position = list[LogRecord](), start
@@ -170,7 +171,7 @@ async def _ask_committed(cluster: Cluster, node: int, topic: str, number: int, p
 
 
 async def _read_all(cluster: Cluster, topic: str, number: int, out: IO[bytes]) -> tuple[int, int, str]:
-    """Log start, where the reading ended, and why it did not come to the high watermark."""
+    """Log start offset, end of the read, and the reason if it did not reach the high watermark."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + READ_LIMIT_MS / 1000
     start, position, problem = -1, -1, "no node runs"
@@ -204,7 +205,8 @@ async def _read(cluster: Cluster, node: int, topic: str, number: int, position: 
 
 
 def merge_events(files: RunFiles, is_judged: Callable[[str], bool] = every_topic) -> Path:
-    """The events of all nodes, sorted by time, in one file in the run's folder; of the topics these only."""
+    """Write the events of all nodes, sorted by time, into one file in the folder of the run; only events of these
+    topics."""
     lines: list[tuple[int, bytes]] = []
     for data in files.data.values():
         for name in (f"{EVENTS_FILE}.1", EVENTS_FILE):
@@ -218,7 +220,7 @@ def merge_events(files: RunFiles, is_judged: Callable[[str], bool] = every_topic
 
 
 def _judged_lines(path: Path, is_judged: Callable[[str], bool]) -> Iterator[tuple[int, bytes]]:
-    """(when, line) of each event that is whole and not another topic's."""
+    """(time, line) of each complete event that does not belong to another topic."""
     with path.open("rb") as lines:
         for line in map(bytes.rstrip, lines):
             if line.endswith(b"}"):

@@ -1,7 +1,7 @@
-"""Faults that hit requests of clients from outside, one API at a time: what their links do, and how often they did.
+"""Faults of requests of clients from outside, for one API each, with counts of applications.
 
-A fault holds for every link, so that `times` counts requests wherever a client sends them, and until it is healed. The
-links decode what passes; nodes know nothing of it.
+A fault applies to every link, so that `times` counts requests to all brokers, and lasts until it is healed. The links
+decode the requests; nodes are not involved.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ NAMES_OF_FAULTS: Final = {
 
 @dataclass(slots=True, kw_only=True)
 class RequestFaultDone:
-    """A fault that was begun."""
+    """A fault of requests."""
 
     number: int
-    """In the timeline."""
+    """Its number in the timeline."""
     text: str
     times: int = 0
-    """How often it was applied so far."""
+    """The number of applications so far."""
     is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFilter:
-    """Of the requests of an API. Without topic, client id and node: all of them."""
+    """Selects requests of an API. Without topic, client id and node: all requests."""
 
     topic: str = ""
     client_id: str = ""
@@ -64,14 +64,14 @@ class RequestFaults:
     async def answer(
         self, api: str, *, error: str | int, times: int | None = 1, which: RequestFilter = EVERY_ONE
     ) -> RequestFaultDone:
-        """The link answers with this error, as a broker does that refuses the request as a whole; no broker gets it."""
+        """The link answers with this error, as a broker that refuses the whole request; no broker gets it."""
         code = code_of(error)
         return await self._begin("answer", api, times, which, said=f"with {NAMES.get(code, code)}", error_code=code)
 
     async def delay(
         self, api: str, *, ms: float, times: int | None = None, which: RequestFilter = EVERY_ONE
     ) -> RequestFaultDone:
-        """The request is carried out at once, and its answer comes so much later; so do those behind it."""
+        """The request is carried out at once, and its answer arrives later, also those after it."""
         if not 0 < ms <= DELAY_MS_MAX:
             raise ScenarioError(f"a delay of {ms} ms; it can be up to {DELAY_MS_MAX} ms")
         return await self._begin("delay", api, times, which, said=f"by {ms:g} ms", delay_ms=ms)
@@ -79,7 +79,7 @@ class RequestFaults:
     async def drop_answer(
         self, api: str, *, times: int | None = 1, which: RequestFilter = EVERY_ONE
     ) -> RequestFaultDone:
-        """The request is carried out; instead of its answer the client gets the end of the connection."""
+        """The request is carried out; the connection ends instead of an answer."""
         return await self._begin("drop_answer", api, times, which)
 
     async def close_after(
@@ -89,7 +89,7 @@ class RequestFaults:
         return await self._begin("close_after", api, times, which)
 
     async def heal(self) -> None:
-        """None of them holds any more."""
+        """End all faults of requests."""
         await self.look()
         open_ones = [fault for fault in self._done.values() if not fault.is_over]
         if open_ones:
@@ -100,7 +100,7 @@ class RequestFaults:
             self._timeline.end(fault.number)
 
     async def look(self) -> None:
-        """`times` of each fault is as it is now."""
+        """Update `times` of each fault."""
         for fired in await self._proxies.fired() if self._done else ():
             self._done[fired.number].times += 1
 
@@ -110,7 +110,7 @@ class RequestFaults:
 
     @property
     def done(self) -> tuple[RequestFaultDone, ...]:
-        """All since `forget`, as they were at the last `look`."""
+        """All faults since `forget`, with their state at the last `look`."""
         return tuple(self._done.values())
 
     def forget(self) -> None:

@@ -27,7 +27,7 @@ from kraft.chaos.worlds.world import Clients
 from kraft.launcher.node_starter import NodeStarter
 
 IN_SYNC_LIMIT_MS: Final = 60_000
-"""From the end of the story until every replica is in sync again."""
+"""The limit from the end of the story until every replica is in sync."""
 
 
 async def run_scenario(
@@ -41,10 +41,10 @@ async def run_scenario(
     starter: NodeStarter | None = None,
     clients: Door = "rest",
 ) -> RunResult:
-    """Never raises for what a scenario can do wrong: the result says it.
+    """Run a scenario. A mistake of the scenario is never raised: the result contains it.
 
-    `source` is what the command was given, when that is not the scenario's name. Runs may share a `starter` of nodes.
-    `clients` is what the clients of the story speak.
+    `source` is the argument of the command, if it is not the name of the scenario. Runs may share a `starter` of nodes.
+    `clients` is the protocol of the clients of the story.
     """
     run = Run(scenario, seed=seed, watcher=watcher, keep=keep)
     try:

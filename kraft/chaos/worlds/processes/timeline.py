@@ -1,6 +1,6 @@
-"""Time of a run, and the faults done in it: kept in order, shown to a watcher, written to `faults.jsonl`.
+"""The clock of a run, and its faults: kept in order, sent to a watcher, written to `faults.jsonl`.
 
-A line is written when a fault begins; when the run ends the file is replaced by one that also says when each ended.
+A line is written when a fault begins; at the end of the run a file with the end of each fault replaces it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Timeline:
         self._watchers.append(watcher)
 
     def begin(self, fault: str, *, text: str, nodes: Iterable[int] = (), links: Iterable[str] = ()) -> int:
-        """Returns a number for `end`."""
+        """A fault begins; returns its number for `end`."""
         done = Fault(at_us=now_us(), fault=fault, nodes=tuple(nodes), links=tuple(links), text=text)
         self._faults.append(done)
         with self._path.open("ab") as out:

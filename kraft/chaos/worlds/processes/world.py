@@ -1,4 +1,4 @@
-"""Real processes as the world of a story: its questions and actions, carried over to a `Cluster` and its clients."""
+"""Real processes as the world of a story: applies questions and actions to a `Cluster` and its clients."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A client of the kit in a simulated world: its requests are work in a node's process, below the parsing of HTTP.
+"""A client in a simulated world: its requests run in the process of a node, without HTTP.
 
-What goes wrong with its links goes wrong here: a port that refuses, a request or an answer that never arrives. A node
-that dies in the middle resets the connection; one that sleeps lets its client wait. Nobody is asked twice.
+It also has the faults of its links: a port that refuses, a request or an answer that never arrives. A node that dies in
+the middle resets the connection; a paused one lets its client wait. There are no retries.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from replication.requests import LATEST_TIMESTAMP, ProduceOptions, ReadOptions
 T = TypeVar("T")
 ACKS: Final = {"0": 0, "1": 1, "all": -1}
 NOTICE_S: Final = 0.02
-"""After so long a client knows that its node is dead: the connection is reset."""
+"""The time after which the connection to a dead node is reset."""
 
 
 @dataclass(slots=True)
 class ClientLink:
-    """From one client to one node. What is done to it holds until it is healed."""
+    """The link from one client to one node. A fault lasts until it is healed."""
 
     refuses: bool = False
     holds_requests: bool = False
     holds_answers: bool = False
     delay_ms: int = 0
     requests_lost: int = 0
-    """So many more requests end in the middle, each with its connection."""
+    """The number of requests to cut in the middle, each with its connection."""
     answers_lost: int = 0
-    """So many more answers are lost, each with its connection."""
+    """The number of answers to lose, each with its connection."""
 
 
 def _batch(batch: Batch, records: Sequence[NewRecord]) -> bytes:
-    """With what the leader recognizes it by when it is sent again: as over HTTP, made from the Idempotency-Key."""
+    """The batch, with producer id and sequence from the Idempotency-Key, as over HTTP."""
     if not batch.idempotency_key:
         return build_batch(records)
     producer_id = IdempotencyKey(client="", key=batch.idempotency_key).producer_id(batch.topic, number=0)
@@ -53,11 +53,11 @@ def _batch(batch: Batch, records: Sequence[NewRecord]) -> bytes:
 
 
 class Refused(Exception):
-    """Nobody listens: nothing was sent."""
+    """The port refuses: nothing was sent."""
 
 
 class Unanswered(Exception):
-    """The request was sent, and nobody knows what became of it."""
+    """The request was sent, and its outcome is unknown."""
 
 
 LinkTo = Callable[[int], ClientLink]
@@ -75,7 +75,7 @@ class SimulatedClient:
             self._link_to(node)
 
     async def close(self) -> None:
-        """It holds nothing."""
+        """Nothing to close."""
 
     async def produce(self, node: int, batch: Batch) -> ProduceResult:
         within_ms = batch.timeout_ms + ANSWER_SLACK_MS
@@ -205,8 +205,8 @@ class SimulatedClient:
 
 
 async def _carry_out(work: Callable[[SimulatedNode], Awaitable[T]], node: SimulatedNode) -> T:
-    """In the node's process. What runs there is made in the step that hands it over: who gives up before that leaves
-    nothing behind that nobody awaits."""
+    """Run the request in the process of the node. The coroutine is made there: a client that gives up before leaves
+    none behind that is never awaited."""
 
     async def carried() -> T:
         return await work(node)
@@ -215,7 +215,7 @@ async def _carry_out(work: Callable[[SimulatedNode], Awaitable[T]], node: Simula
 
 
 def partition_of(asked: SimulatedNode, topic: str, partition: int) -> TopicIdPartition:
-    """As this node knows it. Raises UnknownTopicOrPartition."""
+    """The partition in this node's metadata. Raises UnknownTopicOrPartition."""
     assert asked.node is not None
     found = asked.node.gateway.image.topic(topic)
     if found is None or partition not in found.partitions:
@@ -224,7 +224,7 @@ def partition_of(asked: SimulatedNode, topic: str, partition: int) -> TopicIdPar
 
 
 def records_for(found: Records, offset: int) -> tuple[int, list[tuple[int, str]]]:
-    """Where to go on, and what a reader of its isolation level is given: no markers, and nothing that was aborted."""
+    """The next offset, and the records for the isolation level: without markers and aborted records."""
     records: list[tuple[int, str]] = []
     data = bytes(found.data)
     for position, header, is_readable in readable_batches(data, found.aborted):

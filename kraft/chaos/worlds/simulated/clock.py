@@ -14,7 +14,7 @@ EPOCH_MS = 1_700_000_000_000
 
 
 class _AtOnce:
-    """What can be awaited and never waits."""
+    """An awaitable that never waits."""
 
     def __await__(self) -> Iterator[None]:
         return iter(())
@@ -24,7 +24,7 @@ _AT_ONCE = _AtOnce()
 
 
 class _Timeout:
-    """`asyncio.timeout` without coroutines for entering and leaving, neither of which waits: every request has one."""
+    """`asyncio.timeout` without coroutines for enter and exit, which never wait: every request has a timeout."""
 
     __slots__ = ("_cancelling", "_handle", "_has_expired", "_loop", "_task", "_when_s")
 
@@ -62,18 +62,18 @@ class SimulatedClock:
         self._mark_us = loop.now_us
         self._counted_us = loop.now_us
         self._read_at_us, self._read_us = -1, 0
-        """The last reading: time stands still while callbacks run, and each of them asks."""
+        """The last value: time does not change while callbacks run."""
         self._wall_offset_ms = EPOCH_MS + offset_ms
 
     def set_rate(self, rate: float) -> None:
-        """Drift from now on."""
+        """Set the drift from now on."""
         self._counted_us = self.monotonic_us()
         self._mark_us = self._loop.now_us
         self._rate = rate
         self._read_at_us = -1
 
     def jump(self, ms: int) -> None:
-        """Somebody set the wall clock; the monotonic one does not notice."""
+        """Set the wall clock; the monotonic clock does not change."""
         self._wall_offset_ms += ms
 
     def monotonic_us(self) -> int:
@@ -100,5 +100,5 @@ class SimulatedClock:
         return handle
 
     def _virtual_seconds(self, ms: float) -> float:
-        """At least a microsecond for a positive time, and rounded up, so that what was waited for has passed."""
+        """The time in virtual seconds, rounded up to at least a microsecond, so that it has certainly passed."""
         return -(-ms * 1000 // self._rate) / 1_000_000

@@ -65,9 +65,9 @@ class SimulatedProcess:
 
 
 class InlineQuorum(InlineHost):
-    """The Raft half on the node's own loop, with the node's own environment, and going on when the other half hangs.
+    """The Raft part, on the loop and in the environment of the node; it continues while the main part hangs.
 
-    In production the two halves are threads, and each hears of the other a little late: `hop_us` says how late.
+    In production the two parts are threads, and calls between them are a little late: by `hop_us`.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class InlineQuorum(InlineHost):
         self._beside.run(super().start, main)
 
     def hold(self) -> None:
-        """The Raft thread gets no turn from now on to do what the main loop asks; all else goes on."""
+        """Hold calls of the main loop to the Raft thread from now on; all else continues."""
         self._held = [] if self._held is None else self._held
 
     def release(self) -> None:
@@ -106,7 +106,7 @@ class InlineQuorum(InlineHost):
         self._hop("main", function, args)
 
     def _hop(self, to: str, function: Callable[..., object], args: tuple[object, ...]) -> None:
-        """In order, whatever each call's own delay is."""
+        """Calls stay in order, with any delays."""
         if self._loop is None or self._loop.is_closed():
             return
         context = self._beside if to == "raft" else self._main_context
@@ -122,7 +122,7 @@ BOTH: tuple[Role, ...] = ("broker", "controller")
 
 
 def alias(node_id: int, purpose: Purpose) -> str:
-    """The name by which other nodes call a node for one purpose, where each purpose has links of its own."""
+    """The host name of a node for one purpose: each purpose has its own links."""
     return f"node-{node_id}.{purpose}"
 
 
@@ -169,7 +169,7 @@ def cluster_config(
 
 @asynccontextmanager
 async def _within(seconds: float, what: str) -> AsyncIterator[None]:
-    """A time limit whose error says what has not happened."""
+    """A time limit; its error names the missing condition."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -178,7 +178,7 @@ async def _within(seconds: float, what: str) -> AsyncIterator[None]:
 
 
 class SimulatedNode:
-    """One node of the configuration on its machine; `node` is the life that runs now."""
+    """One node of the configuration on its machine; `node` is the running instance."""
 
     def __init__(self, config: ClusterConfig, node_id: int, machine: Machine) -> None:
         self._config = config
@@ -187,20 +187,20 @@ class SimulatedNode:
         self.node: Node | None = None
         self.fatal: list[BaseException] = []
         self.ended: list[str] = []
-        """Why it ended its own process, each time."""
+        """The reasons for which it ended its own process."""
         self.is_running = False
-        """Started, and neither stopped nor killed since; `node` is None while it starts or stops."""
+        """True after a start until a stop or kill; `node` is None while it starts or stops."""
         self.on_made: Callable[[Node], None] = lambda node: None
-        """Called with each life before it starts."""
+        """Called with each instance before it starts."""
         self.hop_us = (0, 0)
-        """How late the two halves of its voter hear of each other."""
+        """The delay of calls between the two parts of its voter."""
         self.quorum: InlineQuorum
-        """Between the two halves of its voter, in the life that began last."""
+        """The connection of the two parts of its voter, in the last instance."""
         self._lives = 0
 
     @property
     def is_newcomer(self) -> bool:
-        """A voter that has lost its files, and does not vote yet."""
+        """True for a voter that has lost its files and does not vote yet."""
         engine = getattr(None if self.node is None else self.node.log, "_engine", None)
         return engine is not None and engine._journal is not None and engine._journal.votes.is_newcomer
 
@@ -259,7 +259,7 @@ class SimulatedCluster:
         is_new: bool = False,
         has_links_by_purpose: bool = False,
     ) -> None:
-        """Its voters have met before, unless it is new: then they have to find out that all of them are."""
+        """False for a new cluster, whose voters must first meet."""
         self.world = world
         self.config = cluster_config(
             roles=roles or (BOTH,) * len(rates), settings=settings, has_links_by_purpose=has_links_by_purpose
@@ -294,7 +294,7 @@ class SimulatedCluster:
                 group.create_task(node.stop())
 
     async def wait_ready(self, *, within_s: float = START_S) -> None:
-        """Until every node that runs is unfenced and knows the leader of the quorum."""
+        """Wait until every running node is unfenced and knows the leader of the quorum."""
         deadline_s = self.world.loop.time() + within_s
         while why := self._unready():
             self.raise_fatal()
@@ -302,7 +302,7 @@ class SimulatedCluster:
             await asyncio.sleep(POLL_S)
 
     def _unready(self) -> dict[int, str]:
-        """Node -> why it is not ready."""
+        """Node -> the reason why it is not ready."""
         looked = {node.node_id: node.node.awaiting.service() for node in self.alive if node.node is not None}
         return {node_id: why for node_id, why in looked.items() if why}
 
@@ -324,7 +324,7 @@ class SimulatedCluster:
         return which
 
     async def wait_in_sync(self, which: TopicIdPartition, *, within_s: float = 60) -> None:
-        """Until every node sees a leader and the whole assignment in sync."""
+        """Wait until every node has a leader and the whole assignment in sync."""
         deadline = self.world.loop.time() + within_s
         while not all(self._is_in_sync(node, which) for node in self.alive):
             self.raise_fatal()
@@ -332,7 +332,7 @@ class SimulatedCluster:
             await asyncio.sleep(POLL_S)
 
     def _story(self, which: TopicIdPartition) -> str:
-        """What each node believes, and its last events: for the message of a failed wait."""
+        """The state of each node and its last events, for the message of a failed wait."""
         lines = [f"seed {self.world.seed}, {self.world.loop.now_us} us: {which} is not in sync"]
         for node in self.nodes.values():
             lines.append(f"--- node {node.node_id}, running: {node.node is not None}: {self.partition(node, which)}")
@@ -352,7 +352,7 @@ class SimulatedCluster:
         return None if topic is None else topic.partitions.get(which.partition)
 
     def leader(self, which: TopicIdPartition) -> SimulatedNode | None:
-        """As the best informed node knows it."""
+        """The leader in the newest metadata of all nodes."""
         known = [found for node in self.alive if (found := self.partition(node, which)) is not None]
         newest = max(known, key=lambda partition: partition.leader_epoch, default=None)
         return None if newest is None or not newest.has_leader else self.nodes[newest.leader]

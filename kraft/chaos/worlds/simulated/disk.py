@@ -1,8 +1,8 @@
 """One machine's disk in memory, with a page cache that a power loss tears.
 
-What was written is visible at once and durable after `sync` (data) or `sync_directory` (names). Each file and each
-directory keeps the operations since its last sync; `lose_power` lets the generator decide what of them survived:
-nothing, all, or a part, the last write torn. A killed process loses nothing but its locks.
+Writes are visible at once and durable after `sync` (data) or `sync_directory` (names). Each file and each directory
+keeps the operations since its last sync; in `lose_power` the generator decides which of them survive: none, all, or a
+part with a torn last write. A killed process loses only its locks.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ PATHS_REMEMBERED = 10_000
 SECTOR_BYTES = 512
 """A torn write keeps whole sectors, as disks do."""
 SIMULATED_DISK_BYTES = 1 << 40
-"""What it tells of its size: it is full when a test says so."""
+"""The reported size; the switch `is_full` makes it full."""
 
 
 @dataclass(slots=True)
 class Inode:
-    """A file's bytes as readers see them, those surely on the platter, and the writes between the two."""
+    """The visible bytes of a file, its durable bytes, and the writes between the two."""
 
     data: bytearray = field(default_factory=bytearray)
     durable: bytearray = field(default_factory=bytearray)
@@ -59,7 +59,7 @@ class Directory:
     names: dict[str, Node] = field(default_factory=dict)
     durable: dict[str, Node] = field(default_factory=dict)
     unsynced: list[dict[str, Node | None]] = field(default_factory=list)
-    """Each is one atomic change: names set to a node, or removed."""
+    """The changes since the last sync; each is atomic: names set to a node, or removed."""
 
     def apply(self, change: dict[str, Node | None]) -> None:
         _rename(self.names, change)
@@ -104,7 +104,8 @@ def _rename(names: dict[str, Node], change: dict[str, Node | None]) -> None:
 
 
 def _survivors(writes: list[tuple[int, bytes | None]], rng: random.Random) -> list[tuple[int, bytes | None]]:
-    """None, all, or the first so many with the next one torn, or any of them (pages reach the disk in any order)."""
+    """The surviving writes: none, all, the first n with the next one torn, or any of them (pages reach the disk in any
+    order)."""
     fate = rng.randrange(4)
     if fate < 2 or not writes:
         return writes if fate else []
@@ -117,7 +118,7 @@ def _survivors(writes: list[tuple[int, bytes | None]], rng: random.Random) -> li
 
 
 def _sectors(writes: list[tuple[int, bytes | None]], rng: random.Random) -> list[tuple[int, bytes | None]]:
-    """Every sector of every write for itself; the file may have its new size all the same."""
+    """Each sector of each write survives or not; the file may have its new size in any case."""
     share, survivors = rng.choice((0.5, 0.9)), list[tuple[int, bytes | None]]()
     for offset, data in writes:
         if data is None:
@@ -145,9 +146,9 @@ class Disk:
         self.fails: Callable[[str], bool] = lambda path: False
         """Paths on which every read, write and sync fails with EIO."""
         self.sync_us: tuple[int, int] = (100, 2_000)
-        """How long work that waits for the device takes: slow down a disk here."""
+        """The time of work that waits for the device: a slow disk has a larger one."""
         self.tears_sectors = False
-        """A loss of power keeps any sectors of what was not synced, with zeros between them."""
+        """True: a power loss keeps any sectors of unsynced writes, with zeros between them."""
         self.syncs = 0
 
     def lose_power(self) -> None:
@@ -155,7 +156,7 @@ class Disk:
         self._root.lose_power(self._rng, tears_sectors=self.tears_sectors)
 
     def flip_bit(self, path: str, *, offset: int, bit: int = 0) -> None:
-        """Bit rot: it is on the platter, too, and no write tells of it."""
+        """Bit rot: changes the durable bytes too, without a write."""
         inode = self.file(path)
         for copy in (inode.data, inode.durable):
             if offset < len(copy):

@@ -1,6 +1,6 @@
 """The simulated world: one seed, one virtual time, one network, and a machine for each node.
 
-The same seed gives the same trace in every process. A world ends with no failure that nobody caught.
+The same seed gives the same trace in every process. A world fails if an exception was not caught.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 OPEN_FILES_MAX = (1_000, 1_000, 6)
-"""Of one machine or another: enough, or so few that files are closed and opened again all the time, as on a node with
-thousands of partitions. What is closed is synced before, so a loss of power finds less there."""
+"""The limits of open files: enough, or so few that files are closed and opened again all the time, as with thousands of
+partitions. Files are synced before they are closed, so a power loss then loses less."""
 DIGESTED_LINES = 500
-"""Lines of the trace that go into the fingerprint at once."""
+"""The lines of the trace that one update of the fingerprint takes."""
 
 
 class Machine:
@@ -55,7 +55,7 @@ class Machine:
         )
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run in this machine's process: tasks, timers and connections made there die with it."""
+        """Run in the process of this machine: its tasks, timers and connections end with the process."""
         task = self._world.loop.spawn(self.process, coroutine)
         # Not `await task`: a task of a dead process takes no cancellation, and its caller must be able to give up.
         done: asyncio.Future[None] = self._world.loop.create_future()
@@ -69,7 +69,7 @@ class Machine:
         return result
 
     def kill(self) -> None:
-        """SIGKILL: no code of the process runs any more; the page cache survives."""
+        """SIGKILL: no code of the process runs after it; the page cache survives."""
         self._world.trace("kill", self.name)
         self._world.loop.kill(self.process)
         self._world.network.kill(self.process)
@@ -77,7 +77,7 @@ class Machine:
         self._renew()
 
     def lose_power(self) -> None:
-        """The machine stops without a word, and what was not synced is lost, wholly or in part."""
+        """The machine stops without closing connections, and unsynced data is lost, completely or in part."""
         self._world.trace("lose power", self.name)
         self._world.loop.kill(self.process)
         self._world.network.power_off(self.name)
@@ -98,14 +98,14 @@ class Machine:
         self._world.loop.pause(self.process)
 
     def hang(self, *, computes: bool = True) -> None:
-        """The main loop of its process does not turn, for it computes or waits; the quorum's thread lives."""
+        """The main loop of its process hangs, because it computes or waits; the thread of the quorum continues."""
         self._world.trace("hang", self.name)
         self.pauses += 1
         self._world.loop.hang(self.process)
         self._computes_since_us = self._world.loop.now_us if computes else None
 
     def busy_us(self) -> int:
-        """What its processes have computed in steps that hang; all others take no time."""
+        """The processor time of its processes in hanging steps; other steps take no time."""
         since_us = self._computes_since_us
         return self._busy_us + (0 if since_us is None else self._world.loop.now_us - since_us)
 
@@ -125,10 +125,10 @@ class SimulatedWorld:
         self._undigested: list[str] = []
         self.events = 0
         self.lines: list[str] | None = None
-        """The trace as text, when somebody wants to read it."""
+        """The trace as text, if requested."""
 
     def rng(self, purpose: str) -> random.Random:
-        """Each purpose has a generator of its own: a change in one leaves the others' numbers as they were."""
+        """Each purpose has its own generator: a change in one does not change the numbers of the others."""
         return random.Random(f"{self.seed} {purpose}")
 
     def machine(self, name: str, *, rate: float = 1.0, offset_ms: int = 0) -> Machine:
@@ -155,7 +155,7 @@ class SimulatedWorld:
         return self._digest.hexdigest()
 
     def run(self, scenario: Coroutine[Any, Any, T]) -> T:
-        """Run to the end, close the world, and fail when anything failed that nobody caught."""
+        """Run to the end and close the world. Fails if an exception was not caught."""
         try:
             result = self.loop.run_until_complete(scenario)
         finally:
@@ -176,7 +176,7 @@ class SimulatedWorld:
 class SimulatedWorkers:
     """Worker threads without threads: the work runs inline, at some moment of a virtual delay.
 
-    The delay is the disk's `sync_us`; the effect falls anywhere in it, so that only the end proves anything.
+    The delay is the `sync_us` of the disk; the effect is at any moment in it, so that only the end proves it.
     """
 
     def __init__(self, disk: Disk, rng: random.Random) -> None:

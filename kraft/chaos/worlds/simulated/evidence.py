@@ -1,4 +1,5 @@
-"""What a simulated cluster holds when all has healed: its disks are copied to folders and read as those of nodes."""
+"""Collect the evidence of a simulated cluster after healing: its disks are copied to folders and read as those of real
+nodes."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ async def gather_evidence(
 
 
 async def _committed(cluster: SimulatedCluster, group: str) -> list[GroupOffset]:
-    """As its coordinator tells. Raises ScenarioError when nobody answers: all has healed."""
+    """The committed offsets from the coordinator of a group. Raises ScenarioError without an answer."""
     deadline = cluster.world.loop.time() + READ_LIMIT_S
     while True:
         for node in cluster.alive:
@@ -79,7 +80,7 @@ async def _committed(cluster: SimulatedCluster, group: str) -> list[GroupOffset]
             assert isinstance(answer, GroupOffsets), answer
             return [GroupOffset(group, row.topic, row.partition, row.offset) for row in answer.offsets]
         if cluster.world.loop.time() > deadline:
-            raise ScenarioError(f"nobody tells what group {group} has committed: {problem}")
+            raise ScenarioError(f"no answer about the committed offsets of group {group}: {problem}")
         await asyncio.sleep(RETRY_S)
 
 
@@ -123,9 +124,9 @@ async def _read_back(cluster: SimulatedCluster, snapshot: Snapshot, topic: str, 
 async def _read_all(
     cluster: SimulatedCluster, leader: int, topic: str, number: int, path: Path
 ) -> tuple[int, int, str]:
-    """Log start, where the reading ended, and why it did not come to the high watermark."""
+    """Log start offset, end of the read, and the reason if it did not reach the high watermark."""
     deadline = cluster.world.loop.time() + READ_LIMIT_S
-    start, position, problem = -1, 0, "nobody leads"
+    start, position, problem = -1, 0, "there is no leader"
     with path.open("wb") as out:
         while cluster.world.loop.time() < deadline:
             node = cluster.nodes.get(leader)
@@ -145,7 +146,8 @@ async def _read_all(
 async def _read_committed(
     cluster: SimulatedCluster, leader: int, topic: str, number: int
 ) -> tuple[list[LogRecord] | None, int | None]:
-    """What a reader of committed records is given, and where it ends; None when it cannot be read."""
+    """The records that a `read_committed` consumer receives, and its end offset; None if the partition cannot be
+    read."""
     node, found, position = cluster.nodes.get(leader), list[LogRecord](), 0
     if node is None or node.node is None:
         return None, None
@@ -168,7 +170,7 @@ async def _read_committed(
 
 
 async def _read(node: SimulatedNode | None, topic: str, number: int, position: int) -> tuple[bytes, int, int, int]:
-    """The bytes, where to go on, the high watermark and the log start."""
+    """The bytes, the next offset, the high watermark and the log start offset."""
     if node is None or node.node is None:
         raise TimeoutError("the leader does not run")
     gateway = node.node.gateway

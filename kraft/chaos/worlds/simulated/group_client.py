@@ -1,6 +1,6 @@
-"""A member of a group in a simulated world: Kafka's classic protocol, asked at a node's coordinator below the parsing.
+"""A member of a group in a simulated world: the classic protocol, directly at the coordinator of a node.
 
-It beats when it polls; its own work is short beside its session.
+It sends heartbeats when it polls; its work is short compared with its session.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NOT_A_MEMBER: Final = (UnknownMemberId.code, FencedInstanceId.code)
 
 @dataclass(slots=True)
 class _Life:
-    """What the member has in one generation."""
+    """The state of the member in one generation."""
 
     generation: int
     assigned_us: int
@@ -180,7 +180,7 @@ class SimulatedGroupClient:
     # --- records ------------------------------------------------------------------------------------------------
 
     async def _read(self, node: int, life: _Life, *, wait_ms: int) -> list[MemberRecords]:
-        """Of all its partitions in turn, at most a batch; waits in the last one when there is nothing."""
+        """Read a batch from its partitions in turn; waits at the last one if there are no records."""
         given: list[MemberRecords] = []
         left, partitions = self._membership.batch, sorted(life.positions)
         for number, partition in enumerate(partitions):
@@ -230,11 +230,11 @@ class SimulatedGroupClient:
 
 
 async def _nothing(_asked: SimulatedNode) -> None:
-    """Only the way there and back."""
+    """Nothing runs at the node; only the links count."""
 
 
 async def _assignments(asked: SimulatedNode, joined: a.GroupJoined) -> tuple[tuple[str, bytes], ...]:
-    """Made by the member that leads, of the metadata that its node knows."""
+    """The assignments of the group leader, from the metadata of its node."""
     if joined.leader != joined.member_id or not joined.members:
         return ()
     assert asked.node is not None

@@ -1,7 +1,7 @@
 """The virtual-time event loop: no selector, no threads, no real clock.
 
-Time stands still while anything is ready to run, then jumps to the next timer. What is ready runs in the order in which
-it became so, timers of one instant in the order in which they were set. Invariant: with the same program and seed,
+Time does not change while a callback is ready, then jumps to the next timer. Callbacks run in the order in which they
+became ready, timers of one instant in the order in which they were set. Invariant: with the same program and seed,
 callbacks run in the same order in every process, whatever PYTHONHASHSEED is; tasks and futures therefore hash by
 number, not by address.
 
@@ -29,10 +29,10 @@ from types import CodeType, FrameType
 from typing import Any
 
 STEPS_PER_INSTANT_MAX = 1_000_000
-"""More callbacks than this without time moving on are an endless loop, and so are more rounds of timers."""
+"""More callbacks than this at one instant, or more rounds of timers, are an endless loop."""
 RESOLUTION_S = 1e-9
 TASKS_REMEMBERED = 1_000
-"""Those that are over are forgotten when so many, or twice as many as still run, have come together."""
+"""Finished tasks are removed when there are so many of them, or twice as many as running ones."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +43,7 @@ class Process:
     is_alive: bool = True
     is_paused: bool = False
     is_hanging: bool = False
-    """Paused, but for what runs beside its main loop (`BESIDE`)."""
+    """The main loop is paused; tasks beside it (`BESIDE`) continue."""
     held: list[_Ready] = field(default_factory=list)
 
     def stands_still(self, context: contextvars.Context) -> bool:
@@ -51,16 +51,16 @@ class Process:
 
 
 BESIDE: contextvars.ContextVar[bool] = contextvars.ContextVar("beside", default=False)
-"""Whether this would run on another thread than the process's main one: the Raft half of a voter, and its watchdog."""
+"""True in contexts that run on another thread in production: the Raft part of a voter, and its watchdog."""
 PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
 
 class Deadlock(AssertionError):
-    """Nothing is scheduled, yet the awaited result is not there: somebody waits for what never comes."""
+    """Nothing is scheduled, and the awaited result is missing: a task waits for ever."""
 
 
 class Livelock(AssertionError):
-    """Time never moves on: callbacks keep scheduling callbacks, or one of them does not end."""
+    """Time does not advance: callbacks always schedule callbacks, or one of them does not end."""
 
 
 _Ready = tuple[Callable[..., object] | None, Any, contextvars.Context]
@@ -69,7 +69,7 @@ was cancelled since."""
 
 
 class _Handle:
-    """What asyncio asks of a handle, and no more: there are hundreds of thousands in a run."""
+    """The part of a handle that asyncio uses, and no more: a run has hundreds of thousands."""
 
     __slots__ = ("_args", "_callback", "_when", "context")
 
@@ -116,7 +116,7 @@ def _let_loops_know_their_tasks() -> None:
 
 
 class _Future(asyncio.Future[Any]):
-    """Gets its number when first hashed, which happens in the same order in each run; few futures ever are."""
+    """Gets its number at its first hash, in the same order in each run; few futures are ever hashed."""
 
     def __hash__(self) -> int:
         try:
@@ -135,19 +135,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now = 0.0
         self.now_us = 0
         self._rounds = 0
-        """Of timers, since time moved on."""
+        """Rounds of timers since the last change of time."""
         self.numbers = itertools.count(1)
         self._queue: deque[_Ready] = deque()
         self._timers: list[tuple[float, int, _Handle]] = []
         self._outside = contextvars.Context()
-        """The world outside all processes; nothing sets a variable in it."""
+        """The context outside of all processes; no variable is set in it."""
         self._tasks: list[weakref.ref[_Task]] = []
         self._tasks_max = TASKS_REMEMBERED
         self._buried: list[asyncio.Task[Any]] = []
         self.step_s_max = STEP_S_MAX
-        """Processor time that one step may take."""
+        """The limit of processor time of one step."""
         self.failures: list[dict[str, Any]] = []
-        """What nobody caught: contexts given to the exception handler. A simulation must end with none."""
+        """Uncaught exceptions: contexts of the exception handler. A simulation must end with none."""
         # Each future is made by the one and asks the other; methods of ours would cost more than the future.
         self.create_future = functools.partial(_Future, loop=self)  # type: ignore[method-assign]
         self.get_debug = bool  # type: ignore[method-assign]
@@ -159,7 +159,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def _advance(self) -> None:
-        """To the next timer that still counts; all that are due then are ready."""
+        """Jump to the next active timer; all due timers become ready."""
         timers = self._timers
         while timers and timers[0][2]._callback is None:
             heappop(timers)
@@ -188,7 +188,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise Livelock(f"at {self.now_us} us {found}") from None
 
     def _run_once(self) -> None:
-        """Not once, but until the loop is stopped: all that is ready and what that makes ready, then more timers."""
+        """Run until the loop is stopped: all ready callbacks and those that they add, then the next timers."""
         while True:
             self._run_ready()
             if self._stopping:  # type: ignore[attr-defined]
@@ -254,7 +254,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return task
 
     def _tasks_of(self, process: Process | None) -> list[_Task]:
-        """In the order in which they were made; those that are not over."""
+        """The running tasks of a process, in the order of their creation."""
         tasks = [task for ref in self._tasks if (task := ref()) is not None]
         return [task for task in tasks if task.process is process and not task.done()]
 
@@ -263,14 +263,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def spawn(
         self, process: Process | None, coroutine: Coroutine[Any, Any, Any], *, is_beside: bool = False
     ) -> asyncio.Task[Any]:
-        """A task in the process; all that it starts belongs to the process too. None: the world outside."""
+        """Create a task in the process; its own tasks belong to the process too. None: outside of all processes."""
         context = copy_context()
         context.run(PROCESS.set, process)
         context.run(BESIDE.set, is_beside)
         return self.create_task(coroutine, context=context)
 
     def outside(self, callback: Callable[..., object], *args: object, delay_us: int = 0) -> _Handle:
-        """Call back from the world outside all processes (the network, the disk)."""
+        """Call back from outside of all processes (the network, the disk)."""
         handle: _Handle = self.call_at(self._now + delay_us / 1_000_000, callback, *args, context=self._outside)
         return handle
 
@@ -285,7 +285,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process.is_paused, process.is_hanging = True, False
 
     def hang(self, process: Process) -> None:
-        """Its main loop does not turn; what is beside it goes on."""
+        """The main loop hangs; tasks beside it continue."""
         process.is_paused = process.is_hanging = True
 
     def resume(self, process: Process) -> None:
@@ -307,7 +307,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         raise AssertionError("a thread called into the simulated loop; simulated code has no threads")
 
     def _asyncgen_finalizer_hook(self, generator: Any) -> None:
-        """Nobody will go on with it: closed in its turn, as asyncio does; what a dead process left is not."""
+        """Close an abandoned generator, as asyncio does; generators of dead processes stay."""
         self._asyncgens.discard(generator)  # type: ignore[attr-defined]
         if self.is_running():
             self.create_task(generator.aclose())
@@ -326,7 +326,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """The base class warns of sockets left open; there are none."""
 
     def _close_buried(self) -> None:
-        """Close what killed processes left, here and not whenever the garbage collector finds it."""
+        """Close coroutines of killed processes here, and not when the garbage collector finds them."""
         for task in sorted(self._buried, key=hash):
             coroutine = task.get_coro()
             with contextlib.suppress(BaseException):  # A dead process's `finally` may do anything.
@@ -339,20 +339,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
 STEP_S_MAX = 20.0
 """Processor time of one step. The longest steps of the longest runs take a second."""
 LOOKS = 8
-"""Within that time."""
+"""The number of checks in that time."""
 
 
 class EndlessStep(KeyboardInterrupt):
-    """A step of the virtual loop that never ends: found by the processor time that it takes, and told with its stack.
+    """A step of the virtual loop never ends: a limit of processor time finds it, and the exception has its stack.
 
-    Virtual time stands still during a step, so a loop around an await that does not suspend would hang a run, and
-    whoever plays it, for good. The time is the processor's (`ITIMER_PROF`) and not the wall's: a busy machine makes no
-    step longer. Tasks let an interrupt through to the loop, and no `except Exception` on the way takes it.
+    Virtual time does not change during a step, so a loop around an await that does not suspend would hang a run for
+    ever. The time is the processor's (`ITIMER_PROF`) and not the wall's: a busy machine makes no step longer. Tasks let
+    an interrupt through to the loop, and no `except Exception` on the way takes it.
     """
 
 
 class _Look:
-    """What the last look saw: the step that ran then, and at how many looks it was the same."""
+    """The step at the last check, and the number of checks with the same step."""
 
     def __init__(self, loop_code: CodeType, step_name: str) -> None:
         self._loop_code = loop_code
@@ -367,7 +367,7 @@ class _Look:
         self._seen = self._seen + 1 if step is not None and step is self._step else 0
         self._step = step
         if self._seen >= LOOKS:
-            self._seen = 0  # whoever goes on all the same is stopped once more
+            self._seen = 0  # a step that continues is interrupted again
             lines = traceback.StackSummary.extract(reversed(stack[:at]), limit=None).format()
             raise EndlessStep("a step that does not end:\n" + "".join(lines))
 

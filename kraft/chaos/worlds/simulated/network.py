@@ -1,4 +1,4 @@
-"""The network between simulated machines: frames over connections, with every way in which a network is bad.
+"""The network between simulated machines: frames over connections, with all faults of a network.
 
 One frame is the unit: a message cut in the middle never arrives and resets its connection, as TCP with framing has it.
 Frames of one direction of a connection arrive in order. While a direction is cut, frames wait as TCP's
@@ -23,10 +23,10 @@ from kraft.runtime.frame_receiver import FrameReceiver
 from metadata.environment import ConnectionClosed, OnConnection
 
 UNSENT_BYTES_MAX = 1024 * 1024
-"""`drain` waits while more than this has not left the sender."""
+"""`drain` waits while the sender has more unsent bytes than this."""
 CONNECTIONS_MAX = 10_000
 UNREAD_BYTES_MAX = 256 * 1024
-"""A receiver that does not read holds back the sender beyond this."""
+"""The sender waits while the receiver has more unread bytes than this."""
 SYN_RETRY_S = 1.0
 PORTS_FROM = 49_152
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
@@ -36,22 +36,22 @@ Trace = Callable[..., None]
 
 @dataclass(slots=True)
 class Link:
-    """One direction between two machines."""
+    """The link of one direction between two machines."""
 
     latency_us: tuple[int, int] = (100, 500)
     bytes_per_s: int = 1_000_000_000
     is_cut: bool = False
     frames_until_reset: int | None = None
-    """So many more frames pass; the next is cut in the middle and its connection reset."""
+    """The number of frames that pass; the next one is cut in the middle and its connection reset."""
     resets_more: int = 0
-    """So often again, each time with the next frame."""
+    """The number of further cuts, each with the next frame."""
     frames_lost: int = 0
-    """So many frames are lost, each with its connection."""
+    """The number of frames to lose, each with its connection."""
 
 
 @dataclass(slots=True, eq=False)
 class _Pipe:
-    """One direction of a connection: what was sent and has not arrived, as (frame or the end, not before)."""
+    """One direction of a connection: its frames in flight, as (frame or the end, earliest arrival)."""
 
     link: Link
     sender: SimulatedConnection
@@ -61,7 +61,7 @@ class _Pipe:
     free_at: float = 0.0
     is_pumping: bool = False
     is_gone: bool = False
-    """The connection is over for the network; nothing arrives any more."""
+    """True after the connection ended in the network; nothing arrives any more."""
 
 
 class SimulatedConnection(FrameReceiver):
@@ -74,9 +74,9 @@ class SimulatedConnection(FrameReceiver):
         self._frame_bytes_max = frame_bytes_max
         self.unread_bytes = 0
         self.way: tuple[str, str] = (host, peer)
-        """Who dialled, and by which name it called whom."""
+        """The connecting host, and the name that it connected to."""
         self._context: contextvars.Context | None = None
-        """What the receiver's process takes its frames in."""
+        """The callback that receives frames in the process of the receiver."""
         self._wake_drained: list[asyncio.Future[None]] = []
         self._when_taken: list[Callable[[], None]] = []
         self.out: _Pipe | None = None
@@ -115,10 +115,10 @@ class SimulatedConnection(FrameReceiver):
         return frame
 
     def bound_send_buffer(self, bytes_max: int) -> None:
-        """What is on its way here is in the world's hands."""
+        """No effect: the simulated network has its own limits."""
 
     def bound_unsent(self, bytes_max: int) -> None:
-        """`UNSENT_BYTES_MAX` is all that there is."""
+        """No effect: `UNSENT_BYTES_MAX` is the limit."""
 
     def when_taken(self, then: Callable[[], None]) -> None:
         if self.is_writable or self._is_closed:
@@ -151,7 +151,8 @@ class SimulatedConnection(FrameReceiver):
                 self.unread_bytes += len(frame)
 
     def _is_taken(self, frame: memoryview, receiver: asyncio.Future[bool]) -> bool:
-        """In the receiver's process; what it does not take yet, it finds among what has arrived."""
+        """Deliver frames in the process of the receiver; frames that it does not take stay in the list of arrived
+        ones."""
         if receiver.done() or self._frames:
             return False
         assert self._context is not None
@@ -174,7 +175,7 @@ class SimulatedConnection(FrameReceiver):
         self._notify_taken()
 
     def drained(self) -> None:
-        """Something has left the sender."""
+        """A frame has left the sender."""
         if self._wake_drained:
             _wake_all(self._wake_drained)
         if self._when_taken and self.is_writable:
@@ -239,8 +240,8 @@ class SimulatedNetwork:
         self._rng = rng
         self._trace = trace
         self.turn_us = 0
-        """What arrives within so many microseconds comes at once, as a loop finds it that looks at its sockets now and
-        then: all of it is handled in one turn."""
+        """Frames that arrive within so many microseconds arrive together, as in a loop that polls many sockets: one
+        turn handles them."""
         self._links: dict[tuple[str, str], Link] = {}
         self._numbers = itertools.count(1)
         self._ports = itertools.count(PORTS_FROM)
@@ -249,11 +250,11 @@ class SimulatedNetwork:
         self.listeners: dict[tuple[str, int], SimulatedListener] = {}
         self.hosts_off: set[str] = set()
         self.aliases: dict[str, str] = {}
-        """Other names of hosts: what is dialled by one has links of its own."""
+        """Alias -> host: connections to an alias have their own links."""
         self.refusing: set[tuple[str, str]] = set()
-        """(who dials, by which name): the port refuses."""
+        """(connecting host, name) pairs whose ports refuse."""
         self._orphans: list[tuple[SimulatedConnection, str]] = []
-        """Ends whose other end lost power, with its host."""
+        """Connection ends whose other end lost power, with its host."""
 
     # The switches a test turns
 
@@ -261,7 +262,7 @@ class SimulatedNetwork:
         return self._links.setdefault((source, target), Link())
 
     def cut(self, one: str, other: str, *, direction: Literal["both", "to", "from"] = "both") -> None:
-        """Packets vanish: nothing arrives, nobody is told. "to": only those from `one` to `other`."""
+        """Packets are lost without an error. "to": only those from `one` to `other`."""
         self._set_cut(one, other, direction, is_cut=True)
 
     def heal(self, one: str, other: str) -> None:
@@ -280,19 +281,19 @@ class SimulatedNetwork:
             self.cut(host, other)
 
     def reset(self, one: str, other: str) -> None:
-        """Break every connection between the two; what is on the way is lost."""
+        """Reset every connection between the two; bytes in flight are lost."""
         for connection, peer in list(self._pairs.items()):
             if {connection.host, peer.host} == {one, other}:
                 self._break(connection, peer, "connection reset")
 
     def reset_way(self, dials: str, name: str) -> None:
-        """Break every connection that was dialled by this name."""
+        """Reset every connection to this name."""
         for connection, peer in list(self._pairs.items()):
             if connection.way == (dials, name):
                 self._break(connection, peer, "connection reset")
 
     def kill(self, process: Process) -> None:
-        """The kernel closes what a dead process had: peers get a reset, its ports refuse."""
+        """The kernel closes the sockets of a dead process: peers get a reset, its ports refuse."""
         for key in [key for key, listener in self.listeners.items() if listener.process is process]:
             del self.listeners[key]
         for connection in [c for c in self._pairs if c.process is process]:
@@ -300,7 +301,7 @@ class SimulatedNetwork:
             self.abort(connection)
 
     def power_off(self, host: str) -> None:
-        """The machine is gone without a word: no reset, no refusal."""
+        """The machine is gone: no reset, no refusal."""
         self.hosts_off.add(host)
         for key in [key for key in self.listeners if key[0] == host]:
             del self.listeners[key]
@@ -311,7 +312,7 @@ class SimulatedNetwork:
                 self._orphans.append((peer, host))
 
     def power_on(self, host: str) -> None:
-        """A machine that is back knows nothing of old connections and resets them."""
+        """The machine is back, and resets old connections."""
         self.hosts_off.discard(host)
         gone = [connection for connection, target in self._orphans if target == host]
         self._orphans = [orphan for orphan in self._orphans if orphan[1] != host]
@@ -339,7 +340,7 @@ class SimulatedNetwork:
         listener = None if (host, target) in self.refusing else self.listeners.get((machine, port))
         if listener is None:
             await asyncio.sleep(self._latency(back))
-            raise ConnectionRefusedError(111, f"connect to {target}:{port}: nobody listens")
+            raise ConnectionRefusedError(111, f"connect to {target}:{port}: the port refuses")
         local = self._pair(host, target, port, limit, listener)
         try:
             await asyncio.sleep(self._latency(back))
@@ -384,7 +385,7 @@ class SimulatedNetwork:
             self._pump(pipe)
 
     def read(self, receiver: SimulatedConnection) -> None:
-        """The receiver took a frame: a held back sender may go on."""
+        """The receiver took a frame: a waiting sender may continue."""
         if receiver.into is not None:
             self._pump(receiver.into)
 
@@ -438,7 +439,7 @@ class SimulatedNetwork:
             receiver.end("closed by the peer")
 
     def abort(self, connection: SimulatedConnection) -> None:
-        """What was not sent is dropped; the peer learns of it after what is on the way."""
+        """Drop unsent frames; the peer gets the reset after the frames in flight."""
         pipe = self._pipes.get(connection)
         if pipe is not None:
             now = self.loop.time()
@@ -462,7 +463,7 @@ class SimulatedNetwork:
                     pipe.is_gone = True
 
     def _latency(self, link: Link) -> float:
-        """`randint`, without the layers that are above it: there is one for each frame."""
+        """`randint` without its layers, because every frame needs one."""
         low, high = link.latency_us
         span = high - low + 1
         bits = span.bit_length()
@@ -472,7 +473,7 @@ class SimulatedNetwork:
 
 
 class HostNetwork:
-    """The network as one machine sees it."""
+    """The network of one machine."""
 
     def __init__(self, network: SimulatedNetwork, host: str) -> None:
         self._network = network

@@ -1,6 +1,6 @@
 """A scenario in virtual time: the nodes' own code on simulated machines in one thread, judged as a run of real nodes.
 
-The same seed gives the same run. A minute of it takes a few seconds, and no process, port or folder of a node.
+The same seed gives the same run. A virtual minute takes a few seconds, without processes, ports or folders of nodes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from kraft.chaos.worlds.spec import ScenarioError
 from kraft.chaos.worlds.world import Clients
 
 IN_SYNC_LIMIT_S: Final = 60.0
-"""Virtual, from the end of the story until every replica is in sync again."""
+"""The limit in virtual time from the end of the story until every replica is in sync."""
 SETTLE_LIMIT_S: Final = 20.0
 LOOK_S: Final = 0.04
 SAVED_S: Final = 2.0
-"""Voters save how far they are about once a second."""
+"""Voters save their commit index about once a second."""
 PROCESS_DEFAULTS: Final = {"default.replication.factor": 1, "min.insync.replicas": 1}
-"""A simulated cluster has the project's defaults; stories are written against Kafka's."""
+"""Stories expect Kafka's defaults; a simulated cluster has those of the project."""
 
 
 def run_simulated(
@@ -46,7 +46,7 @@ def run_simulated(
     report: Path | None = None,
     source: str = "",
 ) -> RunResult:
-    """Never raises for what a scenario can do wrong: the result says it."""
+    """Run a scenario. A mistake of the scenario is never raised: the result contains it."""
     run = Run(scenario, seed=seed, watcher=watcher, keep=keep)
     try:
         _tell(run, seed=seed, watcher=watcher)
@@ -130,7 +130,7 @@ class SimulatedTestbed:
         return replace(evidence, notes={**evidence.notes, "unsettled": missing}) if missing else evidence
 
     async def _until_nothing(self, missing_in: Callable[[Snapshot], str], *, limit_s: float) -> tuple[str, Snapshot]:
-        """Look until nothing is missing, or the limit; what is missing then, and the last look."""
+        """Wait until nothing is missing, or the limit; returns what is missing, and the last snapshot."""
         deadline = self._cluster.world.loop.time() + limit_s
         while True:
             missing = missing_in(snapshot := self._world.snapshot())

@@ -1,7 +1,7 @@
-"""A transactional producer in a simulated world: what the Kafka listener asks for it, below the parsing.
+"""A transactional producer in a simulated world: calls what the Kafka listener calls.
 
-Batches go to the leader, what concerns the transaction to any node, which asks its coordinator. A batch of which
-nobody answers is not sent again: its transaction is aborted.
+Batches go to the leader, requests of the transaction to any node, which calls the coordinator. A batch without an
+answer is not sent again: its transaction is aborted.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SimulatedTransactionClient:
         return result
 
     async def _write(self, asked: SimulatedNode, batch: Batch, producer: Producer, sequence: int) -> ProduceResult:
-        """At the leader; a coordinator that is still busy with the transaction before is asked again."""
+        """Write at the leader; retries while the coordinator is busy with the transaction before."""
         assert asked.node is not None
         assert asked.node.transactional_produce is not None
         loop, now_ms = asyncio.get_running_loop(), asked.machine.clock.wall_ms()
@@ -139,7 +139,7 @@ class SimulatedTransactionClient:
     async def _at_coordinator(
         self, asked: SimulatedNode, work: Callable[[TransactionCoordinator], Coroutine[Any, Any, T]]
     ) -> T:
-        """As clients of the old flow do: they turn to the coordinator itself, and look for it again when it moves."""
+        """Clients of the old flow send requests to the coordinator itself, and find it again when it moves."""
         loop, cluster = asyncio.get_running_loop(), self._client.cluster
         deadline = loop.time() + self._plan.timeout_ms / 1000
         while True:
@@ -220,7 +220,7 @@ class SimulatedTransactionClient:
 async def _caught(
     work: Callable[[TransactionCoordinator], Coroutine[Any, Any, T]], coordinator: TransactionCoordinator
 ) -> T | KafkaError:
-    """A refusal that nobody waits for any more is no failure of the node."""
+    """Ignore a refusal without a waiting client: it is no failure of the node."""
     try:
         return await work(coordinator)
     except KafkaError as refusal:

@@ -1,7 +1,7 @@
-"""A simulated cluster as the world of a story: what is done to it, what it shows, and the clients that it gives.
+"""A simulated cluster as the world of a story: actions, questions and clients.
 
-Every directed link of every purpose can be broken alone, as between real nodes: a node calls each other node by
-another name for each purpose, and the simulated network has a link for each name.
+Each directed link of each purpose can be broken alone, as between real nodes: a node uses another name of a peer for
+each purpose, and the simulated network has a link for each name.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ CHANGE_MS: Final = 5_000
 CHANGE_LIMIT_S: Final = 30.0
 ASK_LIMIT_S: Final = 0.5
 CLUSTER_RESOURCE: Final = ""
-"""The name of the resource that stands for all brokers."""
+"""The name of the resource for all brokers."""
 
 
 class SimulatedStoryWorld:
@@ -77,7 +77,7 @@ class SimulatedStoryWorld:
         self._samples = LeaderSamples()
         self.faults: list[Fault] = []
         self._open_faults: dict[int, int] = {}
-        """Node -> number of the fault that took it down."""
+        """Node -> number of the fault that stopped it."""
         self.on_fault: Callable[[Fault], None] = lambda fault: None
 
     # --- what clients need --------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ class SimulatedStoryWorld:
                     self._to_disk(kind, node)
 
     def _keep_events(self, node: SimulatedNode) -> None:
-        """They are evidence, not data: no loss of power takes them."""
+        """Keep the events of a node: they are evidence, so a power loss does not remove them."""
         files = node.machine.environment.files
         if files.exists(EVENTS):
             file = files.open(EVENTS)
@@ -455,7 +455,7 @@ class SimulatedStoryWorld:
         _raise_detail(where, answer[resource])
 
     async def _ask(self, request: Request[Any]) -> Any:
-        """Tried again while nobody can do it. Raises ScenarioError."""
+        """Retries while no node can do it. Raises ScenarioError."""
         loop, problem = self._cluster.world.loop, "no node runs"
         deadline = loop.time() + CHANGE_LIMIT_S
         while loop.time() < deadline:
@@ -476,7 +476,7 @@ class SimulatedStoryWorld:
     # --- healing ------------------------------------------------------------------------------------------------
 
     async def mend(self) -> None:
-        """Links, disks and nodes work again."""
+        """Heal all links, disks and nodes."""
         for link in self._links:
             self._heal(link)
         for number, fault in enumerate(self.faults):
@@ -517,7 +517,7 @@ class SimulatedStoryWorld:
 
 
 def snapshot_of(cluster: SimulatedCluster) -> Snapshot:
-    """A paused or dead node is not asked."""
+    """A snapshot without paused and dead nodes."""
     views = {number: view for number, node in cluster.nodes.items() if (view := _view(node)) is not None}
     states = {number: _state(node) for number, node in cluster.nodes.items()}
     return Snapshot(at_us=cluster.world.loop.now_us, states=states, views=views)
@@ -556,7 +556,7 @@ def _raise_detail(what: str, answer: object) -> None:
 
 
 def damage(files: Files, folder: str, *, what: Damage, rng: Random) -> tuple[str, str]:
-    """The kind of fault, and a sentence about it without the place."""
+    """The kind of fault, and a sentence about it."""
     if not files.exists(folder):
         raise ScenarioError(f"there is no folder {folder}")
     names = files.list_directory(folder)

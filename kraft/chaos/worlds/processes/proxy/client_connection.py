@@ -1,8 +1,8 @@
-"""One connection of a client from outside: whole requests, each met by the rules, and answers in the order of requests.
+"""One connection of a client from outside: rules apply to whole requests, and answers are in the order of requests.
 
-A request that is answered here never reaches the broker; its answer waits for those of all requests before it, for
-clients close a connection that answers in another order. What the broker answers is carried as it comes, unless a rule
-holds for it. A produce with acks=0 has no answer.
+A request that the proxy answers never reaches the broker; its answer waits for the answers to all earlier requests,
+because clients close a connection with answers in another order. Answers of the broker pass unchanged, unless a rule
+applies. A produce with acks=0 has no answer.
 """
 
 from __future__ import annotations
@@ -50,36 +50,36 @@ PRODUCE: Final = 0
 METADATA: Final = 3
 METADATA_WITH_IDS_FROM: Final = 10
 FRAME_BYTES_MAX: Final = 104_857_600
-"""As brokers' socket.request.max.bytes: who sends more is no client, and its connection ends."""
+"""The socket.request.max.bytes of brokers: a connection with a larger request is closed."""
 PENDING_MAX: Final = 10_000
-"""Requests of one connection without an answer; a client that has more loses the connection."""
+"""The most unanswered requests of one connection; it is closed beyond that."""
 LENGTH: Final = struct.Struct(">i")
 
 
 class ClientRules:
-    """What all links of clients share."""
+    """The rules that all links of clients share."""
 
     def __init__(self) -> None:
         self.table = RequestRules()
         self.topic_ids = TopicIds()
         self.request_types: dict[int, type[TopLevel]] = {}
-        """By API key, of APIs that rules are about."""
+        """API key -> request class, for APIs with rules."""
         self._refusals: Refusals | None = None
 
     def load_for(self, rule: RequestRule) -> None:
-        """All that the rule needs, in a thread beside. Raises LookupError when it could never be done."""
+        """Load the modules that the rule needs, in a thread. Raises LookupError for an impossible rule."""
         request_type(rule.api)
         if rule.do == "answer" and not self.refusals.is_served(rule.api_key):
             raise LookupError(f"{rule.api} is not served to clients: brokers close the connection that asks for it")
 
     def begin(self, rule: RequestRule) -> None:
-        """When it has been loaded for."""
+        """Begin a rule, after `load_for`."""
         self.request_types[rule.api_key] = request_type(rule.api)
         self.table.begin(rule)
 
     @property
     def refusals(self) -> Refusals:
-        """Imported when asked for: answers are rendered by what renders them in nodes."""
+        """Imported when needed: the code of nodes renders the answers."""
         if self._refusals is None:
             from kraft.wire.handlers.refusals import Refusals
 
@@ -89,16 +89,16 @@ class ClientRules:
 
 @dataclass(slots=True, eq=False)
 class _Pending:
-    """A request whose answer has not gone out whole."""
+    """A request whose answer is not completely sent."""
 
     api_key: int
     version: int
     correlation_id: int
     decision: Decision
     answer: bytes | None = None
-    """Made here; empty: the end of the connection."""
+    """The answer of the proxy; empty: the end of the connection."""
     kept: bytearray = field(default_factory=bytearray)
-    """Of an answer that is read here, too."""
+    """The bytes of an answer that the proxy also reads."""
 
     @property
     def is_learned_from(self) -> bool:
@@ -117,7 +117,7 @@ class ClientConnection(Connection):
         self._pending: deque[_Pending] = deque()
         self._session = FetchSession()
         self._is_ending = False
-        """The client gets what is on its way, and nothing more."""
+        """The client gets the bytes in flight, and nothing more."""
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ class ClientConnection(Connection):
                 self._carry(pending, piece, is_first=is_first, is_last=is_last)
 
     def _begin_answer(self, correlation_id: int) -> None:
-        """The broker passes over a request only when it has closed the connection, so this finds it at once."""
+        """Find the request of an answer; a broker answers in order, so it is the first one."""
         if any(each.correlation_id == correlation_id for each in self._pending):
             while self._pending[0].correlation_id != correlation_id:
                 passed_over = self._pending.popleft()
@@ -239,7 +239,7 @@ class ClientConnection(Connection):
             self._send_own()
 
     def _send_own(self) -> None:
-        """Answers made here, whose turn it is."""
+        """Send answers of the proxy whose turn it is."""
         while self._pending and not self._is_ending and (answer := self._pending[0].answer) is not None:
             pending = self._pending.popleft()
             if not answer:
@@ -261,7 +261,7 @@ def _is_without_answer(header: RequestHeader, body: memoryview) -> bool:
 
 
 def _decoded(kind: type[TopLevel], header: RequestHeader, body: memoryview) -> Any:
-    """None for what no broker would take: it is passed on, to be refused there."""
+    """The decoded request; None for an invalid one, which goes to the broker to be refused."""
     version = header.api_version
     if version not in kind.READERS:
         return None
@@ -273,7 +273,7 @@ def _decoded(kind: type[TopLevel], header: RequestHeader, body: memoryview) -> A
 
 
 class AnswerFrames:
-    """Cuts answers into pieces that belong to one frame each, without waiting for whole ones. Pure."""
+    """Splits a stream of answers into pieces of one frame each, without waiting for whole frames. Pure."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -281,7 +281,7 @@ class AnswerFrames:
         self._correlation_id = 0
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes, bool, bool]]:
-        """(correlation id, bytes, whether a frame begins with them, whether it ends with them)"""
+        """Pieces as (correlation id, bytes, is the begin of a frame, is the end of a frame)."""
         if self._head:
             data, self._head = self._head + data, b""
         at = 0

@@ -1,8 +1,8 @@
-"""One proxied connection: two transports, a lane each way, and the faults that hit single messages.
+"""One proxied connection: two transports, a pipe for each direction, and faults of single messages.
 
-A side that ends takes the other one with it, after what is on its way has gone on. When it is the target that ends,
-the proxy first makes sure whether its port still answers, so that whoever dials again
-finds what he would find without a proxy.
+When one side ends, the proxy sends the bytes in flight and closes the other side. When the target ends, the proxy first
+checks whether the target's port still answers, so that the next connection attempt has the same result as without a
+proxy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kraft.chaos.worlds.processes.proxy.target import RESET, Target
 
 
 class Owner(Protocol):
-    """The link of a connection."""
+    """The link that owns a connection."""
 
     rules: Rules
     target: Target
@@ -43,7 +43,7 @@ class Connection:
         self._upstream: asyncio.Transport | None = None
         self._opening: asyncio.Task[None] | None = None
         self._bytes_to_end: dict[Half, int] = {}
-        """Bytes of a message that are still carried before everything ends."""
+        """Bytes of a message that still pass before the connection ends."""
         self.is_over = False
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ class Connection:
         self._answers.set_flow(self._owner.rules.answers)
 
     def reset(self) -> None:
-        """Both sides at once, whatever is on its way."""
+        """Reset both sides at once, with the bytes in flight."""
         if self.is_over:
             return
         self.is_over = True
@@ -90,7 +90,7 @@ class Connection:
         self._owner.lost(self)
 
     def ended(self, half: Half) -> None:
-        """The side that sends this half is gone."""
+        """The side that sends this direction has ended."""
         if self.is_over:
             return
         if half == "requests":
@@ -103,7 +103,7 @@ class Connection:
         self._answers.finish(self._close)
 
     def _close(self) -> None:
-        """In order: what was written still goes out."""
+        """Close both sides after all written bytes are sent."""
         if self.is_over:
             return
         self.is_over = True
@@ -113,17 +113,17 @@ class Connection:
         self._owner.lost(self)
 
     def full(self, half: Half, *, is_full: bool) -> None:
-        """The side that sends this half takes no more of the other."""
+        """The side that sends this direction cannot receive more now."""
         (self._answers if half == "requests" else self._requests).sink_full(is_full)
 
     # --- bytes ------------------------------------------------------------------------------------------------------
 
     def requests(self, data: bytes) -> None:
-        """From the client, as it comes."""
+        """Bytes from the client."""
         self.carry_request(data)
 
     def answers(self, data: bytes) -> None:
-        """From the target, as it comes."""
+        """Bytes from the target."""
         self.carry_answer(data)
 
     def carry_request(self, data: bytes) -> None:
@@ -154,15 +154,15 @@ class Connection:
         self._answers.feed(data, late_ms=late_ms)
 
     def answer(self, data: bytes, *, late_ms: float = 0) -> None:
-        """Of our own, to the client."""
+        """Send an answer of the proxy to the client."""
         self._answers.feed(data, late_ms=late_ms)
 
     def end(self) -> None:
-        """The client gets what is on its way; then both sides end."""
+        """Send the bytes in flight to the client; then close both sides."""
         self._answers.finish(self._close)
 
     def _half(self, data: bytes, begins: Iterator[tuple[int, int]], half: Half) -> None:
-        """Carry the first half of the next message, then end both sides."""
+        """Send the first half of the next message, then close both sides."""
         pipe = self._requests if half == "requests" else self._answers
         left = self._bytes_to_end.get(half)
         if left is None:
@@ -183,7 +183,7 @@ class Connection:
 
 
 class Side(asyncio.Protocol):
-    """One transport of a connection; `half` is what it sends to us."""
+    """One transport of a connection; `half` is the direction of the bytes that it receives."""
 
     def __init__(self, connection: Connection, half: Half) -> None:
         self._connection = connection
@@ -207,7 +207,7 @@ class Side(asyncio.Protocol):
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """End a connection so that the other side reads a reset."""
+    """Close a connection with a TCP reset."""
     listening = transport.get_extra_info("socket")
     if listening is not None and not transport.is_closing():
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

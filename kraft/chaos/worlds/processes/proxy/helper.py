@@ -1,7 +1,7 @@
 """The proxy process: `python -m kraft.chaos.worlds.processes.proxy.helper`.
 
-One JSON command a line in, one reply a line out. The end of its input is the end of the runner: it kills the processes
-that it was told to guard, and ends.
+Each line of input is a JSON command, each line of output a reply. The end of the input means that the runner has ended:
+the proxy process kills the processes that it guards, and ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PORT_FIRST: Final = 10_000
 PORT_LAST: Final = 32_000
-"""Below the ports that systems hand to outgoing connections, so that a cut link finds its port again."""
+"""Ports below those of outgoing connections, so that a cut link can open its port again."""
 PORT_TRIES_MAX: Final = 1_000
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024
 
@@ -41,10 +41,10 @@ class Proxies:
         self._targets: dict[tuple[str, int], Target] = {}
         self._guarded: tuple[int, ...] = ()
         self._clients: ClientRules | None = None
-        """Loaded with the first link of clients."""
+        """The rules, loaded with the first link of clients."""
         self._ports: set[int] = set()
-        """Of all links and nodes: while a target is down nobody holds its port, nor those of its links, and no other
-        link must take them."""
+        """Ports of all links and nodes: while a target is down, its port and those of its links are free, and no other
+        link may take them."""
 
     async def obey(self, command: Command) -> Reply:
         self._ports.update(command.reserved)

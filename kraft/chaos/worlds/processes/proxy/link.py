@@ -1,4 +1,4 @@
-"""One link: a listener, its connections, the rules that hold for them, and counts of what happened.
+"""One link: a listener, its connections, their rules, and counts.
 
 Invariant: the port is open exactly while the target listens and the link is not cut.
 """
@@ -36,7 +36,7 @@ class Link:
         self._dropped = 0
 
     async def open(self, port: int) -> None:
-        """Raises OSError when the port is taken. From here on the link follows its target."""
+        """Open the port, and follow the state of the target. Raises OSError if the port is taken."""
         self._port = port
         server = await self._serve()
         server.close()
@@ -45,7 +45,7 @@ class Link:
         await self._steer()
 
     async def set_rules(self, rules: Rules) -> None:
-        """In force when this returns."""
+        """The change is active when this returns."""
         self.rules = rules
         if rules.is_cut:
             self._close_listener()
@@ -112,7 +112,7 @@ class Link:
 
 
 def _less(count: int) -> int:
-    """One less; without limit it stays."""
+    """The count minus one; an unlimited count stays."""
     return count - 1 if count > 0 else count
 
 

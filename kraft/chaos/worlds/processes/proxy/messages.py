@@ -1,8 +1,8 @@
-"""Where messages begin in the bytes of a link, so that a fault can hit exactly one answer or one request.
+"""Find the messages in the bytes of a link, so that a fault can hit exactly one answer or request.
 
 Kafka and quorum links carry frames (length u32, then a Kafka header: api key i16, version i16, correlation id i32;
-answers: correlation id first). On client links HTTP/1.1 goes to and fro without pipelining, so the first bytes after an
-answer begin a request, and the first bytes after a request begin its answer. Pure.
+answers: correlation id first). Client links carry HTTP/1.1 without pipelining, so the first bytes after an answer begin
+a request, and the first bytes after a request begin its answer. Pure.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Final, Protocol
 from kraft.chaos.worlds.processes.proxy.rules import Kind
 
 CONNECTING_APIS: Final = frozenset({17, 18, 36})
-"""SaslHandshake, ApiVersions, SaslAuthenticate: not what a fault is meant for."""
+"""SaslHandshake, ApiVersions, SaslAuthenticate: faults ignore them."""
 HEAD_BYTES: Final = 10
 PENDING_MAX: Final = 10_000
-"""Requests without an answer that are remembered; acks=0 never gets one."""
+"""The most requests without an answer that are kept; acks=0 never gets one."""
 SAFE_METHODS: Final = (b"GET", b"HEAD", b"OPTIONS")
 
 
 class Messages(Protocol):
-    """Both methods give (position in the data, length of the whole message) for each message that begins in it and that
-    a fault may hit; positions may be negative when a head was cut apart."""
+    """Both methods yield (position in the data, length of the message) for each message that begins in the data and
+    that a fault may hit; a position is negative if the header began in earlier data."""
 
     def requests(self, data: bytes) -> Iterator[tuple[int, int]]: ...
     def answers(self, data: bytes) -> Iterator[tuple[int, int]]: ...
@@ -40,7 +40,8 @@ def messages_of(kind: Kind) -> Messages:
 
 
 class Frames:
-    """Cuts a stream into frames; gives (position, length with prefix, first bytes) once the head of each is there."""
+    """Splits a stream into frames; yields (position, length with prefix, first bytes) when the header of a frame is
+    complete."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -89,7 +90,7 @@ class KafkaMessages:
 
 
 class QuorumMessages:
-    """Sealed frames: each is as good as another, and there are no answers as such."""
+    """Encrypted frames: all are equal, and there are no answers."""
 
     def __init__(self) -> None:
         self._requests, self._answers = Frames(), Frames()
@@ -102,7 +103,7 @@ class QuorumMessages:
 
 
 class HttpMessages:
-    """Only requests that change something count, with their answers. Lengths are those of what is there at first."""
+    """Only requests that change something count, with their answers. Lengths are those of the first bytes."""
 
     def __init__(self) -> None:
         self._is_asking = False

@@ -1,6 +1,6 @@
-"""One direction of one proxied connection: bytes go on at once, late, slowly, or not for now.
+"""One direction of one proxied connection: bytes pass at once, late, slowly, or wait.
 
-Invariant: bytes keep their order, and while more than `QUEUED_BYTES_MAX` wait nothing more is read from their source.
+Invariant: bytes keep their order, and while more than `QUEUED_BYTES_MAX` wait, nothing is read from the source.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kraft.chaos.worlds.processes.proxy.rules import Flow
 
 QUEUED_BYTES_MAX: Final = 256 * 1024
 SLICE_MS: Final = 20
-"""A narrow link hands its bytes on in pieces of about so much time."""
+"""A narrow link sends its bytes in pieces of about so much time."""
 SLICE_BYTES_MIN: Final = 128
 
 
@@ -30,7 +30,7 @@ class Pipe:
         self._queued = 0
         self._due = 0.0
         self._sent = 0.0
-        """When a narrow link will have taken in what it was given so far."""
+        """The time at which a narrow link will have sent all bytes so far."""
         self._timer: asyncio.TimerHandle | None = None
         self._is_sink_full = False
         self._is_paused = False
@@ -42,7 +42,7 @@ class Pipe:
         self._flush()
 
     def set_flow(self, flow: Flow) -> None:
-        """What waits under the old rules goes at once, unless the new ones hold it."""
+        """Set new rules: waiting bytes go at once, unless the new rules hold them."""
         self._flow = flow
         self._due = self._sent = 0.0
         self._queue = deque((0.0, data) for _, data in self._queue)
@@ -50,7 +50,7 @@ class Pipe:
         self._flush()
 
     def feed(self, data: bytes, *, late_ms: float = 0) -> None:
-        """`late_ms`: so much later than the link would carry it; what comes after it waits, too."""
+        """Send bytes; `late_ms`: an additional delay, also for the bytes after them."""
         if self._sink is not None and self._sink.is_closing():
             return  # the other side has gone; our own end follows
         if self._sink is not None and not self._queue and self._flow.is_plain and not late_ms:
@@ -72,7 +72,7 @@ class Pipe:
         self._queued += len(data)
 
     def finish(self, then: Callable[[], None]) -> None:
-        """The source has ended: `then` is called when everything has gone on."""
+        """The source has ended: `then` is called when all bytes are sent."""
         self._when_empty = then
         self._flush()
 
@@ -105,7 +105,7 @@ class Pipe:
             then()
 
     def _steer(self) -> None:
-        """Read from the source, or not."""
+        """Pause or resume reading from the source."""
         is_paused = self._flow.is_held or self._is_sink_full or self._queued > QUEUED_BYTES_MAX or self._sink is None
         if self._source is None or is_paused == self._is_paused or self._source.is_closing():
             return

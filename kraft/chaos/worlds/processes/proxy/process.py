@@ -1,4 +1,4 @@
-"""The runner's side of the proxy process: start it, tell it what to do, end it."""
+"""The runner's side of the proxy process: start it, send commands, end it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kraft.launcher.helper_process import Helper, HelperFailed
 
 
 class ProxyProcess:
-    """One owner; commands are answered in order. Raises ScenarioError when the process is gone, or cannot do it."""
+    """Has one owner; commands are answered in order. Raises ScenarioError if the process is gone, or refuses."""
 
     def __init__(self, *, seed: int) -> None:
         self._helper = Helper(helper.__name__, str(seed), name="the proxy process", reply=Reply)
@@ -29,33 +29,33 @@ class ProxyProcess:
         return self._helper.pid
 
     async def open(self, links: Sequence[OpenLink], *, reserved: Iterable[int] = ()) -> Mapping[str, int]:
-        """The port of each link, by its name; none of them is one of the `reserved`."""
+        """Open links; returns the port of each link by name, none of them in `reserved`."""
         command = Command(id=self._helper.next_id(), open=tuple(links), reserved=tuple(reserved))
         return (await self._ask(command)).ports
 
     async def set_rules(self, rules: Mapping[str, Rules]) -> None:
-        """In force when this returns."""
+        """The change is active when this returns."""
         await self._ask(Command(id=self._helper.next_id(), rules=dict(rules)))
 
     async def guard(self, pids: Iterable[int]) -> None:
         await self._ask(Command(id=self._helper.next_id(), guard=tuple(pids)))
 
     async def check(self, targets: Iterable[tuple[str, int]]) -> None:
-        """Their processes have started or ended: proxies in front of them listen, or refuse, when this returns."""
+        """Processes have started or ended: when this returns, their proxies listen or refuse."""
         await self._ask(Command(id=self._helper.next_id(), check=tuple(targets)))
 
     async def counts(self) -> Mapping[str, Counts]:
         return (await self._ask(Command(id=self._helper.next_id(), wants_counts=True))).counts
 
     async def begin(self, rule: RequestRule) -> None:
-        """In force when this returns."""
+        """The change is active when this returns."""
         await self._ask(Command(id=self._helper.next_id(), begin=(rule,)))
 
     async def end(self, numbers: Iterable[int]) -> None:
         await self._ask(Command(id=self._helper.next_id(), end=tuple(numbers)))
 
     async def fired(self) -> Sequence[Fired]:
-        """Since it was asked for the last time."""
+        """The applications of rules since the last call."""
         return (await self._ask(Command(id=self._helper.next_id(), wants_fired=True))).fired
 
     async def _ask(self, command: Command) -> Reply:
@@ -65,5 +65,5 @@ class ProxyProcess:
             raise ScenarioError(str(error)) from error
 
     def close(self) -> None:
-        """It kills what it guards, and ends. Nothing is left when this returns."""
+        """End the proxy process, which kills the processes that it guards. Nothing is left when this returns."""
         self._helper.close()

@@ -1,7 +1,7 @@
-"""Which rule a request of a client meets, and what topics it names. Pure.
+"""The rules that apply to a request of a client, and the topics of the request. Pure.
 
-Rules hold for all links together, so that `times` counts requests wherever they go. Of the rules that fit a request the
-oldest of each kind is applied: it is delayed by at most one, and answered, dropped or closed after by at most one.
+Rules apply to all links together, so that `times` counts requests to all brokers. Of the rules that match a request,
+the oldest of each kind is applied: at most one delays it, and at most one answers, drops or closes.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from kraft.chaos.worlds.processes.proxy.rules import ANY_NODE, Fired, RequestRul
 from kraft.protocol.encoding import ZERO_UUID, Message, TopLevel
 
 FIRED_MAX: Final = 10_000
-"""Applications of rules that are remembered until somebody asks; then the oldest are forgotten."""
+"""The most applications of rules that are kept until the next query; the oldest are dropped."""
 TOPIC_IDS_MAX: Final = 100_000
-"""Ids of topics whose names are remembered."""
+"""The most topic ids whose names are kept."""
 
 EVERY_TOPIC: Final = None
 Topics = Collection[str] | None
-"""What a request names; None: all topics that there are."""
+"""The topics of a request; None: all topics."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRequest:
-    """One request as it arrived at a link."""
+    """One request that arrived at a link."""
 
     api_key: int
     version: int
@@ -36,13 +36,13 @@ class ClientRequest:
     has_answer: bool = True
     """False: a produce with acks=0."""
     topics: Callable[[], Topics]
-    """Asked for only where a rule wants to know."""
+    """The topics; computed only if a rule needs them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     answer_with: int | None = None
-    """Error code: the broker does not get the request."""
+    """The error code of the answer: the broker does not get the request."""
     drops_answer: bool = False
     closes_after: bool = False
     delay_ms: float = 0
@@ -97,7 +97,7 @@ class RequestRules:
 
 
 _OF_ANSWERS: Final = ("delay", "drop_answer")
-"""Nothing can be done to an answer that never comes."""
+"""False for acks=0 and a rule about answers."""
 
 
 def _fits(rule: RequestRule, asked: ClientRequest) -> bool:
@@ -118,15 +118,15 @@ def _fits(rule: RequestRule, asked: ClientRequest) -> bool:
 _LISTS: Final = frozenset(
     ("topics", "topic_data", "topic_names", "topic_partitions", "v3_and_below_topics", "subscribed_topic_names")
 )
-"""Fields of requests that list topics, as Kafka's schemas call them."""
+"""Fields of requests with lists of topics, in Kafka's schemas."""
 _AROUND: Final = frozenset(("groups", "transactions"))
-"""Fields whose items have such lists."""
+"""Fields whose items contain such lists."""
 _RESOURCES: Final = "resources"
 _TOPIC_RESOURCE: Final = 2
 
 
 def names_topics(request: type[TopLevel]) -> bool:
-    """Whether requests of this API can name topics at all."""
+    """True if requests of this API can contain topics."""
     return bool(set(request.__slots__) & {*_LISTS, "transactions", _RESOURCES}) or request.API_KEY == OFFSET_FETCH
 
 
@@ -134,11 +134,11 @@ FETCH: Final = 1
 OFFSET_FETCH: Final = 9
 ELECT_LEADERS: Final = 43
 FIRST_OF_SESSION: Final = (0, -1)
-"""Epochs of a fetch that names all its topics (KIP-227)."""
+"""Session epochs of a fetch with all its topics (KIP-227)."""
 
 
 def topics_of(message: Message, names: Mapping[UUID, str]) -> Topics:
-    """By name; `names` has those of topics that are named by id. An id that is not in it names nothing."""
+    """The names of the topics of a request; `names` maps topic ids to names. An unknown id is ignored."""
     found: set[str] = set()
     for slot in message.__slots__:
         if slot not in _LISTS and slot not in _AROUND and slot != _RESOURCES:
@@ -180,13 +180,13 @@ def _name(item: Message, names: Mapping[UUID, str]) -> str:
 
 
 class FetchSession:
-    """The topics of one connection's fetch session (KIP-227): its later fetches name only what has changed."""
+    """The topics of the fetch session of one connection (KIP-227): later fetches contain only changes."""
 
     def __init__(self) -> None:
         self._partitions: set[tuple[UUID | str, int]] = set()
 
     def take(self, message: Any) -> None:
-        """A FetchRequest, each of the connection in its order."""
+        """Apply a FetchRequest of the connection, in order."""
         if message.session_epoch in FIRST_OF_SESSION:
             self._partitions.clear()
         for topic in message.topics:
@@ -199,13 +199,13 @@ class FetchSession:
 
 
 class TopicIds:
-    """Names of topics by id, learned from what brokers tell clients."""
+    """Names of topics by id, from MetadataResponses to clients."""
 
     def __init__(self) -> None:
         self.names: dict[UUID, str] = {}
 
     def learn(self, metadata: Any) -> None:
-        """From a MetadataResponse of a version with ids."""
+        """Learn from a MetadataResponse of a version with ids."""
         for topic in metadata.topics:
             if topic.name and topic.topic_id != ZERO_UUID:
                 if len(self.names) >= TOPIC_IDS_MAX:

@@ -1,4 +1,4 @@
-"""What is done to one link. Sent whole to the proxy process whenever something changes. Pure."""
+"""The rules of links. The runner sends all rules of a link to the proxy process at each change. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 Kind: TypeAlias = Literal["kafka", "quorum", "http", "clients"]
-"""`clients`: Kafka, for clients from outside; faults may hit requests of one API (`RequestRule`)."""
+"""The protocol of a link. `clients`: Kafka, for clients from outside, with faults of single APIs (`RequestRule`)."""
 Half: TypeAlias = Literal["requests", "answers"]
 Direction: TypeAlias = Literal["both", "requests", "answers"]
 
@@ -21,11 +21,11 @@ class Flow(msgspec.Struct, kw_only=True, frozen=True):
     """One direction of a link."""
 
     is_held: bool = False
-    """Nothing is carried; what is sent waits, as in a network that drops packets."""
+    """No bytes pass; sent bytes wait, as in a network that drops packets."""
     delay_ms: float = 0
     jitter_ms: float = 0
     bytes_per_second: int = 0
-    """0: as fast as it goes."""
+    """0: no limit."""
 
     @property
     def is_plain(self) -> bool:
@@ -38,9 +38,9 @@ class Rules(msgspec.Struct, kw_only=True, frozen=True):
     requests: Flow = Flow()
     answers: Flow = Flow()
     drop_answers: int = 0
-    """So many answers to requests that were carried out are thrown away with their connection; -1: all of them."""
+    """The number of answers to drop, each with its connection; -1: all."""
     close_mid_request: int = 0
-    """So many requests are carried half, then the connection ends; -1: all of them."""
+    """The number of messages to cut in the middle, each with its connection; -1: all."""
     close_mid_answer: int = 0
 
     def flow(self, half: Half) -> Flow:
@@ -48,22 +48,22 @@ class Rules(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class RequestRule(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """What is done to requests of clients that it fits, on every link of kind `clients`."""
+    """A fault of the matching requests of clients, on every link of kind `clients`."""
 
     number: int
-    """Names it, for its end."""
+    """The number of the rule, to end it."""
     do: RequestFault
     api: str
-    """As Kafka names it, such as `OffsetCommit`."""
+    """Kafka's name of the API, such as `OffsetCommit`."""
     api_key: int
     error_code: int = 0
-    """Of `answer`."""
+    """The error code of `answer`."""
     delay_ms: float = 0
-    """Of `delay`."""
+    """The time of `delay`."""
     times: int = FOR_EVER
-    """So many requests."""
+    """The number of requests that the rule hits."""
     topic: str = ""
-    """Requests that name this topic; empty: all."""
+    """Requests with this topic; empty: all."""
     client_id: str = ""
     """Requests of clients with this client.id; empty: all."""
     node: int = ANY_NODE
@@ -75,7 +75,7 @@ class Fired(msgspec.Struct, kw_only=True, frozen=True):
 
     number: int
     at_us: int
-    """On the clock of the run."""
+    """The time on the clock of the run."""
     node: int
     version: int
     client_id: str
@@ -85,40 +85,40 @@ class OpenLink(msgspec.Struct, kw_only=True, frozen=True):
     name: str
     kind: Kind
     host: str
-    """Where the proxy listens."""
+    """The address of the proxy."""
     target_host: str
     target_port: int
     node: int = ANY_NODE
-    """Whose port that is."""
+    """The address of the target."""
 
 
 class Counts(msgspec.Struct, kw_only=True, frozen=True):
-    """What happened on one link since the start."""
+    """The counts of one link since its start."""
 
     is_listening: bool = False
     connections: int = 0
-    """Open now."""
+    """Open connections."""
     requests_bytes: int = 0
     answers_bytes: int = 0
     dropped_answers: int = 0
 
 
 class Command(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
-    """One line from the runner to the proxy process; answered by one `Reply` with the same id."""
+    """One line from the runner to the proxy process; the answer is one `Reply` with the same id."""
 
     id: int
     open: tuple[OpenLink, ...] = ()
     reserved: tuple[int, ...] = ()
-    """Ports that no link may take: the nodes listen there, though perhaps not yet."""
+    """Ports of nodes, which no link may take."""
     rules: dict[str, Rules] = {}
     guard: tuple[int, ...] | None = None
     """Processes to kill when the runner ends."""
     check: tuple[tuple[str, int], ...] = ()
-    """Targets that have come or gone: the ports in front of them are as they are when the reply comes."""
+    """Targets that have started or ended: when the reply arrives, their links listen or refuse."""
     wants_counts: bool = False
     begin: tuple[RequestRule, ...] = ()
     end: tuple[int, ...] = ()
-    """Numbers of rules that no longer hold."""
+    """Numbers of rules to end."""
     wants_fired: bool = False
 
 
@@ -127,5 +127,5 @@ class Reply(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     ports: dict[str, int] = {}
     counts: dict[str, Counts] = {}
     fired: tuple[Fired, ...] = ()
-    """Since this was asked for the last time, the oldest first."""
+    """The applications of rules since the last command, the oldest first."""
     error: str = ""

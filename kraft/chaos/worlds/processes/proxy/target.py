@@ -1,6 +1,6 @@
-"""Whether somebody listens at the address behind a proxy, so that the proxy refuses connections when its target does.
+"""Checks whether the target of a proxy listens, so that the proxy refuses connections when its target does.
 
-A refused connection is the proof that nobody listens; while nobody does, the port is tried again every `POLL_MS`.
+A refused connection proves that the target does not listen; then its port is checked every `POLL_MS`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ class Target:
         self._polling: asyncio.Task[None] | None = None
 
     def watch(self, watcher: Callable[[], None]) -> None:
-        """Called whenever `is_up` has changed."""
+        """`watcher` is called at each change of `is_up`."""
         self._watchers.append(watcher)
 
     async def first_look(self) -> None:
-        """`is_up` holds from here on."""
+        """Check the target for the first time; then `is_up` is valid."""
         if not self.is_up and self._polling is None:
             self.is_up = not await self._is_refused()
             if not self.is_up and self._polling is None:
                 self._polling = self._loop.create_task(self._poll())
 
     async def check(self) -> None:
-        """Somebody knows that the target has just come or gone: `is_up` holds from here on."""
+        """Somebody knows that the target has just come or gone: Check the target for the first time; then `is_up` is
+        valid."""
         if self.is_up:
             await self.look()
         elif not await self._is_refused() and not self.is_up:
@@ -54,7 +55,7 @@ class Target:
             self._polling = self._loop.create_task(self._poll())
 
     async def look(self) -> None:
-        """A connection broke: is the target still there?"""
+        """A connection broke: check the target."""
         if self._looking is None or self._looking.done():
             self._looking = self._loop.create_task(self._look())
         await asyncio.shield(self._looking)
@@ -73,7 +74,7 @@ class Target:
                 return
 
     async def _poll(self) -> None:
-        while not self.is_up and await self._is_refused():  # noqa: ASYNC110 - nobody tells us when a process listens
+        while not self.is_up and await self._is_refused():  # noqa: ASYNC110 - there is no event when a process listens
             await asyncio.sleep(POLL_MS / 1000)
         if not self.is_up:
             self._set(True)
