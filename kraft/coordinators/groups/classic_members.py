@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from kraft.coordinators.groups.classic_requests import Done, Heartbeat, Join, Joined, Leave, Sync, Synced
 from kraft.coordinators.groups.consumer_draft import ConsumerDraft
-from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember, MemberState, Timer
+from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember, MemberState
 from kraft.coordinators.groups.consumer_protocol import (
     check_room,
     describe,
@@ -23,6 +23,7 @@ from kraft.coordinators.groups.consumer_protocol import (
 )
 from kraft.coordinators.groups.consumer_records import ClassicSupport, Partitions
 from kraft.coordinators.groups.migration import can_downgrade_with, downgrade
+from kraft.coordinators.groups.modern_group import Timer
 from kraft.coordinators.groups.subscriptions import Subscription, decode_subscription, encode_assignment, version_of
 from kraft.protocol.errors import (
     ClassicMembersNotTaken,

@@ -1,21 +1,14 @@
-"""A group of the consumer protocol while one event is decided: records are applied to a copy as they are written.
-
-So each step sees what the steps before it have changed, and a refusal leaves nothing behind. Never outlives a decision.
-"""
+"""A group of the consumer protocol while one event is decided."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 
 from kraft.coordinators.groups.classic_draft import ClassicRules, Decision
 from kraft.coordinators.groups.classic_group import ClassicGroup
-from kraft.coordinators.groups.classic_requests import Answer, Reply
-from kraft.coordinators.groups.consumer_group import NEVER_MS, ConsumerGroup, ConsumerMember, PatternRound, Timer
+from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember, PatternRound
 from kraft.coordinators.groups.consumer_records import (
-    ConsumerKey,
-    ConsumerValue,
     CurrentKey,
     EpochKey,
     MemberKey,
@@ -29,10 +22,9 @@ from kraft.coordinators.groups.consumer_records import (
     TargetKey,
 )
 from kraft.coordinators.groups.consumer_requests import TargetsComputed
-from kraft.coordinators.groups.records import GroupRecord
+from kraft.coordinators.groups.modern_draft import ModernDraft
 from kraft.coordinators.groups.target_assignment import changed_targets, is_assigned_at_once
 from metadata.image import MetadataImage
-from metadata.persistent_map import MapDraft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,73 +43,24 @@ class ConsumerRules:
     classic: ClassicRules
 
 
-class ConsumerDraft:
+class ConsumerDraft(ModernDraft[ConsumerGroup]):
     def __init__(
         self, group: ConsumerGroup, rules: ConsumerRules, image: MetadataImage, *, now_ms: int, wall_ms: int
     ) -> None:
-        self.group = group
+        super().__init__(group, image, now_ms=now_ms, wall_ms=wall_ms)
         self.rules = rules
-        self.image = image
-        self.now_ms = now_ms
-        self.wall_ms = wall_ms
-        self.records: list[GroupRecord] = []
         self.downgraded: ClassicGroup | None = None
         """What the group becomes, when it changes to the classic protocol."""
-        self._replies: list[Reply] = []
-        self._owns_facts = False
-        self._owns_deadlines = False
 
     def decision(self) -> Decision:
         if self.downgraded is not None:
-            return Decision(group=self.downgraded, records=tuple(self.records), replies=tuple(self._replies))
+            return Decision(group=self.downgraded, records=tuple(self.records), replies=tuple(self.replies))
         return Decision(
             group=ClassicGroup(group_id=self.group.group_id),
             consumer=self.group,
             records=tuple(self.records),
-            replies=tuple(self._replies),
+            replies=tuple(self.replies),
         )
-
-    def reply(self, ticket: int | None, answer: Answer) -> None:
-        if ticket is not None:
-            self._replies.append(Reply(ticket, answer))
-
-    # --- changes ----------------------------------------------------------------------------------------------------
-
-    def write(self, key: ConsumerKey, value: ConsumerValue | None) -> None:
-        if not self._owns_facts:
-            self.group = self.group.copy()
-            self._owns_facts = self._owns_deadlines = True
-        self.group.apply(key, value)
-        self.records.append(GroupRecord(key, value))
-
-    def set_timer(self, timer: Timer, member_id: str, after_ms: int) -> None:
-        at_ms = self.now_ms + after_ms
-        self._deadlines()[timer, member_id] = at_ms
-        self.group.due_ms = min(self.group.due_ms, at_ms)
-
-    def start_timer(self, timer: Timer, member_id: str, after_ms: int) -> None:
-        """Unless it runs already."""
-        if (timer, member_id) not in self.group.deadlines:
-            self.set_timer(timer, member_id, after_ms)
-
-    def clear_timer(self, timer: Timer, member_id: str) -> None:
-        if (timer, member_id) in self.group.deadlines:
-            del self._deadlines()[timer, member_id]
-
-    def look_at_all_deadlines(self) -> None:
-        """After what was due: sessions have become longer since they were looked at."""
-        self._deadlines()
-        self.group.due_ms = min(self.group.deadlines.values(), default=NEVER_MS)
-
-    def _deadlines(self) -> MapDraft[tuple[Timer, str], int]:
-        if not self._owns_deadlines:
-            self.group = replace(self.group, deadlines=self.group.deadlines.copy())
-            self._owns_deadlines = True
-        return self.group.deadlines
-
-    def mark_metadata_checked(self) -> None:
-        if not self.group.is_metadata_checked:
-            self.group = replace(self.group, is_metadata_checked=True)
 
     # --- records ----------------------------------------------------------------------------------------------------
 
@@ -149,10 +92,6 @@ class ConsumerDraft:
     def look_at_patterns(self, looked: PatternRound) -> None:
         self.group = replace(self.group, round=looked)
 
-    def bury(self) -> None:
-        for key in self.group.tombstones():
-            self.write(key, None)
-
     # --- epochs -----------------------------------------------------------------------------------------------------
 
     def raise_epoch(self, *, is_due: bool) -> None:
@@ -164,17 +103,6 @@ class ConsumerDraft:
         if self.group.has_topics_record:
             self.write(PartitionMetadataKey(self.group.group_id), None)
         self.mark_metadata_checked()
-
-    def metadata_hash(self) -> int:
-        """Of the subscribed topics that exist: their names, ids and numbers of partitions; 0 if there are none. Only
-        whoever wrote one compares it; Kafka's is made otherwise, and so makes a new epoch at its first heartbeat."""
-        found = [topic for topic in map(self.image.topic, sorted(self.group.subscribed_topics)) if topic is not None]
-        if not found:
-            return 0
-        digest = blake2b(digest_size=8)
-        for topic in found:
-            digest.update(f"{topic.name}\0{topic.topic_id.hex}\0{len(topic.partitions)}\0".encode())
-        return int.from_bytes(digest.digest(), "big", signed=True)
 
     def update_targets(self) -> None:
         """Assign a small group anew if its epoch is newer than its target assignment."""

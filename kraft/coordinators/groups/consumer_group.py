@@ -1,7 +1,6 @@
 """One group of the consumer protocol (KIP-848): its members, what each has, and what each should have.
 
-The group has an epoch, which rises when a member comes, goes or wants something else, or when topics change. For each
-epoch the coordinator computes a target assignment. Each member goes there at its own pace, from heartbeat to heartbeat:
+Its epochs and target assignment are those of `ModernGroup`. Each member goes to its target at its own pace:
 
     STABLE ──new target, partitions to give up──► UNREVOKED_PARTITIONS ──it no longer owns them──┐
       │ ▲                                                                                        │
@@ -11,9 +10,7 @@ epoch the coordinator computes a target assignment. Each member goes there at it
                                                                                      (looks again at each heartbeat)
 
 A partition is in `owners` from when it is given to a member until that member has said that it no longer owns it; so
-it is given to nobody else before. All facts come from records through `apply`, alike when they were decided, and when
-the log is replayed; deadlines are soft. A group is changed while it is loaded and within one decision, which works on
-a copy; otherwise it is read only.
+it is given to nobody else before.
 Source: org.apache.kafka.coordinator.group.modern.consumer.ConsumerGroup, ConsumerGroupMember; Kafka 4.3.
 """
 
@@ -22,9 +19,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum, IntEnum, StrEnum, auto
+from enum import IntEnum, StrEnum
 from types import MappingProxyType
-from typing import TypeVar
 
 from kraft.coordinators.groups.consumer_records import (
     AssignmentEpochs,
@@ -35,7 +31,6 @@ from kraft.coordinators.groups.consumer_records import (
     EpochKey,
     MemberKey,
     PartitionMetadataKey,
-    Partitions,
     PatternKey,
     StoredConsumer,
     StoredCurrent,
@@ -47,12 +42,10 @@ from kraft.coordinators.groups.consumer_records import (
     TargetEpochKey,
     TargetKey,
 )
+from kraft.coordinators.groups.modern_group import JOIN_EPOCH, LEAVE_EPOCH, NEVER_MS, ModernGroup, Timer, by_text, count
 from metadata.image import TopicIdPartition
-from metadata.persistent_map import MapDraft, PersistentMap, spread_text, text_draft
+from metadata.persistent_map import MapDraft, PersistentMap
 
-NEVER_MS = 2**62
-JOIN_EPOCH = 0
-LEAVE_EPOCH = -1
 LEAVE_STATIC_EPOCH = -2
 """A static member has left and will come back; its place is kept as long as its session lasts."""
 NOTHING: AssignmentEpochs = MappingProxyType({})
@@ -73,16 +66,6 @@ class GroupState(StrEnum):
     ASSIGNING = "Assigning"
     RECONCILING = "Reconciling"
     STABLE = "Stable"
-
-
-class Timer(Enum):
-    SESSION = auto()
-    REBALANCE = auto()
-    """While it has partitions to give up."""
-    JOIN = auto()
-    """Of a member of the classic protocol: until it joins again, as it was told to."""
-    SYNC = auto()
-    """Of a member of the classic protocol: until it asks what it got."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,42 +112,12 @@ class ConsumerMember:
         )
 
 
-FIRST_EPOCH = 1
-"""A new group has an empty target assignment of this epoch, so that a member may have an epoch, which is not 0, before
-the first assignment is computed (KAFKA-20268)."""
-
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
 def _spread_partition(key: TopicIdPartition) -> int:
     return key.topic_number + key.partition
 
 
-def _spread_timer(key: tuple[Timer, str]) -> int:
-    return spread_text(key[1])
-
-
-def _by_text() -> MapDraft[str, V]:
-    return text_draft({})
-
-
-def _by_partition() -> MapDraft[TopicIdPartition, V]:
-    return PersistentMap[TopicIdPartition, V]({}, spread=_spread_partition, buckets=1).draft()
-
-
-def _by_member() -> MapDraft[tuple[Timer, str], V]:
-    return PersistentMap[tuple[Timer, str], V]({}, spread=_spread_timer, buckets=1).draft()
-
-
-def _count(counts: MapDraft[K, int], key: K, by: int) -> None:
-    """What counts nothing is not there."""
-    left = counts.get(key, 0) + by
-    if left:
-        counts[key] = left
-    else:
-        del counts[key]
+def _by_partition() -> MapDraft[TopicIdPartition, str]:
+    return PersistentMap[TopicIdPartition, str]({}, spread=_spread_partition, buckets=1).draft()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,38 +136,22 @@ class PatternRound:
 
 
 @dataclass(slots=True, kw_only=True)
-class ConsumerGroup:
-    group_id: str
-    epoch: int = FIRST_EPOCH
-    metadata_hash: int = 0
-    """Of the topics that the members want, as they were when the epoch rose."""
-    assignment_epoch: int = FIRST_EPOCH
-    members: MapDraft[str, ConsumerMember] = field(default_factory=_by_text)
-    targets: MapDraft[str, Partitions] = field(default_factory=_by_text)
-    patterns: MapDraft[str, StoredPattern] = field(default_factory=_by_text)
+class ConsumerGroup(ModernGroup[ConsumerMember]):
+    patterns: MapDraft[str, StoredPattern] = field(default_factory=by_text)
     """What each subscribed pattern was found to match."""
     has_topics_record: bool = False
     """Kafka before 4.1 left a record of topics, which is deleted when the epoch rises next."""
     # Derived from these, kept up to date by `apply`:
     owners: MapDraft[TopicIdPartition, str] = field(default_factory=_by_partition)
-    static: MapDraft[str, str] = field(default_factory=_by_text)
+    static: MapDraft[str, str] = field(default_factory=by_text)
     """Instance id -> member id."""
-    subscribed_patterns: MapDraft[str, int] = field(default_factory=_by_text)
+    subscribed_patterns: MapDraft[str, int] = field(default_factory=by_text)
     """Pattern -> number of its members."""
     patterns_ms: int = field(default=-NEVER_MS, compare=False)
     """Wall time at which a pattern was found to match others than before."""
-    topic_counts: MapDraft[str, int] = field(default_factory=_by_text)
-    """Topic -> how many members name it, and how many of the patterns match it."""
     # Soft:
-    deadlines: MapDraft[tuple[Timer, str], int] = field(default_factory=_by_member)
-    due_ms: int = field(default=NEVER_MS, compare=False)
-    """No deadline is sooner."""
-    assigned_ms: int = field(default=-NEVER_MS, compare=False)
-    """When the target assignment was computed."""
     round: PatternRound | None = field(default=None, compare=False)
     """The last look at all patterns; None: nobody has looked since the group was loaded."""
-    is_metadata_checked: bool = False
-    """The topics have not changed since the metadata hash was computed."""
 
     # --- what it is -------------------------------------------------------------------------------------------------
 
@@ -236,10 +173,6 @@ class ConsumerGroup:
         """Names of topics, whether they exist or not; of a pattern, what it matched last."""
         resolved = self.patterns.get(member.pattern) if member.pattern else None
         return member.topics if resolved is None else member.topics | resolved.topics
-
-    @property
-    def subscribed_topics(self) -> frozenset[str]:
-        return frozenset(self.topic_counts)
 
     @property
     def classic_members(self) -> list[ConsumerMember]:
@@ -264,12 +197,7 @@ class ConsumerGroup:
         missing = self.targets.get(member.member_id, frozenset()) - member.assigned.keys()
         return any(self.owners.get(each, member.member_id) != member.member_id for each in missing)
 
-    def next_deadline_ms(self) -> int:
-        """When something is due, at the soonest: sessions may have become longer since all were looked at."""
-        return self.due_ms
-
     def tombstones(self) -> list[ConsumerKey]:
-        """The keys of all records of the group, in the order in which Kafka deletes them."""
         group_id = self.group_id
         return [
             *(CurrentKey(group_id, member_id) for member_id in self.members),
@@ -297,8 +225,6 @@ class ConsumerGroup:
         )
 
     def apply(self, key: ConsumerKey, value: ConsumerValue | None) -> None:
-        """Any order of the records of a compacted log is taken; the last of each key decides. The record of a group's
-        epoch, when it is deleted, deletes the group: whoever has the group does that."""
         match key, value:
             case EpochKey(), StoredEpoch():
                 self.epoch, self.metadata_hash = value.epoch, value.metadata_hash
@@ -335,19 +261,18 @@ class ConsumerGroup:
             self._count_matches(pattern, 1)
 
     def _count_subscription(self, member: ConsumerMember, by: int) -> None:
-        for topic in member.topics:
-            _count(self.topic_counts, topic, by)
+        self.count_topics(member.topics, by)
         if member.pattern:
             if by < 0 and self.subscribed_patterns[member.pattern] == 1:
                 self._count_matches(member.pattern, -1)
-            _count(self.subscribed_patterns, member.pattern, by)
+            count(self.subscribed_patterns, member.pattern, by)
             if by > 0 and self.subscribed_patterns[member.pattern] == 1:
                 self._count_matches(member.pattern, 1)
 
     def _count_matches(self, pattern: str, by: int) -> None:
         found = self.patterns.get(pattern)
-        for topic in () if found is None else found.topics:
-            _count(self.topic_counts, topic, by)
+        if found is not None:
+            self.count_topics(found.topics, by)
 
     def _describe(self, member: ConsumerMember, value: StoredConsumer) -> None:
         before = self.members.get(member.member_id)

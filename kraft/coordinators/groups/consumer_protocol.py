@@ -13,17 +13,15 @@ from dataclasses import replace
 
 from kraft.coordinators.groups.consumer_draft import ConsumerDraft
 from kraft.coordinators.groups.consumer_group import (
-    JOIN_EPOCH,
-    LEAVE_EPOCH,
     LEAVE_STATIC_EPOCH,
     NOTHING,
     ConsumerMember,
     MemberState,
     PatternRound,
-    Timer,
 )
 from kraft.coordinators.groups.consumer_records import Partitions, PatternKey, StoredPattern
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
+from kraft.coordinators.groups.modern_group import JOIN_EPOCH, LEAVE_EPOCH, Timer
 from kraft.coordinators.groups.patterns import topic_pattern, topics_of_pattern
 from kraft.coordinators.groups.reconciliation import Situation, Target, reconciled
 from kraft.protocol.errors import (

@@ -16,9 +16,10 @@ from kraft.coordinators.groups.classic_group import ClassicGroup, Phase
 from kraft.coordinators.groups.classic_rebalance import decide
 from kraft.coordinators.groups.classic_requests import GroupEvent, Heartbeat, Join, Leave, Sync, Tick
 from kraft.coordinators.groups.consumer_draft import ConsumerDraft, ConsumerRules
-from kraft.coordinators.groups.consumer_group import JOIN_EPOCH, NEVER_MS, ConsumerGroup, MemberState, Timer
+from kraft.coordinators.groups.consumer_group import ConsumerGroup, MemberState
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, TargetsComputed
 from kraft.coordinators.groups.migration import can_downgrade_with, downgrade, upgrade
+from kraft.coordinators.groups.modern_group import JOIN_EPOCH, NEVER_MS, Timer
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.protocol.errors import GroupIdNotFound, KafkaError
 from metadata.image import MetadataImage
@@ -106,8 +107,7 @@ def _decide(draft: ConsumerDraft, event: GroupEvent) -> None:
         case TargetsComputed():
             draft.take_targets(event)
         case Tick():
-            due = {member_id for (_, member_id), at_ms in draft.group.deadlines.items() if at_ms <= draft.now_ms}
-            _fence(draft, sorted(due))
+            _fence(draft, draft.due_members())
             draft.look_at_all_deadlines()
 
 

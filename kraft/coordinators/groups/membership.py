@@ -15,9 +15,10 @@ from kraft.coordinators.groups.assignors import ASSIGNORS, assign
 from kraft.coordinators.groups.classic_group import Member, Phase
 from kraft.coordinators.groups.classic_members import has_step_to_take, names_of
 from kraft.coordinators.groups.classic_requests import Event, Heartbeat, Join, Leave, Sync
-from kraft.coordinators.groups.consumer_group import ConsumerGroup, Timer
+from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.instance import Instance
+from kraft.coordinators.groups.modern_group import Timer
 from kraft.coordinators.groups.offsets import CONSUMER
 from kraft.coordinators.groups.patterns import topics_of_pattern
 from kraft.coordinators.groups.records import GroupRecord

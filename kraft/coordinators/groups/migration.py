@@ -14,7 +14,7 @@ from collections.abc import Collection
 from kraft.coordinators.groups.classic_draft import ClassicDraft
 from kraft.coordinators.groups.classic_group import ClassicGroup, Member, Phase, group_record
 from kraft.coordinators.groups.consumer_draft import ConsumerDraft
-from kraft.coordinators.groups.consumer_group import NEVER_MS, ConsumerMember, Timer
+from kraft.coordinators.groups.consumer_group import ConsumerMember
 from kraft.coordinators.groups.consumer_records import (
     ClassicSupport,
     EpochKey,
@@ -22,6 +22,7 @@ from kraft.coordinators.groups.consumer_records import (
     StoredTargetEpoch,
     TargetEpochKey,
 )
+from kraft.coordinators.groups.modern_group import NEVER_MS, Timer
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.coordinators.groups.subscriptions import (
     Subscription,

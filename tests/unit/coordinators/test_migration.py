@@ -9,8 +9,9 @@ import pytest
 
 from kraft.coordinators.groups.classic_group import Phase
 from kraft.coordinators.groups.classic_requests import Done, Join, Joined, Synced
-from kraft.coordinators.groups.consumer_group import GroupState, Timer
+from kraft.coordinators.groups.consumer_group import GroupState
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeatAnswer
+from kraft.coordinators.groups.modern_group import Timer
 from kraft.coordinators.groups.subscriptions import (
     Subscription,
     decode_assignment,
