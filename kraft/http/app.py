@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
@@ -181,13 +181,13 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
     call, lease = Call(context, request), None
     try:
         context.connections.admit(request.protocol)
-        _check(call, route)
+        checked = _check(call, route)
         if route.body and not route.streams_body:
             lease = BodyLease(context)
             call.body = await lease.read(request)
             if call.is_latin_1:
                 call.body = utf8_of_latin_1(call.body)
-        response = await route.handler(call)
+        response = await (route.handler(call) if checked is None else route.handler(call, checked))
         if route.answers_early:
             tell_awaited(response, context.awaiting)
         return finished(call, route, response) if context.is_strict else response
@@ -203,8 +203,8 @@ def _length(response: web.StreamResponse) -> int:
     return len(body) if isinstance(body, (bytes, bytearray)) else 0
 
 
-def _check(call: Call, route: Route) -> None:
-    """What can be refused before the body is read."""
+def _check(call: Call, route: Route) -> Any:
+    """Refuses what can be refused before the body is read; returns what the route's own check does."""
     context = call.context
     context.origins.check(call.request)
     if not route.answers_early:
@@ -213,8 +213,7 @@ def _check(call: Call, route: Route) -> None:
         check_strictly(call, route)
     if route.tag == "v2" and context.dialect.checks_parameters:
         check_names_in_path(call)
-    if route.check:
-        route.check(call)
+    return None if route.check is None else route.check(call)
 
 
 def _continue(context: Context, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:

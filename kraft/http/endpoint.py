@@ -1,7 +1,8 @@
 """A route, declared once: aiohttp's registration and the OpenAPI document are both made from it.
 
 A handler gets a `Call` and returns a response; whatever it raises of ours becomes the JSON error of the table.
-`check` runs before the body is read, so that a wrong content type or topic costs nothing.
+`check` runs before the body is read, so that a wrong content type or topic costs nothing; what it has read of the
+request it returns for the handler.
 """
 
 from __future__ import annotations
@@ -37,10 +38,7 @@ Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 class Call:
     """One request on its way through a handler."""
 
-    __slots__ = ("accept", "body", "checked", "context", "request")
-
-    checked: Any
-    """What the check of the route has read from the request, for its handler."""
+    __slots__ = ("accept", "body", "context", "request")
 
     def __init__(self, context: Context, request: web.Request, body: bytes | bytearray = b"") -> None:
         self.context = context
@@ -128,7 +126,8 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, float) and value.is_integer()
 
 
-Handler: TypeAlias = Callable[[Call], Awaitable[web.StreamResponse]]
+Handler: TypeAlias = Callable[..., Awaitable[web.StreamResponse]]
+"""Gets the Call and, where the check of its route returns something, that as its second argument."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +178,8 @@ class Route:
     """Headers of a request that mean something to this route alone."""
     errors: tuple[int, ...] = ()
     """Codes that this route can answer; the OpenAPI document groups them by status."""
-    check: Callable[[Call], None] | None = None
+    check: Callable[[Call], Any] | None = None
+    """Raises what can be refused before the body is read. The handler gets what it returns, unless that is None."""
     name: str = field(default="")
     streams_body: bool = False
     """The handler reads the body itself, while it answers; its length is no limit."""

@@ -7,19 +7,29 @@ producer's (D2), whichever node the retry came through, also after a failover or
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from kraft.http.batch_sender import (
+    KEY_HEADER,
+    Batches,
+    BatchSender,
+    Part,
+    Pieces,
+    Send,
+    send_in_order,
+    unowned_batches,
+)
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import UNPROCESSABLE, HttpError
-from kraft.http.raw_batches import unowned_batches
-from kraft.protocol.batches.header import header_at, sequenced, whole_batches
+from kraft.protocol.batches.header import header_at, sequenced
+from kraft.protocol.errors import OutOfOrderSequenceNumber
 from kraft.protocol.partitioner import partition_of_key
 from kraft.protocol.primitives import Buffer
-from metadata.producer_ids import RESERVED_PRODUCER_IDS, RESERVED_PRODUCER_IDS_FROM, is_reserved
+from metadata.producer_ids import RESERVED_PRODUCER_IDS, RESERVED_PRODUCER_IDS_FROM
+from metadata.settings import TopicSettings
 
-KEY_HEADER = "Idempotency-Key"
 CLIENT_HEADER = "Client-Id"
 TEXT_CHARACTERS_MAX = 255
 DIGEST_BYTES = 16
@@ -43,9 +53,13 @@ HEADERS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IdempotencyKey:
+class IdempotencyKey(BatchSender):
+    """The key of a request; its batches carry the producers of the key."""
+
     client: str
     key: str
+
+    is_repeatable = True
 
     def producer_id(self, topic: str, *, number: int) -> int:
         """Of the batch with this number among those that the request sends to one partition."""
@@ -57,9 +71,41 @@ class IdempotencyKey:
         """By which a transactional id knows the request that has taken it over."""
         return blake2b("\0".join((self.client, self.key)).encode(), digest_size=DIGEST_BYTES).digest()
 
-    def partition(self, partitions: int) -> int:
-        """Of the request's records that name no partition and have no key: the same one each time."""
+    def keyless_partition(self, partitions: int) -> int:
+        """The same one at each repetition."""
         return partition_of_key(self.key.encode(), partitions)
+
+    def raw_parts(self, body: Buffer) -> Sequence[Part]:
+        """One part for each batch: other requests' records may stand between them. Raises HttpError 422."""
+        instead = f" and the request an {KEY_HEADER}; send one"
+        return [Part(header.record_count, batch) for header, batch in unowned_batches(body, instead=instead)]
+
+    async def send(self, send: Send, batches: Batches, *, topic: str, settings: TopicSettings) -> Pieces:
+        """One batch at a time, as Kafka recognises them. A repetition takes the same way: it gets the answer for what
+        is in the log, and the rest is appended.
+
+        Raises HttpError 422 when the key was used for other records, and nothing was appended for that reason.
+        """
+        parts = {which: self._parts(each, topic) for which, each in batches.items()}
+        pieces = await send_in_order(send, parts)
+        _refuse_reuse(pieces)
+        return pieces
+
+    def _parts(self, batches: Sequence[Part], topic: str) -> Sequence[Part]:
+        return [
+            Part(records, sequenced(data, header_at(data), producer_id=self.producer_id(topic, number=number)))
+            for number, (records, data) in enumerate(batches)
+        ]
+
+
+def _refuse_reuse(pieces: Pieces) -> None:
+    outcomes = [piece.outcome for done in pieces.values() for piece in done]
+    if outcomes and all(outcome.error_code == OutOfOrderSequenceNumber.code for outcome in outcomes):
+        raise HttpError(
+            UNPROCESSABLE,
+            f"the Idempotency-Key was used with other records: {outcomes[0].message}",
+            extra={"kafka_code": OutOfOrderSequenceNumber.code, "retriable": False},
+        )
 
 
 def idempotency_key(call: Call) -> IdempotencyKey | None:
@@ -84,26 +130,3 @@ def _text(call: Call, name: str) -> str | None:
     if not all("!" <= character <= "~" for character in text):
         raise HttpError(400, f"{name} has a character that is no printable ASCII, or a space; send e.g. a UUID")
     return text
-
-
-def keyed_batches(data: Buffer, key: IdempotencyKey, *, topic: str) -> Iterator[tuple[int, Buffer]]:
-    """Record count and bytes of each batch, with the key's producer id. Raises HttpError 422."""
-    instead = f" and the request an {KEY_HEADER}; send one"
-    for number, (header, batch) in enumerate(unowned_batches(data, instead=instead)):
-        yield header.record_count, sequenced(batch, header, producer_id=key.producer_id(topic, number=number))
-
-
-def with_producer(batch: Buffer, producer_id: int) -> bytearray:
-    """A copy of a batch of our own making that carries this id, epoch 0 and sequence 0."""
-    return sequenced(batch, header_at(batch), producer_id=producer_id)
-
-
-def refuse_reserved_ids(data: Buffer) -> None:
-    """Nobody but this door may speak for a key. Raises HttpError 422."""
-    for number, (_, header) in enumerate(whole_batches(data)):
-        if is_reserved(header.producer_id):
-            raise HttpError(
-                UNPROCESSABLE,
-                f"batch {number}: producer ids from {RESERVED_PRODUCER_IDS_FROM} are reserved for {KEY_HEADER}; "
-                "get one by InitProducerId",
-            )

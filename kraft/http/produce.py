@@ -3,7 +3,7 @@
     parse      a dialect's parser makes `Parsed` of the body: records, and those that are refused alone
     place      each record gets a partition: its own, that of its key, or one for all that have neither
     pack       what the topic's settings forbid is refused alone; the rest becomes batches of at most max.message.bytes
-    send       sets of batches go to the partitions' leaders, a partition's next set when its last one is in the log
+    send       the request's sender (`kraft.http.batch_sender`) sends batches to the partitions' leaders in their order
     results    each record has one; the dialect renders them
 
 Raw batches come as they are and enter at `send`. A leader takes a batch or refuses it, so one record that it has to
@@ -14,21 +14,20 @@ Invariant: every record has one result, in the order of its partition, and those
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
 
+from kraft.http.batch_sender import Part, Piece
 from kraft.http.endpoint import Call
 from kraft.http.errors import KAFKA_FATAL, KAFKA_RETRIABLE, UNPROCESSABLE, HttpError, worded
-from kraft.http.idempotency import IdempotencyKey, keyed_batches, refuse_reserved_ids, with_producer
 from kraft.http.media import Format
-from kraft.http.partitioner import UNPLACED, places_of
+from kraft.http.partitioner import places_of
 from kraft.http.produce_params import MIN_ISR, ProduceParams
 from kraft.http.records import INLINE_RECORDS_MAX, OutRecord, to_batch
-from kraft.http.transactional import InTransaction, raw_batches
 from kraft.protocol.errors import (
     InvalidRecord,
     InvalidTimestamp,
@@ -36,7 +35,6 @@ from kraft.protocol.errors import (
     MessageTooLarge,
     NotEnoughReplicas,
     NotEnoughReplicasAfterAppend,
-    OutOfOrderSequenceNumber,
     UnknownTopicOrPartition,
     for_code,
 )
@@ -47,22 +45,6 @@ from replication.requests import ProduceOutcome
 
 INLINE_BODY_BYTES_MAX = 262_144
 """Of records that the event loop parses and packs itself; a worker takes more."""
-SET_BYTES_MAX = 33_554_432
-"""Of the batches that are sent to one partition at once; segment.bytes may say less."""
-
-
-class Part(NamedTuple):
-    """What a leader gets at once for one partition: one batch or several, of so many records together."""
-
-    records: int
-    data: Buffer
-
-
-class Piece(Struct, frozen=True):
-    """What became of a Part."""
-
-    records: int
-    outcome: ProduceOutcome
 
 
 class Result(Struct, frozen=True):
@@ -76,8 +58,6 @@ class Result(Struct, frozen=True):
 
 
 P = TypeVar("P", bound="Parsed")
-Pieces: TypeAlias = Mapping[TopicIdPartition, Sequence[Piece]]
-Send: TypeAlias = Callable[[Mapping[TopicIdPartition, Buffer]], Awaitable[Mapping[TopicIdPartition, ProduceOutcome]]]
 
 
 class Parsed(Struct):
@@ -145,22 +125,20 @@ class Results(Struct):
 
 
 async def produce_body(
-    call: Call, topic: TopicImage, parse: Callable[[], P], *, partition: int | None = None
+    call: Call, params: ProduceParams, topic: TopicImage, parse: Callable[[], P], *, partition: int | None = None
 ) -> tuple[P, Results]:
     """All steps for the body of `call`. `partition`: that of the path, for all records.
 
     Many records are parsed, placed and packed by a worker. Raises what `parse` raises, HttpError 422 for a record of
     another partition than the path's and for a key that was used for other records, and KafkaError.
     """
-    params: ProduceParams = call.checked
-    repeats = params.key or params.transaction
-    keyless = UNPLACED if repeats is None else repeats.partition(len(topic.partitions))
+    keyless = params.sender.keyless_partition(len(topic.partitions))
     if _is_much(call.body, params.form):
         parsed, places = await call.context.large_work.run(_parsed_and_placed, parse, topic, partition, keyless=keyless)
     else:
         parsed, places = _parsed_and_placed(parse, topic, partition, keyless=keyless)
     where = call.context.partitioner.settle(topic, places)
-    return parsed, await write_records(call, topic, parsed.records, where)
+    return parsed, await write_records(call, params, topic, parsed.records, where)
 
 
 def _is_much(body: bytes | bytearray, form: Format) -> bool:
@@ -186,13 +164,13 @@ def place(topic: TopicImage, records: Sequence[OutRecord], partition: int | None
     return [partition] * len(records)
 
 
-async def write_records(call: Call, topic: TopicImage, records: list[OutRecord], where: Sequence[int]) -> Results:
+async def write_records(
+    call: Call, params: ProduceParams, topic: TopicImage, records: list[OutRecord], where: Sequence[int]
+) -> Results:
     """`where`: the partition of each record. Raises KafkaError, and HttpError 422 for a key used for other records."""
     call.context.metrics.produced_records.inc(len(records))
     settings, now_ms = call.context.gateway.topic_settings(topic.name), call.context.clock.wall_ms()
-    params: ProduceParams = call.checked
-    key, transaction = params.key, params.transaction
-    is_repeatable = key is not None or transaction is not None
+    is_repeatable = params.sender.is_repeatable
     if len(records) > INLINE_RECORDS_MAX:
         written = await call.context.large_work.run(
             _all_packed, records, where, topic, settings, now_ms=now_ms, is_repeatable=is_repeatable
@@ -204,13 +182,7 @@ async def write_records(call: Call, topic: TopicImage, records: list[OutRecord],
         for number, each in written.items()
         if each.packed.batches
     }
-    send = partial(_send, call)
-    if transaction is not None:
-        pieces = await send_in_transaction(send, batches, transaction)
-    elif key is None:
-        pieces = await send_in_order(send, {which: record_sets(each, settings) for which, each in batches.items()})
-    else:
-        pieces = await send_keyed(send, batches, key=key, topic=topic.name)
+    pieces = await params.sender.send(partial(_send, call, params), batches, topic=topic.name, settings=settings)
     for which, done in pieces.items():
         written[which.partition].pieces = done
     return Results(where, written)
@@ -225,26 +197,18 @@ def _by_partition(records: list[OutRecord], where: Sequence[int]) -> Mapping[int
     return groups
 
 
-async def write_batches(call: Call, topic: TopicImage, partition: int) -> Sequence[Piece]:
+async def write_batches(call: Call, params: ProduceParams, topic: TopicImage, partition: int) -> Sequence[Piece]:
     """The body as it came, one RecordBatch v2 or several: its leader validates it (CRC, counts, offsets).
 
-    One piece; with an Idempotency-Key or in a transaction one for each batch, as other requests' records may stand
-    between them. Raises KafkaError, HttpError 422 for a body that is empty, or whose batches speak for a key of their
-    own making, and HttpError 413 for more batches than a transaction's request may have.
+    One piece for each part that the request's sender makes of it. Raises KafkaError, HttpError 422 for a body that is
+    empty, or whose batches speak for a key of their own making, and HttpError 413 for more batches than a
+    transaction's request may have.
     """
     if not call.body:
         raise HttpError(UNPROCESSABLE, "the body is empty; send one or more RecordBatch v2")
-    params: ProduceParams = call.checked
-    which, key, transaction = TopicIdPartition(topic.topic_id, partition), params.key, params.transaction
-    if transaction is not None:
-        raw = [Part(*each) for each in raw_batches(call.body)]
-        return (await send_in_transaction(partial(_send, call), {which: raw}, transaction))[which]
-    if key is None:
-        refuse_reserved_ids(call.body)
-        return [Piece(0, (await _send(call, {which: call.body}))[which])]
-    parts = [Part(*each) for each in keyed_batches(call.body, key, topic=topic.name)]
-    pieces = await send_in_order(partial(_send, call), {which: parts})
-    _refuse_reuse(pieces)
+    sender, which = params.sender, TopicIdPartition(topic.topic_id, partition)
+    batches, settings = {which: sender.raw_parts(call.body)}, call.context.gateway.topic_settings(topic.name)
+    pieces = await sender.send(partial(_send, call, params), batches, topic=topic.name, settings=settings)
     return pieces[which]
 
 
@@ -326,119 +290,18 @@ def _batch(packed: Packed, records: Sequence[OutRecord], indexes: Sequence[int],
         _batch(packed, records[middle:], indexes[middle:], limit=limit)
 
 
-def record_sets(batches: Sequence[Part], settings: TopicSettings) -> Sequence[Part]:
-    """Batches put together that a leader appends at once: what does not fit a segment goes after the others."""
-    if len(batches) == 1:
-        return batches
-    limit = min(settings.segment_size, SET_BYTES_MAX)
-    sets: list[list[Part]] = []
-    size = limit + 1
-    for batch in batches:
-        if size + len(batch.data) > limit:
-            sets.append([])
-            size = 0
-        sets[-1].append(batch)
-        size += len(batch.data)
-    return [each[0] if len(each) == 1 else _joined(each) for each in sets]
-
-
-def _joined(batches: Sequence[Part]) -> Part:
-    return Part(sum(each.records for each in batches), b"".join(each.data for each in batches))
-
-
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
-async def send_in_order(send: Send, parts: Mapping[TopicIdPartition, Sequence[Part]]) -> Pieces:
-    """One piece for each part. A partition's next part is sent when its last one is in the log.
-
-    A part that fails ends its partition's way: what comes after it is not sent, so that the order stays.
-    """
-    longest = max(map(len, parts.values()), default=0)
-    if longest == 1:
-        outcomes = await send({which: each[0].data for which, each in parts.items()})
-        return {which: (Piece(each[0].records, outcomes[which]),) for which, each in parts.items()}
-    pieces: dict[TopicIdPartition, list[Piece]] = {which: [] for which in parts}
-    for number in range(longest):
-        going = {which: each[number].data for which, each in parts.items() if _goes_on(each, pieces[which])}
-        if not going:
-            break
-        outcomes = await send(going)
-        for which in going:
-            pieces[which].append(Piece(parts[which][number].records, outcomes[which]))
-    for which, each in parts.items():
-        done = pieces[which]
-        if len(done) < len(each):
-            done += [Piece(part.records, _not_sent(done[-1].outcome)) for part in each[len(done) :]]
-    return pieces
-
-
-def _goes_on(parts: Sequence[Part], done: Sequence[Piece]) -> bool:
-    return len(done) < len(parts) and not (done and done[-1].outcome.error_code)
-
-
-async def send_keyed(
-    send: Send, batches: Mapping[TopicIdPartition, Sequence[Part]], *, key: IdempotencyKey, topic: str
-) -> Pieces:
-    """The same for batches of our own making, each with a producer of the key; one at a time, as Kafka recognises them.
-
-    A retry walks the same way: what is there already is answered, the rest appended. Raises HttpError 422 when the key
-    was used for other records, and nothing was appended for that reason.
-    """
-    parts = {
-        which: [
-            Part(each.records, with_producer(each.data, key.producer_id(topic, number=number)))
-            for number, each in enumerate(its)
-        ]
-        for which, its in batches.items()
-    }
-    pieces = await send_in_order(send, parts)
-    _refuse_reuse(pieces)
-    return pieces
-
-
-async def send_in_transaction(
-    send: Send, batches: Mapping[TopicIdPartition, Sequence[Part]], transaction: InTransaction
-) -> Pieces:
-    """The same for the next batches of a transaction's producer. Raises HttpError 413 for too many of them, and then
-    nothing was appended."""
-    parts = {
-        which: [Part(*each) for each in transaction.batches(which.partition, its)] for which, its in batches.items()
-    }
-    return await send_in_order(send, parts)
-
-
-def _refuse_reuse(pieces: Pieces) -> None:
-    outcomes = [piece.outcome for done in pieces.values() for piece in done]
-    if outcomes and all(outcome.error_code == OutOfOrderSequenceNumber.code for outcome in outcomes):
-        raise HttpError(
-            UNPROCESSABLE,
-            f"the Idempotency-Key was used with other records: {outcomes[0].message}",
-            extra={"kafka_code": OutOfOrderSequenceNumber.code, "retriable": False},
-        )
-
-
-def _not_sent(failed: ProduceOutcome) -> ProduceOutcome:
-    """What is said of the records after a part that failed."""
-    return ProduceOutcome(
-        error_code=failed.error_code,
-        message=f"not sent, for the batch before it failed: {failed.message}",
-        leader_id=failed.leader_id,
-        leader_epoch=failed.leader_epoch,
-        isr=failed.isr,
-        min_isr=failed.min_isr,
-    )
-
-
-async def _send(call: Call, parts: Mapping[TopicIdPartition, Buffer]) -> Mapping[TopicIdPartition, ProduceOutcome]:
+async def _send(
+    call: Call, params: ProduceParams, parts: Mapping[TopicIdPartition, Buffer]
+) -> Mapping[TopicIdPartition, ProduceOutcome]:
     """With the acks, the timeout and the least ISR that the request asks for."""
-    gateway = call.context.gateway
-    params: ProduceParams = call.checked
-    options = params.options
+    gateway, options = call.context.gateway, params.options
     if not params.min_isr:
         call.context.metrics.produced_bytes.inc(sum(map(len, parts.values())))
         return await gateway.produce(parts, options)
-    too_few = {which: outcome for which in parts if (outcome := _too_few(call, which)) is not None}
+    too_few = {which: outcome for which in parts if (outcome := _too_few(call, params.min_isr, which)) is not None}
     going = {which: data for which, data in parts.items() if which not in too_few}
     call.context.metrics.produced_bytes.inc(sum(map(len, going.values())))
     if not going:
@@ -447,10 +310,8 @@ async def _send(call: Call, parts: Mapping[TopicIdPartition, Buffer]) -> Mapping
     return too_few | {which: _checked(outcome, params.min_isr) for which, outcome in outcomes.items()}
 
 
-def _too_few(call: Call, which: TopicIdPartition) -> ProduceOutcome | None:
+def _too_few(call: Call, wanted: int, which: TopicIdPartition) -> ProduceOutcome | None:
     """As this node knows it; what has changed since is seen by `_checked`."""
-    params: ProduceParams = call.checked
-    wanted = params.min_isr
     topic = call.context.gateway.image.topics.get(which.topic_id)
     partition = None if topic is None else topic.partitions.get(which.partition)
     if partition is None or len(partition.isr) >= wanted:

@@ -1,4 +1,4 @@
-"""What a produce request asks for beside its records: read once, before its body, and kept on the call.
+"""What a produce request asks for beside its records: read once, before its body, for the handler of the route.
 
 `min_isr` is a request's own min.insync.replicas: with fewer in the ISR nothing is sent (19); with fewer when the
 records were replicated they are in the log and the answer says so (20). It can ask for more than the topic, never less.
@@ -6,8 +6,9 @@ records were replicated they are in the log and the answer says so (20). It can 
 
 from __future__ import annotations
 
+from kraft.http.batch_sender import AS_THEY_ARE, BatchSender
 from kraft.http.endpoint import Call, Parameter
-from kraft.http.idempotency import IdempotencyKey, idempotency_key
+from kraft.http.idempotency import idempotency_key
 from kraft.http.media import Format
 from kraft.http.parameters import TIMEOUT, flag, integer
 from kraft.http.transactional import InTransaction
@@ -48,14 +49,12 @@ class ProduceParams:
     """The least ISR that must have the records; 0 where none is asked for, or acks is not all."""
     is_async: bool
     """`async=true`: acks=0, and an answer without a body."""
-    key: IdempotencyKey | None
-    """Of `Idempotency-Key`: a repetition of the request appends nothing twice."""
+    sender: BatchSender
+    """How the batches are sent: as they are, with the producer of an `Idempotency-Key`, or in a transaction."""
     form: Format
     """What the body is made of."""
     answer_type: str
     """Content-Type of the answer."""
-    transaction: InTransaction | None = None
-    """That the records belong to; there is no key then, and all in-sync replicas have to have them."""
 
 
 def read_params(
@@ -63,34 +62,35 @@ def read_params(
     *,
     form: Format = Format.JSON,
     answer_type: str = PLAIN_JSON,
-    is_keyed: bool = True,
-    transaction: InTransaction | None = None,
-) -> None:
-    """Leaves a ProduceParams in `call.checked`; for the check of a route.
+    sender: BatchSender | None = None,
+) -> ProduceParams:
+    """What the request asks for; a check returns it to the handler.
 
-    `form` and `answer_type` are what the dialect has agreed on with the client; `is_keyed`: the route takes an
-    Idempotency-Key. Raises KafkaError 21 for unknown acks, and for others than all within a transaction; HttpError
-    40002 for numbers out of range, HttpError 400 for a key or a client that is none.
+    `form` and `answer_type` are what the dialect has agreed on with the client; without a `sender` the request's
+    Idempotency-Key decides. Raises KafkaError 21 for unknown acks, and for others than all within a transaction;
+    HttpError 40002 for numbers out of range, HttpError 400 for a key or a client that is none.
     """
     query = call.request.query
     is_async = ASYNC.name in query and flag(call, ASYNC.name)
     acks = ACKS_NONE if is_async else _acks(query.get(ACKS.name, "all"))
-    if transaction is not None and acks != ACKS_ALL:
-        raise InvalidRequiredAcks("records of a transaction need acks=all, which is the default")
+    transactional_id = None
+    if isinstance(sender, InTransaction):
+        transactional_id = sender.transactional_id
+        if acks != ACKS_ALL:
+            raise InvalidRequiredAcks("records of a transaction need acks=all, which is the default")
     timeout_ms = integer(call, TIMEOUT.name, default=call.context.gateway.settings.request_timeout_ms)
     min_isr = integer(call, MIN_ISR.name, default=0, low=1, high=REPLICAS_MAX) if MIN_ISR.name in query else 0
     made = new(ProduceParams)
     ProduceParams.__init__(
         made,
-        options=ProduceOptions(acks, timeout_ms, transaction.transactional_id if transaction else None),
+        options=ProduceOptions(acks, timeout_ms, transactional_id),
         min_isr=min_isr if acks == ACKS_ALL else 0,
         is_async=is_async,
-        key=idempotency_key(call) if is_keyed else None,
+        sender=sender or idempotency_key(call) or AS_THEY_ARE,
         form=form,
         answer_type=answer_type,
-        transaction=transaction,
     )
-    call.checked = made
+    return made
 
 
 def _acks(text: str) -> int:

@@ -10,16 +10,17 @@ and their leaders know them (D2). Nothing is kept between requests, and any node
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kraft.http.batch_sender import Batches, BatchSender, Part, Pieces, Send, send_in_order, unowned_batches
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, HttpError
 from kraft.http.parameters import integer
-from kraft.http.raw_batches import unowned_batches
 from kraft.protocol.batches.header import header_at, sequenced
 from kraft.protocol.partitioner import partition_of_key
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX, Buffer
+from metadata.settings import TopicSettings
 from replication.producers.state import BATCHES_KEPT
 
 EPOCH_MAX = 2**15 - 1
@@ -52,21 +53,32 @@ PRODUCER = (PRODUCER_ID, PRODUCER_EPOCH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InTransaction:
+class InTransaction(BatchSender):
+    """The transaction of a request; its batches are the next ones of the transaction's producer."""
+
     transactional_id: str
     producer_id: int
     producer_epoch: int
     sequences: Mapping[int, int]
     """Of the next record of each partition that has any."""
 
-    def partition(self, partitions: int) -> int:
-        """Of the request's records that name no partition and have no key: the same one when it is repeated."""
+    is_repeatable = True
+
+    def keyless_partition(self, partitions: int) -> int:
+        """The same one at each repetition."""
         text = f"{self.transactional_id}:{self.producer_id}:{self.producer_epoch}:{sequence_text(self.sequences)}"
         return partition_of_key(text.encode(), partitions)
 
-    def batches(self, partition: int, batches: Sequence[tuple[int, Buffer]]) -> list[tuple[int, Buffer]]:
-        """Record count and bytes of each batch, as this producer's next ones. Raises HttpError 413 for more than a
-        leader would know again."""
+    def raw_parts(self, body: Buffer) -> Sequence[Part]:
+        """One part for each batch. Raises HttpError 422."""
+        instead = "; within a transaction it gets that of the request, so leave it at -1"
+        return [Part(header.record_count, batch) for header, batch in unowned_batches(body, instead=instead)]
+
+    async def send(self, send: Send, batches: Batches, *, topic: str, settings: TopicSettings) -> Pieces:
+        """One batch at a time. Raises HttpError 413 for too many of them, and then nothing was appended."""
+        return await send_in_order(send, {which: self._parts(which.partition, its) for which, its in batches.items()})
+
+    def _parts(self, partition: int, batches: Sequence[Part]) -> Sequence[Part]:
         if len(batches) > BATCHES_KEPT:
             raise HttpError(
                 413,
@@ -74,7 +86,7 @@ class InTransaction:
                 f"request within a transaction may make {BATCHES_KEPT}, or a repetition of it would not be known",
             )
         sequence = self.sequences.get(partition, 0)
-        made: list[tuple[int, Buffer]] = []
+        made: list[Part] = []
         for records, data in batches:
             batch = sequenced(
                 data,
@@ -84,7 +96,7 @@ class InTransaction:
                 base_sequence=sequence,
                 is_transactional=True,
             )
-            made.append((records, batch))
+            made.append(Part(records, batch))
             sequence = after(sequence, records)
         return made
 
@@ -130,10 +142,3 @@ def parse_sequence(text: str) -> Mapping[int, int]:
     if len(sequences) > PARTITIONS_MAX:
         raise HttpError(BAD_REQUEST, f"a sequence of {len(sequences)} partitions; it has at most {PARTITIONS_MAX}")
     return sequences
-
-
-def raw_batches(data: Buffer) -> Iterator[tuple[int, Buffer]]:
-    """Record count and bytes of each batch of a body. Raises HttpError 422."""
-    instead = "; within a transaction it gets that of the request, so leave it at -1"
-    for header, batch in unowned_batches(data, instead=instead):
-        yield header.record_count, batch

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
+from kraft.http.batch_sender import Part, Pieces
 from kraft.http.errors import HttpError
 from kraft.http.idempotency import IdempotencyKey
-from kraft.http.produce import Part, Pieces, pack, send_keyed
+from kraft.http.produce import pack
 from kraft.http.records import OutRecord
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
@@ -103,7 +104,7 @@ class KeyedProducer:
             return await gateway.produce(going, ProduceOptions(plan.acks, plan.timeout_ms))
 
         key = IdempotencyKey(client="simulated", key=request.key)
-        work = partial(send_keyed, send, batches, key=key, topic=request.topic)
+        work = partial(key.send, send, batches, topic=request.topic, settings=TopicSettings())
         rounds = max(map(len, attempts.values()))
         try:
             within_s = rounds * (plan.timeout_ms + GRACE_MS) / 1000

@@ -15,11 +15,12 @@ from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kraft.http.additions import STRUCT_ADDITION
+from kraft.http.batch_sender import BatchSender, Piece
 from kraft.http.endpoint import Body, Call, Route
 from kraft.http.errors import HttpError
 from kraft.http.idempotency import HEADERS
 from kraft.http.media import Format, produce_format, v2_answer
-from kraft.http.produce import Parsed, Piece, Result, Results, error_of, produce_body, write_batches
+from kraft.http.produce import Parsed, Result, Results, error_of, produce_body, write_batches
 from kraft.http.produce_params import ASYNC, PARAMETERS, ProduceParams, read_params
 from kraft.http.raw_records import decode_records
 from kraft.http.record_counts import TOO_LARGE, check_counts
@@ -98,15 +99,15 @@ Entry: TypeAlias = WrittenOffset | ProducedOffset
 _encode = msgspec.json.Encoder().encode
 
 
-def produce_to_topic(call: Call) -> Awaitable[web.Response]:
+def produce_to_topic(call: Call, params: ProduceParams) -> Awaitable[web.Response]:
     """200 with one entry for each record: partition and offset, or an error; 202 for acks=0. Raises HttpError 40401,
     413, 422."""
-    return _produce(call, None)
+    return _produce(call, params, None)
 
 
-def produce_to_partition(call: Call) -> Awaitable[web.Response]:
+def produce_to_partition(call: Call, params: ProduceParams) -> Awaitable[web.Response]:
     """The same for one partition; a RecordBatch v2 goes into the log as it is. Raises HttpError 40402 besides."""
-    return _produce(call, call.partition)
+    return _produce(call, params, call.partition)
 
 
 class Done(Struct, frozen=True):
@@ -121,37 +122,37 @@ class Done(Struct, frozen=True):
         return ((number, piece.outcome) for number, pieces in self.pieces.items() for piece in pieces)
 
 
-async def _produce(call: Call, partition: int | None) -> web.Response:
-    return answer(call, await write(call, partition))
+async def _produce(call: Call, params: ProduceParams, partition: int | None) -> web.Response:
+    return answer(params, await write(call, params, partition))
 
 
-async def write(call: Call, partition: int | None) -> Done:
+async def write(call: Call, params: ProduceParams, partition: int | None) -> Done:
     """The records of a body. Raises KafkaError, HttpError."""
     context = call.context
-    params: ProduceParams = call.checked
     try:
         topic = await context.topic_or_create(call.topic)
         if partition is not None:
             context.partition_or_raise(topic, partition)
     except (UnknownTopicOrPartition, HttpError) as error:
-        if context.dialect.refuses_unknown_produce or params.transaction is not None:
+        if context.dialect.refuses_unknown_produce or isinstance(params.sender, InTransaction):
             raise
-        return _nowhere(call, partition, error.message)
+        return _nowhere(call, params, partition, error.message)
     if params.form is Format.RECORD_BATCH:
         assert partition is not None
-        pieces = await write_batches(call, topic, partition)
+        pieces = await write_batches(call, params, topic, partition)
         return Done([_raw_entry(partition, piece) for piece in pieces], {partition: pieces})
-    _, results = await produce_body(call, topic, partial(_parse, call), partition=partition)
+    _, results = await produce_body(call, params, topic, partial(_parse, call, params), partition=partition)
     return Done(entries(results), {number: each.pieces for number, each in results.written.items()})
 
 
-def _nowhere(call: Call, partition: int | None, message: str) -> Done:
+def _nowhere(call: Call, params: ProduceParams, partition: int | None, message: str) -> Done:
     """An error for each record of a body whose topic or partition does not exist."""
-    params: ProduceParams = call.checked
     if params.form is Format.RECORD_BATCH:
         places = [partition]
     else:
-        places = [partition if record.partition is None else record.partition for record in _parse(call).records]
+        places = [
+            partition if record.partition is None else record.partition for record in _parse(call, params).records
+        ]
     dialect = call.context.dialect
     entry = partial(
         ProducedOffset,
@@ -165,9 +166,8 @@ def _nowhere(call: Call, partition: int | None, message: str) -> Done:
     return Done([entry(place) for place in places], {})
 
 
-def _parse(call: Call) -> Parsed:
+def _parse(call: Call, params: ProduceParams) -> Parsed:
     """All or nothing: what is wrong with one record is wrong with the body."""
-    params: ProduceParams = call.checked
     body, limits, now_ms = call.body, call.context.limits, call.context.clock.wall_ms()
     items_max, headers_max = limits.produce_records_max, limits.produce_headers_max
     if params.form is Format.RECORDS:
@@ -179,9 +179,8 @@ def _parse(call: Call) -> Parsed:
 # --- the answer -------------------------------------------------------------------------------------------------------
 
 
-def answer(call: Call, done: Done) -> web.Response:
+def answer(params: ProduceParams, done: Done) -> web.Response:
     """200 with what became of each record; for acks=0, where nobody knows, 202, or 204 for an asynchronous request."""
-    params: ProduceParams = call.checked
     offsets = done.entries
     headers = {"Content-Type": params.answer_type}
     if params.options.acks == ACKS_NONE and not any(entry.error_code for entry in offsets):
@@ -276,22 +275,13 @@ def leaders(pieces: Mapping[int, Sequence[Piece]]) -> list[WrittenPartition]:
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
-def _check(call: Call) -> None:
-    check(call, transaction=None)
-
-
-def check(call: Call, *, transaction: InTransaction | None) -> None:
+def check(call: Call, *, sender: BatchSender | None = None) -> ProduceParams:
     """Everything that can be refused before the body is read."""
     form = produce_format(call.request.headers.get("Content-Type"))
-    read_params(
-        call,
-        form=form,
-        answer_type=v2_answer(call.accept),
-        is_keyed=transaction is None,
-        transaction=transaction,
-    )
+    params = read_params(call, form=form, answer_type=v2_answer(call.accept), sender=sender)
     if form is Format.RECORD_BATCH and "partition" not in call.path:
         raise HttpError(415, f"{RECORD_BATCH} is for one partition: POST it to /topics/{call.topic}/partitions/N")
+    return params
 
 
 EMBEDDED = {
@@ -310,12 +300,12 @@ ERRORS = (400, 40002, 40401, 406, 413, 415, 422, 50302)
 
 ROUTES: tuple[Route, ...] = (
     Route(
-        method="POST", path="/topics/{topic}", handler=produce_to_topic, check=_check, tag="v2",
+        method="POST", path="/topics/{topic}", handler=produce_to_topic, check=check, tag="v2",
         summary="Write records to the partitions of a topic.", query=_QUERY, headers=HEADERS,
         body=Body(content=EMBEDDED), answers=_ANSWERS, errors=ERRORS,
     ),
     Route(
-        method="POST", path="/topics/{topic}/partitions/{partition}", handler=produce_to_partition, check=_check,
+        method="POST", path="/topics/{topic}/partitions/{partition}", handler=produce_to_partition, check=check,
         tag="v2", summary="Write records, or a RecordBatch v2 as it is, to one partition.",
         query=_QUERY, headers=HEADERS, body=Body(content={**EMBEDDED, RECORD_BATCH: None}),
         answers=_ANSWERS, errors=(*ERRORS, 40402),

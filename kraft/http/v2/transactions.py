@@ -22,6 +22,7 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.coordinators.transactions.state import Transaction
+from kraft.http.batch_sender import KEY_HEADER
 from kraft.http.body_models import Items, RequestBody, Whole
 from kraft.http.endpoint import Body, Call, Handler, Header, Method, Parameter, Route
 from kraft.http.errors import (
@@ -34,10 +35,10 @@ from kraft.http.errors import (
     from_kafka,
     worded,
 )
-from kraft.http.idempotency import HEADERS, KEY_HEADER, idempotency_key
+from kraft.http.idempotency import HEADERS, idempotency_key
 from kraft.http.media import v2_answer
 from kraft.http.produce_params import PARAMETERS, ProduceParams
-from kraft.http.transactional import PRODUCER, SEQUENCE, SEQUENCE_HEADER, in_transaction
+from kraft.http.transactional import PRODUCER, SEQUENCE, SEQUENCE_HEADER, InTransaction, in_transaction
 from kraft.http.v2 import produce
 from kraft.http.v2.consumers import check as check_json
 from kraft.http.v2.consumers import known_partitions, offset_to_commit
@@ -141,20 +142,19 @@ class TransactionHandlers:
         found = await self._transactions.describe(_id(call))
         return _json(call, _described(found))
 
-    async def produce_in_transaction(self, call: Call) -> web.Response:
+    async def produce_in_transaction(self, call: Call, params: ProduceParams) -> web.Response:
         """200 as outside of transactions, and X-Next-Sequence for the next request. Raises InvalidProducerEpoch 47,
         ProducerFenced 90, TransactionAbortable 120 besides."""
-        return await self._produce(call, None)
+        return await self._produce(call, params, None)
 
-    async def produce_to_partition_in_transaction(self, call: Call) -> web.Response:
+    async def produce_to_partition_in_transaction(self, call: Call, params: ProduceParams) -> web.Response:
         """The same for one partition. Raises HttpError 40402 besides."""
-        return await self._produce(call, call.partition)
+        return await self._produce(call, params, call.partition)
 
-    async def _produce(self, call: Call, partition: int | None) -> web.Response:
-        params: ProduceParams = call.checked
-        transaction = params.transaction
-        assert transaction is not None, "the check of the route reads it"
-        done = await produce.write(call, partition)
+    async def _produce(self, call: Call, params: ProduceParams, partition: int | None) -> web.Response:
+        transaction = params.sender
+        assert isinstance(transaction, InTransaction), "the check of the route chooses it"
+        done = await produce.write(call, params, partition)
         for _, outcome in done.outcomes():
             if outcome.error_code in ENDS_REQUEST:
                 raise from_kafka(for_code(outcome.error_code, _told(outcome)))
@@ -162,7 +162,7 @@ class TransactionHandlers:
             number: sum(piece.records for piece in pieces if not piece.outcome.error_code)
             for number, pieces in done.pieces.items()
         }
-        response = produce.answer(call, done)
+        response = produce.answer(params, done)
         response.headers[SEQUENCE_HEADER] = transaction.next_sequences(written)
         return response
 
@@ -330,7 +330,7 @@ def _produce_route(path: str, handler: Handler, summary: str, content: Mapping[s
     )  # fmt: skip
 
 
-def _check_produce(call: Call) -> None:
+def _check_produce(call: Call) -> ProduceParams:
     """Raises HttpError 40002 for a key: who trusts in it would take other records with another key for written."""
     if KEY_HEADER in call.request.headers:
         raise HttpError(
@@ -338,7 +338,7 @@ def _check_produce(call: Call) -> None:
             f"within a transaction a request is known by its `{SEQUENCE.name}`: send the {SEQUENCE_HEADER} of the last "
             f"answer about this topic in it, and no {KEY_HEADER}",
         )
-    produce.check(call, transaction=in_transaction(call))
+    return produce.check(call, sender=in_transaction(call))
 
 
 def _route(

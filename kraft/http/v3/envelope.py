@@ -100,7 +100,7 @@ def route(
     headers: tuple[Parameter, ...] = (),
     below: str = CLUSTER,
     also: Mapping[int, Any] | None = None,
-    before: Callable[[Call], None] = check,
+    before: Callable[[Call], Any] = check,
     streams_body: bool = False,
 ) -> Route:
     """A v3 route; without a model the answer is an empty 204. `also` names further statuses and their models."""

@@ -10,18 +10,18 @@ from kraft.http.endpoint import Call
 from kraft.http.errors import BATCH
 from kraft.http.idempotency import HEADERS
 from kraft.http.produce import produce_body
-from kraft.http.produce_params import PARAMETERS, read_params
+from kraft.http.produce_params import PARAMETERS, ProduceParams, read_params
 from kraft.http.record_counts import check_counts
 from kraft.http.v3.envelope import Document, answer, check, route
 from kraft.http.v3.record_bodies import BatchRequest, ParsedBatch, parse_batch
 from kraft.http.v3.record_results import BatchAnswer, Receipts, refusal
 
 
-async def produce_batch(call: Call) -> web.Response:
+async def produce_batch(call: Call, params: ProduceParams) -> web.Response:
     """207 with `successes` and `failures`, each entry by the `id` that the request gave it. Raises HttpError 42208 for
     a bad batch, and 40403 for a topic that does not exist and is not created."""
     topic = await call.context.topic_or_create(call.topic)
-    parsed, results = await produce_body(call, topic, partial(_parse, call))
+    parsed, results = await produce_body(call, params, topic, partial(_parse, call))
     receipts, written = Receipts(call, topic.name), zip(parsed.records, results, strict=True)
     successes: list[Document] = []
     failures: list[Document] = []
@@ -45,9 +45,9 @@ def _parse(call: Call) -> ParsedBatch:
     return parse_batch(call.body, now_ms=now_ms, entries_max=entries_max, is_strict=call.context.is_strict)
 
 
-def _check(call: Call) -> None:
+def _check(call: Call) -> ProduceParams:
     check(call)
-    read_params(call)
+    return read_params(call)
 
 
 ROUTES = (

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from aiohttp import web
 
+from kraft.http.batch_sender import AS_THEY_ARE, KEY_HEADER
 from kraft.http.endpoint import Call
 from kraft.http.errors import BAD_REQUEST, V3_TOPIC_NOT_FOUND, HttpError, error_body, from_kafka
-from kraft.http.idempotency import KEY_HEADER
 from kraft.http.media import utf8_of_latin_1
 from kraft.http.problems import unreadable
 from kraft.http.produce import write_records
-from kraft.http.produce_params import PARAMETERS, read_params
+from kraft.http.produce_params import PARAMETERS, ProduceParams, read_params
 from kraft.http.records import OutRecord
 from kraft.http.responses import plain
 from kraft.http.streaming.splitter import ObjectSplitter
@@ -46,14 +46,14 @@ PORTION_BYTES_MIN = 1_024
 END = b"\r\n"
 
 
-async def produce_stream(call: Call) -> web.StreamResponse:
+async def produce_stream(call: Call, params: ProduceParams) -> web.StreamResponse:
     """200, then one document for each record of the body as it comes, a receipt or an error, in the order of the
     records. What ends the stream is said in its last document."""
     await call.context.topic_or_create(call.topic)
     response = web.StreamResponse(headers={"Content-Type": PLAIN_JSON})
     with call.context.produce_streams, call.context.streams.opened():
         await response.prepare(call.request)
-        stream = _Stream(call, Outlet(call.context.streams, call.request))
+        stream = _Stream(call, params, Outlet(call.context.streams, call.request))
         try:
             error = await stream.run_to_end()
             if error is not None:
@@ -75,8 +75,9 @@ def portions(data: bytes) -> Iterator[bytes]:
 class _Stream:
     """One request. `index` is that of the next record whose result is written."""
 
-    def __init__(self, call: Call, outlet: Outlet) -> None:
+    def __init__(self, call: Call, params: ProduceParams, outlet: Outlet) -> None:
         self.call = call
+        self._params = params
         self.outlet = outlet
         self._splitter = ObjectSplitter(bytes_max=RECORD_BYTES_MAX)
         self._index = 0
@@ -191,7 +192,9 @@ class _Stream:
     async def _produce(self, sent: Sequence[tuple[StreamRecord, OutRecord]]) -> list[Document]:
         call, records = self.call, [record for _, record in sent]
         topic = await call.context.topic_or_create(call.topic)
-        results = await write_records(call, topic, records, call.context.partitioner.place(topic, records))
+        results = await write_records(
+            call, self._params, topic, records, call.context.partitioner.place(topic, records)
+        )
         receipts = Receipts(call, topic.name)
         return [
             refusal(result.outcome)
@@ -201,11 +204,11 @@ class _Stream:
         ]
 
 
-def _check(call: Call) -> None:
+def _check(call: Call) -> ProduceParams:
     check(call)
-    read_params(call, is_keyed=False)
     if KEY_HEADER in call.request.headers:
         raise HttpError(BAD_REQUEST, f"a stream has no {KEY_HEADER}: send the records with records:batch")
+    return read_params(call, sender=AS_THEY_ARE)
 
 
 ROUTES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from kraft.http.app import ROUTES
 from metadata.controller.requests import AlterConfigs, AlterReassignments, ElectLeaders
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, TEXT, V3, Door, b64, with_door
+from tests.unit.http.test_ranges import ROUTES as KNOWN_ROUTES
 from tests.unit.http.waits import Waits
 
 
@@ -226,6 +228,15 @@ def test_every_route_has_a_case() -> None:
             assert line in text, f"{route.method} {route.path} has no case"
 
     with_door(story, gateway())
+
+
+def test_a_handler_takes_what_the_check_of_its_route_returns() -> None:
+    for route in KNOWN_ROUTES:
+        checked = "None" if route.check is None else inspect.signature(route.check).return_annotation
+        parameters = inspect.signature(route.handler).parameters.values()
+        taken = [each.annotation for each in parameters if each.kind is not inspect.Parameter.KEYWORD_ONLY]
+        expected = ["Call"] if checked == "None" else ["Call", checked]
+        assert taken == expected, f"{route.method} {route.path}: its check returns {checked}, its handler takes {taken}"
 
 
 def test_topic_is_created_where_location_says() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from kraft.http.produce import Part, pack, record_sets
+from kraft.http.batch_sender import Part, record_sets
+from kraft.http.produce import pack
 from kraft.http.records import OutRecord, to_batch
 from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.records import read_batches
