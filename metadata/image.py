@@ -4,7 +4,7 @@
 restart and tests. Applying copies only the mappings that the batch touches. Pure.
 
 The records of an open transaction (KIP-868) are kept aside until its End: the offset counts them, and nothing else
-of the image shows them. So a reader of an image never has half of a transaction, wherever its records came from.
+of the image shows them. So a reader of an image never has half of a transaction, whatever the source of its records.
 """
 
 from __future__ import annotations

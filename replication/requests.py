@@ -135,7 +135,7 @@ class ReadOptions:
     """What a consumer takes of a partition, and how long it waits for it."""
 
     bytes_max: int
-    """A first batch comes whole, even if it is larger."""
+    """The first batch is whole, even if it is larger."""
     bytes_min: int = 0
     wait_ms_max: int = 0
     """How long the leader waits for `bytes_min`."""

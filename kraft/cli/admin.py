@@ -1,4 +1,4 @@
-"""`kraft reassign` and `kraft elect`: where replicas are, and which of them leads."""
+"""`kraft reassign` and `kraft elect`: the brokers that have replicas, and the one that leads."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from kraft.cli.rest import Rest
 from kraft.client.response import segment
 
 ELECTION_NOT_NEEDED: Final = 84
-"""Kafka's code for a partition that already has the leader that was asked for: no failure."""
+"""Kafka's code for a partition that already has the requested leader: no failure."""
 
 
 def reassign(
     topic: Annotated[
-        str | None, typer.Argument(metavar="[TOPIC]", help="Without a topic: list what is going on.")
+        str | None, typer.Argument(metavar="[TOPIC]", help="Without a topic: list the current reassignments.")
     ] = None,
     partition: Annotated[int | None, typer.Argument(metavar="[PARTITION]", min=0)] = None,
     replicas: Annotated[
-        str | None, typer.Option(metavar="2,3,1", help="The brokers to have it, preferred leader first.")
+        str | None, typer.Option(metavar="2,3,1", help="Brokers of the replicas, the preferred leader first.")
     ] = None,
-    cancel: Annotated[bool, typer.Option("--cancel", help="Give up a reassignment that is going on.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the current reassignment.")] = False,
     rest: RestOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Move a partition's replicas to other brokers, cancel that, or list what is being moved.
+    """Move a partition's replicas to other brokers, cancel a move, or list the current ones.
 
     Example: `kraft reassign orders 0 --replicas 2,3,1`
     """
@@ -69,15 +69,15 @@ def elect(
     if as_json:
         write_json(rows)
     else:
-        said = [{**row, "result": "elected" if row["error_code"] is None else row["message"]} for row in rows]
-        write_rows(said, ("topic_name", "partition_id", "result"), as_json=False)
+        results = [{**row, "result": "elected" if row["error_code"] is None else row["message"]} for row in rows]
+        write_rows(results, ("topic_name", "partition_id", "result"), as_json=False)
     refused = [row for row in rows if row["error_code"] is not None and row.get("kafka_code") != ELECTION_NOT_NEEDED]
     if refused:
         raise CommandFailed(f"{len(refused)} of {len(rows)} partitions have no new leader")
 
 
 def parse_brokers(text: str) -> list[int]:
-    """Raises typer.BadParameter."""
+    """The broker ids of a text. Raises typer.BadParameter."""
     try:
         return [int(broker) for broker in text.split(",")]
     except ValueError as error:

@@ -17,7 +17,7 @@ from kraft.launcher.start_display import start_view
 from kraft.launcher.up import Interrupted, interruptible, start_cluster, stop_cluster, uninterruptible
 
 ADDRESSES = ("rest", "kafka", "quorum")
-"""No terminal breaks them: people copy them."""
+"""Columns that no terminal breaks, because people copy them."""
 
 
 def up(
@@ -31,10 +31,10 @@ def up(
     as_json: JsonOption = False,
     help_config: Annotated[bool, typer.Option("--help-config", help="List every key of cluster.toml.")] = False,
 ) -> None:
-    """Start every node of a cluster on this machine and show it until Ctrl-C, which stops all in order.
+    """Start every node of a cluster on this machine and show it until Ctrl-C, which stops all nodes cleanly.
 
     It waits as long as the nodes make progress, and shows what they wait for: voters met, logs loaded, partitions led.
-    A node that ends, five minutes without progress, or --timeout stop all nodes again.
+    If a node ends, after five minutes without progress, or after --timeout, all nodes are stopped again.
 
     With --json the first line on standard output, printed when the cluster is ready, is one JSON object:
     cluster_id, bootstrap_servers (for Kafka clients) and nodes, each with id, roles, pid, rest, kafka, quorum, data.
@@ -67,7 +67,7 @@ def _show_until_stopped(run: ClusterRun, *, as_json: bool) -> None:
         _announce(run, as_json=as_json)
         live.watch(run, say=progress(as_json=as_json), on_terminal=_on_terminal(as_json=as_json))
     except (Interrupted, BrokenPipeError):
-        say("stopping all nodes in order")
+        say("stopping all nodes cleanly")
     finally:
         uninterruptible()
         stop_cluster(run, say=say)
@@ -92,7 +92,7 @@ def _on_terminal(*, as_json: bool) -> bool:
 
 
 def down(data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Stop the cluster that runs from a data folder, in order. Its data stays."""
+    """Stop the cluster that runs from a data folder, cleanly. Its data stays."""
     folder = os.path.abspath(data or DATA_DEFAULT)
     run = actions.bring_down(folder, say=say)
     if as_json:
@@ -102,7 +102,7 @@ def down(data: DataOption = None, as_json: JsonOption = False) -> None:
 
 
 def status(rest: RestOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Show the nodes, the leader of the quorum, and how the partitions are."""
+    """Show the nodes, the leader of the quorum, and the state of the partitions."""
     document = Rest(rest, data).get("/kraft/status")
     if as_json:
         write_json(document)

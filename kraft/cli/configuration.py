@@ -1,4 +1,4 @@
-"""`kraft config`: what cluster.toml may say, and whether one says it right."""
+"""`kraft config`: the keys of cluster.toml, and a check of a file."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def show_keys(*, as_json: bool) -> None:
 
 
 def _check(path: str, *, as_json: bool) -> None:
-    """Raises ConfigError."""
+    """Check a file. Raises ConfigError."""
     parsed = parse_config(read_config(path), file=path)
     found = warnings(parsed)
     if as_json:
         write_json({"file": path, "nodes": [node.id for node in parsed.nodes], "warnings": found})
         return
-    write(f"{path} is right: {len(parsed.nodes)} nodes")
+    write(f"{path} is correct: {len(parsed.nodes)} nodes")
     for warning in found:
         write(f"warning: {warning}")

@@ -30,9 +30,9 @@ def consume(
     ] = "earliest",
     limit: Annotated[int | None, typer.Option("--max", min=1, help="Stop after this many records.")] = None,
     group: Annotated[
-        str | None, typer.Option(help="As a member of this group: from its offsets on, sharing the partitions.")
+        str | None, typer.Option(help="Read as a member of this group: from its offsets on, sharing the partitions.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new records until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with new records until Ctrl-C.")] = False,
     timeout_ms: Annotated[
         int, typer.Option("--timeout", min=0, help="Wait this long for a first record, in ms.")
     ] = 500,
@@ -106,7 +106,7 @@ class _Printer:
         self._as_json = as_json
 
     def show(self, records: list[ReadRecord]) -> bool:
-        """False once the limit is reached."""
+        """Print records. False at the limit."""
         for record in records:
             write(_on_one_line(msgspec.json.encode(record)) if self._as_json else _line(record, self._form))
             self._left -= 1
@@ -121,7 +121,7 @@ def _line(record: ReadRecord, form: Format) -> str:
 
 
 def _field(data: msgspec.Raw, form: Format) -> str:
-    """As JSON where that was asked for, else the text that it is; "-" for none."""
+    """JSON with --format json, else the text; "-" for none."""
     text = _on_one_line(data)
     if form != "json":
         text = "-" if text == "null" else msgspec.json.decode(text, type=str)
@@ -129,5 +129,5 @@ def _field(data: msgspec.Raw, form: Format) -> str:
 
 
 def _on_one_line(data: bytes | msgspec.Raw) -> str:
-    """JSON without white space between its tokens; not parsed, so that numbers and strings are what they were."""
+    """JSON without white space between its tokens; not parsed, so that numbers and strings are unchanged."""
     return msgspec.json.format(bytes(data), indent=-1).decode()

@@ -22,7 +22,7 @@ from kraft.testing.faults import FaultCluster
 START_FAILED: Final = 125
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
-"""As env, timeout and shells say it."""
+"""The same code as in env, timeout and shells."""
 SIGNALLED: Final = 128
 PASSED_ON: Final = (
     signal.SIGHUP,
@@ -33,11 +33,12 @@ PASSED_ON: Final = (
     signal.SIGUSR2,
 )
 _FROM_THE_KERNEL: Final = 0
-"""`si_code` of a signal is above this then: of Ctrl-C, which the command, in our group of processes, has had too."""
+"""A signal of the kernel has an `si_code` above this, such as Ctrl-C, which the command in our process group has got
+too."""
 
 
 class _Ended(BaseException):
-    """A signal came before there was a command to pass it on to."""
+    """A signal arrived before there was a command to pass it on to."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -45,33 +46,33 @@ class _Ended(BaseException):
 
 
 def execute(
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What to run.")],
-    nodes: Annotated[int, typer.Option("--nodes", min=1, max=100, help="How many nodes.")] = 3,
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="The command to run.")],
+    nodes: Annotated[int, typer.Option("--nodes", min=1, max=100, help="Number of nodes.")] = 3,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A Kafka setting of all nodes; repeatable.")
     ] = None,
     keep_on_failure: Annotated[
-        bool, typer.Option("--keep-on-failure", help="Keep the cluster's folder when the command fails, and say where.")
+        bool, typer.Option("--keep-on-failure", help="Keep the cluster's folder when the command fails, and print it.")
     ] = False,
     faults: Annotated[
-        bool, typer.Option("--faults", help="With links that `kraft fault` can break, and answers that it can forge.")
+        bool, typer.Option("--faults", help="With links that `kraft fault` can break, and answers that it can change.")
     ] = False,
     timeout: TimeoutOption = None,
 ) -> None:
     """Start a cluster in a temporary folder, run a command, end the cluster: `kraft exec -- go test ./...`.
 
-    The command finds it by KAFKA_BOOTSTRAP_SERVERS (host:port,host:port), KRAFT_REST (URLs with commas, as --rest takes
-    them) and KRAFT_DATA (its folder, as --data takes it): `kraft fault kill leader:orders-0`.
+    The command finds it by KAFKA_BOOTSTRAP_SERVERS (host:port,host:port), KRAFT_REST (URLs with commas, as in --rest)
+    and KRAFT_DATA (its folder, as in --data): `kraft fault kill leader:orders-0`.
 
     Signals are passed on. The exit code is that of the command, and 128 + N when signal N ended it; 125 when the
-    cluster does not start, 126 when the command cannot be run, 127 when there is none of that name.
+    cluster does not start, 126 when the command cannot be run, 127 when it does not exist.
     """
-    given = dict(map(_setting, settings or ()))
+    chosen = dict(map(_setting, settings or ()))
     cluster: Cluster | FaultCluster
     if faults:
-        cluster = FaultCluster(nodes=nodes, settings=given, ends_users=True, start_limit_s=timeout)
+        cluster = FaultCluster(nodes=nodes, settings=chosen, ends_users=True, start_limit_s=timeout)
     else:
-        cluster = Cluster(nodes=nodes, settings=given, power_loss=True, ends_users=True, start_limit_s=timeout)
+        cluster = Cluster(nodes=nodes, settings=chosen, power_loss=True, ends_users=True, start_limit_s=timeout)
     try:
         sys.exit(_run_with(cluster, command, keeps=keep_on_failure))
     except ClusterFailed as error:
@@ -118,7 +119,8 @@ def _variables(cluster: Cluster | FaultCluster) -> Mapping[str, str]:
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str], *, mask: set[int | signal.Signals]) -> int:
-    """The exit code. Signals that are passed on are blocked here; the command begins with the mask that we had."""
+    """Run a command; return its exit code. Passed-on signals are blocked here; the command begins with our earlier
+    mask."""
     try:
         process = subprocess.Popen(
             command,
@@ -133,7 +135,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str], *, mask: set[int 
         say(f"error: {command[0]} cannot be run: {error.strerror}")
         return NOT_EXECUTABLE
     while process.poll() is None:
-        told = signal.sigwaitinfo((*PASSED_ON, signal.SIGCHLD))
-        if told.si_signo != signal.SIGCHLD and told.si_code <= _FROM_THE_KERNEL:
-            process.send_signal(told.si_signo)
+        received = signal.sigwaitinfo((*PASSED_ON, signal.SIGCHLD))
+        if received.si_signo != signal.SIGCHLD and received.si_code <= _FROM_THE_KERNEL:
+            process.send_signal(received.si_signo)
     return process.returncode if process.returncode >= 0 else SIGNALLED - process.returncode

@@ -1,7 +1,8 @@
 """`kraft fault`: break the cluster of a data folder, from a suite in any language under `kraft exec`.
 
-Nodes can be killed, paused and restarted in every cluster that `kraft exec` starts. Links and answers are there with
-`kraft exec --faults` only: a process beside it owns them, and is asked over a socket in the data folder.
+Nodes can be killed, paused and restarted in every cluster that `kraft exec` starts. Links and answers are available
+only with `kraft exec --faults`: a process beside it runs the cluster, and gets commands over a socket in the data
+folder.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ NodesArgument = Annotated[
     list[str],
     typer.Argument(metavar="NODE...", help="Ids; leader:TOPIC-PARTITION; controller for the quorum's leader."),
 ]
-ApiArgument = Annotated[str, typer.Argument(metavar="API", help="As Kafka names it, such as Produce or OffsetCommit.")]
-EndsArgument = Annotated[str, typer.Argument(metavar="ENDS", help="1-2; 1: from all other nodes; clients-1; clients.")]
-OnceOption = Annotated[int, typer.Option("--times", min=1, help="So many requests.")]
-TimesOption = Annotated[int | None, typer.Option("--times", min=1, help="So many requests. Default: until heal.")]
+ApiArgument = Annotated[str, typer.Argument(metavar="API", help="Kafka's name of it, such as Produce or OffsetCommit.")]
+EndsArgument = Annotated[
+    str, typer.Argument(metavar="ENDS", help="1-2; 1: it and all other nodes; clients-1; clients.")
+]
+OnceOption = Annotated[int, typer.Option("--times", min=1, help="Number of requests.")]
+TimesOption = Annotated[int | None, typer.Option("--times", min=1, help="Number of requests. Default: until heal.")]
 TopicOption = Annotated[str, typer.Option("--topic", help="Only requests that name this topic.")]
 ClientOption = Annotated[str, typer.Option("--client-id", help="Only requests of clients with this client.id.")]
 NodeOption = Annotated[int | None, typer.Option("--node", help="Only requests to this broker.")]
@@ -42,36 +45,36 @@ DATA_DEFAULT: Final = "data"
 
 
 def _node_command(name: str, text: str, act: Callable[[Cluster | FaultCluster, list[int]], None]) -> None:
-    """A command that does something to nodes: its name, its help, and what it does."""
+    """Add a command that acts on nodes: its name, its help, and its function."""
 
     @app.command(name, help=text)
     def command(nodes: NodesArgument, data: FolderOption = DATA_DEFAULT) -> None:
         cluster = _attached(data)
-        _told(lambda: act(cluster, _ids(cluster, nodes)))
+        _run(lambda: act(cluster, _ids(cluster, nodes)))
 
 
 _node_command("kill", "Kill nodes at once (SIGKILL).", lambda cluster, ids: cluster.kill(*ids))
-_node_command("stop", "Stop nodes in order.", lambda cluster, ids: cluster.stop(*ids))
+_node_command("stop", "Stop nodes cleanly.", lambda cluster, ids: cluster.stop(*ids))
 _node_command(
     "pause",
-    "Let nodes stand still (SIGSTOP); their connections stay open.",
+    "Pause nodes (SIGSTOP); their connections stay open.",
     lambda cluster, ids: cluster.pause(*ids),
 )
-_node_command("resume", "Let paused nodes go on.", lambda cluster, ids: cluster.resume(*ids))
+_node_command("resume", "Resume paused nodes.", lambda cluster, ids: cluster.resume(*ids))
 _node_command(
-    "restart", "Start nodes, after an ordered stop of those that run.", lambda cluster, ids: cluster.restart(*ids)
+    "restart", "Start nodes, after a clean stop of those that run.", lambda cluster, ids: cluster.restart(*ids)
 )
 _node_command(
     "power-loss",
-    "Kill nodes; of their disks only that is left which an fsync had made durable.",
+    "Kill nodes, and remove everything from their disks that no fsync had made durable.",
     lambda cluster, ids: cluster.power_loss(*ids),
 )
 _node_command(
     "fill-disk",
-    "Let the disks of nodes be full (ENOSPC).",
+    "Make the disks of nodes full (ENOSPC).",
     lambda cluster, ids: _having_links(cluster).fill_disk(*ids),
 )
-_node_command("free-disk", "Let them have room again.", lambda cluster, ids: _having_links(cluster).free_disk(*ids))
+_node_command("free-disk", "Give the disks room again.", lambda cluster, ids: _having_links(cluster).free_disk(*ids))
 
 
 # --- links ----------------------------------------------------------------------------------------------------------
@@ -79,8 +82,8 @@ _node_command("free-disk", "Let them have room again.", lambda cluster, ids: _ha
 
 @app.command()
 def cut(ends: EndsArgument, data: FolderOption = DATA_DEFAULT) -> None:
-    """Cut two ends off from each other: connections are reset, and ports refuse."""
-    _told(lambda: _with_links(data).cut(*_ends(ends)))
+    """Disconnect two ends from each other: connections are reset, and ports refuse."""
+    _run(lambda: _with_links(data).cut(*_ends(ends)))
 
 
 @app.command()
@@ -88,22 +91,22 @@ def partition(
     groups: Annotated[str, typer.Argument(metavar="GROUPS", help="Such as '[1] | [2, 3]'.")],
     data: FolderOption = DATA_DEFAULT,
 ) -> None:
-    """Cut groups of nodes off from each other. Clients reach all of them."""
+    """Disconnect groups of nodes from each other. Clients reach all of them."""
     parsed = [[int(node) for node in re.findall(r"\d+", group)] for group in groups.split("|")]
-    _told(lambda: _with_links(data).partition(*parsed))
+    _run(lambda: _with_links(data).partition(*parsed))
 
 
 @app.command()
 def slow(
     ends: EndsArgument,
-    ms: Annotated[float, typer.Option("--ms", min=0, help="So much later.")] = 0,
-    jitter_ms: Annotated[float, typer.Option("--jitter", min=0, help="By at most so many ms more, at random.")] = 0,
-    bytes_per_second: Annotated[int, typer.Option("--bytes-per-second", min=0, help="A narrow link.")] = 0,
+    ms: Annotated[float, typer.Option("--ms", min=0, help="Delay in ms.")] = 0,
+    jitter_ms: Annotated[float, typer.Option("--jitter", min=0, help="At most so many ms more, at random.")] = 0,
+    bytes_per_second: Annotated[int, typer.Option("--bytes-per-second", min=0, help="Limit of the link's rate.")] = 0,
     data: FolderOption = DATA_DEFAULT,
 ) -> None:
-    """Let what two ends send each other come late, or in a narrow stream."""
+    """Delay the data between two ends, or limit its rate."""
     one, *other = _ends(ends)
-    _told(lambda: _with_links(data).slow(one, *other, ms=ms, jitter_ms=jitter_ms, bytes_per_second=bytes_per_second))
+    _run(lambda: _with_links(data).slow(one, *other, ms=ms, jitter_ms=jitter_ms, bytes_per_second=bytes_per_second))
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -112,7 +115,7 @@ def slow(
 @app.command()
 def answer(
     api: ApiArgument,
-    error: Annotated[str, typer.Option("--error", help="Kafka's name or number of it: NOT_LEADER_OR_FOLLOWER, 6.")],
+    error: Annotated[str, typer.Option("--error", help="Kafka's name or number: NOT_LEADER_OR_FOLLOWER, 6.")],
     times: OnceOption = 1,
     topic: TopicOption = "",
     client_id: ClientOption = "",
@@ -120,21 +123,21 @@ def answer(
     data: FolderOption = DATA_DEFAULT,
 ) -> None:
     """Answer requests with an error; no broker sees them."""
-    _told(lambda: _with_links(data).answer(api, error=error, times=times, topic=topic, client_id=client_id, node=node))
+    _run(lambda: _with_links(data).answer(api, error=error, times=times, topic=topic, client_id=client_id, node=node))
 
 
 @app.command()
 def delay(
     api: ApiArgument,
-    ms: Annotated[float, typer.Option("--ms", help="So much later comes the answer.")],
+    ms: Annotated[float, typer.Option("--ms", help="Delay of the answer in ms.")],
     times: TimesOption = None,
     topic: TopicOption = "",
     client_id: ClientOption = "",
     node: NodeOption = None,
     data: FolderOption = DATA_DEFAULT,
 ) -> None:
-    """Let answers come late, and those behind them on their connections."""
-    _told(lambda: _with_links(data).delay(api, ms=ms, times=times, topic=topic, client_id=client_id, node=node))
+    """Delay answers, and so all later ones on their connections."""
+    _run(lambda: _with_links(data).delay(api, ms=ms, times=times, topic=topic, client_id=client_id, node=node))
 
 
 @app.command("drop-answer")
@@ -146,8 +149,8 @@ def drop_answer(
     node: NodeOption = None,
     data: FolderOption = DATA_DEFAULT,
 ) -> None:
-    """Let requests be carried out, and end the connection in place of the answer."""
-    _told(lambda: _with_links(data).drop_answer(api, times=times, topic=topic, client_id=client_id, node=node))
+    """Carry requests out, but close the connection instead of sending the answer."""
+    _run(lambda: _with_links(data).drop_answer(api, times=times, topic=topic, client_id=client_id, node=node))
 
 
 @app.command("close-after")
@@ -159,18 +162,18 @@ def close_after(
     node: NodeOption = None,
     data: FolderOption = DATA_DEFAULT,
 ) -> None:
-    """End the connection after the answer."""
-    _told(lambda: _with_links(data).close_after(api, times=times, topic=topic, client_id=client_id, node=node))
+    """Close the connection after the answer."""
+    _run(lambda: _with_links(data).close_after(api, times=times, topic=topic, client_id=client_id, node=node))
 
 
 @app.command()
 def heal(data: FolderOption = DATA_DEFAULT) -> None:
-    """Mend everything: links, disks, answers, nodes; returns when every replica is in sync."""
+    """Repair everything: links, disks, answers, nodes; return when every replica is in sync."""
     cluster = _attached(data)
     if isinstance(cluster, FaultCluster):
-        _told(cluster.heal)
+        _run(cluster.heal)
         return
-    _told(lambda: _bring_back(cluster))
+    _run(lambda: _bring_back(cluster))
 
 
 def _bring_back(cluster: Cluster) -> None:
@@ -202,7 +205,7 @@ def _having_links(cluster: Cluster | FaultCluster) -> FaultCluster:
     return cluster
 
 
-def _told(act: Callable[[], None]) -> None:
+def _run(act: Callable[[], None]) -> None:
     try:
         act()
     except ClusterFailed as error:
@@ -218,14 +221,14 @@ def _id(cluster: Cluster | FaultCluster, node: str) -> int:
         return int(node)
     if node == CONTROLLER:
         found = cluster.controller
-        said = "the quorum has no leader at the moment"
+        problem = "the quorum has no leader at the moment"
     elif match := LEADER.fullmatch(node):
         found = cluster.leader_of(match["topic"], int(match["partition"] or 0))
-        said = f"nobody leads {node.removeprefix('leader:')} at the moment"
+        problem = f"no node leads {node.removeprefix('leader:')} at the moment"
     else:
         raise CommandFailed(f"{node!r} is no node; write an id, leader:TOPIC-PARTITION or controller")
     if found < 0:
-        raise CommandFailed(said)
+        raise CommandFailed(problem)
     return found
 
 

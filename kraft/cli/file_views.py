@@ -1,4 +1,4 @@
-"""How rows read from a node's files look on a terminal: a table per file and kind of row."""
+"""Tables of rows that are read from a node's files: one per file and kind of row."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ _LOG_COLUMNS: Final = {
 }
 
 Cells = tuple[str, str, Mapping[str, Any]]
-"""The file, the kind of row, and what stands in its columns."""
+"""The file, the kind of row, and the content of its columns."""
 
 
 def write_metadata_table(pages: Iterable[Iterator[Mapping[str, Any]]]) -> None:
-    """Records of the metadata log, their fields as `name=value`; a page is shown as soon as it is there."""
+    """Records of the metadata log, their fields as `name=value`; a page is shown as soon as it is read."""
     table = FlowingTable(Console(highlight=False), METADATA_COLUMNS)
     for rows in pages:
         table.write(map(_metadata_cells, rows))
@@ -77,14 +77,15 @@ def write_metadata_table(pages: Iterable[Iterator[Mapping[str, Any]]]) -> None:
 
 def _metadata_cells(row: Mapping[str, Any]) -> dict[str, Any]:
     fields = row.get("record") or {}
-    said = "  ".join(f"{name}={cell(value)}" for name, value in fields.items() if name != "type")
+    text = "  ".join(f"{name}={cell(value)}" for name, value in fields.items() if name != "type")
     if row["type"] == "Snapshot":
         return {"offset": row["next_offset"] - 1, "type": "Snapshot", "record": "everything up to here"}
-    return {"offset": row["offset"], "epoch": row["controller_epoch"], "type": row["type"], "record": said}
+    return {"offset": row["offset"], "epoch": row["controller_epoch"], "type": row["type"], "record": text}
 
 
 def write_log_tables(rows: Iterable[Mapping[str, Any]], *, records: bool) -> None:
-    """A heading for each file, then a table for each run of rows of one kind; records stand for their batches."""
+    """A heading for each file, then a table for each run of rows of one kind; records are shown instead of their
+    batches."""
     console = Console(highlight=False)
     shown = ""
     for (file, kind), run in groupby(_log_cells(rows, records=records), key=lambda cells: cells[:2]):
@@ -132,10 +133,10 @@ def _of_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _batch_cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    said = row.get("marker") or f"sequence {row['base_sequence']}"
+    text = row.get("marker") or f"sequence {row['base_sequence']}"
     if row["is_transactional"] and not row["is_control"]:
-        said += " in a transaction"
-    producer = f"{row['producer_id']} epoch {row['producer_epoch']} {said}"
+        text += " in a transaction"
+    producer = f"{row['producer_id']} epoch {row['producer_epoch']} {text}"
     return {
         **row,
         "epoch": row["leader_epoch"],
@@ -171,7 +172,7 @@ def _headers(row: Mapping[str, Any]) -> str | None:
 
 
 def _time(timestamp_ms: int) -> str:
-    """In UTC to the millisecond, as in the log; what no calendar holds stays the number that it is."""
+    """A time in UTC to the millisecond, as in the log; one that no calendar has stays a number."""
     try:
         return datetime.fromtimestamp(timestamp_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     except (OverflowError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""`kraft metadata` and `kraft log`: what a node's files hold, whether it runs or not. Nothing is changed."""
+"""`kraft metadata` and `kraft log`: the content of a node's files, live or stopped. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ metadata_app = typer.Typer(help="Read the metadata log from a node's folder.", n
 log_app = typer.Typer(help="Read the records of a partition from its folder.", no_args_is_help=True)
 
 TAIL_EVERY_MS: Final = 250
-"""A file tells nobody that it has grown, and the node whose file it is may be down: a tail looks again until it is
-ended by who reads it."""
+"""A file reports no growth, and its node may be down: a tail looks again until the reader ends it."""
 
 FolderArgument = Annotated[
     str, typer.Argument(metavar="FOLDER", help="A node's data folder, or the metadata folder in it.")
@@ -41,7 +40,7 @@ def dump_metadata(folder: FolderArgument, as_json: JsonOption = False) -> None:
 
 @metadata_app.command("tail")
 def tail_metadata(folder: FolderArgument, as_json: JsonOption = False) -> None:
-    """Print records as they are committed, until Ctrl-C. A running node saves how far it is about once a second."""
+    """Print records as they are committed, until Ctrl-C. A running node saves its commit index about once a second."""
     try:
         _write_metadata(_as_it_grows(folder), as_json=as_json)
     except KeyboardInterrupt:
@@ -61,7 +60,7 @@ def dump_log(
     Damage is a row of its own, and makes the exit code 1.
     """
     if not os.path.exists(path):
-        raise CommandFailed(f"there is no {path}; give a partition's folder like data/node-1/logs/orders-0")
+        raise CommandFailed(f"there is no {path}; use a partition's folder like data/node-1/logs/orders-0")
     counts = Counter[str]()
     rows = _counted(_log_rows(path, records=records), counts)
     if sys.stdout.isatty() and not as_json:
@@ -74,7 +73,7 @@ def dump_log(
     if counts["error"]:
         raise CommandFailed(f"{counts['error']} places in {path} are damaged")
     if not counts and os.path.isdir(path):
-        raise CommandFailed(f"{path} holds no log; give a partition's folder like data/node-1/logs/orders-0")
+        raise CommandFailed(f"{path} holds no log; use a partition's folder like data/node-1/logs/orders-0")
 
 
 def _counted(rows: Iterator[Mapping[str, Any]], counts: Counter[str]) -> Iterator[Mapping[str, Any]]:
@@ -110,7 +109,7 @@ def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
 
 
 def _readable(value: object) -> Any:
-    """Bytes as the text that they are, else in base64, so that every row is JSON."""
+    """Bytes as text if they are text, else in base64, so that every row is JSON."""
     match value:
         case bytes() | bytearray() | memoryview():
             data = bytes(value)
@@ -148,7 +147,7 @@ def _as_it_grows(folder: str) -> Iterator[Iterator[dict[str, Any]]]:
 
 
 def _write_metadata(pages: Iterable[Iterator[dict[str, Any]]], *, as_json: bool) -> None:
-    """Each page at once, so that a tail shows what is there."""
+    """Write each page at once, so that a tail shows it."""
     if sys.stdout.isatty() and not as_json:
         from kraft.cli.file_views import write_metadata_table
 

@@ -1,7 +1,7 @@
 """`kraft consume --follow`: one long poll per partition, all at once, into one bounded queue.
 
-Order is kept within each partition. A partition without a reachable leader is asked again, at another node each
-time, and ends the command when that lasts too long.
+Order is kept within each partition. A partition without a reachable leader is tried again, at another node each time,
+and ends the command when that lasts too long.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OnRecords = Callable[[list[ReadRecord]], bool]
 def follow(
     urls: Sequence[str], positions: Sequence[Position], *, form: str, isolation: Isolation, on_records: OnRecords
 ) -> None:
-    """Until `on_records` returns False. Raises CommandFailed."""
+    """Follow until `on_records` returns False. Raises CommandFailed."""
     asyncio.run(_follow(urls, positions, form=form, isolation=isolation, on_records=on_records))
 
 
@@ -83,7 +83,7 @@ async def _follow_one(
 
 
 async def _patiently(transport: Transport, urls: Sequence[str], request: Request) -> Answer:
-    """Each node in turn. Raises CommandFailed when nobody answers for long."""
+    """Try each node in turn. Raises CommandFailed when none answers for long."""
     patience = Patience(RETRY_POLICY, limit_ms=RETRY_LIMIT_MS, words=TRYING_AGAIN, says_at=len(urls) + 1)
     while True:
         outcome = await transport.send(urls[patience.attempts % len(urls)], request)

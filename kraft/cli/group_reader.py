@@ -14,9 +14,9 @@ from kraft.client.response import Answer, Request, segment
 from kraft.protocol.media_types import V2_JSON
 
 ASSIGNMENT_WAIT_MS: Final = 15_000
-"""How long the group may take to assign partitions, its initial rebalance delay included."""
+"""Time in which the group must assign partitions, including its initial rebalance delay."""
 FOLLOW_WAIT_MS: Final = 5_000
-"""One read waits so long for a record."""
+"""Longest wait of one read for a record."""
 ANSWER_MS: Final = 20_000
 
 
@@ -32,7 +32,7 @@ def consume_group(
     follow: bool,
     show: Callable[[list[ReadRecord]], bool],
 ) -> None:
-    """Ends when `show` says so, or, without `follow`, when nothing came within the timeout."""
+    """Read until `show` returns False, or, without `follow`, until no record arrived within the timeout."""
     with _consumer(client, group, topic, form=form, isolation=isolation, reset=reset) as path:
         wait_ms = FOLLOW_WAIT_MS if follow else timeout_ms
         _wait_assigned(client, path)
@@ -63,13 +63,13 @@ def _consumer(client: Rest, group: str, topic: str, *, form: str, isolation: Iso
 
 
 def _wait_assigned(client: Rest, path: str) -> None:
-    """A member may also be left without: the group has more of them than partitions."""
+    """Wait for an assignment. A member may also get none: the group has more members than partitions."""
     deadline = time.monotonic() + ASSIGNMENT_WAIT_MS / 1000
     while not client.get(path + "/assignments")["partitions"] and time.monotonic() < deadline:
         time.sleep(RETRY_EVERY_MS / 1000)
 
 
 def _read(client: Rest, path: str, *, form: str) -> Answer:
-    """The same token gives the same batch, from any node, so a read may be repeated."""
+    """Read. The same token returns the same batch, from any node, so a read may be repeated."""
     headers = {"Accept": f"application/vnd.kafka.{form}.v2+json"}
     return checked(read_patiently(client, Request(method="GET", path=path, headers=headers, timeout_ms=ANSWER_MS)))

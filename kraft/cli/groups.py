@@ -32,7 +32,7 @@ def list_groups(rest: RestOption = None, data: DataOption = None, as_json: JsonO
 def describe(
     group: GroupArgument, rest: RestOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show a group, its members, and how far it is behind in each partition."""
+    """Show a group, its members, and its lag in each partition."""
     client = Rest(rest, data)
     path = client.cluster(f"/consumer-groups/{segment(group)}")
     about = _row(client.get(path))
@@ -53,21 +53,21 @@ def describe(
 def reset(
     group: GroupArgument,
     to: Annotated[str | None, typer.Option(metavar="earliest|latest|TIME", help="TIME is ISO-8601.")] = None,
-    shift: Annotated[int | None, typer.Option(help="Records to go on by; negative: back.")] = None,
+    shift: Annotated[int | None, typer.Option(help="Number of records to move forward; negative: back.")] = None,
     file: Annotated[
         Path | None, typer.Option(help='JSON: [{"topic_name": "t", "partition_id": 0, "offset": 7}].')
     ] = None,
     topic: Annotated[
         list[str] | None, typer.Option(help="Only this topic; may be repeated. Default: all with offsets.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be, change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the new offsets, change nothing.")] = False,
     rest: RestOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set the offsets of a group that has no members."""
     if sum(each is not None for each in (to, shift, file)) != 1:
-        raise typer.BadParameter("say where to: one of --to, --shift and --file")
+        raise typer.BadParameter("name the target: one of --to, --shift and --file")
     wanted: dict[str, Any] = {"validate_only": dry_run}
     if to is not None:
         wanted |= {"to": to} if to in ("earliest", "latest") else {"timestamp": to}

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import typer
 
 INTERRUPTED: Final = 130
-"""128 + SIGINT, as shells say it: Ctrl-C came while there was nothing to put in order."""
+"""128 + SIGINT, as in shells: Ctrl-C arrived while there was nothing to clean up."""
 
 NO_FORKS_OF_ITS_OWN: Final = frozenset({"-h", "--help", "--help-config", "--faults"})
-"""With these `kraft up` and `kraft exec` start nothing, or leave it to another process."""
+"""With these options `kraft up` and `kraft exec` start nothing, or another process starts it."""
 _NODE_OPTIONS: Final = frozenset({"--config", "--id", "--data", "--parent"})
 
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _begin_to_load_nodes() -> None:
-    """The process whose forks they will be: it loads while the command is read."""
+    """Start the fork server: it loads while the command is parsed."""
     from kraft.launcher.fork_start import begin
 
     begin()
@@ -71,7 +71,7 @@ def _run_app() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: `kraft consume | head`
+        sys.stderr.close()  # the reader of our output has ended: `kraft consume | head`
         sys.exit(0)
     except Exception as error:
         if not _is_config_error(error):
@@ -80,7 +80,7 @@ def _run_app() -> None:
 
 
 def _is_config_error(error: Exception) -> bool:
-    """Raised only where its module is loaded, which takes as long as a quick command."""
+    """Whether it is a ConfigError, without loading its module, which takes as long as a quick command."""
     problems = sys.modules.get("kraft.config.problems")
     return problems is not None and isinstance(error, problems.ConfigError)
 
@@ -104,11 +104,11 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "config": ("kraft.cli.configuration", "config"),
     "scenario": ("kraft.cli.scenario", "app"),
 }
-"""In the order of `--help`: its module, and what in it is the function, or the app of its commands."""
+"""Commands in the order of `--help`: the module, and the name of the function, or of the app of its commands."""
 
 
 def build_app(wanted: Sequence[str] = ()) -> typer.Typer:
-    """With one command if `wanted` begins with its name: no other is loaded."""
+    """The app. With one command only if `wanted` begins with its name: no other is loaded."""
     import typer
 
     app = typer.Typer(

@@ -25,25 +25,25 @@ NodeArgument = Annotated[int, typer.Argument(metavar="ID", help="Id of the node,
 def node(
     context: typer.Context,
     config: Annotated[str | None, typer.Option("--config", metavar="FILE", help="The cluster.toml.")] = None,
-    node_id: Annotated[int | None, typer.Option("--id", help="Which of its nodes to run.")] = None,
+    node_id: Annotated[int | None, typer.Option("--id", help="Id of the node to run.")] = None,
     data: DataOption = None,
     parent: Annotated[int | None, typer.Option("--parent", help="Stop when this process ends.", hidden=True)] = None,
 ) -> None:
     """Run one node in the foreground, as on real hosts: `kraft node --config cluster.toml --id 2`.
 
-    SIGTERM or Ctrl-C stops it in order: it gives its leaderships away, flushes and leaves.
+    SIGTERM or Ctrl-C stops it cleanly: it hands its leaderships over, flushes and leaves.
     """
     if context.invoked_subcommand is not None:
         context.obj = data
         return
     if config is None or node_id is None:
-        raise typer.BadParameter("--config FILE and --id N say which node to run; or use stop, kill, restart")
+        raise typer.BadParameter("--config FILE and --id N name the node to run; or use stop, kill, restart")
     sys.exit(run_in_foreground(config, node_id=node_id, data=data, parent_pid=parent))
 
 
 @app.command()
 def stop(context: typer.Context, node_id: NodeArgument, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Stop one node in order (SIGTERM): its leaderships move first."""
+    """Stop one node cleanly (SIGTERM): its leaderships move first."""
     _tell(actions.stop_node(_folder(context, data), node_id, say=progress(as_json=as_json)), "stopped", as_json=as_json)
 
 
@@ -61,9 +61,9 @@ def restart(
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Start one node again (stopping it in order first, if it runs) and wait until it is ready.
+    """Start one node again (after a clean stop, if it runs) and wait until it is ready.
 
-    While fewer than a majority of the voters run it cannot be: it then waits for the others, and the command says so.
+    Without a majority of the voters it cannot be ready: it then waits for the others, and the command reports it.
     """
     limit_ms = None if timeout is None else round(timeout * 1_000)
     say = progress(as_json=as_json)

@@ -22,7 +22,7 @@ RestOption: TypeAlias = Annotated[
 TimeoutOption: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        "--timeout", metavar="SECONDS", min=1, help="Give up after so long. Default: wait while there is progress."
+        "--timeout", metavar="SECONDS", min=1, help="Limit of the wait. Default: wait while there is progress."
     ),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="JSON for machines instead of tables.")]

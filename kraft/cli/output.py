@@ -1,8 +1,7 @@
-"""How commands answer: tables on a terminal, tab-separated text in a pipe, JSON for machines; errors on stderr.
+"""Output of commands: tables on a terminal, tab-separated text in a pipe, JSON for machines; errors on stderr.
 
-What is printed comes from records and from other people's clients. On a terminal a control character in it is shown as
-`\\u001b`, for a terminal would obey it, and so it is in the cells of a table in a pipe, which it would break; other
-bytes in a pipe are what they were.
+The output has text of records and of other people's clients. A terminal would obey a control character in it, and in a
+pipe it would break a table: there it is shown as `\\u001b`. All other bytes in a pipe are unchanged.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ USAGE = 2
 
 
 class CommandFailed(Exception):
-    """The command could not do what it was asked; the message is for the person who asked."""
+    """The command could not do its work; the message is for the person who runs it."""
 
 
 def field(text: str) -> str:
-    """A text that stands in one column of one line."""
+    """A text in one column of one line."""
     return visible(text, keep="") if sys.stdout.isatty() else text
 
 
@@ -35,7 +34,7 @@ def write(line: str) -> None:
 
 
 def write_words(line: str) -> None:
-    """A sentence: on a terminal it is broken between words."""
+    """Write a sentence: on a terminal it is broken between words."""
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
         line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -43,13 +42,13 @@ def write_words(line: str) -> None:
 
 
 def say(line: str) -> None:
-    """Progress and warnings: never mixed with results."""
+    """Print progress and warnings on standard error, never between results."""
     sys.stderr.write((visible(line) if sys.stderr.isatty() else line) + "\n")
     sys.stderr.flush()
 
 
 def progress(*, as_json: bool) -> Callable[[str], None]:
-    """Where progress goes: the standard output belongs to the document when that is JSON."""
+    """The function that prints progress: with JSON, standard output has only the document."""
     return say if as_json else write
 
 
@@ -66,10 +65,10 @@ def write_rows(
     empty: str = "",
     whole: Sequence[str] = (),
 ) -> None:
-    """One JSON document, a table, or a header line and one tab-separated line per row.
+    """Write one JSON document, a table, or a header line and one tab-separated line per row.
 
-    `empty` is what a person reads instead of a table without rows. `whole`: columns that a narrow terminal does not
-    break, as people copy what is in them.
+    `empty` is printed instead of a table without rows. `whole`: columns that a narrow terminal does not break, because
+    people copy them.
     """
     if as_json:
         write_json(list(rows))
@@ -85,7 +84,7 @@ def write_rows(
 
 
 def write_pairs(pairs: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
-    """One thing with its properties."""
+    """Write one thing with its properties."""
     if as_json:
         write_json(dict(pairs))
     else:
@@ -113,13 +112,13 @@ def fail(message: str, *, code: int = FAILED) -> NoReturn:
 
 
 WORD_MAX = 12
-"""Longer words of a column that may be broken are, where a terminal is narrow."""
+"""Longer words in a column that may be broken are broken, where a terminal is narrow."""
 
 
 def _write_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str, whole: Sequence[str] = ()
 ) -> None:
-    """Where what may not be broken does not fit beside the rest, each row becomes a block of lines."""
+    """Write a table. If the columns that may not be broken do not fit, each row becomes a block of lines."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

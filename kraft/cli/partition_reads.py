@@ -1,4 +1,4 @@
-"""Reading partitions through the stateless read: where we are in each, and going on when a node dies."""
+"""Reads of partitions over the stateless REST read: the position in each, and retries when a node dies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READ_BYTES_MAX: Final = 1024 * 1024
 READ_TIMEOUT_MS: Final = 10_000
 """Added to the server's wait for records."""
 RETRY_LIMIT_MS: Final = 60_000
-"""How long a partition may have no reachable leader before reading ends in an error."""
+"""Time that a partition may have no reachable leader before the command fails."""
 RETRY_EVERY_MS: Final = 200
 RETRY_POLICY: Final = RetryPolicy(backoff_ms=RETRY_EVERY_MS, backoff_max_ms=RETRY_EVERY_MS)
 TRYING_AGAIN: Final = "no leader answers; trying again"
@@ -32,7 +32,7 @@ class Position:
     topic: str
     partition: int
     offset: str
-    """What to ask for next: a number, or still the name that reading began with."""
+    """The next offset to ask for: a number, or still the name that reading began with."""
 
 
 class ReadRecord(msgspec.Struct):
@@ -51,7 +51,7 @@ records_in = msgspec.json.Decoder(list[ReadRecord]).decode
 
 
 def start_offset(text: str) -> str:
-    """As the server spells it: a number, `earliest`, `latest`, or `ts:` and a time."""
+    """An offset as the server expects it: a number, `earliest`, `latest`, or `ts:` and a time."""
     if re.fullmatch(r"earliest|latest|-?\d+|ts:.+", text):
         return text
     return f"ts:{text}"
@@ -86,7 +86,7 @@ def read_request(position: Position, *, form: str, isolation: Isolation, wait_ms
 
 
 def move(position: Position, answer: Answer) -> list[ReadRecord]:
-    """The records of an answer; the position is behind them then."""
+    """The records of an answer; moves the position behind them."""
     records = records_in(answer.body)
     position.offset = answer.headers["x-next-offset"]
     return records
@@ -95,7 +95,7 @@ def move(position: Position, answer: Answer) -> list[ReadRecord]:
 def _read(
     client: Rest, position: Position, *, form: str, isolation: Isolation, wait_ms: int
 ) -> tuple[list[ReadRecord], bool]:
-    """One read. The flag says whether that was everything there is."""
+    """One read. The flag is true at the end of the partition."""
     request = read_request(position, form=form, isolation=isolation, wait_ms=wait_ms)
     answer = checked(read_patiently(client, request))
     records = move(position, answer)
@@ -104,7 +104,7 @@ def _read(
 
 
 def read_patiently(client: Rest, request: Request) -> Answer:
-    """A read may be repeated, and is while a leader is elected. Raises CommandFailed when nobody answers for long."""
+    """Read, and repeat it while a leader is elected. Raises CommandFailed when no node answers for long."""
     patience = Patience(RETRY_POLICY, limit_ms=RETRY_LIMIT_MS, words=TRYING_AGAIN)
     while True:
         try:
@@ -118,7 +118,7 @@ def read_patiently(client: Rest, request: Request) -> Answer:
 
 
 def not_led(outcome: Response) -> Failure | None:
-    """A read that no leader has answered, for `Patience`."""
+    """The failure of a read that no leader has answered, for `Patience`."""
     if isinstance(outcome, Answer):
         return Failure(reason=server_error(outcome).message) if outcome.status == UNAVAILABLE else None
     return Failure(reason=outcome.reason)

@@ -1,7 +1,7 @@
 """`kraft produce`: records over REST, from arguments, files or a pipe, with a progress bar where a person watches.
 
-With an Idempotency-Key a request is sent again, to any node, until an answer tells what became of it: what an attempt
-stored whose answer was lost is not stored twice. Without a key a request reaches at most one node.
+With an Idempotency-Key a request is sent again, to any node, until an answer has its outcome: records of an earlier
+attempt whose answer was lost are not stored twice. Without a key a request reaches at most one node.
 """
 
 from __future__ import annotations
@@ -41,15 +41,13 @@ def produce(
         ),
     ] = False,
     key: Annotated[str | None, typer.Option(help="Key of every record; equal keys go to one partition.")] = None,
-    separator: Annotated[str | None, typer.Option(help="Splits each record into key and value at its first.")] = None,
+    separator: Annotated[str | None, typer.Option(help="Text between key and value of each record.")] = None,
     partition: Annotated[int | None, typer.Option(min=0, help="Default: by key, else spread.")] = None,
     acks: Annotated[str, typer.Option(help="all: every in-sync replica has it; 1: the leader has it; 0.")] = "all",
-    timeout_ms: Annotated[
-        int, typer.Option("--timeout", help="How long the server may wait for acks, in ms.")
-    ] = 30_000,
+    timeout_ms: Annotated[int, typer.Option("--timeout", help="Longest wait of the server for acks, in ms.")] = 30_000,
     idempotence: Annotated[
         bool | None,
-        typer.Option(help="Send again what was not answered; it is stored once. Default: with acks=all."),
+        typer.Option(help="Repeat unanswered requests; they are stored once. Default: with acks=all."),
     ] = None,
     form: FormatOption = "text",
     rest: RestOption = None,
@@ -58,12 +56,12 @@ def produce(
 ) -> None:
     """Send records and print where each was stored: partition and offset, tab-separated; one JSON line with --json.
 
-    Lines of a file or of standard input show a progress bar on a terminal, and at the end where they are. Stops at
-    the first failure. With acks=all nothing is stored twice, whatever had to be sent again.
+    Lines of a file or of standard input show a progress bar on a terminal, and at the end their offsets. Stops at the
+    first failure. With acks=all nothing is stored twice, even if requests had to be repeated.
     """
     is_idempotent = _is_idempotent(acks, idempotence)
     if records and (key is not None or separator is not None or partition is not None):
-        raise typer.BadParameter("a record says its own key and partition", param_hint="--records")
+        raise typer.BadParameter("a record has its own key and partition", param_hint="--records")
     path = f"/topics/{segment(topic)}?acks={acks}&timeout={timeout_ms}"
     sender = Sender(Rest(rest, data), path, form=form, timeout_ms=timeout_ms, is_idempotent=is_idempotent)
     with report_to(has_lines=not record, files=file or [], as_json=as_json) as report:
@@ -77,12 +75,12 @@ def produce(
 
 
 def _is_idempotent(acks: str, asked: bool | None) -> bool:
-    """D7. Raises BadParameter."""
+    """D7: whether requests have an Idempotency-Key. Raises BadParameter."""
     if acks not in ("all", "-1", "1", "0"):
         raise typer.BadParameter("acks is all, 1 or 0", param_hint="--acks")
     is_safe = acks in ("all", "-1")
     if asked and not is_safe:
-        raise typer.BadParameter("it needs acks=all: else what is sent again may be lost", param_hint="--idempotence")
+        raise typer.BadParameter("it needs acks=all: else a repeated request may be lost", param_hint="--idempotence")
     return is_safe if asked is None else asked
 
 
@@ -102,14 +100,14 @@ def _check(places: list[Place], *, sent: int) -> None:
 # --- one request ------------------------------------------------------------------------------------------------------
 
 REPLY_MARGIN_MS: Final = 10_000
-"""Added to the server's timeout, so that its verdict arrives before we give up."""
+"""Added to the server's timeout, so that its answer arrives before the command gives up."""
 REPEAT_FOR_MS: Final = 120_000
-"""As delivery.timeout.ms of Kafka's producers: when so long has passed since the first attempt, there is no other."""
+"""delivery.timeout.ms of Kafka's producers: after so long since the first attempt, there is no other."""
 REPEAT_POLICY: Final = RetryPolicy(backoff_ms=100, backoff_max_ms=1_000)
 
 
 class Sender:
-    """One request after the other; `is_idempotent`: each with a key of its own."""
+    """Sends one request after the other; `is_idempotent`: each with a key of its own."""
 
     def __init__(self, client: Rest, path: str, *, form: Format, timeout_ms: int, is_idempotent: bool) -> None:
         self._client = client
@@ -120,7 +118,7 @@ class Sender:
         self._sent = 0
 
     def send(self, batch: list[Entry]) -> list[Place]:
-        """Where each record is, or why not; empty with acks=0. Raises CommandFailed when the request failed whole."""
+        """Place or error of each record; empty with acks=0. Raises CommandFailed when the whole request failed."""
         body = msgspec.json.encode({"records": batch})
         request = Request(method="POST", path=self._path, body=body, headers=self._headers, timeout_ms=self._timeout_ms)
         self._sent += 1
@@ -133,7 +131,7 @@ class Sender:
 
 
 def settle(client: Rest, request: Request) -> Answer:
-    """Attempts until an answer is final. Raises CommandFailed when none came in time, or nobody can be reached."""
+    """Repeat until an answer is final. Raises CommandFailed when none arrived in time, or no node can be reached."""
     words = "sent again, which stores nothing twice"
     patience = Patience(REPEAT_POLICY, limit_ms=REPEAT_FOR_MS, words=words, says_at=None)
     while True:
@@ -149,7 +147,7 @@ def settle(client: Rest, request: Request) -> Answer:
 
 
 def _failure(outcome: Response) -> Failure | None:
-    """None for an answer after which another attempt would come to nothing else: all is stored, or refused for good."""
+    """None for a final answer: all is stored, or refused for good."""
     failure = failure_of(outcome, is_repeatable=True)
     if failure is not None:
         return replace(failure, is_node_gone=False)  # all nodes were asked

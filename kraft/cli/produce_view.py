@@ -1,4 +1,4 @@
-"""What `kraft produce` tells while it sends: a line per record in a pipe, a progress bar and a summary for a person."""
+"""Output of `kraft produce` while it sends: a line per record in a pipe, a progress bar and a summary for a person."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 Place = dict[str, Any]
-"""Of one record, as the server says it: partition and offset, or an error."""
+"""Place of one record, from the server: partition and offset, or an error."""
 
 
 class Report(Protocol):
     def read(self, count: int) -> None:
-        """So many more bytes of the input."""
+        """So many more bytes of the input were read."""
 
     def stored(self, places: list[Place], *, sent: int) -> None:
-        """The answer to one request; no places with acks=0."""
+        """The answer to one request has arrived; no places with acks=0."""
 
 
 def is_failed(place: Place) -> bool:
@@ -33,7 +33,7 @@ def is_failed(place: Place) -> bool:
 
 @contextmanager
 def report_to(*, has_lines: bool, files: list[Path], as_json: bool) -> Iterator[Report]:
-    """A progress bar when a person watches many lines go; it stands on the standard error."""
+    """A progress bar on standard error when a person watches many lines, else lines."""
     lines = _Lines(as_json=as_json)
     if not has_lines or not sys.stderr.isatty() or (not files and sys.stdin.isatty()):
         yield lines
@@ -50,7 +50,7 @@ def report_to(*, has_lines: bool, files: list[Path], as_json: bool) -> Iterator[
 
 
 class _Lines:
-    """Partition and offset of every record."""
+    """Prints partition and offset of every record."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -60,7 +60,7 @@ class _Lines:
 
     def stored(self, places: list[Place], *, sent: int) -> None:
         if not places:
-            say(f"{sent} records sent; with acks=0 nobody says where they are")
+            say(f"{sent} records sent; with acks=0 their offsets are not known")
         for place in places:
             if self._as_json:
                 write_json(place)
@@ -78,7 +78,7 @@ class _Range:
 
 
 class _Watched:
-    """A bar over the bytes read, the rate, and in the end which offsets the records have in each partition."""
+    """Shows a bar of the bytes read, the rate, and at the end the offsets of the records in each partition."""
 
     def __init__(self, progress: Progress, *, total: int | None) -> None:
         self._progress = progress
@@ -111,7 +111,7 @@ class _Watched:
             for partition, at in sorted(self._ranges.items())
         ]
         columns = ("partition", "first_offset", "last_offset", "records")
-        write_rows(rows, columns, as_json=False, empty="with acks=0 nobody says where the records are")
+        write_rows(rows, columns, as_json=False, empty="with acks=0 the offsets are not known")
 
 
 class _Both:
@@ -128,7 +128,7 @@ class _Both:
 
 
 def _size_of(files: list[Path]) -> int | None:
-    """Bytes to read; None for a pipe, whose end nobody knows."""
+    """Bytes to read; None for a pipe, whose size is not known."""
     return sum(file.stat().st_size for file in files if file.exists()) if files else None
 
 

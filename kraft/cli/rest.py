@@ -1,9 +1,10 @@
-"""The cluster as commands see it: REST to any node, another node when one is down.
+"""The cluster's REST API for commands: requests to any node, and to another one when a node is down.
 
-A read goes to the next node whenever one does not answer, or answers that it cannot now. A change goes on only when it
-surely was not done (the connection was refused, or the answer says so), and is never sent twice: an unknown outcome is
-an error that says so. A command that can send it again safely does so by `attempt` (`kraft.cli.produce_command`).
-When no node can now (503 or 429, as while a cluster starts), all are asked again for `BUSY_LIMIT_MS`.
+A read goes to the next node whenever one does not answer, or answers that it cannot now. A change goes to the next node
+only if it was certainly not done (the connection was refused, or the answer states it), and is never sent twice: an
+unknown outcome is an error with that text. A command that can repeat it safely does so by `attempt`
+(`kraft.cli.produce_command`). When no node can answer now (503 or 429, as while a cluster starts), all are tried again
+for `BUSY_LIMIT_MS`.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ REST_DEFAULT: Final = "http://127.0.0.1:8082"
 JSON_TYPE: Final = "application/json"
 LOOKUP_TIMEOUT_MS: Final = 5_000
 BUSY_LIMIT_MS: Final = 15_000
-"""How long a command waits for nodes that say that they cannot answer now."""
+"""Time that a command waits for nodes whose answer is that they cannot answer now."""
 BUSY_POLICY: Final = RetryPolicy(backoff_ms=250, backoff_max_ms=250)
-"""Between two rounds, where no node asks for more."""
+"""Wait between two rounds, if no node asks for more."""
 
-Told = TypeVar("Told", bound=Response)
+Outcome = TypeVar("Outcome", bound=Response)
 
 
 def base_urls(rest: str | None, data: str | None) -> list[str]:
@@ -54,7 +55,7 @@ def base_urls(rest: str | None, data: str | None) -> list[str]:
         return [url if "://" in url else f"http://{url}" for url in rest.split(",")]
     run = load_run(os.path.abspath(data or DATA_DEFAULT))
     if run is None and data:
-        raise CommandFailed(f"no cluster was started from {data}; --rest URL names a node")
+        raise CommandFailed(f"no cluster was started from {data}; name a node with --rest URL")
     return [node.rest for node in run.nodes] if run else [REST_DEFAULT]
 
 
@@ -64,7 +65,7 @@ class Rest:
 
     @property
     def urls(self) -> list[str]:
-        """Of all nodes, the one that answered last first."""
+        """URLs of all nodes, beginning with the one that answered last."""
         return list(self._urls)
 
     @cached_property
@@ -80,8 +81,8 @@ class Rest:
         return checked(_patiently(lambda: self.read(request))).json()
 
     def read(self, request: Request) -> Answer:
-        """From the first node that can answer; that of one that cannot now, when none can. Safe to repeat, so a broken
-        answer also leads to the next node. Raises CommandFailed when nobody answers."""
+        """Read from the first node that can answer; if none can, return the answer of one that cannot now. Safe to
+        repeat, so a broken answer also leads to the next node. Raises CommandFailed when no node answers."""
         reasons, busy = [], None
         for url in list(self._urls):
             outcome = send(url, request)
@@ -97,7 +98,7 @@ class Rest:
         raise CommandFailed("no node answers: " + "; ".join(reasons))
 
     def change(self, request: Request) -> Answer:
-        """At most one node gets it. Raises CommandFailed when it is not known whether it was done."""
+        """Send a change to at most one node. Raises CommandFailed when it is not known whether it was done."""
         match _patiently(lambda: self.attempt(request)):
             case Answer() as answer:
                 return answer
@@ -107,8 +108,8 @@ class Rest:
                 raise CommandFailed(f"it is not known whether this was done, and it was not sent again: {reason}")
 
     def attempt(self, request: Request) -> Response:
-        """At most one node takes it; `Refused` when none can be reached, the answer of one that cannot take it now when
-        none can. The next attempt begins at another node than one that did not answer."""
+        """Send a request to at most one node; `Refused` when none can be reached, the answer of one that is busy when
+        all are. The next attempt begins at another node than one that did not answer."""
         reasons, busy = [], None
         for url in list(self._urls):
             outcome = send(url, request)
@@ -136,16 +137,16 @@ class Rest:
 
 
 def is_busy(outcome: Response) -> bool:
-    """The node cannot do it now, and surely has not done it."""
+    """The node cannot do it now, and has certainly not done it."""
     return isinstance(outcome, Answer) and isinstance(judge(outcome), Untouched)
 
 
 class Patience:
-    """The time of a command that asks again: waits for the next attempt, or says that there is none."""
+    """The time limit of a command that repeats a request: it waits for the next attempt, or ends the command."""
 
     def __init__(self, policy: RetryPolicy, *, limit_ms: int, words: str, says_at: int | None = 1) -> None:
-        """`words` are said with the reason of a failure before the wait for another attempt: once, when as many
-        attempts as `says_at` have failed; before each where that is None."""
+        """`words` are printed with the reason of a failure before the wait for another attempt: once, after `says_at`
+        failed attempts; before each where that is None."""
         self._policy = policy
         self._words = words
         self._says_at = says_at
@@ -154,14 +155,14 @@ class Patience:
         self.attempts = 0
 
     def wait(self, failure: Failure | None) -> bool:
-        """After an attempt. False when it was the last: it has its result, or time is over."""
+        """Wait after an attempt. False when it was the last: it has its result, or the time is over."""
         wait_ms = self.wait_ms(failure)
         if wait_ms is not None:
             time.sleep(wait_ms / 1_000)
         return wait_ms is not None
 
     def wait_ms(self, failure: Failure | None) -> float | None:
-        """How long to wait for the next attempt; None when this was the last."""
+        """The wait for the next attempt; None when this was the last."""
         self.attempts += 1
         left_ms = self._deadline_ms - _now_ms()
         step = next_step(failure, attempts=self.attempts, left_ms=left_ms, policy=self._policy, rng=self._rng)
@@ -172,8 +173,8 @@ class Patience:
         return step.wait_ms
 
 
-def _patiently(ask: Callable[[], Told]) -> Told:
-    """Ask again while nobody can do it now; the last outcome, whatever it is, when that lasts too long."""
+def _patiently(ask: Callable[[], Outcome]) -> Outcome:
+    """Repeat while no node can do it now; return the last outcome when that lasts too long."""
     patience = Patience(BUSY_POLICY, limit_ms=BUSY_LIMIT_MS, words="trying again")
     while True:
         outcome = ask()
@@ -182,7 +183,7 @@ def _patiently(ask: Callable[[], Told]) -> Told:
 
 
 def checked(answer: Answer) -> Answer:
-    """Raises CommandFailed with the server's own words unless the answer is a success."""
+    """The answer, if it is a success. Raises CommandFailed with the server's message otherwise."""
     if answer.is_success:
         return answer
     error = server_error(answer)

@@ -1,6 +1,6 @@
 """`kraft scenario`: break a cluster on purpose and get a verdict for every record.
 
-Exit codes: 0, the verdict is what the scenario expects; 1, it is not; 2, the scenario could not be run.
+Exit codes: 0, the verdict is the one that the scenario expects; 1, it is not; 2, the scenario could not be run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALL: Final = "all"
 SEED_DEFAULT: Final = 1
 MINUTES_DEFAULT: Final = 5.0
 
-SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Repeats what is random.")]
+SeedOption = Annotated[int, typer.Option("--seed", metavar="S", help="Seed of the random choices, to repeat a run.")]
 SimulatedOption = Annotated[
     bool,
     typer.Option("--simulated", help="In virtual time: no processes and ports, a second or two a story, repeatable."),
@@ -38,8 +38,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.py", help="A bui
 
 @app.command("list")
 def list_scenarios(as_json: JsonOption = False) -> None:
-    """The built-in scenarios: what happens, which question it answers, which clients can tell it, and the verdict it
-    must have."""
+    """List the built-in scenarios: the events, the question, the possible clients, and the expected verdict."""
     rows = [_row(scenario) for scenario in catalogue.SCENARIOS.values()]
     write_rows(rows, ("name", "sentence", "question", "clients", "expected"), as_json=as_json, whole=("name",))
 
@@ -55,25 +54,27 @@ def _row(scenario: Scenario) -> dict[str, str]:
 
 
 def expected_line(scenario: Scenario) -> str:
-    """What must come out, but for what must be zero anyway."""
-    said = {name: count for name, count in scenario.expect.counts().items() if count not in (ANY, SOME)}
-    shown = {name: count for name, count in said.items() if count != 0 or name == "lost"}
+    """The expected counts, without those that must be zero anyway."""
+    expected = {name: count for name, count in scenario.expect.counts().items() if count not in (ANY, SOME)}
+    shown = {name: count for name, count in expected.items() if count != 0 or name == "lost"}
     return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in shown.items())
 
 
 @app.command()
 def describe(name: NameArgument) -> None:
-    """Print a scenario's story: copy it to begin one of your own."""
+    """Print a scenario's story, as a base for your own."""
     scenario = _loaded(name)
     write((Path(name).read_text() if name.endswith(".py") else scenario.source).rstrip())
 
 
 @app.command()
-def new(file: Annotated[str, typer.Argument(metavar="FILE.py", help="Where to write it; it must not exist.")]) -> None:
+def new(
+    file: Annotated[str, typer.Argument(metavar="FILE.py", help="Path of the new file, which must not exist.")],
+) -> None:
     """Write a commented story to start from; then: kraft scenario run FILE.py."""
     path = Path(file)
     if path.suffix != ".py":
-        fail(f"{file}: a story is a Python file; give it a name that ends in .py", code=USAGE)
+        fail(f"{file}: a story is a Python file; its name must be one that ends with .py", code=USAGE)
     try:
         with path.open("x", encoding="utf-8") as stream:
             stream.write(scenario_loader.NEW_STORY)
@@ -89,9 +90,9 @@ def run(
     names: Annotated[
         list[str], typer.Argument(metavar="NAME|FILE.py...", help="Built-in scenarios or files; all: the catalogue.")
     ],
-    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Run each so often.")] = 1,
+    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Number of runs of each.")] = 1,
     seed: SeedOption = SEED_DEFAULT,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the nodes' folders; the answer says where.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the nodes' folders; the answer has their path.")] = False,
     report: Annotated[
         str | None, typer.Option("--report", metavar="DIR", help="Write report.html, history, events and verdict.")
     ] = None,
@@ -100,29 +101,29 @@ def run(
     ] = None,
     client: Annotated[
         str,
-        typer.Option("--client", metavar="rest|kafka", help="What clients speak; kafka: aiokafka, with its retries."),
+        typer.Option("--client", metavar="rest|kafka", help="Protocol of clients; kafka: aiokafka, with its retries."),
     ] = "rest",
     simulated: SimulatedOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run scenarios: start a cluster, tell the story, heal, read everything back, judge.
+    """Run scenarios: start a cluster, run the story, heal, read everything back, judge.
 
-    Exit code 0: every verdict is what its scenario expects; 1: one is not; 2: one could not be run.
+    Exit code 0: every verdict is the one that its scenario expects; 1: one is not; 2: one could not be run.
     """
     from kraft.cli.scenario_run import Named, RunOptions, run_all, run_all_simulated
 
     if client not in ("rest", "kafka"):
-        fail(f"clients speak rest or kafka, not {client}", code=USAGE)
+        fail(f"the clients' protocol is rest or kafka, not {client}", code=USAGE)
     if client == "kafka" and simulated:
         fail("a Kafka client needs real nodes: leave out --client kafka or --simulated", code=USAGE)
-    wanted = [name for given in names for name in (catalogue.NAMES if given == ALL else (given,))]
+    wanted = [name for name in names for name in (catalogue.NAMES if name == ALL else (name,))]
     scenarios = [Named(name, _loaded(name)) for name in wanted]
     if client == "kafka":
         say = progress(as_json=as_json)
         scenarios = [
             named
             for named in scenarios
-            if _can_be_told(named.given, named.scenario, is_named=named.given in names, say=say)
+            if _can_run(named.source, named.scenario, is_named=named.source in names, say=say)
         ]
     options = RunOptions(
         repeat=repeat,
@@ -136,25 +137,25 @@ def run(
     sys.exit(run_all_simulated(scenarios, options) if simulated else asyncio.run(run_all(scenarios, options)))
 
 
-def _can_be_told(name: str, scenario: Scenario, *, is_named: bool, say: Callable[[str], None]) -> bool:
-    """By Kafka clients. Ends the command if it cannot and was asked for; of the whole catalogue it is left out."""
+def _can_run(name: str, scenario: Scenario, *, is_named: bool, say: Callable[[str], None]) -> bool:
+    """Whether Kafka clients can run it. If not, ends the command if it was named; from the catalogue it is left out."""
     if not scenario.rest_only:
         return True
     if is_named:
-        fail(f"{name} can be told by REST clients only: {scenario.rest_only}", code=USAGE)
-    say(f"left out: {name} can be told by REST clients only: {scenario.rest_only}")
+        fail(f"{name} can be run with REST clients only: {scenario.rest_only}", code=USAGE)
+    say(f"left out: {name} can be run with REST clients only: {scenario.rest_only}")
     return False
 
 
 @app.command()
 def fuzz(
     seed: SeedOption = SEED_DEFAULT,
-    minutes: Annotated[float, typer.Option("--minutes", metavar="M", min=0, help="How long.")] = MINUTES_DEFAULT,
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", min=0, help="Duration.")] = MINUTES_DEFAULT,
     profile: Annotated[
-        str, typer.Option("--profile", metavar="NAME", help="What may happen, and what it may cost.")
+        str, typer.Option("--profile", metavar="NAME", help="Possible faults, and the allowed losses.")
     ] = ("strict"),
     simulated: SimulatedOption = False,
-    into: Annotated[str, typer.Option("--into", metavar="DIR", help="Where stories that fail are written.")] = "fuzz",
+    into: Annotated[str, typer.Option("--into", metavar="DIR", help="Folder for stories that fail.")] = "fuzz",
     as_json: JsonOption = False,
 ) -> None:
     """Random load and random faults until the time is up. A violation is shortened and written to a file.
@@ -187,25 +188,25 @@ def fuzz(
 
 @app.command()
 def soak(
-    minutes: Annotated[float, typer.Option("--minutes", metavar="M", min=0.1, help="How long.")] = MINUTES_DEFAULT,
+    minutes: Annotated[float, typer.Option("--minutes", metavar="M", min=0.1, help="Duration.")] = MINUTES_DEFAULT,
     seed: SeedOption = SEED_DEFAULT,
     partitions: Annotated[
-        int, typer.Option("--partitions", metavar="N", min=7, max=10_000, help="Of all topics, with 3 replicas each.")
+        int, typer.Option("--partitions", metavar="N", min=7, max=10_000, help="Of all topics, 3 replicas each.")
     ] = PARTITIONS_DEFAULT,
     rate: Annotated[
         int, typer.Option("--rate", metavar="R", min=6, max=2_000, help="Records per second of all producers.")
     ] = RATE_DEFAULT,
     pace: Annotated[
-        float, typer.Option("--pace", metavar="SECONDS", min=0.1, help="Mean time between two things that happen.")
+        float, typer.Option("--pace", metavar="SECONDS", min=0.1, help="Mean time between two faults or changes.")
     ] = PACE_S_DEFAULT,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the nodes' folders even if all went well.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the nodes' folders also after a success.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """One cluster under load and faults for minutes or hours: kills, pauses, full disks, cut links, group members that
-    come and go. Every few minutes it has to be whole again; at the end every record is judged.
+    """Run one cluster under load and faults for minutes or hours: kills, pauses, full disks, cut links, group members
+    that join and leave. Every few minutes it has to be healthy again; at the end every record is judged.
 
-    Exit code 0: nothing was lost, doubled or leaked, and it became whole; 1: something was, and what was found is kept
-    in a folder; 2: it could not be run to its verdict.
+    Exit code 0: nothing was lost, duplicated or leaked, and the cluster became healthy; 1: a problem was found, and its
+    data is kept in a folder; 2: it could not be run to its verdict.
     """
     from kraft.chaos.soak.session import soak as soak_cluster
     from kraft.cli.scenario_view import show_soak
@@ -221,13 +222,13 @@ def soak(
 
 @app.command()
 def check(
-    history: Annotated[str, typer.Argument(metavar="HISTORY.jsonl", help="What clients did and were told.")],
+    history: Annotated[str, typer.Argument(metavar="HISTORY.jsonl", help="Requests of clients and their outcomes.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Judge any history: what was kept, lost, duplicated, reordered, and why.
+    """Judge any history: records that were kept, lost, duplicated, reordered, and the causes.
 
-    An events.jsonl and a faults.jsonl beside it tell the causes. Exit code 0: no anomaly, nothing without a cause;
-    1: there is something; 2: the file is no history.
+    An events.jsonl and a faults.jsonl beside it contain the causes. Exit code 0: no anomaly, nothing without a cause;
+    1: there is one; 2: the file is no history.
     """
     from kraft.chaos.checkers.check import check_beside
     from kraft.chaos.history import HistoryError

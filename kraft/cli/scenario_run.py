@@ -1,4 +1,4 @@
-"""Several runs, a few at a time, shown as they go on; fuzz sessions."""
+"""Several scenario runs, a few at a time, with their progress; fuzz sessions."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from kraft.launcher.node_starter import NodeStarter, node_starter
 
 _COLUMNS: Final = ("scenario", "seed", "outcome", "seconds", "kept", "lost", "unknown")
 AT_A_TIME: Final = 3
-"""A story waits most of its time, for a session to end or a follower to lag; three of them keep two cores busy."""
+"""A story mostly waits, for a session to end or a follower to lag; three of them keep two cores busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A scenario, and what the command was given for it: a name or a file."""
+    """A scenario, and its name or file on the command line."""
 
-    given: str
+    source: str
     scenario: Scenario
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    given: str
+    source: str
     scenario: Scenario
     seed: int
 
@@ -55,9 +55,9 @@ class RunOptions:
 
 
 async def run_all(scenarios: Sequence[Named], options: RunOptions) -> int:
-    """The exit code: that of the worst run."""
+    """Run all; return the exit code of the worst run."""
     runs = [
-        Run(named.given, named.scenario, options.seed + turn) for turn in range(options.repeat) for named in scenarios
+        Run(named.source, named.scenario, options.seed + turn) for turn in range(options.repeat) for named in scenarios
     ]
     starter = node_starter()
     begun = time.monotonic()
@@ -73,13 +73,13 @@ async def run_all(scenarios: Sequence[Named], options: RunOptions) -> int:
 
 
 def run_all_simulated(scenarios: Sequence[Named], options: RunOptions) -> int:
-    """One after the other: each takes all of one processor. The exit code is that of the worst run."""
+    """Run one after the other: each takes all of one processor. Return the exit code of the worst run."""
     from kraft.chaos.worlds.simulated.run import run_simulated
 
     runs = [
-        Run(named.given, named.scenario, options.seed + turn) for turn in range(options.repeat) for named in scenarios
+        Run(named.source, named.scenario, options.seed + turn) for turn in range(options.repeat) for named in scenarios
     ]
-    tell, begun, results = progress(as_json=options.as_json), time.monotonic(), list[RunResult]()
+    show, begun, results = progress(as_json=options.as_json), time.monotonic(), list[RunResult]()
     for run in runs:
         is_alone = len(runs) == 1
         below = "" if is_alone else f"{run.scenario.name}-{run.seed}" if options.repeat > 1 else run.scenario.name
@@ -90,12 +90,12 @@ def run_all_simulated(scenarios: Sequence[Named], options: RunOptions) -> int:
                 watcher=watcher,
                 keep=options.keep,
                 report=_folder(options, below),
-                source=run.given,
+                source=run.source,
             )
         results.append(result)
         if not is_alone:
             for line in _ended(result, done=len(results), of=len(runs)):
-                tell(line)
+                show(line)
         elif not options.as_json:
             _show(run.scenario, result)
     _show_results(results, options, seconds=time.monotonic() - begun)
@@ -124,7 +124,7 @@ async def _run(
         watcher=watcher,
         keep=options.keep,
         report=report,
-        source=run.given,
+        source=run.source,
         starter=starter,
         clients=options.clients,
     )
@@ -146,9 +146,10 @@ def _show(scenario: Scenario, result: RunResult) -> None:
 
 
 async def _run_several(runs: Sequence[Run], options: RunOptions, starter: NodeStarter) -> list[RunResult]:
-    """In order of the runs, though the longest begin first. A line for each as it ends, with whatever went wrong."""
+    """Results in the order of the runs, though the longest begin first. Prints a line for each at its end, with its
+    problems."""
     turn = asyncio.Semaphore(options.at_a_time or AT_A_TIME)
-    tell = progress(as_json=options.as_json)
+    show = progress(as_json=options.as_json)
     results: dict[int, RunResult] = {}
 
     async def run_one(number: int, run: Run) -> None:
@@ -157,7 +158,7 @@ async def _run_several(runs: Sequence[Run], options: RunOptions, starter: NodeSt
             folder = _folder(options, name)
             result = results[number] = await _run(run, options, starter, watcher=NobodyWatches(), report=folder)
         for line in _ended(result, done=len(results), of=len(runs)):
-            tell(line)
+            show(line)
 
     order = sorted(enumerate(runs), key=lambda numbered: not numbered[1].scenario.is_long)
     async with asyncio.TaskGroup() as group:
@@ -187,8 +188,8 @@ def _show_results(results: Sequence[RunResult], options: RunOptions, *, seconds:
         rows = [_result_row(result) for result in results]
         write_rows(rows, _COLUMNS, as_json=False, whole=("scenario",))
         outcomes = Counter(result.outcome for result in results)
-        told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
-        write(f"{len(results)} runs in {int(seconds) // 60}:{int(seconds) % 60:02} minutes: {told}")
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+        write(f"{len(results)} runs in {int(seconds) // 60}:{int(seconds) % 60:02} minutes: {summary}")
 
 
 def _result_row(result: RunResult) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""How a running scenario is shown: a live view on a terminal, one line per thing that happens in a pipe."""
+"""Output of a running scenario: a live view on a terminal, one line per event in a pipe."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class PipeView(NobodyWatches):
 
 
 class TerminalView(NobodyWatches):
-    """A context manager. When the scenario ends, only what happened stays; the verdict comes below it."""
+    """A context manager. When the scenario ends, only the timeline stays; the verdict follows below it."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -130,17 +130,17 @@ class TerminalView(NobodyWatches):
         return Group(title, *nodes, *timeline, self._progress())
 
     def _progress(self) -> Table:
-        """The bar fills with steps; what is done before and after the story has its name beside it."""
+        """A bar of the steps; work before and after the story has its name beside it."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
         elapsed_s = time.monotonic() - self._begun
         done = max(0, self._number - 1) if self._step else self._number
         bar = ProgressBar(total=max(1, self._steps), completed=done, width=BAR_WIDTH)
-        said = self._step or self._phase
-        told = f"{elapsed_s:5.1f} s  step {self._number} of {self._steps}  {said}"
+        doing = self._step or self._phase
+        text = f"{elapsed_s:5.1f} s  step {self._number} of {self._steps}  {doing}"
         line = Table.grid(padding=(0, 1))
-        line.add_row(bar, _line(told, style="bold"))
+        line.add_row(bar, _line(text, style="bold"))
         return line
 
 
@@ -158,27 +158,27 @@ def _node(line: NodeLine) -> Text:
 
 
 def show_counts(verdict: Verdict, *, say: Callable[[str], None]) -> None:
-    """Of a history that nobody expects anything of."""
+    """Show the counts of a history without expectations."""
     write_rows(count_rows(verdict), ("records", "found", "meaning"), as_json=False, title=verdict.scenario)
     for line in finding_lines(verdict):
         say(line)
 
 
 def show_verdict(verdict: Verdict, *, say: Callable[[str], None]) -> None:
-    """The table, then every loss with its cause."""
+    """Show the table, then every loss with its cause."""
     write_rows(verdict_rows(verdict), ("records", "found", "expected"), as_json=False)
     for line in verdict_lines(verdict):
         say(line)
 
 
 def show_soak(result: SoakResult, *, say: Callable[[str], None]) -> None:
-    """What was done, the verdict, and every problem."""
+    """Show the strikes, the verdict, and every problem."""
     if result.verdict is not None:
         show_verdict(result.verdict, say=say)
     faults = ", ".join(f"{count} {kind}" for kind, count in sorted(result.faults.items()))
     say(f"faults: {faults or 'none'}")
     if result.whole_ms:
-        say(f"whole again {len(result.whole_ms)} times, after {max(result.whole_ms) / 1_000:.1f} s at most")
+        say(f"healthy again {len(result.whole_ms)} times, after {max(result.whole_ms) / 1_000:.1f} s at most")
     group = result.group
     say(
         f"group: {group.joined} members joined, {group.left} left, {group.silent} fell silent, {group.evicted} were "

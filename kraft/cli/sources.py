@@ -1,7 +1,7 @@
-"""Where `kraft produce` takes records from: arguments, files, or standard input, line by line and never all at once.
+"""Records for `kraft produce`: from arguments, files, or standard input, line by line and never all at once.
 
-A source yields entries of a v2 produce request, and PAUSE when nothing more is there just now, so that a line typed
-by hand is sent at once while lines that come fast share requests.
+A source yields entries of a v2 produce request, and PAUSE when no more are available just now, so that a line typed by
+hand is sent at once while fast lines share requests.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from kraft.cli.output import CommandFailed
 RECORDS_PER_REQUEST_MAX: Final = 500
 BYTES_PER_REQUEST_MAX: Final = 512 * 1024
 LINES_WAITING_MAX: Final = 4 * RECORDS_PER_REQUEST_MAX
-"""Read from standard input and not yet sent; more wait in the pipe."""
+"""Lines that were read from standard input and not yet sent; more wait in the pipe."""
 RECORD_FIELDS: Final = frozenset({"key", "value", "partition", "timestamp", "headers"})
 PLACE_FIELDS: Final = frozenset({"topic", "offset"})
-"""What `kraft consume --json` also prints: where a record was, which says nothing about where it goes."""
+"""Fields that `kraft consume --json` also prints: the place of a record, which does not decide its new place."""
 
 Entry = dict[str, Any]
-"""Of a produce request. Its JSON is sent as it was written (`msgspec.Raw`): numbers keep every digit."""
+"""An entry of a produce request. Its JSON is sent unchanged (`msgspec.Raw`): numbers keep every digit."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _any = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Pause:
-    """Nothing more just now."""
+    """No more entries just now."""
 
 
 PAUSE: Final = Pause()
@@ -44,7 +44,7 @@ PAUSE: Final = Pause()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """How a line becomes an entry. `on_bytes` hears how many bytes of the input each line had."""
+    """The format of a line. `on_bytes` gets the length of each line in the input."""
 
     form: Format
     key: str | None = None
@@ -76,7 +76,7 @@ def from_files(paths: Iterable[Path], reading: Reading) -> Iterator[Entry]:
 
 
 def from_standard_input(reading: Reading) -> Iterator[Entry | Pause]:
-    """A thread reads ahead, at most LINES_WAITING_MAX lines."""
+    """Entries of standard input: a thread reads ahead, at most LINES_WAITING_MAX lines."""
     lines: Queue[bytes | None] = Queue(LINES_WAITING_MAX)
     threading.Thread(target=_read_ahead, args=(lines,), daemon=True).start()
     number = 0

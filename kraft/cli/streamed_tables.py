@@ -1,4 +1,4 @@
-"""Tables of unknown length on a terminal: columns of a fixed width, printed as the rows come.
+"""Tables of unknown length on a terminal: columns of a fixed width, printed as the rows arrive.
 
 Invariant: no more than one page of rows is held, so that a log far larger than memory can be shown.
 """
@@ -21,7 +21,7 @@ PAGE_ROWS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`width` None: what is left of the line; longer text is folded inside its column."""
+    """`width` None: the rest of the line; longer text is folded inside its column."""
 
     name: str
     width: int | None
@@ -37,7 +37,7 @@ class FlowingTable:
         self._has_header = False
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Print as they come, a page at a time; cells are found by the column's name."""
+        """Print rows as they arrive, a page at a time; cells are found by the column's name."""
         left = iter(rows)
         while page := list(islice(left, PAGE_ROWS)):
             self._write_page(page)

@@ -60,9 +60,11 @@ def create(
         "validate_only": validate_only or None,
     }
     client = Rest(rest, data)
-    given = {name: value for name, value in wanted.items() if value not in (None, [])}
+    chosen = {name: value for name, value in wanted.items() if value not in (None, [])}
     _done(
-        client.send_json("POST", client.cluster("/topics"), given), as_json=as_json, text=_created(topic, validate_only)
+        client.send_json("POST", client.cluster("/topics"), chosen),
+        as_json=as_json,
+        text=_created(topic, validate_only),
     )
 
 
@@ -99,7 +101,7 @@ def alter(
     changes = [{"name": name, "value": value, "operation": "SET"} for name, value in parse_settings(config)]
     changes += [{"name": name, "operation": "DELETE"} for name in delete_config or ()]
     if partitions is None and not changes:
-        raise typer.BadParameter("say what to change: --partitions, --config or --delete-config")
+        raise typer.BadParameter("name the change: --partitions, --config or --delete-config")
     client = Rest(rest, data)
     path = client.cluster(f"/topics/{segment(topic)}")
     if changes:
@@ -118,7 +120,7 @@ def delete(topic: TopicArgument, rest: RestOption = None, data: DataOption = Non
 
 
 def parse_settings(texts: Sequence[str] | None) -> list[tuple[str, str]]:
-    """`name=value` texts. Raises typer.BadParameter."""
+    """The settings of `name=value` texts. Raises typer.BadParameter."""
     pairs = []
     for text in texts or ():
         name, equals, value = text.partition("=")

@@ -1,4 +1,4 @@
-"""`kraft transactions`: list, describe, abort, find-hanging, as Kafka's `kafka-transactions` has them (KIP-664)."""
+"""`kraft transactions`: list, describe, abort, find-hanging, as in Kafka's `kafka-transactions` (KIP-664)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PartitionArgument = Annotated[int, typer.Argument(metavar="PARTITION", min=0, he
 @app.command("list")
 def list_transactions(
     state: Annotated[
-        list[str] | None, typer.Option(help="Only in this state, as Ongoing; may be repeated. Default: all.")
+        list[str] | None, typer.Option(help="Only in this state, such as Ongoing; may be repeated. Default: all.")
     ] = None,
     producer_id: Annotated[int | None, typer.Option(min=0, help="Only of this producer.")] = None,
     duration_ms: Annotated[int | None, typer.Option(min=0, help="Only those that run for longer, in ms.")] = None,
@@ -83,7 +83,7 @@ def describe_producers(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the producers that the leader of a partition knows, and where their open transactions begin."""
+    """Show the producers that the leader of a partition knows, and the start of their open transactions."""
     rows = [{name: each[name] for name in PRODUCER_COLUMNS} for each in _producers(Rest(rest, data), topic, partition)]
     write_rows(rows, PRODUCER_COLUMNS, as_json=as_json, empty="no producer is known")
 
@@ -92,7 +92,7 @@ def describe_producers(
 def abort(
     topic: TopicArgument,
     partition: PartitionArgument,
-    start_offset: Annotated[int | None, typer.Option(min=0, help="Where the transaction begins.")] = None,
+    start_offset: Annotated[int | None, typer.Option(min=0, help="Start offset of the transaction.")] = None,
     producer_id: Annotated[int | None, typer.Option(min=0, help="Instead: its producer,")] = None,
     producer_epoch: Annotated[int | None, typer.Option(min=0, help="the producer's epoch,")] = None,
     coordinator_epoch: Annotated[int, typer.Option(min=0, help="and the epoch of its coordinator.")] = 0,
@@ -100,9 +100,9 @@ def abort(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Abort an open transaction in one partition. Its coordinator is not asked: use it for one that hangs."""
+    """Abort an open transaction in one partition, without its coordinator: for hanging transactions."""
     if (start_offset is None) == (producer_id is None) or (producer_id is None) != (producer_epoch is None):
-        raise typer.BadParameter("say which: --start-offset, or --producer-id with --producer-epoch")
+        raise typer.BadParameter("name the transaction: --start-offset, or --producer-id with --producer-epoch")
     wanted: dict[str, Any] = {"start_offset": start_offset}
     if producer_id is not None:
         named = {"producer_id": producer_id, "producer_epoch": producer_epoch}
@@ -134,7 +134,7 @@ def find_hanging(
 ) -> None:  # fmt: skip
     """Find transactions that are open in a partition, and that no coordinator will end."""
     if partition is not None and topic is None:
-        raise typer.BadParameter("--partition is of a topic: give --topic, too")
+        raise typer.BadParameter("--partition needs a topic: add --topic")
     client, now_ms = Rest(rest, data), _now_ms()
     names = [topic] if topic is not None else list(client.get("/topics"))
     found: list[dict[str, Any]] = []
@@ -155,7 +155,8 @@ def find_hanging(
 
 
 def is_hanging(transaction: Mapping[str, Any] | None, topic: str, partition: int) -> bool:
-    """No coordinator knows the producer, or its transaction has not this partition: nobody will write a marker."""
+    """No coordinator knows the producer, or its transaction does not have this partition: nobody will write a
+    marker."""
     if transaction is None:
         return True
     return {"topic_name": topic, "partition_id": partition} not in transaction["partitions"]

@@ -81,7 +81,7 @@ def read_config(file: str) -> str:
     try:
         return read_text(file)
     except (OSError, UnicodeDecodeError) as error:
-        problem = Problem(key="", wrong=f"cannot be read: {error}", right="give the path of a cluster.toml")
+        problem = Problem(key="", wrong=f"cannot be read: {error}", right="name the path of a cluster.toml")
         raise ConfigError(file, [problem]) from error
 
 

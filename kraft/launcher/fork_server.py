@@ -460,11 +460,11 @@ def _talk_into(log: int) -> None:
 def _be_node(start: StartNode, inherited: Surroundings) -> int:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    given = start.surroundings or inherited
-    os.umask(given.umask)
+    properties = start.surroundings or inherited
+    os.umask(properties.umask)
     if start.surroundings is not None:
         os.environ.clear()
-    os.environ.update({**given.variables, **start.variables})
+    os.environ.update({**properties.variables, **start.variables})
     _be_called(f"kraft-node-{start.node_id}", f"kraft node --id {start.node_id} --data {start.data}")
     return run_in_foreground(start.config, node_id=start.node_id, data=start.data, parent_pid=start.parent_pid)
 

@@ -74,12 +74,12 @@ def watch(run: ClusterRun, *, say: Callable[[str], None], on_terminal: bool) -> 
 
 
 def _watch_in_pipe(run: ClusterRun, say: Callable[[str], None]) -> None:
-    said = ""
+    shown = ""
     while True:
         run = _refreshed(run)
         line = " | ".join(status_lines(run, cluster_status(_running(run))))
-        if line != said:
-            said = line
+        if line != shown:
+            shown = line
             say(line)
         if not _running(run):
             return

@@ -1,7 +1,7 @@
 """Node processes: start, state, signals. A node is a program, `python -P -m kraft node --config FILE --id N`, or a fork
 of a process that has loaded the same modules (`kraft/launcher/fork_server.py`), with the same name.
 
-Every node is in a session of its own, so that Ctrl-C reaches only `kraft up`, which stops the nodes in order.
+Every node is in a session of its own, so that Ctrl-C reaches only `kraft up`, which stops the nodes cleanly.
 """
 
 from __future__ import annotations

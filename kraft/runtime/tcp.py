@@ -367,8 +367,8 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._rest, self._take = b"", take_nothing
 
     def _tell_taken(self) -> None:
-        told, self._when_taken = self._when_taken, []
-        for then in told:
+        waiting, self._when_taken = self._when_taken, []
+        for then in waiting:
             then()
 
     def _release_writer(self) -> None:

@@ -48,7 +48,7 @@ class Witness:
         self._kept: dict[str, list[str]] = {}
         """Folder -> links to files that were replaced in it since it was last synced."""
 
-    def tell(self, **fact: object) -> None:
+    def record(self, **fact: object) -> None:
         os.write(self._descriptor, json.dumps(fact).encode() + b"\n")
 
     def keep(self, path: str) -> str | None:
@@ -66,7 +66,7 @@ class Witness:
         return kept
 
     def synced(self, directory: str) -> None:
-        self.tell(directory=directory)
+        self.record(directory=directory)
         for kept in self._kept.pop(directory, ()):
             os.remove(kept)
 
@@ -96,13 +96,13 @@ class WitnessedFile(DiskFile):
     def truncate(self, size: int) -> None:
         super().truncate(size)
         self._shortest = min(self._shortest, size)
-        self._witness.tell(cut=self.path, size=size)
+        self._witness.record(cut=self.path, size=size)
 
     def sync(self) -> None:
         # Bytes that are appended meanwhile, or again after a truncation, are not known to be durable.
         self._shortest = self.size
         super().sync()
-        self._witness.tell(sync=self.path, size=self._shortest)
+        self._witness.record(sync=self.path, size=self._shortest)
 
 
 class WitnessFiles(DiskFiles):
@@ -125,15 +125,15 @@ class WitnessFiles(DiskFiles):
     def rename(self, old: str, new: str) -> None:
         kept = self._witness.keep(new)
         super().rename(old, new)
-        self._witness.tell(rename=old, new=new, undo=kept)
+        self._witness.record(rename=old, new=new, undo=kept)
 
     def remove(self, path: str) -> None:
         super().remove(path)
-        self._witness.tell(removed=path)
+        self._witness.record(removed=path)
 
     def remove_tree(self, path: str) -> None:
         super().remove_tree(path)
-        self._witness.tell(removed=path)
+        self._witness.record(removed=path)
 
     def sync_directory(self, path: str) -> None:
         super().sync_directory(path)

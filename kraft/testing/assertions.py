@@ -4,11 +4,11 @@ sent = []
 for number in range(100):
     value = b"order %d" % number
     try:
-        told = await producer.send_and_wait("orders", value)
+        metadata = await producer.send_and_wait("orders", value)
     except KafkaError:
         sent.append(Sent("orders", value, outcome="unknown"))
     else:
-        sent.append(Sent("orders", value, partition=told.partition, offset=told.offset))
+        sent.append(Sent("orders", value, partition=metadata.partition, offset=metadata.offset))
 assert kafka_cluster.verdict(sent).lost == 0
 """
 
@@ -185,7 +185,7 @@ def create_topic(
     )
     outcome = send(rest_urls[0], request)
     if not isinstance(outcome, Answer) or not outcome.is_success:
-        raise ClusterFailed(f"topic {topic} was not created: {_said(outcome)}")
+        raise ClusterFailed(f"topic {topic} was not created: {_problem_of(outcome)}")
     deadline = time.monotonic() + READ_LIMIT_S
     for url in rest_urls:
         while not _is_led(url, topic, partitions):
@@ -273,21 +273,21 @@ def _records_of_partition(rest_urls: Sequence[str], topic: str, number: int) -> 
 
 def _asked(rest_urls: Sequence[str], path: str) -> Answer:
     """The answer of the first node that can answer, tried again for a while: leaders may be changing."""
-    deadline, said = time.monotonic() + READ_LIMIT_S, "no node runs"
+    deadline, problem = time.monotonic() + READ_LIMIT_S, "no node runs"
     while True:
         for url in rest_urls:
             outcome = send(url, Request(method="GET", path=path, headers={"Accept": BINARY}))
             if isinstance(outcome, Answer) and outcome.is_success:
                 return outcome
-            said = _said(outcome)
+            problem = _problem_of(outcome)
             if isinstance(outcome, Answer) and 400 <= outcome.status < 500:
-                raise ClusterFailed(said)
+                raise ClusterFailed(problem)
         if time.monotonic() > deadline:
-            raise ClusterFailed(f"{path} got no answer in {READ_LIMIT_S:g} s: {said}")
+            raise ClusterFailed(f"{path} got no answer in {READ_LIMIT_S:g} s: {problem}")
         time.sleep(RETRY_S)
 
 
-def _said(outcome: object) -> str:
+def _problem_of(outcome: object) -> str:
     return outcome.body[:500].decode("utf-8", "replace") if isinstance(outcome, Answer) else str(outcome)
 
 

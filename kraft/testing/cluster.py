@@ -304,14 +304,14 @@ class Cluster(Lifespan):
         """The node that leads a partition, -1 for none, by the first node that answers. Raises ClusterFailed when no
         node answers, or none knows the partition."""
         request = Request(method="GET", path=f"/topics/{topic}/partitions/{partition}")
-        said = "no node answers"
+        problem = "no node answers"
         for node in self._awake():
             outcome = send(node.rest, request)
             if isinstance(outcome, Answer) and outcome.is_success:
                 leader = outcome.json()["leader"]
                 return -1 if leader is None else int(leader)
-            said = str(outcome)
-        raise ClusterFailed(f"no node reports the leader of {topic}-{partition}: {said}")
+            problem = str(outcome)
+        raise ClusterFailed(f"no node reports the leader of {topic}-{partition}: {problem}")
 
     def wait_until_ready(self, limit_s: float | None = None) -> None:
         """Wait until all running nodes are ready, the quorum has a leader, and none of their brokers is fenced. Raises

@@ -48,7 +48,7 @@ QUICK: Final[Mapping[str, Setting]] = {
 End = int | str
 
 
-class Way(Protocol):
+class ServerConnection(Protocol):
     """A connection to the process that runs the cluster."""
 
     def write(self, data: bytes) -> None: ...
@@ -57,7 +57,7 @@ class Way(Protocol):
 
 
 class Pipes:
-    """Implements `Way` for the process that has started it."""
+    """Implements `ServerConnection` for the process that has started it."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -97,7 +97,7 @@ class Pipes:
 
 
 class Attached:
-    """Implements `Way` for another process, by the data folder. Raises OSError."""
+    """Implements `ServerConnection` for another process, by the data folder. Raises OSError."""
 
     def __init__(self, data: str) -> None:
         folder = os.open(data, os.O_PATH | os.O_DIRECTORY)
@@ -121,24 +121,24 @@ class Attached:
 class _Host:
     """Commands from any thread, one after the other."""
 
-    def __init__(self, way: Way) -> None:
-        self._way = way
-        self.is_owner = isinstance(way, Pipes)
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
+        self.is_owner = isinstance(connection, Pipes)
         self._ids = count(1)
         self._lock = threading.Lock()
         self._received = b""
 
     @property
     def pid(self) -> int:
-        assert isinstance(self._way, Pipes), self._way
-        return self._way.pid
+        assert isinstance(self._connection, Pipes), self._connection
+        return self._connection.pid
 
     def ask(self, do: str, **options: Any) -> Any:
         """Send a command; return its result. Raises ClusterFailed."""
         with self._lock:
             number = next(self._ids)
             try:
-                self._way.write(json.dumps({"id": number, "do": do, "options": options}).encode() + b"\n")
+                self._connection.write(json.dumps({"id": number, "do": do, "options": options}).encode() + b"\n")
                 reply = self._read()
                 while reply["id"] < number:  # the caller of that command was interrupted
                     reply = self._read()
@@ -150,7 +150,7 @@ class _Host:
 
     def _read(self) -> dict[str, Any]:
         while b"\n" not in self._received:
-            data = self._way.read()
+            data = self._connection.read()
             if not data:
                 raise ClusterFailed("the process that owns the cluster has ended")
             self._received += data
@@ -159,7 +159,7 @@ class _Host:
         return found
 
     def close(self) -> None:
-        self._way.close()
+        self._connection.close()
 
 
 class FaultCluster(Lifespan):
@@ -451,7 +451,7 @@ class FaultCluster(Lifespan):
         found: dict[str, Any] = self._ask("end_span")
         return found
 
-    def told(self, *, name: str, report: str = "") -> dict[str, Any]:
+    def timeline(self, *, name: str, report: str = "") -> dict[str, Any]:
         """The `timeline` since the test began; with a folder for it also a `page`."""
         found: dict[str, Any] = self._ask("judge", name=name, report=report)
         return found

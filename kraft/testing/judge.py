@@ -126,17 +126,17 @@ def answer(question: Question, *, samples: Sequence[LeaderSample] = ()) -> Answe
 
 def timeline(events: Sequence[Event], faults: Sequence[Fault], *, since_us: int) -> Iterator[str]:
     """One line for each event, with the seconds since the beginning of the test. Pure."""
-    told: list[tuple[int, str]] = [(fault.at_us, fault.text) for fault in faults if fault.at_us >= since_us]
-    told += [
+    entries: list[tuple[int, str]] = [(fault.at_us, fault.text) for fault in faults if fault.at_us >= since_us]
+    entries += [
         (fault.until_us, f"over: {fault.text}") for fault in faults if fault.until_us and fault.until_us > fault.at_us
     ]
     seen: set[str] = set()
     for event in events:
-        tell = _TOLD.get(event.event)
-        if tell is not None and (text := tell(event)) not in seen:
+        text_of = _TEXTS.get(event.event)
+        if text_of is not None and (text := text_of(event)) not in seen:
             seen.add(text)  # every voter reports the quorum's leader
-            told.append((event.at_us, text))
-    for at_us, text in sorted(told):
+            entries.append((event.at_us, text))
+    for at_us, text in sorted(entries):
         yield f"{(at_us - since_us) / 1e6:+9.3f} s  {text}"
 
 
@@ -154,7 +154,7 @@ def _led(event: Event) -> str:
     return f"{who} {_place(event)} in epoch {fields.get('leader_epoch')}, ISR {_listed(fields.get('isr'))}"
 
 
-_TOLD: Final[Mapping[str, Callable[[Event], str]]] = {
+_TEXTS: Final[Mapping[str, Callable[[Event], str]]] = {
     "leader_elected": _led,
     "isr_changed": lambda event: (
         f"ISR of {_place(event)}: {_listed(event.fields.get('old_isr'))} -> {_listed(event.fields.get('isr'))}"
@@ -304,13 +304,13 @@ def _wait_until_settled(run: ClusterRun, topics: Sequence[str]) -> None:
 
 
 def _partitions_of(run: ClusterRun, topic: str) -> int:
-    said = "no node answers"
+    problem = "no node answers"
     for node in _awake(run):
         outcome = send(node.rest, Request(method="GET", path=f"/topics/{quote(topic)}/partitions"))
         if isinstance(outcome, Answer) and outcome.is_success:
             return len(outcome.json())
-        said = str(outcome)
-    raise CannotJudge(f"the partitions of topic {topic} are not known: {said}")
+        problem = str(outcome)
+    raise CannotJudge(f"the partitions of topic {topic} are not known: {problem}")
 
 
 def _read_partition(run: ClusterRun, topic: str, number: int, names: Names) -> Partition:

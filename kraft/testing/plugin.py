@@ -42,8 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "kafka_topic(partitions=1, replicas=None, configs={}): properties of the topic of `kafka_topic`"
     )
-    told = getattr(config, "workerinput", {}).get(RUN)
-    config.stash[KEY] = dict(told) if told else {"run": f"{os.getpid()}-{os.urandom(6).hex()}", "owner": os.getpid()}
+    state = getattr(config, "workerinput", {}).get(RUN)
+    config.stash[KEY] = dict(state) if state else {"run": f"{os.getpid()}-{os.urandom(6).hex()}", "owner": os.getpid()}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -109,8 +109,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     session = item.config.stash[KEY].get(SESSION)
-    if session is not None and report.failed and report.when != "teardown" and (told := session.told()):
-        report.sections.append(("kafka cluster", told))
+    if session is not None and report.failed and report.when != "teardown" and (timeline := session.timeline()):
+        report.sections.append(("kafka cluster", timeline))
     return report
 
 

@@ -192,14 +192,14 @@ class KafkaSession:
         except ClusterFailed:
             return False
 
-    def told(self) -> str:
+    def timeline(self) -> str:
         """The events on the cluster of the test, for people; and the report, if it was requested."""
         if not self._is_used:
             return ""
         folder = os.path.join(self._report, re.sub(r"[^A-Za-z0-9_.-]+", "_", self._test)) if self._report else ""
         try:
             if self._broken is not None:
-                found = self._broken.told(name=self._test, report=folder)
+                found = self._broken.timeline(name=self._test, report=folder)
             else:
                 data = str(self.current().data)
                 found = judged(data, (), since_us=self._since_us, name=self._test, report=folder)

@@ -1,6 +1,6 @@
 """Reads of one partition for a fetch: epochs (R1), divergence (R2), bounds (F1, F2), and the follower's progress.
 
-The bytes come from the partition's log (`replication.storage.log_reader`).
+It reads the bytes from the partition's log (`replication.storage.log_reader`).
 Source: kafka.server.ReplicaManager.readFromLog, kafka.cluster.Partition.fetchRecords.
 """
 

@@ -68,7 +68,7 @@ def kraft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_a_story_that_only_rest_clients_can_tell_says_so(kraft: Callable[..., Said]) -> None:
     refused = kraft("run", "deposed-leader", "--client", "kafka")
     assert refused.returncode == 2
-    assert "deposed-leader can be told by REST clients only: its clients go on writing to a leader" in refused.stderr
+    assert "deposed-leader can be run with REST clients only: its clients go on writing to a leader" in refused.stderr
 
 
 WRONG = '''\

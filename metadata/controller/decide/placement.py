@@ -1,8 +1,8 @@
 """Placement of the replicas of new partitions (S10): striped over racks, leaders spread, fenced brokers last.
 
 Partition p begins at rack `(start + p) mod racks` and takes one broker per rack in turn, so that replicas lie on as
-many racks as there are. Within a rack unfenced brokers come before fenced ones, rotated from partition to
-partition. The first replica is always unfenced. Pure but for the random start, which comes from `rng`.
+many racks as there are. Within a rack unfenced brokers precede fenced ones, rotated from partition to
+partition. The first replica is always unfenced. Pure but for the random start, from `rng`.
 """
 
 from __future__ import annotations
