@@ -6,14 +6,16 @@ its deadline; one whose outcome is unknown never is: it ends in REQUEST_TIMED_OU
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from kraft.protocol.errors import NotController, RequestTimedOut
-from metadata.controller.requests import Request
+from metadata.controller.requests import AlterPartition, ErrorDetail, Request
 from metadata.environment import Clock, ConnectionClosed, NotConnected
+from metadata.image import PartitionImage, TopicIdPartition
 from metadata.quorum.log import Leadership
 from metadata.retries import ELECTION_RETRY_MS, retry_until
+from metadata.settings import BrokerSettings
 
 Reply = TypeVar("Reply")
 
@@ -81,3 +83,15 @@ class ControllerDoor:
         if leadership.leader_id < 0:
             raise NotController("no leader of the metadata quorum is known")
         return await self._remote.request(leadership.leader_id, request, timeout_ms=timeout_ms)
+
+
+class AlterPartitionSender:
+    """Changes of an ISR, as `replication` sends them: one attempt within the replica socket timeout. It repeats them
+    itself (I8)."""
+
+    def __init__(self, door: ControllerDoor, settings: Callable[[], BrokerSettings]) -> None:
+        self._door = door
+        self._settings = settings
+
+    async def alter(self, request: AlterPartition) -> Mapping[TopicIdPartition, PartitionImage | ErrorDetail]:
+        return await self._door.control(request, timeout_ms=self._settings().replica_socket_timeout_ms)

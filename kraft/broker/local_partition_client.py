@@ -7,7 +7,7 @@ client of transaction version 2 are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from kraft.broker.transaction_verification import Support
 from kraft.broker.transactional_produce import TransactionalProduce, transactional_headers
@@ -27,8 +27,7 @@ from replication.requests import (
 
 
 class LocalPartitionClient:
-    def __init__(self, replicas: ReplicaManager, transactional: Callable[[], TransactionalProduce]) -> None:
-        """`transactional` is asked for when it is first needed: it finds coordinators by the node's own gateway."""
+    def __init__(self, replicas: ReplicaManager, transactional: TransactionalProduce) -> None:
         self._replicas = replicas
         self._transactional = transactional
 
@@ -44,7 +43,7 @@ class LocalPartitionClient:
         headers = transactional_headers(batches)
         if len(headers) < len(batches):
             raise InvalidRecord("a request with a transactional id has a batch that is not transactional")
-        begun = self._transactional().begin(
+        begun = self._transactional.begin(
             batches, headers, options, support=Support.ADDS_PARTITIONS, compares_records=True
         )
         return await begun if isinstance(begun, asyncio.Future) else begun

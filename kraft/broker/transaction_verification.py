@@ -62,7 +62,8 @@ class _Question(NamedTuple):
 
 
 class TransactionVerifier:
-    def __init__(self, transactions: Transactions, settings: Callable[[], BrokerSettings]) -> None:
+    def __init__(self, transactions: Callable[[], Transactions], settings: Callable[[], BrokerSettings]) -> None:
+        """`transactions` is called for each verification: its gateway needs the local leader, which needs this."""
         self._transactions = transactions
         self._settings = settings
         self._asked: dict[_Question, asyncio.Task[Refusals]] = {}
@@ -109,7 +110,7 @@ class TransactionVerifier:
         wait_ms: int,
     ) -> Refusals:
         try:
-            outcomes = await self._transactions.add_partitions(
+            outcomes = await self._transactions().add_partitions(
                 transactional_id,
                 producer,
                 partitions,

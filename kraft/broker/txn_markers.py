@@ -115,3 +115,21 @@ class TxnMarkers:
         except KafkaError as error:
             return error.code
         return 0
+
+
+class MarkerClient(Protocol):
+    async def write_markers(self, markers: Sequence[MarkersToWrite]) -> Sequence[Codes]: ...
+
+
+class MarkerRouter:
+    """Writes markers at any leader of partitions: here, if this node is it, or at another one."""
+
+    def __init__(self, *, node_id: int, local: TxnMarkers | None, remote: Callable[[int], MarkerClient]) -> None:
+        self._node_id = node_id
+        self._local = local
+        self._remote = remote
+
+    async def write(self, node_id: int, markers: Sequence[MarkersToWrite]) -> Sequence[Codes]:
+        if node_id == self._node_id and self._local is not None:
+            return await self._local.write(markers)
+        return await self._remote(node_id).write_markers(markers)

@@ -163,7 +163,7 @@ class _NodeProcess:
 
     async def _stop(self) -> None:
         """Nothing may keep the process: not a step that fails, and not one that hangs on a device."""
-        logs = 0 if self._node.logs is None else self._node.logs.count
+        logs = 0 if self._node.broker is None else self._node.broker.logs.count
         limit_ms = self._node.publisher.settings.controlled_shutdown_timeout_ms + STOP_GRACE_MS + STOP_MS_OF_LOG * logs
         faulthandler.dump_traceback_later(limit_ms / 1_000, exit=True)
         try:
@@ -212,20 +212,21 @@ class _NodeProcess:
         descriptors = open_now()
         if descriptors is not None:
             gauges["descriptors_open"] = descriptors
-        if node.transaction_coordinator is not None:
-            gauges |= node.transaction_coordinator.gauges()
+        if node.broker is not None:
+            gauges |= node.broker.transaction_coordinator.gauges()
         if node.controller is not None:
-            gauges["active_controller"] = float(node.controller.is_active)
+            gauges["active_controller"] = float(node.controller.active.is_active)
         return gauges
 
 
 def _measures(node: Node) -> Sequence[Measure]:
-    if node.replicas is None:
+    if node.broker is None:
         return node.wire.measures()
+    open_transactions = node.broker.replicas.open_transactions()
     settings = node.publisher.current_settings()
     return (
         *node.wire.measures(),
-        *transaction_measures(node.replicas.open_transactions(), max_timeout_ms=settings.transaction_max_timeout_ms),
+        *transaction_measures(open_transactions, max_timeout_ms=settings.transaction_max_timeout_ms),
     )
 
 
@@ -264,9 +265,9 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
         extra_routes=(
             *consumer_routes(node.groups, node.environment.rng),
             *transaction_routes(node.transactions, node.groups),
-            *transaction_admin_routes(node.transactions, node.write_markers),
+            *transaction_admin_routes(node.transactions, node.markers.write),
             *group_routes(node.groups),
-            *replica_routes(lambda: {} if node.replicas is None else node.replicas.describe()),
+            *replica_routes(lambda: {} if node.broker is None else node.broker.replicas.describe()),
         ),
     )
     return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port)

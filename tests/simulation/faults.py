@@ -37,7 +37,8 @@ QUIET_LOOKS_MAX = 2_000
 
 def _is_appending(node: SimulatedNode, number: int) -> bool:
     """Does the coordinator of this partition of the groups wait for something that it has written?"""
-    coordinator = None if node.node is None else node.node.coordinator
+    broker = None if node.node is None else node.node.broker
+    coordinator = None if broker is None else broker.group_coordinator
     shard = None if coordinator is None else coordinator.shards.by_partition.get(number)
     return shard is not None and bool(shard._appends)
 

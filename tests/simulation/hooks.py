@@ -54,7 +54,7 @@ def _set_leader_state(oracle: Oracle, original: Callable[..., None]) -> Callable
 def _is_alive(oracle: Oracle, node_id: int, registry: Registry) -> bool:
     """Is this the registry of the life that runs now (or starts)?"""
     node = oracle.cluster.nodes[node_id].node
-    return node is None or (node.replicas is not None and node.replicas._registry is registry)
+    return node is None or (node.broker is not None and node.broker.replicas._registry is registry)
 
 
 def _emit(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:

@@ -154,9 +154,9 @@ class LogOracle:
     def match(self) -> None:
         """Below the high watermarks all replicas have the same batches, and they stay (log matching)."""
         for node_id, node in self._oracle.cluster.nodes.items():
-            if node.node is None or node.node.replicas is None:
+            if node.node is None or node.node.broker is None:
                 continue
-            for replica in node.node.replicas._registry.replicas.values():
+            for replica in node.node.broker.replicas._registry.replicas.values():
                 if self._oracle.promise.must_agree(node_id, replica):
                     self._match(node_id, replica)
 

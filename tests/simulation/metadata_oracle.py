@@ -44,7 +44,7 @@ class MetadataOracle:
 
     def watch(self, node_id: int, node: Node) -> None:
         """A new life of a node, before it starts."""
-        self._lives[node_id] = node._incarnation_id
+        self._lives[node_id] = node._context.incarnation_id
         known_before = self._oracle.image.offset
         is_early = True
 

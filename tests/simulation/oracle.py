@@ -101,6 +101,6 @@ class Oracle:
 
     def replica(self, node_id: int, key: TopicIdPartition) -> Replica | None:
         node = self.cluster.nodes[node_id].node
-        if node is None or node.replicas is None:
+        if node is None or node.broker is None:
             return None
-        return node.replicas._registry.replicas.get(key)
+        return node.broker.replicas._registry.replicas.get(key)

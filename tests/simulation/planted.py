@@ -21,7 +21,7 @@ from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.shard import CoordinatorShard
 from kraft.coordinators.transactions import decide as transaction_decisions
 from kraft.coordinators.transactions.shard import TransactionShard
-from kraft.node.assembly import Node
+from kraft.node.startup_state import Awaiting
 from kraft.wire.session import Session
 from metadata import image
 from metadata.controller.controller_term import ControllerTerm
@@ -332,7 +332,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "answers_from_its_files": Planted(
         what="a node answers from the metadata that its files hold, before it has caught up with the quorum (KIP-631)",
-        patches=(Patch(Node, "_has_caught_up", bugs.caught_up_by_its_files),),
+        patches=(Patch(Awaiting, "metadata", bugs.caught_up_by_its_files),),
         seen_as="answers too early",
         found_by=(2,),
     ),

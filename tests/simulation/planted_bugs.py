@@ -269,8 +269,8 @@ def loses_the_last_entry(original: Any) -> Any:
     return _join
 
 
-def caught_up_by_its_files(_original: Any) -> Any:
-    return lambda node: node.publisher.image.offset >= 0
+def caught_up_by_its_files(original: Any) -> Any:
+    return lambda awaiting: "" if awaiting._publisher.image.offset >= 0 else original(awaiting)
 
 
 def shows_open_transactions(original: Any) -> Any:

@@ -94,7 +94,7 @@ class SequencedProducer:
 
     async def _begin(self, node: SimulatedNode, which: TopicIdPartition) -> Session | None:
         assert node.node is not None
-        broker = broker_of(node) if node.node.logs is not None else cast(ClientBroker, NoBroker())
+        broker = broker_of(node) if node.node.broker is not None else cast(ClientBroker, NoBroker())
         served = ClientApis(broker).get(INIT_PRODUCER_ID.api.key)
         assert served is not None
         call = node_call(INIT_PRODUCER_ID.to_request(InitProducerId(), INIT_S * 1000))

@@ -59,8 +59,8 @@ class Wholeness:
         return [
             replica
             for node in nodes
-            if node.replicas is not None
-            for replica in node.replicas._registry.replicas.values()
+            if node.broker is not None
+            for replica in node.broker.replicas._registry.replicas.values()
         ]
 
     def _reads_well(self, replica: Replica) -> bool:

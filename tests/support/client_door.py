@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
+from kraft.node.assembly import client_broker
 from kraft.protocol import apis, codec
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
@@ -20,32 +21,8 @@ def broker_of(node: SimulatedNode) -> ClientBroker:
     """The parts of a simulated node, as its Kafka listener gets them."""
     parts = node.node
     assert parts is not None
-    assert parts.logs is not None
-    assert parts.replicas is not None
-    assert parts.coordinator is not None
-    assert parts.producer_ids is not None
-    assert parts.transaction_coordinator is not None
-    assert parts.transactional_produce is not None
-    assert parts.markers is not None
-    lifecycle = parts.lifecycle
-    assert lifecycle is not None
-    return ClientBroker(
-        environment=parts.environment,
-        config=parts.config,
-        gateway=parts.gateway,
-        replicas=parts.replicas,
-        logs=parts.logs,
-        coordinator=parts.coordinator,
-        groups=parts.groups,
-        lost=parts.lost_brokers,
-        producer_ids=parts.producer_ids,
-        transactional_produce=parts.transactional_produce,
-        markers=parts.markers,
-        transaction_coordinator=parts.transaction_coordinator,
-        transactions=parts.transactions,
-        answers=parts.answers,
-        offline_replicas=lambda: lifecycle.offline_replicas,
-    )
+    assert parts.broker is not None
+    return client_broker(parts, parts.broker)
 
 
 class ClientDoor:

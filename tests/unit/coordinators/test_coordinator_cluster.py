@@ -351,8 +351,8 @@ async def _limit(cluster: SimulatedCluster, message_bytes_max: int) -> None:
 
 def _shards(node: SimulatedNode) -> list[GroupShard]:
     assert node.node is not None
-    assert node.node.coordinator is not None
-    return list(node.node.coordinator.shards.by_partition.values())
+    assert node.node.broker is not None
+    return list(node.node.broker.group_coordinator.shards.by_partition.values())
 
 
 def test_what_a_group_takes_is_bounded_and_what_it_leaves_is_forgotten() -> None:
@@ -375,7 +375,7 @@ def test_what_a_group_takes_is_bounded_and_what_it_leaves_is_forgotten() -> None
             await ask(node, r.HeartbeatGroup(group="nobody", member_id="m", generation=1))
         for name in "ab":
             await ask(node, r.DeleteInstance(group="g", instance=name))
-        coordinators = [each.node.coordinator for each in cluster.alive if each.node is not None]
+        coordinators = [each.node.broker.group_coordinator for each in cluster.alive if each.node is not None]
         groups = {
             group for each in coordinators for shard in each.shards.by_partition.values() for group in shard.entries
         }

@@ -42,7 +42,8 @@ def test_while_brokers_restart_a_list_is_whole_or_refused(seed: int) -> None:
             """As another node asks it, over the wire, without the patience of `Groups`."""
             nonlocal refusals
             while True:
-                coordinator = None if node.node is None else node.node.coordinator
+                broker = None if node.node is None else node.node.broker
+                coordinator = None if broker is None else broker.group_coordinator
                 if coordinator is not None and not coordinator.shards._knows_its_partitions:
                     with pytest.raises(CoordinatorLoadInProgress):
                         await node.machine.run(coordinator.ask(r.ListGroups(group="")))

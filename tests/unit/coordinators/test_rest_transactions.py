@@ -189,14 +189,14 @@ def test_operators_see_and_end_what_is_open_by_way_of_any_node() -> None:
 
         for node in nodes:
             assert await begun(node) == [(producer.producer_id, producer.epoch, 0)]
-        gauges = [each.node.transaction_coordinator.gauges() for each in nodes if each.node.transaction_coordinator]
+        gauges = [each.node.broker.transaction_coordinator.gauges() for each in nodes if each.node.broker]
         assert sum(each["transactions_ongoing"] for each in gauges) == 1
         assert sum(each["transactional_ids"] for each in gauges) == 1
         marker = MarkersToWrite(*producer, Marker(is_commit=False, coordinator_epoch=0), frozenset({("a", 0)}))
         far = next(each for each in nodes if each is not leader)
         assert far.node is not None
         assert leader.node is not None
-        assert await run(far, far.node.write_markers(leader.node.node.id, [marker])) == [{("a", 0): 0}]
+        assert await run(far, far.node.markers.write(leader.node.node.id, [marker])) == [{("a", 0): 0}]
         for node in nodes:
             assert await begun(node) == [(producer.producer_id, producer.epoch, -1)]
             assert await committed(node, key) == []

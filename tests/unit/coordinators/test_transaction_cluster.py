@@ -194,8 +194,8 @@ class Client:
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 leader = self.cluster.leader(key)
-                if leader is not None and leader.node is not None and leader.node.replicas is not None:
-                    replicas = leader.node.replicas
+                if leader is not None and leader.node is not None and leader.node.broker is not None:
+                    replicas = leader.node.broker.replicas
                     done = replicas.produce.outcomes({key: batch}, ProduceOptions(-1, 10_000), origin=COORDINATOR)
                     outcome = (await leader.machine.run(done))[key]
                     if not outcome.error_code:
@@ -231,7 +231,7 @@ async def read(cluster: SimulatedCluster, key: TopicIdPartition) -> tuple[list[b
     leader = cluster.leader(key)
     assert leader is not None
     assert leader.node is not None
-    assert leader.node.replicas is not None
+    assert leader.node.broker is not None
     wanted = FetchPartition(
         topic_id=key.topic_id,
         partition=0,
@@ -250,7 +250,7 @@ async def read(cluster: SimulatedCluster, key: TopicIdPartition) -> tuple[list[b
         partitions=(wanted,),
         is_read_committed=True,
     )
-    (found,) = (await leader.machine.run(leader.node.replicas.fetch.response(request))).partitions
+    (found,) = (await leader.machine.run(leader.node.broker.replicas.fetch.response(request))).partitions
     assert not found.error_code, found
     data = bytes(found.records)
     entries: list[bytes | Marker] = []

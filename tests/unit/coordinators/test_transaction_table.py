@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from itertools import count
 
 import pytest
@@ -113,7 +113,7 @@ class StoryOfOurs(Story):
         return _code(self._refusal(producer, support, (OFFSETS_TOPIC, 0)))
 
     def _refusal(self, producer: Id, support: Support, partition: TopicPartition) -> KafkaError | None:
-        verifier = TransactionVerifier(_Coordinator(self), BrokerSettings)
+        verifier = TransactionVerifier(partial(_Coordinator, self), BrokerSettings)
         asked = verifier.refusals(NAME, Producer(*producer), [partition], support, timeout_ms=0)
         return asyncio.run(asked).get(partition)
 

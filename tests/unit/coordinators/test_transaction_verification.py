@@ -55,7 +55,7 @@ async def refusals(
     enables: bool = True,
 ) -> dict[TopicPartition, int]:
     settings = BrokerSettings(transaction_partition_verification_enable=enables)
-    verifier = TransactionVerifier(transactions, lambda: settings)
+    verifier = TransactionVerifier(lambda: transactions, lambda: settings)
     transactions.may_answer.set()
     found = await verifier.refusals("id", PRODUCER, partitions, support, timeout_ms=timeout_ms)
     assert not verifier._asked
@@ -94,7 +94,7 @@ def test_refusals_are_told_as_the_version_knows_them() -> None:
 def test_who_asks_meanwhile_waits_for_the_same_answer_and_goes_on_behind_who_asked_first() -> None:
     async def story() -> None:
         transactions = Transactions()
-        verifier = TransactionVerifier(transactions, BrokerSettings)
+        verifier = TransactionVerifier(lambda: transactions, BrokerSettings)
         order: list[int] = []
 
         async def ask(number: int, *partitions: TopicPartition) -> None:

@@ -122,16 +122,16 @@ async def produce(
 async def end_of(cluster: SimulatedCluster, key: TopicIdPartition) -> int:
     leader = await leader_of(cluster, key)
     assert leader.node is not None
-    assert leader.node.replicas is not None
-    return leader.node.replicas.describe()[key].log_end_offset
+    assert leader.node.broker is not None
+    return leader.node.broker.replicas.describe()[key].log_end_offset
 
 
 def logs_of(node: SimulatedNode, key: TopicIdPartition) -> tuple[int, int] | None:
     """Where its replica's log ends, and how many partitions of the node have undecided transactions."""
     parts = node.node
-    if parts is None or parts.replicas is None or key not in parts.replicas.describe():
+    if parts is None or parts.broker is None or key not in parts.broker.replicas.describe():
         return None
-    return parts.replicas.describe()[key].log_end_offset, len(parts.replicas.open_transactions())
+    return parts.broker.replicas.describe()[key].log_end_offset, len(parts.broker.replicas.open_transactions())
 
 
 # --- produce --------------------------------------------------------------------------------------------------------
@@ -580,7 +580,7 @@ def test_a_zombies_commits_and_markers_do_not_make_the_group_load_again() -> Non
         await client.is_over("CompleteCommit")
         owner = await group_coordinator(cluster, "g")
         assert owner.node is not None
-        coordinator = owner.node.coordinator
+        coordinator = owner.node.broker.group_coordinator
         assert coordinator is not None
         number = partition_of("g", OFFSETS_TOPIC, owner.node.publisher.image)
         shard = coordinator.shards.by_partition[number]
@@ -621,8 +621,8 @@ def test_an_operator_finds_a_hanging_transaction_and_ends_it() -> None:
         await client.write(key, b"hangs")  # past the coordinator, as before KIP-890
         leader = await leader_of(cluster, key)
         assert leader.node is not None
-        assert leader.node.replicas is not None
-        (hanging,) = leader.node.replicas.open_transactions()
+        assert leader.node.broker is not None
+        (hanging,) = leader.node.broker.replicas.open_transactions()
         assert (hanging.topic, hanging.count, hanging.last_stable_offset_lag) == ("a", 1, 1)
         asked = DescribeProducersRequestData.make(
             topics=[
@@ -659,7 +659,7 @@ def test_an_operator_finds_a_hanging_transaction_and_ends_it() -> None:
         assert found[1:] == [Marker(is_commit=False, coordinator_epoch=0)] * 2
         (state,) = (await ClientDoor(leader).ask(asked, 0)).topics[0].partitions[0].active_producers
         assert (state.current_txn_start_offset, state.coordinator_epoch) == (-1, 0)
-        assert leader.node.replicas.open_transactions() == []
+        assert leader.node.broker.replicas.open_transactions() == []
 
     play(story)
 

@@ -45,7 +45,7 @@ async def home_of(cluster: SimulatedCluster, group: str) -> tuple[SimulatedNode,
     assert first is not None
     coordinator = cluster.nodes[await cluster.alive[0].machine.run(first.groups.coordinator_of(group))]
     assert coordinator.node is not None
-    shards = coordinator.node.coordinator.shards.loaded()  # type: ignore[union-attr]
+    shards = coordinator.node.broker.group_coordinator.shards.loaded()  # type: ignore[union-attr]
     return coordinator, next(shard.partition for shard in shards if group in shard.entries)
 
 
@@ -62,12 +62,12 @@ def test_a_client_is_refused_at_any_node_and_nothing_is_written() -> None:
         home, where = await home_of(cluster, "g")
         for node in cluster.alive:
             assert node.node is not None
-            before = home.node.replicas.describe()[where].log_end_offset  # type: ignore[union-attr]
+            before = home.node.broker.replicas.describe()[where].log_end_offset  # type: ignore[union-attr]
             produced = node.node.gateway.produce({where: garbage()}, ProduceOptions(-1, 5_000))
             outcome = (await node.machine.run(produced))[where]
             assert (outcome.error_code, outcome.is_appended) == (InvalidTopicException.code, False)
             assert "coordinators alone" in outcome.message or node is not home
-            assert home.node.replicas.describe()[where].log_end_offset == before  # type: ignore[union-attr]
+            assert home.node.broker.replicas.describe()[where].log_end_offset == before  # type: ignore[union-attr]
         deleting = home.node.gateway.delete_records(where, offset=-1, timeout_ms=5_000)  # type: ignore[union-attr]
         with pytest.raises(InvalidTopicException, match="internal topic"):
             await home.machine.run(deleting)
@@ -79,7 +79,7 @@ def test_groups_beside_unreadable_records_are_loaded_and_each_of_those_is_an_eve
     async def story(cluster: SimulatedCluster) -> None:
         await ask(cluster.alive[0], commit("g", 1))
         home, where = await home_of(cluster, "g")
-        wrote = home.node.replicas.produce.outcomes(  # type: ignore[union-attr]
+        wrote = home.node.broker.replicas.produce.outcomes(  # type: ignore[union-attr]
             {where: garbage()}, ProduceOptions(-1, 5_000), origin=COORDINATOR
         )
         assert (await home.machine.run(wrote))[where].error_code == 0

@@ -94,7 +94,7 @@ class SimulatedTransactionClient:
     async def _write(self, asked: SimulatedNode, batch: Batch, producer: Producer, sequence: int) -> ProduceResult:
         """Write at the leader; retries while the coordinator is busy with the transaction before."""
         assert asked.node is not None
-        assert asked.node.transactional_produce is not None
+        assert asked.node.broker is not None
         loop, now_ms = asyncio.get_running_loop(), asked.machine.clock.wall_ms()
         deadline = loop.time() + batch.timeout_ms / 1000
         data = build_batch(
@@ -106,7 +106,7 @@ class SimulatedTransactionClient:
         )
         while True:
             batches = {(which := which_of(asked, batch.topic, batch.partition)): data}
-            begun = asked.node.transactional_produce.begin(
+            begun = asked.node.broker.transactional_produce.begin(
                 batches,
                 transactional_headers(batches),
                 ProduceOptions(ACKS_ALL, batch.timeout_ms, self._plan.transactional_id),
@@ -147,9 +147,9 @@ class SimulatedTransactionClient:
                 if asked.node is None:
                     raise ConnectionClosed("the node has died")
                 found = cluster.nodes[await asked.node.transactions.coordinator_of(self._plan.transactional_id)]
-                if found.node is None or found.node.transaction_coordinator is None:
+                if found.node is None or found.node.broker is None:
                     raise CoordinatorNotAvailable(f"node {found.node_id} does not run")
-                answer = await found.machine.run(_caught(work, found.node.transaction_coordinator))
+                answer = await found.machine.run(_caught(work, found.node.broker.transaction_coordinator))
                 if isinstance(answer, KafkaError):
                     raise answer
                 return answer

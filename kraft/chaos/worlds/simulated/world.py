@@ -539,7 +539,7 @@ def _view(node: SimulatedNode) -> NodeView | None:
     running = node.node
     if running is None or node.machine.process.is_paused:
         return None
-    replicas = {} if running.replicas is None else running.replicas.describe()
+    replicas = {} if running.broker is None else running.broker.replicas.describe()
     return parse_view(node_belief(running.gateway, replicas).model_dump())
 
 

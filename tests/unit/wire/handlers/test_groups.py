@@ -187,11 +187,11 @@ def test_a_commit_of_old_versions_says_how_long_it_is_kept(version: int) -> None
         assert codes(await door.ask(commit, version)) == [0]
         node = door.node.node
         assert node is not None
-        assert node.coordinator is not None
+        assert node.broker is not None
 
         async def left() -> int:
-            assert node.coordinator is not None
-            for shard in node.coordinator.shards.loaded():
+            assert node.broker is not None
+            for shard in node.broker.group_coordinator.shards.loaded():
                 expire_offsets(shard)
             await asyncio.sleep(1)
             fetched = await door.ask(offset_fetch("g"), 8)
@@ -249,8 +249,8 @@ def test_a_heartbeat_is_taken_while_its_group_is_loaded() -> None:
         assert (await door.ask(beat, 4)).error_code == 25
         parts = door.node.node
         assert parts is not None
-        assert parts.coordinator is not None
-        for shard in parts.coordinator.shards.by_partition.values():
+        assert parts.broker is not None
+        for shard in parts.broker.group_coordinator.shards.by_partition.values():
             shard._is_loaded = False
         assert (await door.ask(beat, 4)).error_code == 0
         assert (await door.ask(offset_fetch("g"), FETCH)).groups[0].error_code == 14
@@ -303,8 +303,12 @@ def test_a_member_of_version_0_has_its_session_for_a_rebalance() -> None:
         await door.ask(join_group("g", rebalance_timeout_ms=-1), 0)
         parts = door.node.node
         assert parts is not None
-        assert parts.coordinator is not None
-        (entry,) = [each.entries["g"] for each in parts.coordinator.shards.by_partition.values() if "g" in each.entries]
+        assert parts.broker is not None
+        (entry,) = [
+            each.entries["g"]
+            for each in parts.broker.group_coordinator.shards.by_partition.values()
+            if "g" in each.entries
+        ]
         assert [each.rebalance_timeout_ms for each in entry.group.members.values()] == [10_000]
 
     play(story)

@@ -73,7 +73,7 @@ def test_a_client_that_asks_just_when_the_leader_died_is_told_the_next_leader() 
         cluster, leader, door = await started(world)
         assert door.node.node is not None
         next(each for each in cluster.alive if each.node_id == leader).kill()
-        lost = door.node.node._peers.lost
+        lost = door.node.node._context.peers.lost
         async with asyncio.timeout(DEADLINE_S):
             while not lost(0):  # noqa: ASYNC110 - virtual time
                 await asyncio.sleep(0.0005)

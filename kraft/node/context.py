@@ -1,0 +1,62 @@
+"""What every node has, whatever its roles: its configuration, the world outside, and its view of the metadata log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from kraft.broker.metadata_publisher import MetadataPublisher
+from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.events import EventLog
+from kraft.node.addresses import AddressBook
+from kraft.node.node_watchdog import MainLoopWatch
+from kraft.node.quorum import HostedQuorum
+from kraft.wire.peers import Peers
+from metadata.environment import Environment
+
+OnFatal = Callable[[BaseException], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeContext:
+    config: ClusterConfig
+    node: NodeConfig
+    environment: Environment
+    quorum: HostedQuorum
+    events: EventLog
+    publisher: MetadataPublisher
+    main_loop: MainLoopWatch
+    incarnation_id: UUID
+    """Identifies this process: each start has another one."""
+    peers: Peers
+    """Connections to the other nodes."""
+    on_fatal: OnFatal
+    """Must stop the node."""
+
+
+def node_context(
+    config: ClusterConfig, node_id: int, *, environment: Environment, quorum: HostedQuorum, on_fatal: OnFatal
+) -> NodeContext:
+    node = config.node(node_id)
+    publisher = MetadataPublisher(node_id=node_id, clock=environment.clock, static=config.static_settings(node_id))
+    events = EventLog(environment, data=node.data, node_id=node_id, lock=quorum.process.lock())
+    addresses = AddressBook(config, node_id=node_id, image=lambda: publisher.image)
+    return NodeContext(
+        config=config,
+        node=node,
+        environment=environment,
+        quorum=quorum,
+        events=events,
+        publisher=publisher,
+        main_loop=MainLoopWatch(
+            environment,
+            host=quorum,
+            is_voter=node.is_voter,
+            events=events,
+            end_ms=lambda: publisher.settings.node_hang_timeout_ms,
+        ),
+        incarnation_id=UUID(bytes=environment.rng.randbytes(16), version=4),
+        peers=Peers(environment, node_id=node_id, password=config.keys.password, address=addresses.address),
+        on_fatal=on_fatal,
+    )
