@@ -156,7 +156,8 @@ class FrameConnection(Protocol):
         ...
 
     def send(self, parts: Sequence[Buffer]) -> None:
-        """Queue one frame made of the parts; never blocks. A closed connection drops it silently."""
+        """Queue one frame made of the parts; never blocks. A closed connection drops it silently. A list of
+        parts is the connection's from then on: it lets go of each as it is sent."""
         ...
 
     async def drain(self) -> None:

@@ -109,6 +109,24 @@ class Written(TopLevel):
         return m
 
 
+def _let_go(out: list[Buffer], message: WrittenOnce) -> None:
+    out.extend(message.parts)
+    message.parts = ()
+
+
+class WrittenOnce(Written):
+    """The same for one alone: its parts are let go as they are written, for a long answer is not to be there twice."""
+
+    __slots__ = ()
+    WRITERS = dict.fromkeys(range(64), _let_go)
+
+    @staticmethod
+    def make(parts: Sequence[Buffer]) -> WrittenOnce:
+        m = new(WrittenOnce)
+        m.parts = parts
+        return m
+
+
 # --- written ------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import logging
 import mmap
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 from kraft.protocol.primitives import Buffer
@@ -36,6 +36,9 @@ SPLIT_MAX = 32
 of only the shortest would become thirty times as large."""
 JOINED_BYTES_MAX = 32 * 1024
 """Frames up to this size are joined into one buffer: a copy costs less than another vector."""
+AT_ONCE_BYTES_MAX = 512 * 1024
+"""Before Python 3.12 a transport joins what is written at once, and keeps a copy of what the kernel does not take: the
+parts of a longer frame are written one by one, each let go when the transport has it."""
 TRUSTED_BYTES_MAX = 16 * 1024 * 1024
 """Size of an announced frame of a trusted peer that gets all of its memory at once: a follower's answer is shorter
 (replica.fetch.response.max.bytes)."""
@@ -101,8 +104,11 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         size = sum(map(len, parts))
         if size <= JOINED_BYTES_MAX:
             self._transport.write(b"".join((_LENGTH.pack(size), *parts)))
-        else:
+        elif size <= AT_ONCE_BYTES_MAX:
             self._transport.writelines(_gathered(_LENGTH.pack(size), parts))
+        else:
+            for run in _let_go(_LENGTH.pack(size), parts if isinstance(parts, list) else list(parts)):
+                self._transport.write(run)
 
     async def drain(self) -> None:
         while self._writable is not None and not self._writable.done() and not self._is_closed:
@@ -396,6 +402,19 @@ def _gathered(length: bytes, parts: Sequence[Buffer]) -> list[Buffer]:
     if small:
         gathered.append(b"".join(small))
     return gathered
+
+
+def _let_go(length: bytes, parts: list[Buffer]) -> Iterator[memoryview]:
+    """The frame as few buffers, too; each part is taken out of the list, which is empty in the end."""
+    parts.insert(0, length)
+    parts.reverse()
+    while parts:
+        run = [parts.pop()]
+        size = len(run[0])
+        while parts and size + len(parts[-1]) <= JOINED_BYTES_MAX:
+            size += len(parts[-1])
+            run.append(parts.pop())
+        yield memoryview(run[0] if len(run) == 1 else b"".join(run))
 
 
 def _set_options(transport: asyncio.BaseTransport) -> None:

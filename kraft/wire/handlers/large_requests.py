@@ -11,7 +11,7 @@ from typing import Any
 
 from kraft.protocol import codec
 from kraft.protocol.codec import Malformed, RequestHeader
-from kraft.protocol.encoding import TooManyItems, TopLevel, Written, counting
+from kraft.protocol.encoding import TooManyItems, TopLevel, Written, WrittenOnce, counting
 from kraft.protocol.errors import KafkaError, ThrottlingQuotaExceeded
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.handlers.pieces import PIECES, WHOLE_MAX, WHOLE_MAX_OF, answered, in_pieces, too_many
@@ -117,7 +117,7 @@ class LargeRequests:
 
 
 def _written(response: TopLevel, version: int) -> Written:
-    return Written.make(codec.encode_body(response, version))
+    return WrittenOnce.make(codec.encode_body(response, version))
 
 
 def _refused(api: ApiHandler, call: Call[Any], problem: KafkaError) -> Written:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kraft.protocol import codec
-from kraft.protocol.encoding import Many, Message, TopLevel, Written, length, new, old_length
+from kraft.protocol.encoding import Many, Message, TopLevel, Written, WrittenOnce, length, new, old_length
 from kraft.protocol.errors import InvalidRequest, KafkaError, PolicyViolation
 from kraft.protocol.primitives import Buffer
 from kraft.wire.api_handler import ApiHandler, Call, Later
@@ -103,10 +103,11 @@ async def in_pieces(api: ApiHandler, call: Call[Any], clock: Clock, problem: Kaf
                 continue
             await clock.sleep(0)
             response = await _answered(api, call, piece, problem)
+            problem = None if problem is None else type(problem)("")  # its text comes once
             if getattr(response, "error_code", 0):
                 return response  # of the request as a whole
             answer.add(response, cut.answered[: piece.depth + 1])
-    return Written.make(answer.parts())
+    return WrittenOnce.make(answer.parts())
 
 
 def _empty(message: Any, name: str) -> Any:
@@ -114,9 +115,9 @@ def _empty(message: Any, name: str) -> Any:
 
 
 async def _answered(api: ApiHandler, call: Call[Any], piece: _Piece, problem: KafkaError | None) -> TopLevel:
+    if problem is not None:
+        return api.refuse(piece.message, call.version, problem)
     try:
-        if problem is not None:
-            raise problem
         if piece.items > UNCUT_MAX:
             raise too_many(piece.items, UNCUT_MAX, "in one item of the request")
         answer = await answered(
@@ -124,6 +125,7 @@ async def _answered(api: ApiHandler, call: Call[Any], piece: _Piece, problem: Ka
             Call(message=piece.message, version=call.version, client_id=call.client_id, connection=call.connection),
         )
     except KafkaError as error:
+        error.__traceback__ = None  # its frames have the piece, and the future that has the error
         return api.refuse(piece.message, call.version, error)
     assert answer is not None, "only acks=0 is not answered"
     if isinstance(answer, Written):  # one that was kept: a piece may ask for as little as many do
@@ -248,7 +250,7 @@ class _Open:
 
     def __init__(self, before: bytes, after: bytes) -> None:
         self.before, self.after = before, after
-        self.data = bytearray()
+        self.data: list[Buffer] = []
         self.count = 0
 
 
@@ -273,12 +275,12 @@ class _Answer:
         data = b"".join(codec.encode_body(response, self._version))
         begin = len(before) + len(self._length(items))
         into = self._open[-1]
-        into.data += memoryview(data)[begin : len(data) - len(after)]
+        into.data.append(data[begin : len(data) - len(after)])
         into.count += len(items)
 
     def parts(self) -> list[Buffer]:
         (whole,) = self._open
-        return [whole.before, self._length(_Long(whole.count)), whole.data, whole.after]
+        return [whole.before, self._length(_Long(whole.count)), *whole.data, whole.after]
 
     def end(self, depth: int) -> None:
         """Of the item around the array at this depth."""
@@ -286,10 +288,9 @@ class _Answer:
             return
         ended = self._open.pop()
         around = self._open[-1]
-        around.data += ended.before[len(around.before) + len(self._length(_Long(1))) :]
-        around.data += self._length(_Long(ended.count))
-        around.data += ended.data
-        around.data += ended.after[: len(ended.after) - len(around.after)]
+        before = ended.before[len(around.before) + len(self._length(_Long(1))) :]
+        after = ended.after[: len(ended.after) - len(around.after)]
+        around.data += [before + self._length(_Long(ended.count)), *ended.data, after]
         around.count += 1
 
     def _around(self, response: TopLevel, path: Path) -> tuple[bytes, bytes]:

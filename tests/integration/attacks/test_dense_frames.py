@@ -31,7 +31,7 @@ from tests.support.measured_node import MeasuredNode
 TURN_MS_MAX = 50
 MEMORY_FACTOR = 8
 MEMORY_BYTES = 1024 * 1024
-LARGER = {"CreateTopicsRequestData": 3.2, "FetchRequestData": 1.6}
+LARGER = {"FetchRequestData": 1.6}
 """Times the memory that the others may take: what large clusters need at once costs so much (docs/decisions)."""
 TRIES = 3
 """A turn that is too long only once was that of something else."""

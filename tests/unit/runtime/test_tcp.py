@@ -19,6 +19,7 @@ from typing import cast
 import pytest
 import uvloop
 
+from kraft.protocol.primitives import Buffer
 from kraft.runtime.frame_memory import STEP_BYTES
 from kraft.runtime.network import TcpNetwork
 from kraft.runtime.tcp import (
@@ -346,3 +347,18 @@ def test_a_frame_costs_what_has_arrived_of_it_and_not_what_it_announces(announce
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+def test_a_long_frame_is_sent_whole_and_its_parts_are_let_go() -> None:
+    async def scenario(connection: TcpConnection, theirs: socket.socket) -> None:
+        parts: list[Buffer] = [bytes([n % 256]) * (20_000 * (1 + n % 3)) for n in range(60)]
+        parts.insert(7, memoryview(bytearray(b"m" * 300_000)))
+        sent = b"".join(parts)
+        connection.send(parts)
+        assert parts == []
+        received = bytearray()
+        while len(received) < len(sent) + 4:
+            received += await asyncio.get_running_loop().sock_recv(theirs, 1_000_000)
+        assert received == struct.pack(">i", len(sent)) + sent
+
+    connected(scenario)

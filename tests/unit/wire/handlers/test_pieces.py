@@ -12,6 +12,8 @@ import pytest
 from kraft.protocol import codec
 from kraft.protocol.encoding import Many, TooManyItems, TopLevel, counting
 from kraft.protocol.errors import PolicyViolation
+from kraft.protocol.messages.delete_topics_request import DeleteTopicsRequestData, DeleteTopicState
+from kraft.protocol.messages.delete_topics_response import DeleteTopicsResponseData
 from kraft.protocol.messages.describe_groups_request import DescribeGroupsRequestData
 from kraft.protocol.messages.offset_fetch_request import OffsetFetchRequestData, OffsetFetchRequestTopic
 from kraft.system_clock import SystemClock
@@ -119,3 +121,20 @@ def test_many_is_what_was_sent(version: int) -> None:
         found.topics[1_501]
     assert found == codec.decode_body(OffsetFetchRequestData, version, frame, 0)
     assert len(found.topics) > PIECE_ITEMS
+
+
+def test_a_refusal_of_many_items_has_its_text_once() -> None:
+    api = api_of(DeleteTopicsRequestData.API_KEY)
+    count = 10 * PIECE_ITEMS
+    message = DeleteTopicsRequestData.make(topics=[DeleteTopicState.make(name=f"t{n}") for n in range(count)])
+
+    async def refused() -> TopLevel:
+        connection = ClientConnection(peer="192.0.2.1:5", listener="PLAINTEXT")
+        call = Call(message=message, version=6, client_id=None, connection=connection)
+        return await in_pieces(api, call, SystemClock(asyncio.get_running_loop()), ERROR)
+
+    written = codec.encode_body(asyncio.run(refused()), 6)
+    answer = codec.decode_body(DeleteTopicsResponseData, 6, memoryview(b"".join(written)), 0)
+    assert [each.error_code for each in answer.responses] == [ERROR.code] * count
+    texts = [each.error_message for each in answer.responses]
+    assert texts == [ERROR.message] * PIECE_ITEMS + ["POLICY_VIOLATION"] * (count - PIECE_ITEMS)
