@@ -76,7 +76,7 @@ class AsyncClient:
         self._opened.append(producer)
         return producer
 
-    def transactional_producer(self, transactional_id: str, **options: Any) -> AsyncTransactionalProducer:
+    def transactional_producer(self, /, transactional_id: str, **options: Any) -> AsyncTransactionalProducer:
         """Options are those of `TransactionSettings`, as `transaction_timeout_ms=10_000`. Raises ConfigError."""
         producer = AsyncTransactionalProducer(
             transactional_id, connection=self._open, settings=parse(TransactionSettings, options)
@@ -84,7 +84,7 @@ class AsyncClient:
         self._opened.append(producer)
         return producer
 
-    def consumer(self, *topics: str, group: str, topic_pattern: str | None = None, **options: Any) -> AsyncConsumer:
+    def consumer(self, /, *topics: str, group: str, topic_pattern: str | None = None, **options: Any) -> AsyncConsumer:
         """A member of a group. Options are those of `ConsumerSettings`. Raises ConfigError."""
         consumer = AsyncConsumer(
             topics,
@@ -98,6 +98,7 @@ class AsyncClient:
 
     def reader(
         self,
+        /,
         *topics: str,
         partitions: Sequence[int] | None = None,
         offset: Start | Mapping[int, Start] | None = None,

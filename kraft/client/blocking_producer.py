@@ -11,12 +11,12 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final
+from typing import Final, Unpack
 
 from kraft.client.errors import BufferExhausted, ClientClosed, KraftError
 from kraft.client.loop_thread import LoopThread
 from kraft.client.producer import AsyncProducer
-from kraft.client.records import Data, Delivery, Headers, Sent
+from kraft.client.records import Data, Delivery, Outgoing, RecordOptions, Sent, outgoing
 from kraft.client.sender import Counts
 
 INBOX_RECORDS_MAX: Final = 2_000
@@ -25,11 +25,13 @@ INBOX_RECORDS_MAX: Final = 2_000
 class BlockingSent:
     """The one result of a record. Set on the client's thread, once; read on any."""
 
-    __slots__ = ("_callbacks", "_error", "_producer", "_sent", "arguments")
+    __slots__ = ("_callbacks", "_error", "_producer", "_sent", "given", "topic")
 
-    def __init__(self, producer: Producer, arguments: tuple[str, Data, Data, int | None, Headers, int | None]) -> None:
+    def __init__(self, producer: Producer, topic: str, given: Outgoing) -> None:
         self._producer = producer
-        self.arguments = arguments
+        self.topic = topic
+        self.given: Outgoing | None = given
+        """None once the client's thread has it."""
         self._sent: Sent | None = None
         self._error: KraftError | None = None
         self._callbacks: deque[Callable[[BlockingSent], object]] = deque()
@@ -84,21 +86,13 @@ class Producer:
     def counts(self) -> Counts:
         return self._twin.counts
 
-    def send(
-        self,
-        topic: str,
-        value: Data,
-        *,
-        key: Data = None,
-        partition: int | None = None,
-        headers: Headers = (),
-        timestamp: int | None = None,
-    ) -> BlockingSent:
-        """Take a record; `.result()` waits for its Delivery. Raises BufferExhausted and ClientClosed only.
+    def send(self, topic: str, value: Data, **options: Unpack[RecordOptions]) -> BlockingSent:
+        """Take a record; `.result()` waits for its Delivery. Options as `AsyncProducer.send`. Raises BufferExhausted
+        and ClientClosed only.
 
         What else `AsyncProducer.send` raises, as for an unknown topic, is the record's result.
         """
-        sent = BlockingSent(self, (topic, value, key, partition, headers, timestamp))
+        sent = BlockingSent(self, topic, outgoing(value, **options))
         with self._lock:
             if len(self._inbox) >= INBOX_RECORDS_MAX:
                 self._wait_for_room()
@@ -110,18 +104,9 @@ class Producer:
             self._thread.loop.call_soon_threadsafe(self._start_pump)
         return sent
 
-    def send_and_wait(
-        self,
-        topic: str,
-        value: Data,
-        *,
-        key: Data = None,
-        partition: int | None = None,
-        headers: Headers = (),
-        timestamp: int | None = None,
-    ) -> Delivery:
+    def send_and_wait(self, topic: str, value: Data, **options: Unpack[RecordOptions]) -> Delivery:
         """`send` and its result."""
-        return self.send(topic, value, key=key, partition=partition, headers=headers, timestamp=timestamp).result()
+        return self.send(topic, value, **options).result()
 
     def flush(self) -> Counts:
         """Wait until every record that was taken before has its result."""
@@ -182,12 +167,10 @@ class Producer:
         return taken
 
     async def _hand_on(self, sent: BlockingSent) -> None:
-        topic, value, key, partition, headers, timestamp = sent.arguments
-        sent.arguments = (topic, None, None, partition, (), timestamp)
+        given, sent.given = sent.given, None
+        assert given is not None, "handed on twice"
         try:
-            taken = await self._twin.send(
-                topic, value, key=key, partition=partition, headers=headers, timestamp=timestamp
-            )
+            taken = await self._twin.take(sent.topic, given)
         except KraftError as error:
             sent.refused(error)
         else:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from kraft.client.errors import ClientClosed
 
 P = ParamSpec("P")
 T = TypeVar("T")
+TwinT = TypeVar("TwinT")
 
 
 class LoopThread:
@@ -57,11 +59,27 @@ class LoopThread:
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
 
 
-class Facade(Protocol):
-    """What has an async twin and a thread to run it on."""
+class Facade(Generic[TwinT]):
+    """Runs an async object, its twin, on the thread of a loop, for callers that wait."""
 
-    _thread: LoopThread
-    _twin: Any
+    def __init__(self, thread: LoopThread, twin: TwinT) -> None:
+        self._thread = thread
+        self._twin = twin
+
+
+class Entered(Facade[TwinT]):
+    """A facade whose twin is an async context manager."""
+
+    def __enter__(self) -> Self:
+        twin: Any = self._twin
+        self._thread.call(twin.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        twin: Any = self._twin
+        self._thread.call(twin.__aexit__(kind, error, traceback))
 
 
 class Blocking(Generic[P, T]):
@@ -71,8 +89,23 @@ class Blocking(Generic[P, T]):
         self._method = method
         self.__doc__ = method.__doc__
 
-    def __get__(self, instance: Facade, owner: object = None) -> Callable[P, T]:
+    def __get__(self, instance: Facade[Any], owner: object = None) -> Callable[P, T]:
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             return instance._thread.call(self._method(instance._twin, *args, **kwargs))
+
+        return call
+
+
+class Making(Generic[P, T]):
+    """`method = Making(AsyncThing.method, Thing)`: the same arguments, and a Thing around what the twin makes."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], object], facade: Callable[[LoopThread, Any], T]) -> None:
+        self._method = method
+        self._facade = facade
+        self.__doc__ = method.__doc__
+
+    def __get__(self, instance: Facade[Any], owner: object = None) -> Callable[P, T]:
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return self._facade(instance._thread, self._method(instance._twin, *args, **kwargs))
 
         return call

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Final
+from typing import Any, Final, Unpack
 
 from kraft.client.buffer_pool import BufferPool
 from kraft.client.connection import Connection
@@ -17,7 +18,7 @@ from kraft.client.errors import BufferExhausted, ClientClosed, KraftError, Recor
 from kraft.client.metadata import TopicMetadata
 from kraft.client.partition_queue import PartitionQueue
 from kraft.client.partitioner import Partitioner
-from kraft.client.records import Data, Delivery, Headers, Sent, size_of, to_bytes, to_headers
+from kraft.client.records import Data, Delivery, Outgoing, RecordOptions, Sent, outgoing
 from kraft.client.response import TOO_LARGE
 from kraft.client.sender import Counts, Sender
 from kraft.client.settings import ProducerSettings
@@ -54,34 +55,30 @@ class AsyncProducer:
         """Of buffer.memory, by records that have no result yet."""
         return self._pool.used
 
-    async def send(
-        self,
-        topic: str,
-        value: Data,
-        *,
-        key: Data = None,
-        partition: int | None = None,
-        headers: Headers = (),
-        timestamp: int | None = None,
-    ) -> Sent:
-        """Take a record; await the answer for its Delivery. `timestamp` is in ms, now if None.
+    def send(self, topic: str, value: Data, **options: Unpack[RecordOptions]) -> Coroutine[Any, Any, Sent]:
+        """Take a record; await the answer for its Delivery. Options: `key`, `partition`, `headers`, `timestamp` (in ms;
+        now if None).
 
         Raises BufferExhausted after max.block.ms, ServerError (404) for an unknown topic, KraftError for an unknown
         partition, ClientClosed: the record was not taken then, and has no other result.
         """
+        return self.take(topic, outgoing(value, **options))
+
+    async def send_and_wait(self, topic: str, value: Data, **options: Unpack[RecordOptions]) -> Delivery:
+        """`send` and its result. Raises RecordRefused, RecordUnknown, and what `send` raises."""
+        return await (await self.send(topic, value, **options))
+
+    async def take(self, topic: str, given: Outgoing) -> Sent:
+        """Take a record that `outgoing` has made; raises what `send` raises."""
         if self._is_closed:
             raise ClientClosed("the producer is closed; make another")
-        key, value = to_bytes(key), to_bytes(value)
-        named = to_headers(headers) if headers else []
+        partition, size = given.partition, given.size
         known = self._connection.known_topic(topic) or await self._wait_for_topic(topic)
         if partition is not None and partition >= known.partitions:
             known = await self._grown(known, partition)
-        size = size_of(key, value, named)
-        number = self._place(known, key, partition, size)
-        record = Sent(
-            topic, number, key, value, named,
-            self._clock.wall_ms() if timestamp is None else timestamp, self._clock.monotonic_ms(),
-        )  # fmt: skip
+        number = self._place(known, given.key, partition, size)
+        timestamp_ms = self._clock.wall_ms() if given.timestamp_ms is None else given.timestamp_ms
+        record = Sent(topic, number, given, timestamp_ms=timestamp_ms, created_ms=self._clock.monotonic_ms())
         if size > self.settings.max_request_size - HEADER_BYTES:
             self._sender.fail([record], self._too_large(size))
             return record
@@ -90,20 +87,6 @@ class AsyncProducer:
         self._queue(topic, number).append(record)
         await self._let_others_run(size)
         return record
-
-    async def send_and_wait(
-        self,
-        topic: str,
-        value: Data,
-        *,
-        key: Data = None,
-        partition: int | None = None,
-        headers: Headers = (),
-        timestamp: int | None = None,
-    ) -> Delivery:
-        """`send` and its result. Raises RecordRefused, RecordUnknown, and what `send` raises."""
-        sent = await self.send(topic, value, key=key, partition=partition, headers=headers, timestamp=timestamp)
-        return await sent
 
     async def flush(self) -> Counts:
         """Send what waits, now, and wait until every record that was taken before has its result."""

@@ -10,7 +10,9 @@ import asyncio
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypedDict
+
+from msgspec import Struct
 
 from kraft.client.errors import ClientClosed, DeliveryFailed
 
@@ -22,6 +24,42 @@ Data: TypeAlias = bytes | str | None
 RECORD_OVERHEAD_BYTES: Final = 21
 """Most that a record costs in a batch beside its key, value and headers (KIP-98: lengths, deltas, attributes)."""
 _PENDING: Final = -2
+
+
+class RecordOptions(TypedDict, total=False):
+    """What each `send` takes beside topic and value."""
+
+    key: Data
+    partition: int | None
+    headers: Headers
+    timestamp: int | None
+    """In ms; None: now."""
+
+
+class Outgoing(Struct):
+    """A record that a caller has handed to `send`."""
+
+    key: bytes | None
+    value: bytes | None
+    partition: int | None
+    headers: list[Header]
+    timestamp_ms: int | None
+    size: int
+    """An upper bound of its bytes in an uncompressed batch."""
+
+
+def outgoing(
+    value: Data,
+    *,
+    key: Data = None,
+    partition: int | None = None,
+    headers: Headers = (),
+    timestamp: int | None = None,
+) -> Outgoing:
+    """Raises TypeError for an option that is none of RecordOptions, and for a key or a value of another type."""
+    key, value = to_bytes(key), to_bytes(value)
+    named = to_headers(headers) if headers else []
+    return Outgoing(key, value, partition, named, timestamp, size_of(key, value, named))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,24 +84,15 @@ class Sent:
         "created_ms", "headers", "key", "partition", "size", "timestamp_ms", "topic", "value",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        headers: list[Header],
-        timestamp_ms: int,
-        created_ms: float,
-    ) -> None:
+    def __init__(self, topic: str, partition: int, given: Outgoing, *, timestamp_ms: int, created_ms: float) -> None:
         self.topic = topic
         self.partition = partition
-        self.key = key
-        self.value = value
-        self.headers = headers
+        self.key = given.key
+        self.value = given.value
+        self.headers = given.headers
         self.timestamp_ms = timestamp_ms
         self.created_ms = created_ms
-        self.size = size_of(key, value, headers)
+        self.size = given.size
         self._offset = _PENDING
         self._leader_epoch: int | None = None
         self._failure: DeliveryFailed | None = None

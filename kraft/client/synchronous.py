@@ -9,16 +9,16 @@ from __future__ import annotations
 import atexit
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar
 
 from kraft.client.admin import AsyncAdmin
 from kraft.client.asynchronous import AsyncClient
 from kraft.client.blocking_producer import Producer
 from kraft.client.errors import KraftError
 from kraft.client.group_consumer import AsyncConsumer
-from kraft.client.loop_thread import Blocking, LoopThread
+from kraft.client.loop_thread import Blocking, Entered, Facade, LoopThread, Making
 from kraft.client.partition_consumer import AsyncReader
-from kraft.client.positions import Start, TopicPartition
+from kraft.client.positions import TopicPartition
 from kraft.client.records import Record
 from kraft.client.settings import ConsumerSettings
 from kraft.client.transactions import AsyncTransaction, AsyncTransactionalProducer
@@ -27,12 +27,11 @@ EXIT_LIMIT_MS: Final = 5_000
 """How long the end of a program waits for what it forgot to close."""
 
 
-class Admin:
-    """As `AsyncAdmin`."""
+IteratedT = TypeVar("IteratedT", AsyncReader, AsyncConsumer)
 
-    def __init__(self, thread: LoopThread, twin: AsyncAdmin) -> None:
-        self._thread = thread
-        self._twin = twin
+
+class Admin(Facade[AsyncAdmin]):
+    """The blocking `AsyncAdmin`."""
 
     describe_cluster = Blocking(AsyncAdmin.describe_cluster)
     create_topic = Blocking(AsyncAdmin.create_topic)
@@ -54,17 +53,13 @@ class Admin:
     delete_group = Blocking(AsyncAdmin.delete_group)
 
 
-class _Iterated:
+class _Iterated(Entered[IteratedT]):
     """What a reader and a member of a group share: one thread at a time iterates."""
-
-    def __init__(self, thread: LoopThread, twin: AsyncReader | AsyncConsumer) -> None:
-        self._thread = thread
-        self._twin: Any = twin
 
     @property
     def positions(self) -> Mapping[TopicPartition, int]:
         """Behind the last record that was iterated over, by partition."""
-        return cast(Mapping[TopicPartition, int], self._twin.positions)
+        return self._twin.positions
 
     def __iter__(self) -> Iterator[Record]:
         while True:
@@ -94,20 +89,12 @@ class _Iterated:
         self._thread.call(self._twin.close())
 
 
-class Reader(_Iterated):
-    """As `AsyncReader`."""
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._thread.call(self._twin.__aexit__(kind, error, traceback))
+class Reader(_Iterated[AsyncReader]):
+    """The blocking `AsyncReader`."""
 
 
-class Consumer(_Iterated):
-    """As `AsyncConsumer`."""
+class Consumer(_Iterated[AsyncConsumer]):
+    """The blocking `AsyncConsumer`."""
 
     commit = Blocking(AsyncConsumer.commit)
     rewind = Blocking(AsyncConsumer.rewind)
@@ -115,59 +102,34 @@ class Consumer(_Iterated):
 
     @property
     def settings(self) -> ConsumerSettings:
-        return cast(ConsumerSettings, self._twin.settings)
+        return self._twin.settings
 
     @property
     def group(self) -> str:
-        return str(self._twin.group)
+        return self._twin.group
 
     @property
     def instance(self) -> str:
         """Its name in the group; empty before the iteration began."""
-        return str(self._twin.instance)
+        return self._twin.instance
 
     @property
     def joins(self) -> int:
         """How often it joined the group; more than once, and records may have come again."""
-        return int(self._twin.joins)
-
-    def __enter__(self) -> Consumer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._thread.call(self._twin.__aexit__(kind, error, traceback))
+        return self._twin.joins
 
 
-class Transaction:
-    """As `AsyncTransaction`."""
-
-    def __init__(self, thread: LoopThread, twin: AsyncTransaction) -> None:
-        self._thread = thread
-        self._twin = twin
+class Transaction(Entered[AsyncTransaction]):
+    """The blocking `AsyncTransaction`."""
 
     send = Blocking(AsyncTransaction.send)
     flush = Blocking(AsyncTransaction.flush)
     commit = Blocking(AsyncTransaction.commit)
     abort = Blocking(AsyncTransaction.abort)
 
-    def __enter__(self) -> Transaction:
-        self._thread.call(self._twin.__aenter__())
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._thread.call(self._twin.__aexit__(kind, error, traceback))
-
-
-class TransactionalProducer:
-    """As `AsyncTransactionalProducer`."""
-
-    def __init__(self, thread: LoopThread, twin: AsyncTransactionalProducer) -> None:
-        self._thread = thread
-        self._twin = twin
+class TransactionalProducer(Facade[AsyncTransactionalProducer]):
+    """The blocking `AsyncTransactionalProducer`."""
 
     close = Blocking(AsyncTransactionalProducer.close)
 
@@ -177,11 +139,10 @@ class TransactionalProducer:
 
     def transaction(self, consumer: Consumer | None = None) -> Transaction:
         """As `AsyncTransactionalProducer.transaction`. Raises ConfigError."""
-        twin = None if consumer is None else cast(AsyncConsumer, consumer._twin)
-        return Transaction(self._thread, self._twin.transaction(twin))
+        return Transaction(self._thread, self._twin.transaction(None if consumer is None else consumer._twin))
 
 
-class Client:
+class Client(Facade[AsyncClient]):
     """A context manager, open from the beginning:
 
         with Client("127.0.0.1:8082") as kraft:
@@ -191,8 +152,8 @@ class Client:
     """
 
     def __init__(self, *bootstrap: str, **options: Any) -> None:
-        self._twin = AsyncClient(*bootstrap, **options)
-        self._thread = LoopThread("kraft-client")
+        twin = AsyncClient(*bootstrap, **options)
+        super().__init__(LoopThread("kraft-client"), twin)
         try:
             self._thread.call(self._twin.__aenter__())
         except BaseException:
@@ -214,27 +175,9 @@ class Client:
         self._producers.append(producer)
         return producer
 
-    def transactional_producer(self, transactional_id: str, **options: Any) -> TransactionalProducer:
-        """Options are those of `TransactionSettings`, as `transaction_timeout_ms=10_000`. Raises ConfigError."""
-        return TransactionalProducer(self._thread, self._twin.transactional_producer(transactional_id, **options))
-
-    def consumer(self, *topics: str, group: str, topic_pattern: str | None = None, **options: Any) -> Consumer:
-        """A member of a group. Options are those of `ConsumerSettings`. Raises ConfigError."""
-        return Consumer(self._thread, self._twin.consumer(*topics, group=group, topic_pattern=topic_pattern, **options))
-
-    def reader(
-        self,
-        *topics: str,
-        partitions: Sequence[int] | None = None,
-        offset: Start | Mapping[int, Start] | None = None,
-        follows: bool = True,
-        **options: Any,
-    ) -> Reader:
-        """Partitions without a group, as `AsyncClient.reader`. Raises ConfigError."""
-        return Reader(
-            self._thread,
-            self._twin.reader(*topics, partitions=partitions, offset=offset, follows=follows, **options),
-        )
+    transactional_producer = Making(AsyncClient.transactional_producer, TransactionalProducer)
+    consumer = Making(AsyncClient.consumer, Consumer)
+    reader = Making(AsyncClient.reader, Reader)
 
     def close(self, *, timeout_ms: int | None = None) -> None:
         """Producers flush, for `timeout_ms` at most; consumers leave their groups; the thread ends. Twice: nothing."""

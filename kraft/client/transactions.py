@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import msgspec
 
@@ -22,7 +22,7 @@ from kraft.client.group_consumer import AsyncConsumer
 from kraft.client.outcome import OK
 from kraft.client.partitioner import Partitioner
 from kraft.client.positions import TopicPartition
-from kraft.client.records import Data, Headers, size_of, to_bytes, to_headers
+from kraft.client.records import Data, RecordOptions, outgoing
 from kraft.client.response import Answer, Request, checked, read_produce_response, segment
 from kraft.client.retries import Failure, RetryAfter
 from kraft.client.sender import BatchKeys
@@ -153,25 +153,16 @@ class AsyncTransaction:
             return
         await self.abort_or_warn()
 
-    async def send(
-        self,
-        topic: str,
-        value: Data,
-        *,
-        key: Data = None,
-        partition: int | None = None,
-        headers: Headers = (),
-        timestamp: int | None = None,
-    ) -> None:
-        """Take a record. Raises ServerError when a node refused it or one before, KraftError for an unknown partition;
-        then the transaction can only be aborted."""
+    async def send(self, topic: str, value: Data, **options: Unpack[RecordOptions]) -> None:
+        """Take a record; options as `AsyncProducer.send`. Raises ServerError when a node refused it or one before,
+        KraftError for an unknown partition; then the transaction can only be aborted."""
         self._check_open()
+        given = outgoing(value, **options)
         known = await self._by.connection.topic(topic)
-        key, value, named = to_bytes(key), to_bytes(value), to_headers(headers)
-        size = size_of(key, value, named)
-        number = self._by.partitioner.choose(known, key, size=size, named=partition)
-        time_ms = self._by.connection.world.clock.wall_ms() if timestamp is None else timestamp
-        await self._take(TopicPartition(topic, number), NewRecord(key, value, named, time_ms), size)
+        number = self._by.partitioner.choose(known, given.key, size=given.size, named=given.partition)
+        time_ms = self._by.connection.world.clock.wall_ms() if given.timestamp_ms is None else given.timestamp_ms
+        record = NewRecord(given.key, given.value, given.headers, time_ms)
+        await self._take(TopicPartition(topic, number), record, given.size)
 
     async def flush(self) -> None:
         """Write what waits. Raises as `send`."""

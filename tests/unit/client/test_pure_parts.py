@@ -15,7 +15,7 @@ from kraft.client.nodes import Nodes
 from kraft.client.partition_queue import PartitionBuffer
 from kraft.client.positions import Start, TopicPartition, check_start
 from kraft.client.record_iterator import Progress
-from kraft.client.records import Record, Sent, size_of, to_bytes, to_headers, to_json
+from kraft.client.records import Record, Sent, outgoing, to_bytes, to_headers, to_json
 from kraft.client.response import (
     Answer,
     Lost,
@@ -285,7 +285,7 @@ def test_refused_is_only_what_no_attempt_can_have_written(earlier: str, outcome:
 
 
 def sent(n: int, *, size: int = 100, created_ms: float = 0) -> Sent:
-    return Sent("t", 0, None, b"x" * (size - 21), [], n, created_ms)
+    return Sent("t", 0, outgoing(b"x" * (size - 21)), timestamp_ms=n, created_ms=created_ms)
 
 
 def test_the_size_of_a_record_is_an_upper_bound() -> None:
@@ -293,9 +293,9 @@ def test_the_size_of_a_record_is_an_upper_bound() -> None:
     for _ in range(200):
         key = None if rng.random() < 0.3 else rng.randbytes(rng.randrange(300))
         value = None if rng.random() < 0.1 else rng.randbytes(rng.randrange(70_000))
-        headers = to_headers({"é" * rng.randrange(100): rng.randbytes(rng.randrange(200)) for _ in range(3)})
-        record = Sent("t", 0, key, value, headers, 1_700_000_000_000, 0)
-        assert len(build_batch([record])) - 61 <= size_of(key, value, headers)  # type: ignore[list-item]
+        headers = {"é" * rng.randrange(100): rng.randbytes(rng.randrange(200)) for _ in range(3)}
+        record = Sent("t", 0, outgoing(value, key=key, headers=headers), timestamp_ms=1_700_000_000_000, created_ms=0)
+        assert len(build_batch([record])) - 61 <= record.size  # type: ignore[list-item]
 
 
 def test_a_batch_is_due_when_it_is_full_or_old_enough() -> None:

@@ -199,6 +199,14 @@ def test_many_threads_share_one_producer() -> None:
     with_blocking(story)
 
 
+@pytest.mark.parametrize("option", [{"value": 5}, {"value": b"", "headers": {"a": 5}}, {"value": b"", "partitoin": 1}])
+def test_what_is_no_record_is_refused_where_it_is_sent(option: dict[str, Any]) -> None:
+    with synchronous.Client("127.0.0.1:1") as client, client.producer() as producer:
+        with pytest.raises(TypeError):
+            producer.send("t", **option)
+        assert producer.flush().refused == 0
+
+
 def test_an_error_leaves_no_thread_and_closing_twice_is_nothing() -> None:
     def story(client: Client) -> None:
         client.close()
@@ -232,6 +240,6 @@ def test_a_client_that_is_not_open_says_so() -> None:
     ],
 )
 def test_the_blocking_twin_has_the_same_names(asynchronous: type[object], blocking: type[object]) -> None:
-    inner = {"poll", "poll_or_stop", "progress", "buffered_bytes", "begin", "ended", "post", "abort_or_warn"}
+    inner = {"poll", "poll_or_stop", "progress", "buffered_bytes", "take", "begin", "ended", "post", "abort_or_warn"}
     wanted = {name for name, _ in inspect.getmembers(asynchronous) if not name.startswith("_")} - inner
     assert wanted <= {name for name, _ in inspect.getmembers(blocking)}
