@@ -105,6 +105,13 @@ class GroupSettings(_Settings):
     consumer_assignor_offload_enable: bool = Field(
         default=True, description="Accepted for compatibility; the size of an assignment decides where it is computed."
     )
+    share_session_timeout_ms: int = _int(
+        45_000, 1, INT32_MAX, "A member of a share group that is silent for longer is out."
+    )
+    share_heartbeat_interval_ms: int = _int(5_000, 1, INT32_MAX, "Interval of the heartbeats of a share group.")
+    share_assignment_interval_ms: int = _int(
+        1_000, 0, INT32_MAX, "Time between two assignments of a share group of more than 100 members."
+    )
 
 
 class ClientMetricsSettings(_Settings):
@@ -232,6 +239,34 @@ class BrokerSettings(_Settings):
     group_consumer_migration_policy: MigrationPolicy = Field(
         default="bidirectional",
         description="Whether a group with members may change between the classic and the consumer protocol.",
+    )
+    group_share_session_timeout_ms: int = _int(
+        45_000, 1, INT32_MAX, "Default of the group setting share.session.timeout.ms."
+    )
+    group_share_min_session_timeout_ms: int = _int(45_000, 1, INT32_MAX, "A shorter one set for a group becomes this.")
+    group_share_max_session_timeout_ms: int = _int(60_000, 1, INT32_MAX, "A longer one set for a group becomes this.")
+    group_share_heartbeat_interval_ms: int = _int(
+        5_000, 1, INT32_MAX, "Default of the group setting share.heartbeat.interval.ms."
+    )
+    group_share_min_heartbeat_interval_ms: int = _int(
+        5_000, 1, INT32_MAX, "A shorter one set for a group becomes this."
+    )
+    group_share_max_heartbeat_interval_ms: int = _int(
+        15_000, 1, INT32_MAX, "A longer one set for a group becomes this."
+    )
+    group_share_assignment_interval_ms: int = _int(
+        1_000, 0, INT32_MAX, "Default of the group setting share.assignment.interval.ms."
+    )
+    group_share_min_assignment_interval_ms: int = _int(0, 0, INT32_MAX, "A shorter one set for a group becomes this.")
+    group_share_max_assignment_interval_ms: int = _int(
+        15_000, 0, INT32_MAX, "A longer one set for a group becomes this."
+    )
+    group_share_max_size: int = _int(200, 1, 1_000, "Most members of a share group; one more is refused with 81.")
+    group_share_assignors: Literal["simple"] = Field(
+        default="simple", description="Assignor of the coordinator for share groups."
+    )
+    group_share_initialize_retry_interval_ms: int = _int(
+        30_000, 1, INT32_MAX, "The state of a share partition that was asked for longer ago is asked for again."
     )
     offsets_topic_num_partitions: int = _int(50, 1, INT32_MAX, "Partitions of __consumer_offsets.")
     offsets_topic_replication_factor: int = _int(3, 1, 32767, "Its replication factor, if there are so many brokers.")
@@ -407,6 +442,9 @@ GROUP_SYNONYMS: Mapping[str, str] = {
     "consumer.heartbeat.interval.ms": "group.consumer.heartbeat.interval.ms",
     "consumer.assignment.interval.ms": "group.consumer.assignment.interval.ms",
     "consumer.assignor.offload.enable": "group.consumer.assignor.offload.enable",
+    "share.session.timeout.ms": "group.share.session.timeout.ms",
+    "share.heartbeat.interval.ms": "group.share.heartbeat.interval.ms",
+    "share.assignment.interval.ms": "group.share.assignment.interval.ms",
 }
 """Group setting -> the broker setting that is its default."""
 
@@ -414,6 +452,9 @@ _BOUNDED_BY_BROKERS = (
     "consumer.session.timeout.ms",
     "consumer.heartbeat.interval.ms",
     "consumer.assignment.interval.ms",
+    "share.session.timeout.ms",
+    "share.heartbeat.interval.ms",
+    "share.assignment.interval.ms",
 )
 
 
@@ -435,7 +476,8 @@ def _field_name(kafka_name: str) -> str:
 
 def _bound(name: str, side: str) -> str:
     """The broker setting that is the least or the greatest value of a group setting."""
-    return GROUP_SYNONYMS[name].replace("group.consumer.", f"group.consumer.{side}.")
+    protocol, setting = name.split(".", 1)
+    return f"group.{protocol}.{side}.{setting}"
 
 
 def check_group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> None:
@@ -448,11 +490,12 @@ def check_group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -
             comparison, side = ("greater", "min") if kept > int(value) else ("less", "max")
             limit = _bound(name, side)
             raise InvalidConfig(f"{name}={value} must be {comparison} than or equal to {limit}, which is {kept}")
-    if settings.consumer_session_timeout_ms <= settings.consumer_heartbeat_interval_ms:
-        raise InvalidConfig(
-            f"consumer.session.timeout.ms ({settings.consumer_session_timeout_ms}) must be greater than "
-            f"consumer.heartbeat.interval.ms ({settings.consumer_heartbeat_interval_ms})"
-        )
+    for protocol in ("consumer", "share"):
+        session, interval = f"{protocol}.session.timeout.ms", f"{protocol}.heartbeat.interval.ms"
+        if effective[session] <= effective[interval]:
+            raise InvalidConfig(
+                f"{session} ({effective[session]}) must be greater than {interval} ({effective[interval]})"
+            )
 
 
 def topic_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> TopicSettings:

@@ -22,6 +22,8 @@ from kraft.coordinators.groups.classic_group import (
 from kraft.coordinators.groups.classic_requests import Answer, Joined, Replies, Reply, Synced
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.records import GroupRecord
+from kraft.coordinators.groups.share_group import ShareGroup
+from kraft.coordinators.groups.share_requests import InitializeStates
 from kraft.protocol.errors import RebalanceInProgress, UnknownMemberId
 from metadata.persistent_map import MapDraft, text_draft
 
@@ -41,9 +43,13 @@ class Decision:
     group: ClassicGroup
     consumer: ConsumerGroup | None = None
     """What the group is while it speaks the consumer protocol; `group` is empty then."""
+    share: ShareGroup | None = None
+    """What the group is if it is a share group; `group` is empty then."""
     records: tuple[GroupRecord, ...] = ()
     replies: Sequence[Reply] = ()
     """To be given once the records are replicated."""
+    to_initialize: InitializeStates | None = None
+    """Also once the records are replicated."""
 
 
 class ClassicDraft:

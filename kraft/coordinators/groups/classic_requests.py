@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, overload
 
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer, TargetsComputed
+from kraft.coordinators.groups.share_requests import (
+    ShareEvent,
+    ShareHeartbeatAnswer,
+    ShareTopicsDeleted,
+    StatesInitialized,
+)
 from kraft.coordinators.groups.subscriptions import Protocols
 from kraft.protocol.errors import KafkaError
 
@@ -65,8 +71,10 @@ class Tick:
 
 
 Event: TypeAlias = Join | Sync | Heartbeat | Leave | Tick
-GroupEvent: TypeAlias = Event | ConsumerHeartbeat | TargetsComputed
+GroupEvent: TypeAlias = Event | ConsumerHeartbeat | TargetsComputed | ShareEvent
 """What happens to a group, whichever protocol it speaks."""
+Untold: TypeAlias = Tick | TargetsComputed | StatesInitialized | ShareTopicsDeleted
+"""Events that nobody waits for."""
 
 
 class Joined(NamedTuple):
@@ -96,7 +104,7 @@ class Done:
     """A heartbeat or a leave was taken."""
 
 
-Answer: TypeAlias = Joined | Synced | Done | ConsumerHeartbeatAnswer | KafkaError
+Answer: TypeAlias = Joined | Synced | Done | ConsumerHeartbeatAnswer | ShareHeartbeatAnswer | KafkaError
 
 
 class Reply(NamedTuple):

@@ -24,10 +24,13 @@ from kraft.coordinators.groups.records import (
     OffsetKey,
     StoredGroup,
 )
+from kraft.coordinators.groups.share_group import ShareGroup
+from kraft.coordinators.groups.share_records import ShareEpochKey, ShareKey, ShareValue
 from kraft.protocol.primitives import TopicPartition
 
 UNKNOWN_OFFSET = -1
 CONSUMER_PROTOCOL = "consumer"
+SHARE_PROTOCOL = "share"
 
 
 class Kind(StrEnum):
@@ -35,6 +38,7 @@ class Kind(StrEnum):
 
     CLASSIC = "classic"
     CONSUMER = "consumer"
+    SHARE = "share"
 
 
 @dataclass(slots=True)
@@ -43,6 +47,8 @@ class GroupMetadata:
     """Without members while the group speaks the consumer protocol."""
     consumer: ConsumerGroup | None = None
     """The group while it speaks the consumer protocol (KIP-848)."""
+    share: ShareGroup | None = None
+    """The group if it is a share group (KIP-932); its type never changes."""
     offsets: dict[TopicPartition, CommittedOffset] = field(default_factory=dict)
     pending: PendingOffsets = field(default_factory=PendingOffsets)
     """Committed in transactions that are open."""
@@ -51,21 +57,30 @@ class GroupMetadata:
     """When each instance goes unless it is heard of."""
 
     @property
+    def modern(self) -> ConsumerGroup | ShareGroup | None:
+        """None for a classic group."""
+        return self.consumer if self.share is None else self.share
+
+    @property
     def kind(self) -> Kind:
+        if self.share is not None:
+            return Kind.SHARE
         return Kind.CLASSIC if self.consumer is None else Kind.CONSUMER
 
     @property
     def state(self) -> str:
         """Kafka's name of it."""
-        return self.group.phase if self.consumer is None else self.consumer.state
+        return self.group.phase if self.modern is None else self.modern.state
 
     @property
     def protocol_type(self) -> str:
+        if self.share is not None:
+            return SHARE_PROTOCOL
         return (self.group.protocol_type or "") if self.consumer is None else CONSUMER_PROTOCOL
 
     @property
     def member_ids(self) -> AbstractSet[str]:
-        return self.group.members.keys() if self.consumer is None else self.consumer.members.keys()
+        return self.group.members.keys() if self.modern is None else self.modern.members.keys()
 
     @property
     def common_protocols(self) -> AbstractSet[str] | None:
@@ -83,7 +98,7 @@ class GroupMetadata:
     def is_idle(self) -> bool:
         """Nothing would be lost by forgetting it."""
         group = self.group
-        is_used = group.members or group.pending or self.offsets or self.instances or self.consumer is not None
+        is_used = group.members or group.pending or self.offsets or self.instances or self.modern is not None
         return not (is_used or self.pending) and group.protocol_type is None
 
     @property
@@ -92,9 +107,9 @@ class GroupMetadata:
 
     def group_tombstones(self) -> list[GroupRecord]:
         """What deletes the group, without its offsets."""
-        if self.consumer is None:
+        if self.modern is None:
             return [GroupRecord(GroupKey(self.group.group_id), None)]
-        return [GroupRecord(key, None) for key in self.consumer.tombstones()]
+        return [GroupRecord(key, None) for key in self.modern.tombstones()]
 
     def apply(self, record: GroupRecord, *, now_ms: int, is_replay: bool) -> None:
         match record.key, record.value:
@@ -119,6 +134,14 @@ class GroupMetadata:
                 self.expires_ms.pop(name, None)
             case EpochKey(), None:
                 self.consumer = None
+            case ShareEpochKey(), None:
+                self.share = None
+            case key, value if is_replay and isinstance(key, ShareKey):
+                assert value is None or isinstance(value, ShareValue), record
+                if self.share is None and value is not None:
+                    self.share = ShareGroup(group_id=key.group)
+                if self.share is not None:
+                    self.share.apply(key, value)
             case key, value if is_replay and isinstance(key, ConsumerKey):
                 assert value is None or isinstance(value, ConsumerValue), record
                 self._replay_consumer(key, value)
@@ -164,7 +187,7 @@ class GroupMetadata:
         return [*self.offsets, *(key for key in self.pending if key not in self.offsets)]
 
     def next_deadline_ms(self) -> int:
-        protocol_ms = self.group.next_deadline_ms() if self.consumer is None else self.consumer.next_deadline_ms()
+        protocol_ms = self.group.next_deadline_ms() if self.modern is None else self.modern.next_deadline_ms()
         return min([protocol_ms, *self.expires_ms.values()])
 
 

@@ -10,18 +10,21 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from kraft.coordinators.groups import classic_members, consumer_protocol
+from kraft.coordinators.groups import classic_members, consumer_protocol, share_protocol
 from kraft.coordinators.groups.classic_draft import Decision
 from kraft.coordinators.groups.classic_group import ClassicGroup, Phase
 from kraft.coordinators.groups.classic_rebalance import decide
-from kraft.coordinators.groups.classic_requests import GroupEvent, Heartbeat, Join, Leave, Sync, Tick
+from kraft.coordinators.groups.classic_requests import GroupEvent, Heartbeat, Join, Leave, Reply, Sync, Tick, Untold
 from kraft.coordinators.groups.consumer_draft import ConsumerDraft, ConsumerRules
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, MemberState
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, TargetsComputed
 from kraft.coordinators.groups.migration import can_downgrade_with, downgrade, upgrade
 from kraft.coordinators.groups.modern_group import JOIN_EPOCH, NEVER_MS, Timer
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
-from kraft.protocol.errors import GroupIdNotFound, KafkaError
+from kraft.coordinators.groups.share_group import ShareGroup
+from kraft.coordinators.groups.share_protocol import ShareDraft, ShareRules
+from kraft.coordinators.groups.share_requests import ShareEvent, ShareHeartbeat, ShareTopicsDeleted, StatesInitialized
+from kraft.protocol.errors import GroupIdNotFound, InconsistentGroupProtocol, KafkaError, UnknownMemberId
 from metadata.image import MetadataImage
 
 
@@ -38,6 +41,7 @@ def decide_group(
     """`consumer` is None for a classic group, and for one that does not exist."""
     if consumer is not None and not consumer.members and isinstance(event, Join):
         return _emptied(consumer, event, rules=rules, image=image, now_ms=now_ms, wall_ms=wall_ms)
+    assert not isinstance(event, ShareEvent), event
     if consumer is None and not isinstance(event, ConsumerHeartbeat | TargetsComputed):
         return decide(group, event, rules=rules.classic, now_ms=now_ms, wall_ms=wall_ms)
     found = ConsumerGroup(group_id=group.group_id) if consumer is None else consumer
@@ -48,9 +52,59 @@ def decide_group(
         _decide(draft, event)
     except KafkaError as refusal:
         refused = ConsumerDraft(found, rules, image, now_ms=now_ms, wall_ms=wall_ms)
-        refused.reply(None if isinstance(event, Tick | TargetsComputed) else event.ticket, refusal)
+        refused.reply(None if isinstance(event, Untold) else event.ticket, refusal)
         return replace(refused.decision(), group=group, consumer=consumer)
     return draft.decision()
+
+
+def decide_share_group(
+    group: ClassicGroup,
+    consumer: ConsumerGroup | None,
+    share: ShareGroup | None,
+    event: GroupEvent,
+    *,
+    exists: bool,
+    rules: ShareRules,
+    image: MetadataImage,
+    now_ms: int,
+    wall_ms: int,
+) -> Decision:
+    """An event for a share group, or a heartbeat of its first member. `exists`: there is a group of any type."""
+    found = ShareGroup(group_id=group.group_id) if share is None else share
+    draft = ShareDraft(found, rules, image, now_ms=now_ms, wall_ms=wall_ms)
+    try:
+        if share is None and exists:
+            raise GroupIdNotFound(f"Group {group.group_id} is not a share group.")
+        if share is None and not (isinstance(event, ShareHeartbeat) and event.member_epoch == JOIN_EPOCH):
+            raise GroupIdNotFound(f"Share group {group.group_id} not found.")
+        _decide_share(draft, event)
+    except KafkaError as refusal:
+        ticket = None if isinstance(event, Untold) else event.ticket
+        replies = () if ticket is None else (Reply(ticket, refusal),)
+        return Decision(group=group, consumer=consumer, share=share, replies=replies)
+    return draft.decision()
+
+
+def _decide_share(draft: ShareDraft, event: GroupEvent) -> None:
+    """Whoever speaks another protocol is refused as Kafka does it."""
+    match event:
+        case ShareHeartbeat() if event.member_epoch >= JOIN_EPOCH:
+            share_protocol.heartbeat(draft, event)
+        case ShareHeartbeat():
+            share_protocol.leave(draft, event)
+        case StatesInitialized():
+            share_protocol.take_states(draft, event)
+        case ShareTopicsDeleted():
+            share_protocol.forget_topics(draft, event)
+        case Tick():
+            share_protocol.remove_members(draft, draft.due_members())
+            draft.look_at_all_deadlines()
+        case Join():
+            raise InconsistentGroupProtocol(f"Group {draft.group.group_id} is a share group.")
+        case ConsumerHeartbeat():
+            raise GroupIdNotFound(f"Group {draft.group.group_id} is not a consumer group.")
+        case Sync() | Heartbeat() | Leave():
+            raise UnknownMemberId(f"Group {draft.group.group_id} is a share group.")
 
 
 def loaded(consumer: ConsumerGroup, *, rules: ConsumerRules, now_ms: int) -> None:

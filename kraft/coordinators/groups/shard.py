@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from kraft.coordinators.groups.classic_draft import ClassicRules
+from kraft.coordinators.groups.classic_draft import ClassicRules, Decision
 from kraft.coordinators.groups.classic_group import NEVER_MS, ClassicGroup
-from kraft.coordinators.groups.classic_requests import Answer, GroupEvent, Heartbeat, Reply, Tick
+from kraft.coordinators.groups.classic_requests import Answer, GroupEvent, Heartbeat, Reply, Tick, Untold
 from kraft.coordinators.groups.consumer_draft import ConsumerRules
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, TargetsComputed
 from kraft.coordinators.groups.group_metadata import GroupMetadata
-from kraft.coordinators.groups.group_protocols import decide_group, loaded
+from kraft.coordinators.groups.group_protocols import decide_group, decide_share_group, loaded
 from kraft.coordinators.groups.instance import decode_group_record
 from kraft.coordinators.groups.records import (
     Entry,
@@ -26,6 +26,8 @@ from kraft.coordinators.groups.records import (
     TransactionOf,
     encode_batch,
 )
+from kraft.coordinators.groups.share_protocol import ShareRules, loaded_share
+from kraft.coordinators.groups.share_requests import InitializeStates, ShareEvent, ShareHeartbeat
 from kraft.coordinators.groups.target_assignment import changed_targets, in_parts, is_assignment_due
 from kraft.coordinators.groups.transactional_producers import Asking, TransactionalProducers
 from kraft.coordinators.partition_loader import InTransactions
@@ -93,6 +95,8 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         self.after_change: Callable[[GroupMetadata], None] = lambda entry: None
         """Called when a group has changed: REST members take their next step."""
         self.on_expiry: Callable[[], None] = lambda: None
+        self.on_initialize: Callable[[InitializeStates], None] = lambda request: None
+        """Called when the share coordinator is to be asked for states of share partitions."""
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -101,6 +105,8 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         for entry in self.entries.values():
             if entry.consumer is not None:
                 loaded(entry.consumer, rules=self.rules(entry.group.group_id), now_ms=self.now_ms)
+            if entry.share is not None:
+                loaded_share(entry.share, rules=self.share_rules(entry.group.group_id), now_ms=self.now_ms)
         for entry in list(self.entries.values()):
             self.changed(entry)
 
@@ -145,41 +151,65 @@ class GroupShard(CoordinatorShard[GroupRecord]):
             self._rules = settings, _rules(settings, {})
         return self._rules[1]
 
+    def share_rules(self, group_id: str) -> ShareRules:
+        return _share_rules(self.context.settings(), self.context.image().config("group", group_id))
+
+    def _decide(self, entry: GroupMetadata, event: GroupEvent) -> Decision:
+        image, now_ms, wall_ms = self.context.image(), self.now_ms, self.wall_ms
+        group, consumer, group_id = entry.group, entry.consumer, entry.group.group_id
+        if entry.share is not None or isinstance(event, ShareEvent):
+            return decide_share_group(
+                group,
+                consumer,
+                entry.share,
+                event,
+                exists=entry.exists,
+                rules=self.share_rules(group_id),
+                image=image,
+                now_ms=now_ms,
+                wall_ms=wall_ms,
+            )
+        rules = self.rules(group_id)
+        return decide_group(group, consumer, event, rules=rules, image=image, now_ms=now_ms, wall_ms=wall_ms)
+
     def submit(self, entry: GroupMetadata, event: GroupEvent) -> None:
         """Decide, apply, append; answers go out when that is replicated, and all before it, on which they may rest.
         Of a classic heartbeat nothing is read but that the member is there, so it waits for nobody, as in Kafka."""
-        decision = decide_group(
-            entry.group,
-            entry.consumer,
-            event,
-            rules=self.rules(entry.group.group_id),
-            image=self.context.image(),
-            now_ms=self.now_ms,
-            wall_ms=self.wall_ms,
-        )
+        decision = self._decide(entry, event)
         answers = decision.replies
         try:
             appended = self.append(decision.records) if decision.records else None
         except InvalidCommitOffsetSize as error:
             if isinstance(event, Tick):
                 self._arm(self.now_ms + TICK_RETRY_MS)
-            elif isinstance(event, TargetsComputed):
+            elif isinstance(event, Untold):
                 raise
             else:
                 self._answer([Reply(event.ticket, error)], None)
             return
-        entry.group, entry.consumer = decision.group, decision.consumer
+        entry.group, entry.consumer, entry.share = decision.group, decision.consumer, decision.share
         if appended is None and not isinstance(event, Heartbeat):
             appended = self.unreplicated_append
         if appended is None:
             self._answer(answers, None)
         else:
             appended.add_done_callback(lambda task: self._answer(answers, task))
-        if decision.records or not isinstance(event, Heartbeat | ConsumerHeartbeat):
+        if decision.to_initialize is not None:
+            self._initialize_states(decision.to_initialize, appended)
+        if decision.records or not isinstance(event, Heartbeat | ConsumerHeartbeat | ShareHeartbeat):
             self.changed(entry)
-        elif entry.consumer is not None:  # who only beats makes a session longer, and may begin to be waited for
+        elif entry.modern is not None:  # a heartbeat makes a session longer, and another may be the next to end
             self._arm(entry.next_deadline_ms())
         self._assign_if_due(entry)
+
+    def _initialize_states(self, request: InitializeStates, appended: asyncio.Task[None] | None) -> None:
+        """Once the records are replicated that name the partitions: what is not known is not cleaned up."""
+        if appended is None:
+            self.on_initialize(request)
+        else:
+            appended.add_done_callback(
+                lambda task: None if task.cancelled() or task.exception() else self.on_initialize(request)
+            )
 
     def _assign_if_due(self, entry: GroupMetadata) -> None:
         group_id, group = entry.group.group_id, entry.consumer
@@ -360,6 +390,17 @@ class GroupShard(CoordinatorShard[GroupRecord]):
             else:
                 self._arm(entry.next_deadline_ms())
         self.forget_idle()
+
+
+def _share_rules(settings: BrokerSettings, overrides: Mapping[str, str]) -> ShareRules:
+    own = group_settings(settings, overrides)
+    return ShareRules(
+        session_timeout_ms=own.share_session_timeout_ms,
+        heartbeat_interval_ms=own.share_heartbeat_interval_ms,
+        assignment_interval_ms=own.share_assignment_interval_ms,
+        members_max=settings.group_share_max_size,
+        initialize_retry_ms=settings.group_share_initialize_retry_interval_ms,
+    )
 
 
 def _rules(settings: BrokerSettings, overrides: Mapping[str, str]) -> ConsumerRules:

@@ -286,7 +286,10 @@ def test_a_group_has_settings_of_its_own_whether_there_is_one_or_not() -> None:
     session, beat = "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
     found = entries(describe(admin, GROUP, "g"))
     others = {"consumer.assignment.interval.ms": "1000", "consumer.assignor.offload.enable": "true"}
-    assert {name: config.value for name, config in found.items()} == {session: "45000", beat: "6000", **others}
+    shown = {name: config.value for name, config in found.items() if name.startswith("consumer.")}
+    assert shown == {session: "45000", beat: "6000", **others}
+    share = {"share.session.timeout.ms", "share.heartbeat.interval.ms", "share.assignment.interval.ms"}
+    assert [found[name].value for name in sorted(share)] == ["1000", "5000", "45000"]
     assert sources(found[beat]) == [
         ("group.consumer.heartbeat.interval.ms", "6000", 4),
         ("group.consumer.heartbeat.interval.ms", "5000", 5),
@@ -337,7 +340,11 @@ def test_validated_settings_are_not_changed() -> None:
         (GROUP, "g", [("consumer.heartbeat.interval.ms", SET, "4999")], 40),
         (GROUP, "g", [("consumer.heartbeat.interval.ms", SET, "x")], 40),
         (GROUP, "g", [("consumer.heartbeat.interval.ms", APPEND, "6000")], 40),
-        (GROUP, "g", [("share.session.timeout.ms", SET, "45000")], 40),
+        (GROUP, "g", [("share.session.timeout.ms", SET, "44999")], 40),
+        (GROUP, "g", [("share.session.timeout.ms", SET, "60001")], 40),
+        (GROUP, "g", [("share.heartbeat.interval.ms", SET, "15001")], 40),
+        (GROUP, "g", [("share.assignment.interval.ms", SET, "15001")], 40),
+        (GROUP, "g", [("streams.session.timeout.ms", SET, "45000")], 40),
         (GROUP, "g", [("flush.ms", SET, "9")], 40),
         (GROUP, "", [("consumer.session.timeout.ms", SET, "50000")], 42),
         (99, "x", [], 42),
