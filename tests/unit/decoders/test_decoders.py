@@ -114,7 +114,7 @@ COVERED = {
     "kraft.config.problems": "settings by their names: what a setting may be is a row of metadata.settings",
 }
 NO_DECODER = {
-    "kraft.coordinators.groups.consumer_draft": "a number from a hash of ours",
+    "kraft.coordinators.groups.modern_draft": "a number from a hash of ours",
     "kraft.http.responses": "an answer of ours, to leave something out of it",
     "kraft.http.readiness": "text that was encoded in the same line",
     "kraft.http.idempotency": "a number from a hash of ours",
