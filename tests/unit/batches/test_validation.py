@@ -159,13 +159,14 @@ def test_sizes_crc_timestamps_and_keys() -> None:
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-def test_decompression_bombs_are_refused_before_they_fill_the_memory(codec: str) -> None:
+@pytest.mark.parametrize("kind", ["producer", "gzip", "uncompressed"])
+def test_decompression_bombs_are_refused_before_they_fill_the_memory(kind: str, codec: str) -> None:
     bomb = build_batch([NewRecord(None, bytes(3_000_000), [], NOW_MS)], compression=codec)
-    assert _code(bomb) == 0
-    assert _code(bomb, budget=Budget(bytes_left=2_000_000)) == 10
+    assert _code(bomb, compression_type=kind, max_message_bytes=4_000_000) == 0
+    assert _code(bomb, compression_type=kind, max_message_bytes=4_000_000, budget=Budget(bytes_left=2_000_000)) == 10
     tracemalloc.start()
     try:
-        assert _code(bomb, budget=Budget(bytes_left=500_000)) == 10
+        assert _code(bomb, compression_type=kind, budget=Budget(bytes_left=500_000)) == 10
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()

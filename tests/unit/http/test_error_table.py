@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from kraft.http.app import ROUTES
-from kraft.http.errors import code_of, status_of
+from kraft.http.errors import code_of, from_kafka, status_of
 from kraft.http.openapi import ANYWHERE, WITH_BODY
-from kraft.protocol.errors import BY_CODE
+from kraft.protocol.errors import BY_CODE, ProducerFenced
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import Door, with_door
 
@@ -37,3 +37,11 @@ def test_the_table_is_that_of_the_code() -> None:
         assert all(400 <= status_of(code) < 600 for code in documented())
 
     with_door(story, FakeGateway())
+
+
+def test_a_code_that_comes_alone_becomes_a_sentence() -> None:
+    for error in BY_CODE.values():
+        message = from_kafka(error()).message
+        assert message != error.name, error
+        assert len(message.split()) > 4, message
+    assert from_kafka(ProducerFenced()).message.startswith("a newer producer has this transactional id")
