@@ -15,12 +15,16 @@ from metadata.controller.requests import ElectLeaders, ErrorDetail
 
 async def elect(call: Call) -> web.Response:
     """One entry per partition; those that needed no election are fine and are said to be so."""
+    outcomes = await call.context.control(_asked(call))
+    data = [_result(topic, partition, outcome) for (topic, partition), outcome in sorted(outcomes.items(), key=_place)]
+    return answer({"kind": "KafkaElectionResultList", "data": data})
+
+
+def _asked(call: Call) -> ElectLeaders:
     asked = call.model(models.ElectionRequest)
     partitions = asked.partitions
     targets = None if partitions is None else tuple((p.topic_name, p.partition_id) for p in partitions)
-    outcomes = await call.context.control(ElectLeaders(election=asked.election_type, partitions=targets))
-    data = [_result(topic, partition, outcome) for (topic, partition), outcome in sorted(outcomes.items(), key=_place)]
-    return answer({"kind": "KafkaElectionResultList", "data": data})
+    return ElectLeaders(election=asked.election_type, partitions=targets)
 
 
 async def elect_partition(call: Call) -> web.Response:

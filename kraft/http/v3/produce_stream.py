@@ -178,7 +178,7 @@ class _Stream:
                     break
                 parsed.append(error)
         good = [each for each in parsed if not isinstance(each, HttpError)]
-        results = iter(await self._produce(good) if good else ())
+        results = await self._produce(good) if good else iter(())
         lines: list[bytes] = []
         for each in parsed:
             document = error_body(each) if isinstance(each, HttpError) else next(results)
@@ -189,19 +189,20 @@ class _Stream:
         await self.outlet.write(b"".join(lines))
         return problem
 
-    async def _produce(self, sent: Sequence[tuple[StreamRecord, OutRecord]]) -> list[Document]:
+    async def _produce(self, sent: Sequence[tuple[StreamRecord, OutRecord]]) -> Iterator[Document]:
+        """A result for each, made when it is written."""
         call, records = self.call, [record for _, record in sent]
         topic = await call.context.topic_or_create(call.topic)
         results = await write_records(
             call, self._params, topic, records, call.context.partitioner.place(topic, records)
         )
         receipts = Receipts(call, topic.name)
-        return [
+        return (
             refusal(result.outcome)
             if result.outcome.error_code
             else {"error_code": 200, **receipts.receipt(each, record, result)}
             for (each, record), result in zip(sent, results, strict=True)
-        ]
+        )
 
 
 def _check(call: Call) -> ProduceParams:

@@ -16,16 +16,6 @@ from tests.integration.attacks.test_dense_frames import KIB, MEMORY_BYTES, MEMOR
 from tests.support.dense_bodies import DenseBody, bodies, operations
 from tests.support.measured_node import HOST, MeasuredNode
 
-LARGER = {
-    "v3_alter_configs_of_topics data": 1.8,
-    "v3_create_topic configs": 2.5,
-    "v3_elect partitions": 1.5,
-    "v3_produce_stream values": 1.3,
-    "partitions.[]": 1.4,
-}
-"""Times the memory that the others may take, by a part of the operation and shape: each item becomes an object that is
-validated, and clients need thousands of them (docs/decisions)."""
-
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredNode]:
@@ -59,8 +49,7 @@ def hold(node: MeasuredNode, *, size: int) -> None:
             if turn_ms > TURN_MS_MAX:
                 problems.append(f"{body}: {turn_ms:.0f} ms between two turns of the loop")
             held = _memory_bytes(node, body)
-            factor = next((times for part, times in LARGER.items() if part in f"{name} {body.shape}"), 1)
-            allowed = (MEMORY_FACTOR * len(body.data) + MEMORY_BYTES) * factor
+            allowed = MEMORY_FACTOR * len(body.data) + MEMORY_BYTES
             if held > allowed:
                 problems.append(f"{body}: {held} bytes of memory, {allowed:.0f} may be")
     assert not problems, "\n".join(problems)
