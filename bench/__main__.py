@@ -21,16 +21,16 @@ from bench.report import Row, header, line
 from bench.tail import run_tail, tail_name
 
 IDLE_S = 15.0
-"""How long the processor time of idle nodes is summed up."""
+"""The duration of the measurement of idle nodes."""
 IDLE_SETTLE_S = 5.0
-"""Before that: what the load before has left to do is not theirs."""
+"""The wait before it, so that work of the load before is not counted."""
 STARTS = 5
 STARTS_QUICK = 1
 ROUNDS = 5
 ROUNDS_QUICK = 1
 NAME_WIDTH = 44
 GROUPS = "consumers"
-"""Of the rows about consumer groups, which are measured together."""
+"""The names of the rows about consumer groups, which are measured together."""
 
 
 def arguments() -> argparse.Namespace:

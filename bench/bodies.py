@@ -24,9 +24,9 @@ class Body:
     data: bytes
     records: int
     value_bytes: int
-    """Of all values, without keys, framing and encoding: what MB/s counts."""
+    """The bytes of all values, without keys, framing and encoding: MB/s counts them."""
     first: bytes
-    """Value of the first record as bytes in the log."""
+    """The value of the first record, as bytes in the log."""
 
 
 def _text(size: int) -> str:

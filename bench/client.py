@@ -1,4 +1,4 @@
-"""A load generator that takes little of the processor it shares with what it measures.
+"""A load generator that needs little processor time, because it shares the machine with the nodes.
 
 Requests are bytes made beforehand; a connection is a protocol with callbacks, no task and no header dictionary.
 Closed loop: each connection has one request under way and sends the next when the answer is there.
@@ -107,7 +107,7 @@ async def open_connection(
 
 
 class Client:
-    """One request at a time, for what is not measured by the thousand."""
+    """A client with one request at a time, for requests that are not measured."""
 
     def __init__(self, base: str) -> None:
         self.base = base
@@ -147,7 +147,7 @@ class Client:
 
 @dataclass(slots=True)
 class Load:
-    """What one closed loop did."""
+    """The result of one closed loop."""
 
     answers: int = 0
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""A cluster to measure: started by the command that people use, asked over its REST API, watched through /proc."""
+"""A cluster to measure: started by the command of users, used over its REST API, measured through /proc."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ START_S = 300
 COMMAND_S = 300
 CHANGE_S = 30.0
 POLL_S = 0.05
-"""Between two looks at what has to become so before a deadline, where nobody tells."""
+"""The interval of polls for a condition without a notification."""
 BUSY = 503
-"""A node that has just started knows too little, and has done nothing."""
+"""Codes of a node that has just started: it has done nothing."""
 JSON = ("Content-Type: application/json",)
 LISTENING = "0A"
 """State of a socket in /proc/net/tcp."""
@@ -33,12 +33,12 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class BenchError(Exception):
-    """The cluster did not do what it was asked; the message says what."""
+    """The cluster did not carry out a request; the message has the details."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of all nodes together."""
+    """The usage of all nodes together."""
 
     cpu_s: float
     resident_bytes: int

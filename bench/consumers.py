@@ -1,4 +1,4 @@
-"""`python -m bench.consumers 10000`: what so many REST consumers cost the coordinator that keeps them, in this process.
+"""`python -m bench.consumers 10000`: the cost of many REST consumers at their coordinator, in this process.
 
 Each is made, subscribed and has read a batch, in a group of its own or ten to a group; an append is answered at once.
 Prints by how much the process grows per consumer, with few and with more partitions.
@@ -43,7 +43,7 @@ SHAPES = ((1, 1), (10, 1), (10, 10))
 
 
 class _EmptyLogs:
-    """In place of a `ReplicaManager`: takes each append at once, and has no records."""
+    """Stands for a `ReplicaManager`: accepts each append at once, and has no records."""
 
     def __init__(self) -> None:
         self.produce = self.fetch = self.offsets = self.producers = self
@@ -82,7 +82,7 @@ def _unreadable(offset: int, reason: str) -> None:
 
 
 async def _consume(consumers: Consumers, group: str, name: str) -> None:
-    """As a client does: create, subscribe, read once."""
+    """The requests of a client: create, subscribe, read once."""
     created = r.CreateInstance(group=group, instance=name, nonce=f"{NONCE:032x}", config=CONFIG)
     await consumers.handle(created)
     await consumers.handle(r.Subscribe(group=group, instance=name, topics=(TOPIC,)))

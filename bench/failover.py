@@ -1,4 +1,4 @@
-"""The longest gap between acknowledgements around a kill -9 of the leader, and what became of every record.
+"""The longest gap between acknowledgements around a kill -9 of the leader, and the fate of every record.
 
 One client sends one record after the other with acks=all to a node that survives, and goes on after an error; each
 record has a number. Afterwards every acknowledged number must be in the log.
@@ -24,10 +24,10 @@ from bench.report import Row
 STEADY_S = 1.0
 """How long records are written before the kill: a gap is one between acknowledgements that come steadily."""
 AFTER_S = 2.0
-"""And after it: a second gap, as of a preferred leader that comes back, is seen, too."""
+"""How long records are written after the kill, to include a second gap, for example of a preferred leader."""
 GAP_MAX_S = 60.0
 RETRY_S = 0.005
-"""After a refusal, and between looks: so much longer than it is may a gap be measured."""
+"""The wait after a refusal and between polls: the error of a measured gap."""
 REQUEST_S = 30.0
 READ_BYTES = 1_000_000
 _ACKED = b'"error_code":null'
@@ -35,7 +35,7 @@ _ACKED = b'"error_code":null'
 
 @dataclass(slots=True)
 class Sender:
-    """Sends numbers until told to stop; remembers which were acknowledged, and when."""
+    """Sends numbers until `stop`; records the acknowledged ones with their times."""
 
     client: Client
     topic: str

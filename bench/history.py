@@ -104,7 +104,7 @@ def evidence(count: int) -> Evidence:
 
 
 def run(command: list[str]) -> Cost:
-    """What a process of its own cost. Its output is ours; raises CalledProcessError."""
+    """The cost of a separate process, with our output. Raises CalledProcessError."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     begun = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": path})
@@ -150,8 +150,8 @@ def measure(path: Path, operations: int, batch: int) -> None:
 
 
 def show(what: str, cost: Cost) -> None:
-    told = f"{cost.seconds:6.1f} s, {cost.cpu_s:.1f} s of processor time, {cost.memory_mb:,.0f} MB"
-    print(f"judged       {told}: {what}", flush=True)
+    text = f"{cost.seconds:6.1f} s, {cost.cpu_s:.1f} s of processor time, {cost.memory_mb:,.0f} MB"
+    print(f"judged       {text}: {what}", flush=True)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class Costs:
 
     kib_each: Mapping[str, float]
     resident_mib: float
-    """Of the node, with all of them."""
+    """The memory of the node with all of them."""
     woken_s: float
     """From one produce until every one of them has its record."""
 

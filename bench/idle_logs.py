@@ -60,18 +60,18 @@ async def _measure(folder: str, logs: int, *, shares: DescriptorShares, writes: 
     begun, cpu = time.perf_counter(), _cpu_s()
     for number in range(logs):
         manager.get_or_create(topic="idle", topic_id=UUID(int=7), partition=number, settings=settings)
-    _tell("made", begun, cpu, logs)
+    _show("made", begun, cpu, logs)
     if writes:
         begun, cpu = time.perf_counter(), _cpu_s()
         for _, log in manager.online_logs():
             log.append_as_leader(build_batch([NewRecord(b"k", b"v", [], 1)]), leader_epoch=0, now_ms=1)
             if files.status().open > shares.files // 2:
                 await asyncio.to_thread(files.tend)
-        _tell("wrote", begun, cpu, logs)
+        _show("wrote", begun, cpu, logs)
         sys.stdout.write(f"{files.status()}; descriptors: {open_now()}\n")
     begun, cpu = time.perf_counter(), _cpu_s()
     await manager.stop()
-    _tell("stopped", begun, cpu, logs)
+    _show("stopped", begun, cpu, logs)
     del manager
     gc.collect()
     resident = _resident_kb()
@@ -80,7 +80,7 @@ async def _measure(folder: str, logs: int, *, shares: DescriptorShares, writes: 
     manager = _manager(folder, files)
     begun, cpu = time.perf_counter(), _cpu_s()
     await manager.start()
-    _tell("loaded", begun, cpu, logs)
+    _show("loaded", begun, cpu, logs)
     gc.collect()
     per_log = (_resident_kb() - resident) / logs
     sys.stdout.write(f"memory: {per_log:.1f} KB of each log; descriptors: {open_now()}\n")
@@ -94,7 +94,7 @@ async def _measure(folder: str, logs: int, *, shares: DescriptorShares, writes: 
     await manager.stop()
 
 
-def _tell(what: str, begun: float, cpu: float, logs: int) -> None:
+def _show(what: str, begun: float, cpu: float, logs: int) -> None:
     took, used = time.perf_counter() - begun, _cpu_s() - cpu
     sys.stdout.write(
         f"{what}: {took:.2f} s, {used:.2f} s of processor time, {used / logs * 1e6:.0f} us of each of {logs} logs\n"

@@ -32,10 +32,10 @@ SECONDS_QUICK = 1.5
 FLUSH_S = 120
 ADMIN_S = 30
 SETTLE_S = 1.5
-"""After a topic is created: its followers fetch then, on both sides, and nobody tells of that on both."""
+"""The wait after a topic is created, until its followers fetch: there is no notification on both sides."""
 RESUMED_S = 3.0
-"""After the nodes of a cluster go on that were stopped: the elections and heartbeats that were due are over then, and
-neither side tells of that."""
+"""The wait after stopped nodes of a cluster continue, until due elections and heartbeats are over: there is no
+notification."""
 USED_BYTES = 8 * KIB**3
 """Twice what three replicas of a round and the queue of the producer take."""
 READ_S = 30
@@ -53,7 +53,7 @@ WORK = (("1 KB in 1 MiB batches", KIB * KIB, 4), ("1 KB in 64 KiB batches", 64 *
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What librdkafka does, the same on both clusters: RF 3, min.insync.replicas 2."""
+    """The load of librdkafka, equal on both clusters: RF 3, min.insync.replicas 2."""
 
     name: str
     record_bytes: int = 1000
@@ -67,7 +67,7 @@ class Load:
 
 class Found(NamedTuple):
     mb_per_s: float
-    """Of values."""
+    """MB/s of values."""
     nodes_ms: float | None
     """Processor time of all nodes for a MB of values; None where they run elsewhere."""
 
@@ -157,7 +157,7 @@ class _Peer:
         self._bootstrap = {"bootstrap.servers": bootstrap}
 
     def _nodes(self, admin: Any) -> list[int]:
-        """Their processes, where they are of this machine."""
+        """The processes of its nodes, if they are on this machine."""
         brokers = admin.list_topics(timeout=ADMIN_S).brokers.values()
         try:
             return [listener(broker.port) for broker in brokers]

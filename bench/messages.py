@@ -1,4 +1,4 @@
-"""`python -m bench.messages`: what it costs to write and to read the messages that a busy node has most of.
+"""`python -m bench.messages`: the cost of encoding and decoding the most frequent messages of a busy node.
 
 One process, no network: our data -> Kafka's message -> bytes -> message -> our data, for a request and its answer, in
 microseconds (the lowest of several runs, so that a busy machine does little harm).
@@ -50,7 +50,7 @@ def round_trip(
 
 
 def fetch(partitions: int) -> tuple[FetchRequest, FetchResponse]:
-    """As a follower sends it in a session, and an answer with a record of 100 B for each partition."""
+    """A fetch of a follower in a session, and an answer with a record of 100 B for each partition."""
     asked = [
         FetchPartition(
             topic_id=TOPIC,

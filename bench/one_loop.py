@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
 
 
 async def send_what_is_asked_for() -> None:
-    """One line of standard input is one load; one line of standard output says that it is over."""
+    """One line of standard input is one load; one line of standard output reports its end."""
     for line in sys.stdin:
         asked = json.loads(line)
         data = base64.b64decode(asked.pop("data"))
@@ -179,7 +179,7 @@ class Codes:
             self.codes[frame.f_code] += 1
         return self._ran
 
-    def tell(self, requests: int) -> None:
+    def show(self, requests: int) -> None:
         codes, calls = sum(self.codes.values()), sum(self.calls.values())
         print(f"  {codes / requests:,.0f} byte codes, {calls / requests:,.0f} calls")
         for code, count in self.codes.most_common(TOP):
@@ -194,7 +194,7 @@ async def measure(cluster: OneLoop, client: ClientProcess, row: rows.Produce, op
         with Codes() as codes:
             await client.load(base, data, connections=row.connections, requests=TRACED_REQUESTS)
         print(row.name)
-        codes.tell(TRACED_REQUESTS)
+        codes.show(TRACED_REQUESTS)
     else:
         requests = min(max(RECORDS_OF_BATCH // body.records, REQUESTS_MIN), REQUESTS_MAX)
         found = []

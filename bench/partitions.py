@@ -26,7 +26,7 @@ from bench.cluster import POLL_S, BenchError, Cluster, Usage
 
 WAIT_S = 900.0
 NEAR = 10
-"""Topics on either side of the one whose cost is told: their median is it."""
+"""The topics around the measured one: the result is their median."""
 EARLY = 50
 
 
@@ -34,7 +34,7 @@ EARLY = 50
 class Figures:
     lines: list[tuple[str, str]] = field(default_factory=list)
 
-    def tell(self, name: str, text: str) -> None:
+    def show(self, name: str, text: str) -> None:
         self.lines.append((name, text))
         print(f"{name:52}{text}", flush=True)
 
@@ -42,7 +42,7 @@ class Figures:
     def timed(self, name: str) -> Iterator[None]:
         begin = time.perf_counter()
         yield
-        self.tell(name, f"{time.perf_counter() - begin:.2f} s")
+        self.show(name, f"{time.perf_counter() - begin:.2f} s")
 
 
 def arguments() -> argparse.Namespace:
@@ -62,14 +62,14 @@ async def create(cluster: Cluster, figures: Figures, *, topics: int, each: int) 
         before = time.perf_counter()
         await cluster.ask("POST", f"/v3/clusters/{cluster.cluster_id}/topics", document=document)
         took.append(time.perf_counter() - before)
-    figures.tell(f"{topics} topics x {each} created", f"{time.perf_counter() - begin:.2f} s")
+    figures.show(f"{topics} topics x {each} created", f"{time.perf_counter() - begin:.2f} s")
     if topics >= 2 * EARLY:
         early, late = _near(took, EARLY), _near(took, topics - NEAR)
-        figures.tell(
+        figures.show(
             f"topic {EARLY}, topic {topics}", f"{early * 1000:.1f}, {late * 1000:.1f} ms: x {late / early:.2f}"
         )
     else:
-        figures.tell("slowest topic", f"{max(took):.2f} s")
+        figures.show("slowest topic", f"{max(took):.2f} s")
 
 
 def _near(took: list[float], number: int) -> float:
@@ -118,7 +118,7 @@ def tell_use(cluster: Cluster, figures: Figures, name: str, before: Usage | None
     text = f"{usage.resident_bytes / len(cluster.pids) / 1e6:.0f} MB and {files / len(cluster.pids):.0f} files a node"
     if before is not None:
         text += f", {(usage.resident_bytes - before.resident_bytes) / (3 * total) / 1000:.1f} KB a replica"
-    figures.tell(name, text)
+    figures.show(name, text)
     return usage
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench.peers --kafka HOST:PORT`: besides throughput, what Apache Kafka and this cluster are to one client.
+"""`python -m bench.peers --kafka HOST:PORT`: compares Apache Kafka and this cluster for one client, besides throughput.
 
 Rows: `latency` (one record at a time, 500 a second), `connections` (200 producers, a record a second each), `gap` (a
 kill -9 of the leader, and of leader and controller, under an idempotent producer; afterwards every acknowledged record
@@ -60,9 +60,9 @@ GAP_S_MAX: Final = 60.0
 GAP_RATE: Final = 200
 TOPICS: Final = 1000
 IDLE_SETTLE_S: Final = 10.0
-"""What the load before has left to do is not counted as idleness."""
+"""The wait before the measurement of idle nodes, so that work of the load before is not counted."""
 IDLE_S: Final = 15.0
-"""How long the processor time of idle nodes is summed up."""
+"""The duration of the measurement of idle nodes."""
 
 
 # latency
@@ -355,9 +355,9 @@ def _compare(name: str, measure: Callable[[Side], dict[str, float]], sides: Sequ
     found: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
     for number in range(rounds):
         for side in sides:
-            told = measure(side)
-            found[side.name].append(told)
-            figures = ", ".join(f"{figure} {value:.2f}" for figure, value in told.items())
+            figures_of = measure(side)
+            found[side.name].append(figures_of)
+            figures = ", ".join(f"{figure} {value:.2f}" for figure, value in figures_of.items())
             print(f"{name}, round {number + 1} of {rounds}, {side.name}: {figures}", file=sys.stderr, flush=True)
     print(name)
     for figure in found[sides[0].name][0]:

@@ -1,4 +1,4 @@
-"""The throughput and latency rows: what is sent or read, and the check that it really happened.
+"""The throughput and latency rows: their requests, and the checks of the result.
 
 After each produce row the offsets answered must be contiguous from 0 to the log end, and records read back from the
 first, a middle and the last request must be the ones that were sent.
@@ -22,7 +22,7 @@ from bench.report import Row, percentile
 SECONDS = 5.0
 SECONDS_QUICK = 1.5
 BYTES_MAX = 400_000_000
-"""Of values in one row: three replicas of it have to fit on the disk, and in the page cache."""
+"""The bytes of values of one row: three replicas must fit on the disk, and in the page cache."""
 WARM_REQUESTS = 50
 KIB = 1024
 _OFFSET = re.compile(rb'"offset":\s*(\d+)')
@@ -163,7 +163,7 @@ def _row(
 
 
 async def check_written(cluster: Cluster, topic: str, body: Body, loads: list[Load], *, acks: str) -> None:
-    """Raises BenchError unless every answered record is in the log, once, where the answer says."""
+    """Raises BenchError unless every answered record is in the log, once, at the offset of the answer."""
     errors = [error for load in loads for error in load.errors]
     if errors:
         raise BenchError(f"{len(errors)} requests failed, the first: {errors[0]}")
@@ -225,7 +225,7 @@ async def _run_read(cluster: Cluster, topic: str, base: str, body: Body, read: R
     if read.format == "raw" and answer.body[61:] != body.data[61:]:
         raise BenchError("the batch read back is not the one that was written")
     if read.format != "raw" and len(json.loads(answer.body)) != records:
-        raise BenchError(f"{path} says {records} records and holds another number")
+        raise BenchError(f"{path} has {records} records in its name and another number in it")
     data = request("GET", path, headers=(f"Accept: {MEDIA[read.format]}",))
     before, client_before = cluster.usage(), time.process_time()
     load = await ClosedLoop(base, data, connections=read.connections, seconds=seconds, requests_max=10**9).run()

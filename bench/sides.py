@@ -30,9 +30,9 @@ WAIT_S: Final = 180.0
 WARM_S: Final = 2.0
 """After a topic is created, and of each load before it is measured: a JVM compiles what is hot meanwhile."""
 PARTITIONS: Final = 3
-"""Of each of many topics."""
+"""The wait for each of many topics."""
 VERSION: Final = 1
-"""Of DescribeQuorum: both sides have it."""
+"""The version of DescribeQuorum: both sides have it."""
 
 
 class Side(Protocol):
@@ -166,7 +166,7 @@ def bootstrap(side: Side, *, without: int = -1) -> dict[str, Any]:
 
 
 def controller(side: Side, *, ask: int) -> int:
-    """The leader of the metadata quorum, as that node tells: clients are told any broker otherwise (KIP-500)."""
+    """The leader of the metadata quorum, in the answer of that node: clients otherwise get any broker (KIP-500)."""
     topic = TopicData.make(topic_name="__cluster_metadata", partitions=[PartitionData.make(partition_index=0)])
     body = b"".join(encode_body(DescribeQuorumRequestData.make(topics=[topic]), VERSION))
     head = struct.pack(">hhih", DescribeQuorumRequestData.API_KEY, VERSION, 1, -1) + b"\0"
@@ -180,7 +180,7 @@ def controller(side: Side, *, ask: int) -> int:
 
 
 class Topics:
-    """Of one side, made with its own administration."""
+    """A topic of one side, created with its own administration."""
 
     def __init__(self, side: Side, *, without: int = -1) -> None:
         self.admin = AdminClient(bootstrap(side, without=without))
@@ -202,7 +202,7 @@ class Topics:
             future.result(ADMIN_S)
 
     def leader(self, name: str) -> int:
-        """Of its first partition. A broker that has just been told of the topic may not name its partitions yet."""
+        """The leader of its first partition. A broker that has just learned of the topic may lack its partitions."""
         deadline = time.perf_counter() + WAIT_S
         while time.perf_counter() < deadline:
             partitions = self.admin.list_topics(name, timeout=ADMIN_S).topics[name].partitions
@@ -212,7 +212,7 @@ class Topics:
         raise BenchError(f"{name} has no leader after {WAIT_S} s")
 
     def are_there(self, names: Sequence[str], *, without: int = -1, is_whole: bool = False) -> bool:
-        """All partitions have a leader other than the dead node, in the metadata that one of the living tells."""
+        """All partitions have a leader other than the dead node, in the metadata of a live node."""
         try:
             topics = self.admin.list_topics(timeout=ADMIN_S).topics
         except KafkaException:

@@ -31,7 +31,7 @@ from kraft.launcher.python import PYTHON
 ROUNDS: Final = 7
 LIMIT_S: Final = 300.0
 IDLE_S: Final = 5.0
-"""Before the memory of nodes is looked at: as they are when nobody asks for anything."""
+"""The wait before the memory of idle nodes is measured."""
 REFERENCE: Final = "import aiohttp, pydantic"
 THREE: Final = "kraft up, three nodes"
 ONE: Final = "kraft up, one node"
@@ -56,13 +56,13 @@ def measured(act):
     act()
     return time.perf_counter() - begun, tree_cpu_s(os.getpid()) - cpu_s
 
-told = {}
+taken = {}
 cluster = Cluster(nodes=3)
-told["ready"] = measured(cluster.start)
-told["record"] = measured(lambda: acknowledged(cluster))
+taken["ready"] = measured(cluster.start)
+taken["record"] = measured(lambda: acknowledged(cluster))
 cluster.close()
-told["second"] = measured(Cluster(nodes=3).start)
-print(json.dumps(told))
+taken["second"] = measured(Cluster(nodes=3).start)
+print(json.dumps(taken))
 """
 ONE_NODE: Final = """
 [settings]
@@ -80,7 +80,7 @@ class Taken:
 
 
 def tree_cpu_s(pid: int) -> float:
-    """Of a process, those that it has started, and theirs, as far as they live, and of its children that have ended."""
+    """The processor time of a process and its living descendants, and of its children that have ended."""
     parents: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
@@ -131,7 +131,7 @@ def up(environment: Mapping[str, str], *, config: str | None) -> tuple[Taken, fl
 
 
 def pss_mb(pid: int) -> float:
-    """Memory of a process, where each page that several have counts for its share (proc(5), smaps_rollup)."""
+    """Memory of a process; each shared page counts by its share (proc(5), smaps_rollup)."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024 / 1e6
@@ -142,11 +142,11 @@ def in_a_test(environment: Mapping[str, str]) -> Iterator[tuple[str, Taken]]:
     done = subprocess.run(
         [*PYTHON, "-c", IN_A_TEST], env=environment, stdout=subprocess.PIPE, check=True, timeout=LIMIT_S
     )
-    told = {name: Taken(*values) for name, values in json.loads(done.stdout).items()}
-    ready, record = told["ready"], told["record"]
+    taken = {name: Taken(*values) for name, values in json.loads(done.stdout).items()}
+    ready, record = taken["ready"], taken["record"]
     yield FIRST, ready
     yield RECORD, Taken(ready.seconds + record.seconds, ready.cpu_s + record.cpu_s)
-    yield SECOND, told["second"]
+    yield SECOND, taken["second"]
 
 
 Round = dict[str, Taken]

@@ -21,7 +21,7 @@ RATE = 500
 WARM_RECORDS = 200
 ARRIVE_S = 10.0
 LOOK_S = 0.01
-"""How often is looked whether all have arrived; each event has its own time of arrival."""
+"""The interval of checks whether all have arrived; each event has its own time of arrival."""
 _DATA = b"data: "
 
 
@@ -57,7 +57,7 @@ class _Stream(asyncio.Protocol):
 
 
 class _Sender:
-    """As many connections as there are answers missing."""
+    """The sender: as many connections as unanswered requests."""
 
     def __init__(self, base: str, path: str) -> None:
         self._base = base

@@ -1,4 +1,4 @@
-"""What transactions cost: how many end in a second, how long a commit takes, and reading past what was aborted.
+"""The cost of transactions: transactions per second, the time of a commit, and reads across aborted records.
 
 Each figure is of librdkafka, the same on both sides. What was committed is read back and counted: every record of the
 transactions that were committed is there once, and the group is where the last one left it.
@@ -25,7 +25,7 @@ from bench.sides import ADMIN_S, PARTITIONS, WARM_S, Side, Topics, bootstrap, un
 
 TRANSACTIONS_S: Final = 8.0
 RECORDS: Final = 100
-"""Of a transaction."""
+"""The records of a transaction."""
 RECORD_BYTES: Final = 100
 READ_S: Final = 30
 AT_ONCE: Final = 1000
@@ -35,7 +35,7 @@ LARGE_RECORD_BYTES: Final = 1000
 ABORTING: Final = 8
 """Producers whose transactions are aborted."""
 TAIL_SHARE: Final = 0.1
-"""Of the records: read from there on to the end."""
+"""The share of records that are read from the end."""
 
 
 # transactions
@@ -47,7 +47,7 @@ class _Copier:
     def __init__(self, side: Side, topic: str, number: int) -> None:
         self.group = f"{topic}-{number}"
         self.count = 0
-        """Of committed transactions."""
+        """The number of committed transactions."""
         self.commits: list[float] = []
         """Seconds that a commit took, after the time to get warm."""
         self.transactions: list[float] = []
@@ -86,7 +86,7 @@ class _Copier:
 
 
 def transactions(side: Side, *, producers: int, a_second: float | None = None) -> dict[str, float]:
-    """As many as they can, or so many of all of them together: what a commit takes at the same load on both sides."""
+    """Run as many transactions as possible, or so many of all producers together, to compare at the same load."""
     every_s = 0.0 if a_second is None else producers / a_second
     topics = Topics(side)
     name = topics.create(PARTITIONS)
@@ -241,11 +241,11 @@ def _knows(consumer: Any, name: str) -> bool:
 class _Speed(NamedTuple):
     mb_per_s: float
     cpu_s_per_gb: float
-    """Of the leader."""
+    """The processor time of the leader."""
 
 
 def _speed(side: Side, name: str, begin_offset: int, records: int, *, leader: int) -> _Speed:
-    """Of committed records from the offset to the end, to a consumer that knows the leader already."""
+    """MB/s of committed records from the offset to the end, with a consumer that knows the leader."""
     with _reading(side) as consumer:
         until(lambda: _knows(consumer, name), f"a consumer knows {name}")
         pid = side.pids[leader]

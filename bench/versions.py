@@ -46,7 +46,7 @@ def measured(folder: str, python: str, options: argparse.Namespace) -> Rows:
 
 
 def figures(row: Mapping[str, Any]) -> dict[str, float]:
-    """What the row says; the first of its rates is what it is about."""
+    """The values of the row; the first rate is the main one."""
     found: dict[str, float] = {}
     rate = next((name for name in RATES if name in row), None)
     if rate is not None:
@@ -58,7 +58,7 @@ def figures(row: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def tell(before: Sequence[Rows], after: Sequence[Rows]) -> None:
+def show(before: Sequence[Rows], after: Sequence[Rows]) -> None:
     for name in after[0]:
         if any(name not in rows for rows in (*before, *after)):
             print(f"{name}: not in both")
@@ -77,7 +77,7 @@ def main() -> int:
         before.append(measured(options.before, options.python, options))
         after.append(measured(os.getcwd(), PYTHON[0], options))
         print(f"round {number + 1} of {options.rounds} is over", file=sys.stderr, flush=True)
-    tell(before, after)
+    show(before, after)
     return 0
 
 

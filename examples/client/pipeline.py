@@ -3,7 +3,7 @@
     python examples/client/pipeline.py 127.0.0.1:8082
 
 Writes 5,000 flights, reads them as a member of a group, writes the late ones to a second topic, commits after each
-hundred only when those are acknowledged, and says how many it saw.
+hundred only when those are acknowledged, and prints how many it saw.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A cluster of three nodes, run by the `kraft` command and asked over HTTP, as a person would."""
+"""A cluster of three nodes, run by the `kraft` command and used over HTTP."""
 
 from __future__ import annotations
 

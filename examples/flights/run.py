@@ -4,9 +4,9 @@
     python examples/flights/run.py
 
 Every partition has a writer of its own with one request under way, so the order of a partition is the order of its
-flights. A writer knows no cluster state: it sends to one node, and to the next when that fails. When it does not learn
-what became of a request it sends it again, as most clients do; a flight may then be in the log twice, but never be
-missing and never be out of order. Only the standard library is used; the cluster is run by the `kraft` command.
+flights. A writer knows no cluster state: it sends to one node, and to the next when that fails. A request with an
+unknown outcome is sent again, as most clients do; a flight may then be in the log twice, but never be missing and never
+be out of order. Only the standard library is used; the cluster is run by the `kraft` command.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def break_things(cluster: Cluster, progress: Progress, say: Say) -> None:
         share = progress.total // (len(FAULTS) + 1)
         until(lambda begin=share * number + share // 2: progress.acknowledged >= begin, "the stream to go on")
         before = progress.acknowledged
-        told, killed = fault(cluster)
+        happened, killed = fault(cluster)
         if killed is not None:
             cluster.restart(killed)
         cluster.wait_for_whole_isr()
-        say(f"{told}; {progress.acknowledged - before:,} flights acknowledged until it was back in sync")
+        say(f"{happened}; {progress.acknowledged - before:,} flights acknowledged until it was back in sync")
         progress.limit += share
 
 

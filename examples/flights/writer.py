@@ -1,6 +1,6 @@
 """A writer of one partition: one request under way, sent to one node, and to the next when that fails.
 
-What became of a request that nobody answered is unknown; it is sent again, as most clients do.
+The outcome of a request without an answer is unknown; it is sent again, as most clients do.
 """
 
 from __future__ import annotations

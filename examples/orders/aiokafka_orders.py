@@ -32,12 +32,12 @@ class Shop:
 
 
 class Billing:
-    """Reads orders as a member of a group. An order that is read again, because nobody knows whether it was committed,
-    gets no second invoice."""
+    """Reads orders as a member of a group. An order that is read again, because its commit is unknown, gets no second
+    invoice."""
 
     def __init__(self, bootstrap: str, topic: str, invoices: dict[int, int]) -> None:
         self.invoices = invoices
-        """By order; in a real service, a table with the order's id as its key."""
+        """Order id -> invoice; in a real service, a table with the order's id as its key."""
         self.repeated = 0
         self._consumer = AIOKafkaConsumer(
             topic,
@@ -49,7 +49,7 @@ class Billing:
         )
 
     async def bill(self, count: int) -> None:
-        """Until there are so many invoices."""
+        """Run until there are so many invoices."""
         await self._consumer.start()
         try:
             while len(self.invoices) < count:

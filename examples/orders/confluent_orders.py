@@ -15,20 +15,20 @@ class Shop:
 
     def place_all(self, count: int, *, then: object = None) -> list[Message]:
         """Returns when all are safe; `then` is called when half of them are on their way. Raises KafkaException."""
-        told: list[Message] = []
+        reports: list[Message] = []
         for number in range(count):
             order = json.dumps({"id": number, "price": 10 + number}).encode()
             self._producer.produce(
-                self._topic, order, key=str(number), on_delivery=lambda error, message: told.append(message)
+                self._topic, order, key=str(number), on_delivery=lambda error, message: reports.append(message)
             )
             if number == count // 2 and callable(then):
                 self._producer.poll(0.05)
                 then()
         left = self._producer.flush(60)
-        failed = [message for message in told if message.error()]
+        failed = [message for message in reports if message.error()]
         if left or failed:
             raise KafkaException(failed[0].error() if failed else f"{left} orders are still on their way")
-        return told
+        return reports
 
 
 class Billing:
@@ -46,7 +46,7 @@ class Billing:
         self._consumer.subscribe([topic])
 
     def bill(self, count: int, *, within_s: float = 60) -> None:
-        """Until there are so many invoices."""
+        """Run until there are so many invoices."""
         end = time.monotonic() + within_s
         try:
             while len(self.invoices) < count:
@@ -69,7 +69,7 @@ class Billing:
         self.invoices[order["id"]] = order["price"]
 
     def _commit(self, message: Message) -> None:
-        """A commit may be repeated: it says where to go on, and nothing else."""
+        """A commit may be repeated: it only sets the next offset."""
         for attempt in range(5):
             try:
                 self._consumer.commit(message, asynchronous=False)

@@ -37,10 +37,10 @@ def test_no_order_is_lost_or_doubled_when_a_leader_dies_in_mid_batch(
             placing = asyncio.create_task(place_all(shop, 300))
             await asyncio.sleep(0.01)  # some are on their way; it does not matter how many
             await asyncio.to_thread(kafka_faults.kill, kafka_faults.leader_of(kafka_topic, 0))
-            told = await placing
+            placed = await placing
         return [
             Sent(kafka_topic, value(number), key=str(number), partition=each.partition, offset=each.offset)
-            for number, each in enumerate(told)
+            for number, each in enumerate(placed)
         ]
 
     verdict = kafka_cluster.verdict(asyncio.run(asyncio.wait_for(story(), PATIENCE_S)))

@@ -24,10 +24,10 @@ def test_every_order_gets_its_invoice(kafka_bootstrap, kafka_topic):
 def test_no_order_is_lost_or_doubled_when_a_leader_dies_in_mid_batch(
     kafka_faults, kafka_cluster, kafka_bootstrap, kafka_topic
 ):
-    told = Shop(kafka_bootstrap, kafka_topic).place_all(
+    reports = Shop(kafka_bootstrap, kafka_topic).place_all(
         300, then=lambda: kafka_faults.kill(kafka_faults.leader_of(kafka_topic, 0))
     )
-    by_id = sorted(told, key=lambda message: int(message.key()))
+    by_id = sorted(reports, key=lambda message: int(message.key()))
     sent = [
         Sent(kafka_topic, each.value(), key=each.key(), partition=each.partition(), offset=each.offset())
         for each in by_id

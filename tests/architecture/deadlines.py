@@ -1,7 +1,7 @@
 """Deadlines in tests by the real clock: none below ten seconds may decide how a test ends.
 
 A machine under load makes a step of a second out of one of a tenth. A short wait that is meant to run out, or that
-is what the test is about, says so in a comment on its line: `# short: WHY`.
+is what the test is about, has a comment on its line: `# short: WHY`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ VIRTUAL = (
     "tests.unit.client",
     "tests.unit.replication.harness",
 )
-"""Whoever imports these runs under virtual time."""
+"""Modules whose importers run under virtual time."""
 MARK = "# short: "
 SOME_DEADLINE = re.compile(
     r"\b(?:timeout|wait_for|settimeout)\("

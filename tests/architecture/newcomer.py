@@ -3,7 +3,7 @@
     python -m tests.architecture.newcomer
 
 prints the table. A test fails when a file or a name is not there any more: then
-the path changes here, and the commit says why the new place is where a reader would look first.
+the path changes here, and the commit explains why a reader would look first at the new place.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ ANSWERS: Final = {
 
 
 def missing() -> Iterator[str]:
-    """What is not where the table says, a line each."""
+    """The things that are not at their path, one line each."""
     for thing, answer in ANSWERS.items():
         path, _, name = answer.partition(" ")
         if not (ROOT / path).is_file():

@@ -1,4 +1,4 @@
-"""The house rules as functions from a module to complaints. Each complaint says what to use instead."""
+"""The house rules as functions from a module to complaints. Each complaint contains what to use instead."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ BANNED_METHODS: Mapping[str, str] = {
 OS_ALLOWED = ("fspath", "strerror", "path")
 RANDOM_ALLOWED = ("Random",)
 HIDING_MODULES = ("os", "random")
-"""Of these some members are allowed."""
+"""Modules of which some members are allowed."""
 """`random.Random` as a type and seeded generator; every function of the module shares hidden state."""
 
 THIRD_PARTY: Mapping[str, tuple[str, ...]] = {

@@ -83,7 +83,7 @@ def _event(awaited: ast.Await) -> str:
 
 
 def _is_renewed(event: str, module: Module) -> bool:
-    """Cleared, or another one in its place, by whoever owns it: outside its owner's constructor."""
+    """Attributes that their owner clears or replaces outside of its constructor."""
     for function in module.nodes(ast.FunctionDef, ast.AsyncFunctionDef):
         for node in _own(function, ast.Call, ast.Assign):
             if isinstance(node, ast.Call):

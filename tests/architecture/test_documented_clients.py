@@ -32,5 +32,5 @@ def runnable() -> list[str]:
 
 
 def module(path: Path) -> str:
-    """As `python -m` takes it."""
+    """The name of a module for `python -m`."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")

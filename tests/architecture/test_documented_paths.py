@@ -23,11 +23,11 @@ def documents() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("document", list(documents()), ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_path_and_link_of_a_document_resolves(document: Path):
+def test_documented_paths_and_links_resolve(document: Path):
     assert not list(missing(document.read_text(encoding="utf-8"), folder=document.parent))
 
 
-def test_a_path_that_is_gone_is_found():
+def test_missing_path_is_found():
     text = "`kraft/gone.py`, `kraft/node`, `kraft/node/assembly`, [a](gone.md), [b](README.md#limits), `kraft/v9`"
     assert list(missing(text, folder=ROOT)) == ["kraft/gone.py", "kraft/v9", "gone.md"]
 

@@ -142,16 +142,16 @@ def test_the_rule_catches_a_planted_offence(rule: Rule, name: str, text: str, ex
         _SPINS_ON_AN_EVENT + "    def grow(self):\n        grown, self._grown = self._grown, asyncio.Event()\n",
     ],
 )
-def test_a_loop_that_suspends_is_not_complained_about(text: str) -> None:
+def test_suspending_loop_is_allowed(text: str) -> None:
     assert list(loops_that_may_spin(module("kraft.x", text))) == []
 
 
 @pytest.mark.parametrize("text", ALLOWED)
-def test_what_is_allowed_is_not_complained_about(text: str) -> None:
+def test_allowed_code_passes(text: str) -> None:
     assert list(rules.touches_outside(module("kraft.broker.x", text))) == []
 
 
-def test_python_with_p_is_not_complained_about() -> None:
+def test_python_dash_p_is_allowed() -> None:
     assert not list(rules.unsafe_python(module("kraft.x", "import sys\nrun([sys.executable, '-P', '-m', 'kraft'])")))
 
 
@@ -161,14 +161,14 @@ def test_only_the_folders_outside_may_touch_the_world() -> None:
     assert list(rules.touches_outside(module("kraft.runtimes", offence)))
 
 
-def test_what_is_no_product_starts_python_as_the_product_does() -> None:
+def test_python_is_started_safely_outside_product() -> None:
     paths = [path for folder in ("bench", "examples") for path in (ROOT / folder).rglob("*.py")]
     assert paths
     modules = [module(str(path.relative_to(ROOT)), path.read_text()) for path in paths]
     assert not [complaint for each in modules for complaint in rules.unsafe_python(each)]
 
 
-def test_no_outcome_of_a_test_hangs_on_a_short_deadline() -> None:
+def test_deadlines_of_tests_are_long() -> None:
     complaints = [complaint for each in sources.modules_of_tests(SOME_DEADLINE) for complaint in short_deadlines(each)]
     assert not complaints, "\n" + "\n".join(complaints)
 
@@ -189,7 +189,7 @@ def test_no_outcome_of_a_test_hangs_on_a_short_deadline() -> None:
         ("import kraft.chaos.worlds.simulated.environment\nasync with asyncio.timeout(5): ...", False),
     ],
 )
-def test_a_short_deadline_is_found_unless_it_says_why(text: str, is_short: bool) -> None:
+def test_short_deadline_needs_a_reason(text: str, is_short: bool) -> None:
     assert SOME_DEADLINE.search(text)
     assert bool(list(short_deadlines(module("tests.unit.x", text)))) is is_short
 
@@ -216,7 +216,7 @@ def test_imports_point_one_way() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_layers_name_all_that_there_is() -> None:
+def test_layers_contain_all_packages() -> None:
     """A package that no layer names could be imported by any."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = next(each["layers"] for each in contracts if each["type"] == "layers")
@@ -225,7 +225,7 @@ def test_the_layers_name_all_that_there_is() -> None:
     assert named == there | {"replication", "metadata"}
 
 
-def test_an_import_that_points_the_other_way_is_found(tmp_path: Path) -> None:
+def test_upward_import_is_found(tmp_path: Path) -> None:
     for package in ("metadata", "replication", "kraft"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()

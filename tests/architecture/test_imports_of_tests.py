@@ -57,7 +57,7 @@ def missing(tests: Mapping[str, str]) -> list[str]:
     ]
 
 
-def test_what_tests_import_is_there() -> None:
+def test_imports_of_tests_exist() -> None:
     files = set(Path(ROOT, "tests").rglob("*.py")) - {Path(__file__)}
     found = {str(path.relative_to(ROOT)): path.read_text() for path in sorted(files)}
     assert sum(1 for text in found.values() for _ in imports(text)) > 3_000

@@ -6,7 +6,7 @@ from tests.architecture.layers import DOCUMENT, circles, drawn, imported, layers
 from tests.architecture.sources import module, product_modules
 
 
-def test_the_picture_is_that_of_the_contract() -> None:
+def test_picture_of_layers_is_current() -> None:
     text = DOCUMENT.read_text()
     assert text == drawn(text), "run python -m tests.architecture.layers"
 

@@ -1,10 +1,10 @@
-"""What somebody who knows Kafka looks for is where `newcomer` says."""
+"""A reader who knows Kafka finds each thing of `newcomer` at its path."""
 
 from __future__ import annotations
 
 from tests.architecture.newcomer import ANSWERS, missing
 
 
-def test_each_thing_is_where_the_table_says() -> None:
+def test_newcomer_finds_each_thing() -> None:
     assert len(ANSWERS) == 38
     assert not list(missing())

@@ -19,7 +19,7 @@ RANGE = re.compile(r"(?<![\w-])([QBLRIPDTFGS])(\d{1,2})(?: to |-)\1(\d{1,2})(?!\
 LISTED = re.compile(r"^- \*\*([A-Z]+(?:-[SL])?\d+)\*\*: ", re.MULTILINE)
 
 
-def test_every_rule_that_is_cited_is_listed_and_every_rule_that_is_listed_is_cited():
+def test_cited_and_listed_rules_match():
     listed = set(listed_rules(RULES.read_text(encoding="utf-8")))
     cited: dict[str, str] = {}
     for path in _sources():
@@ -30,7 +30,7 @@ def test_every_rule_that_is_cited_is_listed_and_every_rule_that_is_listed_is_cit
     assert not listed - set(cited), f"in docs/rules.md and cited nowhere: {sorted(listed - set(cited))}"
 
 
-def test_a_file_that_cites_what_is_known_and_more_is_looked_at(tmp_path: Path):
+def test_file_with_new_citations_is_scanned(tmp_path: Path):
     path = tmp_path / "x.py"
     path.write_text("# P3\nI4 = 1  # S2\n")
     assert [*citations(path)] == [*citations(path, known={"P3", "I4"})] == ["P3", "S2"]
@@ -42,18 +42,18 @@ def test_no_rule_is_listed_twice():
     assert sorted(listed) == sorted(set(listed))
 
 
-def test_no_setting_is_explained_to_users_by_a_rule_id():
+def test_descriptions_of_settings_have_no_rule_ids():
     models = (settings.TopicSettings, settings.BrokerSettings)
-    told = {
+    with_ids = {
         name: field.description
         for model in models
         for name, field in model.model_fields.items()
         if field.description and CITED.search(field.description)
     }
-    assert not told
+    assert not with_ids
 
 
-def test_citations_are_found_where_they_stand():
+def test_citations_are_found():
     assert set(in_text("Two at once (R2, G1 to G3), and I7: SO-S4, but not P0.5, UTF8, S1x or x-S1.")) == {
         *("R2", "G1", "G2", "G3", "I7", "SO-S4")
     }
@@ -74,7 +74,7 @@ def citations(path: Path, *, known: Container[str] = ()) -> Iterable[str]:
 
 
 def in_python(text: str) -> Iterator[str]:
-    """Of comments and strings; a name such as P1 in the code is no citation."""
+    """The citations in comments and strings; a name such as P1 in the code is none."""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type in (tokenize.COMMENT, tokenize.STRING):
             yield from in_text(token.string)

@@ -7,7 +7,7 @@ import pytest
 from tests.architecture import words
 
 
-def test_no_more_words_than_before_are_hard_to_read() -> None:
+def test_hard_words_become_fewer() -> None:
     found = words.found()
     more = [
         f"{pattern}: {found[pattern]}, {most} at most; write instead: {words.INSTEAD[pattern]}"
@@ -17,7 +17,7 @@ def test_no_more_words_than_before_are_hard_to_read() -> None:
     assert not more, "\n".join(more)
 
 
-def test_a_word_more_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_hard_word_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [*words._texts(), "Whoever is told of it."]
     before = words.found()
     monkeypatch.setattr(words, "_texts", lambda: iter(texts))

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-FOLDERS: Final = ("kraft", "metadata", "replication", "docs")
+FOLDERS: Final = (
+    *("kraft", "metadata", "replication", "docs", "bench", "examples"),
+    *("tests/simulation", "tests/support"),
+)
 LEFT_OUT: Final = ("kraft/protocol/messages/", "docs/notes/", "docs/modules.md")
 """Generated files, and what was written down at its time."""
 INSTEAD: Final[Mapping[str, str]] = {

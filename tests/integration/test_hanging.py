@@ -138,7 +138,7 @@ def _setting(nodes: Cluster, node_id: int, name: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_pause_of_a_minute_is_survived(nodes: Cluster) -> None:
+def test_pause_of_a_minute_is_survived(nodes: Cluster) -> None:
     paused = nodes.controller()
     pid, before = nodes.node(paused).pid, len(nodes.events("main_loop_hangs"))
     nodes.pause(paused)

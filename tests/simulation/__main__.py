@@ -1,4 +1,4 @@
-"""Plays whole clusters by seed: `python -m tests.simulation COMMAND --help` says what each command takes.
+"""Plays whole clusters by seed: `python -m tests.simulation COMMAND --help` describes each command.
 
 Exit codes: 0 all is well; 1 a seed failed, a state was never reached or a planted fault was not found; 2 the command
 line is wrong.
@@ -12,14 +12,14 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from tests.simulation import checked
-from tests.simulation.drawing import draw_plan
-from tests.simulation.many import Sum, fresh_seeds, play_all
+from tests.simulation import ci_seeds
+from tests.simulation.output import Screen, as_json
+from tests.simulation.plan_generator import draw_plan
 from tests.simulation.planted import PLANTED, look_for
 from tests.simulation.profiles import PROFILES
 from tests.simulation.run import play
-from tests.simulation.showing import Screen, as_json
-from tests.simulation.shrink import shrink, tell
+from tests.simulation.seed_runs import Totals, fresh_seeds, play_all
+from tests.simulation.shrink import shrink, story_of
 from tests.simulation.states import never_reached
 
 STORY_LINES = 80
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_run(run: argparse.ArgumentParser) -> None:
-    nightly = f"{checked.NIGHTLY_SEEDS[0]}..{checked.NIGHTLY_SEEDS[-1]}"
+    nightly = f"{ci_seeds.NIGHTLY_SEEDS[0]}..{ci_seeds.NIGHTLY_SEEDS[-1]}"
     run.add_argument("--seeds", type=_seeds, metavar="FIRST..LAST", help=f"1..100; with --nightly {nightly}")
     _add_profile(run, "all")
     run.add_argument("--nightly", action="store_true", help="all profiles; a state that is never reached fails")
@@ -65,7 +65,7 @@ def _add_ci(ci: argparse.ArgumentParser) -> None:
     ci.add_argument(
         "--fresh-from", default="", metavar="TEXT", help="a name of the change: what fresh seeds are made of"
     )
-    _add_common(ci, seconds=checked.SECONDS)
+    _add_common(ci, seconds=ci_seeds.SECONDS)
 
 
 def _add_common(command: argparse.ArgumentParser, *, seconds: float) -> None:
@@ -114,9 +114,9 @@ def _seeds(text: str) -> range:
 
 def _run(options: argparse.Namespace) -> int:
     profiles = sorted(PROFILES) if options.nightly or options.profile == "all" else [options.profile]
-    seeds = options.seeds or (checked.NIGHTLY_SEEDS if options.nightly else range(1, 101))
+    seeds = options.seeds or (ci_seeds.NIGHTLY_SEEDS if options.nightly else range(1, 101))
     jobs = [(seed, profile) for seed in seeds for profile in profiles]
-    screen, total = Screen(is_json=options.json), Sum()
+    screen, total = Screen(is_json=options.json), Totals()
     with screen.showing(len(jobs)):
         play_all(jobs, total=total, processes=options.jobs, seconds=options.seconds, on_played=screen.played)
     screen.states(total)
@@ -125,20 +125,20 @@ def _run(options: argparse.Namespace) -> int:
 
 def _ci(options: argparse.Namespace) -> int:
     """The fixed seeds all, fresh ones as long as there is time."""
-    screen, total = Screen(is_json=options.json), Sum()
-    fresh = fresh_seeds(options.fresh_from, count=checked.FRESH_MAX)
-    jobs = [(seed, profile) for seed in fresh for profile in checked.PROFILES]
-    screen.say(f"fixed: {checked.described()}")
-    screen.say(f"fresh: {', '.join(checked.PROFILES)} from {fresh[0]} on, made of {options.fresh_from!r}")
-    with screen.showing(len(checked.FIXED) + len(jobs)):
-        play_all(checked.FIXED, total=total, processes=options.jobs, on_played=screen.played)
+    screen, total = Screen(is_json=options.json), Totals()
+    fresh = fresh_seeds(options.fresh_from, count=ci_seeds.FRESH_MAX)
+    jobs = [(seed, profile) for seed in fresh for profile in ci_seeds.PROFILES]
+    screen.say(f"fixed: {ci_seeds.described()}")
+    screen.say(f"fresh: {', '.join(ci_seeds.PROFILES)} from {fresh[0]} on, made of {options.fresh_from!r}")
+    with screen.showing(len(ci_seeds.FIXED) + len(jobs)):
+        play_all(ci_seeds.FIXED, total=total, processes=options.jobs, on_played=screen.played)
         left_s = options.seconds - total.wall_s
         play_all(jobs, total=total, processes=options.jobs, seconds=left_s, on_played=screen.played)
-    screen.say(f"{total.runs - len(checked.FIXED)} of the fresh runs were played, in this order")
+    screen.say(f"{total.runs - len(ci_seeds.FIXED)} of the fresh runs were played, in this order")
     return _end(options, screen, total, missing=[])
 
 
-def _end(options: argparse.Namespace, screen: Screen, total: Sum, *, missing: Sequence[str]) -> int:
+def _end(options: argparse.Namespace, screen: Screen, total: Totals, *, missing: Sequence[str]) -> int:
     if options.json:
         _print(as_json(total, missing=missing, command=options.command))
     screen.summary(total)
@@ -158,7 +158,7 @@ def _replay(options: argparse.Namespace) -> int:
     fingerprint = result.fingerprint
     if result.failure is not None and not options.no_shrink:
         result = shrink(result)
-    story = tell(result, lines=ALL if options.verbose else STORY_LINES)
+    story = story_of(result, lines=ALL if options.verbose else STORY_LINES)
     if options.json:
         document = {
             "seed": options.seed,
@@ -189,8 +189,8 @@ def _faults(options: argparse.Namespace) -> int:
             plan = result.plan
             found[name] = {"seed": plan.seed, "profile": plan.profile, "failure": result.failure}
         if not options.json:
-            told = "NOT FOUND" if result is None else f"seed {result.plan.seed}: {(result.failure or '')[:160]}"
-            _print(f"{name}: {told}")
+            text = "NOT FOUND" if result is None else f"seed {result.plan.seed}: {(result.failure or '')[:160]}"
+            _print(f"{name}: {text}")
     if options.json:
         _print(json.dumps(found, indent=2))
     return 1 if None in found.values() else 0

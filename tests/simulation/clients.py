@@ -1,4 +1,4 @@
-"""Clients of a simulated cluster: producers that remember each attempt, readers that tell what they saw.
+"""Clients of a simulated cluster: producers that record each attempt, readers that report what they read.
 
 A client talks to any node that runs, as through a load balancer. It lives outside all nodes, so it can see a node
 die in the middle of its request; it gives up after its own timeout, and then knows nothing of the outcome.
@@ -17,7 +17,7 @@ from kraft.protocol.errors import KafkaError
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOptions, ProduceOutcome, ReadOptions
-from tests.simulation.asking import Watch
+from tests.simulation.node_request import Watch
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Plan, ProducerPlan
 
@@ -45,7 +45,7 @@ class Attempt:
 
     @property
     def is_surely_refused(self) -> bool:
-        """The answer says that nothing was appended."""
+        """The answer means that nothing was appended."""
         return self.outcome is not None and self.outcome.error_code != 0 and not self.outcome.is_appended
 
 
@@ -115,7 +115,7 @@ class Producer:
 
 @dataclass
 class Reader:
-    """Tails one topic's partitions through any node, and tells the oracle each (offset, value)."""
+    """Reads one topic's partitions through any node, and reports each (offset, value) to the oracle."""
 
     cluster: SimulatedCluster
     topic: str

@@ -1,6 +1,6 @@
-"""Stories in which two things have to fall together that chance hardly ever brings together.
+"""Stories of rare coincidences, which random events hardly ever reach.
 
-Each ends by itself, whatever the cluster does meanwhile; `heal` undoes the cuts that are left of it, as of all events.
+Each story ends by itself in any case; `heal` undoes its remaining cuts, as those of all events.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigR
 from metadata.environment import ConnectionClosed
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.requests import ProduceOptions
-from tests.simulation.asking import Watch
+from tests.simulation.ambushes import BETWEEN_MS
 from tests.simulation.clients import Attempt
-from tests.simulation.hanging import Hanging
+from tests.simulation.hangs import Hangs
 from tests.simulation.moments import TRANSACTION_OPEN
+from tests.simulation.node_request import Watch
 from tests.simulation.plan import Event
-from tests.simulation.strikes import BETWEEN_MS
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ REQUEST_S = 20.0
 MIN_ISR = "min.insync.replicas"
 
 
-class Coincidences(Hanging):
+class Coincidences(Hangs):
     # --- KIP-868: a controller that goes between two appends of one decision --------------------------------------
 
     async def _cut_off_append(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""Files that rot, and files that are gone: of the quorum, of the logs, or all that a node has.
+"""Damaged and missing files: of the quorum, of the logs, or all files of a node.
 
 What is promised of the quorum: one voter at a time may lose its files or find them damaged, while all others are voters
 with theirs. A damaged voter refuses to start; then the run does what its operator would do, and empties its folder.
@@ -35,7 +35,7 @@ END_BYTES = 100
 LOGS_FOLDER = "/data/logs"
 LOCKS = (".lock",)
 HARMLESS = ("commit",)
-"""A voter knows all that it has promised without it, and starts whatever has become of it."""
+"""Files that a voter does not need to keep its promises: it starts without them."""
 PARTITION_KINDS = (
     INDEX_SUFFIX,
     TIME_INDEX_SUFFIX,
@@ -104,7 +104,7 @@ class Decay(Coincidences):
         await self._while_down(node, event, wipe)
 
     async def _wipe_helper(self, event: Event) -> None:
-        """Of three voters one is cut off, so the leader commits with the other's help alone; that one is wiped, the
+        """One of three voters is isolated, so the leader commits with the other's help alone; that one is wiped, the
         leader dies, and the first, who has never seen the entry, comes back."""
         leader, voters = self._controller(), [self.cluster.nodes[voter] for voter in self._plan.voters]
         if leader is None or len(voters) != VOTERS_MIN or not all(map(self._is_free, voters)):
@@ -154,7 +154,7 @@ class Decay(Coincidences):
             await self._move_away(node, path)
 
     async def _move_away(self, node: SimulatedNode, path: str) -> None:
-        """Nobody knows whose log it is: the product says so, and leaves it to its operator."""
+        """The owner of the log is unknown: the product reports it, and leaves it to the operator."""
         files, folder = node.machine.environment.files, path.rpartition("/")[0]
         while files.exists(folder) and not files.exists(path):
             if self._is_free(node):
@@ -182,7 +182,7 @@ class Decay(Coincidences):
         await self._bring_back(node)
 
     async def _take_down(self, node: SimulatedNode, *, in_order: bool) -> None:
-        """By a controlled shutdown; killed when that takes too long, or is not asked for."""
+        """Stop by a controlled shutdown; kill if that takes too long, or was not requested."""
         process = node.machine.process
         if in_order:
             try:

@@ -35,7 +35,7 @@ class Eras:
         return key in self._begun
 
     def is_before(self, key: TopicIdPartition, leader_epoch: int) -> bool:
-        """Of an era that is over: what was done in this epoch may be given up."""
+        """True for an epoch of an earlier era: its records may be lost."""
         return leader_epoch < self._begun.get(key, leader_epoch)
 
     def agreed(self, node_id: int, replica: Replica) -> None:
@@ -51,6 +51,6 @@ class Eras:
             return False
         return isinstance(state, LeaderState) or self._agreed.get((key, node_id)) is replica
 
-    def told(self, key: TopicIdPartition) -> str:
+    def describe(self, key: TopicIdPartition) -> str:
         begun = self._begun.get(key)
         return "" if begun is None else f", in the era that began with epoch {begun}"

@@ -1,4 +1,4 @@
-"""What each kind of event does to a cluster. One that cannot happen (the node is away) is nothing.
+"""The effect of each kind of event on a cluster. An impossible event (the node is away) has none.
 
 Everything is undone after `lasts_ms`; `heal` undoes all that is left at the end. Faults come from outside all
 simulated processes; administrative requests run on a node that is alive, as a client's would.
@@ -25,11 +25,11 @@ from metadata.controller.requests import (
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
+from tests.simulation.ambushes import nowhere
 from tests.simulation.decay import Decay
+from tests.simulation.event_targets import ADMIN_MS, GIVE_UP_S
 from tests.simulation.files import files_of, partition_of
-from tests.simulation.hands import ADMIN_MS, GIVE_UP_S
 from tests.simulation.plan import Event
-from tests.simulation.strikes import nowhere
 
 QUIET_LOOK_S = 0.000_5
 QUIET_LOOKS_MAX = 2_000
@@ -95,8 +95,8 @@ class Faults(Decay):
         await self._heal_after(event, pairs)
 
     async def _isolate_coordinator(self, event: Event) -> None:
-        """Of one partition of the groups, in a moment in which it writes nothing, and with nobody on its side but
-        onlookers: it is relieved, hears nothing of it, and no append tells it."""
+        """Isolate the coordinator of one partition of the groups while it writes nothing, with onlookers only on its
+        side: another coordinator takes over, and no failed append reveals it."""
         topic = self._image().topic(OFFSETS_TOPIC)
         if topic is None:
             return

@@ -1,4 +1,4 @@
-"""Which files of partitions a node has, and whose they are."""
+"""The files of partitions of a node, and their partitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def files_of(node: SimulatedNode, suffixes: tuple[str, ...]) -> list[str]:
 
 
 def partition_of(node: SimulatedNode, path: str) -> TopicIdPartition | None:
-    """Whose log the file belongs to; None for one that waits for its removal."""
+    """The partition of a file; None for a file that waits for its removal."""
     folder = path.rpartition("/")[0]
     found = topic_partition_of(folder.rpartition("/")[2])
     if found is None:

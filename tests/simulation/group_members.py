@@ -26,17 +26,17 @@ from kraft.protocol.errors import KafkaError, OffsetOutOfRange
 from kraft.protocol.primitives import TopicPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
-from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, READ_BYTES, RETRY_PAUSE_S
 from tests.simulation.group_oracle import GroupOracle
-from tests.simulation.remembered import GroupPlan, MemberPlan
+from tests.simulation.node_request import Unanswered, ask
+from tests.simulation.stateful_plan import GroupPlan, MemberPlan
 
 PROTOCOL_TYPE = "consumer"
 ANSWER_S = 40
 """A request that waits for nobody ends within it: ten seconds for a coordinator to be found, fifteen for its answer,
 ten for the offsets topic to come into being."""
 JOIN_S = 20
-"""After it a member joins anew. At the coordinator a join and a sync end within what `group_waits` says. Until there:
+"""After it a member joins again. At the coordinator a join and a sync end within the limits of `group_waits`. Before:
 ten seconds for a coordinator to be found, three for the longest rebalance of members like these, five for the append
 of its end: when nothing is in the way they end within these 20 s, on the slowest of the clocks too."""
 COMMIT_ALL_S = 1.0
@@ -64,7 +64,7 @@ class _Life:
     committed_s: float = 0.0
     """When all positions were committed last, whether they had moved or not."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Of the topics when it assigned; empty when it does not lead."""
+    """The partitions of the topics at its assignment; empty if it does not lead."""
     heard_s: float = 0.0
 
 

@@ -1,4 +1,4 @@
-"""What members of groups are promised (G1 to G6), judged by what clients were told and when they asked.
+"""The promises to members of groups (G1 to G6), judged by the answers to clients and the times of requests.
 
 Once a generation was given to a member (its sync was answered), no request of an older generation that is sent
 afterwards is taken, so no two members may commit for one partition; in a generation a partition has one owner; a new
@@ -30,7 +30,7 @@ Offsets = dict[TopicIdPartition, int]
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What was certain of a group when a request was sent."""
+    """The certain state of a group when a request was sent."""
 
     generation: int
     fenced: frozenset[str]
@@ -39,7 +39,7 @@ class Moment:
 
 @dataclass(slots=True)
 class Known:
-    """Of one group."""
+    """The known state of one group."""
 
     home: TopicIdPartition | None = None
     """Its partition of the offsets topic."""
@@ -64,7 +64,7 @@ class GroupOracle:
         return self._groups.setdefault(group, Known())
 
     def door(self, rng: random.Random) -> SimulatedNode | None:
-        """Whom a member asks."""
+        """The node that a member sends its request to."""
         return choose(self.oracle.cluster, rng, out_of_reach=self.oracle.out_of_reach)
 
     def is_certain(self, group: str) -> bool:
@@ -80,7 +80,7 @@ class GroupOracle:
         return not known.is_uncertain
 
     def has_home(self, group: str) -> bool:
-        """False: somebody made the offsets topic anew, or grew it, with settings that may not let it work."""
+        """False: the offsets topic was created again, or grown, with settings that may not work."""
         return self._known(group).home in (None, self._home(group))
 
     def _home(self, group: str) -> TopicIdPartition | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.simulation.oracle import Oracle
 
 GRACE_MS = 6_000
-"""As `clients` grant each request beyond its own timeout."""
+"""The time beyond its own timeout that `clients` grant each request."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +30,7 @@ class _Wait:
     process: Any
     pauses: int
     since_ms: int
-    """By the coordinator's clock: when it was asked, or when its node woke up last."""
+    """The start on the coordinator's clock: the request, or the last wake-up of its node."""
 
     @property
     def is_dead(self) -> bool:

@@ -1,4 +1,4 @@
-"""Where the oracle listens: product functions are wrapped for the length of one run. Wrappers change nothing."""
+"""The hooks of the oracle: product functions are wrapped during one run. Wrappers change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judge of the partitions' logs: high watermarks, log matching, and what clients were told of both.
+"""The oracle of the partitions' logs: high watermarks, log matching, and the answers to clients.
 
 Checked at every step: a leader's high watermark only rises within its leadership and never passes the log end of a
 member of the maximal ISR; a follower's lies within its log; an acknowledged record is held by the whole ISR; what was
@@ -57,7 +57,7 @@ class LogOracle:
             self._check_held(node_id, key, new)
 
     def _check_held(self, leader: int, key: TopicIdPartition, state: LeaderState) -> None:
-        """What the leader calls committed is in the logs of all that are surely in sync."""
+        """Committed records of the leader are in the logs of all replicas that are certainly in sync."""
         oracle, promise = self._oracle, self._oracle.promise
         for member in self._surely_in_sync(key, state):
             held = oracle.replica(member, key)
@@ -92,10 +92,10 @@ class LogOracle:
                 f"outside its log {log.log_start_offset}..{log.log_end_offset}"
             )
 
-    # --- what clients are told ----------------------------------------------------------------------------------
+    # --- answers to clients -------------------------------------------------------------------------------------
 
     def answered(self, attempt: Attempt) -> None:
-        """A client has got its answer."""
+        """A client has received its answer."""
         oracle, key, outcome = self._oracle, attempt.which, attempt.outcome
         assert outcome is not None
         oracle.count(f"produce acks={attempt.acks} error {outcome.error_code}")
@@ -114,8 +114,8 @@ class LogOracle:
             )
 
     def was_read(self, key: TopicIdPartition, found: Iterable[tuple[int, bytes]], *, leader_epoch: int) -> None:
-        """`leader_epoch`: of the leader that was asked, as the asking node knew it, -1 when nobody says. The leader may
-        be ahead of that, but never behind: who leads in an era has what the era began with."""
+        """`leader_epoch`: the epoch in which the node asked the leader, or -1. The leader may have a newer epoch, but
+        never an older one: a leader of an era has its first records."""
         oracle, eras = self._oracle, self._oracle.promise.eras
         if eras.is_before(key, leader_epoch):
             return
@@ -133,8 +133,8 @@ class LogOracle:
                 seen[offset] = value
 
     def called_out_of_range(self, key: TopicIdPartition, offset: int, *, by: int) -> None:
-        """Of an offset that somebody had read up to: so would a leader that was relieved of what its successors append.
-        Where records were deleted, all replicas are looked at, or none."""
+        """Out of range at an offset that a reader had reached: a deposed leader answers so about records of its
+        successors. If records were deleted, all replicas are checked, or none."""
         oracle = self._oracle
         if oracle.promise.may_lose(key):
             return
@@ -199,7 +199,7 @@ class LogOracle:
                     oracle.fail(
                         f"{oracle.name(key)}: node {node_id} has batch {found} at committed offset "
                         f"{header.base_offset}, where {known} was (last offset, CRC, leader epoch)"
-                        f"{oracle.promise.eras.told(key)}"
+                        f"{oracle.promise.eras.describe(key)}"
                     )
             offset = read.next_offset
             if oracle.promise.eras.has_begun_anew(key):

@@ -1,9 +1,9 @@
-"""The judge of the metadata: it keeps the one true history of the records, of which every node's image is a prefix.
+"""The oracle of the metadata: it keeps the one history of the records, of which every node's image is a prefix.
 
 Checked with every change that any node applies: the same records at the same offsets; one leader per partition and
-epoch, and the leader in the ISR, and the ISR part of the replicas; epochs rise; who joins an ISR has all that is
-committed; a new incarnation is in no ISR; an unclean election chooses the longest log of the newest epoch; who may be
-asked has caught up with what was committed before it began.
+epoch, and the leader in the ISR, and the ISR part of the replicas; epochs rise; a replica that joins an ISR has all
+committed records; a new incarnation is in no ISR; an unclean election chooses the longest log of the newest epoch; a
+node that serves requests has caught up with the commits before its start.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MetadataOracle:
         is_early = True
 
         def look() -> None:
-            """Who may be asked knows all that any node had applied when this life began."""
+            """A node that serves requests has all records that any node had applied when it started."""
             nonlocal is_early
             if is_early and not node.awaiting.metadata():
                 is_early = False
@@ -151,13 +151,13 @@ class MetadataOracle:
         self._oracle.promise.partition_changed(key, old, new)
 
     def check_leader(self, node_id: int, key: TopicIdPartition, leader_epoch: int) -> None:
-        """One leader per epoch, by what was committed and by what each node believes."""
+        """One leader per epoch, in the committed records and in the state of each node."""
         other = self._leaders.setdefault((key, leader_epoch), node_id)
         if other != node_id:
             self._oracle.fail(f"{self._oracle.name(key)}: {other} and {node_id} both lead in epoch {leader_epoch}")
 
     def _check_joined(self, key: TopicIdPartition, member: int, new: PartitionImage) -> None:
-        """I4: who joins the ISR has all that is committed."""
+        """I4: a replica that joins the ISR has all committed records."""
         oracle = self._oracle
         held, leading = oracle.replica(member, key), oracle.replica(new.leader, key) if new.has_leader else None
         if held is None or leading is None or leading.state.leader_epoch != new.leader_epoch:
@@ -173,7 +173,7 @@ class MetadataOracle:
     # --- unclean elections --------------------------------------------------------------------------------------
 
     def _check_unclean(self, record: PartitionChangeRecord) -> None:
-        """L8: the longest log of the newest epoch, by the answers that the record itself tells."""
+        """L8: the longest log of the newest epoch, by the answers in the record."""
         if record.unclean is not None and record.unclean.answers:
             answers = record.unclean.answers
             chosen = answers.get(-1 if record.leader is None else record.leader)

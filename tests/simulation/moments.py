@@ -1,4 +1,4 @@
-"""Moments of a run that somebody lies in wait for: a leader has just asked for another ISR, a controller just begins.
+"""Moments of a run for ambushes: a leader has just sent an AlterPartition, a controller has just begun.
 
 Faults at random times seldom meet the few milliseconds in which a protocol is between two steps; one that waits for
 the step does. A moment names the node where it was, and another that it concerns.
@@ -16,7 +16,7 @@ JOIN_SENT = "join sent"
 """An alteration that takes somebody into an ISR."""
 APPEND_SENT = "metadata append sent"
 TRANSACTION_OPEN = "metadata transaction open"
-"""A part of a decision is committed (KIP-868). Only for those who wait for just this."""
+"""A part of a decision is committed (KIP-868). Only for ambushes that name this moment."""
 
 MOMENTS = (
     ALTERATION_SENT,

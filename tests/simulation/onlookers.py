@@ -1,4 +1,5 @@
-"""Commits of groups without members, and who asks each node for them again and again, as a tool that shows lags does.
+"""Commits of groups without members, and readers that fetch them from each node again and again, as a tool that shows
+lags does.
 
 Each commit has a group of its own: it is there once it was answered, whatever else is still on its way. Members wait
 long for a coordinator that went silent; these do not, and so find the next one while the last one believes to lead.
@@ -21,10 +22,10 @@ from kraft.protocol.errors import KafkaError, OffsetOutOfRange
 from kraft.protocol.primitives import TopicPartition
 from metadata.image import TopicIdPartition
 from replication.requests import ReadOptions
-from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import READ_BYTES
 from tests.simulation.group_members import ANSWER_S
 from tests.simulation.group_oracle import GroupOracle
+from tests.simulation.node_request import Unanswered, ask
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class Committer:
         self.committed: deque[str] = deque(maxlen=LOOKED_AT)
         """Groups."""
         self.read_up_to: dict[TopicIdPartition, int] = {}
-        """By the onlooker that is the furthest."""
+        """The furthest position of any onlooker."""
         self.is_stopping = False
 
     @property

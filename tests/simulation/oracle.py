@@ -1,8 +1,8 @@
-"""The all-seeing judge of a run: it watches every node at once, and what it is told and finds makes the run's story.
+"""The oracle of a run: it watches every node, and its events and findings are the story of the run.
 
 It has a judge for each subject: the metadata's one history (`metadata_oracle`), logs and high watermarks
 (`log_oracle`), the quorum and the controller's appends (`quorum_oracle`), waits of group members (`group_waits`); and
-the `promise`, which says what may be lost by now. This one has what they share: the cluster, the newest image, counts,
+the `promise`, which knows what may be lost by now. This one has what they share: the cluster, the newest image, counts,
 the story and the first violation.
 """
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 COUNTED_EVENTS_WITH_REASON = ("leader_elected", "isr_changed")
 IMPOSSIBLE = "replica_fetch_out_of_range"
-"""R6 knows a follower that is out of range and yet ends within its leader's log: that has to know an epoch newer than
-all that the leader knows. But a leader begins its own epoch before it leads (L9), and nobody follows with a newer one:
-he asks in that epoch, and what a disk has changed is cut when a log is opened (`impossible_epochs`)."""
+"""R6 has a follower that is out of range although it ends within its leader's log: it needs an epoch that is newer than
+all epochs of the leader. But a leader begins its own epoch before it leads (L9), and no follower has a newer one: it
+fetches in that epoch, and an epoch that a disk has changed is truncated when a log is opened (`impossible_epochs`)."""
 
 
 class Violation(AssertionError):
@@ -42,7 +42,7 @@ class Oracle:
         self.image = MetadataImage()
         """The newest committed image that any node has applied."""
         self.out_of_reach: set[int] = set()
-        """Nodes that no client reaches but an onlooker, as they do not reach the rest of the cluster."""
+        """Nodes that only onlookers reach, because they are isolated from the rest of the cluster."""
         self.attempts: list[Attempt] = []
         self.states: Counter[str] = Counter()
         self.history: list[str] = []
@@ -54,7 +54,7 @@ class Oracle:
         self.quorum = QuorumOracle(self)
         self.group_waits = GroupWaits(self)
 
-    # --- what is told -------------------------------------------------------------------------------------------
+    # --- reports ------------------------------------------------------------------------------------------------
 
     def note(self, text: str) -> None:
         self.history.append(f"{self.cluster.world.loop.now_us / 1000:10.3f} ms  {text}")
@@ -76,7 +76,7 @@ class Oracle:
         raise violation
 
     def event(self, node_id: int, event: str, fields: Mapping[str, object]) -> None:
-        """From the node's own event log."""
+        """An event of the node's own event log."""
         self.count(event)
         if event in COUNTED_EVENTS_WITH_REASON:
             self.count(f"{event}: {fields.get('reason')}")

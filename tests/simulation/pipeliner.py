@@ -65,7 +65,7 @@ class PipelinerOptions:
     is_new: bool
     """Transaction version 2 (KIP-890); else 1."""
     requests: int
-    """Of one transaction."""
+    """The batches of one transaction."""
     aborts_every: int
     loses_connections: float
     """How likely it is that a transaction loses its connections in the middle."""
@@ -88,7 +88,7 @@ class _Batch:
     code: int | None = None
     is_sent: bool = False
     may_be_written: bool = False
-    """It was sent before, and nobody knows what became of that."""
+    """It was sent before, with an unknown outcome."""
 
 
 @dataclass(eq=False)
@@ -140,7 +140,7 @@ class Pipeliner:
         self._number = self._index = 0
         self._is_ending = False
         self._is_open = False
-        """A broker has said that something of the transaction has been done."""
+        """A broker has answered that a part of the transaction was done."""
         self._is_given_up = False
         self._is_lost = False
         """It was refused for good by a cluster that has lost what the client did."""
@@ -156,7 +156,7 @@ class Pipeliner:
             await self._running
 
     async def silence(self) -> None:
-        """As a process that is killed."""
+        """End as a killed process does."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -272,8 +272,8 @@ class Pipeliner:
                 if not batches:
                     break
                 answer = connection.ask(self._request(producer, batches), 12 if self.options.is_new else 11)
-                told = self._told(connection, answer, batches, places)
-                asked.add(asyncio.get_running_loop().create_task(told, name=str(node)))
+                response = self._taken(connection, answer, batches, places)
+                asked.add(asyncio.get_running_loop().create_task(response, name=str(node)))
                 has_sent = True
         return has_sent
 
@@ -313,7 +313,7 @@ class Pipeliner:
             topic_data=[TopicProduceData.make(name=self.options.topic, partition_data=data)],
         )
 
-    async def _told(
+    async def _taken(
         self, connection: WireClient, asked: asyncio.Future[Any], batches: Sequence[_Batch], places: dict[int, _Place]
     ) -> None:
         answer = await self._within(connection, asked)
@@ -352,7 +352,7 @@ class Pipeliner:
             producer_id=-1,
             producer_epoch=-1,
         )
-        answer = await self._coordinated(request, 5, lambda told: told.error_code)
+        answer = await self._coordinated(request, 5, lambda response: response.error_code)
         self._producer = Producer(answer.producer_id, answer.producer_epoch)
         self._next_sequences.clear()
 
@@ -375,7 +375,7 @@ class Pipeliner:
         answer = await self._coordinated(
             self._ending(producer, is_commit=is_commit),
             self._end_version,
-            lambda told: 0 if may_be_nothing and told.error_code == 48 else told.error_code,
+            lambda response: 0 if may_be_nothing and response.error_code == 48 else response.error_code,
         )
         self._ended(answer)
 
@@ -418,7 +418,7 @@ class Pipeliner:
             self._oracle.count("end sent behind a request without an answer")
         second = connection.ask(self._ending(producer, is_commit=False), self._end_version)
         if batches:
-            await self._told(connection, first, batches, places)
+            await self._taken(connection, first, batches, places)
         else:
             added = await self._within(connection, first)
             self._is_open = added is not None and not _code_of_addition(added)
@@ -542,8 +542,8 @@ class Pipeliner:
         )
 
 
-def _code_of_addition(told: Any) -> int:
+def _code_of_addition(response: Any) -> int:
     codes = [
-        row.partition_error_code for each in told.results_by_topic_v3_and_below for row in each.results_by_partition
+        row.partition_error_code for each in response.results_by_topic_v3_and_below for row in each.results_by_partition
     ]
     return next((code for code in codes if code), 0)

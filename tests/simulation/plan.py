@@ -1,4 +1,4 @@
-"""What one seed has drawn before anything runs: topology, settings, topics, clients, and the list of what will happen.
+"""The plan of one seed: topology, settings, topics, clients, and the list of events.
 
 Everything that a run does on purpose is in the plan, so that a failing run can be cut down: events are dropped from
 the list and the rest is played again, with the same numbers for all else.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from kraft.config.models import Role
 from kraft.protocol.primitives import SettingValue
 from tests.simulation import decay_plan
-from tests.simulation.remembered import RememberedPlan
+from tests.simulation.stateful_plan import StatefulPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Strangeness:
     hop_us: tuple[int, int] = (0, 0)
     """A call between a voter's two loops, which are threads in production, takes so long."""
     link_factor_max: int = 1
-    """Each direction of each link is up to so many times slower than `latency_us` says."""
+    """Each direction of each link is up to so many times slower than `latency_us`."""
     tears_sectors: bool = False
     """A loss of power keeps any sectors of an unsynced write, and not only its first ones."""
     turn_us: int = 0
@@ -83,7 +83,7 @@ class Plan:
     """At most so many nodes are taken away at the same time, except by a blackout."""
     faults_ms: int
     strange: Strangeness = Strangeness()
-    remembered: RememberedPlan | None = None
+    remembered: StatefulPlan | None = None
     events: tuple[Event, ...] = field(default=())
 
     @property
@@ -100,7 +100,7 @@ class Plan:
         return tuple(number for number, roles in enumerate(self.roles, start=1) if "broker" in roles)
 
     def latency_us_of(self, one: str, other: str) -> tuple[int, int]:
-        """Of the direction from one host to the other."""
+        """The latency from one host to the other."""
         low, high = self.latency_us
         factor = random.Random(f"{self.seed} link {one} {other}").randint(1, self.strange.link_factor_max)
         return low * factor, high * factor

@@ -1,4 +1,4 @@
-"""Bugs put into the product on purpose, a function or two each: what the simulation has to find within 500 seeds.
+"""Planted bugs, one or two functions each, which the simulation has to find within 500 seeds.
 
 Each names the functions that it replaces (see `planted_bugs`). `python -m tests.simulation faults` looks for all and
 prints which seed found which; the table is in docs/notes/simulation.md, and a test replays the seeds noted here. Most
@@ -45,10 +45,10 @@ from replication.storage.epochs import LeaderEpochCache
 from replication.storage.flusher import Flusher
 from replication.storage.producer_state_manager import ProducerStateManager
 from tests.simulation import planted_bugs as bugs
-from tests.simulation import planted_decayed as decayed
-from tests.simulation import planted_remembered as forgetful
+from tests.simulation import planted_clients as forgetful
+from tests.simulation import planted_decay as decayed
 from tests.simulation import planted_transactions as transactional
-from tests.simulation.drawing import draw_plan
+from tests.simulation.plan_generator import draw_plan
 from tests.simulation.run import Result, play
 
 _ABSENT = object()
@@ -68,7 +68,7 @@ class Planted:
     patches: tuple[Patch, ...]
     profile: str = "swarm"
     found_by: tuple[int, ...] = ()
-    """Seeds of the profile that have found it; which do changes whenever the product does."""
+    """Seeds of the profile that have found it; they change when the product changes."""
     seen_as: str = "Violation: "
     """In the failure that counts: a patch that only makes the product raise proves nothing."""
 
@@ -142,7 +142,7 @@ PLANTED: dict[str, Planted] = {
         found_by=(2,),
     ),
     "vote_not_synced": Planted(
-        what="the vote is told before it is durable (Raft 5.2)",
+        what="the vote is sent before it is durable (Raft 5.2)",
         patches=(Patch(votes, "replace_file", bugs.unsynced_file),),
         found_by=(1,),
     ),
@@ -152,7 +152,7 @@ PLANTED: dict[str, Planted] = {
         found_by=(1,),
     ),
     "snapshot_of_wrong_index": Planted(
-        what="a metadata snapshot lacks the last command that it says it covers",
+        what="a metadata snapshot lacks the last command that it should cover",
         patches=(Patch(MetadataStateMachine, "snapshot", bugs.snapshot_of_before),),
         found_by=(2,),
     ),

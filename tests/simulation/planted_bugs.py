@@ -163,7 +163,7 @@ def journal_not_synced(_original: Any) -> Any:
 
 
 def snapshot_of_before(original: Any) -> Any:
-    """The header says that one more record is covered than the image has counted."""
+    """The header covers one more record than the image has applied."""
 
     def snapshot(self: MetadataStateMachine) -> Any:
         end_offset, controller_epoch, body = original(self)

@@ -33,7 +33,7 @@ def forgets_what_was_decided(original: Any) -> Any:
 
 
 class _Forgotten(dict[int, int]):
-    """Of transactions that are open: those of before are not missed when they end."""
+    """Open transactions: earlier ones are not missed when they end."""
 
     def __delitem__(self, first_offset: int) -> None:
         self.pop(first_offset, None)
@@ -51,7 +51,7 @@ def forgets_open_transactions(original: Any) -> Any:
 
 
 def keeps_what_was_open(original: Any) -> Any:
-    """A replica takes for open what was open before a truncation, also where its records are cut."""
+    """A replica keeps open transactions over a truncation, also those whose records are truncated."""
 
     def truncated(self: ProducerStateManager, end_offset: int) -> None:
         before = dict(self.states._open)
@@ -109,8 +109,8 @@ def guards_hold_for_ever(_original: Any) -> Any:
 
 
 def waiters_append_later(original: Any) -> Any:
-    """Of the produces that waited for one answer, those behind the first are appended a while after that is answered,
-    and those that come meanwhile do not wait for them."""
+    """After one answer, the produces that waited behind the first are appended a while after the first is answered, and
+    new ones do not wait for them."""
 
     async def turns_come(self: Any, asked: Any, turns: Any) -> bool:
         has_waited = any(turn._before is not None for turn in turns)
@@ -166,7 +166,7 @@ def _told_too_early(original: Callable[..., Any], refuses: Callable[[Any, Any], 
 
 
 def epoch_checked_first(original: Any) -> Any:
-    """Whoever comes with the epoch that it was just given is fenced while markers are written."""
+    """A producer with its new epoch is fenced while markers are written."""
 
     def refuses(known: Any, producer: Any) -> None:
         if known.producer_id == producer.producer_id and known.epoch == producer.epoch:
@@ -176,7 +176,7 @@ def epoch_checked_first(original: Any) -> Any:
 
 
 def producer_id_checked_first(original: Any) -> Any:
-    """Whoever comes with the producer id that it was just given is unknown while markers are written."""
+    """A producer with its new producer id is unknown while markers are written."""
 
     def refuses(known: Any, producer: Any) -> None:
         if known.next_producer_id == producer.producer_id:

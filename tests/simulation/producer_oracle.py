@@ -1,9 +1,9 @@
-"""What idempotent producers and Idempotency-Keys are promised: D1 to D8, and the same answer for a repeated key.
+"""The promises to idempotent producers and Idempotency-Keys: D1 to D8, and the same answer for a repeated key.
 
 Always, whatever is lost: a batch is in the log at most once, and a producer's batches are there in order. While its
-partition may not lose what acks=all acknowledged (see `oracle`): every answer to a batch names the same offset, none
-says that its sequence or epoch is wrong, and the sequence has no holes. With acks=1 the same, until the leader changes.
-At the end each replica's memory of its producers is what a replay of its log gives.
+partition may not lose what acks=all acknowledged (see `oracle`): every answer to a batch has the same offset, none
+refuses its sequence or epoch, and the sequence has no holes. With acks=1 the same, until the leader changes. At the end
+each replica's memory of its producers is what a replay of its log gives.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class ProducerOracle:
             return
         self.oracle.count("batch acknowledged again")
         # With acks=1 a deposed leader may be the second to answer: from the end of its log that nobody has copied.
-        told = [epoch for epoch in (known.leader_epoch, outcome.leader_epoch) if epoch >= 0]
+        known_epochs = [epoch for epoch in (known.leader_epoch, outcome.leader_epoch) if epoch >= 0]
         self.oracle.check(
             known.base_offset == outcome.base_offset
-            or self.may_forget(attempt.which, attempt.acks, min(told, default=known.leader_epoch)),
+            or self.may_forget(attempt.which, attempt.acks, min(known_epochs, default=known.leader_epoch)),
             f"{self.oracle.name(attempt.which)}: {batch} was answered with offset {known.base_offset} in epoch "
             f"{known.leader_epoch}, and now with {outcome.base_offset} in epoch {outcome.leader_epoch}",
         )
@@ -77,8 +77,8 @@ class ProducerOracle:
     def refused_sequence(
         self, which: TopicIdPartition, acks: int, *, since_epoch: int, producer_id: int, sequence: int, what: str
     ) -> None:
-        """Of a batch that comes after all that was acknowledged. After a restart a leader knows the last batch of each
-        id only, for Kafka's snapshots keep no more: what stands before it in the log is refused like what is not there.
+        """A batch after all acknowledged ones. After a restart a leader knows only the last batch of each id, because
+        Kafka's snapshots keep no more: an earlier batch is refused even if it is in the log.
         """
         if self._is_in_log(which, producer_id, sequence):
             self.oracle.count("batch refused that is in the log")
@@ -123,10 +123,10 @@ class ProducerOracle:
         replayed = self._replay(which, log)
         kept = log.producers.states
         for producer_id, expected in replayed.items():
-            told = kept.get(producer_id)
+            state = kept.get(producer_id)
             self.oracle.check(
-                told is not None and _facts(told) == _facts(expected),
-                f"{self.oracle.name(which)}: node {node_id} remembers {told} of producer {producer_id}; its log tells "
+                state is not None and _facts(state) == _facts(expected),
+                f"{self.oracle.name(which)}: node {node_id} has {state} of producer {producer_id}; its log gives "
                 f"{expected}",
             )
         if log.log_start_offset == 0 and self.oracle.name(which)[:2] != "__":

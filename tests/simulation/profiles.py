@@ -1,11 +1,11 @@
-"""Which kinds of events the seeds of a profile draw from."""
+"""The kinds of events of each profile."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.simulation import decay_plan, headless, pieces, rare, transactional_plan, usual
-from tests.simulation.remembered import RESTLESS
+from tests.simulation import decay_plan, headless_plan, pieces_plan, rare_plan, transactional_plan, usual_plan
+from tests.simulation.stateful_plan import RESTLESS
 
 NETWORK = ("cut", "isolate", "split", "slow_link", "cut_message", "reset", "slow_all")
 DISKS = ("power_loss", "disk_full", "slow_fsync", "blackout")
@@ -76,11 +76,11 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
         *("kill", "kill_leader", "kill_controller", "pause", "restart", "power_loss", "isolate", "slow_link"),
         *("clock_jump", "grow_topic", "elect_preferred"),
     ),
-    rare.PROFILE: rare.EVENTS,
-    usual.PROFILE: usual.EVENTS,
+    rare_plan.PROFILE: rare_plan.EVENTS,
+    usual_plan.PROFILE: usual_plan.EVENTS,
     decay_plan.PROFILE: decay_plan.EVENTS,
-    headless.PROFILE: headless.EVENTS,
-    pieces.PROFILE: pieces.EVENTS,
+    headless_plan.PROFILE: headless_plan.EVENTS,
+    pieces_plan.PROFILE: pieces_plan.EVENTS,
     transactional_plan.PROFILE: transactional_plan.EVENTS,
     transactional_plan.PIPELINED: transactional_plan.EVENTS,
 }

@@ -1,4 +1,4 @@
-"""What may be lost, followed as the run goes: who has lost data, and which eras of a partition are over.
+"""What may be lost at each time of a run: the nodes that have lost data, and the eras of partitions.
 
 When every member of an ISR has lost unsynced data, or an unclean election has chosen a leader, a new era of the
 partition begins (see `eras`), and what was acknowledged before it may be lost. The promise itself: docs/simulation.md.
@@ -23,14 +23,14 @@ READ_BYTES = 1 << 20
 
 @contextmanager
 def unnoticed(log: Any) -> Iterator[None]:
-    """What is damaged stays so for the product to find: the judge's look at a log tells it nothing."""
+    """Damage stays for the product to find: reads of the oracle do not reveal it."""
     availability = log._availability
-    told, was_damaged = availability._on_damage, availability.is_damaged
+    original, was_damaged = availability._on_damage, availability.is_damaged
     availability._on_damage = lambda *_: None
     try:
         yield
     finally:
-        availability._on_damage, availability.is_damaged = told, was_damaged
+        availability._on_damage, availability.is_damaged = original, was_damaged
 
 
 class Promise:
@@ -48,7 +48,7 @@ class Promise:
         """When a node last lost unsynced data."""
         self._lossy: dict[TopicIdPartition, set[int]] = {}
         self._left_at: dict[tuple[TopicIdPartition, int], int] = {}
-        """Who left an ISR after losing data, or the replicas, whose log is deleted then: the partition epoch of that,
+        """Replicas that left an ISR after losing data, or left the assignment, with the partition epoch of that change,
         which an older leader does not know yet."""
 
     # --- what happened ------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Promise:
         return not self.is_given_up(replica.key) and self.eras.must_agree(node_id, replica)
 
     def has_damage(self, node_id: int, key: TopicIdPartition) -> bool:
-        """Of a log that cannot be read now: it is taken to be as it was."""
+        """The last known state of a log that cannot be read now."""
         replica = self._oracle.replica(node_id, key)
         if replica is None:
             return True

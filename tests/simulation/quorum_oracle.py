@@ -1,4 +1,4 @@
-"""The judge of the quorum and the controller: what a voter says to another, and what a controller's append may change.
+"""The oracle of the quorum and the controller: messages between voters, and effects of a controller's append.
 
 Checked at every step: one vote per term; nothing promised to another voter that a power loss could take back; metadata
 is appended, and an ISR altered, by compare-and-set.
@@ -22,7 +22,7 @@ class QuorumOracle:
         self._votes: dict[tuple[int, int], int] = {}
 
     def message_sent(self, node_id: int, peer: int, message: Mapping[str, Any]) -> None:
-        """What a voter says to another, at the moment it leaves: it must be durable, and said once."""
+        """A message of a voter at the moment of sending: its promise must be durable and unique."""
         match message["type"]:
             case "response_vote":
                 self._voted(node_id, message["term"], peer)
@@ -32,7 +32,7 @@ class QuorumOracle:
                 self._check_durable(node_id, "journal", f"acknowledges entries to {peer}")
 
     def voter_wiped(self, node_id: int) -> None:
-        """Of its next life the votes are counted anew: those of this one count for nobody."""
+        """The votes of its next instance are counted again; those of this one no longer count."""
         self._votes = {at: candidate for at, candidate in self._votes.items() if at[0] != node_id}
 
     def _voted(self, node_id: int, term: int, candidate: int) -> None:
@@ -60,7 +60,8 @@ class QuorumOracle:
                 self._oracle.fail(f"a command decided at (epoch, offset) {decided} was applied at {now}")
 
     def altered(self, image: MetadataImage, request: Any, reply: Mapping[TopicIdPartition, object]) -> None:
-        """I5, I6: an ISR is changed only by who knew both epochs, and only to members that are what they say."""
+        """I5, I6: only a sender with both current epochs changes an ISR, and only to members with their current
+        epochs."""
         for alteration in request.alterations:
             key = TopicIdPartition(alteration.topic_id, alteration.partition)
             partition = image.partition(key.topic_id, key.partition)

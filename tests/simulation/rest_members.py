@@ -33,11 +33,11 @@ from kraft.node.assembly import Node
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import TopicPartition
 from replication.large_work import LargeWork
-from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import READ_BYTES, RETRY_PAUSE_S
 from tests.simulation.group_members import ANSWER_S
 from tests.simulation.group_oracle import GroupOracle
-from tests.simulation.remembered import GroupPlan, MemberPlan
+from tests.simulation.node_request import Unanswered, ask
+from tests.simulation.stateful_plan import GroupPlan, MemberPlan
 
 WAIT_MS = 100
 GONE, EXISTS, WRONG_TOKEN, BAD_REQUEST = 40403, 40902, 40904, 40002
@@ -51,7 +51,7 @@ Handler = Callable[[ConsumerHandlers], Callable[[Call], Awaitable[web.StreamResp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Request:
-    """As much of an aiohttp request as the handlers look at."""
+    """The part of an aiohttp request that the handlers use."""
 
     match_info: Mapping[str, str]
     query: Mapping[str, str]

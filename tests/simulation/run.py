@@ -20,16 +20,16 @@ from kraft.node.assembly import Node
 from kraft.protocol.errors import NotController, RequestTimedOut, TopicAlreadyExists
 from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, TopicCreated
 from tests.simulation.clients import start_clients
+from tests.simulation.convergence import Convergence
 from tests.simulation.faults import Faults
+from tests.simulation.final_check import FinalCheck
 from tests.simulation.hooks import listening
-from tests.simulation.last_judgement import LastJudgement
 from tests.simulation.oracle import Oracle
-from tests.simulation.pieces import small_steps
+from tests.simulation.pieces_plan import small_steps
 from tests.simulation.plan import Plan
-from tests.simulation.remembered_clients import RememberedClients
+from tests.simulation.stateful_clients import StatefulClients
 from tests.simulation.transactional import TransactionalClients
 from tests.simulation.transactional_plan import few_epochs
-from tests.simulation.wholeness import Wholeness
 
 START_S = 30
 WHOLE_S = 30
@@ -62,7 +62,7 @@ class Result:
 
 def play(plan: Plan, *, keeps_trace: bool = False) -> Result:
     """Never raises for what the cluster does wrong: that is in the result."""
-    began = time.perf_counter()  # for the speed that is told, never seen by the simulated world
+    began = time.perf_counter()  # for the reported speed; the simulated world never uses it
     world = SimulatedWorld(plan.seed)
     if keeps_trace:
         world.lines = []
@@ -114,10 +114,10 @@ class _Run:
         self._cluster = cluster
         self._plan = plan
         self._oracle = oracle
-        self._remembered = RememberedClients(plan, oracle)
-        self._wholeness = Wholeness(oracle)
+        self._remembered = StatefulClients(plan, oracle)
+        self._wholeness = Convergence(oracle)
         self._transactional = TransactionalClients(plan, oracle)
-        self._judgement = LastJudgement(oracle, self._remembered, self._wholeness)
+        self._judgement = FinalCheck(oracle, self._remembered, self._wholeness)
         for node in cluster.nodes.values():
             node.machine.disk.sync_us = plan.sync_us
             node.machine.disk.tears_sectors = plan.strange.tears_sectors
@@ -175,7 +175,7 @@ class _Run:
             assert not hasattr(answer, "error") or answer.error is TopicAlreadyExists, answer
 
     async def _create(self, request: CreateTopics) -> Mapping[str, TopicCreated | ErrorDetail]:
-        """As an administrator: again while nobody governs, or the answer was lost on its way."""
+        """An administrator: retries while there is no controller, or after a lost answer."""
         first, now_s = self._cluster.alive[0], self._cluster.world.loop.time
         assert first.node is not None
         deadline_s = now_s() + START_S

@@ -26,8 +26,8 @@ def shrink(failed: Result, *, run: Callable[[Plan], Result] = play, runs_max: in
     return best
 
 
-def tell(result: Result, *, lines: int = 80) -> str:
+def story_of(result: Result, *, lines: int = 80) -> str:
     """The run as a story: what was planned, then what happened up to the violation."""
     events: tuple[Event, ...] = result.plan.events
-    told = [str(result.plan), *(f"  {event}" for event in events), "..."]
-    return "\n".join([*told, *result.story[-lines:]])
+    lines_of_plan = [str(result.plan), *(f"  {event}" for event in events), "..."]
+    return "\n".join([*lines_of_plan, *result.story[-lines:]])

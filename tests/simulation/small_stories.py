@@ -28,7 +28,7 @@ T: Final = Topic(name="t", assignment=((1,),), configs={"min.insync.replicas": 1
     clients=[Producer(name="load", topic="t", limit=5)],
 )
 async def one_voter(run: ScenarioRun) -> None:
-    """The only voter has voted for itself."""
+    """The only voter votes for itself."""
     await run.until(lambda now: now.done("load"))
 
 

@@ -1,4 +1,4 @@
-"""Which interesting states runs have reached: a state that is never reached is a hole in what is tested."""
+"""The states that runs have reached: a state that is never reached is a hole in the tests."""
 
 from __future__ import annotations
 

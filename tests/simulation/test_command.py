@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from tests.simulation import checked, many
+from tests.simulation import ci_seeds, seed_runs
 from tests.simulation.__main__ import main
-from tests.simulation.drawing import draw_plan
 from tests.simulation.plan import Plan
+from tests.simulation.plan_generator import draw_plan
 from tests.simulation.run import Result
 from tests.simulation.states import NIGHTLY
 
@@ -25,17 +25,17 @@ def _played(plan: Plan, *, fails: bool, states: Counter[str]) -> Result:
 @pytest.fixture
 def all_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        many, "play", lambda plan: _played(plan, fails=False, states=Counter(dict.fromkeys(NIGHTLY, 1)))
+        seed_runs, "play", lambda plan: _played(plan, fails=False, states=Counter(dict.fromkeys(NIGHTLY, 1)))
     )
 
 
 @pytest.fixture
 def all_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many, "play", lambda plan: _played(plan, fails=True, states=Counter({"truncated": 2})))
+    monkeypatch.setattr(seed_runs, "play", lambda plan: _played(plan, fails=True, states=Counter({"truncated": 2})))
 
 
 @pytest.mark.usefixtures("all_pass")
-def test_runs_that_pass_end_with_the_states_and_a_sum(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_passing_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(ONE) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("1 runs, 0 failed; 0 produces, 0 acknowledged; 10 virtual s in ")
@@ -43,7 +43,7 @@ def test_runs_that_pass_end_with_the_states_and_a_sum(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("all_fail")
-def test_a_seed_that_fails_is_told_with_the_command_that_plays_it_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_of_failing_seed_has_replay_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*ONE, "--profile", "power"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "FAILED seed 7 --profile power: Violation: two leaders"
@@ -51,7 +51,7 @@ def test_a_seed_that_fails_is_told_with_the_command_that_plays_it_again(capsys: 
 
 
 @pytest.mark.usefixtures("all_fail")
-def test_for_machines_there_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*ONE, "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert (document["runs"], document["virtual_s"], document["states"]) == (1, 10.0, {"truncated": 2})
@@ -61,32 +61,30 @@ def test_for_machines_there_is_one_document(capsys: pytest.CaptureFixture[str]) 
     assert failed["replay"] == "python -m tests.simulation replay 7 --profile swarm"
 
 
-def test_a_nightly_run_that_never_reaches_a_state_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nightly_fails_without_a_state(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     most = Counter(dict.fromkeys(NIGHTLY, 1))
     del most["metadata command dropped"]
-    monkeypatch.setattr(many, "play", lambda plan: _played(plan, fails=False, states=most))
+    monkeypatch.setattr(seed_runs, "play", lambda plan: _played(plan, fails=False, states=most))
     assert main([*ONE, "--nightly"]) == 1
     assert "NEVER REACHED: metadata command dropped" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("all_pass")
-def test_ci_plays_the_fixed_seeds_and_fresh_ones_made_of_a_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ci_plays_fixed_and_fresh_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ci", "--fresh-from", "commit 2026-11-21", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["runs"] == len(checked.FIXED) + checked.FRESH_MAX * len(checked.PROFILES)
+    assert document["runs"] == len(ci_seeds.FIXED) + ci_seeds.FRESH_MAX * len(ci_seeds.PROFILES)
 
 
-def test_fresh_seeds_are_the_same_for_the_same_text_only() -> None:
-    seeds = many.fresh_seeds("commit 2026-11-21", count=3)
-    assert seeds == many.fresh_seeds("commit 2026-11-21", count=3)
-    assert seeds[0] != many.fresh_seeds("commit 2026-11-22", count=3)[0]
-    assert seeds[0] >= many.FRESH_FROM
+def test_fresh_seeds_depend_on_the_text() -> None:
+    seeds = seed_runs.fresh_seeds("commit 2026-11-21", count=3)
+    assert seeds == seed_runs.fresh_seeds("commit 2026-11-21", count=3)
+    assert seeds[0] != seed_runs.fresh_seeds("commit 2026-11-22", count=3)[0]
+    assert seeds[0] >= seed_runs.FRESH_FROM
 
 
 @pytest.mark.parametrize("seeds", ["x", "3..", "9..1", ""])
-def test_seeds_that_are_no_range_are_refused(seeds: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_seed_range_is_refused(seeds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["run", "--seeds", seeds])
     assert caught.value.code == 2

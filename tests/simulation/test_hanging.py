@@ -16,7 +16,7 @@ from kraft.coordinators.groups.shard import GroupShard
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.watchdog import HANGING_MS, WAITING_FACTOR
 from tests.simulation.planted import Patch, Planted, planted
-from tests.simulation.planted_remembered import spins_on_a_proof
+from tests.simulation.planted_clients import spins_on_a_proof
 from tests.unit.coordinators.test_leadership import Replicas, shard_of
 
 SPINS = Planted(what="a proof spins", patches=(Patch(GroupShard, "prove_leadership", spins_on_a_proof),))
@@ -38,7 +38,7 @@ def play(story: Callable[[SimulatedCluster], Awaitable[None]], *, roles: tuple[t
 
 
 def leads(node: SimulatedNode) -> bool:
-    """As its Raft half has it, whatever the main loop knows."""
+    """The leader in its Raft part, which may differ from the main loop."""
     assert node.node is not None
     assert isinstance(node.node.log, RaftMetadataLog)
     raft = node.node.log._engine._node
@@ -47,7 +47,7 @@ def leads(node: SimulatedNode) -> bool:
 
 async def leader_of(nodes: list[SimulatedNode], *, within_s: float = ELECTION_S) -> SimulatedNode:
     async with asyncio.timeout(within_s):
-        while not (found := [node for node in nodes if leads(node)]):  # noqa: ASYNC110 - nobody tells
+        while not (found := [node for node in nodes if leads(node)]):  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(POLL_S)
     return found[0]
 
@@ -63,12 +63,12 @@ def events_of(node: SimulatedNode, name: str) -> list[dict[str, Any]]:
 
 async def ready(cluster: SimulatedCluster, node: SimulatedNode) -> None:
     async with asyncio.timeout(30):
-        while node.node is None or node.node.awaiting.service():  # noqa: ASYNC110 - nobody tells
+        while node.node is None or node.node.awaiting.service():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(POLL_S)
     cluster.raise_fatal()
 
 
-def test_a_leader_that_hangs_leads_no_longer_and_is_not_elected_again() -> None:
+def test_hanging_leader_is_deposed() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         hung = await leader_of(list(cluster.nodes.values()))
         hung.machine.hang()
@@ -76,9 +76,9 @@ def test_a_leader_that_hangs_leads_no_longer_and_is_not_elected_again() -> None:
         assert leads(hung), "one large request ends no leadership"
         successor = await leader_of(others(cluster, hung))
         assert not leads(hung)
-        (told,) = events_of(hung, "main_loop_hangs")
-        assert told["silent_ms"] >= HANGING_MS
-        assert told["stack"] == [f"somewhere in {hung.machine.name}"]
+        (event,) = events_of(hung, "main_loop_hangs")
+        assert event["silent_ms"] >= HANGING_MS
+        assert event["stack"] == [f"somewhere in {hung.machine.name}"]
         successor.kill()  # of the two that are left only one can lead, and the other one's vote is needed
         heir = await leader_of(others(cluster, hung, successor))
         assert not leads(hung)
@@ -91,7 +91,7 @@ def test_a_leader_that_hangs_leads_no_longer_and_is_not_elected_again() -> None:
     play(story)
 
 
-def test_a_voter_that_hangs_votes_and_does_not_stand() -> None:
+def test_hanging_voter_votes_and_is_no_candidate() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         leader = await leader_of(list(cluster.nodes.values()))
         hung, other = others(cluster, leader)
@@ -105,7 +105,7 @@ def test_a_voter_that_hangs_votes_and_does_not_stand() -> None:
     play(story)
 
 
-def test_a_node_that_hangs_for_good_ends_itself_and_comes_back() -> None:
+def test_hanging_node_ends_itself() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         hung = next(iter(cluster.nodes.values()))
         hung.machine.hang()
@@ -121,7 +121,7 @@ def test_a_node_that_hangs_for_good_ends_itself_and_comes_back() -> None:
     play(story)
 
 
-def test_a_broker_without_a_quorum_ends_itself_too() -> None:
+def test_hanging_broker_without_quorum_ends_itself() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         hung = cluster.nodes[2]
         hung.machine.hang()
@@ -134,7 +134,7 @@ def test_a_broker_without_a_quorum_ends_itself_too() -> None:
     play(story, roles=(("controller",), ("broker",), ("broker",)))
 
 
-def test_a_node_that_waits_for_its_disk_lives_on() -> None:
+def test_node_waiting_for_disk_survives() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         hung = next(iter(cluster.nodes.values()))
         hung.machine.hang(computes=False)
@@ -146,7 +146,7 @@ def test_a_node_that_waits_for_its_disk_lives_on() -> None:
     play(story)
 
 
-def test_a_pause_of_a_minute_is_survived() -> None:
+def test_pause_of_a_minute_is_survived() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         paused = await leader_of(list(cluster.nodes.values()))
         paused.machine.pause()
@@ -159,7 +159,7 @@ def test_a_pause_of_a_minute_is_survived() -> None:
     play(story)
 
 
-def test_a_lone_voter_leads_on() -> None:
+def test_lone_voter_keeps_leading() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         alone = cluster.nodes[1]
         alone.machine.hang()
@@ -171,8 +171,8 @@ def test_a_lone_voter_leads_on() -> None:
     play(story, roles=(("broker", "controller"),))
 
 
-def test_a_coordinator_that_spins_on_its_proof_is_found_and_told_with_its_stack() -> None:
-    """Who asks in the moment between the end of a proof and its callbacks: a step that does not end, were it a loop."""
+def test_spinning_coordinator_is_found_with_stack() -> None:
+    """A request in the moment between the end of a proof and its callbacks: a loop would be an endless step."""
 
     async def story(shard: GroupShard) -> None:
         first = asyncio.ensure_future(shard.prove_leadership())

@@ -53,7 +53,7 @@ def oracle() -> Oracle:
     return made
 
 
-def test_what_was_read_stays_until_an_unclean_election_and_again_after_it() -> None:
+def test_read_records_stay_except_in_unclean_election() -> None:
     judge = oracle()
     judge.logs.was_read(KEY, [(7, b"a")], leader_epoch=4)
     with pytest.raises(Violation, match=r"read b'b' at offset 7, where b'a' was read before"):
@@ -65,7 +65,7 @@ def test_what_was_read_stays_until_an_unclean_election_and_again_after_it() -> N
         judge.logs.was_read(KEY, [(7, b"a")], leader_epoch=CHOSEN + 1)
 
 
-def test_a_log_agrees_once_a_leader_of_the_era_has_compared_it_and_until_it_is_opened_anew() -> None:
+def test_era_of_a_log_begins_with_fetch_and_ends_with_reopening() -> None:
     eras, before, log = Eras(), follower(CHOSEN - 1), follower(CHOSEN)
     assert eras.must_agree(2, before)
     assert eras.begin(KEY, CHOSEN)
@@ -81,7 +81,7 @@ def test_a_log_agrees_once_a_leader_of_the_era_has_compared_it_and_until_it_is_o
     assert not eras.must_agree(2, log)
 
 
-def test_the_promise_begins_anew_with_the_next_leader_after_a_whole_isr_has_lost_its_data() -> None:
+def test_new_era_after_whole_isr_lost_data() -> None:
     judge = oracle()
     judge.promise.power_lost(2)
     assert not judge.promise.may_lose(KEY)
@@ -91,7 +91,7 @@ def test_the_promise_begins_anew_with_the_next_leader_after_a_whole_isr_has_lost
     assert KEY not in judge.promise.excused
 
 
-def test_rot_excuses_a_partition_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bit_rot_excuses_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = oracle()
     monkeypatch.setattr(judge.promise, "has_damage", lambda *_: True)
     judge.promise.power_lost(2)
@@ -99,14 +99,14 @@ def test_rot_excuses_a_partition_for_good(monkeypatch: pytest.MonkeyPatch) -> No
     assert judge.promise.may_lose_of(KEY, CHOSEN + 1)
 
 
-def test_a_follower_that_knows_more_epochs_than_its_leader_is_a_violation() -> None:
+def test_follower_with_newer_epoch_is_a_violation() -> None:
     judge = oracle()
     judge.event(1, "replica_fetch_refused", {"topic": "t"})
     with pytest.raises(Violation, match="node 1 knows an epoch that its leader does not"):
         judge.event(1, IMPOSSIBLE, {"topic": "t"})
 
 
-def test_a_coordinator_that_lets_a_member_wait_for_longer_than_a_rebalance_is_a_violation() -> None:
+def test_join_longer_than_rebalance_is_a_violation() -> None:
     world = SimulatedWorld(1)
     judge = Oracle(SimulatedCluster(world))
     now, node = {"ms": 0}, judge.cluster.nodes[1]

@@ -1,7 +1,7 @@
 """Each planted fault is found: by one of the seeds noted with it, or by one of the first few of its profile.
 
 Which seed finds what moves with every change of the product, so a few more are tried before this fails;
-`python -m tests.simulation faults` then says which seeds find it now. Those that cost more than half a second of
+`python -m tests.simulation faults` then prints the seeds that find it now. Those that cost more than half a second of
 processor time are left to the run of long tests, which CI has for each change, or to the slow run.
 """
 

@@ -1,6 +1,6 @@
 """Whole clusters by seed: those that once found a bug, a few of each profile, and the proof that a seed is a seed.
 
-A failing seed is in the test's name: `python -m tests.simulation replay SEED --profile NAME` shrinks it and tells its
+A failing seed is in the test's name: `python -m tests.simulation replay SEED --profile NAME` shrinks it and prints its
 story. `KRAFT_SEEDS=50` plays more of them.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.drawing import draw_plan
 from tests.simulation.plan import Plan
+from tests.simulation.plan_generator import draw_plan
 from tests.simulation.profiles import PROFILES
 from tests.simulation.run import Result, play
-from tests.simulation.shrink import shrink, tell
+from tests.simulation.shrink import shrink, story_of
 
 ROOT = Path(__file__).parents[2]
 FRESH = int(os.environ.get("KRAFT_SEEDS", "1"))
@@ -54,7 +54,7 @@ FOUND_DEAR = [
     ("groups", 16),  # a marker that vouched for a log which had not been loaded
     ("restless", 3),  # a Kafka consumer that REST consumers refused for ever after a failover
     ("groups", 170),  # a batch that was asked for again and came without one of its partitions
-    ("groups", 71023),  # a deposed coordinator whose disk was full told an offset from before: fenced
+    ("groups", 71023),  # a deposed coordinator whose disk was full returned an old offset: fenced
     ("groups", 71003),  # the same: relieved because its log had failed, a session before it would have been fenced
     ("groups", 42006),  # a deposed coordinator called the token of its successor wrong
 ]
@@ -71,11 +71,11 @@ MARKED = [
 
 def _check(profile: str, seed: int) -> None:
     result = play(draw_plan(seed, profile))
-    assert result.failure is None, tell(result)
+    assert result.failure is None, story_of(result)
 
 
 @pytest.mark.parametrize(("profile", "seed"), [*FOUND, *MARKED])
-def test_what_a_seed_once_found_stays_mended(profile: str, seed: int) -> None:
+def test_seeds_that_once_failed_pass(profile: str, seed: int) -> None:
     _check(profile, seed)
 
 
@@ -92,7 +92,7 @@ def test_seeds_of_each_profile(profile: str, number: int) -> None:
 
 def _fingerprint(profile: str, seed: int, hash_seed: str) -> str:
     program = (
-        "from tests.simulation.drawing import draw_plan; from tests.simulation.run import play; "
+        "from tests.simulation.plan_generator import draw_plan; from tests.simulation.run import play; "
         f"r = play(draw_plan({seed}, {profile!r}), keeps_trace=True); "
         "import hashlib; print(r.fingerprint, hashlib.sha256(''.join(r.lines).encode()).hexdigest(), r.failure)"
     )
@@ -118,14 +118,14 @@ def _fingerprint(profile: str, seed: int, hash_seed: str) -> str:
         pytest.param("groups", 3, marks=pytest.mark.slow),
     ],
 )
-def test_a_seed_gives_the_same_trace_byte_for_byte_in_two_processes(profile: str, seed: int) -> None:
+def test_same_seed_gives_same_trace_in_two_processes(profile: str, seed: int) -> None:
     """One of them has its own seed for hashes; the other is this one, which has played other runs before."""
     here = play(draw_plan(seed, profile), keeps_trace=True)
     lines = hashlib.sha256("".join(here.lines).encode()).hexdigest()
     assert f"{here.fingerprint} {lines} {here.failure}\n" == _fingerprint(profile, seed, "4242")
 
 
-def test_a_failing_run_is_cut_down_to_the_events_that_matter() -> None:
+def test_failing_run_is_shrunk() -> None:
     def run(plan: Plan) -> Result:
         kinds = {event.kind for event in plan.events}
         failure = "Violation: both" if {"kill", "cut"} <= kinds else None

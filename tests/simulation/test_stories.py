@@ -51,7 +51,7 @@ def marked(names: Iterable[str], long: Collection[str]) -> list[object]:
 
 
 @pytest.mark.parametrize("name", marked(catalogue.NAMES, LONG))
-def test_a_story_ends_in_virtual_time_as_it_does_with_real_nodes(name: str) -> None:
+def test_story_in_virtual_time(name: str) -> None:
     result = run(name)
     assert result.problems == ()
     assert result.exit_code == AS_EXPECTED
@@ -67,7 +67,7 @@ def planted(name: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", marked(BUGS, LONG_BUGS))
-def test_a_planted_bug_is_found_by_the_story_that_finds_it_in_real_nodes(name: str) -> None:
+def test_planted_bug_is_found_in_virtual_time(name: str) -> None:
     bug = BUGS[name]
     with planted(name):
         result = run(bug.found_by)
@@ -78,7 +78,7 @@ def test_a_planted_bug_is_found_by_the_story_that_finds_it_in_real_nodes(name: s
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_planted_bug_is_found_by_a_story_that_costs_little(name: str) -> None:
+def test_planted_bug_is_found_by_small_story(name: str) -> None:
     """Which ends as expected without the bug."""
     without = run_simulated(SMALL[name], seed=1, watcher=NobodyWatches())
     assert (without.problems, without.exit_code) == ((), AS_EXPECTED)
@@ -90,7 +90,7 @@ def test_a_planted_bug_is_found_by_a_story_that_costs_little(name: str) -> None:
     assert any(part in line for line in lines for part in BUGS[name].verdict), lines
 
 
-def test_what_only_the_long_run_finds_has_a_small_story() -> None:
+def test_long_stories_have_small_ones() -> None:
     assert set(SMALL) >= LONG_BUGS
 
 
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert history(3) != history(4)
 
 
-def test_a_story_runs_where_there_is_nothing_but_the_installed_product(tmp_path: Path) -> None:
+def test_story_runs_with_installed_product_only(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "kraft", "scenario", "run", "acks1-leader-kill", "--simulated"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(

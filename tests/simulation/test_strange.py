@@ -1,4 +1,4 @@
-"""The stranger parts of the world do what they say: torn sectors, late threads, moments; and each event is drawn."""
+"""The special parts of the world: torn sectors, late threads, moments; and each event is drawn."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import random
 from kraft.chaos.worlds.simulated.cluster import InlineQuorum, SimulatedProcess
 from kraft.chaos.worlds.simulated.disk import SECTOR_BYTES, Disk, SimulatedFiles
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
-from tests.simulation.drawing import ELECTION_TIMEOUT, draw_plan
 from tests.simulation.faults import Faults
 from tests.simulation.moments import Moment, Moments
 from tests.simulation.plan import Strangeness
+from tests.simulation.plan_generator import ELECTION_TIMEOUT, draw_plan
 from tests.simulation.profiles import PROFILES, STRANGE
 
 
-def test_each_event_of_a_profile_has_a_handler_and_each_handler_a_profile() -> None:
+def test_events_and_handlers_match() -> None:
     drawn = {kind for kinds in PROFILES.values() for kind in kinds}
     drawn.update(event.kind for profile in PROFILES for event in draw_plan(1, profile).events)
     handlers = {
@@ -34,7 +34,7 @@ def test_only_the_later_profiles_are_strange() -> None:
     assert all(any(draw_plan(seed, profile).strange != Strangeness() for seed in range(20)) for profile in STRANGE)
 
 
-def test_a_vote_or_an_answer_is_waited_for_as_long_as_it_may_be_on_its_way() -> None:
+def test_timeouts_are_longer_than_latency() -> None:
     for plan in (draw_plan(seed, profile) for seed in range(20) for profile in STRANGE):
         for one, other in itertools.combinations(range(1, len(plan.roles) + 1), 2):
             pair = f"node-{one}", f"node-{other}"
@@ -58,7 +58,7 @@ def _kept(seed: int) -> bytes:
     return files.open("/file").pread(0, 10_000)
 
 
-def test_a_torn_write_may_keep_later_sectors_and_not_the_ones_before() -> None:
+def test_torn_write_keeps_any_sectors() -> None:
     kept = [_kept(seed) for seed in range(40)]
     assert any(b"\0x" in data and data.startswith(b"x") for data in kept)
     for data in kept:
@@ -88,7 +88,7 @@ def test_late_threads_keep_the_order_of_calls() -> None:
     assert seen == list(range(50))
 
 
-def test_who_waits_for_a_moment_learns_where_it_was_or_that_it_did_not_come() -> None:
+def test_ambush_gets_node_or_times_out() -> None:
     world = SimulatedWorld(1)
     moments = Moments(world.loop)
 

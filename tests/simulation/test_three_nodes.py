@@ -15,7 +15,7 @@ import pytest
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from metadata.image import TopicIdPartition
-from tests.simulation.producing import Producer, check, read_all
+from tests.simulation.numbered_producer import Producer, check, read_all
 
 SEEDS = [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 7))]
 FAULTS = 6
@@ -23,7 +23,7 @@ CALM_S = 3.0
 FAULT_S = (0.5, 4.0)
 
 
-def test_three_nodes_take_replicate_and_serve_records_and_stop_in_order() -> None:
+def test_three_nodes_replicate_and_stop() -> None:
     world = SimulatedWorld(1)
     cluster = SimulatedCluster(world)
 
@@ -42,7 +42,7 @@ def test_three_nodes_take_replicate_and_serve_records_and_stop_in_order() -> Non
     world.run(scenario())
 
 
-def test_a_cluster_that_is_never_ready_says_what_it_waits_for() -> None:
+def test_unready_cluster_reports_the_reason() -> None:
     world = SimulatedWorld(1)
     cluster = SimulatedCluster(world)
 
@@ -58,7 +58,7 @@ def test_a_cluster_that_is_never_ready_says_what_it_waits_for() -> None:
         world.run(scenario())
 
 
-def test_everything_survives_a_stop_and_a_power_loss_of_all() -> None:
+def test_records_survive_stop_and_power_loss_of_all() -> None:
     world = SimulatedWorld(2)
     cluster = SimulatedCluster(world)
 
@@ -82,7 +82,7 @@ def test_everything_survives_a_stop_and_a_power_loss_of_all() -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_no_acknowledged_record_is_lost_whatever_breaks(seed: int) -> None:
+def test_acknowledged_records_survive_faults(seed: int) -> None:
     _run_faults(seed)
 
 

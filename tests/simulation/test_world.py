@@ -31,7 +31,7 @@ async def serve(machine: Machine, port: int = 9000) -> None:
     await machine.run(machine.environment.network.listen(machine.name, port, echo, frame_bytes_max=1000))
 
 
-def test_time_jumps_to_the_next_timer_and_keeps_the_order_of_one_instant() -> None:
+def test_time_jumps_to_next_timer_in_order() -> None:
     world, order = SimulatedWorld(1), []
 
     async def scenario() -> None:
@@ -44,7 +44,7 @@ def test_time_jumps_to_the_next_timer_and_keeps_the_order_of_one_instant() -> No
     assert (order, world.loop.now_us) == ([1, 2, 3, 4], 3_600_000_000)
 
 
-def test_waiting_for_what_never_comes_is_a_deadlock() -> None:
+def test_endless_wait_is_a_deadlock() -> None:
     async def scenario() -> None:
         await asyncio.Event().wait()
 
@@ -63,7 +63,7 @@ def test_spinning_is_a_livelock(monkeypatch: pytest.MonkeyPatch) -> None:
         SimulatedWorld(1).run(scenario())
 
 
-def test_a_step_that_does_not_end_is_a_livelock_that_is_told_with_its_stack() -> None:
+def test_endless_step_is_a_livelock_with_stack() -> None:
     world = SimulatedWorld(1)
     world.loop.step_s_max = 0.4
 
@@ -84,7 +84,7 @@ def test_a_step_that_does_not_end_is_a_livelock_that_is_told_with_its_stack() ->
         world.run(scenario())
 
 
-def test_a_run_of_many_steps_is_no_endless_one() -> None:
+def test_many_steps_are_no_livelock() -> None:
     world = SimulatedWorld(1)
     world.loop.step_s_max = 0.2
 
@@ -98,7 +98,7 @@ def test_a_run_of_many_steps_is_no_endless_one() -> None:
     world.run(scenario())
 
 
-def test_a_failure_that_nobody_caught_fails_the_world() -> None:
+def test_uncaught_exception_fails_the_world() -> None:
     async def scenario() -> None:
         asyncio.get_running_loop().call_soon(lambda: 1 // 0)
         await asyncio.sleep(1)
@@ -107,7 +107,7 @@ def test_a_failure_that_nobody_caught_fails_the_world() -> None:
         SimulatedWorld(1).run(scenario())
 
 
-def test_a_fast_clock_ends_its_timeouts_early_and_a_jump_moves_wall_time_only() -> None:
+def test_clock_drift_and_jump() -> None:
     world = SimulatedWorld(1)
     fast = world.machine("fast", rate=2.0).clock
 
@@ -123,7 +123,7 @@ def test_a_fast_clock_ends_its_timeouts_early_and_a_jump_moves_wall_time_only() 
     world.run(scenario())
 
 
-def test_a_killed_process_runs_no_more_code_and_its_peers_get_a_reset() -> None:
+def test_killed_process_runs_no_code_and_resets_peers() -> None:
     world, ran = SimulatedWorld(1), []
     one, two = world.machine("one"), world.machine("two")
 
@@ -149,7 +149,7 @@ def test_a_killed_process_runs_no_more_code_and_its_peers_get_a_reset() -> None:
     world.run(scenario())
 
 
-def test_a_generator_that_nobody_goes_on_with_is_closed_in_its_turn_and_not_by_the_dead() -> None:
+def test_abandoned_generator_is_closed() -> None:
     world, closed = SimulatedWorld(1), []
 
     async def numbers(name: str) -> AsyncGenerator[int, None]:
@@ -179,7 +179,7 @@ def test_a_generator_that_nobody_goes_on_with_is_closed_in_its_turn_and_not_by_t
     assert closed == ["left"]
 
 
-def test_a_paused_process_goes_on_where_it_was() -> None:
+def test_paused_process_continues() -> None:
     world, ran = SimulatedWorld(1), []
     machine = world.machine("one")
 
@@ -201,7 +201,7 @@ def test_a_paused_process_goes_on_where_it_was() -> None:
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_a_paused_process_takes_its_frames_when_it_goes_on_and_a_dead_one_never(is_killed: bool) -> None:
+def test_paused_process_gets_frames_after_resume(is_killed: bool) -> None:
     world, taken = SimulatedWorld(1), list[tuple[bytes, int, str]]()
     one, two = world.machine("one"), world.machine("two")
 
@@ -235,7 +235,7 @@ def test_a_paused_process_takes_its_frames_when_it_goes_on_and_a_dead_one_never(
     assert taken == [(b"awake", 0, "two"), *late]
 
 
-def test_a_task_that_is_cancelled_while_its_process_sleeps_may_die_with_it() -> None:
+def test_task_cancelled_in_paused_process() -> None:
     world = SimulatedWorld(1)
     machine = world.machine("one")
 
@@ -251,7 +251,7 @@ def test_a_task_that_is_cancelled_while_its_process_sleeps_may_die_with_it() -> 
     world.run(scenario())  # which fails for a task that was destroyed while it was pending
 
 
-def test_a_lost_power_keeps_what_was_synced_and_may_lose_the_rest() -> None:
+def test_power_loss_keeps_synced_data() -> None:
     outcomes = set()
     for seed in range(40):
         machine = SimulatedWorld(seed).machine("one")
@@ -274,7 +274,7 @@ def test_a_lost_power_keeps_what_was_synced_and_may_lose_the_rest() -> None:
     assert b"synced" + b"\0" * 2000 + b"y" * 2000 in outcomes, "writes never reached the disk out of order"
 
 
-def test_a_name_is_durable_only_when_its_directory_is() -> None:
+def test_name_is_durable_after_directory_sync() -> None:
     survived = set()
     for seed in range(20):
         machine = SimulatedWorld(seed).machine("one")
@@ -289,7 +289,7 @@ def test_a_name_is_durable_only_when_its_directory_is() -> None:
     assert survived == {(), ("new",), ("final",)}
 
 
-def test_a_full_or_failing_disk_says_so_and_leaves_the_file_as_it_was() -> None:
+def test_full_or_failing_disk_leaves_file_unchanged() -> None:
     machine = SimulatedWorld(1).machine("one")
     file = machine.environment.files.open("/log", create=True)
     file.append([b"abc"])
@@ -305,7 +305,7 @@ def test_a_full_or_failing_disk_says_so_and_leaves_the_file_as_it_was() -> None:
     assert file.pread(0, 10) == b"`bc"
 
 
-def test_frames_arrive_in_order_and_a_cut_link_holds_them_until_it_heals() -> None:
+def test_cut_link_holds_frames_in_order() -> None:
     world = SimulatedWorld(1)
     one, two = world.machine("one"), world.machine("two")
 
@@ -326,7 +326,7 @@ def test_frames_arrive_in_order_and_a_cut_link_holds_them_until_it_heals() -> No
     world.run(scenario())
 
 
-def test_a_message_cut_in_the_middle_resets_both_ends() -> None:
+def test_message_cut_in_the_middle_resets_both_ends() -> None:
     world = SimulatedWorld(1)
     one, two = world.machine("one"), world.machine("two")
 
@@ -343,7 +343,7 @@ def test_a_message_cut_in_the_middle_resets_both_ends() -> None:
     world.run(scenario())
 
 
-def test_bandwidth_delays_and_a_receiver_that_does_not_read_holds_back() -> None:
+def test_bandwidth_and_backpressure() -> None:
     world = SimulatedWorld(1)
     one, two = world.machine("one"), world.machine("two")
 
@@ -369,7 +369,7 @@ def test_bandwidth_delays_and_a_receiver_that_does_not_read_holds_back() -> None
     world.run(scenario())
 
 
-def test_a_machine_without_power_is_silent_and_resets_old_connections_when_back() -> None:
+def test_machine_without_power_is_silent() -> None:
     world = SimulatedWorld(1)
     one, two = world.machine("one"), world.machine("two")
 
@@ -391,7 +391,7 @@ def test_a_machine_without_power_is_silent_and_resets_old_connections_when_back(
     world.run(scenario())
 
 
-def test_a_data_folder_is_locked_until_its_owner_dies() -> None:
+def test_data_folder_lock_ends_with_its_owner() -> None:
     world = SimulatedWorld(1)
     machine = world.machine("one")
 
@@ -408,12 +408,12 @@ def test_a_data_folder_is_locked_until_its_owner_dies() -> None:
     world.run(scenario())
 
 
-def test_a_seed_is_a_story_and_another_seed_another_one() -> None:
+def test_seeds_give_different_traces() -> None:
     assert run_story(7) == run_story(7)
     assert run_story(7) != run_story(8)
 
 
-def test_a_seed_gives_the_same_trace_whatever_the_hash_seed() -> None:
+def test_trace_does_not_depend_on_hash_seed() -> None:
     def fingerprint(hash_seed: str) -> str:
         command = [sys.executable, "-m", "tests.simulation.story", "7"]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}

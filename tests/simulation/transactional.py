@@ -69,7 +69,7 @@ class _Seen:
 
 
 class _Around:
-    """Implements the kit's `Surroundings`, as far as these clients ask."""
+    """Implements the `ClientWorld` of the chaos kit, as far as these clients need it."""
 
     def __init__(self, plan: Plan, oracle: Oracle) -> None:
         self.brokers = plan.brokers
@@ -140,7 +140,7 @@ class TransactionalClients:
                 older.append(one)
                 asyncio.get_running_loop().create_task(self._held_back(one, rng.uniform(0.1, 2)))
         await asyncio.gather(*(each.finish() for each in older))
-        if self._is_pipelined:  # whoever vanished last has left something open
+        if self._is_pipelined:  # the last instance that vanished has left a transaction open
             last = self._pipeliner(name, born, rng)
             await last.start()
             await last.finish()
@@ -225,7 +225,7 @@ class TransactionalClients:
         await self._reader.close()
 
     async def read_back(self) -> None:
-        """Of a whole cluster."""
+        """The committed records of a whole cluster."""
         if not self._is_drawn:
             return
         self._committed = [each for group in self._groups for each in await self._offsets(group)]
@@ -268,14 +268,14 @@ class TransactionalClients:
             assert node.node is not None
             try:
                 async with asyncio.timeout(10):
-                    told = await node.machine.run(node.node.groups.ask(r.FetchOffsets(group=group)))
+                    answer = await node.machine.run(node.node.groups.ask(r.FetchOffsets(group=group)))
             except (KafkaError, ConnectionClosed, TimeoutError) as error:
                 if world.loop.time() > deadline:
-                    self._oracle.fail(f"nobody tells the offsets of group {group}: {error}")
+                    self._oracle.fail(f"no answer about the offsets of group {group}: {error}")
                 await asyncio.sleep(LOOK_S)
                 continue
-            assert isinstance(told, a.GroupOffsets), told
-            return [GroupOffset(group, row.topic, row.partition, row.offset) for row in told.offsets]
+            assert isinstance(answer, a.GroupOffsets), answer
+            return [GroupOffset(group, row.topic, row.partition, row.offset) for row in answer.offsets]
 
     async def _read_back(self, number: int) -> ReadBack:
         topic = self._oracle.image.topic(TOPIC)
@@ -310,7 +310,7 @@ class TransactionalClients:
             position = following
 
     def judge(self) -> None:
-        """By the kit's checker."""
+        """The checks of the kit's checker."""
         if not self._is_drawn or self._is_excused():
             return
         ledger, findings = Ledger(), Findings()
@@ -336,7 +336,7 @@ class TransactionalClients:
             self._oracle.fail(f"{anomaly.kind}: {anomaly.text}")
 
     def _in_order(self) -> None:
-        """Of an instance each partition has its records once, in the order in which it sent them."""
+        """Each partition has the records of an instance once, in the order of sending."""
         for each in self._readback if self._is_pipelined else ():
             last: dict[str, int] = {}
             for record in each.records():

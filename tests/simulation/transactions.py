@@ -24,7 +24,7 @@ from metadata.records import (
 
 @dataclass
 class Transactions:
-    """The committed history, told once record by record."""
+    """The committed history, record by record."""
 
     fail: Callable[[str], None]
     _open: dict[UUID, int] | None = None
@@ -59,9 +59,11 @@ class Transactions:
                 self._open[record.topic_id] = self._open.get(record.topic_id, 0) + 1
 
     def check(self, image: MetadataImage) -> None:
-        """Of the newest image; those of other nodes are compared with it."""
+        """The topics of the newest image; images of other nodes are compared with it."""
         if (image.transaction is not None) != (self._open is not None):
-            self.fail(f"the transaction of the image at {image.offset} is {image.transaction}, the history says else")
+            self.fail(
+                f"the transaction of the image at {image.offset} is {image.transaction}, the history has another one"
+            )
         shown = [topic_id for topic_id in (self._open or ()) if topic_id in image.topics]
         if shown:
             self.fail(f"the image at {image.offset} shows half of a transaction: {image.topics[shown[0]]}")

@@ -105,7 +105,7 @@ class AdminClient:
         self._connection = ClientConnection(peer="127.0.0.1:5", listener=listener)
 
     def ask(self, request: TopLevel, version: int, kind: type[Response]) -> Response:
-        """As the session does it: over the bytes of this version, both ways."""
+        """Encode and decode as the session does, in this version, both ways."""
         return asyncio.run(self._ask_alone(request, version, kind))
 
     async def _ask_alone(self, request: TopLevel, version: int, kind: type[Response]) -> Response:

@@ -22,7 +22,7 @@ ITEM, VALUE = "[]", "{}"
 """Steps of a path: into the items of an array, into the values of a map."""
 DEPTH_MAX = 8
 PARAMETERS = {"partition": "0", "partition_id": "0", "broker_id": "1", "instance": KNOWN}
-"""Of a path, where they are no names."""
+"""Path parameters that are not names."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ SCALARS = {
     "rebalance_timeout_ms": 10_000,
     "replica_id": -1,
 }
-"""Of fields whose default is refused before anything is looked at."""
+"""Values of fields whose default is refused first."""
 NAMES = {"group_id", "key", "transactional_id", "protocol_type", "protocol_name", "v3_and_below_transactional_id"}
 UNKNOWN_TAG = 99
 Path = tuple[str, ...]
@@ -131,7 +131,7 @@ def _items(kind: type[Message]) -> dict[str, type]:
 
 
 def _item(hint: Any) -> type | None:
-    """Of an array; None for what is none."""
+    """The type of the items of an array; None for another type."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(each for each in get_args(hint) if each is not type(None))
     if get_origin(hint) is None or get_origin(hint) is ClassVar:

@@ -66,7 +66,7 @@ PRODUCER_LIMITS = ProducerLimits(expiration_ms=86_400_000, allocated_max=100, re
 
 
 def _rest_address(broker: int) -> str:
-    """Nobody listens there: at 8082, the default, may be a real cluster of who runs the tests."""
+    """A port without a listener: a real cluster may listen at 8082, the default."""
     return f"127.0.0.1:{broker}"
 
 
@@ -80,7 +80,7 @@ class FakeLog:
     """Set once a read waits."""
 
     producers: ProducerStates = field(default_factory=ProducerStates)
-    """Of idempotent producers; transactions are looked for in the batches themselves."""
+    """State of idempotent producers; transactions are found in the batches."""
 
     def find(self, batches: Buffer) -> ProducerBatch | None:
         """D2 for an idempotent producer's batch, which comes alone."""

@@ -1,4 +1,4 @@
-"""A whole node in this process, whose event loop says how much processor time it spends between two turns."""
+"""A whole node in this process, whose event loop measures the processor time between two turns."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class MeasuredLoop(asyncio.SelectorEventLoop):
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one request: the longest turn of the loop, and the most memory that was held meanwhile."""
+    """The longest turn of the loop during one request, and the most memory held."""
 
     turn_ms: float
     memory_bytes: int

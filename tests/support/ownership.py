@@ -1,4 +1,4 @@
-"""What the log of a group says about who owned what, and when: the coordinator's own account, batch by batch."""
+"""The owners of partitions by the log of a group: the coordinator's own record, batch by batch."""
 
 from __future__ import annotations
 

@@ -29,9 +29,7 @@ class Checks:
 
     def on_caught_up(self, i: int, *, applied_index: int, committed: int) -> None:
         if applied_index < committed:
-            raise Violation(
-                f"{i} says it has caught up at {applied_index}; {committed} was acknowledged before it began"
-            )
+            raise Violation(f"{i} has caught up at {applied_index}; {committed} was acknowledged before it began")
 
     def on_end(self, i: int, *, applied_index: int, commands: dict[int, bytes]) -> None:
         for command, index in self.acked.items():

@@ -1,4 +1,4 @@
-"""Whole RaftMetadataLogs on simulated machines: engine, link, hosting and files, with nothing of it replaced."""
+"""Whole RaftMetadataLogs on simulated machines: engine, link, hosting and files, without replaced parts."""
 
 from __future__ import annotations
 

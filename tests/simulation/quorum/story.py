@@ -23,7 +23,7 @@ class Story:
         self._commands = 0
         self._has_clients = True
 
-    def tell(self) -> None:
+    def play(self) -> None:
         world = self.world
         for i in world.ids:
             world.start(i)

@@ -33,13 +33,13 @@ def _restarted_with_a_snapshot_newer_than_its_commit_index() -> World:
     return world
 
 
-def test_l13_a_snapshot_newer_than_the_saved_commit_index_keeps_nobody_behind() -> None:
+def test_l13_snapshot_newer_than_saved_commit_index() -> None:
     world = _restarted_with_a_snapshot_newer_than_its_commit_index()
     assert world.run_for(2000, until=lambda: world.is_converged), str(world)
     world.check_acked()
 
 
-def test_l13_without_its_override_the_voter_stays_behind_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_l13_voter_stays_behind_without_override(monkeypatch: pytest.MonkeyPatch) -> None:
     own = HardenedRaft._SyncObj__raftCommitIndex
     as_told = property(own.fget, lambda raft, index: setattr(raft, "_commit_index", index))
     monkeypatch.setattr(HardenedRaft, "_SyncObj__raftCommitIndex", as_told)
@@ -48,7 +48,7 @@ def test_l13_without_its_override_the_voter_stays_behind_for_ever(monkeypatch: p
     assert not world.run_for(30_000, until=lambda: world.is_converged)
 
 
-def test_a_voter_has_caught_up_when_it_knows_all_that_was_committed_before_it_began() -> None:
+def test_voter_has_caught_up_with_earlier_commits() -> None:
     world = calm(3)
     heal(world)
     behind = next(i for i in world.ids if i != world.leader)
@@ -65,7 +65,7 @@ def test_a_voter_has_caught_up_when_it_knows_all_that_was_committed_before_it_be
     assert len(world.nodes[behind].machine.commands) >= 50
 
 
-def test_a_voter_alone_has_not_caught_up_however_much_its_files_know() -> None:
+def test_voter_alone_has_not_caught_up() -> None:
     world = calm(3)
     commit(world, b"known")
     for i in world.ids:

@@ -74,11 +74,11 @@ def _ack_that_is_late_by_two_terms(plan: Plan) -> bool:
     return is_acked
 
 
-def test_s5_an_ack_that_is_late_by_two_terms_commits_nothing() -> None:
+def test_s5_ack_of_two_terms_ago_commits_nothing() -> None:
     assert not _ack_that_is_late_by_two_terms(CALM)
 
 
-def test_s5_without_its_filter_an_acknowledged_append_is_lost() -> None:
+def test_s5_acknowledged_append_is_lost_without_filter() -> None:
     with pytest.raises(Violation, match="lacks committed entry"):
         _ack_that_is_late_by_two_terms(replace(CALM, filters=lambda: without("AckTerms")))
 
@@ -93,13 +93,13 @@ def _leader_by_votes_that_come_twice(plan: Plan) -> bool:
     return world.run_for(5_000, until=lambda: any(world.nodes[i].raft.is_leader for i in few))
 
 
-def test_s14_a_vote_that_comes_twice_counts_once() -> None:
+def test_s14_duplicate_vote_counts_once() -> None:
     assert not _leader_by_votes_that_come_twice(CALM)
     assert _leader_by_votes_that_come_twice(replace(CALM, filters=lambda: without("VotesOnce")))
 
 
 def _voter_with_a_higher_term_comes_back(plan: Plan) -> bool:
-    """SO-L6: a voter raised its term, and was cut off before anybody heard of it. Is it told what is appended then?"""
+    """SO-L6: a voter raised its term, and was isolated before another voter knew it. Does it get later entries?"""
     world = calm(23, plan)
     leader = world.leader
     world.healed = True
@@ -120,7 +120,7 @@ def _higher_term(term: int) -> dict[str, object]:
     return {"type": "request_vote", "term": term, "last_log_index": 0, "last_log_term": -1}
 
 
-def test_l6_a_voter_with_a_higher_term_is_taken_back() -> None:
+def test_l6_voter_with_higher_term_rejoins() -> None:
     assert _voter_with_a_higher_term_comes_back(CALM)
     assert not _voter_with_a_higher_term_comes_back(replace(CALM, filters=lambda: without("HigherTerm")))
 
@@ -139,7 +139,7 @@ def _entries_sent_in_a_pipeline(plan: Plan) -> float:
     return (world.network.entries_sent - before) / 200
 
 
-def test_s4_an_entry_is_sent_once_where_nothing_fails() -> None:
+def test_s4_entry_is_sent_once_without_faults() -> None:
     slow = replace(CALM, latency_ms=(5, 10))
     assert _entries_sent_in_a_pipeline(slow) == 1
     assert _entries_sent_in_a_pipeline(replace(slow, filters=lambda: without("NextIndexKept"))) > 1.3
@@ -175,14 +175,14 @@ def _rejoins(plan: Plan, *, count: int, size: int, is_busy: bool = False) -> tup
     return (world.time.us - begun) / 1000, (world.network.entries_sent - before) / count
 
 
-def test_l1_what_a_former_leader_lacks_is_not_sent_again_and_again() -> None:
+def test_l1_former_leader_gets_each_entry_once() -> None:
     plan = replace(CALM, latency_ms=(20, 30))
     with_it = _rejoins(plan, count=40, size=30_000, is_busy=True)
     without_it = _rejoins(replace(plan, filters=lambda: without("ResetSequence")), count=40, size=30_000, is_busy=True)
     assert without_it[1] > 4 * with_it[1], (with_it, without_it)
 
 
-def test_l1_a_former_leader_with_many_entries_of_its_own_agrees_soon() -> None:
+def test_l1_former_leader_with_many_own_entries() -> None:
     with_it = _rejoins(CALM, count=60, size=0)
     without_it = _rejoins(replace(CALM, filters=lambda: without("ResetToCommit")), count=60, size=0)
     assert with_it[0] < 300, with_it

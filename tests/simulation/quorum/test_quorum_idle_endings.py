@@ -47,7 +47,7 @@ async def _write_among_faults(cluster: Cluster, rng: random.Random) -> set[str]:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_all_voters_agree_soon_after_a_restart_of_all_and_resets(seed: int) -> None:
+def test_voters_agree_after_restart_and_resets(seed: int) -> None:
     world = SimulatedWorld(seed)
     cluster = Cluster(world, snapshot_bytes=8_000)
 

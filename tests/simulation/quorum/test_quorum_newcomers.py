@@ -38,7 +38,7 @@ class VotesAtOnce(Newcomer):
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_wiped_voters_lose_nothing(seed: int, name: str) -> None:
     story = Story(seed, PLANS[name])
-    story.tell()
+    story.play()
     nodes = story.world.nodes.values()
     assert story.world.run_for(1_000, until=lambda: not any(node.journal.votes.is_newcomer for node in nodes))
 
@@ -62,13 +62,13 @@ def _entry_on_two_of_three_and_one_of_them_wiped(plan: Plan) -> None:
     world.check_acked()
 
 
-def test_a_wiped_voter_waits_for_a_leader_that_has_what_it_had_promised_to_keep() -> None:
+def test_wiped_voter_waits_for_leader_with_its_entries() -> None:
     _entry_on_two_of_three_and_one_of_them_wiped(CALM)
     with pytest.raises(Violation, match="lacks committed entry"):
         _entry_on_two_of_three_and_one_of_them_wiped(replace(CALM, newcomer=VotesAtOnce))
 
 
-def test_a_wiped_voter_is_counted_again_once_it_has_caught_up() -> None:
+def test_wiped_voter_votes_after_catching_up() -> None:
     world = calm(2, CALM)
     leader = world.leader
     assert leader is not None
@@ -83,7 +83,7 @@ def test_a_wiped_voter_is_counted_again_once_it_has_caught_up() -> None:
     assert world.run_for(500, until=lambda: world.nodes[wiped].machine.commands == world.nodes[leader].machine.commands)
 
 
-def test_voters_that_have_never_met_begin_when_all_are_there() -> None:
+def test_new_voters_begin_when_all_have_met() -> None:
     world = SimulatedWorld(11)
     cluster = Cluster(world)
 

@@ -47,7 +47,7 @@ def _ex_leader_meets_a_snapshot(plan: Plan) -> World:
     return world
 
 
-def test_s1_a_snapshot_does_not_commit_an_ex_leader_s_own_tail() -> None:
+def test_s1_snapshot_does_not_commit_divergent_tail() -> None:
     plan = replace(CALM, snapshot_bytes=400_000)
     world = _ex_leader_meets_a_snapshot(plan)
     assert not [command for command in world.acked if command.startswith(b"phantom")]
@@ -56,16 +56,16 @@ def test_s1_a_snapshot_does_not_commit_an_ex_leader_s_own_tail() -> None:
 
 def _run_seeds(plan: Plan) -> None:
     for seed in range(40):
-        Story(seed, plan).tell()
+        Story(seed, plan).play()
 
 
-def test_s1_without_its_filter_some_seed_applies_what_was_never_committed() -> None:
+def test_s1_uncommitted_entry_is_applied_without_filter() -> None:
     plan = replace(PLANS["snapshots"], filters=lambda: without("SnapshotKeepsCommit"))
     with pytest.raises(Violation, match="applies"):
         _run_seeds(plan)
 
 
-def test_s6_without_fsync_some_seed_loses_what_was_acknowledged() -> None:
+def test_s6_acknowledged_entry_is_lost_without_fsync() -> None:
     plan = replace(PLANS["power"], journal=NeverSynced)
     with pytest.raises((Violation, DamagedFile)):
         _run_seeds(plan)
@@ -89,7 +89,7 @@ def _divergent_node_rejoins(plan: Plan) -> float:
     return (world.time.us - begun) / 1000
 
 
-def test_l1_a_divergent_node_catches_up_over_several_batches() -> None:
+def test_l1_divergent_node_catches_up_in_batches() -> None:
     assert _divergent_node_rejoins(CALM) < 1500
 
 
@@ -109,12 +109,12 @@ def _blackholed_follower(plan: Plan) -> tuple[int, int]:
     return world.nodes[world.leader].raft.term - term, world.elections - elections
 
 
-def test_l6_a_follower_that_was_cut_off_disturbs_nobody() -> None:
+def test_l6_isolated_follower_causes_no_election() -> None:
     assert _blackholed_follower(CALM) == (0, 0)
     assert _blackholed_follower(replace(CALM, pre_vote=NoPreVote))[0] > 0
 
 
-def test_l6_a_leader_of_the_past_learns_the_term_from_those_it_calls() -> None:
+def test_l6_old_leader_learns_the_term() -> None:
     """It was paused while another was elected; its next message must be answered."""
     world = calm(9, CALM)
     old = world.leader
@@ -166,7 +166,7 @@ def test_s5_an_ack_of_an_older_term_counts_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("nodes", [1, 3, 5])
-def test_acknowledged_commands_survive_power_loss_of_all_right_after_the_answer(nodes: int) -> None:
+def test_acknowledged_commands_survive_power_loss_of_all(nodes: int) -> None:
     for seed in range(5):
         world = calm(seed, replace(CALM, nodes=nodes))
         for k in range(20):

@@ -10,7 +10,7 @@ from tests.simulation.quorum.plan import Plan
 from tests.simulation.quorum.story import Story
 
 SEEDS = int(os.environ.get("KRAFT_QUORUM_SEEDS", "17"))
-"""Of each plan."""
+"""Seeds of each plan."""
 QUICK = 3
 """So many of them in the default run."""
 
@@ -28,4 +28,4 @@ PLANS = {
     "seed", [*range(min(QUICK, SEEDS)), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(QUICK, SEEDS))]
 )
 def test_seed(seed: int, name: str) -> None:
-    Story(seed, PLANS[name]).tell()
+    Story(seed, PLANS[name]).play()

@@ -12,7 +12,7 @@ from metadata.quorum.log import AppendLost, AppendUnknown, Leadership
 from tests.simulation.quorum.cluster import PORT, Cluster, settings
 
 
-def test_a_leader_is_there_soon_after_the_start_and_soon_after_a_kill() -> None:
+def test_election_after_start_and_kill() -> None:
     for seed in range(5):
         world = SimulatedWorld(seed)
         cluster = Cluster(world)
@@ -33,7 +33,7 @@ def test_a_leader_is_there_soon_after_the_start_and_soon_after_a_kill() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_acknowledged_appends_survive_kills_power_loss_and_partitions(seed: int) -> None:
+def test_acknowledged_appends_survive_faults(seed: int) -> None:
     world = SimulatedWorld(seed)
     cluster = Cluster(world, snapshot_bytes=8_000)
 
@@ -68,7 +68,7 @@ def test_acknowledged_appends_survive_kills_power_loss_and_partitions(seed: int)
     world.run(scenario())
 
 
-def test_a_full_disk_suspends_a_voter_until_there_is_room() -> None:
+def test_full_disk_suspends_voter() -> None:
     world = SimulatedWorld(3)
     cluster = Cluster(world)
 
@@ -109,7 +109,7 @@ def test_a_full_disk_suspends_a_voter_until_there_is_room() -> None:
         ({"cluster_id": "other"}, "cluster id 'other'"),
     ],
 )
-def test_a_stranger_is_refused_and_disturbs_nobody(changes: dict[str, object], reason: str) -> None:
+def test_unauthenticated_voter_is_refused(changes: dict[str, object], reason: str) -> None:
     world = SimulatedWorld(4)
     cluster = Cluster(world)
 
@@ -129,7 +129,7 @@ def test_a_stranger_is_refused_and_disturbs_nobody(changes: dict[str, object], r
     world.run(scenario())
 
 
-def test_two_nodes_with_one_id_are_noticed_and_the_first_stays() -> None:
+def test_second_node_with_same_id_is_refused() -> None:
     world = SimulatedWorld(5)
     cluster = Cluster(world)
 
@@ -142,7 +142,7 @@ def test_two_nodes_with_one_id_are_noticed_and_the_first_stays() -> None:
         await asyncio.sleep(4)
         await cluster.append_until_done("b")
         assert "quorum_duplicate_node_id" in [name for name, _ in cluster.events[1].all]
-        assert cluster.twins[3].refused_by == {1, 2}, "the second one is not told why nobody talks to it"
+        assert cluster.twins[3].refused_by == {1, 2}, "the second one does not learn why it is refused"
         assert not any(log.refused_by for log in cluster.logs.values())
         assert cluster.logs[1].leadership == Leadership(
             leader_id=cluster.logs[1].leadership.leader_id, term=term, is_self=cluster.logs[1].leadership.is_self
@@ -151,7 +151,7 @@ def test_two_nodes_with_one_id_are_noticed_and_the_first_stays() -> None:
     world.run(scenario())
 
 
-def test_garbage_on_the_port_closes_that_connection_only() -> None:
+def test_garbage_closes_one_connection() -> None:
     world = SimulatedWorld(6)
     cluster = Cluster(world)
 
@@ -175,7 +175,7 @@ def test_garbage_on_the_port_closes_that_connection_only() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_orderly_stop_of_the_leader_costs_less_than_an_election_timeout(seed: int) -> None:
+def test_leader_stop_takes_less_than_election_timeout(seed: int) -> None:
     """Its port refuses from then on, which the others need not wait for to believe it."""
     world = SimulatedWorld(seed)
     cluster = Cluster(world)
@@ -194,7 +194,7 @@ def test_an_orderly_stop_of_the_leader_costs_less_than_an_election_timeout(seed:
     assert took_ms < 250, f"the next append took {took_ms:.0f} ms; the election timeout is 300 ms"
 
 
-def test_a_voter_whose_disk_was_full_while_a_peer_came_back_hears_of_it() -> None:
+def test_suspended_voter_accepts_returning_peer() -> None:
     """A session made while the voter was suspended must not stay unknown to the voter that is built again."""
     world = SimulatedWorld(8)
     cluster = Cluster(world)
@@ -220,13 +220,13 @@ def test_a_voter_whose_disk_was_full_while_a_peer_came_back_hears_of_it() -> Non
     world.run(scenario())
 
 
-def test_a_leader_of_the_past_that_still_believes_to_lead_is_not_confirmed() -> None:
+def test_deposed_leader_is_not_confirmed() -> None:
     believed = sum(_asks_both_leaders(SimulatedWorld(seed)) for seed in range(6))
     assert believed > 0, "in no seed a leader of the past believed to lead while the next one did"
 
 
 def _asks_both_leaders(world: SimulatedWorld) -> bool:
-    """Whether the old leader still believed to lead when the new one was confirmed."""
+    """True if the old leader still believed that it leads when the new one was confirmed."""
     cluster = Cluster(world)
 
     async def confirm(i: int) -> None:

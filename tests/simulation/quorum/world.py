@@ -29,7 +29,7 @@ from tests.simulation.quorum.plan import ELECTION_MS, Plan, Violation
 DIRECTORY = "/quorum"
 RECONNECT_MS = 50
 SNAPSHOT_STAGGER = 0.2
-"""As in the engine: voters snapshot at different lengths of their logs."""
+"""The snapshot lengths of voters differ, as in the engine."""
 
 
 class Time:
@@ -108,7 +108,7 @@ class World:
 
     @property
     def leader(self) -> int | None:
-        """Of the newest term."""
+        """The leader of the newest term."""
         leading = [(node.raft.term, i) for i, node in self.nodes.items() if node.raft.is_leader]
         return max(leading)[1] if leading else None
 
@@ -309,7 +309,7 @@ class World:
         node.was_leader = node.raft.is_leader
 
     def _check_catching_up(self, i: int, node: Node) -> None:
-        """What was acknowledged before it began is known to a voter that says so."""
+        """A voter that reports to have caught up has all commands that were acknowledged before it began."""
         if not node.has_caught_up and node.raft.has_caught_up:
             node.has_caught_up = True
             self.caught_up += 1

@@ -54,7 +54,7 @@ def test_a_run_has_a_loopback_address_of_its_own(monkeypatch: pytest.MonkeyPatch
     assert own_host(random.Random(1)) == "127.0.0.1", "the only one that macOS has"
 
 
-def test_all_nodes_of_a_run_listen_at_its_address_each_on_ports_of_its_own(tmp_path: Path) -> None:
+def test_nodes_of_a_run_have_own_ports(tmp_path: Path) -> None:
     host = own_host(random.Random(2))
     config = _configuration(ClusterSpec.of(3, controllers=1), tmp_path, host=host)
     assert {node.host for node in config.nodes} == {host}

@@ -339,7 +339,7 @@ def test_transactions_as_they_should_be_show_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_visible", [True, False])
-def test_a_commit_of_which_nobody_knows_may_have_become_all_or_nothing(tmp_path: Path, is_visible: bool) -> None:
+def test_unknown_commit_is_all_or_nothing(tmp_path: Path, is_visible: bool) -> None:
     run = clean_run()
     transactional(run)
     run.operations[-1] = msgspec.structs.replace(run.operations[-1], asked="commit", outcome="fail", attempts=2)
@@ -369,7 +369,7 @@ def test_every_kind_of_anomaly_has_a_planted_run() -> None:
     assert {kind for _, kind in PLANTED} == set(Kind)
 
 
-def test_the_same_anomaly_in_many_places_is_told_once_with_a_count(tmp_path: Path) -> None:
+def test_same_anomalies_are_counted(tmp_path: Path) -> None:
     run = clean_run()
     run.replicas.pop()
     run.copy(3, *values(5, 5), *values(0, 5))
@@ -377,7 +377,7 @@ def test_the_same_anomaly_in_many_places_is_told_once_with_a_count(tmp_path: Pat
     assert (anomaly.kind, anomaly.occurrences, anomaly.offset) == (Kind.REPLICAS_DIFFER, 10, 0)
 
 
-def test_a_replica_outside_of_the_isr_may_differ_beyond_its_own_high_watermark(tmp_path: Path) -> None:
+def test_replica_outside_isr_may_differ_above_high_watermark(tmp_path: Path) -> None:
     run = clean_run()
     run.copy(4, *values(0, 6), "p:9", high_watermark=6)
     assert run.verdict(tmp_path).is_clean
@@ -400,7 +400,7 @@ def test_an_unclean_election_explains_what_readers_saw(tmp_path: Path) -> None:
     assert [loss.reason for loss in verdict.losses] == ["unclean election"]
 
 
-def test_a_topic_of_the_same_name_may_have_other_values_at_its_offsets(tmp_path: Path) -> None:
+def test_recreated_topic_may_have_other_values(tmp_path: Path) -> None:
     run = Run()
     run.event("topic_created", at_s=0, topic_id=str(TOPIC_ID))
     run.event("became_leader", at_s=0.1, topic_id=str(TOPIC_ID), leader_epoch=0, epoch_start_offset=0)
@@ -418,7 +418,7 @@ def test_a_topic_of_the_same_name_may_have_other_values_at_its_offsets(tmp_path:
     assert verdict.losses[0].reason == "topic deleted"
 
 
-def test_a_deposed_leader_that_has_not_heard_of_it_calls_no_offset_out_of_range(tmp_path: Path) -> None:
+def test_deposed_leader_returns_no_out_of_range(tmp_path: Path) -> None:
     """It has to ask the quorum before it says so (KIP-320 is for readers that send a leader epoch)."""
     run = clean_run()
     run.events = [event for event in run.events if event.event != "became_follower"]
@@ -427,7 +427,7 @@ def test_a_deposed_leader_that_has_not_heard_of_it_calls_no_offset_out_of_range(
     assert run.verdict(tmp_path).kinds() == {Kind.NON_MONOTONIC_READ}
 
 
-def test_an_election_that_no_event_tells_of_has_an_isr_all_the_same(tmp_path: Path) -> None:
+def test_election_without_event_has_isr(tmp_path: Path) -> None:
     """Its controller had a full disk and wrote no events, or resigned before the election was committed."""
     run = clean_run()
     run.event("isr_changed", at_s=3.9, old_isr=[3], isr=[1, 3], leader=3, leader_epoch=2, node=3)
@@ -436,13 +436,13 @@ def test_an_election_that_no_event_tells_of_has_an_isr_all_the_same(tmp_path: Pa
     assert run.verdict(tmp_path).kinds() == {Kind.ISR_WITHOUT_LEADER}
 
 
-def test_a_change_of_the_isr_tells_of_a_second_leader_of_an_epoch(tmp_path: Path) -> None:
+def test_isr_change_reveals_second_leader(tmp_path: Path) -> None:
     run = clean_run()
     run.event("isr_changed", at_s=3.9, old_isr=[2, 3], isr=[1, 2, 3], leader=3, leader_epoch=1, node=3)
     assert run.verdict(tmp_path).kinds() == {Kind.TWO_LEADERS}
 
 
-def test_a_reader_may_be_told_that_retention_was_faster(tmp_path: Path) -> None:
+def test_out_of_range_after_retention_is_allowed(tmp_path: Path) -> None:
     run = clean_run()
     run.event("segments_deleted", at_s=3.9, because="retention.bytes", log_start_offset=12, segments=1)
     process_is_told_that_its_place_is_gone(run)

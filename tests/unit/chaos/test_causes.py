@@ -33,7 +33,7 @@ def only(ranges: tuple[Range, ...], verdict: Verdict) -> Range:
     return ranges[0]
 
 
-def test_fates_are_told_apart(tmp_path: Path) -> None:
+def test_fates_are_distinct(tmp_path: Path) -> None:
     run = Run()
     run.sent("p:0", at_s=1, offset=0)
     run.sent("p:1", at_s=2, offset=1)
@@ -81,7 +81,7 @@ def test_acks_all_may_not_be_lost_like_that(tmp_path: Path) -> None:
     assert "node 1 was killed and did not bring them back" in loss.cause
 
 
-def test_acks_1_below_a_high_watermark_that_was_seen_may_not_be_lost_either(tmp_path: Path) -> None:
+def test_acks_1_below_seen_high_watermark_is_promised(tmp_path: Path) -> None:
     run = led_by_node_1()
     run.sent("p:412", at_s=2, offset=412, acks="1")
     run.sample(1, 3, 413, at_s=2.2)
@@ -125,7 +125,7 @@ def test_a_leader_that_does_not_know_that_it_was_deposed(tmp_path: Path) -> None
     )
 
 
-def test_a_write_that_another_node_passed_on_is_laid_to_its_leader(tmp_path: Path) -> None:
+def test_forwarded_write_belongs_to_leader(tmp_path: Path) -> None:
     run = led_by_node_1()
     run.sent("p:412", at_s=2, offset=412, acks="1", node=3)
     run.follows(3, 1, 3, at_s=0.2)
@@ -134,7 +134,7 @@ def test_a_write_that_another_node_passed_on_is_laid_to_its_leader(tmp_path: Pat
     assert "acked by node 1 in epoch 3" in only(run.verdict(tmp_path).losses, run.verdict(tmp_path)).cause
 
 
-def test_a_write_shortly_before_the_change_that_the_next_leader_passed_on(tmp_path: Path) -> None:
+def test_write_forwarded_by_next_leader(tmp_path: Path) -> None:
     run = led_by_node_1()
     run.sent("p:412", at_s=2, offset=412, acks="1", node=2)
     run.fault("kill", 1, at_s=2.05)
@@ -183,7 +183,7 @@ def handed_over_meanwhile(*, power_loss: bool) -> Run:
     return run
 
 
-def test_a_write_during_a_change_may_have_been_lost_by_the_next_leader(tmp_path: Path) -> None:
+def test_write_during_change_lost_by_next_leader(tmp_path: Path) -> None:
     verdict = handed_over_meanwhile(power_loss=True).verdict(tmp_path)
     loss = only(verdict.losses, verdict)
     assert loss.reason == "power loss"
@@ -196,7 +196,7 @@ def test_a_write_during_a_change_may_not_be_lost_without_more(tmp_path: Path) ->
     assert "a clean election must not lose acks=all" in verdict.losses[0].cause
 
 
-def test_a_power_loss_explains_nothing_when_every_record_is_flushed(tmp_path: Path) -> None:
+def test_power_loss_is_no_cause_with_flush(tmp_path: Path) -> None:
     verdict = power_lost({"flush.messages": "1"}).verdict(tmp_path)
     assert only(verdict.losses, verdict).reason == ""
     assert verdict.unexplained == 1
@@ -245,7 +245,7 @@ def test_deleted_records_and_retention(tmp_path: Path) -> None:
     assert verdict.unexplained == 0
 
 
-def test_a_log_that_begins_later_without_a_word(tmp_path: Path) -> None:
+def test_log_start_without_event(tmp_path: Path) -> None:
     run = led_by_node_1()
     run.ends_with(*values(200, 212), start=200)
     verdict = run.verdict(tmp_path)
@@ -288,7 +288,7 @@ def test_acks_0_lost_with_its_leader(tmp_path: Path) -> None:
     )
 
 
-def test_acks_0_shortly_after_the_change_may_have_got_lost_on_its_way_to_the_next_leader(tmp_path: Path) -> None:
+def test_acks_0_lost_on_the_way_to_next_leader(tmp_path: Path) -> None:
     """By the clocks of nodes, which differ, the old leader may have taken it too; but it has no offset to prove it."""
     run = led_by_node_1()
     run.fault("kill", 1, at_s=2.95)
@@ -404,7 +404,7 @@ def test_two_processes_have_no_order_between_them(tmp_path: Path) -> None:
     assert run.verdict(tmp_path).is_clean
 
 
-def test_the_same_reason_at_many_addresses_is_told_once(tmp_path: Path) -> None:
+def test_same_reason_at_many_addresses_is_one(tmp_path: Path) -> None:
     run = Run()
     for number in range(3):
         begun = 1 + number

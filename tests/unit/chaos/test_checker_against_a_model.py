@@ -153,7 +153,7 @@ def test_a_change_of_what_one_reader_saw_is_found(tmp_path: Path, seed: int) -> 
     assert "offset_two_values" in run.verdict(tmp_path).kinds()
 
 
-def test_a_log_that_was_read_back_from_a_later_start_is_not_clean(tmp_path: Path) -> None:
+def test_log_with_later_start_is_not_clean(tmp_path: Path) -> None:
     run, log = valid_run(random.Random(1))
     give_evidence(run, log)
     whole: ReadBack = run.readback[0]

@@ -87,7 +87,7 @@ def test_what_no_rule_is_about_goes_through_however_it_is_cut() -> None:
     tell(story)
 
 
-def test_an_answer_of_the_link_keeps_its_place_and_the_server_never_sees_the_request() -> None:
+def test_link_answers_in_order_instead_of_server() -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("answer", times=2))
         reader, writer = await p.connect()
@@ -119,7 +119,7 @@ def test_times_counts_over_connections() -> None:
     tell(story)
 
 
-def test_a_dropped_answer_ends_the_connection_behind_those_before_it_and_the_request_was_carried_out() -> None:
+def test_dropped_answer_ends_connection_after_earlier_answers() -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("drop_answer"))
         reader, writer = await p.connect()
@@ -136,7 +136,7 @@ def test_a_dropped_answer_ends_the_connection_behind_those_before_it_and_the_req
     tell(story)
 
 
-def test_a_connection_is_closed_after_the_answer_has_come_whole() -> None:
+def test_close_after_whole_answer() -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("close_after", "OffsetCommit"))
         reader, writer = await p.connect()
@@ -151,7 +151,7 @@ def test_a_connection_is_closed_after_the_answer_has_come_whole() -> None:
     tell(story)
 
 
-def test_a_delayed_answer_holds_up_those_behind_it_and_no_other_connection() -> None:
+def test_delayed_answer_delays_one_connection() -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("delay", "OffsetCommit"))
         shared.begin(rule("answer", "LeaveGroup", number=2))
@@ -172,7 +172,7 @@ def test_a_delayed_answer_holds_up_those_behind_it_and_no_other_connection() -> 
     tell(story)
 
 
-def test_what_waits_for_a_delay_goes_at_once_when_links_are_healed() -> None:
+def test_healing_sends_delayed_answers_at_once() -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("delay", delay_ms=3_600_000))
         reader, writer = await p.connect()
@@ -186,7 +186,7 @@ def test_what_waits_for_a_delay_goes_at_once_when_links_are_healed() -> None:
     tell(story)
 
 
-def test_a_produce_without_an_answer_holds_up_no_answer_of_the_link() -> None:
+def test_acks_0_produce_delays_no_answer() -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
         p.server.answers = {1: None}
         shared.begin(rule("answer"))
@@ -200,7 +200,7 @@ def test_a_produce_without_an_answer_holds_up_no_answer_of_the_link() -> None:
     tell(story)
 
 
-def test_a_refused_produce_without_an_answer_is_the_end_of_the_connection() -> None:
+def test_refused_acks_0_produce_closes_connection() -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
         shared.begin(rule("answer", "Produce"))
         reader, writer = await p.connect()
@@ -214,7 +214,7 @@ def test_a_refused_produce_without_an_answer_is_the_end_of_the_connection() -> N
     tell(story)
 
 
-def test_topics_are_known_by_the_ids_that_the_broker_has_told() -> None:
+def test_topic_ids_are_learned_from_metadata() -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
         told = MetadataResponseData.make(topics=[MetadataResponseTopic.make(name="orders", topic_id=ORDERS)])
         parts: list[Any] = [struct.pack(">i", 1) + b"\0"]
@@ -236,7 +236,7 @@ def test_topics_are_known_by_the_ids_that_the_broker_has_told() -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff\xff\xff....", b"\x7f\xff\xff\xff...."])
-def test_who_sends_no_frames_loses_the_connection(garbage: bytes) -> None:
+def test_client_without_frames_is_disconnected(garbage: bytes) -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
         reader, writer = await p.connect()
         writer.write(garbage)
@@ -259,7 +259,7 @@ def test_a_frame_that_is_no_request_is_the_brokers_to_judge() -> None:
     tell(story)
 
 
-def test_faults_of_whole_links_hold_for_links_of_clients_too() -> None:
+def test_link_faults_apply_to_client_links() -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
         reader, writer = await p.connect()
         await p.link.set_rules(Rules(answers=Flow(is_held=True)))
@@ -277,7 +277,7 @@ def test_faults_of_whole_links_hold_for_links_of_clients_too() -> None:
     tell(story)
 
 
-def test_an_api_that_no_broker_serves_is_refused_when_the_rule_begins() -> None:
+def test_rule_for_unserved_api_is_refused() -> None:
     with pytest.raises(LookupError, match="not served to clients"):
         ClientRules().load_for(rule("answer", "AlterPartition"))
 

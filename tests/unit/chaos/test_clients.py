@@ -48,7 +48,7 @@ def refused(code: int) -> dict[str, Any]:
         (Unknown(reason="broken"), "0", "ok", None, True),
     ],
 )
-def test_an_answer_is_taken_for_what_it_says(told: Any, acks: Any, outcome: str, code: int | None, again: bool) -> None:
+def test_outcome_of_an_answer(told: Any, acks: Any, outcome: str, code: int | None, again: bool) -> None:
     found = produce_result(told, acks=acks)
     assert (found.outcome, found.kafka_code, found.may_try_again) == (outcome, code, again)
 
@@ -66,7 +66,7 @@ def test_values_are_filled_up_and_read_without_the_filling() -> None:
     assert value_of("p:7      ") == "p:7"
 
 
-def test_a_read_tells_where_to_go_on() -> None:
+def test_read_result_has_next_offset() -> None:
     found = fetched(
         answer(
             200,

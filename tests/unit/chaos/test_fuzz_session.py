@@ -64,16 +64,14 @@ def faults(scenario: Scenario) -> list[str]:
     return [step.action.do for step in steps_of(scenario)]
 
 
-def test_stories_are_told_until_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stories_run_until_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fuzz, told = play(tmp_path / "fuzz", lambda scenario: (0, ""), monkeypatch, minutes=0.5)
     assert [scenario.name for scenario in told] == [f"fuzz-strict-{SEED + number}" for number in range(3)]
     assert (fuzz.stories, fuzz.records, fuzz.violations) == (3, 30, [])
     assert list((tmp_path / "fuzz").iterdir()) == [], "nothing is left when nothing was found"
 
 
-def test_a_violation_is_written_down_with_the_steps_that_it_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_violation_is_written_with_needed_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     story = make_story(STRICT, seed=SEED)
     needed = "kill"
 

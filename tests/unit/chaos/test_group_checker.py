@@ -31,7 +31,7 @@ def test_a_group_that_reads_all_and_commits_it_shows_nothing(tmp_path: Path) -> 
     assert (verdict.counts.redelivered, verdict.counts.skipped, verdict.operations.commits) == (0, 0, 2)
 
 
-def test_what_nobody_had_committed_is_given_again_with_its_cause(tmp_path: Path) -> None:
+def test_uncommitted_records_are_redelivered_with_cause(tmp_path: Path) -> None:
     run = grouped()
     run.sent(*values(10, 4), at_s=5, offset=10, node=2)
     run.read(10, values(10, 4), at_s=5.1, process="m2", group="g", generation=2, since_s=4.2)
@@ -49,7 +49,7 @@ def test_what_nobody_had_committed_is_given_again_with_its_cause(tmp_path: Path)
     assert "received by m3 after m2, which had not committed them" in again.cause
 
 
-def test_the_cause_tells_what_became_of_the_commit(tmp_path: Path) -> None:
+def test_redelivery_cause_has_fate_of_commit(tmp_path: Path) -> None:
     for outcome, code, words in (
         ("fail", 27, "whose commit was refused with REBALANCE_IN_PROGRESS"),
         ("info", None, "whose commit got no answer"),
@@ -75,7 +75,7 @@ def test_what_was_committed_and_is_given_again_has_no_cause(tmp_path: Path) -> N
     assert not any(each.explained for each in verdict.redeliveries)
 
 
-def test_a_position_that_was_asked_for_before_the_commit_is_no_loss(tmp_path: Path) -> None:
+def test_offset_fetched_before_commit_is_no_loss(tmp_path: Path) -> None:
     run = grouped()
     run.read(6, values(6, 4), at_s=5, process="m3", group="g", since_s=4.35)
     verdict = run.verdict(tmp_path)
@@ -83,7 +83,7 @@ def test_a_position_that_was_asked_for_before_the_commit_is_no_loss(tmp_path: Pa
     assert verdict.counts.redelivered == 4
 
 
-def test_a_member_is_not_given_a_record_twice_without_asking_again(tmp_path: Path) -> None:
+def test_member_gets_record_twice_only_after_offset_fetch(tmp_path: Path) -> None:
     run = grouped()
     run.sent(*values(10, 2), at_s=5, offset=10, node=2)
     for at_s in (5.1, 5.2):
@@ -96,7 +96,7 @@ def test_a_member_is_not_given_a_record_twice_without_asking_again(tmp_path: Pat
     assert "received twice by m2, which fetched the committed offset once" in verdict.redeliveries[0].cause
 
 
-def test_what_is_committed_and_was_given_to_nobody_was_passed_over(tmp_path: Path) -> None:
+def test_committed_and_unread_records_are_skipped(tmp_path: Path) -> None:
     run = clean_run()
     run.read(0, values(0, 6), at_s=4, process="m1", group="g")
     run.commits(10, at_s=4.1, process="m1")
@@ -118,7 +118,7 @@ def test_another_group_and_readers_without_one_do_not_count(tmp_path: Path) -> N
     assert verdict.counts.redelivered == 0
 
 
-def test_a_late_commit_of_the_newest_generation_is_none_of_an_old_one(tmp_path: Path) -> None:
+def test_late_commit_of_newest_generation(tmp_path: Path) -> None:
     run = grouped()
     run.commits(10, at_s=5, process="m2", generation=2)
     run.commits(6, at_s=5.1, process="m1", generation=1, outcome="fail", kafka_code=22)

@@ -60,7 +60,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert list(history.operations()) == [PRODUCE, READ], "it can be read again"
 
 
-def test_a_line_is_the_object_that_the_format_says(tmp_path: Path) -> None:
+def test_line_format_of_history(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     with HistoryWriter(path, HEADER) as writer:
         writer.record(PRODUCE)
@@ -115,7 +115,7 @@ def test_a_line_that_is_no_operation_is_named(tmp_path: Path, line: bytes, compl
     assert complaint in str(caught.value)
 
 
-def test_a_history_that_was_cut_off_says_so(tmp_path: Path) -> None:
+def test_truncated_history_is_reported(tmp_path: Path) -> None:
     path = written(tmp_path / "h.jsonl")
     path.write_bytes(path.read_bytes() + b'{"op":"read","proc')
     with pytest.raises(HistoryError, match=r":2: the last line is cut off after 18 bytes"):

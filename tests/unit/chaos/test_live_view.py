@@ -18,7 +18,7 @@ from tests.unit.chaos.recorded_run import Run, clean_run, values
 from tests.unit.chaos.test_stories import SNAPSHOT
 
 
-def test_records_that_nobody_read_are_shown(tmp_path: Path) -> None:
+def test_unread_records_are_shown(tmp_path: Path) -> None:
     run = Run()
     run.sent(*values(0, 10), at_s=1, offset=0)
     run.read(0, values(0, 6), at_s=2, high_watermark=10)
@@ -29,7 +29,7 @@ def test_records_that_nobody_read_are_shown(tmp_path: Path) -> None:
     assert verdict_rows(verdict)[-1] == {"records": "unread", "found": "4", "expected": ""}
 
 
-def test_a_table_of_a_run_in_which_all_was_read_has_no_row_for_it(tmp_path: Path) -> None:
+def test_table_without_unread_records(tmp_path: Path) -> None:
     assert "unread" not in {row["records"] for row in verdict_rows(clean_run().verdict(tmp_path))}
 
 

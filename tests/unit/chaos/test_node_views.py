@@ -44,7 +44,7 @@ def view_of(gateway: FakeGateway, replicas: dict[TopicIdPartition, ReplicaStatus
     return asyncio.run(main())
 
 
-def test_a_door_tells_metadata_and_own_replicas() -> None:
+def test_node_reports_metadata_and_own_replicas() -> None:
     gateway = FakeGateway(static={"default.replication.factor": 3})
     topic_id = gateway.add_topic("t")
     view = view_of(gateway, {TopicIdPartition(topic_id, 0): replica("t", is_leader=True)})
@@ -56,7 +56,7 @@ def test_a_door_tells_metadata_and_own_replicas() -> None:
     assert (own.isr, own.maximal_isr, own.topic_id) == ((1, 3), (1, 2, 3), str(topic_id))
 
 
-def test_a_snapshot_believes_the_newest_metadata_and_each_node_about_itself() -> None:
+def test_snapshot_uses_newest_metadata() -> None:
     gateway = FakeGateway(static={"default.replication.factor": 3})
     topic_id = gateway.add_topic("t")
     key = TopicIdPartition(topic_id, 0)

@@ -110,7 +110,7 @@ def test_a_second_loss_knows_what_the_first_left(disk: Disk) -> None:
     assert disk.after_power_loss() == {"a": b"durable"}
 
 
-def test_any_story_leaves_what_a_simple_model_says(tmp_path: Path) -> None:
+def test_random_operations_match_simple_model(tmp_path: Path) -> None:
     """Appends, syncs and truncations at random, against lengths counted by hand."""
     for seed in range(100):
         rng = random.Random(seed)

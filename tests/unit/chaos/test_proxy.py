@@ -158,7 +158,7 @@ def test_bytes_go_through_both_ways() -> None:
     play(story)
 
 
-def test_it_refuses_within_milliseconds_when_its_target_dies_and_listens_again_when_it_is_back() -> None:
+def test_link_refuses_while_target_is_dead() -> None:
     async def story(p: Proxied) -> None:
         reader, writer = await p.connect()
         writer.write(request(1))
@@ -206,7 +206,7 @@ def test_cut_resets_what_is_open_refuses_what_is_new_and_heals() -> None:
     play(story)
 
 
-def test_a_blackhole_takes_requests_and_hands_them_on_when_it_is_healed() -> None:
+def test_blackhole_holds_requests_until_healed() -> None:
     async def story(p: Proxied) -> None:
         await p.link.set_rules(Rules(requests=Flow(is_held=True), answers=Flow(is_held=True)))
         asked = asyncio.ensure_future(p.ask(1))
@@ -249,7 +249,7 @@ def test_delay_is_added_per_direction_and_order_stays() -> None:
     play(story)
 
 
-def test_bandwidth_is_what_it_says() -> None:
+def test_bandwidth_is_limited() -> None:
     async def story(p: Proxied) -> None:
         await p.link.set_rules(Rules(requests=Flow(bytes_per_second=100_000)))
         begun = time.monotonic()
@@ -260,7 +260,7 @@ def test_bandwidth_is_what_it_says() -> None:
     play(story)
 
 
-def test_one_answer_is_dropped_after_its_request_was_carried_out_and_the_handshake_is_spared() -> None:
+def test_one_answer_is_dropped_after_handshake() -> None:
     async def story(p: Proxied) -> None:
         await p.link.set_rules(Rules(drop_answers=1))
         assert await p.ask(1, api=HANDSHAKE)

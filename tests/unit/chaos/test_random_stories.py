@@ -21,7 +21,7 @@ from kraft.chaos.story import ScenarioRun, run_story
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
-def test_stories_are_repeated_by_their_seed_and_differ_between_seeds(profile: object) -> None:
+def test_random_stories_depend_on_seed(profile: object) -> None:
     stories = [make_story(profile, seed=seed) for seed in range(30)]  # type: ignore[arg-type]
     assert stories == [make_story(profile, seed=seed) for seed in range(30)]  # type: ignore[arg-type]
     assert len({render_scenario(story) for story in stories}) == 30
@@ -100,7 +100,7 @@ def test_shortening_leaves_only_what_is_needed(culprits: set[int]) -> None:
     assert _shortened(range(20), culprits)[0] == sorted(culprits)
 
 
-def test_shortening_stops_after_its_limit_of_runs_with_something_that_fails() -> None:
+def test_shortening_stops_at_limit_of_runs() -> None:
     kept, runs = _shortened(range(64), {7, 40}, runs_max=5)
     assert runs == 5
     assert {7, 40} <= set(kept)

@@ -72,7 +72,7 @@ def page_of(run: Run, folder: Path, *, command: str = "kraft scenario run plante
     return page.read_text("utf-8")
 
 
-def test_the_page_tells_the_whole_run(tmp_path: Path) -> None:
+def test_page_has_the_whole_run(tmp_path: Path) -> None:
     page = page_of(story(), tmp_path)
     for told in (
         "acks=1, and the leader is killed.",
@@ -138,7 +138,7 @@ def test_a_run_without_anything_has_a_page(tmp_path: Path) -> None:
     assert "NaN" not in page
 
 
-def test_a_page_speaks_of_availability_only_when_somebody_wrote(tmp_path: Path) -> None:
+def test_availability_needs_writes(tmp_path: Path) -> None:
     run = Run()
     run.read(0, [], at_s=1)
     assert "No client wrote, so the availability is unknown." in page_of(run, tmp_path)
@@ -172,7 +172,7 @@ def states(timeline: NodeTimeline) -> list[tuple[float, float, State]]:
     return [(round(s.from_us / SECOND, 1), round(s.until_us / SECOND, 1), s.state) for s in row.segments]
 
 
-def test_lanes_tell_who_led_and_who_was_in_the_isr() -> None:
+def test_timelines_show_leaders_and_isr() -> None:
     drawn = timelines_of(story())
     assert states(drawn[1]) == [
         (1.0, 4.0, State.LEADER),
@@ -200,7 +200,7 @@ def test_lanes_tell_whether_a_process_ran() -> None:
     ]
 
 
-def test_a_dead_node_is_dead_until_it_starts_when_nobody_says_how_long() -> None:
+def test_dead_node_without_duration_is_dead_until_start() -> None:
     run = story()
     run.faults = [Fault(at_us=4 * SECOND, fault="kill", nodes=(1,), text="killed")]
     dead = timelines_of(run)[1].process.segments[-1]

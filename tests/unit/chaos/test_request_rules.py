@@ -94,7 +94,7 @@ def test_a_rule_holds_for_the_requests_that_it_names(wanted: dict[str, Any], req
     assert len(rules.take_fired()) == is_hit
 
 
-def test_what_a_request_names_is_looked_up_only_for_a_rule_that_asks():
+def test_topics_are_decoded_only_for_rules_that_need_them():
     def never() -> Any:
         raise AssertionError("decoded for nobody")
 
@@ -103,7 +103,7 @@ def test_what_a_request_names_is_looked_up_only_for_a_rule_that_asks():
     assert rules.decide(request, at_us=1) == NOTHING
 
 
-def test_the_oldest_rule_of_each_kind_is_applied_and_the_next_one_when_it_is_used_up():
+def test_oldest_rule_of_each_kind_is_applied():
     rules = table(
         rule(1, error_code=7, times=1), rule(2, times=1), rule(3, "delay", delay_ms=50), rule(4, "drop_answer", times=1)
     )
@@ -194,7 +194,7 @@ Resource = describe_configs_request.DescribeConfigsResource
         ),
     ],
 )
-def test_the_topics_of_a_request_by_name_or_by_id_in_every_version(message: Any, versions: range, expected: Any):
+def test_topics_of_requests_in_every_version(message: Any, versions: range, expected: Any):
     for version in versions:
         found = topics_of(through(message, version), NAMES)
         assert found == expected, version
@@ -205,7 +205,7 @@ def test_an_unknown_id_names_nothing():
     assert topics_of(through(message, 10), NAMES) == set()
 
 
-def test_later_fetches_of_a_session_name_what_the_first_one_did():
+def test_topics_of_fetch_session():
     def fetch(epoch: int, *topics: tuple[UUID, int], forgotten: tuple[tuple[UUID, int], ...] = ()) -> Any:
         return through(
             fetch_request.FetchRequestData.make(
@@ -282,7 +282,7 @@ def test_an_error_is_named_or_numbered(said: str | int):
         (99_999, "99999 is no error"),
     ],
 )
-def test_what_is_no_error_is_told(said: str | int, hint: str):
+def test_unknown_error_is_refused(said: str | int, hint: str):
     with pytest.raises(ScenarioError, match=hint):
         code_of(said)
 
@@ -297,7 +297,7 @@ def test_every_api_of_clients_is_known_by_its_name():
         request_type("Produces")
 
 
-def test_apis_that_name_no_topics_are_told_apart():
+def test_apis_without_topics():
     assert [
         name
         for name in ("Produce", "OffsetFetch", "Heartbeat", "EndTxn", "ListGroups")

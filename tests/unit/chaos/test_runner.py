@@ -68,7 +68,7 @@ def test_a_cluster_that_does_not_heal_is_waited_for_once() -> None:
     assert run.failures == ["not within 60000 ms"]
 
 
-def test_a_member_of_the_isr_with_a_log_that_cannot_be_read_differs(tmp_path: Path) -> None:
+def test_unreadable_log_of_isr_member_differs(tmp_path: Path) -> None:
     run = clean_run()
     run.replicas.pop()
     run.copy(3, *values(0, 4), error="the batch at position 7 has a wrong checksum")

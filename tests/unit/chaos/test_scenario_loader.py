@@ -108,7 +108,7 @@ def test_a_toml_file_is_refused_with_the_python_form() -> None:
         scenario_loader.load("old.toml")
 
 
-def test_an_unknown_name_is_told_with_the_nearest() -> None:
+def test_unknown_name_suggests_nearest() -> None:
     with pytest.raises(ConfigError, match="acks1-leader-kil: there is no scenario of this name; did you mean acks1"):
         scenario_loader.load("acks1-leader-kil")
 

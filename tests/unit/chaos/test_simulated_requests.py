@@ -15,7 +15,7 @@ from tests.unit.coordinators.test_transaction_cluster import play
 WITHIN_MS = 500
 
 
-def test_a_request_that_arrives_after_its_time_is_not_carried_out() -> None:
+def test_late_request_is_not_carried_out() -> None:
     link = ClientLink(holds_requests=True)
     arrived: list[int] = []
 

@@ -94,7 +94,7 @@ def test_offsets_are_a_set(added: list[tuple[int, int]], end: int) -> None:
     assert all((offset in offsets) == (offset in known) for offset in range(70))
 
 
-def test_a_group_that_forgot_a_commit_or_skipped_a_record_is_found() -> None:
+def test_lost_commit_and_skipped_record_are_found() -> None:
     reached = GroupReads()
     reached.was_read(0, [0, 1, 2, 5, 6])
     reached.was_committed({0: 7, 1: 3})
@@ -119,7 +119,7 @@ def usages(memory_mb: list[int], files: list[int]) -> list[Usage]:
     ]
 
 
-def test_what_grows_is_a_problem_and_what_goes_up_and_down_is_none() -> None:
+def test_growth_is_a_leak_and_variation_is_not() -> None:
     count = SAMPLES_MIN * 4
     waves = usages([100 + 60 * (n % 2) for n in range(count)], [50 + n % 30 for n in range(count)])
     leak = usages([100 + 3 * n for n in range(count)], [50 + 10 * n for n in range(count)])
@@ -137,7 +137,7 @@ def test_what_grows_is_a_problem_and_what_goes_up_and_down_is_none() -> None:
 
 
 @given(st.integers(7, 10_000), st.integers(6, 2_000))
-def test_a_soak_has_the_partitions_and_about_the_rate_that_it_is_asked_for(partitions: int, rate: int) -> None:
+def test_partitions_and_rate_of_a_soak(partitions: int, rate: int) -> None:
     options = SoakOptions(minutes=1, partitions=partitions, rate=rate)
     topics = topics_of(options)
     assert sum(topics.values()) == partitions

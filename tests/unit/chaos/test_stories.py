@@ -145,7 +145,7 @@ def test_what_one_node_cannot_tell_is_not_known() -> None:
         now().log_end(3, "t", 0)
 
 
-def test_a_condition_is_told_as_it_is_written() -> None:
+def test_condition_is_shown_as_written() -> None:
     first, second = lambda now: now.hw("t", 0) == 3, lambda now: now.isr("t", 0) == [1]
     assert (written(first), written(second)) == ("now.hw('t', 0) == 3", "now.isr('t', 0) == [1]")
     assert written(_led_by_one) == "_led_by_one"
@@ -239,7 +239,7 @@ def test_a_story_waits_and_acts_in_order() -> None:
     assert world.acts == ["kill nodes 1", "restart nodes 1"]
 
 
-def test_a_missed_deadline_tells_what_was_awaited_and_what_there_was() -> None:
+def test_missed_deadline_message() -> None:
     async def story(run: ScenarioRun) -> None:
         await run.until(
             lambda now: now.isr("t", 0) == [2] or now.epoch("t", 0) == 7, deadline_ms=100
@@ -270,7 +270,7 @@ def test_what_cannot_be_done_names_its_step() -> None:
         tell(story, world)
 
 
-def test_a_mistake_in_a_story_is_told_with_its_line() -> None:
+def test_mistake_in_story_has_its_line() -> None:
     async def story(run: ScenarioRun) -> None:
         await run.kill(1 // 0)
 
@@ -278,7 +278,7 @@ def test_a_mistake_in_a_story_is_told_with_its_line() -> None:
         tell(story, World())
 
 
-def test_a_story_tells_what_it_has_measured() -> None:
+def test_story_sets_measured_counts() -> None:
     async def story(run: ScenarioRun) -> None:
         run.expect(lost=7)
         run.expect_at_the_end(lambda now: now.leader("t", 0) == 1)

@@ -18,7 +18,7 @@ def event(at_s: float, kind: str, *, node: int = 1, **fields: Any) -> Event:
     return Event(at_us=int(at_s * S), node=node, event=kind, fields=fields)
 
 
-def test_events_and_faults_are_told_in_order_and_what_every_voter_tells_once():
+def test_timeline_of_events_and_faults():
     where = {"topic": "t", "partition": 0, "leader_epoch": 3}
     events = [
         event(3, "leader_elected", leader=2, isr=[2, 3], **where),

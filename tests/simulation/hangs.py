@@ -6,15 +6,15 @@ import asyncio
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from metadata.watchdog import HANGING_MS
+from tests.simulation.ambushes import Ambushes
 from tests.simulation.plan import Event
-from tests.simulation.strikes import Strikes
 
 NOTICED_MS = HANGING_MS * 11 // 10 + 500
-"""By then a node knows that it hangs, however slow its clock is."""
+"""The time after which a node knows that it hangs, with the slowest clock."""
 LOOK_MS = 100
 
 
-class Hanging(Strikes):
+class Hangs(Ambushes):
     async def _no_controllers(self, event: Event) -> None:
         """All voters, or where they are brokers a majority, for longer than a broker's session."""
         voters = [self.cluster.nodes[number] for number in self._plan.voters]
@@ -75,6 +75,6 @@ class Hanging(Strikes):
 
 
 def _leads(node: SimulatedNode) -> bool:
-    """As its Raft half has it."""
+    """The term in its Raft part."""
     raft = getattr(None if node.node is None else node.node.log, "_engine", None)
     return raft is not None and raft._node is not None and raft._node.is_leader

@@ -1,4 +1,4 @@
-"""A client that may send anything twice: each request has an Idempotency-Key, as the HTTP door takes it.
+"""A client that may send every request twice: each has an Idempotency-Key, as over HTTP.
 
 A request of unknown outcome, and now and then one that was answered long ago, goes again to any node with the same
 key; two attempts of one request may be under way at once. Timestamps differ between attempts, records do not.
@@ -23,10 +23,10 @@ from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
 from replication.requests import ProduceOptions, ProduceOutcome
-from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, RETRY_PAUSE_S, Attempt, choose
+from tests.simulation.node_request import Unanswered, ask
 from tests.simulation.producer_oracle import WRONG_SEQUENCE, ProducerOracle
-from tests.simulation.remembered import KeyedPlan
+from tests.simulation.stateful_plan import KeyedPlan
 
 REMEMBERED = 50
 """Requests that may be sent once more."""

@@ -1,4 +1,4 @@
-"""The clients of a run whom brokers remember, started and ended together, and the last word on them."""
+"""The clients of a run with state at brokers: started and ended together, and the final checks of them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from kraft.coordinators.groups import requests as r
 from kraft.protocol.errors import KafkaError
 from metadata.image import TopicIdPartition
 from replication.partition.states import LeaderState
-from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import choose
 from tests.simulation.group_members import ANSWER_S, ClassicMember
 from tests.simulation.group_oracle import GroupOracle
-from tests.simulation.keyed_producing import KeyedProducer
+from tests.simulation.idempotent_producer import SequencedProducer
+from tests.simulation.keyed_producer import KeyedProducer
+from tests.simulation.node_request import Unanswered, ask
 from tests.simulation.onlookers import Committer, Onlooker
 from tests.simulation.oracle import Oracle
 from tests.simulation.producer_oracle import ProducerOracle
-from tests.simulation.remembered import GroupPlan, MemberPlan
 from tests.simulation.rest_members import Doors, RestMember
-from tests.simulation.sequenced_producing import SequencedProducer
+from tests.simulation.stateful_plan import GroupPlan, MemberPlan
 
 if TYPE_CHECKING:
     from tests.simulation.plan import Plan
@@ -36,7 +36,7 @@ READ_PER_S = 20
 LOOK_S = 0.2
 
 
-class RememberedClients:
+class StatefulClients:
     """Nothing in a run that draws none."""
 
     def __init__(self, plan: Plan, oracle: Oracle) -> None:
@@ -50,7 +50,7 @@ class RememberedClients:
         self._members: list[ClassicMember | RestMember] = []
         self._onlookers: list[Committer | Onlooker] = []
         self._tasks: list[asyncio.Task[None]] = []
-        """Of members and onlookers."""
+        """The tasks of members and onlookers."""
         self._rng = oracle.cluster.world.rng("looking at groups")
 
     def start(self, tasks: asyncio.TaskGroup) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from metadata.controller.requests import CreateTopics, DeleteTopics, NewTopic
-from tests.simulation.hands import Hands
+from tests.simulation.event_targets import EventTargets
 from tests.simulation.moments import APPEND_SENT, JOIN_SENT, MOMENTS
 from tests.simulation.plan import Event
 
@@ -27,11 +27,11 @@ BETWEEN_MS = 150
 METADATA_FOLDER = "/data/__cluster_metadata"
 
 
-class Strikes(Hands):
+class Ambushes(EventTargets):
     # --- at a moment --------------------------------------------------------------------------------------------
 
     async def _ambush(self, event: Event) -> None:
-        """The links of who was there, and a node that it concerns, are hit in one moment."""
+        """A fault of the links of the node of a moment, and of a node that it concerns."""
         kind = MOMENTS[event.numbers[0] % len(MOMENTS)]
         for _ in range(1 + event.numbers[3] % MOMENTS_STRUCK_MAX):
             moment = await self._oracle.moments.next(kind, within_s=AMBUSH_S)
@@ -42,10 +42,10 @@ class Strikes(Hands):
             other = self.cluster.nodes[other_id] if other_id in self.cluster.nodes else self._node(event.numbers[3])
             self._oracle.count(f"ambush at: {kind}")
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._strike_links(event, node, other))
-                group.create_task(self._strike_node(event, node, other))
+                group.create_task(self._hit_links(event, node, other))
+                group.create_task(self._hit_node(event, node, other))
 
-    async def _strike_links(self, event: Event, node: SimulatedNode, other: SimulatedNode) -> None:
+    async def _hit_links(self, event: Event, node: SimulatedNode, other: SimulatedNode) -> None:
         controller = self._controller() or other
         one, two = node.machine.name, (other if controller is node else controller).machine.name
         if one == two:
@@ -64,10 +64,10 @@ class Strikes(Hands):
             case _:
                 return
 
-    async def _strike_node(self, event: Event, node: SimulatedNode, other: SimulatedNode) -> None:
+    async def _hit_node(self, event: Event, node: SimulatedNode, other: SimulatedNode) -> None:
         lasts_ms = event.numbers[3] % BETWEEN_MS
         controller = self._controller() or other
-        strikes: tuple[Callable[[], Coroutine[Any, Any, None]] | None, ...] = (
+        faults: tuple[Callable[[], Coroutine[Any, Any, None]] | None, ...] = (
             None,
             lambda: self._away(node, lasts_ms, SimulatedNode.kill),
             lambda: self._away(node, lasts_ms, self._lose_power),
@@ -77,12 +77,12 @@ class Strikes(Hands):
             lambda: self._pause_for(controller, event.lasts_ms),
             lambda: self._away(controller, lasts_ms, SimulatedNode.kill),
         )
-        strike = strikes[event.numbers[2] % len(strikes)]
-        if strike is not None:
-            await strike()
+        fault = faults[event.numbers[2] % len(faults)]
+        if fault is not None:
+            await fault()
 
     async def _restart_joining(self, event: Event) -> None:
-        """Who is about to join an ISR starts anew while its leader's request is on its way to the controller."""
+        """A replica that is about to join an ISR restarts while its leader's request is in flight to the controller."""
         moment = await self._oracle.moments.next(JOIN_SENT, within_s=2 * AMBUSH_S)
         controller = self._controller()
         if moment is None or moment[1] is None or controller is None or self.is_healed:
@@ -126,7 +126,7 @@ class Strikes(Hands):
             await self._pause_for(self.cluster.nodes[moment[0]], event.lasts_ms)
 
     async def _swap_controllers(self, event: Event) -> None:
-        """The controller sleeps until another one reigns, wakes up, and soon has its chance to lead again."""
+        """The controller is paused until another one is active, resumes, and soon may lead again."""
         first = self._controller()
         if first is None or not first.is_running or first.machine.process.is_paused or first.node_id in self._busy:
             return

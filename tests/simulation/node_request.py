@@ -1,6 +1,6 @@
-"""A client's request to one node: work in that node's process, given up after the client's own time.
+"""A client's request to one node: it runs in that node's process, and ends after the client's timeout.
 
-Whoever is given up on knows nothing of the outcome. A node that was alive and awake all the while must have answered.
+After the timeout the outcome is unknown. A node that was alive and awake all the time must have answered.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tests.simulation.oracle import Oracle
 T = TypeVar("T")
 
 NOTICE_S = 1.0
-"""After so long a client knows that its node is dead: the connection is reset."""
+"""The time after which the connection to a dead node is reset."""
 
 
 class Unanswered(Exception):
@@ -24,7 +24,7 @@ class Unanswered(Exception):
 
 
 class Watch:
-    """Was a node alive and awake all the time since?"""
+    """Watches whether a node is alive and awake all the time."""
 
     def __init__(self, node: SimulatedNode, now_us: int) -> None:
         self._node = node
@@ -83,8 +83,8 @@ async def ask(
 
 
 async def _carry_out(node: SimulatedNode, work: Callable[[], Awaitable[T]]) -> T:
-    """In the node's process. What runs there is made in the step that hands it over: who gives up before that leaves
-    nothing behind that nobody awaits."""
+    """Run the work in the process of the node. The coroutine is made there: a client that gives up before leaves none
+    behind that is never awaited."""
 
     async def carried() -> T:
         return await work()

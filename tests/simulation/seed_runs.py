@@ -1,7 +1,7 @@
-"""Plays many seeds, in one process or several, and adds up what came of them.
+"""Plays many seeds, in one process or several, and sums up the results.
 
 The order of the results is that of the jobs, whatever finishes first. `fresh_seeds` turns any text (the name of a
-change) into seeds that nobody has chosen and everybody can play again.
+change) into seeds that are not chosen by hand and can be played again.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 
-from tests.simulation.drawing import draw_plan
+from tests.simulation.plan_generator import draw_plan
 from tests.simulation.run import Result, play
 
 Job = tuple[int, str]
 """Seed and profile."""
 
 STORY_KEPT = 5
-"""Lines of each run's story that its process sends back: of a long run nobody wants them all."""
+"""The most lines of the story of a run that its process sends back."""
 BATCHES_AHEAD = 8
 """Jobs per process that are handed out at once."""
 FRESH_FROM = 1_000_000
-"""Fresh seeds begin above all that anybody types."""
+"""Fresh seeds begin above all seeds that a user types."""
 FRESH_SPAN = 900_000_000
 
 
@@ -42,8 +42,8 @@ class Played:
 
 
 @dataclass(slots=True)
-class Sum:
-    """What many runs came to."""
+class Totals:
+    """The totals of many runs."""
 
     runs: int = 0
     virtual_s: float = 0.0
@@ -74,7 +74,7 @@ class Sum:
 def play_all(
     jobs: Iterable[Job],
     *,
-    total: Sum,
+    total: Totals,
     processes: int,
     seconds: float = math.inf,
     on_played: Callable[[Played], None] = lambda played: None,

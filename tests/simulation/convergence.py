@@ -7,18 +7,18 @@ from kraft.chaos.worlds.snapshot import PartitionKey, not_in_sync, unsettled
 from kraft.protocol.errors import CorruptMessage, KafkaStorageError
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.partition.replica import Replica
+from tests.simulation.log_bytes import bytes_from
 from tests.simulation.oracle import Oracle
-from tests.simulation.reading import bytes_from
 
 
-class Wholeness:
+class Convergence:
     def __init__(self, oracle: Oracle) -> None:
         self._oracle = oracle
         self._cluster = oracle.cluster
 
     def missing(self) -> str:
-        """What keeps the cluster from being whole; empty when nothing does. What a node is, only the simulation knows;
-        what its partitions are, it tells as it would tell a run of real nodes."""
+        """What is missing until the cluster is whole; empty: nothing. The simulation knows the state of nodes; the
+        state of partitions comes from the nodes, as in a run of real nodes."""
         for node in self._cluster.nodes.values():
             if node.node is None:
                 return f"node {node.node_id} does not run"

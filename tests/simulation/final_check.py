@@ -1,4 +1,4 @@
-"""The last judgement: of a whole cluster's logs, against everything that was sent and acknowledged."""
+"""The final check of all logs of a cluster against all sent and acknowledged records."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import Counter, defaultdict
 from kraft.protocol.batches.records import read_batches
 from metadata.image import PartitionImage, TopicIdPartition
 from tests.simulation.clients import Attempt
+from tests.simulation.convergence import Convergence
+from tests.simulation.log_bytes import bytes_from, readable_bytes_from
 from tests.simulation.oracle import Oracle
-from tests.simulation.reading import bytes_from, readable_bytes_from
-from tests.simulation.remembered_clients import RememberedClients
-from tests.simulation.wholeness import Wholeness
+from tests.simulation.stateful_clients import StatefulClients
 
 
-class LastJudgement:
-    def __init__(self, oracle: Oracle, remembered: RememberedClients, wholeness: Wholeness) -> None:
+class FinalCheck:
+    def __init__(self, oracle: Oracle, remembered: StatefulClients, wholeness: Convergence) -> None:
         self._oracle = oracle
         self._remembered = remembered
         self._wholeness = wholeness

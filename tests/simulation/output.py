@@ -1,4 +1,4 @@
-"""What the command shows: a bar and a table on a terminal, plain lines in a pipe, one JSON document for machines."""
+"""The output of the command: a bar and a table on a terminal, plain lines in a pipe, one JSON document with --json."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tests.simulation.many import Played, Sum
+from tests.simulation.seed_runs import Played, Totals
 from tests.simulation.states import NIGHTLY
 
 FAILURE_SHOWN = 800
@@ -52,7 +52,7 @@ class Screen:
         self.say(f"FAILED seed {plan.seed} --profile {plan.profile}: {failure[:FAILURE_SHOWN]}", style="bold red")
         self.say(f"  replay: {played.replay}")
 
-    def states(self, total: Sum) -> None:
+    def states(self, total: Totals) -> None:
         """How often each state was reached; NEVER for one that every nightly run has to reach."""
         shown = sorted({*NIGHTLY, *total.states})
         if self._console.is_terminal:
@@ -63,7 +63,7 @@ class Screen:
             never = "" if total.states[state] else "  NEVER"
             self.say(f"{state:{width}}  {total.states[state]:9d}{never}")
 
-    def _table(self, total: Sum, shown: Sequence[str]) -> None:
+    def _table(self, total: Totals, shown: Sequence[str]) -> None:
         if self._is_json:
             return
         table = Table(title="States reached")
@@ -76,7 +76,7 @@ class Screen:
             )
         self._console.print(table)
 
-    def summary(self, total: Sum) -> None:
+    def summary(self, total: Totals) -> None:
         self.say(
             f"{total.runs} runs, {len(total.failed)} failed; {total.attempts} produces, {total.acked} acknowledged; "
             f"{total.virtual_s:.0f} virtual s in {total.wall_s:.0f} s, "
@@ -84,7 +84,7 @@ class Screen:
         )
 
 
-def as_json(total: Sum, *, missing: Sequence[str], **more: object) -> str:
+def as_json(total: Totals, *, missing: Sequence[str], **more: object) -> str:
     return json.dumps(
         {
             **more,

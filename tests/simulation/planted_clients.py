@@ -21,7 +21,7 @@ def writes_without_waiting(_original: Any) -> Any:
 
 
 def forgets_producers(original: Any) -> Any:
-    """A new leader begins without what its log tells of producers."""
+    """A new leader begins without the producers in its log."""
 
     def _lead(self: Roles, replica: Any, image: Any) -> Any:
         if replica.state.leader_epoch != image.leader_epoch:

@@ -1,4 +1,4 @@
-"""What a seed draws of clients that brokers remember: idempotent producers, Idempotency-Keys, members of groups.
+"""The clients with state at brokers that a seed draws: idempotent producers, Idempotency-Keys, members of groups.
 
 Drawn from a stream of its own, and only in runs of the profiles "groups", "restless" and "headless" and in every
 seventh of "swarm": the plans of all other runs are what they would be without it.
@@ -82,13 +82,14 @@ class GroupPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RememberedPlan:
+class StatefulPlan:
     sequenced: tuple[SequencedPlan, ...]
     keyed: tuple[KeyedPlan, ...]
     groups: tuple[GroupPlan, ...]
     settings: Mapping[str, SettingValue]
     has_onlookers: bool = False
-    """Of each node, and who commits what they ask for; and a coordinator is cut off. In every other run of headless."""
+    """Onlookers of each node, and committers of the offsets that they fetch; and a coordinator is isolated. In every
+    other run of headless."""
 
     def __str__(self) -> str:
         producers = [f"{p.name}: acks={p.acks}, in flight {p.in_flight}, lanes {p.lanes}" for p in self.sequenced]
@@ -100,12 +101,12 @@ class RememberedPlan:
         return "\n".join([f"remembered {dict(self.settings)}", *producers, *keyed, *groups])
 
 
-def draw_remembered(seed: int, profile: str, *, topics: int) -> RememberedPlan | None:
+def draw_stateful(seed: int, profile: str, *, topics: int) -> StatefulPlan | None:
     if profile not in (PROFILE, RESTLESS, HEADLESS) and (profile != "swarm" or seed % SWARM_EVERY != SWARM_AT):
         return None
     rng = random.Random(f"{profile} {seed} remembered")
     is_main = profile != "swarm"
-    plan = RememberedPlan(
+    plan = StatefulPlan(
         sequenced=tuple(_sequenced(rng, f"s{i}", topics) for i in range(rng.choice((0, 1, 1)))),
         keyed=tuple(_keyed(rng, f"k{i}", topics) for i in range(rng.choice((0, 1, 1)))),
         groups=tuple(_group(rng, f"g{i}", topics) for i in range(rng.choice((1, 1, 2) if is_main else (0, 1)))),
@@ -116,7 +117,7 @@ def draw_remembered(seed: int, profile: str, *, topics: int) -> RememberedPlan |
     return _made_restless(rng, plan) if profile == RESTLESS else plan
 
 
-def _made_crowded(rng: random.Random, plan: RememberedPlan, topics: int) -> RememberedPlan:
+def _made_crowded(rng: random.Random, plan: StatefulPlan, topics: int) -> StatefulPlan:
     """Enough members at one coordinator that their requests come while one of them is being proven."""
     groups = tuple(_crowd(rng, f"g{i}", topics) for i in range(rng.choice((2, 3))))
     settings = {**plan.settings, "offsets.topic.num.partitions": 1}
@@ -128,7 +129,7 @@ def _crowd(rng: random.Random, name: str, topics: int) -> GroupPlan:
     return GroupPlan(name=name, topics=tuple(range(topics)), protocols=PROTOCOLS, members=members)
 
 
-def _made_restless(rng: random.Random, plan: RememberedPlan) -> RememberedPlan:
+def _made_restless(rng: random.Random, plan: StatefulPlan) -> StatefulPlan:
     mishaps = rng.choice(RESTLESS_MISHAPS)
     groups = [
         replace(group, members=tuple(_restless_member(rng, member, mishaps) for member in group.members))

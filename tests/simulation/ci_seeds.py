@@ -1,16 +1,16 @@
-"""Which seeds are played when nobody is asked: by CI for every change, and by the nightly run."""
+"""The seeds that CI plays for every change, and those of the nightly run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from tests.simulation import profiles
-from tests.simulation.many import Job
+from tests.simulation.seed_runs import Job
 
 FIRST = ("swarm", "network", "reconfigure", "unclean", "disk")
-"""Those that CI has played from the beginning: of them it plays fixed seeds too."""
+"""The first profiles of CI, of which it also plays fixed seeds."""
 LEFT_OUT: Mapping[str, str] = {}
-"""Profile -> why a fresh seed of it that fails would be no news. Nothing here: every profile takes its turn."""
+"""Profile -> a known failure of its fresh seeds. Empty: every profile takes its turn."""
 PROFILES = tuple(profile for profile in profiles.PROFILES if profile not in LEFT_OUT)
 
 FIXED: tuple[Job, ...] = (
@@ -20,13 +20,13 @@ FIXED: tuple[Job, ...] = (
 )
 
 SECONDS = 90.0
-"""Wall time after which CI begins no run: of the two minutes that it may take. The fixed ones come first."""
+"""The wall time after which CI begins no run. The fixed seeds come first."""
 FRESH_MAX = 4
-"""Of each profile. A quiet machine plays them all in that time, so that a change is checked alike wherever it is; a
-busy one gets through every profile before it begins with the next seed of the first."""
+"""The fresh seeds of each profile. A quiet machine plays them all in that time, so that a change is checked alike
+everywhere; a busy one plays a seed of every profile before the next seed of the first."""
 
 NIGHTLY_SEEDS = range(1, 101)
-"""Of all profiles: so many that a state of `states.NIGHTLY` which a run in a thousand reaches is likely to be met."""
+"""The seeds of all profiles: a state of `states.NIGHTLY` that one run in a thousand reaches is likely to be reached."""
 
 
 def described() -> str:

@@ -59,7 +59,7 @@ def made_headless(plan: Plan) -> Plan:
 
 
 def _isolation(plan: Plan) -> Event:
-    """Of a coordinator, long enough that the next one takes over and commits."""
+    """The isolation of a coordinator, long enough for the next one to take over and commit."""
     rng = random.Random(f"relieved {plan.seed}")
     session_ms = int(str(plan.settings["broker.session.timeout.ms"]))
     return Event(

@@ -9,16 +9,16 @@ from dataclasses import replace
 
 from kraft.config.models import Role
 from kraft.protocol.primitives import SettingValue
-from tests.simulation import headless, pieces, rare, transactional_plan, usual
+from tests.simulation import headless_plan, pieces_plan, rare_plan, transactional_plan, usual_plan
 from tests.simulation.plan import Event, Plan, ProducerPlan, Strangeness, TopicPlan
 from tests.simulation.profiles import PROFILES, STRANGE
-from tests.simulation.remembered import PROFILE as REMEMBERED_PROFILE
-from tests.simulation.remembered import RESTLESS, draw_remembered
+from tests.simulation.stateful_plan import PROFILE as STATEFUL_PROFILE
+from tests.simulation.stateful_plan import RESTLESS, draw_stateful
 
 FAULTS_MS = (2_500, 8_000)
 ELECTION_TIMEOUT = "controller.quorum.election.timeout.ms"
 BATCH_BYTES = 100
-"""Of a batch with short values."""
+"""The records of a batch with short values."""
 CAUGHT_UP_PER_S = 200
 """Batches that a follower can fetch in a second over the slowest link: more than producers send."""
 
@@ -43,21 +43,21 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
         faults_ms=rng.randint(*FAULTS_MS),
     )
     plan = plan.with_events(_events(rng, plan))
-    remembered = draw_remembered(seed, profile, topics=len(topics))
+    remembered = draw_stateful(seed, profile, topics=len(topics))
     if remembered is not None:
         plan = replace(plan, remembered=remembered, settings={**plan.settings, **remembered.settings})
-    if profile in (REMEMBERED_PROFILE, RESTLESS, headless.PROFILE):
+    if profile in (STATEFUL_PROFILE, RESTLESS, headless_plan.PROFILE):
         plan = replace(plan, producers=plan.producers[:1])
-    if profile == headless.PROFILE:
-        return headless.made_headless(plan)
+    if profile == headless_plan.PROFILE:
+        return headless_plan.made_headless(plan)
     if profile in transactional_plan.PROFILES:
         return transactional_plan.made_transactional(plan)
-    if profile == rare.PROFILE:
-        return rare.made_rare(plan)
-    if profile == usual.PROFILE:
-        return usual.made_usual(plan)
-    if profile == pieces.PROFILE:
-        return pieces.made_in_pieces(plan)
+    if profile == rare_plan.PROFILE:
+        return rare_plan.made_rare(plan)
+    if profile == usual_plan.PROFILE:
+        return usual_plan.made_usual(plan)
+    if profile == pieces_plan.PROFILE:
+        return pieces_plan.made_in_pieces(plan)
     return _made_strange(plan) if profile in STRANGE else plan
 
 
@@ -81,9 +81,9 @@ def _made_strange(plan: Plan) -> Plan:
 
 
 def _made_patient(plan: Plan) -> Plan:
-    """Who waits for a vote (Raft 5.6) or an answer less long than it may be on its way takes the others for dead for
-    ever, and nobody can mend that. An answer of the controller waits for its commit: twice there and back. And who
-    carries two batches each time never catches up with producers that send hundreds in that time."""
+    """A node whose timeouts for votes (Raft 5.6) or answers are shorter than the latency considers the others dead for
+    ever. An answer of the controller waits for its commit: two round trips. A follower that fetches two batches each
+    time never catches up with producers that send hundreds in that time."""
     slowest_ms = _slowest_ms(plan, range(1, len(plan.roles) + 1))
     every_ms = slowest_ms + 2 * plan.strange.hop_us[1] // 1_000
     batch_bytes = BATCH_BYTES + max(producer.records * producer.value_bytes for producer in plan.producers)

@@ -22,10 +22,10 @@ from kraft.wire.handlers.table import ClientApis
 from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOptions
-from tests.simulation.asking import Unanswered, ask
 from tests.simulation.clients import GRACE_MS, RETRY_PAUSE_S, Attempt, choose
+from tests.simulation.node_request import Unanswered, ask
 from tests.simulation.producer_oracle import WRONG_SEQUENCE, ProducerOracle
-from tests.simulation.remembered import SequencedPlan
+from tests.simulation.stateful_plan import SequencedPlan
 from tests.support.client_door import broker_of
 from tests.support.node_call import node_call
 

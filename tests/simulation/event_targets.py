@@ -1,4 +1,4 @@
-"""How events get hold of what they happen to: nodes, links, partitions and topics, chosen by number.
+"""The targets of events: nodes, links, partitions and topics, chosen by number.
 
 A node is taken away by one event at a time, which brings it back; administrative requests run on a node that is alive,
 as a client's would, and have to end while it stays so.
@@ -15,7 +15,7 @@ from metadata.controller.requests import CreateTopics, NewTopic, Request
 from metadata.image import MetadataImage, PartitionImage
 from metadata.quorum.durable import QuorumStorageError
 from replication.storage.log_directory import StartupError
-from tests.simulation.asking import Watch
+from tests.simulation.node_request import Watch
 from tests.simulation.oracle import Oracle
 from tests.simulation.plan import Event, Plan
 
@@ -25,8 +25,8 @@ START_RETRY_S = 0.2
 STARTS_MAX = 200
 
 
-class Hands:
-    """Reaches for nodes, links and partitions by number, and undoes what it did."""
+class EventTargets:
+    """Chooses nodes, links and partitions by number, and undoes faults."""
 
     def __init__(self, cluster: SimulatedCluster, plan: Plan, oracle: Oracle) -> None:
         self.cluster = cluster
@@ -134,7 +134,7 @@ class Hands:
                 machine.resume()
 
     async def _bring_back(self, node: SimulatedNode) -> None:
-        """As a supervisor would: a start that fails (a full disk) is tried again."""
+        """Start a node like a supervisor: a failed start (a full disk) is tried again."""
         for attempt in range(STARTS_MAX):
             try:
                 await node.start()

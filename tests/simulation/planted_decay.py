@@ -8,7 +8,7 @@ from metadata.quorum.newcomer import Newcomer
 
 
 def votes_at_once(_original: Any) -> Any:
-    """Who has lost its files is a voter like any other."""
+    """A voter that has lost its files votes at once."""
 
     def tick(self: Newcomer) -> None:
         if self.is_newcomer:
