@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import pytest
 
 from tests.architecture import words
+
+TESTS: Final = words.ROOT / "tests"
+NAME: Final = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
+NAME_MAX: Final = 75
+"""Characters in the name of a test: a longer one is hard to search for."""
 
 
 def test_hard_words_become_fewer() -> None:
@@ -15,6 +23,12 @@ def test_hard_words_become_fewer() -> None:
         if found[pattern] > most
     ]
     assert not more, "\n".join(more)
+
+
+def test_names_of_tests_are_short() -> None:
+    names = {name for path in TESTS.rglob("test_*.py") for name in NAME.findall(path.read_text(encoding="utf-8"))}
+    assert len(names) > 1_000
+    assert not [name for name in names if len(name) > NAME_MAX]
 
 
 def test_new_hard_word_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

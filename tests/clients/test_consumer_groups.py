@@ -176,7 +176,7 @@ def test_a_pattern_follows_topics_that_come(kafka: Kafka) -> None:
         assert not alive[0].errors
 
 
-def test_a_pattern_that_this_library_takes_and_re2_does_not_is_refused_by_its_error(kafka: Kafka) -> None:
+def test_pattern_that_re2_refuses(kafka: Kafka) -> None:
     with members(Member(kafka, new_group(), "^a{1001}")) as [member]:
         wait_until(lambda: bool(member.errors), deadline_s=DEADLINE_S, what="an error")
         assert "The regular expression is not valid" in member.errors[0].str(), member.errors
@@ -245,7 +245,7 @@ def test_a_group_goes_over_to_the_consumer_protocol_and_back_while_it_reads(kafk
         )
 
 
-def test_a_group_whose_assignor_keeps_something_in_assignments_does_not_go_over(kafka: Kafka) -> None:
+def test_group_with_user_data_in_assignments_is_not_upgraded(kafka: Kafka) -> None:
     """As librdkafka's cooperative-sticky does, and Kafka's own does not: nobody but that assignor can go on with it.
 
     It keeps what a member had when it joined. So somebody has to have had something before the assignment of now; the

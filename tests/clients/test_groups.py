@@ -131,7 +131,7 @@ def test_cooperative_members_of_both_kinds_keep_what_they_have(kafka: Kafka, fir
     assert one.history[1] < one.history[0]
 
 
-def test_a_second_cooperative_member_takes_half_and_the_first_goes_on_with_the_rest(kafka: Kafka) -> None:
+def test_second_cooperative_member_takes_half(kafka: Kafka) -> None:
     topic, group = kafka.topic(partitions=6), a_group()
     one = CLIENTS["confluent-kafka"](kafka, topic, group, assignor="cooperative-sticky")
     wait_divided(one, partitions=6)

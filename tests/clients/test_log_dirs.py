@@ -148,9 +148,7 @@ def test_a_move_goes_on_after_a_kill(disks: Kafka, python: KafkaAdminClient, kil
     assert consumed(disks, topic, 2_020) == [*range(2_000), *range(20)]
 
 
-def test_a_replica_that_cannot_be_made_on_a_live_broker_is_offline_until_it_can(
-    disks: Kafka, python: KafkaAdminClient
-) -> None:
+def test_replica_that_cannot_be_created_is_offline(disks: Kafka, python: KafkaAdminClient) -> None:
     topic = f"topic-{uuid.uuid4().hex[:12]}"
     in_the_way = [Path(paths(disks, name, 2)) / f"{topic}-0" for name in "ab"]
     for path in in_the_way:

@@ -232,7 +232,7 @@ def test_a_topic_that_was_deleted_and_created_again_is_another(kafka: Kafka, lib
     assert client.read(kafka.bootstrap_servers, topic, count=10) == MESSAGES[50:60]
 
 
-def test_a_producer_and_a_consumer_live_through_a_topic_that_is_deleted_and_created_again(kafka: Kafka):
+def test_clients_survive_recreated_topic(kafka: Kafka):
     topic = kafka.topic()
     settings = {"bootstrap.servers": kafka.bootstrap_servers, "topic.metadata.refresh.interval.ms": 1_000}
     producer = confluent_kafka.Producer({**settings, "message.timeout.ms": DEADLINE_S * 1_000})

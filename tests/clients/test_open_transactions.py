@@ -204,7 +204,7 @@ def stable_offset(kafka: Kafka, topic: str, group: str) -> int | None:
 
 
 @pytest.mark.parametrize("commits", [True, False])
-def test_an_unclean_election_cuts_an_open_transaction_and_leaves_nothing_hanging(kafka: Kafka, commits: bool) -> None:
+def test_unclean_election_with_open_transaction(kafka: Kafka, commits: bool) -> None:
     """What the next leader lacks is lost, of a committed transaction, too: that is what the setting allows. What it has
     of the transaction is decided by the marker, and nobody's log keeps a transaction open."""
     cluster, topic = kafka.cluster, f"topic-{uuid.uuid4().hex[:12]}"

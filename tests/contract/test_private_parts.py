@@ -145,7 +145,7 @@ sys.exit(__import__("pytest").main([*OPTIONS, "tests/unit/batches"]))
 
 
 @pytest.mark.long
-def test_without_the_private_codec_batches_are_read_and_written_by_the_public_one() -> None:
+def test_public_codec_without_private_one() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_PRIVATE_CODEC], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
 

@@ -195,7 +195,7 @@ def test_a_taker_that_ends_the_connection_is_told_so(run: RunScenario) -> None:
     run(scenario)
 
 
-def test_a_connection_is_writable_until_its_peer_takes_no_more_and_again_when_it_does(run: RunScenario) -> None:
+def test_connection_is_writable_again_after_backpressure(run: RunScenario) -> None:
     async def scenario(environment: Environment, _: str) -> None:
         async with both_ends(environment) as (one, other):
             assert one.is_writable

@@ -65,9 +65,7 @@ def test_the_folder_would_be_hostile_to_python_without_p(hostile: Path) -> None:
     assert was_run(hostile)
 
 
-def test_nodes_start_and_restart_in_a_hostile_folder_from_the_code_of_these_tests(
-    stopped_cluster: Cluster, hostile: Path, tmp_path: Path
-) -> None:
+def test_nodes_start_in_hostile_folder(stopped_cluster: Cluster, hostile: Path, tmp_path: Path) -> None:
     cluster = stopped_cluster
     config = write_config(tmp_path / "cluster.toml", roles={1: BOTH})
     summary = json.loads(run("up", config, "--detach", "--free-ports", "--json", "--data", cluster.data, cwd=hostile))

@@ -68,7 +68,7 @@ def segments(nodes: Cluster, node_id: int, topic: str) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_a_follower_that_crashed_with_a_damaged_log_takes_it_from_the_leader_again(nodes: Cluster):
+def test_follower_with_damaged_log_copies_it_again(nodes: Cluster):
     nodes.create_assigned("crashed", followers_first(nodes, 1), **SMALL_SEGMENTS)
     written = fill(nodes, "crashed")
     wait_until(lambda: nodes.log_bytes(3, "crashed") == nodes.log_bytes(1, "crashed"), what="an equal copy")
@@ -82,7 +82,7 @@ def test_a_follower_that_crashed_with_a_damaged_log_takes_it_from_the_leader_aga
     wait_for_values(nodes, 3, "crashed", written)
 
 
-def test_damage_under_a_running_leader_is_an_error_there_and_other_replicas_have_the_records(nodes: Cluster):
+def test_damage_under_running_leader(nodes: Cluster):
     for topic in ("head", "body"):
         nodes.create_assigned(topic, followers_first(nodes, 2), followers_first(nodes, 2), **SMALL_SEGMENTS)
     written = {topic: fill(nodes, topic) for topic in ("head", "body")}
@@ -244,7 +244,7 @@ def replaced(text: str, changes: Mapping[str, str]) -> str:
     return text
 
 
-def test_a_change_of_a_configuration_touches_no_other_number_that_has_the_same_digits():
+def test_config_change_keeps_other_numbers():
     text = 'id = "a4000130001"\nport = 40001\nother = 40002\nfolder = "/t-40001/node-40001"\n'
     changed = 'id = "a4000130001"\nport = 40002\nother = 7\nfolder = "/t-40001/node-40001"\n'
     assert replaced(text, {"40001": "40002", "40002": "7"}) == changed

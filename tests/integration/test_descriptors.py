@@ -124,7 +124,7 @@ def test_three_thousand_partitions_of_a_node_fit_in_1024_descriptors(tmp_path: P
         cluster.destroy()
 
 
-def test_connections_beyond_their_share_are_refused_and_cost_nobody_else_anything(nodes: Cluster) -> None:
+def test_connections_beyond_share_are_refused(nodes: Cluster) -> None:
     nodes.heal()
     nodes.create_topic("few", partitions=PARTITIONS)
     address = urlsplit(nodes.node(1).rest)

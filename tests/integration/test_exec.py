@@ -56,7 +56,7 @@ class Running:
         self.nodes = pids_of(self.data)
 
 
-def test_the_command_has_a_cluster_and_no_signal_blocked_and_its_exit_code_is_passed_on() -> None:
+def test_exec_passes_exit_code_and_signals() -> None:
     story = """
 import signal
 from urllib.request import urlopen
@@ -108,7 +108,7 @@ def test_a_node_that_does_not_start_has_its_log_shown(tmp_path: Path) -> None:
     assert "node 1 failed" in done.stderr
 
 
-def test_the_folder_is_kept_when_asked_for_and_a_signal_that_ended_the_command_is_128_and_its_number() -> None:
+def test_exec_keeps_folder_and_returns_signal() -> None:
     done = run("--nodes", "1", "--keep-on-failure", story="import signal\nos.kill(os.getpid(), signal.SIGKILL)")
     assert done.returncode == 128 + signal.SIGKILL
     folder = Path(json.loads(done.stdout)["KRAFT_DATA"])

@@ -262,7 +262,7 @@ def test_an_owner_that_is_killed_leaves_no_process_no_link_and_no_folder() -> No
             owner.kill()
 
 
-def test_a_host_that_is_killed_leaves_no_process_and_no_link_and_its_owner_removes_the_folder() -> None:
+def test_killed_host_leaves_nothing() -> None:
     cluster = FaultCluster(nodes=3).start()
     try:
         started = below(cluster.host_pid)

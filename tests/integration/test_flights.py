@@ -14,7 +14,7 @@ FLIGHTS = 8_000
 
 
 @pytest.mark.long
-def test_no_flight_is_lost_while_the_leader_and_the_controller_die_and_a_follower_sleeps():
+def test_no_flight_is_lost_in_failures():
     done = subprocess.run(
         [sys.executable, str(EXAMPLE), "--rows", str(FLIGHTS), "--json"],
         capture_output=True,

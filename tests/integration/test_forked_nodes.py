@@ -46,7 +46,7 @@ def detached(stopped_cluster: Cluster, tmp_path: Path) -> Cluster:
     return stopped_cluster
 
 
-def test_nodes_are_known_by_their_ids_and_the_process_that_forks_ends_with_the_cluster(detached: Cluster) -> None:
+def test_fork_server_ends_with_the_cluster(detached: Cluster) -> None:
     pid = detached.node(1).pid
     forking = parent_of(pid)
     assert arguments_of(pid)[:4] == ["kraft", "node", "--id", "1"]
@@ -62,7 +62,7 @@ def test_nodes_are_known_by_their_ids_and_the_process_that_forks_ends_with_the_c
     assert not (Path(detached.data) / SOCKET_FILE).exists()
 
 
-def test_kill_9_of_the_process_that_forks_ends_no_node_and_later_starts_are_programs(detached: Cluster) -> None:
+def test_kill_of_fork_server_ends_no_node(detached: Cluster) -> None:
     pid = detached.node(1).pid
     os.kill(parent_of(pid), signal.SIGKILL)
     assert is_alive(pid)

@@ -179,9 +179,7 @@ def test_what_is_committed_before_it_is_processed_is_lost_by_the_consumer(groups
     assert not done() & lost, "a record before the committed offset was delivered again"
 
 
-def test_a_member_paused_past_its_session_is_evicted_and_its_late_commit_refused(
-    groups: Cluster, tmp_path: Path
-) -> None:
+def test_late_commit_of_evicted_member_is_refused(groups: Cluster, tmp_path: Path) -> None:
     everything = write_work(groups, 200)
     with worker(groups, tmp_path, "paused") as paused:
         wait_until(lambda: paused.steps("committed"), what="the first commit")

@@ -55,7 +55,7 @@ REPETITIONS_MAX = 4
 
 @pytest.mark.slow
 @pytest.mark.timeout(LIMIT_S)
-def test_fuzz_finds_a_bug_in_real_nodes_and_writes_a_shorter_story_that_shows_it(tmp_path: Path) -> None:
+def test_fuzz_finds_and_shortens_planted_bug(tmp_path: Path) -> None:
     async def run(scenario: Scenario, seed: int, report: Path | None = None) -> RunResult:
         return await run_scenario(scenario, seed=seed, watcher=NobodyWatches(), report=report)
 

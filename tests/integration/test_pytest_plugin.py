@@ -255,9 +255,7 @@ def test_a_cluster_that_cannot_become_whole_again_is_replaced(pytester: pytest.P
     assert nothing_is_left(notes.folders(), set())
 
 
-def test_a_failing_test_shows_what_happened_and_a_fault_that_no_request_met_fails(
-    pytester: pytest.Pytester, notes: Notes
-):
+def test_failing_test_shows_events_and_unused_fault_fails(pytester: pytest.Pytester, notes: Notes):
     pytester.makepyfile(
         """
         import time

@@ -76,7 +76,7 @@ async def values(c: Cluster, count: int) -> list[bytes]:
     return found
 
 
-def test_a_client_is_led_to_links_and_its_requests_are_answered_dropped_and_delayed(tmp_path: Path) -> None:
+def test_faults_of_requests_of_outside_clients(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         await is_led_to_links(c)
         await retries_what_the_link_refused(c)

@@ -358,7 +358,7 @@ def test_a_story_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         play(story, tmp_path, spec=ClusterSpec.of(1), replicas=[1])
 
 
-def test_a_leader_that_was_relieved_and_cut_off_does_not_call_its_successors_offsets_out_of_range(
+def test_isolated_deposed_leader_returns_no_out_of_range(
     tmp_path: Path,
 ) -> None:
     async def story(c: Cluster) -> None:

@@ -148,7 +148,7 @@ def test_lookup_by_timestamp_over_many_segments(nodes: Cluster):
 
 
 @pytest.mark.slow
-def test_flush_messages_1_keeps_every_acknowledged_record_through_a_kill_of_all(nodes: Cluster):
+def test_flush_messages_1_survives_kill_of_all(nodes: Cluster):
     nodes.create_topic("flushed", flush_messages="1")
     for number in range(20):
         nodes.write_all("flushed", [f"{number}"])

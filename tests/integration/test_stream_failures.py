@@ -116,9 +116,7 @@ def ends_exactly(follower: Follower, thread: threading.Thread, load: Load, *, st
 
 
 @pytest.mark.slow
-def test_a_consumers_stream_goes_on_exactly_when_its_node_and_its_coordinator_die(
-    stopped_cluster: Cluster, tmp_path: Path
-) -> None:
+def test_consumer_stream_survives_node_and_coordinator(stopped_cluster: Cluster, tmp_path: Path) -> None:
     settings = {**QUICK_FAILURES, "group.initial.rebalance.delay.ms": 0}
     stopped_cluster.config = write_config(tmp_path / "cluster.toml", settings=settings)
     stopped_cluster.start()

@@ -166,7 +166,7 @@ def test_configs_of_a_topic_and_of_the_cluster_layer_over_each_other(nodes: Clus
     assert config(nodes, of_topic, "retention.ms") == "5000", "all or nothing"
 
 
-def test_batches_are_stored_as_topic_or_cluster_ask_and_a_keyed_repetition_is_found_in_them(nodes: Cluster):
+def test_compression_type_of_stored_batches(nodes: Cluster):
     create(nodes, "squeezed")
     text = ["a value that says itself again and again " * 20] * 5
 

@@ -61,7 +61,7 @@ def test_they_are_read_back() -> None:
     assert found == RECORDS
 
 
-def test_a_member_without_its_tag_speaks_the_classic_protocol_as_for_kafkas_reader() -> None:
+def test_member_without_tag_is_classic() -> None:
     written = encode_consumer_value(StoredConsumer())
     assert written.endswith(b"\1\0\1\0"), "one tag: number 0, one byte, null"
     record = decode_record(encode_key(MemberKey("g", "m")), written[:-4] + b"\0")
@@ -70,7 +70,7 @@ def test_a_member_without_its_tag_speaks_the_classic_protocol_as_for_kafkas_read
     assert record.value.classic is not None
 
 
-def test_assignments_of_kafka_before_4_3_have_no_epochs_and_get_that_of_the_member() -> None:
+def test_old_assignments_get_epoch_of_member() -> None:
     partition = TopicIdPartition(next(iter(RECORDS[8].value.assigned)).topic_id, 0)  # type: ignore[union-attr]
     current = StoredCurrent(member_epoch=6, previous_epoch=5, state=0, assigned={partition: 3})
     with_epochs = b"\1\0\5\2" + (3).to_bytes(4, "big")

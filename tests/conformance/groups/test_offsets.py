@@ -31,7 +31,7 @@ def test_kafkas_dump_tool_reads_what_was_meant() -> None:
     assert DUMP.read_text().count("isvalid: true") == len(records())
 
 
-def test_kafkas_dump_tool_reads_a_segment_that_a_node_wrote_while_members_came_committed_and_went() -> None:
+def test_kafka_dump_tool_reads_offsets_segment() -> None:
     found = [(each.offset, decode_record(each.key, each.value)) for each in read_batches(LIVE.read_bytes()) if each.key]
     assert {type(record.key) for _, record in found if record} == {OffsetKey, GroupKey, InstanceKey}
     lines = [line for line in LIVE_DUMP.read_text().splitlines() if line.startswith("| offset")]

@@ -108,7 +108,7 @@ def test_a_refusal_names_the_records_at_fault(codec: str) -> None:
     assert _record_errors(ahead, message_timestamp_after_max_ms=5) == [2]
 
 
-def test_a_producer_that_sends_the_time_of_its_last_record_is_mended_in_any_codec() -> None:
+def test_wrong_max_timestamp_is_corrected_in_any_codec() -> None:
     """kafka-go does. Timestamps are looked up by what the header says."""
     for codec in CODEC_NAMES:
         records = [NewRecord(b"k", b"v", [], NOW_MS - number) for number in range(3)]
@@ -232,7 +232,7 @@ def test_garbage_behind_a_good_header_is_refused_or_read(codec: str) -> None:
             assert [record.offset for record in read_batches(batch)] == list(range(10))
 
 
-def test_compression_type_is_a_setting_of_topics_and_of_brokers_with_kafkas_values() -> None:
+def test_values_of_compression_type() -> None:
     broker = broker_settings({"compression.type": "zstd"})
     assert topic_settings(broker, {}).compression_type == "zstd"
     for kind in ("producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"):
@@ -242,7 +242,7 @@ def test_compression_type_is_a_setting_of_topics_and_of_brokers_with_kafkas_valu
         canonical_value(TopicSettings, "compression.type", "none")
 
 
-def test_the_bytes_of_a_frame_become_the_logs_own_unless_they_are_a_small_part_of_it() -> None:
+def test_log_keeps_bytes_of_large_frames() -> None:
     """Records are copied nowhere between the socket and the file; and one small batch does not keep a large frame."""
     batch = bytes(_batch())
     frame = bytearray(b"head" + batch + b"tail")

@@ -10,7 +10,7 @@ from tests.unit.replication.harness.virtual import environment, run
 LIMIT = 64 * PIECE_BYTES
 
 
-def test_an_answer_gets_half_of_what_is_free_and_nothing_when_less_than_a_piece_is():
+def test_answer_gets_half_of_free_memory():
     answers = AnswerBudget(LIMIT)
     assert answers.room() == LIMIT // 2
     answers.hold(LIMIT // 2)

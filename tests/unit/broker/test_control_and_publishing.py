@@ -112,7 +112,7 @@ def test_subscribers_see_every_change_in_order_with_its_delta() -> None:
     run(main)
 
 
-def test_settings_are_static_then_cluster_wide_then_this_brokers_and_topics_follow() -> None:
+def test_precedence_of_settings() -> None:
     async def main(clock: SimulatedClock) -> None:
         log = HandLog()
         publisher = publisher_on(clock, log, {"min.insync.replicas": 2, "log.retention.ms": 5})
@@ -136,7 +136,7 @@ def test_settings_are_static_then_cluster_wide_then_this_brokers_and_topics_foll
     run(main)
 
 
-def test_stored_settings_that_a_node_reads_once_or_does_not_know_are_kept_and_not_applied(
+def test_stored_static_settings_are_not_applied(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main(clock: SimulatedClock) -> None:

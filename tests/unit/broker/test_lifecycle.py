@@ -134,7 +134,7 @@ def test_registers_and_beats_quickly_until_unfenced_then_each_interval() -> None
     run(main)
 
 
-def test_what_the_controller_tells_of_failed_logs_is_kept_until_it_says_something_else() -> None:
+def test_failed_logs_in_heartbeat_answers() -> None:
     async def main(clock: SimulatedClock) -> None:
         controller = Controller(clock)
         failed = {2: frozenset({TopicIdPartition(UUID(int=1), 0)})}
@@ -203,7 +203,7 @@ def test_without_a_controller_a_broker_waits_for_ever_and_says_so() -> None:
     run(main)
 
 
-def test_a_twin_that_the_voters_refuse_ends_itself_though_it_finds_no_controller() -> None:
+def test_refused_second_node_ends_without_controller() -> None:
     async def main(clock: SimulatedClock) -> None:
         controller, fatal = Controller(clock), list[Exception]()
         controller.refusals = [NotController("there is no leader")] * 1_000
@@ -218,7 +218,7 @@ def test_a_twin_that_the_voters_refuse_ends_itself_though_it_finds_no_controller
     run(main)
 
 
-def test_time_without_a_controller_does_not_count_towards_the_registration_timeout() -> None:
+def test_registration_timeout_needs_controller() -> None:
     async def main(clock: SimulatedClock) -> None:
         controller, fatal = Controller(clock), list[Exception]()
         refused = DuplicateBrokerRegistration("broker 1 is alive elsewhere")
@@ -354,7 +354,7 @@ def test_a_failed_log_is_told_at_once_and_in_every_heartbeat_until_it_works() ->
     run(main)
 
 
-def test_a_broker_with_more_failed_logs_than_a_heartbeat_names_asks_to_be_fenced() -> None:
+def test_broker_with_too_many_failed_logs_asks_for_fencing() -> None:
     async def main(clock: SimulatedClock) -> None:
         controller = Controller(clock)
         too_many = (TopicIdPartition(UUID(int=1), index) for index in range(FAILED_REPLICAS_REPORTED_MAX + 1))
@@ -421,7 +421,7 @@ def test_it_is_in_office_by_a_heartbeat_that_was_sent_after_the_question() -> No
     run(main)
 
 
-def test_only_who_has_to_know_whether_it_is_in_office_asks_the_quorum_and_not_too_often() -> None:
+def test_leadership_proofs_are_rare() -> None:
     """Each such heartbeat costs the quorum an entry, and any client's wrong offset asks for one."""
 
     async def main(clock: SimulatedClock) -> None:

@@ -120,7 +120,7 @@ def test_one_waiter_that_gives_up_takes_nothing_from_the_others() -> None:
     run(story())
 
 
-def test_a_block_that_is_used_up_before_its_callbacks_have_run_is_followed_by_another() -> None:
+def test_exhausted_producer_id_block_is_followed_by_another() -> None:
     """The task that fetched it is done then, and awaiting it does not suspend."""
 
     async def story() -> None:

@@ -133,7 +133,7 @@ def test_a_partition_that_stays_without_leader_is_refused_within_a_second() -> N
     run(main)
 
 
-def test_a_produce_that_cannot_connect_is_not_routed_again_and_again_after_its_time() -> None:
+def test_produce_without_connection_ends_in_time() -> None:
     """Found by the simulation (power 20019): each attempt took its time, and each time there was newer metadata."""
 
     async def main(clock: SimulatedClock) -> None:
@@ -156,7 +156,7 @@ def test_a_produce_that_cannot_connect_is_not_routed_again_and_again_after_its_t
 FAILED_LOG = ProduceOutcome(error_code=56)
 
 
-def test_a_produce_that_the_leaders_full_disk_refused_goes_to_who_leads_instead() -> None:
+def test_produce_refused_by_full_disk_goes_to_next_leader() -> None:
     """KIP-858. This node's own metadata may stand still: its metadata log is on the full disk, too."""
 
     async def main(clock: SimulatedClock) -> None:

@@ -170,7 +170,7 @@ def test_requests_on_both_sides_of_a_marker_keep_their_order() -> None:
     story(tell)
 
 
-def test_a_marker_while_a_request_waits_for_another_has_its_partition_asked_about_again() -> None:
+def test_marker_during_wait_repeats_verification() -> None:
     async def tell(producing: Producing) -> None:
         await begin_in_a(producing)
         both = producing.send({A: 1, B: 0})
@@ -212,7 +212,7 @@ def test_a_request_that_is_given_up_lets_those_behind_it_pass_in_their_order(how
     story(tell)
 
 
-def test_who_has_waited_for_its_turn_as_long_as_it_may_is_told_to_send_it_again() -> None:
+def test_wait_for_turn_times_out_retriable() -> None:
     """19: nothing of it was appended, and those behind it are where they were."""
 
     async def tell(producing: Producing) -> None:
@@ -229,7 +229,7 @@ def test_who_has_waited_for_its_turn_as_long_as_it_may_is_told_to_send_it_again(
     story(tell)
 
 
-def test_a_marker_while_a_question_is_asked_again_has_the_other_partition_asked_about_too() -> None:
+def test_marker_during_second_verification() -> None:
     """Whichever of its questions a request waits for: what is open elsewhere may have ended meanwhile."""
 
     async def tell(producing: Producing) -> None:
@@ -268,7 +268,7 @@ def test_who_is_never_answered_between_two_markers_is_refused_and_not_appended()
     story(tell)
 
 
-def test_requests_about_the_same_partitions_in_another_order_do_not_wait_for_each_other() -> None:
+def test_requests_of_same_partitions_do_not_deadlock() -> None:
     async def tell(producing: Producing) -> None:
         first = producing.send({A: 0, B: 0})
         second = producing.send({B: 1, A: 1})
@@ -282,7 +282,7 @@ def test_requests_about_the_same_partitions_in_another_order_do_not_wait_for_eac
     story(tell)
 
 
-def test_a_batch_in_no_transaction_does_not_wait_for_the_transactional_ones_beside_it() -> None:
+def test_plain_batch_does_not_wait_for_transactional_ones() -> None:
     async def tell(producing: Producing) -> None:
         plain = records(b"plain", producer_id=9, producer_epoch=0, base_sequence=0)
         own = records(b"own", producer_id=7, producer_epoch=0, base_sequence=0, is_transactional=True)

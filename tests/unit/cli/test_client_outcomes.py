@@ -94,7 +94,7 @@ def test_a_refused_connection_surely_did_nothing(send):
         assert isinstance(send(url, Request(method="POST", path="/", body=b"x")), Refused)
 
 
-def test_a_connection_that_breaks_after_the_request_is_unknown_and_not_tried_again(send):
+def test_broken_connection_after_request_is_unknown(send):
     with server(b"") as (url, requests):
         outcome = send(url, Request(method="POST", path="/", body=b"x"))
     assert isinstance(outcome, Unknown)

@@ -183,7 +183,7 @@ def test_produce_refuses_what_is_no_json_before_sending(kraft, script):
 
 
 @pytest.mark.parametrize("options", [("--no-idempotence",), ("--acks", "1"), ("--acks", "0")])
-def test_without_a_key_a_produce_is_never_sent_again_when_its_outcome_is_unknown(monkeypatch, capsys, script, options):
+def test_produce_without_key_is_not_repeated_when_unknown(monkeypatch, capsys, script, options):
     script.answers["POST /topics/a"] = {"offsets": []}
     with ThreadingHTTPServer(("127.0.0.1", 0), _Breaking) as breaking:
         thread = threading.Thread(target=breaking.serve_forever, kwargs={"poll_interval": 0.01})

@@ -106,7 +106,7 @@ def test_a_node_takes_no_more_requests_at_once_than_in_flight_allows() -> None:
     run(story)
 
 
-def test_a_lost_answer_is_repeated_with_the_same_bytes_and_key_and_written_once() -> None:
+def test_lost_answer_is_repeated_with_same_key() -> None:
     async def story(cluster: FakeCluster, connection: Connection) -> None:
         cluster.faults.append(lambda *_: None)
         async with producer(connection) as it:
@@ -186,7 +186,7 @@ def test_without_retries_one_attempt_decides(fault: Any, expected: type[KraftErr
     run(story)
 
 
-def test_a_refusal_after_a_lost_answer_is_unknown_for_the_lost_one_may_have_been_done() -> None:
+def test_refusal_after_lost_answer_is_unknown() -> None:
     async def story(cluster: FakeCluster, connection: Connection) -> None:
         cluster.faults += [lambda *_: None, lambda *_: entry_refusal(87)]
         it = producer(connection)
@@ -240,7 +240,7 @@ def test_one_record_too_large_is_refused_by_the_topic_or_by_max_request_size() -
     run(story)
 
 
-def test_a_full_buffer_holds_send_back_until_there_is_room_or_max_block_is_over() -> None:
+def test_full_buffer_blocks_send_until_max_block() -> None:
     async def story(cluster: FakeCluster, connection: Connection) -> None:
         cluster.latency_ms = 100
         it = producer(connection, buffer_memory=1_000, linger_ms=0, max_block_ms=1_000)
@@ -370,7 +370,7 @@ def test_a_cancelled_waiter_takes_no_result_from_the_others() -> None:
     run(story)
 
 
-def test_keys_go_where_any_kafka_producer_puts_them_and_keyless_batches_take_turns() -> None:
+def test_partitioner_with_and_without_key() -> None:
     async def story(cluster: FakeCluster, connection: Connection) -> None:
         keys = ("a", "b", "JFK", "LGA")
         async with producer(connection, batch_size=500) as it:

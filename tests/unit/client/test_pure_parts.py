@@ -379,7 +379,7 @@ def test_progress_tells_the_record_at_hand_from_those_that_are_done_with() -> No
     assert progress.left(with_current=False) == {A: 7, B: 2}
 
 
-def test_partitions_of_the_batch_that_were_not_reached_are_given_back_from_their_first() -> None:
+def test_unread_partitions_of_a_batch_are_returned() -> None:
     progress = Progress()
     progress.begin(batch((0, 5), (1, 2), (1, 3)))
     progress.next()

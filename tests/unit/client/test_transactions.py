@@ -144,7 +144,7 @@ class Mute(Transport):
         return Unknown(reason="lost") if is_beginning and Mute.is_mute else answer
 
 
-def test_a_beginning_of_which_nobody_knows_is_the_same_one_when_it_is_tried_again(
+def test_unknown_begin_is_repeated_with_same_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("kraft.client.asynchronous.Transport", Mute)

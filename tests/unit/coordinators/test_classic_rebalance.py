@@ -176,7 +176,7 @@ def test_a_leader_that_never_syncs_loses_its_place() -> None:
     assert "a" not in story.group.members
 
 
-def test_a_static_member_comes_back_without_a_rebalance_and_fences_its_older_self() -> None:
+def test_returning_static_member_fences_old_one() -> None:
     story = Story()
     story.join(instance_id="i", new_member_id="a")
     story.sync("a", ("a", b"mine"))

@@ -21,7 +21,7 @@ def settle(*clients: Client, rounds: int = 10) -> None:
             assert isinstance(answer, ConsumerHeartbeatAnswer), answer
 
 
-def test_the_first_member_gets_everything_at_once_and_a_heartbeat_without_news_nothing():
+def test_first_member_gets_all_partitions():
     story = Story({"a": 3, "b": 2})
     answer = story.join("m1", "a", "b")
     assert answer == ConsumerHeartbeatAnswer(
@@ -63,7 +63,7 @@ def test_a_member_that_leaves_frees_what_it_had():
     assert story.here.state is GroupState.EMPTY
 
 
-def test_a_silent_member_is_out_after_its_session_and_says_so_when_it_comes_back():
+def test_silent_member_is_evicted_after_session():
     story = Story({"a": 4})
     first, second = Client(story, "m1"), Client(story, "m2")
     settle(first, second)
@@ -201,7 +201,7 @@ def test_what_a_request_must_say(changes: dict[str, Any], version: int, error: t
 # --- static members ---------------------------------------------------------------------------------------------------
 
 
-def test_a_static_member_that_left_for_a_while_gets_back_what_it_had_and_nobody_else_moves():
+def test_static_member_gets_its_partitions_back():
     story = Story({"a": 4})
     first, second = Client(story, "m1", instance_id="i1"), Client(story, "m2", instance_id="i2")
     settle(first, second)
@@ -265,7 +265,7 @@ def test_partitions_and_topics_that_come_are_assigned_at_the_next_heartbeat():
     assert client.epoch == 3
 
 
-def test_a_pattern_is_matched_as_a_whole_against_all_topics_and_again_when_topics_come():
+def test_pattern_matches_whole_names_and_new_topics():
     story = Story({"t1": 1, "t2": 1, "other": 1, "__consumer_offsets": 1})
     client = Client(story, "m1", topics=frozenset(), pattern="t.*")
     client.beat()

@@ -189,7 +189,7 @@ def test_rest_consumers_share_partitions_and_follow_a_pattern() -> None:
     play(story)
 
 
-def test_a_batch_is_repeated_until_it_is_acknowledged_also_by_the_next_coordinator() -> None:
+def test_batch_token_repeats_after_failover() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         one, *_ = cluster.nodes.values()
         await create(cluster, "t", 1)
@@ -240,7 +240,7 @@ def test_an_idle_consumer_expires_and_leaves_its_group() -> None:
 
 
 @pytest.mark.parametrize("seed", [11, 12])
-def test_members_that_come_and_go_while_coordinators_die_never_share_a_partition(seed: int) -> None:
+def test_members_never_share_a_partition_in_failovers(seed: int) -> None:
     rng = random.Random(seed)
     owners: dict[tuple[int, tuple[str, int]], str] = {}
 
@@ -279,7 +279,7 @@ def test_members_that_come_and_go_while_coordinators_die_never_share_a_partition
 
 
 @pytest.mark.parametrize("limit", ["segment_bytes", "max_message_bytes"])
-def test_what_the_log_of_groups_cannot_take_is_refused_alone_and_the_groups_beside_it_go_on(limit: str) -> None:
+def test_too_large_group_change_is_refused_alone(limit: str) -> None:
     async def story(cluster: SimulatedCluster) -> None:
         node = cluster.alive[0]
         await create(cluster, OFFSETS_TOPIC, 1, **{limit: "600"})
@@ -310,7 +310,7 @@ def test_what_the_log_of_groups_cannot_take_is_refused_alone_and_the_groups_besi
     play(story)
 
 
-def test_what_was_due_and_did_not_fit_is_tried_again_and_what_need_not_be_one_batch_is_not() -> None:
+def test_too_large_due_changes_are_split() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         node = cluster.alive[0]
         await create(cluster, OFFSETS_TOPIC, 1)

@@ -78,7 +78,7 @@ def commit_code(group: ClassicGroup, **who: Any) -> int:
     return 0
 
 
-def test_g4_a_group_that_does_not_exist_takes_offsets_without_a_generation_only() -> None:
+def test_g4_unknown_group_accepts_simple_commits() -> None:
     new = ClassicGroup(group_id="g")
     assert commit_code(new, exists=False, **NOBODY) == 0
     assert commit_code(new, exists=False, member_id="a", generation=1) == 69
@@ -100,7 +100,7 @@ def test_g6_the_older_holder_of_an_instance_is_fenced_everywhere() -> None:
     assert isinstance(story.beat("new", generation, instance_id="j"), errors.UnknownMemberId)
 
 
-def test_g6_a_static_member_whose_wishes_changed_comes_back_without_a_rebalance() -> None:
+def test_g6_static_member_with_new_subscription_returns() -> None:
     """As in Kafka: its own metadata, as of sticky's, differs after every restart."""
     story = Story()
     story.join(instance_id="i", new_member_id="a", protocols=(("sticky", b"owned"), ("range", b"")))
@@ -113,7 +113,7 @@ def test_g6_a_static_member_whose_wishes_changed_comes_back_without_a_rebalance(
     assert other.generation == generation + 1, "the group would choose another protocol now"
 
 
-def test_g6_a_static_member_keeps_its_place_through_a_rebalance_until_its_session_ends() -> None:
+def test_g6_static_member_stays_until_session_ends() -> None:
     story = Story()
     story.join(instance_id="i", new_member_id="a", session_timeout_ms=60_000)
     story.sync("a")
@@ -166,7 +166,7 @@ def test_g3_a_member_goes_on_with_a_protocol_that_all_could_do() -> None:
     assert isinstance(fresh, Joined), "an empty group may become of another type"
 
 
-def test_g1_given_out_ids_are_joined_with_within_the_session_and_by_nobody_else() -> None:
+def test_g1_assigned_member_ids_expire() -> None:
     story = Story()
     given = story.join(known=True)
     assert isinstance(given, errors.MemberIdRequired)
@@ -186,7 +186,7 @@ def test_g1_an_id_given_out_during_the_initial_delay_survives_its_end() -> None:
     assert story.join(given.message, known=True) is None, "it waits in the next rebalance"
 
 
-def test_g1_a_first_join_waits_no_longer_than_a_member_that_nobody_hears_of_may() -> None:
+def test_g1_first_join_wait_is_limited() -> None:
     story = Story(session_ms_max=3_600_000)
     story.join(new_member_id="a", session_timeout_ms=3_600_000, rebalance_timeout_ms=3_600_000)
     story.sync("a")
@@ -212,7 +212,7 @@ def test_g2_who_waits_for_the_leader_needs_no_heartbeat() -> None:
     assert story.group.members["b"].assignment == b"yours"
 
 
-def test_g2_a_member_that_never_fetches_its_assignment_is_out_though_its_heart_beats() -> None:
+def test_g2_member_without_sync_is_removed() -> None:
     story = stable("a", "b")
     for member in ("a", "b"):
         story.join(member)

@@ -155,7 +155,7 @@ def test_the_state_before_a_decision_is_as_it_was() -> None:
     assert "m1" not in after.members
 
 
-def test_topics_that_come_are_looked_at_a_few_patterns_at_each_heartbeat_and_raise_the_epoch_once() -> None:
+def test_new_topics_are_matched_in_steps() -> None:
     count = PATTERNS_AT_ONCE * 3
     story = patterned(count)
     clock, epoch = story.now_ms, story.here.epoch

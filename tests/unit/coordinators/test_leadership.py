@@ -81,7 +81,7 @@ def run(story: Callable[[Replicas, GroupShard, list[GroupShard]], Any]) -> None:
     world.run(story(replicas, shard_of(world, replicas, failed), failed))
 
 
-def test_who_asks_waits_for_a_proof_that_begins_afterwards_and_many_wait_for_one() -> None:
+def test_requests_wait_for_later_proof() -> None:
     async def story(replicas: Replicas, shard: GroupShard, failed: list[GroupShard]) -> None:
         first = asyncio.ensure_future(shard.prove_leadership())
         await asyncio.sleep(0.005)
@@ -112,7 +112,7 @@ def test_who_cannot_prove_it_sends_everybody_on_and_loads_again(error: type[Kafk
     run(story)
 
 
-def test_who_asks_in_the_moment_between_the_end_of_a_proof_and_its_callbacks_waits_for_the_next_one() -> None:
+def test_request_at_end_of_proof_waits_for_next() -> None:
     """The proof's task is done and has told nobody: awaiting it does not suspend, so a loop around it never ends."""
 
     async def story(replicas: Replicas, shard: GroupShard, failed: list[GroupShard]) -> None:
@@ -157,7 +157,7 @@ async def join_group(handlers: RequestHandlers, name: str, *, member_id: str = "
 
 
 @pytest.mark.parametrize("error_code", [0, NotEnoughReplicasAfterAppend.code])
-def test_who_syncs_while_the_assignment_is_being_written_is_answered_when_it_is_replicated(error_code: int) -> None:
+def test_sync_waits_for_replicated_assignment(error_code: int) -> None:
     """Until then another coordinator could give the same generation to others. Kafka's groups are stable, and its
     coordinators answer what needs no record, only when what was written before is replicated."""
     world = SimulatedWorld(1)
@@ -239,7 +239,7 @@ def test_a_coordinator_that_is_cut_off_tells_no_offset() -> None:
     play(story, **FAST)
 
 
-def test_a_coordinator_whose_disk_is_full_tells_no_offset_while_it_cannot_learn_who_leads() -> None:
+def test_coordinator_with_full_disk_returns_no_offset() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         await create(cluster, "t", 1)
         await ask(cluster.alive[0], commit("g", 5))

@@ -151,7 +151,7 @@ def test_the_last_member_of_the_consumer_protocol_takes_the_group_back_with_it()
     assert restored.generation == story.group.generation
 
 
-def test_a_member_of_the_consumer_protocol_that_dies_takes_the_group_back_with_it():
+def test_group_is_downgraded_when_last_consumer_member_dies():
     story, classic, newer = mixed()
     settle([newer], classic)
     for _ in range(10):
@@ -271,7 +271,7 @@ def test_generations_and_protocols_of_classic_members_are_checked():
 
 
 @pytest.mark.parametrize("timer", [Timer.JOIN, Timer.SYNC])
-def test_a_classic_member_that_beats_and_does_nothing_else_is_out_after_its_rebalance_timeout(timer: Timer):
+def test_classic_member_without_sync_is_removed(timer: Timer):
     story = Story({"a": 4})
     newer, member = Client(story, "n1"), ClassicClient(story)
     settle([newer], [])
@@ -292,7 +292,7 @@ def test_a_classic_member_that_beats_and_does_nothing_else_is_out_after_its_reba
     assert isinstance(story.classic_beat(member.member_id, member.generation), errors.UnknownMemberId)
 
 
-def test_a_static_classic_member_is_replaced_by_one_of_the_consumer_protocol_and_back():
+def test_static_member_changes_protocol_and_back():
     story = Story({"a": 4})
     other, member = Client(story, "n1"), ClassicClient(story, instance_id="i")
     settle([other], [])
@@ -308,7 +308,7 @@ def test_a_static_classic_member_is_replaced_by_one_of_the_consumer_protocol_and
     assert story.consumer is not None, "the other still speaks the consumer protocol"
 
 
-def test_the_last_static_member_of_the_consumer_protocol_is_replaced_by_a_classic_one():
+def test_last_static_consumer_member_is_replaced():
     story = Story({"a": 4})
     newer = Client(story, "n1", instance_id="i")
     settle([newer], [])

@@ -243,7 +243,7 @@ def test_a_planted_fault_is_found(fault: type[PendingOffsets]) -> None:
     assert any(mismatch(run, seed) is not None for seed in SEEDS), fault.__doc__
 
 
-def test_what_is_pending_neither_expires_nor_is_a_group_without_other_offsets_forgotten() -> None:
+def test_pending_offsets_do_not_expire() -> None:
     group = replayed([record(("t", 0), 5), record(("t", 1), 6), TransactionalRecord(1, record(("t", 0), 7))])
     stable: Mapping[TopicPartition, CommittedOffset] = group.stable_offsets
     assert set(stable) == {("t", 1)}

@@ -287,7 +287,7 @@ def test_what_a_member_does_not_want_any_more_it_has_no_more_at_once() -> None:
     assert story.here.subscribed_topics == {"b"}
 
 
-def test_a_member_of_a_large_group_has_no_topic_more_that_it_does_not_want_before_the_next_assignment() -> None:
+def test_unsubscribed_topics_are_revoked_before_next_assignment() -> None:
     story = Story({"a": 8, "b": 8})
     story.join("m", "a", "b")
     story.initialize()

@@ -112,7 +112,7 @@ class DeposedShard(FakeShard):
         raise NotCoordinator("the partition has another leader")
 
 
-def test_a_token_of_a_newer_coordinator_is_called_wrong_only_by_one_that_can_still_write() -> None:
+def test_deposed_coordinator_does_not_refuse_newer_token() -> None:
     served = Instance(group="g", name="i", nonce="n", config=r.InstanceConfig(), manual=(("t", 0),), served=3)
     shard = DeposedShard(GroupMetadata(group=ClassicGroup(group_id="g"), instances={"i": served}))
     consumers = Consumers(cast(GroupShard, shard), lambda: 1)
@@ -135,7 +135,7 @@ def member(name: str, *partitions: int) -> Member:
     )
 
 
-def test_partitions_that_came_while_nobody_coordinated_are_found_by_the_next_coordinator() -> None:
+def test_new_partitions_are_found_by_next_coordinator() -> None:
     leader = member("i-n", 0)
     group = ClassicGroup(
         group_id="g",

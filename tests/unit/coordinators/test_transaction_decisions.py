@@ -108,7 +108,7 @@ def test_who_comes_while_markers_are_written_tries_again(phase: Phase) -> None:
     assert refused(at(phase), init()) == 51
 
 
-def test_an_open_transaction_is_aborted_by_the_next_instance_with_an_epoch_that_nobody_has() -> None:
+def test_next_instance_aborts_open_transaction() -> None:
     decision = play(at(Phase.ONGOING), init())
     assert isinstance(decision.reply, KafkaError)
     assert decision.reply.code == 51
@@ -122,7 +122,7 @@ def test_an_open_transaction_is_aborted_by_the_next_instance_with_an_epoch_that_
 
 
 @pytest.mark.parametrize("event", [init(), TimeIsOver()])
-def test_an_abort_that_no_client_asked_for_rotates_the_producer_id_at_its_last_epoch(
+def test_timeout_abort_at_last_epoch_rotates_producer_id(
     event: InitProducer | TimeIsOver,
 ) -> None:
     known = at(Phase.ONGOING, epoch=EXHAUSTED, started_ms=NOW_MS - 60_000)
@@ -137,7 +137,7 @@ def test_an_abort_that_no_client_asked_for_rotates_the_producer_id_at_its_last_e
     assert refused(complete, add(EXHAUSTED)) == 49
 
 
-def test_epochs_that_are_used_up_make_a_new_producer_id_and_the_old_one_may_ask_again() -> None:
+def test_exhausted_epochs_rotate_producer_id() -> None:
     known = at(Phase.COMPLETE_COMMIT, epoch=EXHAUSTED)
     assert play(known, init((7, EXHAUSTED))).needs_producer_id
     rotated = play(known, init((7, EXHAUSTED), new=9)).transaction
@@ -154,7 +154,7 @@ def after(known: Transaction | None, event: Event) -> Transaction:
 
 
 @pytest.mark.parametrize("before", [None, at(Phase.EMPTY), at(Phase.COMPLETE_ABORT, epoch=EXHAUSTED)])
-def test_who_begins_again_with_its_key_has_the_first_answer_and_changes_nothing(before: Transaction | None) -> None:
+def test_repeated_begin_has_first_answer(before: Transaction | None) -> None:
     first = play(before, init(key=b"one", new=9))
     begun = first.transaction
     assert isinstance(first.reply, Producer)
@@ -260,7 +260,7 @@ def test_an_end_of_another_producer_or_of_nothing_is_refused() -> None:
         assert refused(at(Phase.ONGOING), end(5, commits=True, producer_id=8, version=version)) == 49
 
 
-def test_an_end_at_the_last_epoch_goes_on_with_a_new_producer_id_and_can_be_asked_for_again() -> None:
+def test_end_at_last_epoch_rotates_producer_id() -> None:
     known = at(Phase.ONGOING, epoch=EXHAUSTED)
     assert play(known, end(EXHAUSTED, commits=True)).needs_producer_id
     decision = play(known, end(EXHAUSTED, commits=True, new=9))
@@ -277,7 +277,7 @@ def test_an_end_at_the_last_epoch_goes_on_with_a_new_producer_id_and_can_be_aske
 # --- time -----------------------------------------------------------------------------------------------------
 
 
-def test_a_transaction_that_is_open_for_too_long_is_aborted_and_its_producer_may_go_on() -> None:
+def test_transaction_timeout_aborts() -> None:
     known = at(Phase.ONGOING, started_ms=NOW_MS - 60_000)
     assert play(replace(known, started_ms=NOW_MS - 59_999), TimeIsOver()).transaction.phase is Phase.ONGOING  # type: ignore[union-attr]
     over = play(known, TimeIsOver()).transaction

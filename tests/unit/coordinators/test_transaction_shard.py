@@ -195,7 +195,7 @@ def test_what_is_open_for_too_long_is_aborted_and_what_is_unused_is_forgotten() 
     play(story, transactional_id_expiration_ms=10_000)
 
 
-def test_what_is_open_for_too_long_at_the_last_epoch_is_aborted_once_there_is_a_producer_id() -> None:
+def test_timeout_at_last_epoch_waits_for_producer_id() -> None:
     async def story(cluster: Brokers, world: World) -> None:
         shard = await world.loaded(1)
         last = Producer((await init(shard, timeout_ms=10_000)).producer_id, LAST_CLIENT_EPOCH)
@@ -220,7 +220,7 @@ def test_what_is_open_for_too_long_at_the_last_epoch_is_aborted_once_there_is_a_
     play(story)
 
 
-def test_ids_that_wait_for_producer_ids_together_are_not_more_than_a_node_may_have() -> None:
+def test_limit_of_transactional_ids_waiting_for_producer_ids() -> None:
     async def story(cluster: Brokers, world: World) -> None:
         shard = await world.loaded(1)
         world.ids.may_go.clear()
@@ -234,7 +234,7 @@ def test_ids_that_wait_for_producer_ids_together_are_not_more_than_a_node_may_ha
     play(story, transactional_id_max_per_node=2)
 
 
-def test_one_id_more_than_a_node_may_have_is_refused_until_another_is_forgotten() -> None:
+def test_limit_of_transactional_ids_of_a_node() -> None:
     async def story(cluster: Brokers, world: World) -> None:
         shard = await world.loaded(1)
         known = {name: await init(shard, name) for name in ("a", "b")}

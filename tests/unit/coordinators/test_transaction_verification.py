@@ -62,7 +62,7 @@ async def refusals(
     return {each: error.code for each, error in found.items()}
 
 
-def test_what_is_asked_depends_on_the_version_and_takes_no_longer_than_the_request() -> None:
+def test_verification_depends_on_version() -> None:
     async def story() -> None:
         for support, is_verify_only in (
             (Support.OLD, True),
@@ -91,7 +91,7 @@ def test_refusals_are_told_as_the_version_knows_them() -> None:
     asyncio.run(story())
 
 
-def test_who_asks_meanwhile_waits_for_the_same_answer_and_goes_on_behind_who_asked_first() -> None:
+def test_concurrent_requests_share_verification() -> None:
     async def story() -> None:
         transactions = Transactions()
         verifier = TransactionVerifier(lambda: transactions, BrokerSettings)

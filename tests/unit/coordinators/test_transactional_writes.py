@@ -160,7 +160,7 @@ def test_the_old_flow_adds_partitions_first_and_the_leader_looks_for_them() -> N
     play(story)
 
 
-def test_in_the_new_flow_the_leader_adds_the_partition_and_each_transaction_has_its_epoch() -> None:
+def test_new_flow_adds_partition_and_bumps_epoch() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         keys = {name: await create(cluster, name) for name in ("a", "b")}
         client = Client(cluster)
@@ -182,7 +182,7 @@ def test_in_the_new_flow_the_leader_adds_the_partition_and_each_transaction_has_
     play(story)
 
 
-def test_batches_that_follow_each_other_while_the_coordinator_is_asked_keep_their_order() -> None:
+def test_batches_keep_order_during_verification() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         key = await create(cluster, "a")
         client = Client(cluster)
@@ -197,7 +197,7 @@ def test_batches_that_follow_each_other_while_the_coordinator_is_asked_keep_thei
     play(story)
 
 
-def test_what_does_not_belong_to_the_transaction_is_refused_and_nothing_is_appended() -> None:
+def test_foreign_transaction_requests_are_refused() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         keys = {name: await create(cluster, name, on=(1, 2, 3)) for name in ("a", "b", "c")}
         a = keys["a"]
@@ -307,7 +307,7 @@ def test_a_leader_that_dies_in_an_open_transaction_takes_nothing_of_it_along(ver
 
 @pytest.mark.parametrize("commits", [True, False])
 @pytest.mark.parametrize("version", [PRODUCE_ABORTABLE, PRODUCE_NEW])
-def test_an_unclean_election_cuts_an_open_transaction_and_leaves_nothing_hanging(version: int, commits: bool) -> None:
+def test_unclean_election_with_open_transaction(version: int, commits: bool) -> None:
     """What the next leader lacks is lost, of a committed transaction, too: the setting allows it. A producer that goes
     on is told of the gap, what is left is decided by the marker, and no log keeps a transaction open."""
 
@@ -668,7 +668,7 @@ def test_an_operator_finds_a_hanging_transaction_and_ends_it() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_commits_ends_and_deaths_of_the_coordinator_leave_what_the_model_says(seed: int) -> None:
+def test_random_pending_offsets_match_model(seed: int) -> None:
     """The model is that of `test_pending_offsets`; here the log is real, and read again by each next coordinator."""
     rng = random.Random(seed)
     key = KEYS[0]  # as the model calls the partition

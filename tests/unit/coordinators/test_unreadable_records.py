@@ -75,7 +75,7 @@ def test_a_client_is_refused_at_any_node_and_nothing_is_written() -> None:
     play(story)
 
 
-def test_groups_beside_unreadable_records_are_loaded_and_each_of_those_is_an_event() -> None:
+def test_unreadable_group_record_is_skipped() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         await ask(cluster.alive[0], commit("g", 1))
         home, where = await home_of(cluster, "g")

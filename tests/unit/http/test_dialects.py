@@ -209,7 +209,7 @@ def operation(api: Any, method: str, path: str) -> Any:
     raise AssertionError((method, path))
 
 
-def test_additions_are_marked_in_the_default_document_and_not_in_the_strict_one() -> None:
+def test_additions_are_marked_in_openapi() -> None:
     async def marked(door: Door) -> None:
         schemas = (await door.ask("GET", "/openapi.json")).json["components"]["schemas"]
         assert schemas["Topic"]["properties"]["topic_id"][MARK]

@@ -52,7 +52,7 @@ def test_a_retry_is_answered_with_the_first_result_and_appends_nothing() -> None
     with_door(story)
 
 
-def test_records_without_a_key_go_where_the_requests_key_says_and_others_where_theirs_does() -> None:
+def test_partition_of_records_with_and_without_key() -> None:
     async def story(door: Door) -> None:
         door.gateway.add_topic("t", 8)
         chosen = {places(await write(door, "/topics/t", "a", key=f"key-{n}"))[0][0] for n in range(30)}

@@ -57,7 +57,7 @@ def test_max_bytes_counts_what_comes_out_and_every_record_comes_once(codec: str)
     assert seen == list(range(150))
 
 
-def test_at_least_one_record_is_taken_however_large_and_no_more_than_there_may_be() -> None:
+def test_at_least_one_record_is_taken() -> None:
     data = bomb(3, 2 * MIB)
     assert [record.offset for record in take(data, bytes_max=1).records] == [0]
     assert [record.offset for record in take(data, 2, bytes_max=0).records] == [2]

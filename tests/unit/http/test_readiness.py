@@ -88,7 +88,7 @@ def test_a_body_that_waits_for_100_continue_is_refused_before_it_is_sent() -> No
     with_door(story, gateway(), awaiting=Waits(service="a quorum", metadata="a quorum"))
 
 
-def test_a_node_that_has_caught_up_answers_though_it_waits_for_the_quorum_again() -> None:
+def test_caught_up_node_answers_without_quorum() -> None:
     async def story(door: Door) -> None:
         topics = await door.ask("GET", "/topics")
         assert (topics.status, topics.json) == (200, ["t"])
@@ -114,7 +114,7 @@ def test_it_opens_when_the_metadata_has_caught_up() -> None:
     with_door(story, gateway(), awaiting=waits)
 
 
-def test_every_client_of_the_house_takes_the_refusal_for_nothing_done_and_goes_on() -> None:
+def test_own_clients_retry_after_refusal() -> None:
     async def story(door: Door) -> None:
         answer = await door.ask("POST", "/topics/t", {"records": [{"value": 1}]}, Content_Type=JSON)
         headers = {name.lower(): value for name, value in answer.headers.items()}

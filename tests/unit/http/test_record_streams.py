@@ -143,7 +143,7 @@ def test_what_has_arrived_is_one_produce_and_results_are_in_order() -> None:
     with_door(story, gateway(3))
 
 
-def test_a_record_that_is_wrong_has_its_error_and_index_and_the_others_are_written() -> None:
+def test_wrong_record_has_error_and_index() -> None:
     async def story(door: Door) -> None:
         bad = [
             b'{"value":{"type":"AVRO","data":"x"}}',

@@ -63,7 +63,7 @@ def test_serves_on_a_free_port_and_stops() -> None:
     asyncio.run(story())
 
 
-def test_a_body_larger_than_the_buffer_is_read_without_private_parts_of_aiohttp(
+def test_large_body_without_private_parts_of_aiohttp(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(Connection, "resume_reading")

@@ -230,7 +230,7 @@ def test_lines() -> None:
     with_door(story, gateway())
 
 
-def test_a_value_that_is_not_in_the_format_is_an_error_event_and_the_next_stream_goes_on_after_it() -> None:
+def test_unreadable_value_is_an_error_event() -> None:
     async def story(door: Door) -> None:
         put(door.gateway, b"1", b"{", b"3")
         path = "/topics/t/partitions/0/records?format=json"
@@ -290,7 +290,7 @@ def test_a_leader_that_is_away_for_a_while_does_not_end_a_stream() -> None:
     with_door(story, gateway())
 
 
-def test_streams_beyond_the_number_of_waiting_reads_get_503_and_places_are_given_back() -> None:
+def test_streams_beyond_limit_get_503() -> None:
     async def story(door: Door) -> None:
         path = "/topics/t/partitions/0/records"
         async with stream(door, path):
@@ -329,7 +329,7 @@ def test_a_reader_that_takes_nothing_is_held_back_and_not_buffered() -> None:
     with_door(story, gateway())
 
 
-def test_beyond_the_limit_of_unsent_bytes_the_reader_held_back_longest_is_cut_off() -> None:
+def test_slowest_stream_is_closed_beyond_limit() -> None:
     async def story(door: Door) -> None:
         for _ in range(200):
             put(door.gateway, bytes(100_000))

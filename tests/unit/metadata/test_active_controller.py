@@ -189,7 +189,7 @@ def test_claims_its_epoch_before_it_decides() -> None:
     run(story)
 
 
-def test_a_heartbeat_that_wants_a_proof_is_answered_when_the_quorum_has_confirmed_the_controller() -> None:
+def test_heartbeat_with_proof_waits_for_quorum() -> None:
     """A controller that was deposed and has not heard of it answers the others: they change nothing."""
 
     async def story(node: Node) -> None:

@@ -141,7 +141,7 @@ def test_the_next_controller_aborts_what_it_finds_open(number: int) -> None:
     run(story)
 
 
-def test_another_controller_that_comes_in_the_middle_aborts_and_the_old_one_writes_nothing_more() -> None:
+def test_next_controller_aborts_open_metadata_transaction() -> None:
     async def story(node: Node) -> None:
         await node.start_brokers(1, 2, 3)
         other = Node(node.shared, 2)
@@ -242,7 +242,7 @@ def test_growth_and_deletion_of_many_are_whole_too() -> None:
     run(story)
 
 
-def test_too_many_partitions_and_too_large_a_record_are_refused_and_the_controller_goes_on() -> None:
+def test_too_large_decisions_are_refused() -> None:
     async def story(node: Node) -> None:
         await node.start_brokers(1, 2, 3)
         before, epoch = len(node.shared.appends), node.controller.epoch

@@ -211,7 +211,7 @@ def test_config_refused(resource: ConfigResource, change: tuple[str, str, str | 
     assert not made.image.configs, "all alterations of one resource or none"
 
 
-def test_settings_that_a_broker_reads_once_are_refused_together_in_kafkas_words() -> None:
+def test_static_settings_are_refused_with_kafkas_message() -> None:
     made = world()
     changes = tuple(
         ConfigAlteration(name=name, operation="set", value="2")

@@ -85,7 +85,7 @@ def test_a_pause_of_the_process_is_not_counted(pause_ms: int) -> None:
     assert story.look(after_ms=LOOK_MS, turns=True) is Verdict.TURNS
 
 
-def test_pauses_one_after_the_other_do_not_add_up_while_the_loop_turns_between_them() -> None:
+def test_pauses_do_not_add_up() -> None:
     story = Story()
     for _ in range(100):
         story.look(after_ms=60_000)
@@ -93,7 +93,7 @@ def test_pauses_one_after_the_other_do_not_add_up_while_the_loop_turns_between_t
     assert story.worst is Verdict.TURNS
 
 
-def test_a_host_that_takes_nine_tenths_of_the_time_does_not_make_a_short_step_a_long_one() -> None:
+def test_stolen_time_does_not_lengthen_a_step() -> None:
     """The watchdog gets its turns as late as the main loop: what it counts is a tenth of what passes."""
     story = Story()
     for _ in range(HANGING_MS // COUNTED_MS_MAX - 1):

@@ -44,9 +44,7 @@ def test_another_version_of_the_library_is_refused() -> None:
         load_private_copy(clock=Time(), rng=random.Random(0), expected_sha256="0" * 64)  # type: ignore[arg-type]
 
 
-def test_what_runs_is_the_source_that_was_verified_whatever_compiled_code_lies_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quorum_library_runs_from_verified_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "syncobj.py"
     shutil.copy(shared.__file__, source)
     planted = tmp_path / "planted.py"

@@ -83,7 +83,7 @@ def test_what_a_restarted_voter_has_in_memory_is_of_the_size_of_its_log(tmp_path
     asyncio.run(scenario())
 
 
-def test_a_voter_applies_no_more_than_a_bound_while_the_main_loop_takes_nothing(tmp_path: Path) -> None:
+def test_voter_stops_applying_while_main_loop_hangs(tmp_path: Path) -> None:
     async def scenario() -> None:
         cluster = Cluster(tmp_path, voters=1)
         await cluster.start()

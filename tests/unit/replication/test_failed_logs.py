@@ -17,7 +17,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 BROKEN = OSError(errno.EIO, "Input/output error")
 
 
-def test_a_leader_whose_disk_is_full_leads_on_for_readers_until_another_one_is_elected() -> None:
+def test_leader_with_full_disk_serves_reads() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create()
@@ -44,9 +44,7 @@ def test_a_leader_whose_disk_is_full_leads_on_for_readers_until_another_one_is_e
 
 
 @pytest.mark.parametrize("error", [OutOfOrderSequenceNumber("the last one here is 7"), InvalidProducerEpoch("fenced")])
-def test_a_leader_whose_disk_is_full_judges_no_sequence_and_another_tells_its_epoch(
-    monkeypatch: pytest.MonkeyPatch, error: KafkaError
-) -> None:
+def test_leader_with_full_disk_refuses_no_sequence(monkeypatch: pytest.MonkeyPatch, error: KafkaError) -> None:
     """What was written since its log failed, with another leader, it may know nothing of."""
 
     def refuse(*_: object, **__: object) -> None:

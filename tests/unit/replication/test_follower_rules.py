@@ -129,7 +129,7 @@ def test_kip_279_fast_changes_of_leader_leave_no_difference() -> None:
     run(story())
 
 
-def test_l3_unclean_leader_tells_that_it_recovered_and_the_loss_is_reported_exactly() -> None:
+def test_l3_unclean_leader_reports_recovery_and_loss() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create()
@@ -154,7 +154,7 @@ def test_l3_unclean_leader_tells_that_it_recovered_and_the_loss_is_reported_exac
     run(story())
 
 
-def test_l9_a_new_leader_records_its_epoch_without_a_write_and_an_empty_epoch_is_cut() -> None:
+def test_l9_new_leader_records_its_epoch() -> None:
     async def story() -> None:
         async with Cluster(nodes=2) as cluster:
             key = cluster.create(replicas=(1, 2))
@@ -170,7 +170,7 @@ def test_l9_a_new_leader_records_its_epoch_without_a_write_and_an_empty_epoch_is
     run(story())
 
 
-def test_l10_the_end_is_not_told_before_the_high_watermark_reaches_the_epoch_start() -> None:
+def test_l10_latest_offset_waits_for_epoch_start() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create()
@@ -260,7 +260,7 @@ def test_r11_a_corrupt_batch_is_fetched_again_after_the_backoff() -> None:
     run(story())
 
 
-def test_a_broken_link_delays_only_its_own_leader_and_a_returning_leader_is_found_soon() -> None:
+def test_broken_link_delays_one_leader() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             one = cluster.create(replicas=(1, 3))
@@ -361,7 +361,7 @@ def test_min_isr_changed_while_running_takes_effect_at_once() -> None:
     run(story())
 
 
-def test_i7_a_joining_member_counts_although_the_leader_never_hears_that_it_has_joined() -> None:
+def test_i7_joining_member_counts_before_commit() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             cluster.nodes[1].hears_metadata = True

@@ -49,7 +49,7 @@ def test_p6_the_wait_expires_and_the_record_stays_and_is_replicated_later() -> N
     run(story())
 
 
-def test_p6_in_flight_when_the_isr_falls_below_min_ends_in_7_with_the_record_kept() -> None:
+def test_p6_timeout_keeps_record_when_isr_shrinks() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create(min_insync_replicas=2)
@@ -138,7 +138,7 @@ def test_p10_every_partition_has_its_own_outcome() -> None:
     run(story())
 
 
-def test_p11_with_flush_messages_1_a_record_counts_once_the_leader_has_fsynced_it() -> None:
+def test_p11_flush_messages_1_waits_for_fsync() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create(flush_messages=1)
@@ -202,7 +202,7 @@ def test_i7_a_leaving_member_is_waited_for_until_the_shrink_is_committed() -> No
     run(story())
 
 
-def test_a_broker_that_hands_over_waits_for_what_it_appended_and_appends_nothing_more() -> None:
+def test_handover_waits_for_appended_records() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create(min_insync_replicas=2)
@@ -237,7 +237,7 @@ def test_handing_over_does_not_wait_for_ever_nor_for_nothing() -> None:
     run(story())
 
 
-def test_d2_a_duplicate_is_answered_when_its_original_is_replicated_and_not_before() -> None:
+def test_d2_duplicate_waits_for_replication_of_original() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create(min_insync_replicas=2)

@@ -101,7 +101,7 @@ def test_what_is_kept_stays_taken_and_a_place_in_line_is_not_lost():
     assert (pool.taken, second.got) == (90, 60)
 
 
-def test_a_frame_that_does_not_come_is_given_up_when_others_wait_and_not_before():
+def test_slow_frame_is_given_up_when_others_wait():
     pool, timers = pool_of(100)
     silent, quick, done = Peer(pool), Peer(pool), Peer(pool)
     for each in (silent, quick, done):

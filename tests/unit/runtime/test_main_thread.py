@@ -20,7 +20,7 @@ def _computes(seconds: float) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no clock of another thread")
-def test_processor_time_is_what_the_main_thread_computes_and_not_what_it_waits_or_others_compute() -> None:
+def test_processor_time_of_main_thread() -> None:
     main = MainThread()
     with ThreadPoolExecutor(1) as beside:
         before_ms = beside.submit(main.busy_ms).result()

@@ -8,7 +8,7 @@ import threading
 from kraft.runtime.workers import ThreadWorkers
 
 
-def test_calls_that_were_given_before_a_resize_are_done_and_later_ones_have_the_new_number_of_threads() -> None:
+def test_resize_of_worker_threads() -> None:
     async def main() -> None:
         workers = ThreadWorkers(asyncio.get_running_loop(), threads=1)
         release = threading.Event()

@@ -115,9 +115,7 @@ def _first_since(timestamp: int) -> int | None:
 
 @pytest.mark.parametrize("suffix", [".index", ".timeindex"])
 @DAMAGES
-def test_an_index_of_a_closed_segment_is_made_anew_when_a_read_finds_that_it_lies(
-    suffix: str, damages: int, tmp_path: Path
-) -> None:
+def test_wrong_index_is_rebuilt_by_a_read(suffix: str, damages: int, tmp_path: Path) -> None:
     rng = random.Random(f"closed {suffix}")
 
     async def play(environment: Environment) -> None:

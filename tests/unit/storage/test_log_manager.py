@@ -180,7 +180,7 @@ def test_new_partitions_go_to_the_emptiest_directory(tmp_path: Path) -> None:
     run(play)
 
 
-def test_nothing_goes_by_the_brokers_defaults_before_the_metadata_has_told_the_topics_settings(tmp_path: Path) -> None:
+def test_topic_settings_are_awaited_before_retention(tmp_path: Path) -> None:
     """A node that starts has no metadata yet, and may wait long for it: its topics may keep their records for ever."""
 
     async def play(environment: Environment) -> None:
@@ -319,7 +319,7 @@ def test_a_log_start_that_moved_on_is_no_sign_of_a_durable_topic_id(tmp_path: Pa
     run(play)
 
 
-def test_an_empty_folder_makes_room_whatever_a_checkpoint_says_of_an_older_topic_of_its_name(tmp_path: Path) -> None:
+def test_empty_folder_is_replaced_despite_old_checkpoint(tmp_path: Path) -> None:
     async def play(environment: Environment) -> None:
         manager, _ = _manager(environment, tmp_path)
         await manager.start()

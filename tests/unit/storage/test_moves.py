@@ -254,7 +254,7 @@ def test_transactions_move_with_their_log_open_ones_and_aborted_ones() -> None:
     run(play, files=disk_and_files()[1])
 
 
-def test_with_flush_messages_1_nothing_that_was_synced_is_less_so_after_the_move() -> None:
+def test_flush_messages_1_stays_durable_after_move() -> None:
     disk, files = disk_and_files()
     settings = TopicSettings(flush_messages=1, segment_bytes=2_000)
 
@@ -280,7 +280,7 @@ def test_with_flush_messages_1_nothing_that_was_synced_is_less_so_after_the_move
     run(look, files=files)
 
 
-def test_a_log_that_is_cut_or_loses_its_beginning_meanwhile_is_copied_as_it_is_then() -> None:
+def test_move_follows_truncation_and_log_start() -> None:
     async def play(environment: Environment) -> None:
         world = await started(environment)
         log = create(world)
@@ -334,7 +334,7 @@ def test_the_directory_where_it_is_and_a_third_one_end_the_move() -> None:
     run(play, files=disk_and_files()[1])
 
 
-def test_wishes_for_partitions_that_never_come_are_bounded_and_cost_no_more_for_it() -> None:
+def test_limit_of_unknown_partitions_in_assignment() -> None:
     async def play(environment: Environment) -> None:
         world = await started(environment)
         for partition in range(3 * PREFERENCES_MAX):

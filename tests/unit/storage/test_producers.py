@@ -151,7 +151,7 @@ def test_two_batches_with_a_producer_in_one_record_set_are_refused(tmp_path: Pat
     run_on_log(tmp_path / "t-0", story)
 
 
-def test_a_key_used_for_other_records_is_refused_and_a_plain_producer_is_taken_at_its_word(tmp_path: Path) -> None:
+def test_key_of_other_records_is_refused(tmp_path: Path) -> None:
     def story(log: PartitionLog) -> None:
         for producer_id in (KEYED, 9):
             send(log, producer_id, 0, count=2)
@@ -296,7 +296,7 @@ def test_a_damaged_snapshot_is_dropped_and_the_log_tells(tmp_path: Path) -> None
     run(play)
 
 
-def test_a_snapshot_that_was_lost_meanwhile_is_written_again_at_a_clean_shutdown(tmp_path: Path) -> None:
+def test_lost_snapshot_is_written_at_clean_shutdown(tmp_path: Path) -> None:
     """A log that was closed cleanly and has none would count as one without producers."""
 
     async def play(environment: Environment) -> None:

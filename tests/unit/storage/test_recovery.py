@@ -49,7 +49,7 @@ def test_every_length_of_a_torn_tail_is_cut_to_whole_batches(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("bit", [0, 8, 24, 38, 62])
-def test_a_base_offset_that_no_crc_covers_is_not_believed_beyond_what_a_segment_holds(tmp_path: Path, bit: int) -> None:
+def test_base_offset_beyond_segment_is_rejected(tmp_path: Path, bit: int) -> None:
     """Found by simulated clusters (rot 11006): the index could not hold the offset, and the node did not start."""
     run(lambda environment: _one_segment(environment, str(tmp_path / "whole-0")))
     path = tmp_path / "whole-0" / f"{0:020d}.log"
@@ -67,7 +67,7 @@ def test_a_base_offset_that_no_crc_covers_is_not_believed_beyond_what_a_segment_
         log.retire("done")
 
 
-def test_a_base_offset_that_moved_cuts_at_its_batch_and_not_at_the_neighbour_that_it_overlaps(tmp_path: Path) -> None:
+def test_repair_cuts_at_the_batch_with_wrong_base_offset(tmp_path: Path) -> None:
     """Found by simulated clusters (rot 87): a follower kept the batch, and its leader's never fitted behind it."""
     run(lambda environment: _one_segment(environment, str(tmp_path / "whole-0")))
     data = (tmp_path / "whole-0" / f"{0:020d}.log").read_bytes()
@@ -305,7 +305,7 @@ def test_epochs_of_records_that_no_flush_wrote_down_survive_a_kill(tmp_path: Pat
     run(play)
 
 
-def test_an_epoch_that_begins_while_others_are_written_is_written_by_the_next_flush(tmp_path: Path) -> None:
+def test_epoch_during_flush_is_written_by_next_flush(tmp_path: Path) -> None:
     class Busy(DiskFiles):
         def rename(self, old: str, new: str) -> None:
             super().rename(old, new)

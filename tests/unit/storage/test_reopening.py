@@ -95,7 +95,7 @@ def test_a_log_whose_disk_failed_is_loaded_again_with_what_is_in_it() -> None:
     run(play, files=SimulatedFiles(disk))
 
 
-def test_a_log_that_could_not_be_loaded_at_the_start_is_loaded_when_its_files_are_there() -> None:
+def test_failed_log_is_loaded_later() -> None:
     disk = Disk(random.Random(1))
     path = "/d/t-0/partition.metadata"
 
@@ -133,7 +133,7 @@ def test_reopening_what_works_or_is_not_there_changes_nothing() -> None:
     run(play, files=SimulatedFiles(Disk(random.Random(1))))
 
 
-def test_a_partition_that_cannot_be_read_at_the_start_does_not_keep_the_node_from_starting() -> None:
+def test_unreadable_partition_does_not_stop_the_start() -> None:
     disk = Disk(random.Random(1))
 
     async def play(environment: Environment) -> None:
@@ -154,7 +154,7 @@ def test_a_partition_that_cannot_be_read_at_the_start_does_not_keep_the_node_fro
     run(play, files=SimulatedFiles(disk))
 
 
-def test_a_folder_that_turns_out_to_be_unfinished_once_its_disk_works_makes_room() -> None:
+def test_unfinished_folder_is_replaced() -> None:
     disk = Disk(random.Random(1))
 
     async def play(environment: Environment) -> None:

@@ -31,7 +31,7 @@ def test_appends_that_follow_each_other_are_read_together_as_far_as_they_fit() -
     assert read(tail, 0, bound=20) == (b"aaabbb", 20)
 
 
-def test_what_does_not_begin_at_an_append_or_does_not_fit_is_searched_for_elsewhere() -> None:
+def test_append_cache_misses() -> None:
     tail = tail_of(RecentAppends(), b"aaa")
     assert read(tail, 5) is None
     assert read(tail, 0, bytes_max=2) is None

@@ -150,7 +150,7 @@ def test_who_is_fenced_and_who_is_in_the_wrong_state_changes_nothing(tmp_path: P
     run(play)
 
 
-def test_a_marker_is_of_the_leader_epoch_in_which_it_is_written_whatever_epoch_its_coordinator_has(
+def test_marker_has_current_leader_epoch(
     tmp_path: Path,
 ) -> None:
     async def play(environment: Environment) -> None:
@@ -188,7 +188,7 @@ def test_a_marker_is_of_the_leader_epoch_in_which_it_is_written_whatever_epoch_i
     run(play)
 
 
-def test_sequences_go_on_after_a_marker_of_the_same_epoch_and_begin_anew_after_one_of_the_next(tmp_path: Path) -> None:
+def test_sequences_after_markers(tmp_path: Path) -> None:
     async def play(environment: Environment) -> None:
         log, _ = load(environment, str(tmp_path))
         write(log, 1, b"a", b"b", sequence=0)
@@ -253,7 +253,7 @@ def of_client(
     return log.append_as_leader(data, leader_epoch=0, now_ms=NOW_MS, origin=origin)
 
 
-def test_a_log_that_keeps_too_many_aborted_transactions_begins_none_until_segments_are_deleted(tmp_path: Path) -> None:
+def test_limit_of_aborted_transactions_of_a_log(tmp_path: Path) -> None:
     limits = ProducerLimits(expiration_ms=86_400_000, allocated_max=100, reserved_max=3, aborted_max=10)
 
     async def play(environment: Environment) -> None:
@@ -487,7 +487,7 @@ def test_an_older_transaction_that_ends_later_bounds_for_longer(tmp_path: Path) 
     run(play)
 
 
-def test_a_log_that_begins_behind_an_open_transaction_is_stable_up_to_its_start(tmp_path: Path) -> None:
+def test_last_stable_offset_with_later_log_start(tmp_path: Path) -> None:
     async def play(environment: Environment) -> None:
         log, _ = load(environment, str(tmp_path))
         write(log, 1)

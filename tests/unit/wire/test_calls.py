@@ -214,7 +214,7 @@ def test_waiting_for_a_place_is_part_of_the_timeout_and_sends_nothing() -> None:
     run(story, in_flight_max=1)
 
 
-def test_a_connection_that_is_lost_tells_those_in_flight_and_those_who_wait_for_a_place() -> None:
+def test_lost_connection_fails_all_requests() -> None:
     async def story(rpc: RpcConnection, peer: Peer) -> None:
         asking = [ask(rpc, text) for text in "abc"]
         await peer.settle()

@@ -157,7 +157,7 @@ def test_a_long_poll_holds_up_nothing_behind_it() -> None:
     run(main())
 
 
-def test_a_read_from_a_silent_leader_ends_within_its_wait_and_the_time_of_its_bytes(
+def test_read_from_silent_leader_ends_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(channels, "ANSWER_SLACK_MS", 30)

@@ -201,7 +201,7 @@ def jar(path: Path, *schemas: Mapping[str, Any]) -> Path:
     return path
 
 
-def test_schemas_are_read_out_of_jars_without_headers_and_messages_without_versions(tmp_path: Path):
+def test_schemas_are_read_from_jars(tmp_path: Path):
     header = {"type": "header", "name": "RequestHeader", "validVersions": "1-2", "flexibleVersions": "2+", "fields": []}
     first = jar(tmp_path / "a.jar", THEIRS, header)
     second = jar(tmp_path / "b.jar", {**THEIRS, "name": "Ended", "validVersions": "none"})
@@ -209,9 +209,7 @@ def test_schemas_are_read_out_of_jars_without_headers_and_messages_without_versi
     assert (found.name, found.structures["Root"].fields[0].kind) == ("FindRequest", "uuid")
 
 
-def test_the_command_ends_with_1_when_there_is_a_difference_and_says_what_is_left_out_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_exit_code_and_output_with_differences(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(jar(tmp_path / "a.jar", THEIRS)), "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     (new,) = (each for each in found["differences"] if each["theirs"] == "present")

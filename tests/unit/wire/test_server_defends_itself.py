@@ -310,7 +310,7 @@ def _damaged(rng: random.Random, frame: bytes) -> bytes:
     return bytes(damaged)
 
 
-def test_one_connection_too_many_is_closed_at_once_when_all_others_have_authenticated() -> None:
+def test_connection_beyond_limit_is_closed() -> None:
     async def main() -> None:
         async with loopback(max_connections=2) as world:
             peers = [world.peers(node_id=number) for number in (5, 6)]

@@ -268,7 +268,7 @@ def test_bytes_of_a_connection_are_bounded_and_given_back() -> None:
     run(story())
 
 
-def test_produced_bytes_are_bounded_over_all_connections_in_the_order_in_which_they_came() -> None:
+def test_produced_bytes_are_bounded_in_order() -> None:
     frame = a_produce()
 
     async def story() -> None:
@@ -364,7 +364,7 @@ def test_what_is_known_at_once_is_answered_where_the_request_arrives() -> None:
     run(story())
 
 
-def test_what_comes_later_is_answered_without_a_task_and_holds_its_room_until_then() -> None:
+def test_deferred_answers_need_no_task() -> None:
     async def story() -> None:
         waits: list[asyncio.Future[None]] = []
 
@@ -423,7 +423,7 @@ def test_a_refusal_is_told_wherever_it_comes_from(error: Exception, sent: int, i
     run(story())
 
 
-def test_an_answer_that_cannot_be_encoded_closes_the_connection_and_keeps_no_room() -> None:
+def test_unencodable_answer_closes_connection() -> None:
     async def story() -> None:
         unencodable: Any = (None,)
         world = World(reply=lambda: ProduceResponseData.make(responses=unencodable))

@@ -61,7 +61,7 @@ def test_an_unknown_version_is_answered_in_version_0_with_one_entry(version: int
 
 
 @pytest.mark.parametrize("version", range(5))
-def test_features_come_with_an_epoch_and_clients_below_version_4_see_none_of_level_0(version: int):
+def test_features_in_api_versions(version: int):
     _, response, _ = asked(version)
     final = {each.name: (each.min_version_level, each.max_version_level) for each in response.finalized_features}
     supported = {each.name: (each.min_version, each.max_version) for each in response.supported_features}

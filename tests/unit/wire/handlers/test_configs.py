@@ -181,7 +181,7 @@ def test_client_metrics_are_stored_described_and_listed() -> None:
     assert [each.resource_name for each in answer.config_resources] == ["s"]
 
 
-def test_a_client_is_told_the_subscriptions_that_match_it_and_its_pushes_are_taken() -> None:
+def test_client_telemetry_subscription_and_push() -> None:
     admin = metrics_client()
     nothing = subscriptions(admin)
     assert (nothing.error_code, nothing.push_interval_ms, list(nothing.requested_metrics)) == (0, 300_000, [])

@@ -247,7 +247,7 @@ def test_commits_and_fetches_of_members_are_of_their_epoch() -> None:
     play(story)
 
 
-def test_a_group_with_members_is_not_deleted_nor_its_offsets_and_an_empty_one_goes_whole() -> None:
+def test_delete_group_with_and_without_members() -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         await door.ask(joining("g", subscribed_topic_regex="t.*"), BEAT)
@@ -365,7 +365,7 @@ def test_a_policy_keeps_classic_members_out_of_a_consumer_group(policy: str) -> 
     play(story, group_consumer_migration_policy=policy)  # type: ignore[arg-type]
 
 
-def test_the_first_epoch_of_a_new_group_is_2_and_a_pattern_that_matches_nothing_does_not_raise_it() -> None:
+def test_first_epoch_of_a_new_group() -> None:
     """KAFKA-20268: epoch 1 is that of the empty target assignment with which a group begins."""
 
     async def story(groups: Groups) -> None:
@@ -382,7 +382,7 @@ def test_the_first_epoch_of_a_new_group_is_2_and_a_pattern_that_matches_nothing_
     play(story)
 
 
-def test_a_classic_member_of_a_consumer_group_reads_its_assignment_in_the_version_of_its_subscription() -> None:
+def test_classic_assignment_has_version_of_subscription() -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         assert (await door.ask(joining("g", "n"), BEAT)).error_code == 0
@@ -399,7 +399,7 @@ def test_a_classic_member_of_a_consumer_group_reads_its_assignment_in_the_versio
     play(story)
 
 
-def test_offsets_of_topics_that_nobody_is_subscribed_to_expire_and_an_empty_group_goes() -> None:
+def test_unsubscribed_offsets_and_empty_groups_expire() -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         await create(groups.cluster, "u", 1)

@@ -120,7 +120,7 @@ def test_a_fetch_waits_for_as_many_bytes_as_it_asks_for_and_is_woken_by_them() -
     run(story())
 
 
-def test_the_first_batch_of_an_answer_comes_whole_and_no_other_beyond_the_limit() -> None:
+def test_first_batch_is_whole() -> None:
     """KIP-74."""
 
     async def story() -> None:
@@ -304,9 +304,7 @@ def test_a_consumer_that_read_what_was_cut_off_is_told_where_its_log_diverges() 
 
 
 @pytest.mark.parametrize(("isolation", "aborted"), [(0, None), (1, ())])
-def test_the_list_of_aborted_transactions_is_empty_for_who_asks_for_it_and_null_for_others(
-    isolation: int, aborted: tuple[()] | None
-) -> None:
+def test_aborted_transactions_in_fetch_answers(isolation: int, aborted: tuple[()] | None) -> None:
     async def story() -> None:
         async with Brokers() as cluster:
             cluster.create()

@@ -332,7 +332,7 @@ def test_a_join_that_kafka_refuses_is_refused(changes: dict[str, Any], code: int
     play(story)
 
 
-def test_a_second_member_divides_the_group_and_the_leader_alone_sees_the_others() -> None:
+def test_second_member_joins_and_leader_gets_members() -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         one = await settled(door, "g")
@@ -518,7 +518,7 @@ def test_a_leave_of_every_version(version: int) -> None:
 # --- static members -------------------------------------------------------------------------------------------
 
 
-def test_a_static_member_comes_back_without_a_rebalance_and_fences_its_former_self() -> None:
+def test_static_member_returns_without_rebalance() -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         one = await settled(door, "g", group_instance_id="i")

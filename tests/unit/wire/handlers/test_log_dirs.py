@@ -107,7 +107,7 @@ def test_directories_are_described(tmp_path: Path, version: int) -> None:
     play(tmp_path, test)
 
 
-def test_only_the_asked_partitions_are_named_and_lags_are_behind_the_high_watermark(tmp_path: Path) -> None:
+def test_lag_of_requested_partitions(tmp_path: Path) -> None:
     async def test(disks: Disks) -> None:
         disks.create("u", 1)
         key = TopicIdPartition(ID, 1)

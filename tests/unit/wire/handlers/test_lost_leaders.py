@@ -92,7 +92,7 @@ def test_a_client_that_asks_just_when_the_leader_died_is_told_the_next_leader() 
     world.run(story())
 
 
-def test_a_client_that_knows_of_the_death_before_the_followers_is_told_the_next_leader() -> None:
+def test_metadata_waits_for_next_leader() -> None:
     world = SimulatedWorld(5)
 
     async def story() -> None:

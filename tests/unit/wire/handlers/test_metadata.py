@@ -207,7 +207,7 @@ def test_a_partition_without_a_leader_keeps_its_epoch(version: int):
 
 
 @pytest.mark.parametrize("version", [0, 5, 6, NEWEST])
-def test_a_listener_that_the_leader_lacks_is_an_error_and_no_broker_is_named_by_another(version: int):
+def test_listener_missing_at_leader_is_an_error(version: int):
     world = World()
     world.start(1)
     world.create("old", (1,))

@@ -221,7 +221,7 @@ def test_records_are_deleted_on_all_replicas(version: int) -> None:
     run(story())
 
 
-def test_of_a_partition_that_is_named_often_the_last_offset_counts_and_what_is_unknown_costs_no_task() -> None:
+def test_duplicate_partitions_in_delete_records() -> None:
     async def story() -> None:
         async with Brokers() as cluster:
             cluster.create()

@@ -125,7 +125,7 @@ def test_a_refusal_names_the_records_at_fault_from_version_8_on() -> None:
     run(story())
 
 
-def test_a_transactional_batch_without_a_transactional_id_is_refused_with_the_whole_request() -> None:
+def test_transactional_batch_without_id_is_refused() -> None:
     """As Kafka, which cannot ask whether the producer may use its id. With one, plain batches pass."""
 
     async def story() -> None:
@@ -147,7 +147,7 @@ def test_a_transactional_batch_without_a_transactional_id_is_refused_with_the_wh
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_a_transactional_batch_for_a_partition_that_is_named_twice_is_refused_alone(beside: bool) -> None:
+def test_transactional_batch_of_duplicate_partition_is_refused(beside: bool) -> None:
     async def story() -> None:
         async with Brokers() as cluster:
             cluster.create(partitions=2)

@@ -80,7 +80,7 @@ def test_nothing_undecided_is_read_and_what_was_aborted_is_named(version: int) -
     run(story())
 
 
-def test_a_session_names_a_partition_again_when_its_marks_move_though_nothing_can_be_read() -> None:
+def test_fetch_session_returns_partition_with_new_high_watermark() -> None:
     """KIP-227. The last stable offset moves with one of the two."""
 
     async def story() -> None:

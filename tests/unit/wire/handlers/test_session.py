@@ -196,7 +196,7 @@ def test_a_long_poll_holds_up_answers_behind_it_but_not_what_they_do():
     served(story)
 
 
-def test_produces_begin_in_their_order_and_are_answered_in_it_whichever_ends_first():
+def test_produces_are_answered_in_order():
     async def story(world: Loopback, held: Held) -> None:
         client = await dial(world)
         for number in range(6):
@@ -258,7 +258,7 @@ def test_acks_0_puts_nothing_between_the_answers():
     served(story)
 
 
-def test_a_client_that_goes_ends_what_it_waited_for_even_while_its_next_request_waits(monkeypatch: pytest.MonkeyPatch):
+def test_disconnect_ends_waiting_requests(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(watch, "LOOK_MS", 20)
 
     async def story(world: Loopback, held: Held) -> None:
