@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.control import ControllerDoor
@@ -28,9 +28,12 @@ from kraft.node.controller import ControllerParts, controller_parts
 from kraft.node.listener import kafka_listener
 from kraft.node.quorum import HostedQuorum, observer_log
 from kraft.node.startup_state import Awaiting
-from kraft.wire.channels import ControllerChannel, GroupChannel, RemotePartitionClient, TransactionChannel
-from kraft.wire.handlers.broker import ClientBroker
-from kraft.wire.handlers.table import ClientApis
+from kraft.wire.channels.controller import ControllerChannel
+from kraft.wire.channels.forward import RemotePartitionClient
+from kraft.wire.channels.groups import GroupChannel
+from kraft.wire.channels.transactions import TransactionChannel
+from kraft.wire.handlers.node_parts import NoBroker, NodeParts
+from kraft.wire.handlers.table import ApiHandlers
 from metadata.controller.active import ActiveController
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
@@ -88,13 +91,8 @@ class Node:
         self.awaiting = _awaiting(context, self.log, self.controller, self.broker)
         self.lost_brokers = LostBrokers(context.peers, publisher=context.publisher, clock=environment.clock)
         self.answers = AnswerBudget(context.publisher.settings.queued_max_response_bytes)
-        self.wire = kafka_listener(
-            context,
-            broker=local,
-            controller=self.controller,
-            clients=None if local is None else ClientApis(client_broker(self, local), awaited=self.awaiting.metadata),
-            answers=self.answers,
-        )
+        handlers = ApiHandlers(node_parts(self), awaited=self.awaiting.metadata)
+        self.wire = kafka_listener(context, handlers=handlers, controller=self.controller, answers=self.answers)
         self._door = None if door is None else door(self)
         self._watch: asyncio.Task[None] | None = None
         self._subscribe()
@@ -229,13 +227,22 @@ def _awaiting(
     )
 
 
-def client_broker(node: Node, broker: BrokerParts) -> ClientBroker:
-    """The parts of a node that answer clients."""
-    return ClientBroker(
+def node_parts(node: Node) -> NodeParts:
+    """The parts of a node that answer clients and other nodes."""
+    broker, controller = node.broker, node.controller
+    active = None if controller is None else controller.active
+    fetches = None if controller is None else controller.fetches
+    if broker is None:
+        without = NoBroker(
+            environment=node.environment, gateway=node.gateway, controller=active, metadata_fetches=fetches
+        )
+        return cast(NodeParts, without)
+    return NodeParts(
         environment=node.environment,
         config=node.config,
         gateway=node.gateway,
         replicas=broker.replicas,
+        partitions=broker.client,
         logs=broker.logs,
         coordinator=broker.group_coordinator,
         groups=node.groups,
@@ -247,6 +254,8 @@ def client_broker(node: Node, broker: BrokerParts) -> ClientBroker:
         transactions=node.transactions,
         answers=node.answers,
         offline_replicas=lambda: broker.lifecycle.offline_replicas,
+        controller=active,
+        metadata_fetches=fetches,
     )
 
 

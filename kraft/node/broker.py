@@ -19,7 +19,8 @@ from kraft.coordinators.shard import CoordinatorContext
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.node.context import NodeContext
 from kraft.node.startup_state import twin_problem
-from kraft.wire.channels import TransactionChannel, WireLeaderChannel
+from kraft.wire.channels.replicas import WireLeaderChannel
+from kraft.wire.channels.transactions import TransactionChannel
 from metadata.quorum.log import MetadataLog
 from replication.manager.manager import ReplicaManager
 from replication.storage.log_manager import LogManager

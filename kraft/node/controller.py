@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from kraft.node.context import NodeContext
 from kraft.node.quorum import voter_log
-from kraft.wire.channels import WireBrokerProbe, WireReplicaQuery
-from kraft.wire.handlers.metadata_log import MetadataFetches
+from kraft.wire.channels.controller import WireBrokerProbe
+from kraft.wire.channels.replicas import WireReplicaQuery
+from kraft.wire.metadata_fetches import MetadataFetches
 from metadata.controller.active import ActiveController
 from metadata.quorum.raft_log import RaftMetadataLog
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from kraft.config.models import ClusterConfig
 from kraft.layout import METADATA_FOLDER
-from kraft.wire.channels import MetadataSourceChannel
+from kraft.wire.channels.metadata_log import MetadataSourceChannel
 from kraft.wire.peers import Peers
 from metadata.environment import Environment
 from metadata.events import Events

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.values import value
-from kraft.wire.principal import ANONYMOUS, Principal
+from kraft.wire.principal import ANONYMOUS, NodePrincipal, Principal
 
 RequestData = TypeVar("RequestData", bound=TopLevel)
 
@@ -49,6 +49,11 @@ class Call(Generic[RequestData]):
     connection: ClientConnection
     timeout_ms: int | None = None
     """How long the sender waits, where it is a node that sends its timeout."""
+
+    @property
+    def is_from_node(self) -> bool:
+        """Whether a node of this cluster asks, which may ask for what no client may."""
+        return isinstance(self.connection.principal, NodePrincipal)
 
 
 @value()

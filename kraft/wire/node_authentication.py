@@ -13,8 +13,9 @@ from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import ClusterAuthorizationFailed, KafkaError
 from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.wire.api_handler import CloseConnection
 from kraft.wire.api_versions import node_versions
-from kraft.wire.handlers.node_apis import NodeApis
+from kraft.wire.handlers.table import ApiHandlers
 from kraft.wire.principal import NodePrincipal
 from kraft.wire.sasl import Authentication
 from kraft.wire.scram import Credential
@@ -30,7 +31,7 @@ class NodeAuthentication:
 
     environment: Environment
     credential: Credential
-    handlers: NodeApis
+    handlers: ApiHandlers
     """Requests that come before the proof are refused by them."""
     frame_bytes_max: int
     """Of a request after authentication."""
@@ -102,7 +103,11 @@ class NodeAuthentication:
         if handler is None:
             return False
         error = ClusterAuthorizationFailed("authenticate first: SaslHandshake, then SaslAuthenticate (SCRAM-SHA-256)")
-        _send(connection, header, handler.refuse(message, header.api_version, error), refused=error)
+        try:
+            response = handler.refuse(message, header.api_version, error)
+        except CloseConnection:
+            return False
+        _send(connection, header, response, refused=error)
         return True
 
 

@@ -21,8 +21,8 @@ from kraft.protocol.errors import KafkaError, for_code
 from kraft.protocol.messages.api_versions_request import ApiVersionsRequestData
 from kraft.protocol.messages.api_versions_response import ApiVersionsResponseData
 from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnection, open_connection
-from kraft.wire.messages.common import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from kraft.wire.principal import NodePrincipal, Purpose
+from kraft.wire.rpc import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from metadata.environment import ConnectionClosed, Environment, NotConnected
 
 RECONNECT_BACKOFF_MS = 50

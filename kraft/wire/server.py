@@ -23,8 +23,7 @@ from kraft.wire import scram
 from kraft.wire.api_handler import ClientConnection
 from kraft.wire.budget import Budget
 from kraft.wire.handlers.large_requests import LargeRequests
-from kraft.wire.handlers.node_apis import NodeApis
-from kraft.wire.handlers.table import ClientApis
+from kraft.wire.handlers.table import ApiHandlers
 from kraft.wire.handlers.watch import ClientWatch
 from kraft.wire.node_authentication import NodeAuthentication
 from kraft.wire.principal import NodePrincipal
@@ -63,38 +62,37 @@ class WireServer:
         port: int,
         cluster_id: str,
         password: str,
-        nodes: NodeApis,
+        handlers: ApiHandlers,
+        serves_clients: bool,
         settings: BrokerSettings,
-        clients: ClientApis | None = None,
         answers: AnswerBudget | None = None,
         client_listeners: Sequence[ClientListener] = (),
         on_broker_connection_lost: OnBrokerLost | None = None,
     ) -> None:
-        """`clients` is None on a node without the broker role, which takes nodes only. `nodes` are the handlers for
-        nodes. `answers` is the node's memory for answers, of its own where none is given.
-        `on_broker_connection_lost` gets the id of a broker when its last authenticated `controller` connection
-        ends.
+        """A node without the broker role serves no clients: it takes nodes only. `answers` is the node's memory for
+        answers, of its own where none is given. `on_broker_connection_lost` gets the id of a broker when its last
+        authenticated `controller` connection ends.
         """
         self._environment = environment
         self._host, self._asked_port = host, port
+        self._serves_clients = serves_clients
         self._client_listeners = client_listeners
         places = environment.network.connections_max
         self._client_places = min(settings.max_connections, places - min(NODE_PLACES, places // 2))
-        self._places = settings.max_connections if clients is None else min(self._client_places + NODE_PLACES, places)
+        self._places = min(self._client_places + NODE_PLACES, places) if serves_clients else settings.max_connections
         memory = settings.queued_max_request_bytes
-        self._arriving_bytes_max = None if clients is None else memory // 2
+        self._arriving_bytes_max = memory // 2 if serves_clients else None
         self._send_buffer_bytes = settings.socket_send_buffer_bytes
         answers = answers or AnswerBudget(settings.queued_max_response_bytes)
         credential = scram.credential(password, salt=scram.salt_of(cluster_id))
         self._nodes = NodeAuthentication(
-            environment, credential, nodes, frame_bytes_max=settings.socket_request_max_bytes
+            environment, credential, handlers, frame_bytes_max=settings.socket_request_max_bytes
         )
         self._shared = Shared(
             clock=environment.clock,
-            clients=clients,
-            nodes=nodes,
+            handlers=handlers,
             bytes_max=settings.socket_request_max_bytes,
-            produce_budget=Budget(memory if clients is None else memory // 2),
+            produce_budget=Budget(memory // 2 if serves_clients else memory),
             answers=answers,
             large=LargeRequests(environment, items_max=settings.socket_request_max_items),
         )
@@ -120,7 +118,7 @@ class WireServer:
 
     def measures(self) -> Sequence[Measure]:
         """Counters of clients' requests for /metrics; there are none on a node that serves no clients."""
-        return () if self._shared.clients is None else self.counts.measures(self.watch.clients)
+        return self.counts.measures(self.watch.clients) if self._serves_clients else ()
 
     @property
     def connections(self) -> int:
@@ -134,7 +132,7 @@ class WireServer:
             await self._listen(each.host, each.port, partial(self._serve_clients_only, each.name))
 
     async def _listen(self, host: str, port: int, serve: OnConnection) -> None:
-        first = KAFKA_LISTENER.frame_bytes_max if self._shared.clients is None else self._nodes.frame_bytes_max
+        first = self._nodes.frame_bytes_max if self._serves_clients else KAFKA_LISTENER.frame_bytes_max
         self._listeners.append(
             await self._environment.network.listen(
                 host, port, serve, frame_bytes_max=first, arriving_bytes_max=self._arriving_bytes_max
@@ -153,7 +151,7 @@ class WireServer:
         self._open += 1
         try:
             first = await self._nodes.first_frame(connection)
-            if first is not None and self._shared.clients is not None:
+            if first is not None and self._serves_clients:
                 first = await self._serve_client(DEFAULT_LISTENER, connection, first)
             if first is not None and (principal := await self._nodes.principal(connection, first)) is not None:
                 await self._serve_node(connection, principal)

@@ -37,9 +37,8 @@ from kraft.wire.api_versions import client_versions, node_versions
 from kraft.wire.budget import Budget
 from kraft.wire.handlers.client_counts import ClientCounts
 from kraft.wire.handlers.large_requests import LargeRequests, at_once_max, read
-from kraft.wire.handlers.node_apis import NodeApis
 from kraft.wire.handlers.pieces import PIECE_ITEMS, PIECES
-from kraft.wire.handlers.table import ROWS, ClientApis, Order
+from kraft.wire.handlers.table import ROWS, ApiHandlers, Order
 from kraft.wire.principal import NodePrincipal, principal_of
 from metadata.environment import Clock, FrameConnection
 
@@ -58,6 +57,8 @@ UNSENT_BYTES_MAX = 64 * 1024
 """Of answers of one client, beyond which it begins nothing more: a larger one is alone."""
 PRODUCE = 0
 FETCH = 1
+AUTHENTICATION = (apis.SASL_HANDSHAKE.key, apis.SASL_AUTHENTICATE.key)
+"""A node has done it before its session begins."""
 READ_ORDER, PRODUCE_ORDER, WRITE_ORDER = Order.READ, Order.PRODUCE, Order.WRITE
 ORDERS = {key: row.order for key, row in ROWS.items()}
 """By API key. ApiVersions is not among them: its answer depends on nothing that a request changes."""
@@ -88,9 +89,7 @@ class Shared:
     """What all sessions of a server have in common: the handlers and the limits."""
 
     clock: Clock
-    clients: ClientApis | None
-    """None on a node without the broker role, which serves no clients."""
-    nodes: NodeApis
+    handlers: ApiHandlers
     bytes_max: int
     """Of the requests of one connection that are being served."""
     produce_budget: Budget
@@ -208,8 +207,7 @@ class Session:
         life; Kafka's opens its port no sooner, and ours has to be open for nodes. The connection is reset, as at a port
         that is not open: franz-go takes one that is closed before its first answer for TLS, and gives up."""
         if not (self._has_caught_up or self._is_node):
-            assert self._shared.clients is not None
-            if awaited := self._shared.clients.awaited():
+            if awaited := self._shared.handlers.awaited():
                 LOG.warning("resetting %s: clients are not served yet: %s", self._connection.peer, awaited)
                 self._connection.abort()
                 return False
@@ -244,7 +242,7 @@ class Session:
             return
         if header.api_key == FETCH:
             self._fetches += 1
-        api = self._node_api(header)
+        api = self._handler(header)
         message, timeout_ms = codec.decode_request(api.request, header, frame)
         call = self._call(header, message, timeout_ms)
         if header.api_key == FETCH:
@@ -274,7 +272,7 @@ class Session:
             self._answer_api_versions(slot, frame)
             return
         self._has_asked = True
-        api = self._client_api(header)
+        api = self._handler(header)
         try:
             message, items = read(api, header, frame, items_max=at_once_max(key, len(frame)))
         except TooManyItems:
@@ -299,22 +297,24 @@ class Session:
             timeout_ms=timeout_ms,
         )
 
-    def _client_api(self, header: RequestHeader) -> ApiHandler:
-        """Raises Malformed for an API or a version that clients are not served: Kafka closes such a connection, too."""
-        assert self._shared.clients is not None
-        api = self._shared.clients.get(header.api_key)
+    def _handler(self, header: RequestHeader) -> ApiHandler:
+        """The one place that decides who may ask for what. Raises Malformed for an API or a version that the peer may
+        not ask for: Kafka closes such a connection, too."""
+        key = header.api_key
+        api = apis.BY_KEY.get(key)
         if api is None:
-            raise Malformed(f"API key {header.api_key} is not served to clients")
-        _check_version(header, apis.BY_KEY[header.api_key].clients)
-        return api
-
-    def _node_api(self, header: RequestHeader) -> ApiHandler:
-        """Raises Malformed for an API or a version that nodes are not served."""
-        api = self._shared.nodes.get(header.api_key)
-        if api is None:
-            raise Malformed(f"API key {header.api_key} is not served to nodes after authentication")
-        _check_version(header, apis.BY_KEY[header.api_key].nodes)
-        return api
+            versions = range(0)
+        elif self._is_node:
+            versions = range(0) if key in AUTHENTICATION else api.nodes
+        else:
+            versions = api.clients
+        if header.api_version not in versions:
+            if api is None or not versions:
+                raise Malformed(f"API key {key} is not served to {'nodes' if self._is_node else 'clients'}")
+            raise Malformed(f"{api.name} version {header.api_version}; {versions[0]} to {versions[-1]} are served")
+        handler = self._shared.handlers.get(key)
+        assert handler is not None, key
+        return handler
 
     def _handle(self, slot: _Slot, api: ApiHandler, call: Call[Any], *, is_cut: bool = False) -> None:
         if self._has_ended:
@@ -391,8 +391,7 @@ class Session:
         self._connection.abort()
 
     def _answer_api_versions(self, slot: _Slot, frame: memoryview) -> None:
-        assert self._shared.clients is not None
-        offset = self._shared.clients.metadata_offset
+        offset = self._shared.handlers.metadata_offset
         version, response, software = client_versions(slot.header, frame, metadata_offset=offset)
         if software is not None:
             self.client.software_name, self.client.software_version = software
@@ -510,9 +509,3 @@ class Session:
             self._release(slot)
         self._slots.clear()
         self._node_slots.clear()
-
-
-def _check_version(header: RequestHeader, served: range) -> None:
-    if header.api_version not in served:
-        name = apis.BY_KEY[header.api_key].name
-        raise Malformed(f"{name} version {header.api_version}; {served[0]} to {served[-1]} are served")

@@ -21,8 +21,8 @@ from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.codec import RequestHeader
 from kraft.protocol.errors import SaslAuthenticationFailed
 from kraft.runtime.environment import close_environment, system_environment
-from kraft.wire.channels import ControllerChannel, RemotePartitionClient
-from kraft.wire.messages.controller import CONTROLLER_RPCS
+from kraft.wire.channels.controller import CONTROLLER_RPCS, ControllerChannel
+from kraft.wire.channels.forward import RemotePartitionClient
 from kraft.wire.peers import Peers
 from metadata.controller.requests import AllocateProducerIds
 from replication.requests import ProduceOptions

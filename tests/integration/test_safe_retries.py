@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kraft.client.response import Answer, Response
-from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
+from kraft.wire.channels.transactions import INIT_PRODUCER_ID, InitProducerId
 from metadata.producer_ids import RESERVED_PRODUCER_IDS_FROM
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.inside import ask_as_peer

@@ -15,7 +15,7 @@ from kraft.protocol.codec import decode_body, encode_body
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, OfflineReplicas, Request
 from metadata.image import DEFAULT_LISTENER, MetadataImage
 from metadata.settings import BrokerSettings, TopicSettings, applied, broker_settings, setting_text, topic_settings
@@ -90,7 +90,7 @@ class NothingLost:
 class AdminClient:
     def __init__(
         self,
-        apis: Callable[[ClientBroker], Sequence[ApiHandler]],
+        apis: Callable[[NodeParts], Sequence[ApiHandler]],
         world: World,
         *,
         node_id: int = 1,
@@ -100,7 +100,7 @@ class AdminClient:
         self.gateway = WorldGateway(world, node_id=node_id)
         self.offline_replicas: OfflineReplicas = {}
         parts = {"offline_replicas": lambda: self.offline_replicas, "lost": NothingLost(), **parts}
-        self._broker = cast(ClientBroker, SimpleNamespace(gateway=self.gateway, **parts))
+        self._broker = cast(NodeParts, SimpleNamespace(gateway=self.gateway, **parts))
         self._apis = {api.request: api for api in apis(self._broker)}
         self._connection = ClientConnection(peer="127.0.0.1:5", listener=listener)
 

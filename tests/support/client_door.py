@@ -6,23 +6,22 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
-from kraft.node.assembly import client_broker
+from kraft.node.assembly import node_parts
 from kraft.protocol import apis, codec
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, Later
-from kraft.wire.handlers.broker import ClientBroker
-from kraft.wire.handlers.table import ClientApis
+from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.handlers.table import ApiHandlers
 
 MessageT = TypeVar("MessageT", bound=TopLevel)
 
 
-def broker_of(node: SimulatedNode) -> ClientBroker:
+def broker_of(node: SimulatedNode) -> NodeParts:
     """The parts of a simulated node, as its Kafka listener gets them."""
     parts = node.node
     assert parts is not None
-    assert parts.broker is not None
-    return client_broker(parts, parts.broker)
+    return node_parts(parts)
 
 
 class ClientDoor:
@@ -31,7 +30,7 @@ class ClientDoor:
     def __init__(self, node: SimulatedNode, *, listener: str = "PLAINTEXT", client_id: str | None = "client") -> None:
         self.node = node
         self.connection = ClientConnection(peer="10.1.2.3:54321", listener=listener)
-        self._apis = ClientApis(broker_of(node))
+        self._apis = ApiHandlers(broker_of(node))
         self._client_id = client_id
 
     async def ask(self, message: TopLevel, version: int) -> Any:

@@ -1,6 +1,7 @@
 """DescribeProducers (61): what a replica here knows of the producers of a partition, and their open transactions.
 
-Any replica answers, as Kafka's do; a client that looks for hanging transactions asks the leader.
+Any replica answers a client, as Kafka's do; a client that looks for hanging transactions asks the leader. Only the
+leader answers a node, which asks for one partition and gets its error with the message, as that of the request.
 Source: KIP-664; KafkaApis.handleDescribeProducersRequest.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kraft.protocol.batches.header import NO_PRODUCER_ID
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower, UnknownTopicOrPartition
 from kraft.protocol.messages.describe_producers_request import DescribeProducersRequestData
 from kraft.protocol.messages.describe_producers_response import (
@@ -17,14 +19,15 @@ from kraft.protocol.messages.describe_producers_response import (
     TopicResponse,
 )
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.leaders import Leaders
+from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.terms import id_of
 from metadata.image import TopicIdPartition
 from replication.producers.state import Producer
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
-    producers = _ActiveProducers(broker)
+def apis(parts: NodeParts) -> Sequence[ApiHandler]:
+    producers = _ActiveProducers(parts)
     return [
         ApiHandler(
             request=DescribeProducersRequestData,
@@ -36,32 +39,41 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _ActiveProducers:
-    def __init__(self, broker: ClientBroker) -> None:
-        self._replicas = broker.replicas
-        self._gateway = broker.gateway
-        self._leaders = Leaders(broker.gateway)
+    def __init__(self, parts: NodeParts) -> None:
+        self._replicas = parts.replicas
+        self._gateway = parts.gateway
+        self._leaders = Leaders(parts.gateway)
 
     def describe(self, call: Call[DescribeProducersRequestData]) -> DescribeProducersResponseData:
         return DescribeProducersResponseData.make(
             topics=[
                 TopicResponse.make(
                     name=topic.name,
-                    partitions=[self._partition(topic.name, number) for number in topic.partition_indexes],
+                    partitions=[self._partition(call, topic.name, number) for number in topic.partition_indexes],
                 )
                 for topic in call.message.topics
             ]
         )
 
-    def _partition(self, topic: str, number: int) -> PartitionResponse:
+    def _partition(self, call: Call[DescribeProducersRequestData], topic: str, number: int) -> PartitionResponse:
         try:
-            producers = self._replicas.producers.all_of(self._key(topic, number))
+            key = self._key_for_node(topic, number) if call.is_from_node else self._key(topic, number)
+            producers = self._replicas.producers.all_of(key)
         except KafkaError as error:
+            if call.is_from_node:
+                raise
             return _refused(number, error)
         return PartitionResponse.make(
             partition_index=number,
             error_message=None,
             active_producers=[_state(producer_id, producer) for producer_id, producer in producers],
         )
+
+    def _key_for_node(self, topic: str, number: int) -> TopicIdPartition:
+        """Raises NotLeaderOrFollower 6, and what else a partition that is not led here is refused with."""
+        key = TopicIdPartition(id_of(topic), number)
+        self._replicas.producers.get(key, NO_PRODUCER_ID)
+        return key
 
     def _key(self, topic: str, number: int) -> TopicIdPartition:
         """Raises UnknownTopicOrPartition 3, NotLeaderOrFollower 6."""

@@ -28,7 +28,7 @@ from kraft.protocol.messages.get_telemetry_subscriptions_response import GetTele
 from kraft.protocol.messages.push_telemetry_request import PushTelemetryRequestData
 from kraft.protocol.messages.push_telemetry_response import PushTelemetryResponseData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.settings import ClientMetricsSettings
 
 NO_CODEC = 0
@@ -74,7 +74,7 @@ def client_patterns(text: str) -> Mapping[str, str]:
     return patterns
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     handlers = _ClientMetrics(broker)
     return [
         ApiHandler(
@@ -93,7 +93,7 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _ClientMetrics:
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: NodeParts) -> None:
         self._gateway = broker.gateway
         self._rng = broker.environment.rng
 

@@ -15,7 +15,8 @@ from kraft.protocol.messages.unregister_broker_response import UnregisterBrokerR
 from kraft.protocol.messages.update_features_request import FeatureUpdateKey, UpdateFeaturesRequestData
 from kraft.protocol.messages.update_features_response import UpdatableFeatureResult, UpdateFeaturesResponseData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.control import Control
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.controller.requests import DescribeQuorum, NodeProgress, QuorumProgress, UnregisterBroker
 from metadata.internal_topics import METADATA_TOPIC
 
@@ -26,8 +27,8 @@ RESULTS_UNTIL = 1
 """Versions up to this one name each feature in their answer."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
-    handlers = _Cluster(broker)
+def apis(parts: NodeParts) -> Sequence[ApiHandler]:
+    handlers = _Cluster(parts)
     return (
         ApiHandler(
             request=DescribeQuorumRequestData,
@@ -57,9 +58,10 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _Cluster:
-    def __init__(self, broker: ClientBroker) -> None:
-        self._gateway: Gateway = broker.gateway
-        self._clock = broker.environment.clock
+    def __init__(self, parts: NodeParts) -> None:
+        self._gateway: Gateway = parts.gateway
+        self._control = Control(parts)
+        self._clock = parts.environment.clock
 
     # --- DescribeQuorum ---------------------------------------------------------------------------------------
 
@@ -72,8 +74,7 @@ class _Cluster:
         ]
         if asked != [(METADATA_TOPIC, 0)]:
             return _not_the_metadata(call.message)
-        timeout_ms = self._gateway.settings.request_timeout_ms
-        progress = await self._gateway.control(DescribeQuorum(), timeout_ms=timeout_ms)
+        progress = await self._control.ask(call, DescribeQuorum())
         voters = [node for node in self._gateway.nodes.values() if node.quorum is not None]
         partition = self._partition(progress, {node.node_id for node in voters})
         topic = quorum.TopicData.make(topic_name=METADATA_TOPIC, partitions=[partition])
@@ -99,7 +100,7 @@ class _Cluster:
 
     async def unregister(self, call: Call[UnregisterBrokerRequestData]) -> UnregisterBrokerResponseData:
         request = UnregisterBroker(broker_id=call.message.broker_id)
-        await self._gateway.control(request, timeout_ms=self._gateway.settings.request_timeout_ms)
+        await self._control.ask(call, request)
         return UnregisterBrokerResponseData.make(error_message=None)
 
 

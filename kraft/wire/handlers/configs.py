@@ -45,11 +45,12 @@ from kraft.protocol.messages.incremental_alter_configs_response import (
 from kraft.protocol.messages.list_config_resources_request import ListConfigResourcesRequestData
 from kraft.protocol.messages.list_config_resources_response import ListConfigResourcesResponseData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.error_details import detail_code, detail_message
 from kraft.wire.handlers.client_metrics import client_patterns
 from kraft.wire.handlers.config_sources import DYNAMIC_LOGGER, SOURCES
-from kraft.wire.messages.common import detail_code, detail_message
-from kraft.wire.messages.configs import operation_of, resource_of
+from kraft.wire.handlers.control import Control
+from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.terms import OPERATIONS, Operation, resource_of
 from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import (
     AlterConfigs,
@@ -69,8 +70,8 @@ Place: TypeAlias = tuple[int, str]
 """Type and name of a resource, as a request has them."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
-    handlers = _Configs(broker.gateway)
+def apis(parts: NodeParts) -> Sequence[ApiHandler]:
+    handlers = _Configs(parts)
     return (
         ApiHandler(
             request=DescribeConfigsRequestData,
@@ -100,8 +101,9 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _Configs:
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, parts: NodeParts) -> None:
+        self._gateway: Gateway = parts.gateway
+        self._control = Control(parts)
 
     # --- DescribeConfigs --------------------------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class _Configs:
                 outcomes[place] = ErrorDetail(type(error), error.message)
         if asked:
             request = AlterConfigs(resources=dict(asked.values()), validate_only=message.validate_only)
-            decided = await self._gateway.control(request, timeout_ms=self._gateway.settings.request_timeout_ms)
+            decided = await self._control.ask(call, request)
             outcomes |= {place: decided[resource] for place, (resource, _) in asked.items()}
         return _altered([(place, outcomes[place]) for place in _places(message.resources)])
 
@@ -217,7 +219,7 @@ class _Configs:
                 outcomes[place] = ErrorDetail(type(error), error.message)
         if asked:
             request = ReplaceConfigs(resources=dict(asked.values()), validate_only=message.validate_only)
-            decided = await self._gateway.control(request, timeout_ms=self._gateway.settings.request_timeout_ms)
+            decided = await self._control.ask(call, request)
             outcomes |= {place: decided[resource] for place, (resource, _) in asked.items()}
         return _replaced([(place, outcomes[place]) for place in _places(message.resources)])
 
@@ -316,12 +318,19 @@ def _check(resource: Resource, *, times: int) -> None:
 def _alterations(resource: incremental.AlterConfigsResource) -> tuple[ConfigAlteration, ...]:
     """Raises InvalidRequest 42 for an unknown operation, and for a value that is null without a deletion."""
     alterations = tuple(
-        ConfigAlteration(name=config.name, operation=operation_of(config.config_operation), value=config.value)
+        ConfigAlteration(name=config.name, operation=_operation(config.config_operation), value=config.value)
         for config in resource.configs
     )
     _check_values(change.name for change in alterations if change.operation != "delete" and change.value is None)
     _check_patterns(resource.resource_type, {each.name: each.value for each in alterations})
     return alterations
+
+
+def _operation(number: int) -> Operation:
+    """Raises InvalidRequest 42 for a number that Kafka has no operation for."""
+    if not 0 <= number < len(OPERATIONS):
+        raise InvalidRequest(f"config operation {number}; 0 to {len(OPERATIONS) - 1} exist")
+    return OPERATIONS[number]
 
 
 def _wanted(resource: replacing.AlterConfigsResource) -> Mapping[str, str]:

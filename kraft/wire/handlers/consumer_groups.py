@@ -20,7 +20,7 @@ from kraft.protocol.messages.consumer_group_describe_request import ConsumerGrou
 from kraft.protocol.messages.consumer_group_heartbeat_request import ConsumerGroupHeartbeatRequestData
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.handlers import operations
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.image import MetadataImage, TopicIdPartition
 
 CLASSIC_MEMBER, CONSUMER_MEMBER = 0, 1
@@ -32,7 +32,7 @@ Describe = ConsumerGroupDescribeRequestData
 DescribeResponse = described.ConsumerGroupDescribeResponseData
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     groups = _ConsumerGroups(broker)
     return [
         ApiHandler(
@@ -55,7 +55,7 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _ConsumerGroups:
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: NodeParts) -> None:
         self._broker = broker
 
     async def beat(self, call: Call[Heartbeat]) -> HeartbeatResponse:

@@ -1,38 +1,41 @@
-"""Requests to the controller: decode, `submit`, encode. A node without the controller role answers NOT_CONTROLLER."""
+"""Where requests for the active controller go: the one place that chooses, by the principal of the connection.
+
+A client may ask any node, so what it asks goes on to the active controller (`Gateway.control`), and its answer goes out
+when this node has seen what was done. A node has found the active controller itself: it asks the controller of this
+node alone, which answers NOT_CONTROLLER 41 when it is not active, so that nothing goes from node to node for ever.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import NotController
-from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.messages.common import ServedRpc
-from kraft.wire.messages.controller import CONTROLLER_RPCS
+from kraft.wire.api_handler import Call
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.controller.requests import Request
 
 Reply = TypeVar("Reply")
 
-TIMEOUT_MS = 30_000
-"""For senders that do not tell how long they wait."""
+NODE_TIMEOUT_MS = 30_000
+"""For a node that does not say how long it waits."""
 
 
-class Controller(Protocol):
-    async def submit(self, request: Request[Reply], *, timeout_ms: int) -> Reply: ...
+class Control:
+    """The way of requests to the active controller."""
 
+    def __init__(self, parts: NodeParts) -> None:
+        self._parts = parts
 
-def controller_handlers(controller: Controller | None) -> list[ApiHandler]:
-    """One handler for each request that the controller takes; without a controller all answer NOT_CONTROLLER 41."""
-    return [_served(rpc, controller) for rpc in CONTROLLER_RPCS.values()]
-
-
-def _served(rpc: ServedRpc[Any, Any, Any, Any], controller: Controller | None) -> ApiHandler:
-    async def handle(call: Call[Any]) -> TopLevel:
-        if controller is None:
-            raise NotController("this node has no controller role; ask the leader of the metadata quorum")
-        request = rpc.requested(call.message)
-        timeout_ms = TIMEOUT_MS if call.timeout_ms is None else call.timeout_ms
-        response: TopLevel = rpc.to_reply(request, await controller.submit(request, timeout_ms=timeout_ms))
-        return response
-
-    return rpc.served(handle)
+    async def ask(self, call: Call[Any], request: Request[Reply], *, timeout_ms: int | None = None) -> Reply:
+        """What the active controller answers. `timeout_ms` is how long a client waits; None where its request has no
+        such field, and request.timeout.ms counts. Raises the KafkaError of a refusal.
+        """
+        if call.is_from_node:
+            controller = self._parts.controller
+            if controller is None:
+                raise NotController("this node has no controller role; ask the leader of the metadata quorum")
+            node_ms = NODE_TIMEOUT_MS if call.timeout_ms is None else call.timeout_ms
+            return await controller.submit(request, timeout_ms=node_ms)
+        gateway = self._parts.gateway
+        client_ms = gateway.settings.request_timeout_ms if timeout_ms is None else max(1, timeout_ms)
+        return await gateway.control(request, timeout_ms=client_ms)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kraft.config.models import parse_address
 from kraft.wire.api_handler import ClientConnection
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.image import BrokerImage
 
 
@@ -24,28 +24,28 @@ class Endpoint(NamedTuple):
     rack: str | None
 
 
-def address_of(broker: ClientBroker, broker_id: int, connection: ClientConnection) -> Endpoint | None:
+def address_of(broker: NodeParts, broker_id: int, connection: ClientConnection) -> Endpoint | None:
     """Of a registered broker, fenced or not, for the listener that the client used. None when there is no such broker,
     or it has no such listener: the client gets LEADER_NOT_AVAILABLE 5 or COORDINATOR_NOT_AVAILABLE 15 then."""
     registered = broker.gateway.image.brokers.get(broker_id)
     return None if registered is None else _endpoint(registered, connection.listener)
 
 
-def live_endpoints(broker: ClientBroker, connection: ClientConnection) -> Sequence[Endpoint]:
+def live_endpoints(broker: NodeParts, connection: ClientConnection) -> Sequence[Endpoint]:
     """Of the brokers that are not fenced, by id: those that Metadata names."""
     brokers = broker.gateway.image.brokers
     found = (_endpoint(each, connection.listener) for _, each in sorted(brokers.items()) if not each.fenced)
     return [endpoint for endpoint in found if endpoint is not None]
 
 
-def node_endpoints(broker: ClientBroker, broker_ids: Iterable[int], connection: ClientConnection) -> Sequence[Endpoint]:
+def node_endpoints(broker: NodeParts, broker_ids: Iterable[int], connection: ClientConnection) -> Sequence[Endpoint]:
     """Each of them once, by id: the `node_endpoints` of an answer whose partitions name these leaders (KIP-951).
     Whoever has no address is left out, as is -1, the id of an unknown leader."""
     found = (address_of(broker, broker_id, connection) for broker_id in sorted(set(broker_ids)))
     return [endpoint for endpoint in found if endpoint is not None]
 
 
-def controller_of(broker: ClientBroker, connection: ClientConnection) -> int:
+def controller_of(broker: NodeParts, connection: ClientConnection) -> int:
     """The broker to which a client should send what the controller does: every broker passes that on, and to the
     active controller's own process it is the shortest way. Clients wait for ever for a controller -1, so when nobody
     lives as far as is known here, it is this broker."""

@@ -1,16 +1,23 @@
-"""Fetch (1) for clients: record batches as they are in the log, up to the high watermark.
+"""Fetch (1): record batches as they are in the log, to clients up to the high watermark.
 
 Sessions (KIP-227) are those of the replica manager, in the same cache as the followers'. Until version 12 a request
 names topics by name, from 13 on by id; an answer names a topic as it was asked for. From version 11 on a client may
 read from followers, and is told of one in its own rack (KIP-392). Who reads committed records only gets them up to the
 last stable offset, with the aborted transactions among them, whose records it leaves out by itself (KIP-98).
+
+Only a node may fetch as a replica, which moves the high watermark and reads beyond it, and fetch the metadata log
+(`kraft.wire.handlers.metadata_log`). A node also reads for its own clients, and gets errors, leaders and divergences as
+they are. The controller's question before an unclean election (L8) is a Fetch, too. It has to reach a replica that does
+not lead, and one answer has to hold last epoch, log end and high watermark, for which only Fetch has room: a request
+with Kafka's debugging replica id -2 and an epoch above all epochs is answered with `diverging_epoch` = (last epoch, log
+end offset), as KIP-595 has it, beside the high watermark. OffsetForLeaderEpoch knows no high watermark, DescribeLogDirs
+no epochs, and ListOffsets answers for leaders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import cast
-from uuid import UUID
 
 from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import (
@@ -26,6 +33,7 @@ from kraft.protocol.errors import (
 from kraft.protocol.messages import fetch_request, fetch_response
 from kraft.protocol.messages.fetch_request import FetchRequestData, FetchTopic
 from kraft.protocol.messages.fetch_response import (
+    NO_EPOCH_END_OFFSET,
     NO_LEADER_ID_AND_EPOCH,
     EpochEndOffset,
     FetchableTopicResponse,
@@ -36,10 +44,13 @@ from kraft.protocol.messages.fetch_response import (
 )
 from kraft.values import new
 from kraft.wire.api_handler import Answer, ApiHandler, Call, Later
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.grouping import by_topic
 from kraft.wire.handlers.endpoints import node_endpoints
 from kraft.wire.handlers.leaders import UNKNOWN, Leaders
+from kraft.wire.handlers.metadata_log import fetch_metadata, is_metadata_fetch
+from kraft.wire.handlers.node_parts import NodeParts
 from kraft.wire.handlers.watch import LOOK_MS, STANDSTILL_MS
+from kraft.wire.terms import DEBUGGING_REPLICA, READ_COMMITTED
 from metadata.image import TopicIdPartition
 from replication.partition.log import AbortedTransaction
 from replication.requests import (
@@ -53,7 +64,6 @@ from replication.requests import (
 
 FIRST_WITH_RACK = 11
 FIRST_WITH_TOPIC_IDS = 13
-READ_COMMITTED = 1
 ROOM_WAIT_MS = STANDSTILL_MS + 2 * LOOK_MS
 """Beyond its own wait, how long a fetch waits for room: clients that read nothing lose theirs meanwhile."""
 MOVED = (NotLeaderOrFollower.code, FencedLeaderEpoch.code)
@@ -65,19 +75,25 @@ KNOWN_TO_CLIENTS = frozenset({0, 1, 2, 3, 6, 9, 29, 56, 74, 75, 78, 100, 103})
 """Errors of a partition that Java's consumer survives: any other one ends its poll with an IllegalStateException."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
-    fetch = _Fetch(broker)
+def apis(parts: NodeParts) -> Sequence[ApiHandler]:
+    fetch = _Fetch(parts)
     return [ApiHandler(request=FetchRequestData, response=FetchResponseData, handle=fetch.handle, refuse=_refuse)]
 
 
 class _Fetch:
-    def __init__(self, broker: ClientBroker) -> None:
-        self._broker = broker
-        self._replicas = broker.replicas
-        self._leaders = Leaders(broker.gateway)
-        self._answers = broker.answers
+    def __init__(self, parts: NodeParts) -> None:
+        self._parts = parts
+        self._replicas = parts.replicas
+        self._leaders = Leaders(parts.gateway)
+        self._answers = parts.answers
 
     def handle(self, call: Call[FetchRequestData]) -> Answer:
+        if call.is_from_node:
+            if is_metadata_fetch(call.message):
+                return fetch_metadata(self._parts.metadata_fetches, call.message)
+            if call.message.replica_state.replica_id == DEBUGGING_REPLICA:
+                return self._log_ends(call.message)
+            return self._begin(call)
         if self._answers.has_room():
             return self._begin(call)
         return self._when_there_is_room(call)
@@ -85,7 +101,7 @@ class _Fetch:
     async def _when_there_is_room(self, call: Call[FetchRequestData]) -> FetchResponseData:
         """Without room in time, the answer has no records, and its reader asks again."""
         wait_ms = max(call.message.max_wait_ms, 0) + ROOM_WAIT_MS
-        await self._answers.wait(self._broker.environment.clock, ms_max=wait_ms)
+        await self._answers.wait(self._parts.environment.clock, ms_max=wait_ms)
         try:
             begun = self._begin(call)
         finally:
@@ -96,39 +112,62 @@ class _Fetch:
         return begun
 
     def _begin(self, call: Call[FetchRequestData]) -> FetchResponseData | Later:
-        begun = self._replicas.fetch.begin(_request(call.message, call.version, room=self._answers.room))
+        begun = self._replicas.fetch.begin(_request(call, room=None if call.is_from_node else self._answers.room))
         if isinstance(begun, FetchResponse):
             return self._response(call, begun)
         come = begun.answer
         return Later(begun.future, lambda _: self._response(call, come()))
 
     def _response(self, call: Call[FetchRequestData], reply: FetchResponse) -> FetchResponseData:
-        is_committed = call.message.isolation_level == READ_COMMITTED
+        is_node, is_committed = call.is_from_node, call.message.isolation_level == READ_COMMITTED
         leader_ids: list[int] = []
-        topics: dict[str | UUID, list[PartitionData]] = {}
+        topics: dict[str | int, tuple[FetchedPartition, list[PartitionData]]] = {}
         for item in reply.partitions:
-            topic = item.topic or item.topic_id
-            found = self._failed(item, leader_ids) if item.error_code else _read(item, is_committed=is_committed)
+            if is_node:
+                found = _as_it_is(item)
+            elif item.error_code:
+                found = self._failed(item, leader_ids)
+            else:
+                found = _read(item, is_committed=is_committed)
+            topic = item.topic or item.topic_id.int
             known = topics.get(topic)
             if known is None:
-                topics[topic] = [found]
+                topics[topic] = item, [found]
             else:
-                known.append(found)
+                known[1].append(found)
         return FetchResponseData.make(
             error_code=reply.error_code,
             session_id=reply.session_id,
             responses=[
-                FetchableTopicResponse.make(topic=topic, partitions=partitions)
-                if isinstance(topic, str)
-                else FetchableTopicResponse.make(topic_id=topic, partitions=partitions)
-                for topic, partitions in topics.items()
+                FetchableTopicResponse.make(topic=first.topic, topic_id=first.topic_id, partitions=partitions)
+                for first, partitions in topics.values()
             ],
             node_endpoints=[
-                NodeEndpoint.make(**each._asdict())
-                for each in node_endpoints(self._broker, leader_ids, call.connection)
+                NodeEndpoint.make(**each._asdict()) for each in node_endpoints(self._parts, leader_ids, call.connection)
             ]
             if leader_ids
             else (),
+        )
+
+    def _log_ends(self, message: FetchRequestData) -> FetchResponseData:
+        asked = [TopicIdPartition(topic.topic_id, at.partition) for topic in message.topics for at in topic.partitions]
+        return FetchResponseData.make(
+            responses=[
+                FetchableTopicResponse.make(
+                    topic_id=topic_id,
+                    partitions=[
+                        PartitionData.make(
+                            partition_index=end.partition,
+                            error_code=end.error_code,
+                            high_watermark=end.high_watermark,
+                            diverging_epoch=EpochEndOffset.make(epoch=end.last_epoch, end_offset=end.log_end_offset),
+                            aborted_transactions=None,
+                        )
+                        for end in ends
+                    ],
+                )
+                for topic_id, ends in by_topic(self._replicas.offsets.log_ends(asked))
+            ]
         )
 
     def _failed(self, item: FetchedPartition, leader_ids: list[int]) -> PartitionData:
@@ -149,12 +188,13 @@ class _Fetch:
         )
 
 
-def _request(message: FetchRequestData, version: int, *, room: Callable[[], int]) -> FetchRequest:
-    """Raises ClusterAuthorizationFailed 31 for a replica: those authenticate as nodes and fetch there; nobody else
-    moves a high watermark or reads beyond it."""
-    if message.replica_id >= 0 or message.replica_state.replica_id >= 0:
+def _request(call: Call[FetchRequestData], *, room: Callable[[], int] | None) -> FetchRequest:
+    """Raises ClusterAuthorizationFailed 31 for a client that fetches as a replica: nobody but a node moves a high
+    watermark or reads beyond it."""
+    message, is_node = call.message, call.is_from_node
+    if not is_node and (message.replica_id >= 0 or message.replica_state.replica_id >= 0):
         raise ClusterAuthorizationFailed("only nodes of the cluster fetch as replicas; leave the replica id at -1")
-    names_topics = version < FIRST_WITH_TOPIC_IDS
+    names_topics = call.version < FIRST_WITH_TOPIC_IDS
     forgotten: list[PartitionKey] = [
         (topic.topic, number) if names_topics else TopicIdPartition(topic.topic_id, number)
         for topic in message.forgotten_topics_data
@@ -163,17 +203,17 @@ def _request(message: FetchRequestData, version: int, *, room: Callable[[], int]
     made = new(FetchRequest)
     FetchRequest.__init__(
         made,
-        replica_id=CONSUMER,
-        replica_epoch=-1,
+        replica_id=message.replica_state.replica_id if is_node else CONSUMER,
+        replica_epoch=message.replica_state.replica_epoch if is_node else -1,
         wait_ms_max=message.max_wait_ms,
         bytes_min=message.min_bytes,
         bytes_max=message.max_bytes,
         session_id=message.session_id,
         session_epoch=message.session_epoch,
         partitions=tuple([_asked(topic, item) for topic in message.topics for item in topic.partitions]),
-        forgotten=forgotten,
+        forgotten=tuple(forgotten),
         names_topics=names_topics,
-        reads_followers=version >= FIRST_WITH_RACK,
+        reads_followers=call.version >= FIRST_WITH_RACK and not is_node,
         rack=message.rack_id,
         room=room,
         is_read_committed=message.isolation_level == READ_COMMITTED,
@@ -190,7 +230,7 @@ def _asked(topic: FetchTopic, item: fetch_request.FetchPartition) -> FetchPartit
         current_leader_epoch=item.current_leader_epoch,
         fetch_offset=item.fetch_offset,
         last_fetched_epoch=item.last_fetched_epoch,
-        log_start_offset=-1,
+        log_start_offset=item.log_start_offset,
         bytes_max=item.partition_max_bytes,
         topic=topic.topic,
     )
@@ -218,6 +258,28 @@ def _read(item: FetchedPartition, *, is_committed: bool) -> PartitionData:
         log_start_offset=item.log_start_offset,
         aborted_transactions=aborted,
         preferred_read_replica=item.preferred_read_replica,
+        records=item.records,
+    )
+
+
+def _as_it_is(item: FetchedPartition) -> PartitionData:
+    """For a node, which knows what each of it means."""
+    diverging_epoch, current_leader = NO_EPOCH_END_OFFSET, NO_LEADER_ID_AND_EPOCH
+    if item.diverging_epoch is not None:
+        end = item.diverging_epoch
+        diverging_epoch = EpochEndOffset.make(epoch=end.epoch, end_offset=end.end_offset)
+    if item.current_leader is not None:
+        leader_id, leader_epoch = item.current_leader
+        current_leader = LeaderIdAndEpoch.make(leader_id=leader_id, leader_epoch=leader_epoch)
+    return PartitionData.make(
+        partition_index=item.partition,
+        error_code=item.error_code,
+        high_watermark=item.high_watermark,
+        last_stable_offset=item.last_stable_offset,
+        log_start_offset=item.log_start_offset,
+        diverging_epoch=diverging_epoch,
+        current_leader=current_leader,
+        aborted_transactions=[_aborted(each) for each in item.aborted] if item.aborted else None,
         records=item.records,
     )
 

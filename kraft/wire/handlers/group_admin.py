@@ -38,13 +38,13 @@ from kraft.protocol.messages.offset_delete_response import (
 )
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.handlers import operations
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.node_parts import NodeParts
 
 MISSING_IS_AN_ERROR_FROM = 6
 """DescribeGroups: a group that is not there is GROUP_ID_NOT_FOUND 69 (KIP-1043); Dead, and no error, before."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     groups = _GroupAdmin(broker)
     return [
         ApiHandler(
@@ -81,7 +81,7 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _GroupAdmin:
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: NodeParts) -> None:
         self._broker = broker
         self._ask = broker.coordinator.ask
 

@@ -52,7 +52,7 @@ from kraft.protocol.messages.txn_offset_commit_response import (
 )
 from kraft.protocol.primitives import TopicPartition
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.image import TopicImage
 
 TOPIC_IDS_FROM = 10
@@ -74,7 +74,7 @@ LOADING_KNOWN_FROM = 2
 NO_OFFSET = -1
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     offsets = _Offsets(broker)
     return [
         ApiHandler(
@@ -99,7 +99,7 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _Offsets:
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: NodeParts) -> None:
         self._broker = broker
         self._ask = broker.coordinator.ask
 

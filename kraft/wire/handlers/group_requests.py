@@ -1,22 +1,26 @@
-"""Requests to this broker's group coordinator, as other nodes forward them."""
+"""GroupRequest (10000, ours): requests to this broker's group coordinator, as other nodes forward them."""
 
 from __future__ import annotations
 
-from kraft.coordinators.groups.routing import Coordinator
-from kraft.protocol.encoding import TopLevel
-from kraft.protocol.errors import NotCoordinator
+from collections.abc import Sequence
+
+from kraft.coordinators.groups import answers, requests
 from kraft.protocol.messages.group_request_request import GroupRequestRequestData
+from kraft.protocol.messages.group_request_response import GroupRequestResponseData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.messages.groups import GROUP_REQUEST
+from kraft.wire.handlers.node_parts import NodeParts
 
 
-def group_handlers(coordinator: Coordinator | None) -> list[ApiHandler]:
-    """The handler for group requests that other nodes forward; without a coordinator it answers NOT_COORDINATOR 16."""
+def apis(parts: NodeParts) -> Sequence[ApiHandler]:
+    async def ask(call: Call[GroupRequestRequestData]) -> GroupRequestResponseData:
+        answer = await parts.coordinator.ask(requests.decode_request(bytes(call.message.body)))
+        return GroupRequestResponseData.make(error_code=0, body=answers.encode(answer))
 
-    async def handle(call: Call[GroupRequestRequestData]) -> TopLevel:
-        if coordinator is None:
-            raise NotCoordinator("this node has no broker role and so coordinates no groups")
-        request = GROUP_REQUEST.requested(call.message)
-        return GROUP_REQUEST.to_reply(request, await coordinator.ask(request))
-
-    return [GROUP_REQUEST.served(handle)]
+    return (
+        ApiHandler(
+            request=GroupRequestRequestData,
+            response=GroupRequestResponseData,
+            handle=ask,
+            refuse=lambda message, version, error: GroupRequestResponseData.make(error_code=error.code, body=b""),
+        ),
+    )

@@ -36,8 +36,8 @@ from kraft.protocol.messages.leave_group_response import LeaveGroupResponseData,
 from kraft.protocol.messages.sync_group_request import SyncGroupRequestData
 from kraft.protocol.messages.sync_group_response import SyncGroupResponseData
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
-from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.endpoints import live_endpoints
+from kraft.wire.handlers.node_parts import NodeParts
 
 BATCHED_FROM = 4
 """FindCoordinator: several keys, and an error for each (KIP-699)."""
@@ -64,7 +64,7 @@ class _Key(IntEnum):
     SHARE_GROUP = 2
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     finder, members = _Finder(broker), _Members(broker)
     return [
         ApiHandler(
@@ -95,7 +95,7 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _Finder:
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: NodeParts) -> None:
         self._broker = broker
 
     async def find(self, call: Call[FindCoordinatorRequestData]) -> FindCoordinatorResponseData:
@@ -159,7 +159,7 @@ def _refuse_find(message: FindCoordinatorRequestData, version: int, error: Kafka
 
 
 class _Members:
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: NodeParts) -> None:
         self._ask = broker.coordinator.ask
 
     async def join(self, call: Call[JoinGroupRequestData]) -> JoinGroupResponseData:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from kraft.broker.gateway import Gateway
+from kraft.wire.api_handler import Call
+from kraft.wire.terms import id_of
 from metadata.image import TopicIdPartition
 from metadata.records import NO_LEADER
 
@@ -17,6 +20,12 @@ class Leaders:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+
+    def asked_id(self, call: Call[Any], name: str) -> UUID | None:
+        """The id of the topic that a request names; None when there is no such topic. A node sends the id as the name
+        (`kraft.wire.terms.name_of`); UnknownTopicOrPartition 3 is raised when it does not.
+        """
+        return id_of(name) if call.is_from_node else self.id_of(name)
 
     def id_of(self, name: str) -> UUID | None:
         """The id of the topic with this name; None when there is no such topic."""

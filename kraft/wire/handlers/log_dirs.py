@@ -19,8 +19,8 @@ from kraft.protocol.messages.describe_log_dirs_response import (
     DescribeLogDirsTopic,
 )
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
-from kraft.wire.messages.common import group
+from kraft.wire.grouping import group
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.environment import DiskSpace
 from metadata.image import TopicIdPartition
 from replication.storage.log_manager import DescribedDirectory, DescribedLog
@@ -29,7 +29,7 @@ UNKNOWN_LAG = -1
 """Of a log whose replica takes no part: it is offline, or not known to the metadata any more."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     handlers = _LogDirs(broker)
     return (
         ApiHandler(
@@ -48,7 +48,7 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _LogDirs:
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: NodeParts) -> None:
         self._logs, self._replicas = broker.logs, broker.replicas
         self._environment, self._gateway = broker.environment, broker.gateway
 

@@ -20,11 +20,11 @@ from kraft.protocol.messages.write_txn_markers_response import (
 )
 from kraft.protocol.transactions import Codes, MarkersToWrite
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
-from kraft.wire.messages.transactions import by_name
+from kraft.wire.grouping import by_name
+from kraft.wire.handlers.node_parts import NodeParts
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     async def write(call: Call[WriteTxnMarkersRequestData]) -> WriteTxnMarkersResponseData:
         markers = _markers(call.message)
         return _response(markers, await broker.markers.write(markers))

@@ -47,8 +47,8 @@ from kraft.protocol.messages.metadata_response import (
 )
 from kraft.wire.api_handler import Answer, ApiHandler, Call, ClientConnection
 from kraft.wire.handlers import operations
-from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.endpoints import Endpoint, address_of, controller_of, live_endpoints, node_endpoints
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import NewTopic, OfflineReplicas
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition, TopicImage
@@ -65,7 +65,7 @@ CONTROLLER_ENDPOINTS = 2
 """Endpoint types of DescribeCluster (KIP-919): this is a listener of brokers."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     cluster = _Cluster(broker)
     return [
         ApiHandler(
@@ -90,7 +90,7 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _Cluster:
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: NodeParts) -> None:
         self._broker = broker
         self._gateway = broker.gateway
         self._created = _TopicsCreated(broker)
@@ -260,7 +260,7 @@ class _Described:
     def __init__(
         self,
         image: MetadataImage,
-        broker: ClientBroker,
+        broker: NodeParts,
         connection: ClientConnection,
         version: int,
         asks_operations: bool,
@@ -336,7 +336,7 @@ class _TopicsCreated:
         TRANSACTIONS_TOPIC: new_transactions_topic,
     }
 
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: NodeParts) -> None:
         self._gateway = broker.gateway
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
@@ -391,7 +391,7 @@ def _names_from_cursor(message: DescribeTopicPartitionsRequestData, image: Metad
 
 
 def _partitions_of(
-    topic: TopicImage, numbers: range, broker: ClientBroker, connection: ClientConnection
+    topic: TopicImage, numbers: range, broker: NodeParts, connection: ClientConnection
 ) -> DescribeTopicPartitionsResponseTopic:
     live = {endpoint.node_id for endpoint in live_endpoints(broker, connection)}
     return DescribeTopicPartitionsResponseTopic.make(

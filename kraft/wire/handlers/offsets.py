@@ -1,4 +1,8 @@
-"""ListOffsets (2), OffsetForLeaderEpoch (23) and DeleteRecords (21) for clients."""
+"""ListOffsets (2), OffsetForLeaderEpoch (23) and DeleteRecords (21).
+
+A client gets an error code for each partition. A node asks about one partition, and gets its error with the message, as
+that of the request.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +42,9 @@ from kraft.protocol.messages.offset_for_leader_epoch_response import (
     OffsetForLeaderTopicResult,
 )
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.leaders import Leaders
+from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.terms import READ_COMMITTED
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer
 
@@ -58,7 +63,6 @@ SPECIAL_SINCE = {
     EARLIEST_PENDING_UPLOAD_TIMESTAMP: 11,
 }
 """Special timestamp -> the first version of ListOffsets that knows it."""
-READ_COMMITTED = 1
 FIRST_WITH_OFFSET_NOT_AVAILABLE = 5
 
 
@@ -66,8 +70,8 @@ LOOKS_PER_TURN = 64
 """Partitions that ListOffsets looks at in one turn of the loop: each may read headers from a file."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
-    offsets = _Offsets(broker)
+def apis(parts: NodeParts) -> Sequence[ApiHandler]:
+    offsets = _Offsets(parts)
     return [
         ApiHandler(
             request=ListOffsetsRequestData,
@@ -91,11 +95,11 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _Offsets:
-    def __init__(self, broker: ClientBroker) -> None:
-        self._replicas = broker.replicas
-        self._leaders = Leaders(broker.gateway)
-        self._gateway = broker.gateway
-        self._clock = broker.environment.clock
+    def __init__(self, parts: NodeParts) -> None:
+        self._replicas = parts.replicas
+        self._leaders = Leaders(parts.gateway)
+        self._gateway = parts.gateway
+        self._clock = parts.environment.clock
 
     def _key(self, topic_id: UUID | None, name: str, partition: int) -> TopicIdPartition:
         if topic_id is None:
@@ -110,7 +114,7 @@ class _Offsets:
         repeated = {place for place, times in Counter(asked).items() if times > 1}
         topics, looked = [], 0
         for topic in call.message.topics:
-            topic_id = self._leaders.id_of(topic.name)
+            topic_id = self._leaders.asked_id(call, topic.name)
             answers = []
             for item in topic.partitions:
                 is_repeated = (topic.name, item.partition_index) in repeated
@@ -147,6 +151,8 @@ class _Offsets:
                     leader_epoch=item.current_leader_epoch,
                 )
         except KafkaError as error:
+            if call.is_from_node:
+                raise
             return ListOffsetsPartitionResponse.make(
                 partition_index=item.partition_index, error_code=_list_code(error, version)
             )
@@ -168,12 +174,18 @@ class _Offsets:
     def leader_epochs(self, call: Call[OffsetForLeaderEpochRequestData]) -> OffsetForLeaderEpochResponseData:
         topics = []
         for topic in call.message.topics:
-            topic_id = self._leaders.id_of(topic.topic)
-            answers = [self._epoch_end(topic_id, topic.topic, item) for item in topic.partitions]
+            topic_id = self._leaders.asked_id(call, topic.topic)
+            answers = [self._epoch_end(call, topic_id, topic.topic, item) for item in topic.partitions]
             topics.append(OffsetForLeaderTopicResult.make(topic=topic.topic, partitions=answers))
         return OffsetForLeaderEpochResponseData.make(topics=topics)
 
-    def _epoch_end(self, topic_id: UUID | None, name: str, item: OffsetForLeaderPartition) -> EpochEndOffset:
+    def _epoch_end(
+        self,
+        call: Call[OffsetForLeaderEpochRequestData],
+        topic_id: UUID | None,
+        name: str,
+        item: OffsetForLeaderPartition,
+    ) -> EpochEndOffset:
         try:
             end = self._replicas.offsets.offset_for_leader_epoch(
                 self._key(topic_id, name, item.partition),
@@ -181,6 +193,8 @@ class _Offsets:
                 current_leader_epoch=item.current_leader_epoch,
             )
         except KafkaError as error:
+            if call.is_from_node:
+                raise
             return EpochEndOffset.make(partition=item.partition, error_code=_code(error))
         if end is None:
             return EpochEndOffset.make(partition=item.partition, error_code=0)
@@ -196,36 +210,28 @@ class _Offsets:
         for topic in call.message.topics:
             offsets = {item.partition_index: item.offset for item in topic.partitions}
             targets.setdefault(topic.name, {}).update(offsets)
-        timeout_ms = call.message.timeout_ms
-        topics = await asyncio.gather(*(self._deleted(name, offsets, timeout_ms) for name, offsets in targets.items()))
+        topics = await asyncio.gather(*(self._deleted(call, name, offsets) for name, offsets in targets.items()))
         return DeleteRecordsResponseData.make(topics=topics)
 
-    async def _deleted(self, name: str, offsets: Mapping[int, int], timeout_ms: int) -> DeleteRecordsTopicResult:
-        topic = self._gateway.image.topic(name)
-        known = () if topic is None else topic.partitions.keys()
-        results = await asyncio.gather(
-            *(
-                self._deleted_partition(None if topic is None else topic.topic_id, name, index, offset, timeout_ms)
-                for index, offset in offsets.items()
-                if index in known
-            )
-        )
-        unknown = [
-            DeleteRecordsPartitionResult.make(
-                partition_index=index, low_watermark=-1, error_code=UnknownTopicOrPartition.code
-            )
-            for index in offsets
-            if index not in known
-        ]
-        return DeleteRecordsTopicResult.make(name=name, partitions=[*results, *unknown])
+    async def _deleted(
+        self, call: Call[DeleteRecordsRequestData], name: str, offsets: Mapping[int, int]
+    ) -> DeleteRecordsTopicResult:
+        topic_id = self._leaders.asked_id(call, name)
+        partitions = [self._deleted_partition(call, topic_id, name, *each) for each in offsets.items()]
+        return DeleteRecordsTopicResult.make(name=name, partitions=await asyncio.gather(*partitions))
 
     async def _deleted_partition(
-        self, topic_id: UUID | None, name: str, partition: int, offset: int, timeout_ms: int
+        self, call: Call[DeleteRecordsRequestData], topic_id: UUID | None, name: str, partition: int, offset: int
     ) -> DeleteRecordsPartitionResult:
         try:
             key = self._key(topic_id, name, partition)
+            if not call.is_from_node and self._gateway.image.partition(key.topic_id, partition) is None:
+                raise UnknownTopicOrPartition(f"topic {name!r} has no partition {partition}")
+            timeout_ms = call.message.timeout_ms
             low_watermark = await self._replicas.offsets.delete_records(key, offset=offset, timeout_ms=timeout_ms)
         except KafkaError as error:
+            if call.is_from_node:
+                raise
             return DeleteRecordsPartitionResult.make(
                 partition_index=partition, low_watermark=-1, error_code=_code(error)
             )

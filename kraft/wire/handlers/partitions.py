@@ -5,10 +5,11 @@ The active controller decides; what is under way is told from the image of this 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from kraft.broker.gateway import Gateway
-from kraft.protocol.errors import KafkaError
+from kraft.protocol.errors import InvalidRequest, KafkaError
 from kraft.protocol.messages.alter_partition_reassignments_request import AlterPartitionReassignmentsRequestData
 from kraft.protocol.messages.alter_partition_reassignments_response import (
     AlterPartitionReassignmentsResponseData,
@@ -28,14 +29,16 @@ from kraft.protocol.messages.list_partition_reassignments_response import (
     OngoingTopicReassignment,
 )
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
-from kraft.wire.messages.common import detail_code, detail_message
-from kraft.wire.messages.elections import ELECT_LEADERS, REASSIGNMENTS
+from kraft.wire.error_details import detail_code, detail_message
+from kraft.wire.handlers.control import Control
+from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.terms import PREFERRED, UNCLEAN
+from metadata.controller.requests import AlterReassignments, ElectLeaders, PartitionReassignment
 from metadata.image import PartitionImage, TopicImage
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
-    handlers = _Partitions(broker.gateway)
+def apis(parts: NodeParts) -> Sequence[ApiHandler]:
+    handlers = _Partitions(parts)
     return (
         ApiHandler(
             request=ElectLeadersRequestData,
@@ -61,14 +64,15 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _Partitions:
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, parts: NodeParts) -> None:
+        self._gateway: Gateway = parts.gateway
+        self._control = Control(parts)
 
     async def elect(self, call: Call[ElectLeadersRequestData]) -> ElectLeadersResponseData:
         """Of all partitions (null), those that need no election are left out, but no topic is, as in Kafka."""
         asked = call.message.topic_partitions
-        request = ELECT_LEADERS.requested(call.message)
-        outcomes = await self._gateway.control(request, timeout_ms=max(1, call.message.timeout_ms))
+        request = _election(call.message)
+        outcomes = await self._control.ask(call, request, timeout_ms=call.message.timeout_ms)
         topics = self._gateway.image.topics_by_name if asked is None else (topic.topic for topic in asked)
         partitions: dict[str, list[PartitionResult]] = {name: [] for name in topics}
         for (name, partition), detail in outcomes.items():
@@ -86,8 +90,19 @@ class _Partitions:
         self, call: Call[AlterPartitionReassignmentsRequestData]
     ) -> AlterPartitionReassignmentsResponseData:
         message = call.message
-        request = REASSIGNMENTS.requested(message)
-        outcomes = await self._gateway.control(request, timeout_ms=max(1, message.timeout_ms))
+        request = AlterReassignments(
+            reassignments=tuple(
+                PartitionReassignment(
+                    topic=topic.name,
+                    partition=item.partition_index,
+                    replicas=None if item.replicas is None else tuple(item.replicas),
+                )
+                for topic in message.topics
+                for item in topic.partitions
+            ),
+            allow_replication_factor_change=message.allow_replication_factor_change,
+        )
+        outcomes = await self._control.ask(call, request, timeout_ms=message.timeout_ms)
         return AlterPartitionReassignmentsResponseData.make(
             allow_replication_factor_change=message.allow_replication_factor_change,
             error_message=None,
@@ -120,6 +135,16 @@ class _Partitions:
         return ListPartitionReassignmentsResponseData.make(
             error_message=None, topics=[topic for topic in topics if topic.partitions]
         )
+
+
+def _election(message: ElectLeadersRequestData) -> ElectLeaders:
+    """Raises InvalidRequest 42 for a type of election that Kafka does not have."""
+    elections: Mapping[int, Literal["preferred", "unclean"]] = {PREFERRED: "preferred", UNCLEAN: "unclean"}
+    if message.election_type not in elections:
+        raise InvalidRequest(f"election type {message.election_type}; 0 (preferred) and 1 (unclean) exist")
+    asked = message.topic_partitions
+    partitions = None if asked is None else tuple((topic.topic, each) for topic in asked for each in topic.partitions)
+    return ElectLeaders(election=elections[message.election_type], partitions=partitions)
 
 
 def _ongoing(topic: TopicImage, partitions: Iterable[int]) -> OngoingTopicReassignment:

@@ -1,8 +1,11 @@
-"""Produce (0) for clients.
+"""Produce (0).
 
-A batch is looked at as far as Kafka's `ProduceRequest.validateRecords` does; the log validates the rest. A partition
-that this broker does not lead is NOT_LEADER_OR_FOLLOWER 6, with the leader beside it (KIP-951). With acks=0 nothing is
-answered: an error closes the connection.
+A client's batch is looked at as far as Kafka's `ProduceRequest.validateRecords` does; the log validates the rest. A
+partition that this broker does not lead is NOT_LEADER_OR_FOLLOWER 6, with the leader beside it (KIP-951). With acks=0
+nothing is answered: an error closes the connection.
+
+A node sends what its own clients sent it: topics by id, one or several batches for a partition, and with a
+transactional id batches whose partitions are added to the transaction here. It gets each outcome as it is.
 """
 
 from __future__ import annotations
@@ -48,9 +51,9 @@ from kraft.protocol.messages.produce_response import (
 )
 from kraft.protocol.primitives import Buffer
 from kraft.wire.api_handler import Answer, ApiHandler, Call, CloseConnection, Later
-from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.endpoints import node_endpoints
 from kraft.wire.handlers.leaders import UNKNOWN, Leaders
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOptions, ProduceOutcome
 
@@ -69,8 +72,8 @@ FIRST_THAT_ADDS_PARTITIONS = 12
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
-    produce = _Produce(broker)
+def apis(parts: NodeParts) -> Sequence[ApiHandler]:
+    produce = _Produce(parts)
     return [
         ApiHandler(
             request=ProduceRequestData, response=ProduceResponseData, handle=produce.handle, refuse=_refuse_produce
@@ -79,12 +82,14 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _Produce:
-    def __init__(self, broker: ClientBroker) -> None:
-        self._broker = broker
-        self._replicas = broker.replicas
-        self._leaders = Leaders(broker.gateway)
+    def __init__(self, parts: NodeParts) -> None:
+        self._parts = parts
+        self._replicas = parts.replicas
+        self._leaders = Leaders(parts.gateway)
 
     def handle(self, call: Call[ProduceRequestData]) -> Answer:
+        if call.is_from_node:
+            return self._handle_for_node(call)
         message = call.message
         has_transaction = False
         batches: dict[TopicIdPartition, Buffer] = {}
@@ -110,6 +115,33 @@ class _Produce:
             return Later(outcomes, lambda known: self._answer(call, ids, {**known, **refused} if refused else known))
         return self._answer(call, ids, {**outcomes, **refused} if refused else outcomes)
 
+    def _handle_for_node(self, call: Call[ProduceRequestData]) -> Answer:
+        """Raises the KafkaError of a request that is refused as a whole."""
+        message = call.message
+        ids = [topic.topic_id for topic in message.topic_data]
+        batches = {
+            TopicIdPartition(topic.topic_id, item.index): item.records or b""
+            for topic in message.topic_data
+            for item in topic.partition_data
+        }
+        if message.transactional_id is not None:
+            return self._in_transaction_of_node(call, ids, batches)
+        begun = self._replicas.produce.begin(batches, _options(message))
+        if isinstance(begun, Future):
+            return Later(begun, lambda outcomes: self._answer(call, ids, outcomes))
+        return self._answer(call, ids, begun)
+
+    async def _in_transaction_of_node(
+        self,
+        call: Call[ProduceRequestData],
+        ids: Sequence[UUID | None],
+        batches: Mapping[TopicIdPartition, Buffer],
+    ) -> ProduceResponseData | None:
+        if call.message.acks == ACKS_NONE:
+            raise CloseConnection("acks=0 with a transactional id: nobody would know what was written")
+        outcomes = await self._parts.partitions.produce(batches, _options(call.message))
+        return self._answer(call, ids, outcomes)
+
     def _begun(
         self, call: Call[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
     ) -> Outcomes | Future[dict[TopicIdPartition, ProduceOutcome]]:
@@ -128,7 +160,7 @@ class _Produce:
         transactional = transactional_headers(batches)
         if not transactional:  # what was, was refused: its partition is there twice
             return self._begun(call, batches)
-        return self._broker.transactional_produce.begin(
+        return self._parts.transactional_produce.begin(
             batches,
             transactional,
             _options(message),
@@ -141,7 +173,7 @@ class _Produce:
         if call.message.acks == ACKS_NONE:
             _close_for_errors(ids, outcomes)
             return None
-        leader_ids: list[int] = []
+        is_node, leader_ids = call.is_from_node, list[int]()
         responses = [
             TopicProduceResponse.make(
                 name=topic.name,
@@ -149,7 +181,9 @@ class _Produce:
                 partition_responses=_unknown_topic(topic)
                 if topic_id is None
                 else [
-                    self._partition(TopicIdPartition(topic_id, item.index), outcomes, call.version, leader_ids)
+                    _as_it_is(item.index, outcomes[TopicIdPartition(topic_id, item.index)])
+                    if is_node
+                    else self._partition(TopicIdPartition(topic_id, item.index), outcomes, call.version, leader_ids)
                     for item in topic.partition_data
                 ],
             )
@@ -157,7 +191,7 @@ class _Produce:
         ]
         if not leader_ids:
             return ProduceResponseData.make(responses=responses)
-        endpoints = node_endpoints(self._broker, leader_ids, call.connection)
+        endpoints = node_endpoints(self._parts, leader_ids, call.connection)
         return ProduceResponseData.make(
             responses=responses, node_endpoints=[NodeEndpoint.make(**each._asdict()) for each in endpoints]
         )
@@ -185,10 +219,7 @@ class _Produce:
             error_code=_code(outcome, version),
             base_offset=-1,
             log_start_offset=outcome.log_start_offset,
-            record_errors=[
-                BatchIndexAndErrorMessage.make(batch_index=each.place, batch_index_error_message=each.message)
-                for each in outcome.record_errors
-            ],
+            record_errors=_record_errors(outcome),
             error_message=outcome.message or None,
             current_leader=leader,
         )
@@ -196,6 +227,31 @@ class _Produce:
 
 def _options(message: ProduceRequestData) -> ProduceOptions:
     return ProduceOptions(message.acks, message.timeout_ms, message.transactional_id)
+
+
+def _as_it_is(partition: int, outcome: ProduceOutcome) -> PartitionProduceResponse:
+    """For a node: with what Kafka's response has no field for."""
+    return PartitionProduceResponse.make(
+        index=partition,
+        error_code=outcome.error_code,
+        base_offset=outcome.base_offset,
+        log_append_time_ms=outcome.log_append_time_ms,
+        log_start_offset=outcome.log_start_offset,
+        record_errors=_record_errors(outcome),
+        error_message=outcome.message or None,
+        current_leader=LeaderIdAndEpoch.make(leader_id=outcome.leader_id, leader_epoch=outcome.leader_epoch),
+        last_offset=outcome.last_offset,
+        is_appended=outcome.is_appended,
+        isr=outcome.isr,
+        min_isr=outcome.min_isr,
+    )
+
+
+def _record_errors(outcome: ProduceOutcome) -> list[BatchIndexAndErrorMessage]:
+    return [
+        BatchIndexAndErrorMessage.make(batch_index=each.place, batch_index_error_message=each.message)
+        for each in outcome.record_errors
+    ]
 
 
 def _code(outcome: ProduceOutcome, version: int) -> int:

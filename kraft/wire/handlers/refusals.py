@@ -7,38 +7,30 @@ called.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from kraft.protocol import apis, codec
 from kraft.protocol.codec import Malformed, RequestHeader
-from kraft.protocol.errors import KafkaError, NotCoordinator, UnsupportedVersion
+from kraft.protocol.errors import KafkaError, UnsupportedVersion
 from kraft.protocol.messages.api_versions_response import ApiVersionsResponseData
 from kraft.protocol.primitives import Buffer
 from kraft.wire.api_handler import CloseConnection
 from kraft.wire.api_versions import OWN_ENTRY
-from kraft.wire.handlers.broker import ClientBroker
-from kraft.wire.handlers.table import ClientApis
-
-
-class NoBroker:
-    """Stands where handlers expect the parts of a broker, on a node without that role, or in no node at all."""
-
-    def __getattr__(self, name: str) -> Any:
-        return self
-
-    def __call__(self, *arguments: object, **further: object) -> Any:
-        raise NotCoordinator("this node has no broker role; ask a broker")
+from kraft.wire.handlers.node_parts import NoBroker, NodeParts
+from kraft.wire.handlers.table import ROWS, ApiHandlers
 
 
 class Refusals:
     """Modules of APIs are imported when they are asked for."""
 
     def __init__(self) -> None:
-        self._apis = ClientApis(cast(ClientBroker, NoBroker()))
+        self._apis = ApiHandlers(cast(NodeParts, NoBroker()))
 
     def is_served(self, api_key: int) -> bool:
         """Afterwards its first answer takes no longer than the others."""
-        return api_key == apis.API_VERSIONS.key or self._apis.get(api_key) is not None
+        if api_key not in ROWS:
+            return api_key == apis.API_VERSIONS.key
+        return self._apis.get(api_key) is not None
 
     def answer(self, header: RequestHeader, frame: memoryview, error: KafkaError) -> Sequence[Buffer] | None:
         """The answer as Kafka's `AbstractRequest.getErrorResponse` has it, in the version that was asked. None: the

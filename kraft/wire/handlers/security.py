@@ -46,7 +46,7 @@ from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateR
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.node_parts import NodeParts
 
 QUOTA_ENTITIES = frozenset({"user", "client-id", "ip"})
 """Source: ClientQuotaEntity."""
@@ -57,7 +57,7 @@ _NO_QUOTAS = InvalidRequest("this cluster has no quotas: nothing would hold a cl
 _NO_USERS = UnsupportedSaslMechanism("this cluster has no users: clients are served without authentication")
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     return (*_authentication(), *_acls(), *_quotas_and_users())
 
 

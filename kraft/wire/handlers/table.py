@@ -1,9 +1,9 @@
-"""Which APIs clients are served, and the module of `kraft.wire.handlers` that answers each.
+"""Which APIs this node serves, and the module of `kraft.wire.handlers` that has the one handler of each.
 
-The versions are in `kraft/protocol/schema/messages`. ApiVersions advertises Produce from version 0 on, although 0 to 2
-are refused: librdkafka before 2.11 takes a missing version 0 for a broker that knows no compression (KAFKA-18659).
-A module has a function `apis(broker: ClientBroker) -> Sequence[ApiHandler]`; it is imported when the first request
-for one of its APIs comes, so that a node without clients pays nothing.
+Who may ask for which versions is in `kraft/protocol/schema/messages`. ApiVersions advertises Produce from version 0 on,
+although 0 to 2 are refused: librdkafka before 2.11 takes a missing version 0 for a broker that knows no compression
+(KAFKA-18659). A module has a function `apis(parts: NodeParts) -> Sequence[ApiHandler]`; it is imported when the first
+request for one of its APIs comes, so that a node without clients pays nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from kraft.protocol import apis
 from kraft.protocol.apis import Api
 from kraft.wire.api_handler import ApiHandler
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.node_parts import NodeParts
 
 
 class Order(Enum):
@@ -99,39 +99,52 @@ _ROWS: Mapping[str, Row] = {
     "ListConfigResources": Row("kraft.wire.handlers.configs", READ),
     "DescribeTopicPartitions": Row("kraft.wire.handlers.metadata", READ),
 }
-"""By the API's name. ApiVersions belongs to the connection itself."""
+"""Those that clients may ask, by the API's name. ApiVersions belongs to the connection itself."""
+_FOR_NODES: Mapping[str, str] = {
+    "AlterPartition": "kraft.wire.handlers.isr_changes",
+    "BrokerRegistration": "kraft.wire.handlers.brokers",
+    "BrokerHeartbeat": "kraft.wire.handlers.brokers",
+    "AllocateProducerIds": "kraft.wire.handlers.brokers",
+    "FetchSnapshot": "kraft.wire.handlers.metadata_log",
+    "GroupRequest": "kraft.wire.handlers.group_requests",
+}
+"""The modules of those that only nodes may ask, by the API's name."""
 SERVED: Sequence[Api] = [apis.BY_NAME[name] for name in _ROWS]
+"""The APIs that clients may ask."""
 ROWS: Mapping[int, Row] = {apis.BY_NAME[name].key: row for name, row in _ROWS.items()}
-"""By API key."""
+"""By API key, those that clients may ask."""
+MODULES: Mapping[int, str] = {
+    apis.BY_NAME[name].key: module
+    for name, module in (*((name, row.module) for name, row in _ROWS.items()), *_FOR_NODES.items())
+}
+"""By API key, all of them."""
 UNADVERTISED = frozenset({71, 72})
 """Served, and left out of ApiVersions: no broker here has a receiver of client metrics, and clients ask for none then
 (KIP-714)."""
 
 
-class ClientApis:
+class ApiHandlers:
     """The handlers of one node, loaded module by module."""
 
-    def __init__(self, broker: ClientBroker, *, awaited: Callable[[], str] = str) -> None:
+    def __init__(self, parts: NodeParts, *, awaited: Callable[[], str] = str) -> None:
         """`awaited` says why no client is served yet; empty from some moment on."""
-        self._broker = broker
+        self._parts = parts
         self._loaded: dict[int, ApiHandler] = {}
         self.awaited = awaited
 
     @property
     def metadata_offset(self) -> int:
         """The metadata offset of the image that clients are answered from."""
-        return self._broker.gateway.image.offset
+        return self._parts.gateway.image.offset
 
     def get(self, key: int) -> ApiHandler | None:
-        """The handler of the API; None when no such API is served to clients. The first call for an API imports its
-        module.
-        """
-        api = self._loaded.get(key)
-        if api is None and key in ROWS:
-            self._load(ROWS[key].module)
-            api = self._loaded.get(key)
-        return api
+        """The handler of the API; None when there is none. The first call for an API imports its module."""
+        handler = self._loaded.get(key)
+        if handler is None and key in MODULES:
+            self._load(MODULES[key])
+            handler = self._loaded.get(key)
+        return handler
 
     def _load(self, module: str) -> None:
-        served: Sequence[ApiHandler] = import_module(module).apis(self._broker)
-        self._loaded.update({api.request.API_KEY: api for api in served})
+        handlers: Sequence[ApiHandler] = import_module(module).apis(self._parts)
+        self._loaded.update({each.request.API_KEY: each for each in handlers})

@@ -1,17 +1,16 @@
-"""CreateTopics (19), DeleteTopics (20) and CreatePartitions (37) for clients.
+"""CreateTopics (19), DeleteTopics (20) and CreatePartitions (37).
 
-The active controller decides, whichever node is asked (`Gateway.control`), and the answer goes out when this node has
-seen what was done: who asks it next finds the topic. Faults that the controller's request cannot express are found
-here, before anything is sent. Source: Kafka's ControllerApis and ReplicationControlManager.
+The active controller decides (`kraft.wire.handlers.control`). Faults that the controller's request cannot express are
+found here, before anything is sent. Source: Kafka's ControllerApis and ReplicationControlManager.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
-from kraft.broker.configs import new_topic_configs
+from kraft.broker.configs import DYNAMIC_TOPIC, new_topic_configs
 from kraft.broker.gateway import Gateway
 from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import InvalidConfig, InvalidReplicaAssignment, InvalidRequest, KafkaError
@@ -26,15 +25,23 @@ from kraft.protocol.messages.create_topics_response import (
 from kraft.protocol.messages.delete_topics_request import DeleteTopicsRequestData, DeleteTopicState
 from kraft.protocol.messages.delete_topics_response import DeletableTopicResult, DeleteTopicsResponseData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.error_details import detail_code, detail_message
 from kraft.wire.handlers.config_sources import SOURCES
-from kraft.wire.messages.common import detail_code, detail_message
-from kraft.wire.messages.topics import CREATE_PARTITIONS
-from metadata.controller.requests import CreateTopics, DeleteTopics, ErrorDetail, NewTopic, TopicCreated
+from kraft.wire.handlers.control import Control
+from kraft.wire.handlers.node_parts import NodeParts
+from metadata.controller.requests import (
+    CreatePartitions,
+    CreateTopics,
+    DeleteTopics,
+    ErrorDetail,
+    NewPartitions,
+    NewTopic,
+    TopicCreated,
+)
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
-    handlers = _Topics(broker.gateway)
+def apis(parts: NodeParts) -> Sequence[ApiHandler]:
+    handlers = _Topics(parts)
     return (
         ApiHandler(
             request=CreateTopicsRequestData,
@@ -58,8 +65,9 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _Topics:
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, parts: NodeParts) -> None:
+        self._gateway: Gateway = parts.gateway
+        self._control = Control(parts)
 
     # --- CreateTopics -----------------------------------------------------------------------------------------
 
@@ -76,29 +84,18 @@ class _Topics:
                 outcomes[topic.name] = problem
         if asked:
             request = CreateTopics(topics=tuple(asked), validate_only=message.validate_only)
-            decided = await self._gateway.control(request, timeout_ms=max(1, message.timeout_ms))
+            decided = await self._control.ask(call, request, timeout_ms=message.timeout_ms)
             outcomes.update(decided)
-        return CreateTopicsResponseData.make(topics=[self._created(name, outcomes[name]) for name in times])
+        configs = _own_configs if call.is_from_node else self._all_configs
+        return CreateTopicsResponseData.make(topics=[_created(name, outcomes[name], configs) for name in times])
 
-    def _created(self, name: str, outcome: TopicCreated | ErrorDetail) -> CreatableTopicResult:
-        if isinstance(outcome, ErrorDetail):
-            return CreatableTopicResult.make(name=name, error_code=outcome.error.code, error_message=outcome.message)
-        return CreatableTopicResult.make(
-            name=name,
-            topic_id=outcome.topic_id,
-            error_message=None,
-            num_partitions=outcome.partitions,
-            replication_factor=outcome.replication_factor,
-            configs=[
-                CreatableTopicConfigs.make(
-                    name=entry.name,
-                    value=entry.value,
-                    read_only=entry.is_read_only,
-                    config_source=SOURCES[entry.source],
-                )
-                for entry in new_topic_configs(self._gateway, outcome.configs)
-            ],
-        )
+    def _all_configs(self, overrides: Mapping[str, str]) -> list[CreatableTopicConfigs]:
+        return [
+            CreatableTopicConfigs.make(
+                name=entry.name, value=entry.value, read_only=entry.is_read_only, config_source=SOURCES[entry.source]
+            )
+            for entry in new_topic_configs(self._gateway, overrides)
+        ]
 
     # --- DeleteTopics -----------------------------------------------------------------------------------------
 
@@ -115,7 +112,7 @@ class _Topics:
         known = {topic: self._names(topic) for topic in asked}
         if asked:
             request = DeleteTopics(topics=tuple(asked))
-            outcomes = await self._gateway.control(request, timeout_ms=max(1, message.timeout_ms))
+            outcomes = await self._control.ask(call, request, timeout_ms=message.timeout_ms)
             for named, (name, topic_id) in known.items():
                 detail = outcomes[named]
                 results.append(
@@ -139,9 +136,57 @@ class _Topics:
     # --- CreatePartitions -------------------------------------------------------------------------------------
 
     async def grow(self, call: Call[CreatePartitionsRequestData]) -> CreatePartitionsResponseData:
-        request = CREATE_PARTITIONS.requested(call.message)
-        outcomes = await self._gateway.control(request, timeout_ms=max(1, call.message.timeout_ms))
-        return CREATE_PARTITIONS.to_reply(request, outcomes)
+        message = call.message
+        request = CreatePartitions(
+            topics=tuple(
+                NewPartitions(
+                    topic=topic.name,
+                    count=topic.count,
+                    assignments=None
+                    if topic.assignments is None
+                    else tuple(tuple(each.broker_ids) for each in topic.assignments),
+                )
+                for topic in message.topics
+            ),
+            validate_only=message.validate_only,
+        )
+        outcomes = await self._control.ask(call, request, timeout_ms=message.timeout_ms)
+        return CreatePartitionsResponseData.make(
+            results=[
+                CreatePartitionsTopicResult.make(
+                    name=name, error_code=detail_code(detail), error_message=detail_message(detail)
+                )
+                for name, detail in outcomes.items()
+            ]
+        )
+
+
+# --- CreateTopics ---------------------------------------------------------------------------------------------------
+
+
+def _created(
+    name: str,
+    outcome: TopicCreated | ErrorDetail,
+    configs: Callable[[Mapping[str, str]], Sequence[CreatableTopicConfigs]],
+) -> CreatableTopicResult:
+    if isinstance(outcome, ErrorDetail):
+        return CreatableTopicResult.make(name=name, error_code=outcome.error.code, error_message=outcome.message)
+    return CreatableTopicResult.make(
+        name=name,
+        topic_id=outcome.topic_id,
+        error_message=None,
+        num_partitions=outcome.partitions,
+        replication_factor=outcome.replication_factor,
+        configs=configs(outcome.configs),
+    )
+
+
+def _own_configs(overrides: Mapping[str, str]) -> list[CreatableTopicConfigs]:
+    """Those of the topic itself: the node that asked has the defaults, too, and is not made to wait for all of them."""
+    source = SOURCES[DYNAMIC_TOPIC]
+    return [
+        CreatableTopicConfigs.make(name=name, value=value, config_source=source) for name, value in overrides.items()
+    ]
 
 
 def _problem(topic: CreatableTopic, times: int) -> ErrorDetail | None:

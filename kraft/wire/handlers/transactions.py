@@ -9,7 +9,6 @@ Source: KafkaApis, TransactionCoordinator and `getErrorResponse` of each request
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from kraft.coordinators.shards import partition_of
 from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM
@@ -53,9 +52,8 @@ from kraft.protocol.messages.list_transactions_response import TransactionState 
 from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Codes, Producer
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
-from kraft.wire.messages.transactions import by_name
-from kraft.wire.principal import NodePrincipal
+from kraft.wire.grouping import by_name
+from kraft.wire.handlers.node_parts import NodeParts
 from metadata.internal_topics import OFFSETS_TOPIC
 
 FIRST_EPOCH = 0
@@ -72,7 +70,7 @@ OLD_CLIENT = 0
 """Transaction version of clients that keep their epoch from one transaction to the next."""
 
 
-def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     served = _Transactions(broker)
     return [
         ApiHandler(
@@ -123,7 +121,7 @@ def apis(broker: ClientBroker) -> Sequence[ApiHandler]:
 
 
 class _Transactions:
-    def __init__(self, broker: ClientBroker) -> None:
+    def __init__(self, broker: NodeParts) -> None:
         self._broker = broker
         self._coordinator = broker.transaction_coordinator
         self._producer_ids = broker.producer_ids
@@ -143,7 +141,7 @@ class _Transactions:
                 message.transactional_id,
                 timeout_ms=message.transaction_timeout_ms,
                 expected=None if named.producer_id == NO_PRODUCER_ID else named,
-                key=bytes(message.begin_key) if _is_node(call) else b"",
+                key=bytes(message.begin_key) if call.is_from_node else b"",
             )
         return InitProducerIdResponseData.make(error_code=0, producer_id=given.producer_id, producer_epoch=given.epoch)
 
@@ -153,7 +151,7 @@ class _Transactions:
         """Raises ClusterAuthorizationFailed 31 for a client that asks in a version for brokers."""
         message = call.message
         if call.version >= BATCHED_FROM:
-            if not _is_node(call):
+            if not call.is_from_node:
                 raise ClusterAuthorizationFailed(
                     f"version {call.version} of AddPartitionsToTxn is for brokers; clients ask up to {BATCHED_FROM - 1}"
                 )
@@ -255,10 +253,6 @@ def _refuse_partitions(
     code = _code(error, knows_fenced=version >= FENCED_FROM)
     codes = dict.fromkeys(partitions_of(message.v3_and_below_topics), code)
     return AddPartitionsToTxnResponseData.make(results_by_topic_v3_and_below=topic_results(codes))
-
-
-def _is_node(call: Call[Any]) -> bool:
-    return isinstance(call.connection.principal, NodePrincipal)
 
 
 def partitions_of(topics: Iterable[AddPartitionsToTxnTopic]) -> frozenset[TopicPartition]:

@@ -15,12 +15,16 @@ from kio.serial import entity_reader
 
 from kraft.protocol import apis, codec
 from kraft.protocol.codec import RequestHeader
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import NotController
+from kraft.protocol.messages.delete_records_request import DeleteRecordsRequestData
+from kraft.protocol.messages.fetch_request import FetchRequestData
+from kraft.protocol.messages.produce_request import ProduceRequestData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.api_versions import node_versions
-from kraft.wire.messages.fetch import FETCH
-from kraft.wire.messages.offsets import DELETE_RECORDS, DeleteRecords, name_of
-from kraft.wire.messages.produce import PRODUCE, ProduceRequest
+from kraft.wire.channels.forward import DELETE_RECORDS, PRODUCE, DeleteRecords, ProduceRequest
+from kraft.wire.channels.replicas import FETCH
+from kraft.wire.terms import name_of
 from metadata.image import TopicIdPartition
 from replication.partition.log import EpochEnd
 from replication.requests import (
@@ -31,6 +35,7 @@ from replication.requests import (
     ProduceOptions,
     ProduceOutcome,
 )
+from tests.unit.wire.fakes import FakeReplicas, answered, handlers_of
 
 TOPIC = UUID(bytes=bytes(range(16)))
 ID = TOPIC.bytes
@@ -82,8 +87,10 @@ FETCH_REQUEST_V17 = (
 
 def test_fetch_request_v17() -> None:
     assert body_of(FETCH.to_request(FETCH_REQUEST, 0), 17) == FETCH_REQUEST_V17
-    entity = codec.decode_body(apis.request_type(apis.FETCH), 17, memoryview(FETCH_REQUEST_V17), 0)
-    assert FETCH.from_request(entity) == FETCH_REQUEST
+    replicas = FakeReplicas()
+    message = codec.decode_body(FetchRequestData, 17, memoryview(FETCH_REQUEST_V17), 0)
+    answered(handlers_of(replicas=replicas), message, 17)
+    assert replicas.fetched == [FETCH_REQUEST]
 
 
 FETCH_RESPONSE = FetchResponse(
@@ -115,8 +122,14 @@ FETCH_RESPONSE_V17 = (
 )  # fmt: skip
 
 
+def _fetched() -> TopLevel:
+    replicas = FakeReplicas()
+    replicas.fetch_answer = FETCH_RESPONSE
+    return answered(handlers_of(replicas=replicas), FETCH.to_request(FETCH_REQUEST, 0), 17)
+
+
 def test_fetch_response_v17() -> None:
-    assert body_of(FETCH.to_reply(FETCH_REQUEST, FETCH_RESPONSE), 17) == FETCH_RESPONSE_V17
+    assert body_of(_fetched(), 17) == FETCH_RESPONSE_V17
     entity = codec.decode_body(FETCH.response, 17, memoryview(FETCH_RESPONSE_V17), 0)
     assert FETCH.from_reply(FETCH_REQUEST, entity) == FETCH_RESPONSE
 
@@ -132,8 +145,15 @@ PRODUCE_REQUEST_V13 = (
 
 def test_produce_request_v13() -> None:
     assert body_of(PRODUCE.to_request(PRODUCE_REQUEST, 0), 13) == PRODUCE_REQUEST_V13
-    entity = codec.decode_body(apis.request_type(apis.PRODUCE), 13, memoryview(PRODUCE_REQUEST_V13), 0)
-    assert PRODUCE.from_request(entity) == PRODUCE_REQUEST
+    message = codec.decode_body(ProduceRequestData, 13, memoryview(PRODUCE_REQUEST_V13), 0)
+    assert _produced(message, ProduceOutcome())[1] == (PRODUCE_REQUEST.batches, PRODUCE_REQUEST.options)
+
+
+def _produced(message: ProduceRequestData, outcome: ProduceOutcome) -> tuple[TopLevel, object]:
+    """What is answered, and what the replicas were asked."""
+    replicas = FakeReplicas()
+    replicas.outcomes = {TopicIdPartition(TOPIC, 1): outcome}
+    return answered(handlers_of(replicas=replicas), message, 13), replicas.produced[0]
 
 
 def test_a_plain_produce_response_is_kafkas_to_the_byte() -> None:
@@ -146,12 +166,16 @@ def test_a_plain_produce_response_is_kafkas_to_the_byte() -> None:
         + struct.pack(">i", 0)
         + b"\0"
     )  # fmt: skip
-    assert body_of(PRODUCE.to_reply(PRODUCE_REQUEST, {TopicIdPartition(TOPIC, 1): outcome}), 13) == expected
+    assert body_of(_produced(PRODUCE.to_request(PRODUCE_REQUEST, 0), outcome)[0], 13) == expected
 
 
 def test_request_headers_are_those_of_aiokafka() -> None:
-    flexible, old = admin.DeleteRecordsRequest_v2([], 1000, {}), admin.SaslHandShakeRequest_v1("SCRAM-SHA-256")
-    ours = joined(codec.encode_request(apis.DELETE_RECORDS, header(apis.DELETE_RECORDS), _delete({})))
+    flexible, old = admin.DeleteRecordsRequest_v2([], 10_000, {}), admin.SaslHandShakeRequest_v1("SCRAM-SHA-256")
+    ours = joined(
+        codec.encode_request(
+            apis.DELETE_RECORDS, header(apis.DELETE_RECORDS), DeleteRecordsRequestData.make(timeout_ms=10_000)
+        )
+    )
     theirs = RequestHeader_v2(flexible, correlation_id=9, client_id="node-2-fetch").encode() + flexible.encode()
     assert ours == theirs
     handshake = SaslHandshakeRequestData.make(mechanism="SCRAM-SHA-256")
@@ -159,14 +183,10 @@ def test_request_headers_are_those_of_aiokafka() -> None:
     assert ours == RequestHeader_v1(old, correlation_id=9, client_id="node-2-fetch").encode() + old.encode()
 
 
-def _delete(offsets: dict[TopicIdPartition, int]) -> Any:
-    return DELETE_RECORDS.to_request(DeleteRecords(offsets=offsets, timeout_ms=1000), 0)
-
-
 def test_delete_records_is_that_of_aiokafka() -> None:
-    offsets = {TopicIdPartition(TOPIC, 0): 5, TopicIdPartition(TOPIC, 2): -1}
-    theirs = admin.DeleteRecordsRequest_v2([(name_of(TOPIC), [(0, 5, {}), (2, -1, {})], {})], 1000, {})
-    assert body_of(_delete(offsets), 2) == theirs.encode()
+    theirs = admin.DeleteRecordsRequest_v2([(name_of(TOPIC), [(2, -1, {})], {})], 10_000, {})
+    asked = DeleteRecords(partition=TopicIdPartition(TOPIC, 2), offset=-1, timeout_ms=10_000)
+    assert body_of(DELETE_RECORDS.to_request(asked, 0), 2) == theirs.encode()
 
 
 def test_headers_are_those_of_kio() -> None:
@@ -174,13 +194,15 @@ def test_headers_are_those_of_kio() -> None:
     read, size = entity_reader(KioRequestHeader)(frame, 0)
     assert (read.request_api_key, read.request_api_version, read.correlation_id, read.client_id) == (1, 17, 9, "ü")
     assert frame[size:] == FETCH_REQUEST_V17
-    frame = joined(codec.encode_response(FETCH.response, 17, 9, FETCH.to_reply(FETCH_REQUEST, FETCH_RESPONSE)))
+    frame = joined(codec.encode_response(FETCH.response, 17, 9, _fetched()))
     response, size = entity_reader(KioResponseHeader)(frame, 0)
     assert (response.correlation_id, frame[size:]) == (9, FETCH_RESPONSE_V17)
 
 
 def test_a_peer_that_does_not_know_our_header_tags_skips_them() -> None:
-    refused = FETCH.refuse(FETCH.to_request(FETCH_REQUEST, 0), 41)
+    handler = handlers_of().get(apis.FETCH.key)
+    assert handler is not None
+    refused = handler.refuse(FETCH.to_request(FETCH_REQUEST, 0), 17, NotController())
     frame = joined(codec.encode_response(FETCH.response, 17, 9, refused, refused=NotController("ask node 2")))
     stream = BytesIO(frame)
     assert ResponseHeader_v1.decode(stream).correlation_id == 9

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from kraft.runtime.environment import close_environment, system_environment
-from kraft.wire.channels import RemotePartitionClient
-from kraft.wire.messages.common import ReplyT, RequestT, Rpc
+from kraft.wire.channels.forward import RemotePartitionClient
 from kraft.wire.peers import Peers
+from kraft.wire.rpc import ReplyT, RequestT, Rpc
 from metadata.cluster_keys import cluster_keys
 from tests.integration.support.cluster import Cluster
 

@@ -31,7 +31,7 @@ from typing import Any, Final
 from kraft.client.response import Answer
 from kraft.protocol.batches.header import CODEC_NAMES
 from kraft.protocol.batches.records import NewRecord, build_batch
-from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
+from kraft.wire.channels.transactions import INIT_PRODUCER_ID, InitProducerId
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_CHORES, QUICK_FAILURES, write_config
 from tests.integration.support.inside import ask_as_peer

@@ -29,7 +29,7 @@ from kraft.protocol.messages.find_coordinator_request import FindCoordinatorRequ
 from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
 from kraft.protocol.messages.list_transactions_request import ListTransactionsRequestData
 from kraft.protocol.transactions import Producer
-from kraft.wire.handlers.table import ClientApis
+from kraft.wire.handlers.table import ApiHandlers
 from metadata.controller.requests import (
     AlterConfigs,
     ConfigAlteration,
@@ -553,7 +553,7 @@ def test_more_partitions_than_one_record_takes_are_refused_alone() -> None:
 
 
 async def asked_by_a_broker(node: SimulatedNode, request: AddPartitionsToTxnRequestData) -> Any:
-    served = ClientApis(broker_of(node)).get(apis.ADD_PARTITIONS_TO_TXN.key)
+    served = ApiHandlers(broker_of(node)).get(apis.ADD_PARTITIONS_TO_TXN.key)
     assert served is not None
     answer = served.handle(node_call(request, version=apis.ADD_PARTITIONS_TO_TXN.version))
     assert isinstance(answer, Coroutine)

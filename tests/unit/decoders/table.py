@@ -7,6 +7,7 @@ have no row. To add one: a function from bytes, what it says when it refuses, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import struct
 import zlib
@@ -46,15 +47,25 @@ from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.record_bodies import parse_produce
 from kraft.http.v3.record_bodies import parse_batch, parse_record
 from kraft.protocol import apis, codec
+from kraft.protocol.apis import Api
 from kraft.protocol.batches import batch_check, compression, header, markers
 from kraft.protocol.batches.budget import Budget
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.codec import Malformed, RequestHeader
-from kraft.protocol.errors import KafkaError
+from kraft.protocol.encoding import TopLevel
+from kraft.protocol.errors import (
+    InvalidRequest,
+    KafkaError,
+    NotController,
+    NotCoordinator,
+    NotLeaderOrFollower,
+    SnapshotNotFound,
+)
 from kraft.runtime.tcp import TcpConnection
 from kraft.wire import scram
-from kraft.wire.messages.common import Rpc, ServedRpc
-from kraft.wire.messages.controller import CONTROLLER_RPCS
+from kraft.wire.api_handler import CloseConnection
+from kraft.wire.channels.controller import CONTROLLER_RPCS
+from kraft.wire.rpc import Rpc
 from metadata import image_codec
 from metadata import records as metadata_records
 from metadata.image import MetadataImage
@@ -71,6 +82,8 @@ from replication.storage import indexes, names, producer_snapshot, text_files, t
 from tests.conformance.groups.consumer_groups import consumer_records
 from tests.unit.coordinators.test_share_records import share_records
 from tests.unit.decoders.files import Holding
+from tests.unit.replication.harness.virtual import environment
+from tests.unit.wire.fakes import FakeController, answered, handlers_of
 from tests.unit.wire.test_controller_round_trips import CASES
 from tests.unit.wire.test_server_defends_itself import EVERY_API
 
@@ -711,10 +724,23 @@ def understood_request(rpc: Rpc[Any, Any, Any, Any], data: bytes) -> object:
     message, _ = whole_request(data)  # type: ignore[misc]
     if not isinstance(message, apis.request_type(rpc.api)):
         raise Malformed("another API's")
-    return rpc.requested(message) if isinstance(rpc, ServedRpc) else message
+    with contextlib.suppress(*NOBODY):
+        handled(rpc.api, message, reply=NotController())
+    return message
 
 
-def understood_reply(rpc: ServedRpc[Any, Any, Any, Any], request: object, data: bytes) -> object:
+NOBODY = (NotController, NotCoordinator, NotLeaderOrFollower, SnapshotNotFound, CloseConnection)
+"""With what our handler refuses a request that it has read, as there is nobody here to carry it out."""
+
+
+def handled(api: Api, message: TopLevel, *, reply: object) -> TopLevel:
+    """What our handler answers a node, when the controller replies so."""
+    controller = FakeController()
+    controller.answer = reply
+    return answered(handlers_of(environment=environment(1), controller=controller), message, api.version)
+
+
+def understood_reply(rpc: Rpc[Any, Any, Any, Any], request: object, data: bytes) -> object:
     frame = memoryview(data)
     _, offset = codec.decode_response_head(rpc.api, rpc.api.version, frame)
     message = codec.decode_body(rpc.response, rpc.api.version, frame, offset)
@@ -728,12 +754,15 @@ def request_bytes(rpc: Rpc[Any, Any, Any, Any], request: object) -> bytes:
     return b"".join(codec.encode_request(rpc.api, head, rpc.to_request(request, 1)))
 
 
-def reply_bytes(rpc: ServedRpc[Any, Any, Any, Any], request: object, reply: object) -> bytes:
-    return b"".join(codec.encode_response(rpc.response, rpc.api.version, 1, rpc.to_reply(request, reply)))
+def reply_bytes(rpc: Rpc[Any, Any, Any, Any], request: object, reply: object) -> bytes:
+    message = handled(rpc.api, rpc.to_request(request, 1), reply=reply)
+    return b"".join(codec.encode_response(rpc.response, rpc.api.version, 1, message))
 
 
-def refused_bytes(rpc: ServedRpc[Any, Any, Any, Any], request: object) -> bytes:
-    message = rpc.refuse(rpc.to_request(request, 1), 42)
+def refused_bytes(rpc: Rpc[Any, Any, Any, Any], request: object) -> bytes:
+    handler = handlers_of().get(rpc.api.key)
+    assert handler is not None
+    message = handler.refuse(rpc.to_request(request, 1), rpc.api.version, InvalidRequest("no"))
     return b"".join(codec.encode_response(rpc.response, rpc.api.version, 1, message))
 
 
@@ -786,8 +815,6 @@ def framed(data: bytes) -> object:
 
 
 RPCS = {rpc.api.name: (rpc, request) for rpc, request in EVERY_API.values()}
-SERVED = {name: (rpc, request) for name, (rpc, request) in RPCS.items() if isinstance(rpc, ServedRpc)}
-"""The others are read by the handlers of clients' requests."""
 REPLIED: dict[str, tuple[Any, Any, Any]] = {
     CONTROLLER_RPCS[type(request)].api.name: (CONTROLLER_RPCS[type(request)], request, reply)
     for request, reply in CASES
@@ -815,7 +842,7 @@ WIRE = {
             refuses=(Malformed, KafkaError),
             samples=[refused_bytes(rpc, request)],
         )
-        for name, (rpc, request) in SERVED.items()
+        for name, (rpc, request) in RPCS.items()
     },
     **{
         f"{name} reply": Decoder(

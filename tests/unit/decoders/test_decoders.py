@@ -67,6 +67,9 @@ REFUSED_SAMPLES: Mapping[str, str] = {
     "GroupRequest refusal": "the error is in the header, and the body has nothing",
     "AddPartitionsToTxn refusal": "the error is in the header, and the body has no transaction",
     "DescribeTransactions refusal": "the error of the one that was asked for is raised",
+    "ListOffsets refusal": "the error of the partition that was asked for is raised",
+    "DeleteRecords refusal": "the error of the partition that was asked for is raised",
+    "OffsetForLeaderEpoch refusal": "the error of the partition that was asked for is raised",
     "DescribeProducers refusal": "the error of the partition that was asked for is raised",
     "DescribeQuorum refusal": "the error is in the header, and the body has no partition",
 }
@@ -108,7 +111,7 @@ COVERED = {
     "kraft.coordinators.groups.consumer_records": "keys and values of kraft.coordinators.groups.records, see its row",
     "kraft.coordinators.groups.share_records": "keys and values of kraft.coordinators.groups.records, see its row",
     "kraft.protocol.encoding": "what the generated readers are made of, see kraft.protocol.codec",
-    "kraft.wire.messages.partitions": "the answer to AlterPartition is a row of kraft.protocol.codec",
+    "kraft.wire.channels.partitions": "the answer to AlterPartition is a row of kraft.protocol.codec",
     "kraft.http.endpoint": "bodies of requests, in test_bodies",
     "metadata.quorum.log": "calls what decodes a command, which is a row of metadata.quorum.command",
     "kraft.config.problems": "settings by their names: what a setting may be is a row of metadata.settings",

@@ -12,24 +12,25 @@ from uuid import UUID
 
 import uvloop
 
+from kraft.broker.gateway import NodeInfo
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.network import CONNECTIONS_MAX
-from kraft.wire.handlers.broker import ClientBroker
-from kraft.wire.handlers.metadata_log import MetadataFetches
-from kraft.wire.handlers.node_apis import NodeApis
-from kraft.wire.handlers.refusals import NoBroker
-from kraft.wire.handlers.table import ClientApis
+from kraft.wire.handlers.node_parts import NoBroker, NodeParts
+from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.metadata_fetches import MetadataFetches
 from kraft.wire.peers import Peers
 from kraft.wire.server import ClientListener, WireServer
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.environment import Environment
-from metadata.image import TopicIdPartition
+from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings
 from replication.manager.fetch import LaterFetch
 from replication.partition.log import EpochEnd
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOptions, ProduceOutcome
+from tests.support.node_call import node_call
 
 CLUSTER = "test-cluster"
 SECRET = "a long and random cluster secret"
@@ -85,7 +86,7 @@ class FakeReplicas:
         return self.outcomes
 
     async def list_offset(
-        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False, leader_epoch: int = -1
     ) -> OffsetAnswer:
         self.asked.append((partition, timestamp, is_read_committed))
         self._maybe_raise()
@@ -127,16 +128,31 @@ class Loopback:
         )
 
 
-def parts_of_broker(transactions: Any = None, markers: Any = None, producer_ids: Any = None) -> ClientApis:
-    """Handlers of a broker that has these parts."""
+class FakeGateway:
+    """Of a node that knows of no topics and of no nodes."""
 
-    class Parts(NoBroker):
-        pass
+    def __init__(self) -> None:
+        self.node_id = 1
+        self.image = MetadataImage()
+        self.nodes: Mapping[int, NodeInfo] = {}
+        self.settings = BrokerSettings()
 
-    parts = Parts()
-    named = {"transaction_coordinator": transactions, "markers": markers, "producer_ids": producer_ids}
-    vars(parts).update({name: part for name, part in named.items() if part is not None})
-    return ClientApis(cast(ClientBroker, parts))
+
+def handlers_of(**parts: Any) -> ApiHandlers:
+    """Handlers of a node that has these parts."""
+    return ApiHandlers(parts_of(**parts))
+
+
+def parts_of(**parts: Any) -> NodeParts:
+    return cast(NodeParts, NoBroker(**{"gateway": FakeGateway(), **parts}))
+
+
+def answered(handlers: ApiHandlers, message: TopLevel, version: int) -> TopLevel:
+    """What a handler answers a node, when nothing has to be waited for."""
+    handler = handlers.get(message.API_KEY)
+    assert handler is not None, message
+    answer = handler.handle(node_call(message, version=version))
+    return asyncio.run(answer) if asyncio.iscoroutine(answer) else cast(TopLevel, answer)
 
 
 @asynccontextmanager
@@ -144,25 +160,28 @@ async def loopback(
     *,
     metadata: Callable[[Environment], MetadataFetches] | None = None,
     port: int = 0,
-    clients: ClientApis | None = None,
+    clients: ApiHandlers | None = None,
     client_listeners: Sequence[ClientListener] = (),
     connections_max: int = CONNECTIONS_MAX,
-    transactions: Any = None,
-    markers: Any = None,
+    parts: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Loopback]:
     environment = system_environment(threads=1, connections_max=connections_max)
     replicas, controller, lost = FakeReplicas(), FakeController(), list[int]()
     fetches = None if metadata is None else metadata(environment)
+    handlers = clients or handlers_of()
+    handlers._parts = parts_of(
+        environment=environment, controller=controller, metadata_fetches=fetches, replicas=replicas, **(parts or {})
+    )
     server = WireServer(
         environment,
         host="127.0.0.1",
         port=port,
         cluster_id=CLUSTER,
         password=SECRET,
-        nodes=NodeApis(replicas, controller, metadata=fetches, clients=parts_of_broker(transactions, markers)),
+        handlers=handlers,
+        serves_clients=clients is not None,
         settings=BrokerSettings(**settings),
-        clients=clients,
         client_listeners=client_listeners,
         on_broker_connection_lost=lost.append,
     )

@@ -20,8 +20,7 @@ from kraft.protocol.errors import (
     TopicAlreadyExists,
     UnknownTopicId,
 )
-from kraft.wire.channels import ControllerChannel
-from kraft.wire.messages.controller import CONTROLLER_RPCS
+from kraft.wire.channels.controller import CONTROLLER_RPCS, ControllerChannel
 from metadata.controller.requests import (
     AllocateProducerIds,
     AlterConfigs,

@@ -17,16 +17,12 @@ from kraft.protocol.errors import (
     PolicyViolation,
     SnapshotNotFound,
 )
-from kraft.wire import channels
-from kraft.wire.channels import (
-    MetadataSourceChannel,
-    RemotePartitionClient,
-    WireBrokerProbe,
-    WireLeaderChannel,
-    WireReplicaQuery,
-)
-from kraft.wire.handlers.metadata_log import MetadataFetches
-from kraft.wire.messages.offsets import EpochQuestion
+from kraft.wire.channels import forward
+from kraft.wire.channels.controller import WireBrokerProbe
+from kraft.wire.channels.forward import RemotePartitionClient
+from kraft.wire.channels.metadata_log import MetadataSourceChannel
+from kraft.wire.channels.replicas import EpochQuestion, WireLeaderChannel, WireReplicaQuery
+from kraft.wire.metadata_fetches import MetadataFetches
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.environment import ConnectionClosed, Environment
 from metadata.image import MetadataImage, TopicIdPartition
@@ -160,7 +156,7 @@ def test_a_long_poll_holds_up_nothing_behind_it() -> None:
 def test_read_from_silent_leader_ends_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(channels, "ANSWER_SLACK_MS", 30)
+    monkeypatch.setattr(forward, "ANSWER_SLACK_MS", 30)
 
     async def main() -> None:
         async def on_fetch(_request: FetchRequest) -> FetchResponse:

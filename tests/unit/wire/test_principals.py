@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import pkgutil
+from collections import Counter
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import pytest
@@ -12,42 +19,20 @@ from kraft.protocol import apis, codec
 from kraft.protocol.apis import Api
 from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
 from kraft.protocol.transactions import Producer
-from kraft.wire.api_handler import Call, ClientConnection
+from kraft.wire import handlers
+from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.budget import Budget
-from kraft.wire.handlers.broker import ClientBroker
 from kraft.wire.handlers.large_requests import LargeRequests
-from kraft.wire.handlers.node_apis import NodeApis
-from kraft.wire.handlers.refusals import NoBroker
-from kraft.wire.handlers.table import ROWS, ClientApis
+from kraft.wire.handlers.node_parts import NoBroker, NodeParts
+from kraft.wire.handlers.table import MODULES, ROWS, SERVED, ApiHandlers
 from kraft.wire.principal import ANONYMOUS, NodePrincipal, Principal
 from kraft.wire.session import Session, Shared
 from tests.unit.replication.harness.virtual import environment, run
-from tests.unit.wire.fakes import parts_of_broker
+from tests.unit.wire.fakes import handlers_of
 from tests.unit.wire.test_session_bounds import Line
 
 NODE = NodePrincipal(2, "forward")
-STILL_TWICE = {
-    "AlterConfigs",
-    "AlterPartitionReassignments",
-    "CreatePartitions",
-    "CreateTopics",
-    "DeleteRecords",
-    "DeleteTopics",
-    "DescribeProducers",
-    "DescribeQuorum",
-    "ElectLeaders",
-    "Fetch",
-    "IncrementalAlterConfigs",
-    "ListOffsets",
-    "OffsetForLeaderEpoch",
-    "Produce",
-    "UnregisterBroker",
-}
-"""Nodes ask these in another form than clients: by topic id, for a replica, or as the controller's decision."""
-
-
-def node_apis() -> NodeApis:
-    return NodeApis(None, None, metadata=None)
+ROOT = Path(handlers.__path__[0]).parents[2]
 
 
 @pytest.mark.parametrize("principal", [ANONYMOUS, NODE], ids=["client", "node"])
@@ -63,8 +48,7 @@ def test_each_api_is_served_to_those_who_may_ask(api: Api, principal: Principal)
             around, line = environment(1), Line()
             shared = Shared(
                 clock=around.clock,
-                clients=ClientApis(cast(ClientBroker, NoBroker())),
-                nodes=node_apis(),
+                handlers=ApiHandlers(cast(NodeParts, NoBroker())),
                 bytes_max=1 << 20,
                 produce_budget=Budget(1 << 20),
                 answers=AnswerBudget(1 << 20),
@@ -90,9 +74,43 @@ def _frame(api: Api, version: int) -> bytes:
     return b"".join(codec.encode_request(api, head, kind.make()))
 
 
-def test_what_has_two_handlers_becomes_less() -> None:
-    twice = {apis.BY_KEY[key].name for key in node_apis()._own if key in ROWS}
-    assert twice == STILL_TWICE
+def test_each_api_has_one_handler() -> None:
+    """Whoever asks: those of the connection itself are beside the table."""
+    found = Counter(
+        handler.request.API_KEY
+        for module in pkgutil.iter_modules(handlers.__path__, f"{handlers.__name__}.")
+        for handler in _handlers_in(import_module(module.name))
+    )
+    assert set(found.values()) == {1}, found.most_common(3)
+    assert found.keys() == MODULES.keys()
+    assert found.keys() | {apis.API_VERSIONS.key} == {
+        api.key for api in apis.BY_KEY.values() if api.clients or api.nodes
+    }
+
+
+def _handlers_in(module: ModuleType) -> Sequence[ApiHandler]:
+    make = getattr(module, "apis", None)
+    return make(cast(NodeParts, NoBroker())) if callable(make) else ()
+
+
+NO_VERSIONS = {"kraft/wire/handlers/operations.py": "codes of operations"}
+"""Modules with a range of numbers that are no versions."""
+
+
+def test_a_version_stands_in_one_place() -> None:
+    """Who may ask for which versions is in the table that is made from the schemas; nothing beside it has a range."""
+    ranges = {
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "kraft" / "wire").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "range"
+        and len(node.args) == 2
+        and all(isinstance(argument, ast.Constant) for argument in node.args)
+    }
+    assert ranges == NO_VERSIONS.keys()
+    assert {api.key for api in SERVED} == ROWS.keys() == {api.key for api in apis.BY_KEY.values() if api.clients} - {18}
 
 
 def test_a_client_cannot_send_what_only_nodes_send() -> None:
@@ -103,7 +121,7 @@ def test_a_client_cannot_send_what_only_nodes_send() -> None:
             asked.append(key)
             return Producer(1, 0)
 
-    handler = parts_of_broker(Coordinator()).get(apis.INIT_PRODUCER_ID.key)
+    handler = handlers_of(transaction_coordinator=Coordinator()).get(apis.INIT_PRODUCER_ID.key)
     assert handler is not None
     message = InitProducerIdRequestData.make(
         transactional_id="t", transaction_timeout_ms=1, producer_id=-1, producer_epoch=-1, begin_key=b"k" * 16

@@ -11,14 +11,15 @@ import pytest
 from kraft.protocol import apis, codec
 from kraft.protocol.codec import RequestHeader
 from kraft.protocol.errors import NotCoordinator
+from kraft.protocol.transactions import Producer
 from kraft.wire.api_handler import ApiHandler
-from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId, ProducerIdAndEpoch
+from kraft.wire.channels.transactions import INIT_PRODUCER_ID, InitProducerId
 from tests.support.node_call import node_call
-from tests.unit.wire.fakes import parts_of_broker
+from tests.unit.wire.fakes import handlers_of
 
 API = INIT_PRODUCER_ID.api
 VERSIONS = API.nodes
-ANSWER = ProducerIdAndEpoch(producer_id=2**40 + 3, epoch=0)
+ANSWER = Producer(2**40 + 3, 0)
 
 
 class Source:
@@ -46,7 +47,7 @@ async def handled(message: Any, source: Source | None) -> Any:
 
 
 def handler(source: Source | None) -> ApiHandler:
-    served = parts_of_broker(producer_ids=source).get(API.key)
+    served = handlers_of(**({} if source is None else {"producer_ids": source})).get(API.key)
     assert served is not None
     return served
 

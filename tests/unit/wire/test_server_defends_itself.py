@@ -24,31 +24,32 @@ from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRe
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.transactions import MarkersToWrite, Producer
 from kraft.wire import scram
-from kraft.wire.channels import ControllerChannel, RemotePartitionClient
-from kraft.wire.messages.active_producers import DESCRIBE_PRODUCERS
-from kraft.wire.messages.controller import CONTROLLER_RPCS
-from kraft.wire.messages.fetch import FETCH
-from kraft.wire.messages.groups import GROUP_REQUEST
-from kraft.wire.messages.metadata_log import FETCH_SNAPSHOT, SnapshotFetch
-from kraft.wire.messages.offsets import (
+from kraft.wire.channels.controller import CONTROLLER_RPCS, ControllerChannel
+from kraft.wire.channels.forward import (
     DELETE_RECORDS,
+    DESCRIBE_PRODUCERS,
     LIST_OFFSETS,
-    OFFSET_FOR_LEADER_EPOCH,
+    PRODUCE,
     DeleteRecords,
-    EpochQuestion,
     ListOffset,
+    ProduceRequest,
+    RemotePartitionClient,
 )
-from kraft.wire.messages.produce import PRODUCE, ProduceRequest
-from kraft.wire.messages.producer_ids import INIT_PRODUCER_ID, InitProducerId
-from kraft.wire.messages.transactions import (
+from kraft.wire.channels.groups import GROUP_REQUEST
+from kraft.wire.channels.metadata_log import FETCH_SNAPSHOT
+from kraft.wire.channels.replicas import FETCH, OFFSET_FOR_LEADER_EPOCH, EpochQuestion
+from kraft.wire.channels.transactions import (
     ADD_PARTITIONS_TO_TXN,
     DESCRIBE_TRANSACTION,
     END_TXN,
+    INIT_PRODUCER_ID,
     LIST_TRANSACTIONS,
     WRITE_TXN_MARKERS,
     End,
+    InitProducerId,
     PartitionsOfTransaction,
 )
+from kraft.wire.metadata_fetches import SnapshotFetch
 from metadata.controller.requests import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
 from metadata.strangers import KAFKA_LISTENER
@@ -104,7 +105,7 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
     "Fetch": (FETCH, REQUEST),
     "Produce": (PRODUCE, ProduceRequest(batches={T0: b"x"}, options=ProduceOptions(-1, 1))),
     "ListOffsets": (LIST_OFFSETS, ListOffset(partition=T0, timestamp=-1, timeout_ms=1)),
-    "DeleteRecords": (DELETE_RECORDS, DeleteRecords(offsets={T0: 1}, timeout_ms=1)),
+    "DeleteRecords": (DELETE_RECORDS, DeleteRecords(partition=T0, offset=1, timeout_ms=1)),
     "OffsetForLeaderEpoch": (
         OFFSET_FOR_LEADER_EPOCH,
         EpochQuestion(replica_id=1, partition=T0, current_leader_epoch=1, epoch=1),

@@ -6,7 +6,8 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
@@ -20,16 +21,17 @@ from kraft.protocol.primitives import Buffer
 from kraft.wire import session
 from kraft.wire.api_handler import Answer, ApiHandler, Call, ClientConnection, CloseConnection, Later
 from kraft.wire.budget import Budget
+from kraft.wire.channels.forward import LIST_OFFSETS, PRODUCE, ListOffset, ProduceRequest
+from kraft.wire.channels.replicas import FETCH
 from kraft.wire.handlers.large_requests import LargeRequests
-from kraft.wire.messages.fetch import FETCH
-from kraft.wire.messages.offsets import LIST_OFFSETS, ListOffset
-from kraft.wire.messages.produce import PRODUCE, ProduceRequest
+from kraft.wire.handlers.table import ApiHandlers
 from kraft.wire.principal import NodePrincipal
+from kraft.wire.rpc import Rpc
 from kraft.wire.session import Session, Shared
 from metadata.environment import ConnectionClosed
 from replication.requests import ProduceOptions
 from tests.unit.replication.harness.virtual import environment, run
-from tests.unit.wire.fakes import T0
+from tests.unit.wire.fakes import T0, handlers_of
 from tests.unit.wire.test_data_round_trips import REQUEST
 
 ONE = NodePrincipal(2, "forward")
@@ -105,12 +107,15 @@ class Handlers:
 
     def served(self, reply: Callable[[], Answer] | None) -> dict[int, ApiHandler]:
         produce = self.handle if reply is None else lambda _: reply()
-        served = [
-            PRODUCE.served(produce),
-            FETCH.served(self.handle),
-            LIST_OFFSETS.served(self.handle),
-        ]
-        return {one.request.API_KEY: one for one in served}
+        rpcs = ((PRODUCE, produce), (FETCH, self.handle), (LIST_OFFSETS, self.handle))
+        return {rpc.api.key: served(rpc, handle) for rpc, handle in rpcs}
+
+
+def served(rpc: Rpc[Any, Any, Any, Any], handle: Callable[[Call[Any]], Answer]) -> ApiHandler:
+    """Refusals are those of the product."""
+    real = handlers_of().get(rpc.api.key)
+    assert real is not None
+    return replace(real, handle=handle)
 
 
 class World:
@@ -129,8 +134,7 @@ class World:
         around = environment(1)
         self.shared = Shared(
             clock=around.clock,
-            clients=None,
-            nodes=self.handlers.served(reply) | {one.request.API_KEY: one for one in instead},
+            handlers=cast(ApiHandlers, self.handlers.served(reply) | {one.request.API_KEY: one for one in instead}),
             bytes_max=connection_bytes_max,
             produce_budget=self.produce_budget,
             answers=AnswerBudget(1 << 20),
@@ -214,7 +218,7 @@ def test_what_came_with_a_fetch_goes_first_and_what_was_done_with_it_too() -> No
         order: list[str] = []
         ends: list[asyncio.Future[None]] = []
 
-        def served(rpc: Any) -> ApiHandler:
+        def failing(rpc: Rpc[Any, Any, Any, Any]) -> ApiHandler:
             def answered(_: None) -> None:
                 order.append(f"{rpc.api.name} answered")
 
@@ -223,9 +227,9 @@ def test_what_came_with_a_fetch_goes_first_and_what_was_done_with_it_too() -> No
                 ends.append(asyncio.get_running_loop().create_future())
                 return Later(ends[-1], answered)
 
-            return rpc.served(handle)
+            return served(rpc, handle)
 
-        world = World(instead=[served(FETCH), served(PRODUCE)])
+        world = World(instead=[failing(FETCH), failing(PRODUCE)])
         world.line.put(a_fetch(), a_produce())
         await world.turns()
         assert order == ["Produce begun", "Fetch begun"]

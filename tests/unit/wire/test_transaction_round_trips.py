@@ -24,11 +24,11 @@ from kraft.protocol.messages.add_partitions_to_txn_response import AddPartitions
 from kraft.protocol.messages.write_txn_markers_response import WriteTxnMarkersResponseData
 from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Codes, MarkersToWrite, Producer
-from kraft.wire.channels import TransactionChannel
-from kraft.wire.messages.transactions import (
+from kraft.wire.channels.transactions import (
     ADD_PARTITIONS_TO_TXN,
     WRITE_TXN_MARKERS,
     PartitionsOfTransaction,
+    TransactionChannel,
 )
 from tests.unit.wire.fakes import Loopback, loopback, run
 
@@ -96,7 +96,7 @@ def with_channel(answer: Any, story: Any) -> Coordinator:
 
     async def main() -> None:
         world: Loopback
-        async with loopback(transactions=coordinator, markers=coordinator) as world:
+        async with loopback(parts={"transaction_coordinator": coordinator, "markers": coordinator}) as world:
             peers = world.peers()
             await story(TransactionChannel(peers, 1))
             await peers.close()

@@ -17,8 +17,8 @@ from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, Later
-from kraft.wire.handlers.broker import ClientBroker
-from kraft.wire.handlers.table import ClientApis
+from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.handlers.table import ApiHandlers
 from metadata.environment import Files
 from metadata.settings import BrokerSettings
 from replication.storage.log_manager import LogManager
@@ -74,12 +74,13 @@ class Client:
         self._node = cluster.nodes[node_id]
         gateway = _Gateway(cluster, node_id)
         unused = cast(Any, None)
-        self._apis = ClientApis(
-            ClientBroker(
+        self._apis = ApiHandlers(
+            NodeParts(
                 environment=environment(node_id),
                 config=unused,
                 gateway=cast(Gateway, gateway),
                 replicas=self._node.manager,
+                partitions=unused,
                 logs=unused,
                 coordinator=unused,
                 groups=unused,

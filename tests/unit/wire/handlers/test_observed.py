@@ -50,7 +50,7 @@ from kraft.protocol.transactions import Producer
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, Later
 from kraft.wire.budget import Budget
 from kraft.wire.handlers.large_requests import LargeRequests
-from kraft.wire.handlers.table import ROWS, ClientApis, Order
+from kraft.wire.handlers.table import ROWS, ApiHandlers, Order
 from kraft.wire.session import Session, Shared
 from metadata.environment import FrameConnection
 from tests.support.client_door import ClientDoor, broker_of
@@ -108,7 +108,7 @@ class Wire:
     abort = close
 
 
-class Delayed(ClientApis):
+class Delayed(ApiHandlers):
     """The handlers of a node, of which one begins late."""
 
     def __init__(self, node: SimulatedNode, key: int) -> None:
@@ -145,8 +145,7 @@ async def pipelined(node: SimulatedNode, first: Asked, second: Asked) -> list[An
     assert node.node is not None
     shared = Shared(
         clock=node.node.environment.clock,
-        clients=apis,
-        nodes={},
+        handlers=apis,
         bytes_max=1_000_000,
         produce_budget=Budget(1_000_000),
         answers=AnswerBudget(1_000_000),
@@ -164,7 +163,7 @@ async def pipelined(node: SimulatedNode, first: Asked, second: Asked) -> list[An
     return [_read(apis, each, answer) for each, answer in zip((first, second), wire.answers, strict=True)]
 
 
-def _read(apis: ClientApis, asked: Asked, answer: bytes) -> Any:
+def _read(apis: ApiHandlers, asked: Asked, answer: bytes) -> Any:
     api = apis.get(asked.message.API_KEY)
     assert api is not None
     start = 5 if asked.version >= api.response.FLEXIBLE_FROM else 4

@@ -13,9 +13,9 @@ import pytest
 from kraft.protocol import apis
 from kraft.protocol.encoding import TopLevel
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.node_parts import NodeParts
 from kraft.wire.handlers.refusals import Refusals
-from kraft.wire.handlers.table import ROWS, ClientApis, Order
+from kraft.wire.handlers.table import ROWS, ApiHandlers, Order
 from tests.unit.wire.fakes import loopback, run, until
 from tests.unit.wire.handlers.test_session import DIALED, Client, dial, framed
 
@@ -25,11 +25,11 @@ READS = {1, 2, 3, 9, 10, 15, 16, 23, 29, 32, 35, 46, 48, 50, 55, 60, 61, 65, 66,
 """What changes nothing that a client could see; whoever adds an API says here what it is."""
 
 
-class Held(ClientApis):
+class Held(ApiHandlers):
     """Handlers of all APIs, which end when the test says so."""
 
     def __init__(self) -> None:
-        super().__init__(cast(ClientBroker, None))
+        super().__init__(cast(NodeParts, None))
         self.begun: list[int] = []
         self.ends: list[asyncio.Future[None]] = []
         real = Refusals()._apis

@@ -24,9 +24,9 @@ from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRe
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.api_handler import Answer, ApiHandler, Call
 from kraft.wire.handlers import watch
-from kraft.wire.handlers.broker import ClientBroker
+from kraft.wire.handlers.node_parts import NodeParts
 from kraft.wire.handlers.refusals import Refusals
-from kraft.wire.handlers.table import ROWS, SERVED, ClientApis
+from kraft.wire.handlers.table import ROWS, SERVED, ApiHandlers
 from kraft.wire.server import ClientListener
 from tests.unit.wire.fakes import Loopback, loopback, run, until
 from tests.unit.wire.test_server_defends_itself import assert_alive
@@ -39,11 +39,11 @@ NOT_SERVED = sorted({*range(-1, 100), 999, 10_000} - ROWS.keys() - {18})
 92). A connection may also ask for ApiVersions 18."""
 
 
-class Held(ClientApis):
+class Held(ApiHandlers):
     """Handlers that begin at once and end when the test says so; Heartbeats are answered at once."""
 
     def __init__(self) -> None:
-        super().__init__(cast(ClientBroker, None))
+        super().__init__(cast(NodeParts, None))
         self.begun: list[tuple[str, Any]] = []
         self.ends: dict[tuple[str, Any], asyncio.Future[TopLevel | None]] = {}
         self.is_held = True

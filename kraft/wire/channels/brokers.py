@@ -1,8 +1,5 @@
-"""BrokerRegistration (62), BrokerHeartbeat (63), UnregisterBroker (64) and AllocateProducerIds (67).
-
-A broker's two listeners for nodes are the endpoints `REST` and `KAFKA` of its registration; beside them are the
-addresses that Kafka clients are told, by the names of the listeners.
-"""
+"""BrokerRegistration (62), BrokerHeartbeat (63), UnregisterBroker (64), AllocateProducerIds (67), DescribeQuorum (55),
+as nodes ask them of the active controller."""
 
 from __future__ import annotations
 
@@ -10,8 +7,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from kraft.protocol import apis
-from kraft.protocol.encoding import ZERO_UUID
-from kraft.protocol.errors import InvalidRequest
+from kraft.protocol.messages import describe_quorum_request
 from kraft.protocol.messages.allocate_producer_ids_request import AllocateProducerIdsRequestData
 from kraft.protocol.messages.allocate_producer_ids_response import AllocateProducerIdsResponseData
 from kraft.protocol.messages.broker_heartbeat_request import BrokerHeartbeatRequestData, FailedTopic
@@ -19,26 +15,29 @@ from kraft.protocol.messages.broker_heartbeat_response import BrokerHeartbeatRes
 from kraft.protocol.messages.broker_heartbeat_response import OfflineReplicas as OfflineReplicasOfTopic
 from kraft.protocol.messages.broker_registration_request import BrokerRegistrationRequestData, Listener
 from kraft.protocol.messages.broker_registration_response import BrokerRegistrationResponseData
+from kraft.protocol.messages.describe_quorum_request import DescribeQuorumRequestData
+from kraft.protocol.messages.describe_quorum_response import DescribeQuorumResponseData
 from kraft.protocol.messages.unregister_broker_request import UnregisterBrokerRequestData
 from kraft.protocol.messages.unregister_broker_response import UnregisterBrokerResponseData
-from kraft.wire.messages.common import ServedRpc
+from kraft.wire.rpc import Rpc
+from kraft.wire.terms import KAFKA, REST
 from metadata.controller.requests import (
-    FAILED_REPLICAS_REPORTED_MAX,
-    NO_FAILED_REPLICAS,
     AllocateProducerIds,
     BrokerHeartbeat,
     BrokerRegistered,
+    DescribeQuorum,
     FailedReplicas,
     HeartbeatAnswer,
+    NodeProgress,
     OfflineReplicas,
     ProducerIdBlock,
+    QuorumProgress,
     RegisterBroker,
     UnregisterBroker,
 )
 from metadata.image import TopicIdPartition
+from metadata.internal_topics import METADATA_TOPIC
 
-REST = "REST"
-KAFKA = "KAFKA"
 SASL_PLAINTEXT = 2
 PLAINTEXT = 0
 
@@ -66,44 +65,16 @@ def _listener(name: str, address: str, security_protocol: int) -> Listener:
     return Listener.make(name=name, host=host, port=int(port), security_protocol=security_protocol)
 
 
-def _registration(message: BrokerRegistrationRequestData) -> RegisterBroker:
-    addresses = {listener.name: f"{listener.host}:{listener.port}" for listener in message.listeners}
-    if REST not in addresses or KAFKA not in addresses or message.incarnation_id == ZERO_UUID:
-        raise InvalidRequest(f"a broker registers the listeners {REST} and {KAFKA} and an incarnation id")
-    return RegisterBroker(
-        cluster_id=message.cluster_id,
-        broker_id=message.broker_id,
-        incarnation_id=message.incarnation_id,
-        rest=addresses[REST],
-        kafka=addresses[KAFKA],
-        rack=message.rack,
-        listeners={name: address for name, address in addresses.items() if name not in (REST, KAFKA)},
-    )
-
-
-def _registration_reply(request: RegisterBroker, reply: BrokerRegistered) -> BrokerRegistrationResponseData:
-    response = BrokerRegistrationResponseData.make
-    return response(error_code=0, broker_epoch=reply.broker_epoch)
-
-
-def _registration_refused(message: BrokerRegistrationRequestData, code: int) -> BrokerRegistrationResponseData:
-    response = BrokerRegistrationResponseData.make
-    return response(error_code=code)
-
-
-REGISTRATION: ServedRpc[
+REGISTRATION: Rpc[
     RegisterBroker,
     BrokerRegistered,
     BrokerRegistrationRequestData,
     BrokerRegistrationResponseData,
-] = ServedRpc(
+] = Rpc(
     api=apis.BROKER_REGISTRATION,
     response=BrokerRegistrationResponseData,
     to_request=_registration_request,
-    from_request=_registration,
-    to_reply=_registration_reply,
     from_reply=lambda request, message: BrokerRegistered(broker_epoch=message.broker_epoch),
-    refuse=_registration_refused,
 )
 
 
@@ -143,45 +114,6 @@ def _by_topic(keys: frozenset[TopicIdPartition]) -> dict[UUID, list[int]]:
     return found
 
 
-def _heartbeat(message: BrokerHeartbeatRequestData) -> BrokerHeartbeat:
-    return BrokerHeartbeat(
-        broker_id=message.broker_id,
-        broker_epoch=message.broker_epoch,
-        metadata_offset=message.current_metadata_offset,
-        wants_fence=message.want_fence,
-        wants_shutdown=message.want_shut_down,
-        failed=_failed_replicas(message.failed_topics),
-        wants_proof=message.wants_proof,
-    )
-
-
-def _failed_replicas(topics: Sequence[FailedTopic]) -> FailedReplicas:
-    if not topics:
-        return NO_FAILED_REPLICAS
-    failed = FailedReplicas(
-        offline=frozenset(TopicIdPartition(topic.topic_id, index) for topic in topics for index in topic.offline),
-        read_only=frozenset(TopicIdPartition(topic.topic_id, index) for topic in topics for index in topic.read_only),
-    )
-    if len(failed) > FAILED_REPLICAS_REPORTED_MAX:
-        raise InvalidRequest(f"a heartbeat names at most {FAILED_REPLICAS_REPORTED_MAX} failed replicas")
-    return failed
-
-
-def _heartbeat_reply(request: BrokerHeartbeat, reply: HeartbeatAnswer) -> BrokerHeartbeatResponseData:
-    return BrokerHeartbeatResponseData.make(
-        error_code=0,
-        is_caught_up=reply.is_caught_up,
-        is_fenced=reply.is_fenced,
-        should_shut_down=reply.should_shut_down,
-        metadata_offset=reply.metadata_offset,
-        offline_replicas=[
-            OfflineReplicasOfTopic.make(broker_id=broker_id, topic_id=topic_id, partitions=sorted(partitions))
-            for broker_id, offline in sorted(reply.offline.items())
-            for topic_id, partitions in sorted(_by_topic(offline).items())
-        ],
-    )
-
-
 def _heartbeat_answer(request: BrokerHeartbeat, message: BrokerHeartbeatResponseData) -> HeartbeatAnswer:
     return HeartbeatAnswer(
         is_caught_up=message.is_caught_up,
@@ -199,23 +131,16 @@ def _offline_replicas(told: Sequence[OfflineReplicasOfTopic]) -> OfflineReplicas
     return {broker_id: frozenset(offline) for broker_id, offline in found.items()}
 
 
-def _heartbeat_refused(message: BrokerHeartbeatRequestData, code: int) -> BrokerHeartbeatResponseData:
-    return BrokerHeartbeatResponseData.make(error_code=code, should_shut_down=False)
-
-
-HEARTBEAT: ServedRpc[
+HEARTBEAT: Rpc[
     BrokerHeartbeat,
     HeartbeatAnswer,
     BrokerHeartbeatRequestData,
     BrokerHeartbeatResponseData,
-] = ServedRpc(
+] = Rpc(
     api=apis.BROKER_HEARTBEAT,
     response=BrokerHeartbeatResponseData,
     to_request=_heartbeat_request,
-    from_request=_heartbeat,
-    to_reply=_heartbeat_reply,
     from_reply=_heartbeat_answer,
-    refuse=_heartbeat_refused,
 )
 
 
@@ -226,40 +151,66 @@ def _allocate_request(request: AllocateProducerIds, timeout_ms: int) -> Allocate
     return AllocateProducerIdsRequestData.make(broker_id=request.broker_id, broker_epoch=request.broker_epoch)
 
 
-def _allocated(code: int, *, first: int, count: int) -> AllocateProducerIdsResponseData:
-    return AllocateProducerIdsResponseData.make(
-        error_code=code,
-        producer_id_start=first,
-        producer_id_len=count,
-    )
-
-
-PRODUCER_IDS: ServedRpc[
+PRODUCER_IDS: Rpc[
     AllocateProducerIds,
     ProducerIdBlock,
     AllocateProducerIdsRequestData,
     AllocateProducerIdsResponseData,
-] = ServedRpc(
+] = Rpc(
     api=apis.ALLOCATE_PRODUCER_IDS,
     response=AllocateProducerIdsResponseData,
     to_request=_allocate_request,
-    from_request=lambda message: AllocateProducerIds(broker_id=message.broker_id, broker_epoch=message.broker_epoch),
-    to_reply=lambda request, reply: _allocated(0, first=reply.first, count=reply.count),
     from_reply=lambda request, message: ProducerIdBlock(first=message.producer_id_start, count=message.producer_id_len),
-    refuse=lambda message, code: _allocated(code, first=-1, count=0),
 )
 
 
 # --- UnregisterBroker ---------------------------------------------------------------------------------------------
 
-UNREGISTRATION: ServedRpc[UnregisterBroker, None, UnregisterBrokerRequestData, UnregisterBrokerResponseData] = (
-    ServedRpc(
-        api=apis.UNREGISTER_BROKER,
-        response=UnregisterBrokerResponseData,
-        to_request=lambda request, timeout_ms: UnregisterBrokerRequestData.make(broker_id=request.broker_id),
-        from_request=lambda message: UnregisterBroker(broker_id=message.broker_id),
-        to_reply=lambda request, reply: UnregisterBrokerResponseData.make(error_message=None),
-        from_reply=lambda request, message: None,
-        refuse=lambda message, code: UnregisterBrokerResponseData.make(error_code=code),
+UNREGISTRATION: Rpc[UnregisterBroker, None, UnregisterBrokerRequestData, UnregisterBrokerResponseData] = Rpc(
+    api=apis.UNREGISTER_BROKER,
+    response=UnregisterBrokerResponseData,
+    to_request=lambda request, timeout_ms: UnregisterBrokerRequestData.make(broker_id=request.broker_id),
+    from_reply=lambda request, message: None,
+)
+
+
+def _quorum_request(request: DescribeQuorum, timeout_ms: int) -> DescribeQuorumRequestData:
+    partition = describe_quorum_request.PartitionData.make(partition_index=0)
+    topic = describe_quorum_request.TopicData.make(topic_name=METADATA_TOPIC, partitions=[partition])
+    return DescribeQuorumRequestData.make(topics=[topic])
+
+
+# --- DescribeQuorum -----------------------------------------------------------------------------------------------
+
+
+def _progress(request: DescribeQuorum, message: DescribeQuorumResponseData) -> QuorumProgress:
+    """Clocks of nodes differ, so times become ages: the leader has caught up at the moment of its answer."""
+    partition = message.topics[0].partitions[0]
+    replicas = sorted((*partition.current_voters, *partition.observers), key=lambda each: each.replica_id)
+    now_ms = next(each.last_caught_up_timestamp for each in replicas if each.replica_id == partition.leader_id)
+    return QuorumProgress(
+        leader_id=partition.leader_id,
+        leader_epoch=partition.leader_epoch,
+        high_watermark=partition.high_watermark,
+        nodes=tuple(
+            NodeProgress(
+                node_id=each.replica_id,
+                log_end_offset=each.log_end_offset,
+                heard_ms_ago=_age_ms(now_ms, each.last_fetch_timestamp),
+                caught_up_ms_ago=_age_ms(now_ms, each.last_caught_up_timestamp),
+            )
+            for each in replicas
+        ),
     )
+
+
+def _age_ms(now_ms: int, moment_ms: int) -> int:
+    return -1 if moment_ms < 0 else now_ms - moment_ms
+
+
+DESCRIPTION: Rpc[DescribeQuorum, QuorumProgress, DescribeQuorumRequestData, DescribeQuorumResponseData] = Rpc(
+    api=apis.DESCRIBE_QUORUM,
+    response=DescribeQuorumResponseData,
+    to_request=_quorum_request,
+    from_reply=_progress,
 )

@@ -1,38 +1,39 @@
-"""Fetch (1) between replicas and for forwarded consumers: `FetchRequest`/`FetchResponse` <-> Kafka's messages.
+"""What a replica asks of another one: a follower of its leader (Fetch, 1; OffsetForLeaderEpoch, 23), and the active
+controller of any replica before an unclean election (Fetch).
 
-Fetch also carries the controller's question before an unclean election (L8). It has to reach a replica that does not
-lead, and one answer has to hold last epoch, log end and high watermark. Only Fetch has room for all three: a
-request with replica id -2 (Kafka's debugging replica, which any replica answers) and an epoch above all epochs is
-answered with `diverging_epoch` = (last epoch, log end offset), as KIP-595 has it, beside the high watermark.
-OffsetForLeaderEpoch knows no high watermark, DescribeLogDirs no epochs, and ListOffsets answers for leaders.
+The controller's question is explained in `kraft.wire.handlers.fetch`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from kraft.protocol import apis
-from kraft.protocol.messages import fetch_request, fetch_response
+from kraft.protocol.errors import for_code
+from kraft.protocol.messages import fetch_request
 from kraft.protocol.messages.fetch_request import FetchRequestData, FetchTopic, ForgottenTopic, ReplicaState
 from kraft.protocol.messages.fetch_response import (
-    NO_EPOCH_END_OFFSET,
-    NO_LEADER_ID_AND_EPOCH,
-    EpochEndOffset,
-    FetchableTopicResponse,
     FetchResponseData,
-    LeaderIdAndEpoch,
     PartitionData,
 )
+from kraft.protocol.messages.offset_for_leader_epoch_request import (
+    OffsetForLeaderEpochRequestData,
+    OffsetForLeaderPartition,
+    OffsetForLeaderTopic,
+)
+from kraft.protocol.messages.offset_for_leader_epoch_response import OffsetForLeaderEpochResponseData
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from kraft.values import new
-from kraft.wire.messages.common import READ_COMMITTED, READ_UNCOMMITTED, ServedRpc, by_topic
+from kraft.wire.grouping import by_topic
+from kraft.wire.peers import Peers
+from kraft.wire.rpc import REPLICA_TIMEOUT_MS, Rpc
+from kraft.wire.terms import DEBUGGING_REPLICA, READ_COMMITTED, READ_UNCOMMITTED, name_of
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from replication.partition.log import AbortedTransaction, EpochEnd
 from replication.requests import FetchedPartition, FetchPartition, FetchRequest, FetchResponse
-
-DEBUGGING_REPLICA = -2
 
 
 def _fetch_request(request: FetchRequest, timeout_ms: int) -> FetchRequestData:
@@ -63,80 +64,6 @@ def _fetch_partition(item: FetchPartition) -> fetch_request.FetchPartition:
         last_fetched_epoch=item.last_fetched_epoch,
         log_start_offset=item.log_start_offset,
         partition_max_bytes=item.bytes_max,
-    )
-
-
-def _fetch(message: FetchRequestData) -> FetchRequest:
-    topics, forgotten = message.topics, message.forgotten_topics_data
-    made = new(FetchRequest)
-    FetchRequest.__init__(
-        made,
-        replica_id=message.replica_state.replica_id,
-        replica_epoch=message.replica_state.replica_epoch,
-        wait_ms_max=message.max_wait_ms,
-        bytes_min=message.min_bytes,
-        bytes_max=message.max_bytes,
-        session_id=message.session_id,
-        session_epoch=message.session_epoch,
-        partitions=tuple([_asked_partition(topic.topic_id, item) for topic in topics for item in topic.partitions]),
-        forgotten=tuple(
-            [TopicIdPartition(topic.topic_id, number) for topic in forgotten for number in topic.partitions]
-        ),
-        is_read_committed=message.isolation_level == READ_COMMITTED,
-    )
-    return made
-
-
-def _asked_partition(topic_id: UUID, item: fetch_request.FetchPartition) -> FetchPartition:
-    made = new(FetchPartition)
-    FetchPartition.__init__(
-        made,
-        topic_id=topic_id,
-        partition=item.partition,
-        current_leader_epoch=item.current_leader_epoch,
-        fetch_offset=item.fetch_offset,
-        last_fetched_epoch=item.last_fetched_epoch,
-        log_start_offset=item.log_start_offset,
-        bytes_max=item.partition_max_bytes,
-    )
-    return made
-
-
-def _fetch_reply(request: FetchRequest, reply: FetchResponse) -> FetchResponseData:
-    return FetchResponseData.make(
-        error_code=reply.error_code,
-        session_id=reply.session_id,
-        responses=[
-            FetchableTopicResponse.make(topic_id=topic_id, partitions=[_partition_data(item) for item in items])
-            for topic_id, items in by_topic(reply.partitions)
-        ],
-    )
-
-
-def _partition_data(item: FetchedPartition) -> PartitionData:
-    diverging_epoch = NO_EPOCH_END_OFFSET
-    if item.diverging_epoch is not None:
-        end = item.diverging_epoch
-        diverging_epoch = EpochEndOffset.make(epoch=end.epoch, end_offset=end.end_offset)
-    current_leader = NO_LEADER_ID_AND_EPOCH
-    if item.current_leader is not None:
-        leader_id, leader_epoch = item.current_leader
-        current_leader = LeaderIdAndEpoch.make(leader_id=leader_id, leader_epoch=leader_epoch)
-    return PartitionData.make(
-        partition_index=item.partition,
-        error_code=item.error_code,
-        high_watermark=item.high_watermark,
-        last_stable_offset=item.last_stable_offset,
-        log_start_offset=item.log_start_offset,
-        diverging_epoch=diverging_epoch,
-        current_leader=current_leader,
-        aborted_transactions=[
-            fetch_response.AbortedTransaction.make(producer_id=each.producer_id, first_offset=each.first_offset)
-            for each in item.aborted
-        ]
-        if item.aborted
-        else None,
-        records=item.records,
     )
 
 
@@ -173,20 +100,79 @@ def _fetched_partition(topic_id: UUID, item: PartitionData) -> FetchedPartition:
     return made
 
 
-def _fetch_refused(message: FetchRequestData, code: int) -> FetchResponseData:
-    return FetchResponseData.make(error_code=code, session_id=0, responses=())
-
-
-FETCH: ServedRpc[FetchRequest, FetchResponse, FetchRequestData, FetchResponseData] = ServedRpc(
+FETCH: Rpc[FetchRequest, FetchResponse, FetchRequestData, FetchResponseData] = Rpc(
     api=apis.FETCH,
     response=FetchResponseData,
     to_request=_fetch_request,
-    from_request=_fetch,
-    to_reply=_fetch_reply,
     from_reply=_fetched,
-    refuse=_fetch_refused,
     has_error_in_reply=True,
 )
+
+
+# --- OffsetForLeaderEpoch, one partition at a time --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochQuestion:
+    """A question where an epoch ends in one partition (KIP-320)."""
+
+    replica_id: int
+    partition: TopicIdPartition
+    current_leader_epoch: int
+    epoch: int
+
+
+def _epoch_request(request: EpochQuestion, timeout_ms: int) -> OffsetForLeaderEpochRequestData:
+    question = OffsetForLeaderPartition.make(
+        partition=request.partition.partition,
+        current_leader_epoch=request.current_leader_epoch,
+        leader_epoch=request.epoch,
+    )
+    topic = OffsetForLeaderTopic.make(topic=name_of(request.partition.topic_id), partitions=(question,))
+    return OffsetForLeaderEpochRequestData.make(replica_id=request.replica_id, topics=(topic,))
+
+
+def _epoch_from_reply(request: EpochQuestion, message: OffsetForLeaderEpochResponseData) -> EpochEnd | None:
+    ((item,),) = [topic.partitions for topic in message.topics]
+    if item.error_code:
+        raise for_code(item.error_code)
+    return None if item.end_offset < 0 else EpochEnd(item.leader_epoch, item.end_offset)
+
+
+OFFSET_FOR_LEADER_EPOCH: Rpc[
+    EpochQuestion,
+    EpochEnd | None,
+    OffsetForLeaderEpochRequestData,
+    OffsetForLeaderEpochResponseData,
+] = Rpc(
+    api=apis.OFFSET_FOR_LEADER_EPOCH,
+    response=OffsetForLeaderEpochResponseData,
+    to_request=_epoch_request,
+    from_reply=_epoch_from_reply,
+)
+
+
+class WireLeaderChannel:
+    """A follower's fetches from one leader, on the `fetch` connection; it implements
+    `replication.requests.LeaderChannel`. Each call raises what `Peers.call` raises.
+    """
+
+    def __init__(self, peers: Peers, leader_id: int) -> None:
+        self._peers = peers
+        self._leader_id = leader_id
+
+    async def fetch(self, request: FetchRequest, *, timeout_ms: int) -> FetchResponse:
+        """One Fetch; `timeout_ms` bounds all of it, the wait for bytes that the request asks for as well."""
+        return await self._peers.call(self._leader_id, "fetch", FETCH, request, timeout_ms=timeout_ms)
+
+    async def offset_for_leader_epoch(self, question: EpochQuestion) -> EpochEnd | None:
+        """Where the leader's log ends in the epoch asked for; None when the leader knows nothing of it (KIP-320)."""
+        return await self._peers.call(
+            self._leader_id, "fetch", OFFSET_FOR_LEADER_EPOCH, question, timeout_ms=REPLICA_TIMEOUT_MS
+        )
+
+    async def close(self) -> None:
+        """The connection belongs to `Peers`, which closes it with the node."""
 
 
 # --- the question for log ends --------------------------------------------------------------------------------------
@@ -215,22 +201,6 @@ def log_ends_request(partitions: Sequence[TopicIdPartition]) -> FetchRequest:
     )
 
 
-def log_ends_response(ends: Sequence[ReplicaLogEnd]) -> FetchResponse:
-    """The answer to it."""
-    return FetchResponse(
-        partitions=tuple(
-            FetchedPartition(
-                topic_id=end.topic_id,
-                partition=end.partition,
-                error_code=end.error_code,
-                high_watermark=end.high_watermark,
-                diverging_epoch=EpochEnd(end.last_epoch, end.log_end_offset),
-            )
-            for end in ends
-        )
-    )
-
-
 def log_ends_of(response: FetchResponse) -> tuple[ReplicaLogEnd, ...]:
     """What that answer says of each partition."""
     nothing = EpochEnd(-1, -1)
@@ -245,3 +215,21 @@ def log_ends_of(response: FetchResponse) -> tuple[ReplicaLogEnd, ...]:
         )
         for item in response.partitions
     )
+
+
+class WireReplicaQuery:
+    """`metadata.controller.requests.ReplicaQuery`: log ends of replicas that need not lead (see `messages.fetch`)."""
+
+    def __init__(self, peers: Peers, *, timeout_ms: int) -> None:
+        self._peers = peers
+        self._timeout_ms = timeout_ms
+
+    async def log_ends(self, broker_id: int, partitions: Sequence[TopicIdPartition]) -> Sequence[ReplicaLogEnd]:
+        """Log end offset, last epoch and high watermark of those of the partitions that the broker has a replica of,
+        leading or not.
+        """
+        request = log_ends_request(partitions)
+        response = await self._peers.call(broker_id, "controller", FETCH, request, timeout_ms=self._timeout_ms)
+        if response.error_code:
+            raise for_code(response.error_code)
+        return log_ends_of(response)

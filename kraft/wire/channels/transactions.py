@@ -1,30 +1,31 @@
-"""What nodes ask each other about transactions: AddPartitionsToTxn (24, from version 4 on: of a partition's leader or a
-node that serves REST), EndTxn (26), WriteTxnMarkers (27), DescribeTransactions (65), ListTransactions (66)."""
+"""What nodes ask of coordinators of transactions, and these of leaders of partitions: InitProducerId (22),
+AddPartitionsToTxn (24, from version 4 on), EndTxn (26), WriteTxnMarkers (27), DescribeTransactions (65) and
+ListTransactions (66)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM
 from kraft.coordinators.transactions.list_filters import Listed, ListFilters
 from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol import apis
 from kraft.protocol.codec import Malformed
-from kraft.protocol.errors import for_code
+from kraft.protocol.errors import KafkaError, TransactionAbortable, for_code
 from kraft.protocol.messages.add_partitions_to_txn_request import (
     AddPartitionsToTxnRequestData,
     AddPartitionsToTxnTopic,
     AddPartitionsToTxnTransaction,
 )
-from kraft.protocol.messages.add_partitions_to_txn_response import (
-    AddPartitionsToTxnResponseData,
-)
+from kraft.protocol.messages.add_partitions_to_txn_response import AddPartitionsToTxnResponseData
 from kraft.protocol.messages.describe_transactions_request import DescribeTransactionsRequestData
-from kraft.protocol.messages.describe_transactions_response import (
-    DescribeTransactionsResponseData,
-)
+from kraft.protocol.messages.describe_transactions_response import DescribeTransactionsResponseData
 from kraft.protocol.messages.end_txn_request import EndTxnRequestData
 from kraft.protocol.messages.end_txn_response import EndTxnResponseData
+from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
+from kraft.protocol.messages.init_producer_id_response import InitProducerIdResponseData
 from kraft.protocol.messages.list_transactions_request import ListTransactionsRequestData
 from kraft.protocol.messages.list_transactions_response import ListTransactionsResponseData
 from kraft.protocol.messages.write_txn_markers_request import (
@@ -32,14 +33,48 @@ from kraft.protocol.messages.write_txn_markers_request import (
     WritableTxnMarkerTopic,
     WriteTxnMarkersRequestData,
 )
-from kraft.protocol.messages.write_txn_markers_response import (
-    WriteTxnMarkersResponseData,
-)
+from kraft.protocol.messages.write_txn_markers_response import WriteTxnMarkersResponseData
 from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Codes, MarkersToWrite, Producer
-from kraft.wire.messages.common import Rpc
+from kraft.wire.grouping import by_name
+from kraft.wire.peers import Peers
+from kraft.wire.rpc import REPLICA_TIMEOUT_MS, ReplyT, RequestData, RequestT, ResponseData, Rpc
 
 NO_PRODUCER = Producer(-1, -1)
+
+
+# --- InitProducerId -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitProducerId:
+    """A producer that asks for an id; with a transactional id it asks for the next epoch of that."""
+
+    transactional_id: str | None = None
+    transaction_timeout_ms: int = 0
+    """Of its transactions, if it has a transactional id."""
+    producer_id: int = NO_PRODUCER.producer_id
+    epoch: int = NO_PRODUCER.epoch
+    key: bytes = b""
+    """By which a repetition of this request is known; only our nodes send one."""
+
+
+def _init_request(request: InitProducerId, timeout_ms: int) -> InitProducerIdRequestData:
+    return InitProducerIdRequestData.make(
+        transactional_id=request.transactional_id,
+        transaction_timeout_ms=timeout_ms if request.transactional_id is None else request.transaction_timeout_ms,
+        producer_id=request.producer_id,
+        producer_epoch=request.epoch,
+        begin_key=request.key,
+    )
+
+
+INIT_PRODUCER_ID: Rpc[InitProducerId, Producer, InitProducerIdRequestData, InitProducerIdResponseData] = Rpc(
+    api=apis.INIT_PRODUCER_ID,
+    response=InitProducerIdResponseData,
+    to_request=_init_request,
+    from_reply=lambda request, message: Producer(message.producer_id, message.producer_epoch),
+)
 
 
 # --- AddPartitionsToTxn ---------------------------------------------------------------------------------------
@@ -50,13 +85,6 @@ class PartitionsOfTransaction(NamedTuple):
     producer: Producer
     is_verify_only: bool
     partitions: frozenset[TopicPartition]
-
-
-def by_name(partitions: Iterable[TopicPartition]) -> Mapping[str, list[int]]:
-    topics: dict[str, list[int]] = {}
-    for topic, number in sorted(partitions):
-        topics.setdefault(topic, []).append(number)
-    return topics
 
 
 def _add_request(request: Sequence[PartitionsOfTransaction], timeout_ms: int) -> AddPartitionsToTxnRequestData:
@@ -218,3 +246,66 @@ LIST_TRANSACTIONS: Rpc[ListFilters, Sequence[Listed], ListTransactionsRequestDat
         for each in message.transaction_states
     ],
 )
+
+
+class TransactionChannel:
+    """Requests about transactional ids to their coordinator, and its markers to the leaders of partitions: one node.
+
+    Each raises ConnectionRefusedError, NotConnected, ConnectionClosed or TimeoutError, or what the peer refused.
+    """
+
+    def __init__(self, peers: Peers, node_id: int) -> None:
+        self._peers = peers
+        self._node_id = node_id
+
+    async def init(
+        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+    ) -> Producer:
+        named = expected or NO_PRODUCER
+        request = InitProducerId(
+            transactional_id=transactional_id,
+            transaction_timeout_ms=timeout_ms,
+            producer_id=named.producer_id,
+            epoch=named.epoch,
+            key=key,
+        )
+        return await self._call(INIT_PRODUCER_ID, request)
+
+    async def add_partitions(
+        self, transactional_id: str, producer: Producer, partitions: frozenset[TopicPartition], *, client_version: int
+    ) -> None:
+        """Nodes ask as clients of transaction version 2 do."""
+        assert client_version == RAISES_EPOCH_FROM, client_version
+        await self._partitions(PartitionsOfTransaction(transactional_id, producer, False, partitions))
+
+    async def verify_partitions(
+        self, transactional_id: str, producer: Producer, partitions: frozenset[TopicPartition]
+    ) -> Mapping[TopicPartition, KafkaError | None]:
+        return await self._partitions(PartitionsOfTransaction(transactional_id, producer, True, partitions))
+
+    async def _partitions(self, request: PartitionsOfTransaction) -> Mapping[TopicPartition, KafkaError | None]:
+        (codes,) = await self._call(ADD_PARTITIONS_TO_TXN, (request,))
+        for code in codes.values():
+            if code not in (0, TransactionAbortable.code):
+                raise for_code(code)
+        return {each: for_code(code) if code else None for each, code in codes.items()}
+
+    async def end(self, transactional_id: str, producer: Producer, *, is_commit: bool, client_version: int) -> Producer:
+        assert client_version == RAISES_EPOCH_FROM, client_version
+        return await self._call(END_TXN, End(transactional_id, producer, is_commit))
+
+    async def describe(self, transactional_id: str) -> Transaction:
+        return await self._call(DESCRIBE_TRANSACTION, transactional_id)
+
+    async def list(self, filters: ListFilters) -> Sequence[Listed]:
+        return await self._call(LIST_TRANSACTIONS, filters)
+
+    async def write_markers(self, markers: Sequence[MarkersToWrite]) -> Sequence[Codes]:
+        return await self._peers.call(
+            self._node_id, "forward", WRITE_TXN_MARKERS, markers, timeout_ms=REPLICA_TIMEOUT_MS, lane="markers"
+        )
+
+    async def _call(self, rpc: Rpc[RequestT, ReplyT, RequestData, ResponseData], request: RequestT) -> ReplyT:
+        return await self._peers.call(
+            self._node_id, "forward", rpc, request, timeout_ms=REPLICA_TIMEOUT_MS, lane="transactions"
+        )
