@@ -14,6 +14,7 @@ from kraft.coordinators.groups.share_requests import (
     ShareEvent,
     ShareHeartbeatAnswer,
     ShareTopicsDeleted,
+    StatesDeleted,
     StatesInitialized,
 )
 from kraft.coordinators.groups.subscriptions import Protocols
@@ -73,7 +74,7 @@ class Tick:
 Event: TypeAlias = Join | Sync | Heartbeat | Leave | Tick
 GroupEvent: TypeAlias = Event | ConsumerHeartbeat | TargetsComputed | ShareEvent
 """What happens to a group, whichever protocol it speaks."""
-Untold: TypeAlias = Tick | TargetsComputed | StatesInitialized | ShareTopicsDeleted
+Untold: TypeAlias = Tick | TargetsComputed | StatesInitialized | ShareTopicsDeleted | StatesDeleted
 """Events that nobody waits for."""
 
 

@@ -93,6 +93,12 @@ class Consumers:
                 "Consumer with specified consumer ID already exists in the specified consumer group. "
                 f"It is {request.instance!r} in {request.group!r}; DELETE it, or choose another name",
             )
+        if entry.share is not None:
+            raise _Refusal(
+                ILLEGAL_STATE,
+                f"{request.group!r} is a share group, which REST consumers cannot join",
+                error=InconsistentGroupProtocol,
+            )
         if known is None:
             limit = self._shard.context.settings().consumer_instances_max
             if self._count_instances() >= limit:

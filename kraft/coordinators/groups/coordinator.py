@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -14,20 +15,37 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
 from kraft.coordinators.groups.consumers import Consumers
+from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.offsets import consumer_expired, expired, is_deletable, tombstones
 from kraft.coordinators.groups.request_handlers import RequestHandlers, Verify
 from kraft.coordinators.groups.shard import GroupShard
+from kraft.coordinators.groups.share_group import ShareGroup
+from kraft.coordinators.groups.share_requests import (
+    InitializeStates,
+    Persister,
+    ShareHeartbeat,
+    ShareHeartbeatAnswer,
+    ShareTopicsDeleted,
+    StatesInitialized,
+)
 from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard
 from kraft.coordinators.shards import CoordinatorShards, Periodic
 from kraft.protocol.batches.markers import Marker
-from kraft.protocol.errors import GroupIdNotFound, InvalidGroupId
+from kraft.protocol.errors import (
+    GroupIdNotFound,
+    InvalidCommitOffsetSize,
+    InvalidGroupId,
+    KafkaError,
+    UnsupportedVersion,
+)
 from metadata.delta import MetadataDelta
+from metadata.environment import ConnectionClosed
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition
 
 MINUTE_MS = 60_000
 NAMELESS = (r.CommitOffsets, r.FetchOffsets, r.DescribeGroup, r.DeleteGroup)
-"""As in Kafka, a consumer without a group may have committed offsets under an empty name."""
+"""A consumer without a group may have committed offsets under an empty name, as in Kafka."""
 EXPIRE_AT_ONCE = 10_000
 """Offsets that are forgotten with one append."""
 
@@ -44,10 +62,11 @@ class _ServedShard(GroupShard):
         on_failed: Callable[[CoordinatorShard[Any]], None],
         count_instances: Callable[[], int],
         verify: Verify,
+        persister: Persister | None,
     ) -> None:
         super().__init__(partition, leader_epoch, context, on_failed=on_failed)
         self.consumers = Consumers(self, count_instances)
-        self._handlers = RequestHandlers(self, verify)
+        self._handlers = RequestHandlers(self, verify, persister)
 
     async def handle(self, request: r.Request) -> a.Answer:
         try:
@@ -62,23 +81,31 @@ class _ServedShard(GroupShard):
 
 
 class GroupCoordinator:
-    def __init__(self, context: CoordinatorContext, events: Events, *, verify: Verify) -> None:
+    def __init__(
+        self, context: CoordinatorContext, events: Events, *, verify: Verify, persister: Persister | None = None
+    ) -> None:
+        """Without a `persister` there are no share groups."""
         self._context = context
+        self._events = events
         self._verify = verify
+        self._persister = persister
         expiry = Periodic[_ServedShard](
             lambda settings: settings.offsets_retention_check_interval_ms, work=expire_offsets
         )
         self.shards = CoordinatorShards(GroupShard.names, context, events, new=self._new_shard, periodic=(expiry,))
 
     def _new_shard(self, partition: TopicIdPartition, leader_epoch: int) -> _ServedShard:
-        return _ServedShard(
+        shard = _ServedShard(
             partition,
             leader_epoch,
             self._context,
             on_failed=self.shards.failed,
             count_instances=self.count_instances,
             verify=self._verify,
+            persister=self._persister,
         )
+        shard.on_initialize = lambda request: self.shards.run(self._initialize(shard, request))
+        return shard
 
     # --- requests -------------------------------------------------------------------------------------------
 
@@ -106,17 +133,43 @@ class GroupCoordinator:
         assert isinstance(answer, ConsumerHeartbeatAnswer), answer
         return answer
 
+    async def share_heartbeat(self, group: str, event_of: Callable[[int], ShareHeartbeat]) -> ShareHeartbeatAnswer:
+        """A heartbeat of a member of a share group; `event_of` gets its ticket. Raises UnsupportedVersion 35 where
+        there are no share groups, and otherwise as `consumer_heartbeat`."""
+        if self._persister is None:
+            raise UnsupportedVersion("this broker has no share groups")
+        shard = await self.shards.leading(group)
+        entry = shard.entry(group)
+        try:
+            answer = await shard.ask(entry, event_of)
+        finally:
+            shard.forget_if_idle(group)
+        assert isinstance(answer, ShareHeartbeatAnswer), answer
+        return answer
+
     async def describe_consumer_group(self, group: str) -> ConsumerGroup:
         """A group as it is, once all of that is replicated; not to be changed. Raises GroupIdNotFound 69."""
+        found = (await self._entry(group)).consumer
+        if found is None:
+            raise GroupIdNotFound(f"Group {group} is not a consumer group.")
+        return found
+
+    async def describe_share_group(self, group: str) -> ShareGroup:
+        """The same for a share group. Raises GroupIdNotFound 69."""
+        found = (await self._entry(group)).share
+        if found is None:
+            raise GroupIdNotFound(f"Group {group} is not a share group.")
+        return found
+
+    async def _entry(self, group: str) -> GroupMetadata:
+        """A copy of what is known of a group, once all of that is replicated."""
         if not group:
             raise InvalidGroupId("a group has a name")
         shard = await self.shards.leading(group)
         entry = shard.entries.get(group)
         if entry is None or not entry.exists:
             raise GroupIdNotFound(f"Group {group} not found.")
-        if entry.consumer is None:
-            raise GroupIdNotFound(f"Group {group} is not a consumer group.")
-        found = entry.consumer
+        found = replace(entry)
         await shard.settle()
         return found
 
@@ -155,6 +208,7 @@ class GroupCoordinator:
                     _look_at_topics_again(shard, delta)
         if delta.removed_topics:
             self._forget_topics({topic.name for topic in delta.removed_topics.values()})
+            self._forget_share_partitions(frozenset(delta.removed_topics))
 
     def _forget_topics(self, names: set[str]) -> None:
         """Offsets of a topic go with it: one that is made again under its name begins anew."""
@@ -164,23 +218,50 @@ class GroupCoordinator:
                 for at in range(0, len(records), EXPIRE_AT_ONCE):
                     shard.append_apart(records[at : at + EXPIRE_AT_ONCE])
 
+    # --- share groups ---------------------------------------------------------------------------------------
+
+    async def _initialize(self, shard: _ServedShard, request: InitializeStates) -> None:
+        """Ask the share coordinator, and record its answer. What has no answer counts as failed, and is asked for
+        again."""
+        assert self._persister is not None, request
+        asked, done = frozenset(request.start_offsets), frozenset[TopicIdPartition]()
+        try:
+            done = await self._persister.initialize(request)
+        except (KafkaError, ConnectionClosed, OSError) as error:
+            self._events.emit("share_states_not_initialized", group=request.group_id, error=str(error))
+        entry = shard.entries.get(request.group_id)
+        if entry is None or entry.share is None or shard.has_ended:
+            return
+        try:
+            shard.submit(entry, StatesInitialized(initialized=done & asked, failed=asked - done))
+        except InvalidCommitOffsetSize as error:
+            self._events.emit("share_states_not_initialized", group=request.group_id, error=str(error))
+
+    def _forget_share_partitions(self, topic_ids: frozenset[UUID]) -> None:
+        for shard in self.shards.loaded():
+            for entry in list(shard.entries.values()):
+                if entry.share is not None and not topic_ids.isdisjoint(entry.share.topic_ids):
+                    shard.submit(entry, ShareTopicsDeleted(topic_ids=topic_ids))
+
     def stop(self) -> None:
         self.shards.stop()
 
 
 def _look_at_topics_again(shard: GroupShard, delta: MetadataDelta) -> None:
-    """Groups of the consumer protocol do at their next heartbeat: they assign anew if one of theirs has changed."""
+    """Modern groups do at their next heartbeat: they assign anew if one of their topics has changed."""
     has_grown = any(len(old.partitions) != len(new.partitions) for old, new in delta.changed_topics.values())
     if has_grown or delta.created_topics or delta.removed_topics:
         for entry in shard.entries.values():
-            if entry.consumer is not None:
-                entry.consumer.is_metadata_checked = False
+            if entry.modern is not None:
+                entry.modern.is_metadata_checked = False
 
 
 def expire_offsets(shard: GroupShard) -> None:
     """Offsets that are older than their retention, and groups that nothing is left of (G7)."""
     retention_ms = shard.context.settings().offsets_retention_minutes * MINUTE_MS
     for group_id, entry in list(shard.entries.items()):
+        if entry.share is not None:
+            continue  # it has no offsets here, and stays until it is deleted
         has_instances, stable = bool(entry.instances), entry.stable_offsets
         if entry.consumer is None:
             gone = expired(entry.group, stable, wall_ms=shard.wall_ms, retention_ms=retention_ms)

@@ -23,7 +23,13 @@ from kraft.coordinators.groups.modern_group import JOIN_EPOCH, NEVER_MS, Timer
 from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.coordinators.groups.share_group import ShareGroup
 from kraft.coordinators.groups.share_protocol import ShareDraft, ShareRules
-from kraft.coordinators.groups.share_requests import ShareEvent, ShareHeartbeat, ShareTopicsDeleted, StatesInitialized
+from kraft.coordinators.groups.share_requests import (
+    ShareEvent,
+    ShareHeartbeat,
+    ShareTopicsDeleted,
+    StatesDeleted,
+    StatesInitialized,
+)
 from kraft.protocol.errors import GroupIdNotFound, InconsistentGroupProtocol, KafkaError, UnknownMemberId
 from metadata.image import MetadataImage
 
@@ -96,6 +102,8 @@ def _decide_share(draft: ShareDraft, event: GroupEvent) -> None:
             share_protocol.take_states(draft, event)
         case ShareTopicsDeleted():
             share_protocol.forget_topics(draft, event)
+        case StatesDeleted():
+            share_protocol.forget_states(draft)
         case Tick():
             share_protocol.remove_members(draft, draft.due_members())
             draft.look_at_all_deadlines()

@@ -82,7 +82,7 @@ class ModernDraft(Generic[GroupT]):
             self.group = replace(self.group, is_metadata_checked=True)
 
     def metadata_hash(self) -> int:
-        """Of the subscribed topics that exist: their names, ids and numbers of partitions; 0 if there are none. Only
+        """A hash of the names, ids and numbers of partitions of the subscribed topics that exist; 0 if none does. Only
         the coordinator that wrote one compares it; Kafka's is made otherwise, and so makes a new epoch at its first
         heartbeat."""
         found = [topic for topic in map(self.image.topic, sorted(self.group.subscribed_topics)) if topic is not None]

@@ -30,9 +30,9 @@ class Timer(Enum):
     REBALANCE = auto()
     """While a member of the consumer protocol has partitions to give up."""
     JOIN = auto()
-    """Of a member of the classic protocol: until it joins again, as it was told to."""
+    """Until a member of the classic protocol joins again, as it was asked to."""
     SYNC = auto()
-    """Of a member of the classic protocol: until it asks what it got."""
+    """Until a member of the classic protocol asks for its assignment."""
 
 
 K = TypeVar("K")
@@ -66,7 +66,7 @@ class ModernGroup(ABC, Generic[MemberT]):
     group_id: str
     epoch: int = FIRST_EPOCH
     metadata_hash: int = 0
-    """Of the topics that the members want, as they were when the epoch rose."""
+    """A hash of the topics that the members want, as they were when the epoch rose."""
     assignment_epoch: int = FIRST_EPOCH
     members: MapDraft[str, MemberT] = field(default_factory=by_text)
     targets: MapDraft[str, Partitions] = field(default_factory=by_text)

@@ -35,9 +35,13 @@ from kraft.coordinators.groups.offsets import (
 )
 from kraft.coordinators.groups.records import GroupRecord, TransactionOf
 from kraft.coordinators.groups.shard import GroupShard
+from kraft.coordinators.groups.share_group import ShareGroup
+from kraft.coordinators.groups.share_protocol import ASSIGNOR
+from kraft.coordinators.groups.share_requests import Persister, StatesDeleted
 from kraft.coordinators.groups.subscriptions import decode_assignment
 from kraft.protocol.errors import GroupIdNotFound, NonEmptyGroup
 from kraft.protocol.primitives import TopicPartition
+from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 
 Verify: TypeAlias = Callable[[r.CommitInTransaction, TopicPartition], Awaitable[None]]
@@ -48,9 +52,10 @@ it. Raises InvalidProducerEpoch 47, InvalidTxnState 48, TransactionAbortable 120
 class RequestHandlers:
     """Of one shard."""
 
-    def __init__(self, shard: GroupShard, verify: Verify) -> None:
+    def __init__(self, shard: GroupShard, verify: Verify, persister: Persister | None = None) -> None:
         self._shard = shard
         self._verify = verify
+        self._persister = persister
         self._handlers: Mapping[type, Callable[[Any], Any]] = {
             r.JoinGroup: self._join,
             r.SyncGroup: self._sync,
@@ -142,6 +147,7 @@ class RequestHandlers:
 
     async def _commit(self, request: r.CommitOffsets) -> a.Answer:
         entry = self._shard.entry(request.group)
+        _check_keeps_offsets(entry)
         if entry.consumer is not None:
             check_consumer_commit(
                 entry.consumer,
@@ -194,6 +200,7 @@ class RequestHandlers:
 
     def _check_in_transaction(self, request: r.CommitInTransaction) -> None:
         entry = self._shard.entry(request.group)
+        _check_keeps_offsets(entry)
         if entry.consumer is not None:
             check_consumer_commit_in_transaction(
                 entry.consumer,
@@ -233,6 +240,8 @@ class RequestHandlers:
     async def _fetch(self, request: r.FetchOffsets) -> a.Answer:
         """What there is now, once it is replicated: commits that come during the wait may still be lost."""
         entry = self._shard.entries.get(request.group)
+        if entry is not None:
+            _check_keeps_offsets(entry)
         is_member = request.member_id is not None or request.member_epoch >= 0
         if entry is not None and entry.consumer is not None and is_member:
             check_consumer_epoch(entry.consumer, request.member_id or "", request.member_epoch)
@@ -256,6 +265,8 @@ class RequestHandlers:
             raise GroupIdNotFound(f"there is no group {request.group!r}")
         if entry.consumer is not None:
             return self._consumer_description(entry, entry.consumer)
+        if entry.share is not None:
+            return self._share_description(entry, entry.share)
         group = entry.group
         members = tuple(
             a.MemberDescription(
@@ -305,12 +316,37 @@ class RequestHandlers:
             is_mixed=len({member.classic is None for member in group.members.values()}) == 2,
         )
 
+    def _share_description(self, entry: GroupMetadata, group: ShareGroup) -> a.GroupDescription:
+        image = self._shard.context.image()
+        members = tuple(
+            a.MemberDescription(
+                member_id=member.member_id,
+                instance_id=None,
+                client_id=member.client_id,
+                client_host=member.client_host,
+                partitions=tuple(names_of(member.assigned, image)),
+            )
+            for member in group.members.values()
+        )
+        return a.GroupDescription(
+            group=group.group_id,
+            state=group.state,
+            protocol_type=entry.protocol_type,
+            protocol=ASSIGNOR,
+            generation=group.epoch,
+            coordinator=self._shard.context.node_id,
+            members=members,
+            offsets=(),
+            group_type=entry.kind,
+        )
+
     async def _delete(self, request: r.DeleteGroup) -> a.Answer:
         entry = self._shard.entries.get(request.group)
         known = entry is not None and entry.exists
-        if entry is not None and entry.consumer is not None:
-            if entry.member_ids:
-                raise NonEmptyGroup(f"group {request.group!r} has {len(entry.member_ids)} members; they leave first")
+        if entry is not None and entry.modern is not None:
+            _check_no_members(entry)
+            if entry.share is not None:
+                await self._delete_states(entry, entry.share)
         else:
             check_delete_group(entry.group if entry is not None and known else None, request.group, has_offsets=False)
         assert entry is not None, request
@@ -320,10 +356,31 @@ class RequestHandlers:
         self._shard.forget_idle()
         return a.Taken()
 
+    async def _delete_states(self, entry: GroupMetadata, group: ShareGroup) -> None:
+        """Deletes the states of all share partitions. The log has it before, so that a coordinator that dies meanwhile
+        leaves no group behind that takes them for initialised."""
+        image = self._shard.context.image()
+        deleting = (image.topics[each] for each in group.states.deleting if each in image.topics)
+        partitions = group.with_state.union(
+            TopicIdPartition(topic.topic_id, number) for topic in deleting for number in topic.partitions
+        )
+        if not partitions:
+            return
+        self._shard.submit(entry, StatesDeleted())
+        await self._shard.settle()
+        assert self._persister is not None, group.group_id
+        await self._persister.delete(group.group_id, partitions)
+        self._shard.check()
+        if entry.member_ids:
+            self._shard.submit(entry, StatesDeleted())
+            await self._shard.settle()
+        _check_no_members(entry)
+
     async def _delete_offsets(self, request: r.DeleteOffsets) -> a.Answer:
         entry = self._shard.entries.get(request.group)
         if entry is None or not entry.exists:
             raise GroupIdNotFound(f"there is no group {request.group!r}")
+        _check_keeps_offsets(entry)
         topics = frozenset(topic for topic, _ in request.partitions)
         if entry.consumer is None:
             taken = topics_in_use(entry.group, topics)
@@ -337,6 +394,7 @@ class RequestHandlers:
 
     async def _reset(self, request: r.ResetOffsets) -> a.Answer:
         entry = self._shard.entry(request.group)
+        _check_keeps_offsets(entry)
         if not entry.is_empty:
             raise NonEmptyGroup(
                 f"group {request.group!r} has {len(entry.member_ids)} members ({entry.state}): its offsets can be "
@@ -344,6 +402,17 @@ class RequestHandlers:
             )
         await self._write_offsets(request.group, request.offsets)
         return a.Taken()
+
+
+def _check_keeps_offsets(entry: GroupMetadata) -> None:
+    """A share group has states of share partitions instead, which the share coordinator keeps."""
+    if entry.share is not None:
+        raise GroupIdNotFound(f"Group {entry.group.group_id} is not a consumer group.")
+
+
+def _check_no_members(entry: GroupMetadata) -> None:
+    if entry.member_ids:
+        raise NonEmptyGroup(f"group {entry.group.group_id!r} has {len(entry.member_ids)} members; they leave first")
 
 
 def _partitions(assignment: bytes) -> tuple[tuple[str, int], ...]:

@@ -62,7 +62,7 @@ class Groups:
 
 
 def new_offsets_topic(gateway: Gateway) -> NewTopic:
-    """As it comes into being, whoever needs it first: a group, or a client that asks for its metadata."""
+    """The topic as the first group, or the first client that asks for its metadata, makes it."""
     settings = gateway.settings
     brokers = sum("broker" in node.roles for node in gateway.nodes.values())
     return NewTopic(

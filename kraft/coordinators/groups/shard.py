@@ -84,7 +84,7 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         self._next_ticket = 1
         self._timer: TimerHandle | None = None
         self._rules: tuple[BrokerSettings, ConsumerRules] | None = None
-        """Of groups without settings of their own, and what they were computed from."""
+        """The rules of groups without settings of their own, and what they were computed from."""
         self._timer_due_ms = NEVER_MS
         self._changed = asyncio.Event()
         self.producers = TransactionalProducers(partial(context.replicas.producers.get, partition))

@@ -95,8 +95,13 @@ class ShareGroup(ModernGroup[ShareMember]):
         return partitions_of(self.states.initializing)
 
     @property
+    def topic_ids(self) -> frozenset[UUID]:
+        """The topics of which the group has, had or will have states."""
+        return frozenset((*self.states.initializing, *self.states.initialized, *self.states.deleting))
+
+    @property
     def with_state(self) -> Partitions:
-        """Of which the share coordinator may have a state."""
+        """The partitions of which the share coordinator may have a state."""
         return self.initialized | self.initializing
 
     def initialize_due_ms(self, *, retry_ms: int) -> int:

@@ -53,8 +53,8 @@ ASSIGNOR = "simple"
 BY_RESET_POLICY = -1
 """The leader of the partition decides where the group begins, by share.auto.offset.reset, when it is first read."""
 FROM_THE_FIRST_RECORD = 0
-"""Of a partition that is added to a topic of the group: records that are written to it before its state exists would be
-lost to the group with `latest` (KAFKA-20742)."""
+"""For a partition that is added to a topic of the group: records that are written to it before its state exists would
+be lost to the group with `latest` (KAFKA-20742)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,7 +263,9 @@ def _initialize(draft: ShareDraft) -> None:
     if not wanted <= group.initializing:
         names = {each.topic_id: draft.image.topics[each.topic_id].name for each in wanted}
         initializing = with_partitions(group.states.initializing, wanted, names)
-        draft.write(ShareStatesKey(group.group_id), replace(group.states, initializing=initializing))
+        deleting = {topic_id: name for topic_id, name in group.states.deleting.items() if topic_id not in names}
+        states = replace(group.states, initializing=initializing, deleting=MappingProxyType(deleting))
+        draft.write(ShareStatesKey(group.group_id), states)
     asked.update(dict.fromkeys(wanted, draft.now_ms))
     draft.group = replace(draft.group, asked_ms=MappingProxyType(asked))
     known = group.states.initialized
@@ -310,6 +312,16 @@ def forget_topics(draft: ShareDraft, event: ShareTopicsDeleted) -> None:
     )
     if left != states:
         draft.write(ShareStatesKey(draft.group.group_id), left)
+
+
+def forget_states(draft: ShareDraft) -> None:
+    """The group begins anew with each topic: a member that comes meanwhile has the states initialised again."""
+    states = draft.group.states
+    topics = {topic_id: topic.name for topic_id, topic in (*states.initializing.items(), *states.initialized.items())}
+    if topics:
+        left = StoredShareStates(deleting=MappingProxyType({**states.deleting, **topics}))
+        draft.write(ShareStatesKey(draft.group.group_id), left)
+        draft.group = replace(draft.group, asked_ms=MappingProxyType({}), is_metadata_checked=False)
 
 
 def loaded_share(group: ShareGroup, *, rules: ShareRules, now_ms: int) -> None:

@@ -49,7 +49,12 @@ class ShareTopicsDeleted:
     topic_ids: frozenset[UUID]
 
 
-ShareEvent: TypeAlias = ShareHeartbeat | StatesInitialized | ShareTopicsDeleted
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatesDeleted:
+    """The states of all share partitions of the group are about to be deleted, or were."""
+
+
+ShareEvent: TypeAlias = ShareHeartbeat | StatesInitialized | ShareTopicsDeleted | StatesDeleted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Who should read which share partition: Kafka's assignor `simple` for share groups. Pure.
+"""Which member should read which share partition: Kafka's assignor `simple` for share groups. Pure.
 
 Each partition is shared by the same number of members, and each member has about the same number of partitions. With
 at most as many members as partitions each partition has one member; with more members, several. Balance comes first,

@@ -103,7 +103,7 @@ class TransactionCoordinator:
         return reply
 
     async def describe(self, transactional_id: str) -> Transaction:
-        """As it is once all of that is replicated; one that is being ended with the partitions that have no marker
+        """A transaction, once all of it is replicated; one that is being ended with the partitions that have no marker
         yet. Raises TransactionalIdNotFound 105, InvalidRequest 42 for an empty id."""
         if not transactional_id:
             raise InvalidRequest("transactional.id is empty, and no transaction has an empty one")
@@ -116,8 +116,8 @@ class TransactionCoordinator:
         return found if left is None else replace(found, partitions=left)
 
     async def list(self, filters: ListFilters) -> Sequence[Listed]:
-        """Of the partitions that this broker leads, by id. Raises CoordinatorLoadInProgress 14, NotCoordinator 16: a
-        part is no list; InvalidRegularExpression 128."""
+        """The transactions that this broker coordinates, by id. Raises CoordinatorLoadInProgress 14 and NotCoordinator
+        16, because a part is no list, and InvalidRegularExpression 128."""
         shards = self.shards.all_or_raise()
         transactions = (each for shard in shards for each in shard.transactions.values())
         return listed(transactions, filters, now_ms=self._clock.wall_ms())
@@ -135,7 +135,7 @@ class TransactionCoordinator:
         return await shard.ask(transactional_id, event)
 
     def gauges(self) -> Mapping[str, float]:
-        """Of the ids that this broker coordinates, for /metrics."""
+        """Numbers of the ids that this broker coordinates, for /metrics."""
         known = [each for shard in self.shards.loaded() for each in shard.transactions.values()]
         begun = [each.started_ms for each in known if each.phase is Phase.ONGOING]
         return {

@@ -175,7 +175,7 @@ class Transactions:
 
 
 def new_transactions_topic(gateway: Gateway) -> NewTopic:
-    """As it comes into being, whoever needs it first: a producer, or a client that asks for its metadata."""
+    """The topic as the first producer, or the first client that asks for its metadata, makes it."""
     settings = gateway.settings
     brokers = sum("broker" in node.roles for node in gateway.nodes.values())
     replicas = min(settings.transaction_state_log_replication_factor, max(brokers, 1))

@@ -58,9 +58,9 @@ class TransactionShard(CoordinatorShard[TransactionRecord]):
         self._new_producer_id = new_producer_id
         self._on_prepared = on_prepared
         self.without_marker: dict[str, frozenset[TopicPartition]] = {}
-        """By id, the partitions of a transaction that is being ended which were tried and have no marker yet."""
+        """Id -> the partitions of a transaction that is being ended which were tried and have no marker yet."""
         self._completions: dict[str, asyncio.Event] = {}
-        """By id, while somebody waits for its transaction to be complete."""
+        """Id -> set when its transaction is complete, while somebody waits for that."""
 
     # --- life -------------------------------------------------------------------------------------------------
 
