@@ -15,7 +15,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import ParamSpec, Protocol, TypeAlias, TypeVar
 
 from kraft.protocol.primitives import Buffer
 
@@ -83,7 +83,8 @@ class DirectoryLock(Protocol):
     def release(self) -> None: ...
 
 
-class DiskSpace(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
     """Space of the volume that a path is on."""
 
     total_bytes: int

@@ -14,6 +14,9 @@ ELECTION_RETRY_MS = 20
 heard of its role: an election takes some tens of milliseconds."""
 RETRY_BACKOFF_MS = 100
 """Wait before an attempt that failed for a reason which may last, as Kafka's retry.backoff.ms."""
+RECONNECT_BACKOFF_MS = 50
+"""Wait before a node that could not be connected to is tried again, as Kafka's reconnect.backoff.ms: a restarted one is
+found within 100 ms."""
 
 
 async def retry_until(

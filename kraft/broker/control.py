@@ -36,6 +36,12 @@ class RemoteController(Protocol):
         ...
 
 
+class Control(Protocol):
+    """Requests to the active controller, wherever it is."""
+
+    async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply: ...
+
+
 class ControllerDoor:
     def __init__(
         self,

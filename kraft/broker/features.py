@@ -8,10 +8,11 @@ that they write to to add partitions, and each transaction has an epoch of its o
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Feature(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Feature:
     name: str
     oldest: int
     """Lowest level that it could have."""

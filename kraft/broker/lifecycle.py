@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
+from kraft.broker.control import Control
 from kraft.protocol.errors import (
     BrokerIdNotRegistered,
     DuplicateBrokerRegistration,
@@ -30,17 +31,16 @@ from metadata.controller.requests import (
     HeartbeatAnswer,
     OfflineReplicas,
     RegisterBroker,
-    Request,
 )
 from metadata.environment import Clock
 from metadata.events import Events
 from metadata.image import MetadataImage
 from metadata.quorum.log import Leadership
+from metadata.retries import RETRY_BACKOFF_MS
 from metadata.settings import BrokerSettings
 
 Reply = TypeVar("Reply")
 
-REGISTRATION_RETRY_MS = 100
 SHUTDOWN_BEAT_MS = 50
 """Interval of heartbeats while waiting for permission to stop."""
 IN_OFFICE_MS = 1_000
@@ -53,10 +53,6 @@ CATCHING_UP_BEAT_MS = 50
 
 class RegistrationFailed(Exception):
     """This broker could not join the cluster; the message says why and what would help."""
-
-
-class Control(Protocol):
-    async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +239,7 @@ class BrokerLifecycle:
                 if not error.retriable and not isinstance(error, DuplicateBrokerRegistration):
                     raise RegistrationFailed(f"the controller refused this broker: {error.message}") from error
                 self.registration_problem, has_answered = error.message, True
-            await self._clock.sleep(REGISTRATION_RETRY_MS)
+            await self._clock.sleep(RETRY_BACKOFF_MS)
             if has_answered:
                 refused_ms += self._clock.monotonic_ms() - begun_ms
                 self._end_if_refused_for_long(refused_ms)

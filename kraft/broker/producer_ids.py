@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from kraft.broker.control import Control
 from kraft.protocol.errors import CoordinatorLoadInProgress, KafkaError
-from metadata.controller.requests import AllocateProducerIds, Request
+from metadata.controller.requests import AllocateProducerIds
 
 Reply = TypeVar("Reply")
 
@@ -20,10 +21,6 @@ BLOCK_TIMEOUT_MS = 5_000
 """How long a block is waited for; then the producer is told to try again."""
 PREFETCH_AT = 0.1
 """Share of a block that is left when the next one is fetched (Kafka's PREFETCH_THRESHOLD, seen from the end)."""
-
-
-class Control(Protocol):
-    async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply: ...
 
 
 class ProducerIds:

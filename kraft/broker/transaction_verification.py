@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from kraft.protocol.errors import (
     InvalidProducerEpoch,
@@ -22,6 +22,7 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Producer
+from kraft.values import value
 from metadata.settings import BrokerSettings
 
 WAIT_MS = 10_000
@@ -54,7 +55,8 @@ class Transactions(Protocol):
     ) -> Mapping[TopicPartition, KafkaError | None]: ...
 
 
-class _Question(NamedTuple):
+@value()
+class _Question:
     transactional_id: str
     producer: Producer
     support: Support

@@ -7,8 +7,8 @@ is answered when it is replicated as acks=all asks. Source: KafkaApis.handleWrit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.batches.markers import Marker, build_marker
@@ -117,14 +117,15 @@ class TxnMarkers:
         return 0
 
 
-class MarkerClient(Protocol):
-    async def write_markers(self, markers: Sequence[MarkersToWrite]) -> Sequence[Codes]: ...
+WriteMarkers: TypeAlias = Callable[[int, Sequence[MarkersToWrite]], Awaitable[Sequence[Codes]]]
+"""(node id, markers) -> the error code of each partition, marker by marker. Raises OSError, ConnectionClosed,
+TimeoutError or KafkaError when the outcome is unknown."""
 
 
 class MarkerRouter:
     """Writes markers at any leader of partitions: here, if this node is it, or at another one."""
 
-    def __init__(self, *, node_id: int, local: TxnMarkers | None, remote: Callable[[int], MarkerClient]) -> None:
+    def __init__(self, *, node_id: int, local: TxnMarkers | None, remote: WriteMarkers) -> None:
         self._node_id = node_id
         self._local = local
         self._remote = remote
@@ -132,4 +133,4 @@ class MarkerRouter:
     async def write(self, node_id: int, markers: Sequence[MarkersToWrite]) -> Sequence[Codes]:
         if node_id == self._node_id and self._local is not None:
             return await self._local.write(markers)
-        return await self._remote(node_id).write_markers(markers)
+        return await self._remote(node_id, markers)

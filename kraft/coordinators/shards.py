@@ -16,10 +16,9 @@ from kraft.protocol.errors import CoordinatorLoadInProgress, KafkaError, NotCoor
 from metadata.environment import TimerHandle
 from metadata.events import Events
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
+from metadata.retries import RETRY_BACKOFF_MS
 from metadata.settings import BrokerSettings
 
-RELOAD_MS = 100
-"""Wait before a partition that failed is loaded again."""
 SKIPPED_EVENTS_MAX = 100
 """Records that a load could not read and names in an event each; the event of the whole load counts them all."""
 
@@ -146,7 +145,7 @@ class CoordinatorShards(Generic[ShardT]):
             self.run(self._reload(shard))
 
     async def _reload(self, failed: CoordinatorShard[Any]) -> None:
-        await self._context.environment.clock.sleep(RELOAD_MS)
+        await self._context.environment.clock.sleep(RETRY_BACKOFF_MS)
         if self._is_current(failed):
             self._start(failed.partition.partition, failed.partition, failed.leader_epoch)
 

@@ -8,7 +8,8 @@ import threading
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from metadata.cluster_keys import cluster_keys
 
@@ -18,7 +19,8 @@ THREAD_GONE_LIMIT_S: Final = 10.0
 THREAD_LOOK_S: Final = 0.0002
 
 
-class Identity(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Identity:
     cluster_id: str
     secret: str
 

@@ -104,7 +104,9 @@ def broker_parts(
 
 def marker_router(context: NodeContext, local: TxnMarkers | None) -> MarkerRouter:
     return MarkerRouter(
-        node_id=context.node.id, local=local, remote=lambda node_id: TransactionChannel(context.peers, node_id)
+        node_id=context.node.id,
+        local=local,
+        remote=lambda node_id, markers: TransactionChannel(context.peers, node_id).write_markers(markers),
     )
 
 

@@ -8,7 +8,8 @@ Source: org.apache.kafka.common.protocol.Errors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
 
 class KafkaError(Exception):
@@ -24,7 +25,8 @@ class KafkaError(Exception):
         self.record_errors = record_errors
 
 
-class RecordError(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RecordError:
     """A record for which a batch is refused (KIP-467): its place in the batch, from 0 on, and what is wrong with it."""
 
     place: int

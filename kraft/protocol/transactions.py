@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.primitives import TopicPartition
+from kraft.values import value
 
 
-class Producer(NamedTuple):
+@value()
+class Producer:
     """A producer id with one of its epochs."""
 
     producer_id: int
     epoch: int
 
 
-class MarkersToWrite(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MarkersToWrite:
     """One marker for some partitions of one leader."""
 
     producer_id: int

@@ -24,8 +24,8 @@ from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnecti
 from kraft.wire.principal import NodePrincipal, Purpose
 from kraft.wire.rpc import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from metadata.environment import ConnectionClosed, Environment, NotConnected
+from metadata.retries import RECONNECT_BACKOFF_MS
 
-RECONNECT_BACKOFF_MS = 50
 LOOK_MS_MAX = 30_000
 """No less than a follower's fetch may take: a connection is closed when a request on it has timed out in silence."""
 WAITS_IN_FLIGHT_MAX = 4_096

@@ -14,9 +14,10 @@ import logging
 import queue
 import random
 from collections import deque
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pysyncobj.config import FAIL_REASON, SERIALIZER_STATE, SyncObjConf
 
@@ -50,7 +51,8 @@ SURELY_LOST: frozenset[int] = frozenset(
 """Answers after which a command is in no log; after any other failure it may be."""
 
 
-class Voter(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Voter:
     """A node in the library's terms, looked up at every turn. It has the same hash in every process, so that the
     library's sets have one order."""
 

@@ -26,13 +26,12 @@ from metadata.quorum.log import (
 from metadata.quorum.observer_store import ObserverStore
 from metadata.quorum.snapshots import SNAPSHOT_BYTES_MAX
 from metadata.records import Record, decode_record
+from metadata.retries import RETRY_BACKOFF_MS
 
 FETCH_WAIT_MS = 500
 FETCH_BYTES_MAX = 8 * 1024 * 1024
 QUIET_MS_MAX = 10_000
 """A voter that has sent nothing new for so long may be cut off without knowing: the next one is asked."""
-FETCH_RETRY_MS = 100
-"""Wait before the next voter is asked, after one has failed or was behind this observer."""
 SNAPSHOT_PIECE_BYTES = 1024 * 1024
 
 
@@ -201,7 +200,7 @@ class ObserverLog:
                     self._met -= {voter}
                 self._events.emit("metadata_fetch_failed", voter=voter, error=str(error) or type(error).__name__)
                 self._ask_next()
-                await self._clock.sleep(FETCH_RETRY_MS)
+                await self._clock.sleep(RETRY_BACKOFF_MS)
 
     async def _fetch_from(self, voter: int) -> None:
         image = self._image

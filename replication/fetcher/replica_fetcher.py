@@ -15,6 +15,7 @@ from kraft.protocol.errors import KafkaError
 from kraft.values import new
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
+from metadata.retries import RECONNECT_BACKOFF_MS
 from metadata.settings import BrokerSettings
 from replication.fetcher.follower import Follower, Taken
 from replication.manager.registry import Registry
@@ -22,9 +23,6 @@ from replication.partition.replica import Replica
 from replication.partition.states import FollowerState
 from replication.requests import FetchPartition, FetchRequest, FetchResponse, LeaderChannel
 from replication.sessions.client import FollowerSession
-
-RECONNECT_MS = 50
-"""Wait before an unreachable leader is tried again: a restarted one is found within 100 ms."""
 
 METADATA_BEHIND_MS_FIRST = 10
 """Wait before a partition is asked for again while leader and follower have different metadata; doubles."""
@@ -111,7 +109,7 @@ class ReplicaFetcher:
             self._is_reachable = False
             self._registry.events.emit("leader_unreachable", leader=self._leader, error=str(error))
         await self._disconnect()
-        await self._registry.clock.sleep(RECONNECT_MS)
+        await self._registry.clock.sleep(RECONNECT_BACKOFF_MS)
 
     async def _pause(self, wait_ms: int) -> None:
         """There is nothing to ask for: wait until a partition is added or the first backoff is over."""

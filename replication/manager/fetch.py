@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower, OffsetOutOfRange
+from kraft.values import value
 from metadata.image import TopicIdPartition
 from replication.manager.partition_reader import PartitionReader, Pass
 from replication.manager.registry import ANY_EPOCH, Registry
@@ -197,7 +198,8 @@ def _is_beyond(answered: tuple[SessionPartition, FetchedPartition]) -> bool:
     return answer.error_code == OffsetOutOfRange.code and partition.fetch.fetch_offset > answer.high_watermark
 
 
-class LaterFetch(NamedTuple):
+@value()
+class LaterFetch:
     """A fetch that waits for an event."""
 
     future: asyncio.Future[Any]

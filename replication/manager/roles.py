@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol
 
 from kraft.protocol.errors import KafkaError, OutOfDescriptors
 from metadata.delta import MetadataDelta
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import NO_LEADER
+from replication.fetcher.fetcher_manager import FetcherManager
 from replication.manager.failures import Failures
 from replication.manager.impossible_epochs import cut_impossible_epochs
 from replication.manager.isr_keeper import IsrKeeper
@@ -27,9 +27,7 @@ from replication.partition.leader import become_leader, continue_leadership, eff
 from replication.partition.log import ReplicaLog
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, LeaderState, is_recovering
-
-DESCRIPTOR_RETRY_MS = 1_000
-"""Wait before a replica that found no descriptor tries to take its role again."""
+from replication.storage.availability import DESCRIPTOR_RETRY_MS
 
 INTERNAL = "__"
 """Prefix of the names of internal topics."""
@@ -40,11 +38,6 @@ so that a topic of thousands of partitions, or a failover, does not block other 
 first and all at once: coordinators act on them."""
 
 
-class Fetchers(Protocol):
-    def follow(self, replica: Replica, leader: int) -> None: ...
-    def unfollow(self, replica: Replica) -> None: ...
-
-
 class Roles:
     def __init__(
         self,
@@ -52,7 +45,7 @@ class Roles:
         *,
         logs: Logs,
         isr: IsrKeeper,
-        fetchers: Fetchers,
+        fetchers: FetcherManager,
         failures: Failures,
         flushes: LeaderFlushes,
     ) -> None:

@@ -8,7 +8,8 @@ coordinator writes without restriction, and states the transaction version of a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from kraft.values import value
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +32,8 @@ class Verification:
             self.lowest_sequence = min(self.lowest_sequence, sequence)
 
 
-class Origin(NamedTuple):
+@value()
+class Origin:
     is_coordinator: bool = False
     is_transactional: bool = False
     """True for a client's request with a transactional id."""

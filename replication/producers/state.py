@@ -16,9 +16,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import NamedTuple
 
 from kraft.protocol.batches.header import NO_SEQUENCE, TRANSACTIONAL, BatchHeader
 from kraft.protocol.batches.markers import Marker
@@ -30,6 +29,7 @@ from kraft.protocol.errors import (
     ThrottlingQuotaExceeded,
     TransactionCoordinatorFenced,
 )
+from kraft.values import value
 from metadata.producer_ids import is_reserved
 from metadata.settings import BrokerSettings
 from replication.producers.origin import CLIENT, MARKER_ABOVE_EPOCH, Origin, Verification
@@ -41,7 +41,8 @@ NO_OFFSET = -1
 NO_COORDINATOR_EPOCH = -1
 
 
-class ProducerBatch(NamedTuple):
+@value()
+class ProducerBatch:
     """One batch, with the fields of its producer. The timestamp is the batch's largest, in ms."""
 
     last_sequence: int
@@ -60,7 +61,8 @@ class ProducerBatch(NamedTuple):
         return self.last_offset - self.offset_delta
 
 
-class Producer(NamedTuple):
+@value()
+class Producer:
     """Kafka's ProducerStateEntry, replaced as a whole at each change."""
 
     epoch: int
@@ -88,7 +90,8 @@ class Producer(NamedTuple):
         return self.batches[-1].last_offset if self.batches else NO_OFFSET
 
 
-class EndedTransaction(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class EndedTransaction:
     """A transaction with records in this partition, whose marker has been appended."""
 
     producer_id: int
@@ -403,7 +406,7 @@ class ProducerStates:
             for producer_id, producer in producers.items():
                 known = before.get(producer_id)
                 if known is not None:
-                    producers[producer_id] = producer._replace(seen_ms=known.seen_ms)
+                    producers[producer_id] = replace(producer, seen_ms=known.seen_ms)
         for first_offset in self._open:
             self._open[first_offset] = before._open.get(first_offset, self._open[first_offset])
 

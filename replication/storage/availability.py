@@ -18,6 +18,8 @@ Log = TypeVar("Log")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 """Limits of the process or of the system: nothing is wrong with the log, and the next call may succeed."""
+DESCRIPTOR_RETRY_MS = 1_000
+"""Wait before a log, a replica or a copy that found no descriptor, or whose log is offline, is tried again."""
 
 
 class _Guard:

@@ -27,7 +27,7 @@ from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings, topic_settings
 from replication.producers.state import ProducerLimits
-from replication.storage.availability import OUT_OF_DESCRIPTORS
+from replication.storage.availability import DESCRIPTOR_RETRY_MS, OUT_OF_DESCRIPTORS
 from replication.storage.checkpoint_ceiling import begin_ceiling
 from replication.storage.checkpoints import Checkpoints
 from replication.storage.log_directory import LogDirectory, StartupError
@@ -72,7 +72,6 @@ PREFERENCES_MAX = 10_000
 """Partitions for which a directory is remembered until they are created; beyond it the oldest is forgotten."""
 LOAD_TRIES = 30
 """Tries to load a log for which there was no descriptor, while the node starts."""
-LOAD_RETRY_MS = 1_000
 
 
 class LogManager:
@@ -198,7 +197,7 @@ class LogManager:
                 if error.errno not in OUT_OF_DESCRIPTORS:
                     raise
                 self._events.emit("log_waits_for_descriptors", topic=topic, partition=partition, reason=str(error))
-                await self._environment.clock.sleep(LOAD_RETRY_MS)
+                await self._environment.clock.sleep(DESCRIPTOR_RETRY_MS)
             else:
                 return
         await self._load_unless_unfinished(directory, topic, partition)

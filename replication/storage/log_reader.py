@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from kraft.protocol.batches.batch_check import DamagedBatch, check_batches
 from kraft.protocol.batches.batch_lookup import Looking
@@ -130,9 +130,9 @@ class LogReader:
             found: list[AbortedTransaction] = []
             try:
                 for segment in self._segments.from_offset(start):
-                    aborted, is_complete = segment.transactions.overlapping(start, stop)
-                    found += aborted
-                    if is_complete:
+                    overlapping = segment.transactions.overlapping(start, stop)
+                    found += overlapping.aborted
+                    if overlapping.is_complete:
                         break
             except CorruptIndex as error:
                 raise DamagedLog(str(error)) from error
@@ -167,7 +167,8 @@ class _Wanted:
     """Called with an index that leads to no batch; the read continues without it."""
 
 
-class _Found(NamedTuple):
+@value()
+class _Found:
     data: Buffer
     next_offset: int
     end: tuple[Segment, int] | None = None

@@ -26,7 +26,7 @@ from kraft.values import value
 from metadata.environment import Environment
 from metadata.events import Events
 from metadata.image import TopicIdPartition
-from replication.storage.availability import OUT_OF_DESCRIPTORS
+from replication.storage.availability import DESCRIPTOR_RETRY_MS, OUT_OF_DESCRIPTORS
 from replication.storage.checkpoint_ceiling import begin_ceiling
 from replication.storage.epochs import NO_EPOCH
 from replication.storage.log_directory import LogDirectory
@@ -42,8 +42,6 @@ CHUNK_BYTES = 1 << 20
 """Bytes copied in one turn of the loop."""
 FLUSH_BYTES = 64 << 20
 """Bytes copied before the next fsync, so that none takes long."""
-RETRY_MS = 1_000
-"""Wait before a copy that cannot continue, because its log is offline or there is no descriptor, is tried again."""
 CUTS_MAX = 100
 """Number of truncations of a copy, because its log was truncated; a copy that always differs is given up."""
 
@@ -264,7 +262,7 @@ class Moves:
         while self._moves:
             have_moved = [await self._advance(move) for move in [*self._moves.values()]]
             if not any(have_moved):
-                await self._environment.clock.sleep(RETRY_MS)
+                await self._environment.clock.sleep(DESCRIPTOR_RETRY_MS)
 
     async def _advance(self, move: Move) -> bool:
         """Advance a move as far as possible; False without progress."""

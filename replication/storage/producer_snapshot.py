@@ -14,8 +14,7 @@ from collections.abc import Iterable
 
 from crc32c import crc32c
 
-from kraft.protocol.batches.header import NO_SEQUENCE
-from replication.producers.state import NO_OFFSET, Producer, ProducerBatch
+from replication.producers.state import Producer, ProducerBatch
 
 VERSION = 1
 _HEAD = struct.Struct(">hI")
@@ -34,10 +33,15 @@ def encode_snapshot(producers: Iterable[tuple[int, Producer]]) -> bytes:
 
 
 def _encode(producer_id: int, producer: Producer) -> bytes:
-    epoch, batches, timestamp, _, coordinator_epoch, txn_first_offset = producer
-    last_sequence, last_offset, offset_delta = batches[-1][:3] if batches else (NO_SEQUENCE, NO_OFFSET, 0)
     return _ENTRY.pack(
-        producer_id, epoch, last_sequence, last_offset, offset_delta, timestamp, coordinator_epoch, txn_first_offset
+        producer_id,
+        producer.epoch,
+        producer.last_sequence,
+        producer.last_offset,
+        producer.batches[-1].offset_delta if producer.batches else 0,
+        producer.timestamp,
+        producer.coordinator_epoch,
+        producer.current_txn_first_offset,
     )
 
 

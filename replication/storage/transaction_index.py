@@ -15,7 +15,7 @@ import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from metadata.environment import File, Files
 from replication.partition.log import AbortedTransaction
@@ -32,7 +32,8 @@ NO_FIRST_OFFSET = 2**63 - 1
 NO_LAST_OFFSET = -1
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Found:
     aborted: list[AbortedTransaction]
     is_complete: bool
     """No later segment has one that belongs to the range."""

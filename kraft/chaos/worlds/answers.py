@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from kraft.chaos.questions import Value
+from kraft.chaos.workload.counts import Counts
 from kraft.chaos.worlds.snapshot import UNKNOWN, NodeView, Snapshot
-from kraft.chaos.worlds.world import ClientCounts
 from kraft.coordinators.java import abs_hash
 from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 
@@ -15,7 +15,7 @@ class SnapshotAnswers:
     """All questions of one `Now` are answered from one snapshot."""
 
     def __init__(
-        self, snapshot: Snapshot, clients: Mapping[str, ClientCounts], count_events: Callable[[str, int | None], int]
+        self, snapshot: Snapshot, clients: Mapping[str, Counts], count_events: Callable[[str, int | None], int]
     ) -> None:
         self._snapshot = snapshot
         self._clients = clients

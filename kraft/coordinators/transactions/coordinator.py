@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
+from kraft.broker.txn_markers import WriteMarkers
 from kraft.coordinators.shard import CoordinatorContext
 from kraft.coordinators.shards import CoordinatorShards, Periodic
 from kraft.coordinators.transactions.decide import (
@@ -20,7 +21,7 @@ from kraft.coordinators.transactions.decide import (
     VerifyPartitions,
 )
 from kraft.coordinators.transactions.list_filters import Listed, ListFilters, listed
-from kraft.coordinators.transactions.markers import MarkerWriter, Write
+from kraft.coordinators.transactions.markers import MarkerWriter
 from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.errors import ConcurrentTransactions, InvalidRequest, KafkaError, TransactionalIdNotFound
@@ -41,7 +42,7 @@ class TransactionCoordinator:
         events: Events,
         *,
         new_producer_id: Callable[[], Awaitable[int]],
-        write: Write,
+        write: WriteMarkers,
     ) -> None:
         """`write` takes markers to a node."""
         self._context = context

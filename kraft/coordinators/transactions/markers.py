@@ -9,9 +9,9 @@ may read committed records there until its marker stands.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
 
+from kraft.broker.txn_markers import WriteMarkers
 from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.errors import (
@@ -22,12 +22,11 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
 )
 from kraft.protocol.primitives import TopicPartition
-from kraft.protocol.transactions import Codes, MarkersToWrite
+from kraft.protocol.transactions import MarkersToWrite
 from metadata.environment import Clock, ConnectionClosed
 from metadata.image import MetadataImage
+from metadata.retries import RETRY_BACKOFF_MS
 
-RETRY_MS = 100
-"""Wait before what was not written is tried again (Kafka's txn markers use the retry backoff of its client)."""
 MARKERS_AT_ONCE = 1_000
 """Transactions in one request to a node; the others follow in the next."""
 FENCED = (InvalidProducerEpoch.code, TransactionCoordinatorFenced.code)
@@ -36,13 +35,8 @@ GONE = (UnknownTopicOrPartition.code, UnknownTopicId.code)
 """Asked again: the node may not have heard of the topic yet. Only the own metadata says that a topic is gone."""
 
 
-Write: TypeAlias = Callable[[int, Sequence[MarkersToWrite]], Awaitable[Sequence[Codes]]]
-"""(node id, markers) -> the error code of each partition, marker by marker. Raises OSError, ConnectionClosed,
-TimeoutError or KafkaError when nothing is known."""
-
-
 class MarkerWriter:
-    def __init__(self, clock: Clock, *, image: Callable[[], MetadataImage], write: Write) -> None:
+    def __init__(self, clock: Clock, *, image: Callable[[], MetadataImage], write: WriteMarkers) -> None:
         self._clock = clock
         self._image = image
         self._write = write
@@ -79,7 +73,7 @@ class MarkerWriter:
             left = frozenset(each for each in left.difference(*written) if self._exists(each))
             on_left(left)
             if left:
-                await self._clock.sleep(RETRY_MS)
+                await self._clock.sleep(RETRY_BACKOFF_MS)
 
     def _by_leader(self, partitions: frozenset[TopicPartition]) -> dict[int, frozenset[TopicPartition]]:
         found: dict[int, set[TopicPartition]] = {}
@@ -104,7 +98,7 @@ class MarkerWriter:
 class _MarkerBatcher:
     """Sends markers to one node, many in one request."""
 
-    def __init__(self, node_id: int, write: Write) -> None:
+    def __init__(self, node_id: int, write: WriteMarkers) -> None:
         self._node_id = node_id
         self._write = write
         self._waiting: list[tuple[MarkersToWrite, asyncio.Future[frozenset[TopicPartition]]]] = []

@@ -11,8 +11,8 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, Field
 
+from kraft.broker.txn_markers import WriteMarkers
 from kraft.coordinators.transactions.list_filters import ANY_DURATION, ListFilters
-from kraft.coordinators.transactions.markers import Write
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.coordinators.transactions.state import Phase
 from kraft.http.body_models import RequestBody
@@ -78,7 +78,7 @@ class AbortedTransaction(RequestBody):
 class TransactionAdmin:
     """`write` takes markers to a leader."""
 
-    def __init__(self, transactions: Transactions, write: Write) -> None:
+    def __init__(self, transactions: Transactions, write: WriteMarkers) -> None:
         self._transactions = transactions
         self._write = write
 
@@ -247,7 +247,7 @@ _PATTERN = Parameter(
 )
 
 
-def transaction_admin_routes(transactions: Transactions, write: Write) -> tuple[Route, ...]:
+def transaction_admin_routes(transactions: Transactions, write: WriteMarkers) -> tuple[Route, ...]:
     admin = TransactionAdmin(transactions, write)
     partition = "/topics/{topic}/partitions/{partition}"
     return (

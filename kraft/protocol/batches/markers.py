@@ -8,7 +8,7 @@ to do with transactions. Source: org.apache.kafka.common.record.ControlRecordTyp
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from crc32c import crc32c
 
@@ -24,7 +24,8 @@ _KEY = struct.Struct(">hh")
 _VALUE = struct.Struct(">hi")
 
 
-class Marker(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Marker:
     is_commit: bool
     coordinator_epoch: int
 

@@ -192,7 +192,9 @@ def test_operators_see_and_end_what_is_open_by_way_of_any_node() -> None:
         gauges = [each.node.broker.transaction_coordinator.gauges() for each in nodes if each.node.broker]
         assert sum(each["transactions_ongoing"] for each in gauges) == 1
         assert sum(each["transactional_ids"] for each in gauges) == 1
-        marker = MarkersToWrite(*producer, Marker(is_commit=False, coordinator_epoch=0), frozenset({("a", 0)}))
+        marker = MarkersToWrite(
+            producer.producer_id, producer.epoch, Marker(is_commit=False, coordinator_epoch=0), frozenset({("a", 0)})
+        )
         far = next(each for each in nodes if each is not leader)
         assert far.node is not None
         assert leader.node is not None

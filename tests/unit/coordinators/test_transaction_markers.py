@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
-from kraft.coordinators.transactions.markers import RETRY_MS, MarkerWriter
+from kraft.coordinators.transactions.markers import MarkerWriter
 from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.errors import NotLeaderOrFollower
@@ -14,6 +14,7 @@ from kraft.protocol.transactions import MarkersToWrite
 from metadata.environment import ConnectionClosed
 from metadata.image import MetadataImage
 from metadata.records import PartitionRecord, RemoveTopicRecord, TopicRecord
+from metadata.retries import RETRY_BACKOFF_MS
 from tests.unit.replication.harness.virtual import environment, run
 
 T = UUID(int=7)
@@ -92,7 +93,7 @@ def test_a_marker_of_the_past_and_a_topic_that_is_gone_are_done() -> None:
         assert len(nodes.asked) == 2
         nodes = Nodes({("t", 0): 3}, {("t", 1): 100})
         writing = asyncio.ensure_future(nodes.all())
-        await asyncio.sleep(RETRY_MS / 2_000)
+        await asyncio.sleep(RETRY_BACKOFF_MS / 2_000)
         assert not writing.done(), "the nodes may not have heard of the topic yet"
         nodes.image = nodes.image.apply([RemoveTopicRecord(topic_id=T)])
         await writing

@@ -147,7 +147,7 @@ class StoryOfOurs(Story):
         except KafkaError as error:
             return error.code, Id(-1, -1)
         assert isinstance(reply, Producer)
-        return 0, Id(*reply)
+        return 0, Id(reply.producer_id, reply.epoch)
 
     def _decide(self, event: Event) -> Reply:
         decision = decide(NAME, self.transaction, event, now_ms=self._now_ms)

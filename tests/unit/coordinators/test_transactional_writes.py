@@ -634,7 +634,7 @@ def test_an_operator_finds_a_hanging_transaction_and_ends_it() -> None:
         assert [each.error_code for each in known.partitions] == [0, 3]
         assert unknown.partitions[0].error_code == 3
         (state,) = known.partitions[0].active_producers
-        assert (state.producer_id, state.producer_epoch) == client.producer
+        assert Producer(state.producer_id, state.producer_epoch) == client.producer
         assert (state.last_sequence, state.current_txn_start_offset, state.coordinator_epoch) == (0, 0, -1)
         marker = WritableTxnMarker.make(
             producer_id=state.producer_id,

@@ -307,7 +307,7 @@ def aborted(data: bytes) -> object:
     held = Holding(data)
     index = transaction_index.TransactionIndex(held, "p", base_offset=0, bytes_max=1 << 20, is_there=True)
     index.load()
-    return [*index.overlapping(0, 10)]
+    return [index.overlapping(0, 10)]
 
 
 def indexed(data: bytes, *, times: bool) -> object:

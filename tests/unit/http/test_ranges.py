@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from kraft.broker.txn_markers import WriteMarkers
 from kraft.coordinators.groups.routing import Groups
-from kraft.coordinators.transactions.markers import Write
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.endpoint import Route
 from kraft.http.errors import HttpError
@@ -29,7 +29,7 @@ ROUTES: tuple[Route, ...] = (
     *ALL_ROUTES,
     *consumer_routes(NO_GROUPS, random.Random(0)),
     *transaction_routes(cast(Transactions, None), NO_GROUPS),
-    *transaction_admin_routes(cast(Transactions, None), cast(Write, None)),
+    *transaction_admin_routes(cast(Transactions, None), cast(WriteMarkers, None)),
     *group_routes(NO_GROUPS),
     *replica_routes(dict),
 )

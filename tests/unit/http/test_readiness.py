@@ -7,13 +7,13 @@ from typing import cast
 
 import pytest
 
+from kraft.broker.txn_markers import WriteMarkers
 from kraft.chaos.workload.requests import cannot_now, fetched
 from kraft.chaos.workload.requests import produce_result as told_by_scenario
 from kraft.cli.rest import is_busy
 from kraft.client.response import ALWAYS, Answer, Untouched, judge
 from kraft.client.response import read_produce_response as told_by_client
 from kraft.coordinators.groups.routing import Groups
-from kraft.coordinators.transactions.markers import Write
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.app import ROUTES
 from kraft.http.endpoint import Route
@@ -37,7 +37,7 @@ NO_GROUPS = cast(Groups, None)
 EXTRA = (
     *consumer_routes(NO_GROUPS, random.Random(0)),
     *transaction_routes(cast(Transactions, None), NO_GROUPS),
-    *transaction_admin_routes(cast(Transactions, None), cast(Write, None)),
+    *transaction_admin_routes(cast(Transactions, None), cast(WriteMarkers, None)),
     *group_routes(NO_GROUPS),
     *replica_routes(dict),
 )

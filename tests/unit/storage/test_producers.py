@@ -403,7 +403,7 @@ def test_the_state_is_a_function_of_the_log(seed: int, tmp_path: Path) -> None:
             rows = [(h.producer_id, h.base_sequence, h.base_offset) for h in _headers(log)]
             assert rows == model
             known = dict(log.producers.states.items())
-            assert {pid: p.batches[-1][:2] for pid, p in known.items()} == _last_of(model)
+            assert {pid: (p.last_sequence, p.last_offset) for pid, p in known.items()} == _last_of(model)
         await log.close()
 
     run(play)
