@@ -24,7 +24,7 @@ class Watcher(Protocol):
     def begun(self, scenario: Scenario) -> None: ...
 
     def phase(self, text: str) -> None:
-        """`starting three nodes`, `reading everything back`."""
+        """`starting three nodes`, `reading all records`."""
         ...
 
     def step(self, number: int, text: str) -> None:
@@ -171,7 +171,7 @@ def finding_lines(verdict: Verdict) -> list[str]:
         *_range_lines("lost", verdict.losses),
         *_range_lines("duplicated", verdict.duplicates),
         *_range_lines("reordered", verdict.reorders),
-        *_range_lines("refused, yet there", verdict.phantoms),
+        *_range_lines("refused, and in the log", verdict.phantoms),
         *_range_lines("received by a group again", verdict.redeliveries),
         *_range_lines("skipped by a group", verdict.skips),
         *(f"anomaly {anomaly.kind}: {anomaly.text}; {anomaly.cause}" for anomaly in verdict.anomalies),

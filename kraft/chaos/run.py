@@ -37,7 +37,7 @@ class Testbed(Protocol):
     """A started cluster: what a run does with it before and after the story."""
 
     @property
-    def around(self) -> ClientWorld:
+    def client_world(self) -> ClientWorld:
         """The world that clients of the scenario use."""
         ...
 
@@ -100,10 +100,10 @@ class Run:
         self._start_ms = start_ms
         for topic in self._scenario.topics:
             await bed.create_topic(topic)
-        bed.watch_faults(_faults_to(self._watcher, since_us=bed.around.now_us()))
+        bed.watch_faults(_faults_to(self._watcher, since_us=bed.client_world.now_us()))
         header = self._header(bed)
         with HistoryWriter(self.directory / HISTORY_FILE, header) as history:
-            clients = ScenarioClients(self._scenario.clients, around=bed.around, record=history.record)
+            clients = ScenarioClients(self._scenario.clients, client_world=bed.client_world, record=history.record)
             world = bed.world(clients, self._watcher)
             story_run = ScenarioRun(self._scenario, world, self._watcher)
             try:
@@ -111,7 +111,7 @@ class Run:
             finally:
                 await clients.close()
         now = await world.look()
-        self._watcher.phase("reading everything back")
+        self._watcher.phase("reading all records")
         with_groups = (model.Member, model.Transactor)
         groups = sorted({each.group for each in self._scenario.clients if isinstance(each, with_groups) and each.group})
         self._evidence = await bed.gather(header, settles=self._is_in_sync, groups=groups)
@@ -121,7 +121,7 @@ class Run:
 
     async def _play(self, bed: Testbed, clients: ScenarioClients, story_run: ScenarioRun) -> None:
         """Run all parts in order; a failure of one is recorded, and the next one runs."""
-        self._watcher.phase("telling the story")
+        self._watcher.phase("running the story")
         await self._note(clients.open())
         await self._note(run_story(self._scenario.story, story_run))
         self._watcher.phase("healing")
@@ -151,7 +151,7 @@ class Run:
             scenario=plan.name,
             seed=self._seed,
             settings={**plan.cluster.all_settings, "topics": topics},
-            start_us=bed.around.now_us(),
+            start_us=bed.client_world.now_us(),
             wall_ms=bed.wall_ms(),
         )
 

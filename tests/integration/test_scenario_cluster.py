@@ -246,7 +246,7 @@ def test_power_loss_takes_what_was_not_flushed(tmp_path: Path) -> None:
             ProducerOptions(name="safe", topic="flushed", limit=40, rate=2_000, batch=10),
         ]
         for each in options:
-            producer = Producer(each, around=c, record=operations.append)
+            producer = Producer(each, client_world=c, record=operations.append)
             await producer.open()
             await producer.start()
             await producer.wait()

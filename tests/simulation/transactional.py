@@ -68,7 +68,7 @@ class _Seen:
         return () if found is None else tuple(sorted(found.partitions))
 
 
-class _Around:
+class _ClientWorld:
     """Implements the `ClientWorld` of the chaos kit, as far as these clients need it."""
 
     def __init__(self, plan: Plan, oracle: Oracle) -> None:
@@ -97,7 +97,7 @@ class TransactionalClients:
         self._is_drawn = plan.profile in PROFILES
         self._is_pipelined = plan.profile == PIPELINED
         self._oracle = oracle
-        self._around = _Around(plan, oracle)
+        self._client_world = _ClientWorld(plan, oracle)
         self._rng = random.Random(f"transactional clients {plan.seed}")
         self._history: list[Operation] = []
         self._places: list[asyncio.Task[None]] = []
@@ -114,7 +114,7 @@ class TransactionalClients:
             rng = random.Random(f"transactional id {self._rng.random()}")
             self._places.append(tasks.create_task(self._fill(f"x{number}", rng)))
         options = ReaderOptions(name="committed", topic=TOPIC, isolation="read_committed")
-        self._reader = Reader(options, around=self._around, record=self._history.append)  # type: ignore[arg-type]
+        self._reader = Reader(options, client_world=self._client_world, record=self._history.append)  # type: ignore[arg-type]
         tasks.create_task(self._reader.start())
 
     # --- one transactional id ---------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ class TransactionalClients:
             transaction_timeout_ms=rng.choice((1_000, 2_000)),
             timeout_ms=rng.choice((1_000, 2_000)),
         )
-        return Transactor(options, around=self._around, record=self._history.append)  # type: ignore[arg-type]
+        return Transactor(options, client_world=self._client_world, record=self._history.append)  # type: ignore[arg-type]
 
     def _pipeliner(self, name: str, born: int, rng: random.Random) -> Pipeliner:
         options = PipelinerOptions(
@@ -180,7 +180,7 @@ class TransactionalClients:
         return Pipeliner(
             options,
             oracle=self._oracle,
-            cluster=self._around.latest,  # type: ignore[arg-type]
+            cluster=self._client_world.latest,  # type: ignore[arg-type]
             record=self._history.append,
             is_excused=self._is_excused,
             rng=random.Random(f"pipeliner {rng.random()}"),
@@ -196,7 +196,7 @@ class TransactionalClients:
 
     async def _held_back(self, one: Transactor | Pipeliner, seconds: float) -> None:
         """What it asks for arrives late."""
-        links = self._around.links(one.options.name).values()
+        links = self._client_world.links(one.options.name).values()
         for link in links:
             link.holds_requests = True
         await asyncio.sleep(seconds)
@@ -229,7 +229,7 @@ class TransactionalClients:
         if not self._is_drawn:
             return
         self._committed = [each for group in self._groups for each in await self._offsets(group)]
-        self._readback = [await self._read_back(number) for number in self._around.latest.partitions(TOPIC)]
+        self._readback = [await self._read_back(number) for number in self._client_world.latest.partitions(TOPIC)]
 
     def _undecided(self) -> str:
         found = []
@@ -297,7 +297,7 @@ class TransactionalClients:
 
     async def _read_committed(self, key: TopicIdPartition) -> tuple[list[LogRecord], int]:
         found, position = list[LogRecord](), 0
-        node = self._oracle.cluster.nodes[self._around.latest.leader(TOPIC, key.partition)]
+        node = self._oracle.cluster.nodes[self._client_world.latest.leader(TOPIC, key.partition)]
         assert node.node is not None
         gateway = node.node.gateway
         while True:

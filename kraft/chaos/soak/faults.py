@@ -61,15 +61,19 @@ class ClusterState:
         return [node for node in self.nodes if node != self.spared and node not in self.down]
 
 
-def next_fault(standing: ClusterState, rng: Random, *, partitions: Sequence[tuple[str, int]]) -> tuple[str, Action]:
+def next_fault(
+    cluster_state: ClusterState, rng: Random, *, partitions: Sequence[tuple[str, int]]
+) -> tuple[str, Action]:
     """The next (kind, action). `partitions`: the partitions that may be moved and elected."""
-    if rng.random() < _pressure_to_mend(standing):
-        fields = _mend(standing, rng)
+    if rng.random() < _pressure_to_mend(cluster_state):
+        fields = _mend(cluster_state, rng)
         return "mend", _action(fields)
     kinds, weights = list(WEIGHTS), list(WEIGHTS.values())
     while True:
         kind = rng.choices(kinds, weights)[0]
-        found = _TELLERS[kind](standing, rng) if kind in _TELLERS else _change(kind, rng, standing, partitions)
+        found = (
+            _TELLERS[kind](cluster_state, rng) if kind in _TELLERS else _change(kind, rng, cluster_state, partitions)
+        )
         if found is not None:
             return kind, _action(found)
 
@@ -78,54 +82,58 @@ def _action(fields: Fields) -> Action:
     return _ACTION.validate_python(dict(fields))
 
 
-def _pressure_to_mend(standing: ClusterState) -> float:
-    broken = len(standing.down) + len(standing.paused)
-    return min(0.9, 0.35 * broken + 0.25 * len(standing.full) + 0.25 * standing.cuts)
+def _pressure_to_mend(cluster_state: ClusterState) -> float:
+    broken = len(cluster_state.down) + len(cluster_state.paused)
+    return min(0.9, 0.35 * broken + 0.25 * len(cluster_state.full) + 0.25 * cluster_state.cuts)
 
 
-def _mend(standing: ClusterState, rng: Random) -> Fields:
-    choices: list[Fields] = [{"do": "restart", "nodes": (node,)} for node in sorted(standing.down)]
-    choices += [{"do": "resume", "nodes": (node,)} for node in sorted(standing.paused)]
-    choices += [{"do": "disk_free", "nodes": (node,)} for node in sorted(standing.full)]
-    choices += [{"do": "heal"}] * standing.cuts
+def _mend(cluster_state: ClusterState, rng: Random) -> Fields:
+    choices: list[Fields] = [{"do": "restart", "nodes": (node,)} for node in sorted(cluster_state.down)]
+    choices += [{"do": "resume", "nodes": (node,)} for node in sorted(cluster_state.paused)]
+    choices += [{"do": "disk_free", "nodes": (node,)} for node in sorted(cluster_state.full)]
+    choices += [{"do": "heal"}] * cluster_state.cuts
     return rng.choice(choices)
 
 
-def _kill(standing: ClusterState, rng: Random) -> Fields | None:
-    return {"do": "kill", "nodes": (rng.choice(standing.mortal),)} if standing.mortal else None
+def _kill(cluster_state: ClusterState, rng: Random) -> Fields | None:
+    return {"do": "kill", "nodes": (rng.choice(cluster_state.mortal),)} if cluster_state.mortal else None
 
 
-def _kill_two(standing: ClusterState, rng: Random) -> Fields | None:
-    return {"do": "kill", "nodes": tuple(sorted(rng.sample(standing.mortal, 2)))} if len(standing.mortal) > 1 else None
+def _kill_two(cluster_state: ClusterState, rng: Random) -> Fields | None:
+    return (
+        {"do": "kill", "nodes": tuple(sorted(rng.sample(cluster_state.mortal, 2)))}
+        if len(cluster_state.mortal) > 1
+        else None
+    )
 
 
-def _kill_controller(standing: ClusterState, _rng: Random) -> Fields | None:
+def _kill_controller(cluster_state: ClusterState, _rng: Random) -> Fields | None:
     """Kill the controller; the spared node is cut off from the others instead."""
-    if standing.controller in standing.mortal:
-        return {"do": "kill", "nodes": (standing.controller,)}
-    if standing.controller == standing.spared and not standing.cuts:
-        return {"do": "isolate", "node": standing.controller, "purpose": PURPOSES}
+    if cluster_state.controller in cluster_state.mortal:
+        return {"do": "kill", "nodes": (cluster_state.controller,)}
+    if cluster_state.controller == cluster_state.spared and not cluster_state.cuts:
+        return {"do": "isolate", "node": cluster_state.controller, "purpose": PURPOSES}
     return None
 
 
-def _stop(standing: ClusterState, rng: Random) -> Fields | None:
+def _stop(cluster_state: ClusterState, rng: Random) -> Fields | None:
     """Stop a node. Not a paused one, which does not receive the signal, and not one with a full disk, which may never
     end."""
-    able = [node for node in standing.mortal if node not in standing.paused | standing.full]
+    able = [node for node in cluster_state.mortal if node not in cluster_state.paused | cluster_state.full]
     return {"do": "stop", "nodes": (rng.choice(able),)} if able else None
 
 
-def _pause(standing: ClusterState, rng: Random) -> Fields | None:
-    return {"do": "pause", "nodes": (rng.choice(standing.running),)} if standing.running else None
+def _pause(cluster_state: ClusterState, rng: Random) -> Fields | None:
+    return {"do": "pause", "nodes": (rng.choice(cluster_state.running),)} if cluster_state.running else None
 
 
-def _fill(standing: ClusterState, rng: Random) -> Fields | None:
-    able = [node for node in standing.running if node not in standing.full]
-    return {"do": "disk_full", "nodes": (rng.choice(able),)} if able and not standing.full else None
+def _fill(cluster_state: ClusterState, rng: Random) -> Fields | None:
+    able = [node for node in cluster_state.running if node not in cluster_state.full]
+    return {"do": "disk_full", "nodes": (rng.choice(able),)} if able and not cluster_state.full else None
 
 
-def _cut(standing: ClusterState, rng: Random) -> Fields | None:
-    dials, answers = rng.sample(standing.nodes, 2)
+def _cut(cluster_state: ClusterState, rng: Random) -> Fields | None:
+    dials, answers = rng.sample(cluster_state.nodes, 2)
     how = rng.choice(("cut", "blackhole", "close_mid_message", "drop_answers"))
     fault: dict[str, Any] = {"do": how, "purpose": _purposes(rng), "dials": (dials,), "answers": (answers,)}
     if how == "drop_answers":
@@ -137,28 +145,28 @@ def _cut(standing: ClusterState, rng: Random) -> Fields | None:
     return fault
 
 
-def _slow(standing: ClusterState, rng: Random) -> Fields | None:
-    dials, answers = rng.sample(standing.nodes, 2)
+def _slow(cluster_state: ClusterState, rng: Random) -> Fields | None:
+    dials, answers = rng.sample(cluster_state.nodes, 2)
     delay_ms = rng.choice(DELAYS_MS)
     fault = {"do": "delay", "purpose": _purposes(rng), "dials": (dials,), "answers": (answers,)}
     return {**fault, "delay_ms": delay_ms, "jitter_ms": delay_ms}
 
 
-def _isolate(standing: ClusterState, rng: Random) -> Fields | None:
-    return {"do": "isolate", "node": rng.choice(standing.nodes), "purpose": _purposes(rng)}
+def _isolate(cluster_state: ClusterState, rng: Random) -> Fields | None:
+    return {"do": "isolate", "node": rng.choice(cluster_state.nodes), "purpose": _purposes(rng)}
 
 
-def _partition(standing: ClusterState, rng: Random) -> Fields | None:
-    one, two, *rest = rng.sample(standing.nodes, len(standing.nodes))
+def _partition(cluster_state: ClusterState, rng: Random) -> Fields | None:
+    one, two, *rest = rng.sample(cluster_state.nodes, len(cluster_state.nodes))
     groups = rng.choice(([[one], [two, *rest]], [[one, two], [two, *rest]], [[one], [two], rest]))
     return {"do": "partition", "groups": tuple(tuple(group) for group in groups if group)}
 
 
-def _change(kind: str, rng: Random, standing: ClusterState, partitions: Sequence[tuple[str, int]]) -> Fields:
+def _change(kind: str, rng: Random, cluster_state: ClusterState, partitions: Sequence[tuple[str, int]]) -> Fields:
     topic, partition = rng.choice(partitions)
     change: dict[str, Any] = {"do": kind, "topic": topic, "partition": partition, "may_be_refused": True}
     if kind == "reassign":
-        change["replicas"] = tuple(rng.sample(standing.nodes, min(3, len(standing.nodes))))
+        change["replicas"] = tuple(rng.sample(cluster_state.nodes, min(3, len(cluster_state.nodes))))
     return change
 
 

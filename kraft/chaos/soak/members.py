@@ -48,12 +48,12 @@ class GroupCounts:
 
 
 class Members:
-    def __init__(self, group: str, topic: str, *, places: int, seed: int, around: Cluster) -> None:
+    def __init__(self, group: str, topic: str, *, places: int, seed: int, client_world: Cluster) -> None:
         self.group, self.topic = group, topic
         self.counts = GroupCounts()
         self.reached = GroupReads()
         self._places = [
-            _MemberSlot(self, number, Random(f"members/{seed}/{number}"), around) for number in range(places)
+            _MemberSlot(self, number, Random(f"members/{seed}/{number}"), client_world) for number in range(places)
         ]
         self._tasks: list[asyncio.Task[None]] = []
         self._is_ending = asyncio.Event()
@@ -84,19 +84,19 @@ class Members:
 class _MemberSlot:
     """A slot that has one member at a time."""
 
-    def __init__(self, members: Members, number: int, rng: Random, around: Cluster) -> None:
+    def __init__(self, members: Members, number: int, rng: Random, client_world: Cluster) -> None:
         self._members = members
         self._number = number
         self._rng = rng
-        self._around = around
-        self._targets = Targets(around, target="any")
+        self._client_world = client_world
+        self._targets = Targets(client_world, target="any")
         self._addresses: dict[int, str] = {}
         self._transport = Transport(connections_max=2)
         self._born = 0
 
     async def open(self) -> None:
         for node in self._targets.nodes:
-            self._addresses[node] = await self._around.links.client_address(f"member-{self._number}", node)
+            self._addresses[node] = await self._client_world.links.client_address(f"member-{self._number}", node)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -133,8 +133,8 @@ class _Soak:
         self._report(f"{len(topics)} topics with {sum(topics.values())} partitions are led")
         header = self._header()
         with HistoryWriter(self._directory / HISTORY_FILE, header) as history:
-            clients = ScenarioClients(clients_of(self._options), around=cluster, record=history.record)
-            members = Members(GROUP, GROUP_TOPIC, places=MEMBER_PLACES, seed=self._options.seed, around=cluster)
+            clients = ScenarioClients(clients_of(self._options), client_world=cluster, record=history.record)
+            members = Members(GROUP, GROUP_TOPIC, places=MEMBER_PLACES, seed=self._options.seed, client_world=cluster)
             self._group = members.counts
             try:
                 async with self._watched(cluster, clients):
@@ -182,7 +182,7 @@ class _Soak:
             if time.monotonic() >= end:
                 return
             await self._bring_back(cluster)
-            kind, action = next_fault(self._standing(cluster, spared), self._rng, partitions=partitions)
+            kind, action = next_fault(self._cluster_state(cluster, spared), self._rng, partitions=partitions)
             self._faults[kind] += 1
             try:
                 async with asyncio.timeout(CHANGE_LIMIT_S if kind in CHANGES else STRIKE_LIMIT_S):
@@ -201,7 +201,7 @@ class _Soak:
             self._fail(f"node {node} ended by itself:\n{cluster.nodes.log(node)}")
             await cluster.nodes.restart(node)
 
-    def _standing(self, cluster: Cluster, spared: int) -> ClusterState:
+    def _cluster_state(self, cluster: Cluster, spared: int) -> ClusterState:
         states = {node: cluster.nodes.state(node) for node in cluster.nodes.ids}
         return ClusterState(
             nodes=cluster.nodes.ids,
@@ -281,7 +281,7 @@ class _Soak:
     # --- the end ----------------------------------------------------------------------------------------------------
 
     async def _judge(self, cluster: Cluster, header: Header) -> None:
-        self._report("reading everything back")
+        self._report("reading all records")
         evidence = await gather_evidence(cluster, header=header, settle_ms=WHOLE_LIMIT_MS, is_judged=is_judged)
         if unsettled := evidence.notes.get("unsettled"):
             self._fail(f"not settled at the end: {unsettled}"[:4_000])

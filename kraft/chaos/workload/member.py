@@ -40,13 +40,15 @@ class GroupProgress:
 
 
 class Member:
-    def __init__(self, options: MemberOptions, *, around: ClientWorld, record: Record, progress: GroupProgress) -> None:
+    def __init__(
+        self, options: MemberOptions, *, client_world: ClientWorld, record: Record, progress: GroupProgress
+    ) -> None:
         self.options = options
         self.counts = Counts()
         self.is_silent = False
         self._record = record
         self._progress = progress
-        self._targets = Targets(around, target=options.target)
+        self._targets = Targets(client_world, target=options.target)
         membership = Membership(
             group=options.group,
             topic=options.topic,
@@ -54,8 +56,8 @@ class Member:
             batch=options.batch,
             instance=options.instance,
         )
-        self._client = around.group_client(options.name, membership)
-        self._now_us = around.now_us
+        self._client = client_world.group_client(options.name, membership)
+        self._now_us = client_world.now_us
         self._living: asyncio.Task[None] | None = None
         self._is_ending = asyncio.Event()
         self._operations = 0

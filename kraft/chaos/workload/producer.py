@@ -54,13 +54,13 @@ class ProducerOptions:
 
 
 class Producer:
-    def __init__(self, options: ProducerOptions, *, around: ClientWorld, record: Record) -> None:
+    def __init__(self, options: ProducerOptions, *, client_world: ClientWorld, record: Record) -> None:
         self.options = options
         self.counts = Counts()
         self._record = record
-        self._targets = Targets(around, target=options.target)
-        self._client = around.client(options.name, in_flight_max=options.in_flight)
-        self._now_us = around.now_us
+        self._targets = Targets(client_world, target=options.target)
+        self._client = client_world.client(options.name, in_flight_max=options.in_flight)
+        self._now_us = client_world.now_us
         self._sending: asyncio.Task[None] | None = None
         self._is_ending = asyncio.Event()
         self._in_flight = asyncio.Semaphore(options.in_flight)

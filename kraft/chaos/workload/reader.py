@@ -34,13 +34,13 @@ class ReaderOptions:
 
 
 class Reader:
-    def __init__(self, options: ReaderOptions, *, around: ClientWorld, record: Record) -> None:
+    def __init__(self, options: ReaderOptions, *, client_world: ClientWorld, record: Record) -> None:
         self.options = options
         self.counts = Counts()
         self._record = record
-        self._targets = Targets(around, target=options.target)
-        self._client = around.client(options.name, in_flight_max=PARTITIONS_MAX)
-        self._now_us = around.now_us
+        self._targets = Targets(client_world, target=options.target)
+        self._client = client_world.client(options.name, in_flight_max=PARTITIONS_MAX)
+        self._now_us = client_world.now_us
         self._reading: asyncio.Task[None] | None = None
         self._is_ending = asyncio.Event()
         self._operations = 0

@@ -29,9 +29,9 @@ FINISH_LIMIT_MS: Final = 30_000
 class ScenarioClients:
     """Implements `Clients`."""
 
-    def __init__(self, plans: tuple[model.Client, ...], *, around: ClientWorld, record: Record) -> None:
+    def __init__(self, plans: tuple[model.Client, ...], *, client_world: ClientWorld, record: Record) -> None:
         self._plans = plans
-        self._around = around
+        self._client_world = client_world
         self._record = record
         self._progress: dict[tuple[str, str], GroupProgress] = {}
         """(group, topic) -> the offsets that its members have committed."""
@@ -86,7 +86,7 @@ class ScenarioClients:
 
     def _left(self) -> str:
         """The records that groups have not committed yet, as text; empty: none."""
-        latest, left = self._around.latest, []
+        latest, left = self._client_world.latest, []
         living = {
             (client.options.group, client.options.topic)
             for name, client in self._clients.items()
@@ -114,14 +114,14 @@ class ScenarioClients:
             raise ScenarioError(f"{open_ones} still waited for answers after {FINISH_LIMIT_MS} ms") from error
 
     def _client(self, plan: model.Client) -> AnyClient:
-        around, record, fields = self._around, self._record, plan.model_dump(exclude={"starts"})
+        client_world, record, fields = self._client_world, self._record, plan.model_dump(exclude={"starts"})
         match plan:
             case model.Producer():
-                return Producer(ProducerOptions(**fields), around=around, record=record)
+                return Producer(ProducerOptions(**fields), client_world=client_world, record=record)
             case model.Reader():
-                return Reader(ReaderOptions(**fields), around=around, record=record)
+                return Reader(ReaderOptions(**fields), client_world=client_world, record=record)
             case model.Member():
                 progress = self._progress.setdefault((plan.group, plan.topic), GroupProgress())
-                return Member(MemberOptions(**fields), around=around, record=record, progress=progress)
+                return Member(MemberOptions(**fields), client_world=client_world, record=record, progress=progress)
             case model.Transactor():
-                return Transactor(TransactorOptions(**fields), around=around, record=record)
+                return Transactor(TransactorOptions(**fields), client_world=client_world, record=record)

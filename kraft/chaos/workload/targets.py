@@ -41,11 +41,11 @@ class ClientWorld(Protocol):
 
 
 class Targets:
-    def __init__(self, around: ClientWorld, *, target: Target) -> None:
-        self._around = around
+    def __init__(self, client_world: ClientWorld, *, target: Target) -> None:
+        self._client_world = client_world
         self._target = target
         self._turn = 0
-        self.nodes: tuple[int, ...] = (target,) if isinstance(target, int) else around.brokers
+        self.nodes: tuple[int, ...] = (target,) if isinstance(target, int) else client_world.brokers
         """The brokers that the client may use."""
         self._refused_us: dict[int, int] = {}
         """Node -> the time at which it last refused a connection."""
@@ -55,20 +55,20 @@ class Targets:
         if isinstance(self._target, int):
             return self._target
         if self._target == "leader":
-            latest = self._around.latest
+            latest = self._client_world.latest
             leader = NOBODY if latest is None else latest.leader(topic, partition)
             if leader in self.nodes:
                 return leader
         self._turn += 1
-        since = self._around.now_us() - AVOID_MS * 1000
+        since = self._client_world.now_us() - AVOID_MS * 1000
         nodes = [node for node in self.nodes if self._refused_us.get(node, -AVOID_MS * 1000) < since] or self.nodes
         return nodes[self._turn % len(nodes)]
 
     def refused(self, node: int) -> None:
         """The node refused a connection: the client avoids it for a while, if it may choose."""
-        self._refused_us[node] = self._around.now_us()
+        self._refused_us[node] = self._client_world.now_us()
 
     def partitions(self, topic: str) -> tuple[int, ...]:
         """The partitions in the last snapshot; at least partition 0."""
-        latest = self._around.latest
+        latest = self._client_world.latest
         return (latest.partitions(topic) if latest else ()) or (0,)

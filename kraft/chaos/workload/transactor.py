@@ -44,12 +44,12 @@ class TransactorOptions:
 
 
 class Transactor:
-    def __init__(self, options: TransactorOptions, *, around: ClientWorld, record: Record) -> None:
+    def __init__(self, options: TransactorOptions, *, client_world: ClientWorld, record: Record) -> None:
         self.options = options
         self.counts = Counts()
         self.is_silent = False
         self._record = record
-        self._targets = Targets(around, target=options.target)
+        self._targets = Targets(client_world, target=options.target)
         plan = TransactionPlan(
             transactional_id=options.transactional_id or options.name,
             transaction_timeout_ms=options.transaction_timeout_ms,
@@ -57,8 +57,8 @@ class Transactor:
             flow=options.flow,
         )
         self._plan = plan
-        self._client = around.transaction_client(options.name, plan)
-        self._now_us = around.now_us
+        self._client = client_world.transaction_client(options.name, plan)
+        self._now_us = client_world.now_us
         self._sending: asyncio.Task[None] | None = None
         self._is_ending = asyncio.Event()
         self._operations = 0

@@ -134,15 +134,15 @@ def produce(options: ProducerOptions, script: Sequence[tuple[int, object] | None
     recorded: list[Operation] = []
 
     async def main() -> tuple[Producer, list[Operation], list[list[str]]]:
-        around = FakeCluster(script)
-        producer = Producer(options, around=around, record=recorded.append)
+        client_world = FakeCluster(script)
+        producer = Producer(options, client_world=client_world, record=recorded.append)
         await producer.open()
         await producer.start()
         async with asyncio.timeout(30):
             await producer.wait()
         await producer.close()
-        around.close()
-        return producer, recorded, around.asked
+        client_world.close()
+        return producer, recorded, client_world.asked
 
     return asyncio.run(main())
 
@@ -191,12 +191,12 @@ def test_what_cannot_succeed_is_not_tried_again() -> None:
 
 def test_a_node_that_refused_is_left_alone_for_a_while() -> None:
     async def main() -> None:
-        around = FakeCluster(())
-        targets = Targets(around, target="any")
+        client_world = FakeCluster(())
+        targets = Targets(client_world, target="any")
         targets.refused(1)
         assert {targets.choose("t", 0) for _ in range(6)} == {2}
         targets.refused(2)
         assert {targets.choose("t", 0) for _ in range(6)} == {1, 2}, "somebody has to be asked"
-        around.close()
+        client_world.close()
 
     asyncio.run(main())

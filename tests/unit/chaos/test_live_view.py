@@ -50,7 +50,7 @@ def test_a_terminal_shows_nodes_faults_and_how_far_it_is(monkeypatch: pytest.Mon
     view = TerminalView()
     assert "step 0" in drawn(view, columns), "before anything is known"
     view.begun(catalogue.SCENARIOS["acks1-leader-kill"])
-    view.phase("telling the story")
+    view.phase("running the story")
     view.looked(SNAPSHOT)
     view.happened("killed node 3 with -9", after_ms=1_500)
     view.step(3, "until now.done('doomed') and now.log_end(old, 't', 0) == 250")

@@ -26,55 +26,55 @@ def nodes_of(fault: NodeFault) -> set[int]:
     return set(fault.nodes)
 
 
-def after(standing: ClusterState, action: Action) -> ClusterState:
+def after(cluster_state: ClusterState, action: Action) -> ClusterState:
     """Raises AssertionError for what cannot be done, or kills the spared one."""
     match action:
         case NodeFault(do="kill"):
             hit = nodes_of(action)
-            assert not hit & (standing.down | {standing.spared})
-            return replace(standing, down=standing.down | hit, paused=standing.paused - hit)
+            assert not hit & (cluster_state.down | {cluster_state.spared})
+            return replace(cluster_state, down=cluster_state.down | hit, paused=cluster_state.paused - hit)
         case NodeFault(do="stop"):
             hit = nodes_of(action)
-            assert not hit & (standing.down | standing.paused | {standing.spared})
-            return replace(standing, down=standing.down | hit)
+            assert not hit & (cluster_state.down | cluster_state.paused | {cluster_state.spared})
+            return replace(cluster_state, down=cluster_state.down | hit)
         case NodeFault(do="pause"):
-            assert nodes_of(action) <= set(standing.running)
-            return replace(standing, paused=standing.paused | nodes_of(action))
+            assert nodes_of(action) <= set(cluster_state.running)
+            return replace(cluster_state, paused=cluster_state.paused | nodes_of(action))
         case NodeFault(do="resume"):
-            assert nodes_of(action) <= standing.paused
-            return replace(standing, paused=standing.paused - nodes_of(action))
+            assert nodes_of(action) <= cluster_state.paused
+            return replace(cluster_state, paused=cluster_state.paused - nodes_of(action))
         case NodeFault(do="restart"):
-            assert nodes_of(action) <= standing.down
-            return replace(standing, down=standing.down - nodes_of(action))
+            assert nodes_of(action) <= cluster_state.down
+            return replace(cluster_state, down=cluster_state.down - nodes_of(action))
         case NodeFault(do="disk_full"):
-            assert not standing.full, "one at a time"
-            return replace(standing, full=nodes_of(action))
+            assert not cluster_state.full, "one at a time"
+            return replace(cluster_state, full=nodes_of(action))
         case NodeFault(do="disk_free"):
-            assert nodes_of(action) <= standing.full
-            return replace(standing, full=frozenset())
+            assert nodes_of(action) <= cluster_state.full
+            return replace(cluster_state, full=frozenset())
         case Heal():
-            assert standing.cuts
-            return replace(standing, cuts=0)
+            assert cluster_state.cuts
+            return replace(cluster_state, cuts=0)
         case Reassign() | Elect():
             assert (action.topic, action.partition) in PARTITIONS
-            return standing
-    return replace(standing, cuts=standing.cuts + 1)
+            return cluster_state
+    return replace(cluster_state, cuts=cluster_state.cuts + 1)
 
 
 @given(st.integers(0, 10_000))
 def test_each_strike_is_possible_as_the_cluster_stands(seed: int) -> None:
-    standing, rng = ALL_WELL, Random(seed)
+    cluster_state, rng = ALL_WELL, Random(seed)
     for _ in range(60):
-        _, action = next_fault(standing, rng, partitions=PARTITIONS)
-        standing = after(standing, action)
+        _, action = next_fault(cluster_state, rng, partitions=PARTITIONS)
+        cluster_state = after(cluster_state, action)
 
 
 def test_every_kind_comes_and_one_seed_gives_one_story() -> None:
     def story() -> list[str]:
-        standing, rng, kinds = ALL_WELL, Random(1), []
+        cluster_state, rng, kinds = ALL_WELL, Random(1), []
         for _ in range(600):
-            kind, action = next_fault(standing, rng, partitions=PARTITIONS)
-            standing = after(standing, action)
+            kind, action = next_fault(cluster_state, rng, partitions=PARTITIONS)
+            cluster_state = after(cluster_state, action)
             kinds.append(kind)
         return kinds
 

@@ -47,8 +47,8 @@ class Script:
 
 def make_story(profile: Profile, *, seed: int) -> Scenario:
     rng = Random(f"{profile.name}/{seed}")
-    narrator = _Narrator(profile, rng)
-    steps = [step for _ in range(rng.randint(FAULTS_MIN, FAULTS_MAX)) for step in narrator.next_steps()]
+    writer = _StoryWriter(profile, rng)
+    steps = [step for _ in range(rng.randint(FAULTS_MIN, FAULTS_MAX)) for step in writer.next_steps()]
     return Scenario(
         name=f"fuzz-{profile.name}-{seed}",
         sentence=f"A random story of the profile {profile.name}, seed {seed}",
@@ -96,7 +96,7 @@ def _clients(profile: Profile, rng: Random) -> tuple[Producer | Reader, ...]:
     return (*producers, Reader(name="r1", topic="t"), Reader(name="r2", topic="u"))
 
 
-class _Narrator:
+class _StoryWriter:
     """Chooses random steps. Keeps the state of nodes and links, so that each step is possible."""
 
     def __init__(self, profile: Profile, rng: Random) -> None:
@@ -222,11 +222,11 @@ class _Narrator:
 
 def possible(steps: Iterable[Step]) -> list[Step]:
     """The steps that are still possible after others were removed: a dead node cannot be killed, for example."""
-    standing = _Standing()
-    return [step for step in steps if standing.takes(step)]
+    cluster_state = _ClusterState()
+    return [step for step in steps if cluster_state.takes(step)]
 
 
-class _Standing:
+class _ClusterState:
     def __init__(self) -> None:
         self._down: set[int] = set()
         self._paused: set[int] = set()

@@ -180,7 +180,7 @@ class Cluster:
             and all(view.brokers.get(broker) == "active" for view in views for broker in self.nodes.brokers)
         )
 
-    # --- as clients see it: implements `Surroundings` ---------------------------------------------------------------
+    # --- as clients see it: implements `ClientWorld` ----------------------------------------------------------------
 
     @property
     def brokers(self) -> tuple[int, ...]:

@@ -69,7 +69,7 @@ class ProcessTestbed:
         self._cluster = cluster
 
     @property
-    def around(self) -> ClientWorld:
+    def client_world(self) -> ClientWorld:
         return self._cluster
 
     def wall_ms(self) -> int:

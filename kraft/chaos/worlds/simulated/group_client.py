@@ -45,7 +45,7 @@ NOT_A_MEMBER: Final = (UnknownMemberId.code, FencedInstanceId.code)
 
 
 @dataclass(slots=True)
-class _Life:
+class _GenerationState:
     """The state of the member in one generation."""
 
     generation: int
@@ -65,19 +65,19 @@ class SimulatedGroupClient:
         self._name = name
         self._now_us = now_us
         self._member_id = ""
-        self._life: _Life | None = None
+        self._state: _GenerationState | None = None
 
     async def open(self, nodes: Sequence[int]) -> None:
         await self._client.open(nodes)
 
     async def close(self) -> None:
-        self._life = None
+        self._state = None
 
     async def poll(self, node: int, *, wait_ms: int) -> PollResult:
         try:
-            life = self._life or await self._join(node)
-            await self._beat(node, life)
-            given = await self._read(node, life, wait_ms=wait_ms)
+            state = self._state or await self._join(node)
+            await self._send_heartbeat(node, state)
+            given = await self._read(node, state, wait_ms=wait_ms)
         except Refused as error:
             return PollResult(outcome="fail", error=str(error), cannot_now=True)
         except Unanswered as error:
@@ -85,16 +85,16 @@ class SimulatedGroupClient:
         except KafkaError as error:
             self._take_refusal(error)
             return PollResult(outcome="info", kafka_code=error.code, error=error.message)
-        return PollResult(outcome="ok", given=given, generation=life.generation)
+        return PollResult(outcome="ok", given=given, generation=state.generation)
 
     async def commit(self, node: int, offsets: Mapping[int, int]) -> CommitResult:
-        life, topic = self._life, self._membership.topic
-        if life is None:
+        state, topic = self._state, self._membership.topic
+        if state is None:
             return CommitResult(outcome="fail", error="it is no member any more")
         request = r.CommitOffsets(
             group=self._membership.group,
             member_id=self._member_id,
-            generation=life.generation,
+            generation=state.generation,
             instance_id=self._membership.instance,
             offsets=tuple(r.OffsetToCommit(topic, partition, at) for partition, at in sorted(offsets.items())),
         )
@@ -107,7 +107,7 @@ class SimulatedGroupClient:
         except KafkaError as error:
             self._take_refusal(error)
             return CommitResult(outcome=of_commit(error.code), kafka_code=error.code, error=error.message)
-        return CommitResult(outcome="ok", generation=life.generation)
+        return CommitResult(outcome="ok", generation=state.generation)
 
     async def leave(self, node: int) -> None:
         if not self._member_id:
@@ -122,13 +122,13 @@ class SimulatedGroupClient:
         if refusal.code == MemberIdRequired.code:
             self._member_id = refusal.message
         elif refusal.code in NOT_A_MEMBER:
-            self._member_id, self._life = "", None
+            self._member_id, self._state = "", None
         elif refusal.code in REJOIN:
-            self._life = None
+            self._state = None
 
     # --- membership ---------------------------------------------------------------------------------------------
 
-    async def _join(self, node: int) -> _Life:
+    async def _join(self, node: int) -> _GenerationState:
         membership = self._membership
         metadata = encode_subscription(Subscription(topics=(membership.topic,)), PROTOCOL)
         request = r.JoinGroup(
@@ -156,47 +156,49 @@ class SimulatedGroupClient:
         )
         synced = await self._ask(node, sync, within_ms=2 * membership.session_ms + REQUEST_TIMEOUT_MS)
         assert isinstance(synced, a.GroupSynced), synced
-        life = _Life(joined.generation, assigned_us=self._now_us(), heard_us=self._now_us())
-        await self._find_positions(node, life, decode_assignment(synced.assignment))
-        self._life = life
-        return life
+        state = _GenerationState(joined.generation, assigned_us=self._now_us(), heard_us=self._now_us())
+        await self._find_positions(node, state, decode_assignment(synced.assignment))
+        self._state = state
+        return state
 
-    async def _find_positions(self, node: int, life: _Life, partitions: Sequence[TopicPartition]) -> None:
+    async def _find_positions(self, node: int, state: _GenerationState, partitions: Sequence[TopicPartition]) -> None:
         answer = await self._ask(node, r.FetchOffsets(group=self._membership.group, partitions=tuple(partitions)))
         assert isinstance(answer, a.GroupOffsets), answer
         for row in answer.offsets:
-            life.positions[row.partition] = row.offset
+            state.positions[row.partition] = row.offset
 
-    async def _beat(self, node: int, life: _Life) -> None:
-        if self._now_us() - life.heard_us < self._membership.session_ms * 100:
+    async def _send_heartbeat(self, node: int, state: _GenerationState) -> None:
+        if self._now_us() - state.heard_us < self._membership.session_ms * 100:
             return
         group, instance = self._membership.group, self._membership.instance
         beat = r.HeartbeatGroup(
-            group=group, member_id=self._member_id, generation=life.generation, instance_id=instance
+            group=group, member_id=self._member_id, generation=state.generation, instance_id=instance
         )
         await self._ask(node, beat)
-        life.heard_us = self._now_us()
+        state.heard_us = self._now_us()
 
     # --- records ------------------------------------------------------------------------------------------------
 
-    async def _read(self, node: int, life: _Life, *, wait_ms: int) -> list[MemberRecords]:
+    async def _read(self, node: int, state: _GenerationState, *, wait_ms: int) -> list[MemberRecords]:
         """Read a batch from its partitions in turn; waits at the last one if there are no records."""
         given: list[MemberRecords] = []
-        left, partitions = self._membership.batch, sorted(life.positions)
+        left, partitions = self._membership.batch, sorted(state.positions)
         for number, partition in enumerate(partitions):
             is_last = number == len(partitions) - 1
             wait = wait_ms if is_last and not given else 0
             try:
-                records = await self._records(node, partition, life.positions[partition], wait_ms=wait)
+                records = await self._records(node, partition, state.positions[partition], wait_ms=wait)
             except OffsetOutOfRange:
-                life.positions[partition] = -1
+                state.positions[partition] = -1
                 continue
             except KafkaError:
                 continue
             if records := records[:left]:
                 left -= len(records)
-                after = life.positions[partition] = records[-1][0] + 1
-                part = MemberRecords(partition=partition, records=records, next_offset=after, since_us=life.assigned_us)
+                after = state.positions[partition] = records[-1][0] + 1
+                part = MemberRecords(
+                    partition=partition, records=records, next_offset=after, since_us=state.assigned_us
+                )
                 given.append(part)
         if not partitions:
             await self._client.asked(node, _nothing, within_ms=REQUEST_TIMEOUT_MS)

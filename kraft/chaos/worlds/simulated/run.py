@@ -78,9 +78,9 @@ def _tell(run: Run, *, seed: int, watcher: Watcher) -> None:
 
 async def _with(run: Run, cluster: SimulatedCluster, bed: SimulatedTestbed) -> None:
     await cluster.start()
-    sampling = asyncio.get_running_loop().create_task(bed.around.sample_forever())
+    sampling = asyncio.get_running_loop().create_task(bed.client_world.sample_forever())
     try:
-        await run.run_on_cluster(bed, start_ms=bed.around.now_ms())
+        await run.run_on_cluster(bed, start_ms=bed.client_world.now_ms())
     finally:
         sampling.cancel()
     cluster.raise_fatal()
@@ -95,7 +95,7 @@ class SimulatedTestbed:
         self._directory = directory
 
     @property
-    def around(self) -> SimulatedStoryWorld:
+    def client_world(self) -> SimulatedStoryWorld:
         return self._world
 
     def wall_ms(self) -> int:

@@ -64,7 +64,7 @@ CLUSTER_RESOURCE: Final = ""
 
 
 class SimulatedStoryWorld:
-    """Implements `World` and, for clients, `Surroundings`."""
+    """Implements `World` and, for clients, `ClientWorld`."""
 
     def __init__(self, cluster: SimulatedCluster, spec: ClusterSpec) -> None:
         self._cluster = cluster
