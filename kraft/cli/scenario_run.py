@@ -17,7 +17,7 @@ from kraft.chaos.model import Scenario
 from kraft.chaos.nemesis.fuzz.profiles import Profile
 from kraft.chaos.nemesis.fuzz.session import FuzzSession
 from kraft.chaos.result import AS_EXPECTED, COULD_NOT_RUN, NOT_AS_EXPECTED, RunResult
-from kraft.chaos.workload.client import Door
+from kraft.chaos.workload.client import ClientProtocol
 from kraft.chaos.worlds.processes.run import run_scenario
 from kraft.cli.output import progress, write, write_json, write_rows, write_words
 from kraft.cli.scenario_view import PipeView, TerminalView, show_verdict
@@ -51,7 +51,7 @@ class RunOptions:
     report: str | None = None
     at_a_time: int | None = None
     as_json: bool = False
-    clients: Door = "rest"
+    clients: ClientProtocol = "rest"
 
 
 async def run_all(scenarios: Sequence[Named], options: RunOptions) -> int:

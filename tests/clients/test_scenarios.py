@@ -9,7 +9,7 @@ import pytest
 
 from kraft.chaos.catalogue import SCENARIOS
 from kraft.chaos.live import NobodyWatches
-from kraft.chaos.workload.client import Door
+from kraft.chaos.workload.client import ClientProtocol
 from kraft.chaos.worlds.processes.run import run_scenario
 
 LIMIT_S = 120
@@ -21,7 +21,7 @@ TOLD_BY_KAFKA_CLIENTS = [name for name, story in SCENARIOS.items() if not story.
 
 @pytest.mark.parametrize("clients", ["rest", "kafka"])
 @pytest.mark.parametrize("name", STORIES)
-def test_a_story_ends_as_expected_through_both_doors(name: str, clients: Door) -> None:
+def test_a_story_ends_as_expected_through_both_doors(name: str, clients: ClientProtocol) -> None:
     check(name, clients)
 
 
@@ -32,7 +32,7 @@ def test_every_other_story_ends_as_expected_with_kafka_clients(name: str) -> Non
     check(name, "kafka")
 
 
-def check(name: str, clients: Door) -> None:
+def check(name: str, clients: ClientProtocol) -> None:
     told = run_scenario(SCENARIOS[name], seed=1, watcher=NobodyWatches(), clients=clients)
     result = asyncio.run(asyncio.wait_for(told, LIMIT_S))
     assert (result.outcome, result.problems) == ("as expected", ())

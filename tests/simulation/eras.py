@@ -1,9 +1,9 @@
 """Since which leader epoch the logs of a partition have to agree again, after records were given up or lost.
 
-The promise begins anew with the leader that an unclean election chooses, and with the next leader after all members of
+The promise begins again with the leader that an unclean election chooses, and with the next leader after all members of
 an ISR have lost data. Its own log is right from then on, and so is that of every later leader. A follower may hold what
 was given up until a leader of the new era has found nothing in its log that diverges (R2, the answer to its fetch); it
-may again after its log was opened anew, for a truncation is not durable at once, and its high watermark comes from a
+may again after its log was opened again, for a truncation is not durable at once, and its high watermark comes from a
 checkpoint (R7). So it is one opened log that agrees, not a node.
 """
 

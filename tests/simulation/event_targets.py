@@ -64,11 +64,11 @@ class EventTargets:
     async def _ask(self, request: Request[object], *, number: int) -> None:
         gateway = self._gateway(number)
         if gateway is not None:
-            node, door = gateway
+            node, client = gateway
             watch = Watch(node, self._world.loop.now_us)
             try:
                 async with asyncio.timeout(GIVE_UP_S):
-                    answer = await node.machine.run(door.control(request, timeout_ms=ADMIN_MS))
+                    answer = await node.machine.run(client.control(request, timeout_ms=ADMIN_MS))
             except TimeoutError:
                 self._oracle.check(
                     not watch.is_undisturbed,

@@ -337,7 +337,7 @@ class Faults(Decay):
     async def _delete_records(self, event: Event) -> None:
         found, gateway = self._partition(event.numbers[0]), self._gateway(event.numbers[1])
         if found is not None and gateway is not None:
-            node, door = gateway
+            node, client = gateway
             which = TopicIdPartition(found[1].topic_id, found[1].partition)
             async with asyncio.timeout(GIVE_UP_S):
-                await node.machine.run(door.delete_records(which, offset=-1, timeout_ms=ADMIN_MS))
+                await node.machine.run(client.delete_records(which, offset=-1, timeout_ms=ADMIN_MS))

@@ -108,7 +108,7 @@ class ClassicMember:
             self._member_id = ""
 
     async def _ask(self, request: r.Request, *, within_s: float = ANSWER_S, is_owed: bool = True) -> a.Answer:
-        node = self._judge.door(self._rng)
+        node = self._judge.choose_node(self._rng)
         if node is None:
             raise Unanswered("no node runs")
         assert node.node is not None
@@ -242,7 +242,7 @@ class ClassicMember:
             life.epochs[row.topic, row.partition] = row.leader_epoch
 
     async def _read(self, life: _Life, partition: TopicPartition) -> None:
-        topic, node = self._oracle.image.topic(partition[0]), self._judge.door(self._rng)
+        topic, node = self._oracle.image.topic(partition[0]), self._judge.choose_node(self._rng)
         which = self._judge.which(partition)
         if which is None or topic is None or node is None:
             return

@@ -63,7 +63,7 @@ class GroupOracle:
     def _known(self, group: str) -> Known:
         return self._groups.setdefault(group, Known())
 
-    def door(self, rng: random.Random) -> SimulatedNode | None:
+    def choose_node(self, rng: random.Random) -> SimulatedNode | None:
         """The node that a member sends its request to."""
         return choose(self.oracle.cluster, rng, out_of_reach=self.oracle.out_of_reach)
 

@@ -111,7 +111,7 @@ def _take(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
         node_id: int = self._events._node_id  # type: ignore[attr-defined]
         oracle.logs.follower_took(node_id, replica)
         if answer.error_code == OffsetOutOfRange.code and taken is Taken.DONE:
-            oracle.count("follower began anew at its leader's log start")
+            oracle.count("follower began again at its leader's log start")
         elif answer.error_code == OffsetOutOfRange.code and taken is Taken.BACK_OFF:
             oracle.count("follower ended beyond its leader's log")
         elif taken in (Taken.DONE, Taken.APPENDED) and answer.diverging_epoch is None:

@@ -127,7 +127,7 @@ class MetadataOracle:
     # --- partitions ---------------------------------------------------------------------------------------------
 
     def _check_left(self, broker_id: int) -> None:
-        """B7: a broker that comes anew is in no ISR, unless it is the last member."""
+        """B7: a broker that comes again is in no ISR, unless it is the last member."""
         for partition in self._oracle.image.all_partitions():
             if broker_id in partition.isr and len(partition.isr) > 1:
                 self._oracle.fail(f"broker {broker_id} has just registered, and is in the ISR of {partition}")

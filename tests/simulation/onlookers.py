@@ -64,7 +64,7 @@ class Committer:
             await asyncio.sleep(self._rng.uniform(*PAUSE_S))
 
     async def _commit(self, group: str) -> None:
-        node, which = self._judge.door(self._rng), self._judge.which(self._partition)
+        node, which = self._judge.choose_node(self._rng), self._judge.which(self._partition)
         if node is None or node.node is None or which is None:
             return
         request = r.CommitOffsets(

@@ -116,7 +116,7 @@ class Promise:
         self.begin_era(key, partition.leader_epoch + 1)
 
     def begin_era(self, key: TopicIdPartition, leader_epoch: int) -> None:
-        """The promise begins anew with the leader of this epoch."""
+        """The promise begins again with the leader of this epoch."""
         if self.eras.begin(key, leader_epoch):
             self._oracle.logs.begin_rebuild(key)
 

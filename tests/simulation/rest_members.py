@@ -1,4 +1,4 @@
-"""A REST consumer of the v2 dialect: the handlers of the HTTP door, called below its parsing, on any node.
+"""A REST consumer of the v2 dialect: the handlers of the HTTP listener, called without HTTP, on any node.
 
 Reads with tokens: an answer that was lost is asked for again, and is the same batch. Commits what it has read, and
 reads no more before that is answered. Pauses past its timeout, crashes and deletes come by chance, as for all members.
@@ -62,7 +62,7 @@ class _Request:
     """No connection holds the answer."""
 
 
-class Door:
+class HttpListener:
     """What the HTTP listener of one life of a node would have."""
 
     def __init__(self, node: Node) -> None:
@@ -89,15 +89,15 @@ class Door:
         self.handlers = ConsumerHandlers(node.groups, node.environment.rng)
 
 
-class Doors:
+class HttpListeners:
     def __init__(self) -> None:
-        self._doors: dict[int, Door] = {}
+        self._listeners: dict[int, HttpListener] = {}
 
-    def of(self, node: Node) -> Door:
-        door = self._doors.get(node.node.id)
-        if door is None or door.node is not node:
-            door = self._doors[node.node.id] = Door(node)
-        return door
+    def of(self, node: Node) -> HttpListener:
+        listener = self._listeners.get(node.node.id)
+        if listener is None or listener.node is not node:
+            listener = self._listeners[node.node.id] = HttpListener(node)
+        return listener
 
 
 class _Gone(Exception):
@@ -106,13 +106,13 @@ class _Gone(Exception):
 
 class RestMember:
     def __init__(
-        self, plan: MemberPlan, group: GroupPlan, topics: tuple[str, ...], judge: GroupOracle, doors: Doors
+        self, plan: MemberPlan, group: GroupPlan, topics: tuple[str, ...], judge: GroupOracle, listeners: HttpListeners
     ) -> None:
         self._plan = plan
         self._group = group
         self._topics = topics
         self._judge = judge
-        self._doors = doors
+        self._listeners = listeners
         self._oracle = judge.oracle
         self._rng: random.Random = self._oracle.cluster.world.rng(f"rest member {plan.name}")
         self._instances = 0
@@ -138,16 +138,16 @@ class RestMember:
         self, handler: Handler, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
     ) -> web.Response:
         """Raises HttpError, Unanswered."""
-        node = self._judge.door(self._rng)
+        node = self._judge.choose_node(self._rng)
         if node is None:
             raise Unanswered("no node runs")
         assert node.node is not None
-        door = self._doors.of(node.node)
+        listener = self._listeners.of(node.node)
         names = {"group": self._group.name, "instance": self._name}
         request = cast(web.Request, _Request(match_info=names, query=query or {}))
-        call = Call(door.context, request, b"" if body is None else msgspec.json.encode(body))
+        call = Call(listener.context, request, b"" if body is None else msgspec.json.encode(body))
         try:
-            work = partial(handler(door.handlers), call)
+            work = partial(handler(listener.handlers), call)
             response = await ask(self._oracle, node, work, within_s=ANSWER_S, what="a REST consumer's request")
         except KafkaError as error:
             raise from_kafka(error) from error

@@ -22,7 +22,7 @@ from tests.simulation.node_request import Unanswered, ask
 from tests.simulation.onlookers import Committer, Onlooker
 from tests.simulation.oracle import Oracle
 from tests.simulation.producer_oracle import ProducerOracle
-from tests.simulation.rest_members import Doors, RestMember
+from tests.simulation.rest_members import HttpListeners, RestMember
 from tests.simulation.stateful_plan import GroupPlan, MemberPlan
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class StatefulClients:
         self._drawn = plan.remembered
         self._promised = ProducerOracle(oracle)
         self._groups = GroupOracle(oracle)
-        self._doors = Doors()
+        self._listeners = HttpListeners()
         self._producers: list[SequencedProducer | KeyedProducer] = []
         self._members: list[ClassicMember | RestMember] = []
         self._onlookers: list[Committer | Onlooker] = []
@@ -72,7 +72,7 @@ class StatefulClients:
 
     def _member(self, plan: MemberPlan, group: GroupPlan) -> ClassicMember | RestMember:
         if plan.is_rest:
-            return RestMember(plan, group, self._topics(group), self._groups, self._doors)
+            return RestMember(plan, group, self._topics(group), self._groups, self._listeners)
         return ClassicMember(plan, group, self._topics(group), self._groups)
 
     def _topics(self, group: GroupPlan) -> tuple[str, ...]:

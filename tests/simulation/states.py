@@ -15,7 +15,7 @@ NIGHTLY = (
     "damaged quorum files refused",
     "group excused",
     "end sent behind a request without an answer",
-    "follower began anew at its leader's log start",
+    "follower began again at its leader's log start",
     "group generation",
     "groups_loaded",
     "isr_change_refused: FENCED_LEADER_EPOCH",

@@ -74,7 +74,7 @@ def test_era_of_a_log_begins_with_fetch_and_ends_with_reopening() -> None:
     assert not eras.must_agree(2, log)
     eras.agreed(2, log)
     assert eras.must_agree(2, log)
-    assert not eras.must_agree(2, follower(CHOSEN)), "opened anew"
+    assert not eras.must_agree(2, follower(CHOSEN)), "opened again"
     assert not eras.begin(KEY, CHOSEN), "has begun already"
     assert eras.must_agree(2, log)
     assert eras.begin(KEY, CHOSEN + 1)
@@ -129,7 +129,7 @@ def test_join_longer_than_rebalance_is_a_violation() -> None:
     judge.group_waits.check()
     node.machine.pause()
     node.machine.resume()
-    judge.group_waits.check()  # it slept: its time begins anew
+    judge.group_waits.check()  # it slept: its time begins again
     now["ms"] = 20_000
     judge.group_waits.check()
     now["ms"] = 20_001

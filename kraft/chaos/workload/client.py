@@ -15,7 +15,7 @@ from kraft.chaos.history import Acks
 from kraft.client.outcome import Outcome
 
 KeyValue = tuple[str | None, str]
-Door: TypeAlias = Literal["rest", "kafka"]
+ClientProtocol: TypeAlias = Literal["rest", "kafka"]
 """The protocols of clients of a story."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
-from kraft.chaos.workload.client import Door
+from kraft.chaos.workload.client import ClientProtocol
 from kraft.coordinators.groups import consumers, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.records import GroupRecord, OffsetKey
@@ -36,7 +36,7 @@ class Bug:
     verdict: tuple[str, ...]
     """Parts of what the verdict says: one of them, as the load of the machine has it."""
     patches: tuple[Patch, ...]
-    clients: Door = "rest"
+    clients: ClientProtocol = "rest"
     """What the clients speak in real nodes."""
     breaks_off: bool = False
     """Its clients cannot go on, so the story does not come to its end; there is a verdict all the same."""
@@ -62,7 +62,7 @@ def _of_the_simulator(
     found_by: str,
     verdict: tuple[str, ...],
     within_s: int = 30,
-    clients: Door = "rest",
+    clients: ClientProtocol = "rest",
     breaks_off: bool = False,
 ) -> Bug:
     known = PLANTED[name]

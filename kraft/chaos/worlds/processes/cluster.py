@@ -23,7 +23,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from kraft.chaos.nemesis.links import links_between_nodes
-from kraft.chaos.workload.client import Client, Door
+from kraft.chaos.workload.client import Client, ClientProtocol
 from kraft.chaos.workload.group_client import GroupClient, Membership
 from kraft.chaos.workload.rest_client import RestClient
 from kraft.chaos.workload.rest_group_client import RestGroupClient
@@ -60,7 +60,7 @@ class Cluster:
         seed: int,
         starter: NodeStarter,
         pace: Pace,
-        clients: Door,
+        clients: ClientProtocol,
         is_open_outside: bool,
     ) -> None:
         host = own_host(random.Random())
@@ -100,7 +100,7 @@ class Cluster:
         seed: int = 0,
         starter: NodeStarter | None = None,
         pace: Pace = SHORT_STORIES,
-        clients: Door = "rest",
+        clients: ClientProtocol = "rest",
         is_open_outside: bool = False,
     ) -> AsyncIterator[Cluster]:
         """Start all nodes; the block begins when every broker takes part and the quorum has a leader.

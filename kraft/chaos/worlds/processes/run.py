@@ -14,7 +14,7 @@ from kraft.chaos.live import Watcher
 from kraft.chaos.model import Scenario, Topic
 from kraft.chaos.result import RunResult
 from kraft.chaos.run import Run
-from kraft.chaos.workload.client import Door
+from kraft.chaos.workload.client import ClientProtocol
 from kraft.chaos.workload.targets import ClientWorld
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.event_counter import EventCounter
@@ -39,7 +39,7 @@ async def run_scenario(
     report: Path | None = None,
     source: str = "",
     starter: NodeStarter | None = None,
-    clients: Door = "rest",
+    clients: ClientProtocol = "rest",
 ) -> RunResult:
     """Run a scenario. A mistake of the scenario is never raised: the result contains it.
 
