@@ -4,8 +4,8 @@ The first batch of a transaction in a partition is appended once the coordinator
 with the guard that was taken before it was asked, so that nothing of an ended transaction is written after its marker.
 What is asked before the append refuses that partition alone, and nothing of it is appended.
 Batches of one producer id and partition are appended in the order in which their requests arrived, whatever each waits
-for: a request that has to wait takes a turn, those behind it wait for that turn, and its guards are checked once more
-when the turn has come (docs/decisions/order-within-a-connection.md). Source: ReplicaManager.handleProduceAppend.
+for: a request that has to wait takes a place in line, those behind it wait, and its guards are checked once more
+when its turn comes (docs/decisions/order-within-a-connection.md). Source: ReplicaManager.handleProduceAppend.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from kraft.protocol.primitives import Buffer, TopicPartition
 from kraft.protocol.transactions import Producer
 from metadata.environment import Clock
 from metadata.image import TopicIdPartition
+from replication.manager.append_queues import AppendQueues, Place
 from replication.manager.manager import ReplicaManager
-from replication.manager.turns import Turn, Turns
 from replication.producers.origin import Origin, Verification
 from replication.requests import ProduceOptions, ProduceOutcome
 
@@ -51,7 +51,7 @@ class _Asked:
     support: Support
     compares_records: bool
     deadline_ms: int = 0
-    """Until then it waits for its turns and for the coordinator, if it has to wait; then it is refused."""
+    """Until then it waits for its turn and for the coordinator, if it has to wait; then it is refused."""
     refused: dict[TopicIdPartition, KafkaError] = field(default_factory=dict)
     guards: dict[TopicIdPartition, Verification] = field(default_factory=dict)
 
@@ -73,7 +73,7 @@ class TransactionalProduce:
         self._replicas = replicas
         self._verifier = verifier
         self._clock = clock
-        self._turns: Turns[tuple[int, TopicIdPartition]] = Turns()
+        self._queues: AppendQueues[tuple[int, TopicIdPartition]] = AppendQueues()
         """By producer id and partition."""
 
     def begin(
@@ -94,7 +94,7 @@ class TransactionalProduce:
         asked = _Asked(options, producer, transactional, support, compares_records)
         self._guard(asked, transactional)
         producer_id = producer.producer_id
-        is_behind = bool(self._turns) and any(self._turns.is_taken((producer_id, key)) for key in transactional)
+        is_behind = bool(self._queues) and any(self._queues.has_waiting((producer_id, key)) for key in transactional)
         if not asked.guards and not asked.refused and not is_behind:
             origins = dict.fromkeys(transactional, Origin(is_transactional=True, compares_records=compares_records))
             return self._replicas.produce.begin(batches, options, origins=origins)
@@ -102,20 +102,20 @@ class TransactionalProduce:
         begun = self._replicas.produce.begin(others, options) if others else {}
         own = {key: batches[key] for key in transactional}
         asked.deadline_ms = self._clock.monotonic_ms() + min(options.timeout_ms, WAIT_MS)
-        turns = self._turns.take([(producer_id, key) for key in transactional]).values()
-        task = asyncio.get_running_loop().create_task(self._produce(own, asked, turns, begun))
-        task.add_done_callback(lambda _: _end(turns))  # it may be cancelled before it has begun
+        places = self._queues.join([(producer_id, key) for key in transactional]).values()
+        task = asyncio.get_running_loop().create_task(self._produce(own, asked, places, begun))
+        task.add_done_callback(lambda _: _end(places))  # it may be cancelled before it has begun
         return task
 
-    async def _produce(self, batches: Batches, asked: _Asked, turns: Collection[Turn], others: Begun) -> NewOutcomes:
+    async def _produce(self, batches: Batches, asked: _Asked, places: Collection[Place], others: Begun) -> NewOutcomes:
         """`others`: what becomes of the batches of the request that are in no transaction."""
         try:
             await self._verify_all(asked, list(asked.guards))
-            if await self._turns_come(asked, turns):
+            if await self._places_reached(asked, places):
                 await self._verify_all(asked, self._guarded_anew(asked))
             refused, begun = self._append(batches, asked)
         finally:
-            _end(turns)
+            _end(places)
         outcomes = [await each if isinstance(each, asyncio.Future) else each for each in (others, begun)]
         return {**outcomes[0], **outcomes[1], **refused}
 
@@ -139,12 +139,12 @@ class TransactionalProduce:
             return refused, dict.fromkeys(allowed, _refused(error))
         return refused, begun
 
-    async def _turns_come(self, asked: _Asked, turns: Iterable[Turn]) -> bool:
+    async def _places_reached(self, asked: _Asked, places: Iterable[Place]) -> bool:
         """False, with all that is in the transaction refused, when those before it take longer than it may wait."""
         try:
             async with self._clock.timeout(self._left_ms(asked)):
-                for turn in turns:
-                    await turn.comes()
+                for place in places:
+                    await place.wait()
         except TimeoutError:
             late = NotEnoughReplicas("batches of the producer that arrived before this one still wait; send it again")
             asked.refused.update(dict.fromkeys(asked.transactional.keys() - asked.refused.keys(), late))
@@ -223,9 +223,9 @@ def transactional_headers(batches: Batches) -> Mapping[TopicIdPartition, BatchHe
     return {key: header for key, header in headers.items() if header.is_transactional and not header.is_control}
 
 
-def _end(turns: Iterable[Turn]) -> None:
-    for turn in turns:
-        turn.end()
+def _end(places: Iterable[Place]) -> None:
+    for place in places:
+        place.end()
 
 
 def _refused(error: KafkaError) -> ProduceOutcome:

@@ -39,7 +39,7 @@ from kraft.protocol.primitives import INT32_MAX
 from metadata.environment import Environment
 from metadata.events import Events
 from metadata.settings import BrokerSettings
-from replication.large_work import LargeWork
+from replication.record_workers import RecordWorkers
 
 CONTEXT = web.AppKey("context", Context)
 ROUTES = web.AppKey("routes", tuple)
@@ -81,7 +81,7 @@ def create_app(
         produce_streams=Slots(lambda: limits.produce_streams_max, what="produce streams"),
         streams=Streams(slots=long_polls, unsent_bytes_max=limits.stream_unsent_bytes_max),
         partitioner=Partitioner(),
-        large_work=LargeWork(environment.workers),
+        record_workers=RecordWorkers(environment.workers),
         metrics=Metrics(lambda: {**partition_gauges(gateway), **(gauges() if gauges else {})}, kafka.measures),
         kafka_clients=kafka.clients,
         patience=SlowClients(environment.clock, limits),

@@ -26,7 +26,7 @@ from metadata.controller.requests import Request
 from metadata.environment import Clock
 from metadata.image import PartitionImage, TopicIdPartition, TopicImage
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
-from replication.large_work import LargeWork
+from replication.record_workers import RecordWorkers
 
 Reply = TypeVar("Reply")
 
@@ -49,7 +49,7 @@ class Context:
     metrics: Metrics
     patience: SlowClients
     awaiting: Awaiting
-    large_work: LargeWork
+    record_workers: RecordWorkers
     """For bodies and answers of many records."""
     kafka_clients: Callable[[], Mapping[tuple[str, str, str], int]] = dict
     """Connections at the Kafka port, by listener, library and its version."""

@@ -134,7 +134,9 @@ async def produce_body(
     """
     keyless = params.sender.keyless_partition(len(topic.partitions))
     if _is_much(call.body, params.form):
-        parsed, places = await call.context.large_work.run(_parsed_and_placed, parse, topic, partition, keyless=keyless)
+        parsed, places = await call.context.record_workers.run(
+            _parsed_and_placed, parse, topic, partition, keyless=keyless
+        )
     else:
         parsed, places = _parsed_and_placed(parse, topic, partition, keyless=keyless)
     where = call.context.partitioner.settle(topic, places)
@@ -172,7 +174,7 @@ async def write_records(
     settings, now_ms = call.context.gateway.topic_settings(topic.name), call.context.clock.wall_ms()
     is_repeatable = params.sender.is_repeatable
     if len(records) > INLINE_RECORDS_MAX:
-        written = await call.context.large_work.run(
+        written = await call.context.record_workers.run(
             _all_packed, records, where, topic, settings, now_ms=now_ms, is_repeatable=is_repeatable
         )
     else:

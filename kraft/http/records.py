@@ -15,8 +15,8 @@ from kraft.protocol.batches.header import end_within, whole_batches
 from kraft.protocol.batches.records import NewRecord, ReadRecord, open_batch, unstamped_batch
 from kraft.protocol.errors import CorruptMessage
 from kraft.protocol.primitives import Buffer
-from replication.large_work import LargeWork
 from replication.partition.log import AbortedTransaction
+from replication.record_workers import RecordWorkers
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ def _size(record: InRecord) -> int:
     return size + sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else size
 
 
-async def on_records(work: LargeWork, data: Buffer, function: Callable[[int], T]) -> T:
+async def on_records(work: RecordWorkers, data: Buffer, function: Callable[[int], T]) -> T:
     """`function(inflated_max)` here if that is little work, else on a worker: it takes records and makes an answer.
 
     Raises ThrottlingQuotaExceeded, or what the function raises beside OverBudget.

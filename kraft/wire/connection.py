@@ -26,7 +26,7 @@ from kraft.wire import scram
 from kraft.wire.budget import Budget
 from kraft.wire.principal import NodePrincipal
 from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
-from metadata.strangers import KAFKA_LISTENER
+from metadata.unauthenticated import KAFKA_LISTENER
 
 LOG = logging.getLogger(__name__)
 

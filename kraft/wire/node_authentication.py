@@ -20,7 +20,7 @@ from kraft.wire.principal import NodePrincipal
 from kraft.wire.sasl import Authentication
 from kraft.wire.scram import Credential
 from metadata.environment import Environment, FrameConnection
-from metadata.strangers import KAFKA_LISTENER, Strangers
+from metadata.unauthenticated import KAFKA_LISTENER, UnauthenticatedConnections
 
 LOG = logging.getLogger(__name__)
 
@@ -35,13 +35,15 @@ class NodeAuthentication:
     """Requests that come before the proof are refused by them."""
     frame_bytes_max: int
     """Of a request after authentication."""
-    strangers: Strangers = field(default_factory=lambda: Strangers(KAFKA_LISTENER))
+    unauthenticated: UnauthenticatedConnections = field(
+        default_factory=lambda: UnauthenticatedConnections(KAFKA_LISTENER)
+    )
 
     async def first_frame(self, connection: FrameConnection) -> memoryview | None:
         """The first request of a connection; None when it did not come in time. Raises ConnectionClosed."""
-        limits = self.strangers.limits
+        limits = self.unauthenticated.limits
         try:
-            with self.strangers.waiting(connection):
+            with self.unauthenticated.waiting(connection):
                 async with self.environment.clock.timeout(limits.wait_ms):
                     return await connection.receive()
         except TimeoutError:
@@ -51,10 +53,10 @@ class NodeAuthentication:
     async def principal(self, connection: FrameConnection, first: memoryview) -> NodePrincipal | None:
         """The node that proves the secret, with `first` as its first request; None when the connection has to be
         closed. Raises ConnectionClosed."""
-        limits = self.strangers.limits
+        limits = self.unauthenticated.limits
         authentication = Authentication(self.credential, self.environment.rng)
         try:
-            with self.strangers.waiting(connection):
+            with self.unauthenticated.waiting(connection):
                 async with self.environment.clock.timeout(limits.wait_ms):
                     await self._authenticate(authentication, connection, first)
         except TimeoutError:
@@ -69,7 +71,7 @@ class NodeAuthentication:
         self, authentication: Authentication, connection: FrameConnection, first: memoryview
     ) -> None:
         """Until it has a principal, or the connection is to be closed."""
-        frame, frames_max = first, self.strangers.limits.frames_max
+        frame, frames_max = first, self.unauthenticated.limits.frames_max
         for _ in range(frames_max):
             if not self._step(authentication, connection, frame) or authentication.principal is not None:
                 return

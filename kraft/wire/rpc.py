@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from kraft.protocol.apis import Api
 from kraft.protocol.codec import Malformed
 from kraft.protocol.encoding import TopLevel
-from metadata.undecodable import UNDECODABLE
+from metadata.decode_errors import DECODE_ERRORS
 
 RequestT = TypeVar("RequestT")
 ReplyT = TypeVar("ReplyT")
@@ -41,5 +41,5 @@ class Rpc(Generic[RequestT, ReplyT, RequestData, ResponseData]):
         """What a peer answers. Raises Malformed for an answer that no peer gives, KafkaError for a refusal."""
         try:
             return self.from_reply(request, message)
-        except UNDECODABLE as error:
+        except DECODE_ERRORS as error:
             raise Malformed(f"{self.api.name} answer: {type(error).__name__} {error}") from error

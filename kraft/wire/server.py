@@ -31,7 +31,7 @@ from kraft.wire.session import UNSENT_BYTES_MAX, Session, Shared, authenticates_
 from metadata.environment import Environment, FrameConnection, FrameListener, OnConnection
 from metadata.image import DEFAULT_LISTENER
 from metadata.settings import BrokerSettings
-from metadata.strangers import KAFKA_LISTENER
+from metadata.unauthenticated import KAFKA_LISTENER
 
 LOG = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class WireServer:
 
     @property
     def connections(self) -> int:
-        """Connections that are open now, those of nodes, clients and strangers together."""
+        """Connections that are open now, those of nodes, clients and unauthenticated ones together."""
         return self._open
 
     async def start(self) -> None:
@@ -171,7 +171,7 @@ class WireServer:
 
     def _has_place(self, connection: FrameConnection) -> bool:
         """When all are taken, whoever says nothing loses his."""
-        if self._open < self._places or self._nodes.strangers.end_one(connection):
+        if self._open < self._places or self._nodes.unauthenticated.end_one(connection):
             return True
         LOG.warning("refusing %s: %d connections are open (max.connections)", connection.peer, self._open)
         self.counts.refused += 1

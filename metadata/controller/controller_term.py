@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from kraft.protocol.errors import KafkaError, NotController, RequestTimedOut
-from metadata.controller.announce import announce
 from metadata.controller.context import ControllerContext
 from metadata.controller.decide import (
     ActivationEvent,
@@ -26,6 +25,7 @@ from metadata.controller.decide import (
 from metadata.controller.effective import EffectiveSettings
 from metadata.controller.event_batch import LATE_MS, EventBatch, Step
 from metadata.controller.inbox import Item
+from metadata.controller.operator_events import emit_decision
 from metadata.controller.probes import BrokerProbes
 from metadata.image import MetadataImage
 from metadata.quorum.log import AppendLost, AppendUnknown
@@ -165,7 +165,7 @@ class ControllerTerm:
         if isinstance(outcome, KafkaError):
             step.item.refuse(outcome)
             return
-        announce(self._context.events, step.before, outcome.records)
+        emit_decision(self._context.events, step.before, outcome.records)
         if not outcome.is_deferred:
             step.item.resolve(outcome.reply)
         self._pursue(step, outcome, probes)
@@ -174,8 +174,8 @@ class ControllerTerm:
         if decision.follow_up is not None:
             now_ms = self._context.environment.clock.monotonic_ms()
             self._context.inbox.put_event(decision.follow_up, now_ms=now_ms)
-        if decision.ask or decision.is_deferred:
-            probes.ask(decision, item=step.item)
+        if decision.queries or decision.is_deferred:
+            probes.query(decision, item=step.item)
 
     # --- time ---------------------------------------------------------------------------------------------------
 

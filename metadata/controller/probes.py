@@ -31,7 +31,7 @@ class BrokerProbes:
         self._group = group
         self._settings = settings
         self._probed: set[int] = set()
-        self._asked: set[TopicIdPartition] = set()
+        self._queried: set[TopicIdPartition] = set()
 
     def probe(self, broker: BrokerImage) -> None:
         """Find out whether a broker whose connection broke is dead; if so, it is fenced now."""
@@ -59,29 +59,29 @@ class BrokerProbes:
         finally:
             self._probed.discard(broker.broker_id)
 
-    def ask(self, decision: Decision, *, item: Item) -> None:
+    def query(self, decision: Decision, *, item: Item) -> None:
         """Ask all live replicas at once; continue with the answers that arrived within unclean.recovery.timeout.ms."""
         request = item.request if decision.is_deferred and isinstance(item.request, ElectLeaders) else None
-        if request is None and self._asked.issuperset(decision.asked_partitions):
+        if request is None and self._queried.issuperset(decision.candidates):
             return
-        self._asked.update(decision.asked_partitions)
+        self._queried.update(decision.candidates)
         self._group.create_task(self._ask(decision, request=request, waiter=item.waiter if request else None))
 
     async def _ask(
         self, decision: Decision, *, request: ElectLeaders | None, waiter: asyncio.Future[object] | None
     ) -> None:
         try:
-            answers = await asyncio.gather(*(self._log_ends(broker_id, keys) for broker_id, keys in decision.ask))
+            answers = await asyncio.gather(*(self._log_ends(broker_id, keys) for broker_id, keys in decision.queries))
         except asyncio.CancelledError:
             if waiter is not None and not waiter.done():
                 waiter.set_exception(NotController("this node stopped being the active controller while it asked"))
             raise
-        self._asked.difference_update(decision.asked_partitions)
+        self._queried.difference_update(decision.candidates)
         event = LogEndsLearned(
-            partitions=decision.asked_partitions,
+            partitions=decision.candidates,
             answers={
                 broker_id: tuple(ends)
-                for (broker_id, _), ends in zip(decision.ask, answers, strict=True)
+                for (broker_id, _), ends in zip(decision.queries, answers, strict=True)
                 if ends is not None
             },
             request=request,

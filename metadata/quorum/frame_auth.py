@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import msgspec
 
 from kraft.protocol.primitives import Buffer
-from metadata.strangers import QUORUM_LISTENER
-from metadata.undecodable import UNDECODABLE
+from metadata.decode_errors import DECODE_ERRORS
+from metadata.unauthenticated import QUORUM_LISTENER
 
 PROTOCOL_VERSION = 2
 """Version 1: the acceptor proved itself at the same time as the dialer, and the key was the secret itself."""
@@ -56,7 +56,7 @@ def decode_hello(data: Buffer) -> Hello:
         raise Refused(f"a hello of {len(data)} bytes; the limit is {HELLO_BYTES_MAX}")
     try:
         hello = msgspec.msgpack.decode(data, type=Hello)
-    except UNDECODABLE as error:
+    except DECODE_ERRORS as error:
         raise Refused(f"not a hello of the quorum: {type(error).__name__} {error}"[:REASON_LENGTH_MAX]) from error
     if hello.protocol != _PROTOCOL or len(hello.nonce) != NONCE_BYTES:
         raise Refused(f"not a hello of the quorum: protocol {hello.protocol!r:.50}, nonce of {len(hello.nonce)} bytes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from metadata.decode_errors import DECODE_ERRORS
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import DirectoryLock, Files
 from metadata.quorum.durable import (
@@ -16,7 +17,6 @@ from metadata.quorum.durable import (
     read_file,
     replace_file,
 )
-from metadata.undecodable import UNDECODABLE
 
 FILE_NAME = "meta"
 VERSION = 1
@@ -56,7 +56,7 @@ def check_owner(files: Files, path: str, owner: Owner) -> None:
     payload, _ = decode_document(read_file(files, path), magic=_MAGIC, path=path)
     try:
         found = msgspec.json.decode(payload, type=Owner)
-    except UNDECODABLE as error:
+    except DECODE_ERRORS as error:
         raise DamagedFile(path=path, offset=0, problem=f"no owner ({error})", advice=RESTORE_ADVICE) from error
     if found.version > VERSION:
         raise WrittenByNewerVersion(path=path, found=f"version {found.version}", known=f"version {VERSION}")

@@ -16,14 +16,14 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from metadata.decode_errors import DECODE_ERRORS
 from metadata.environment import ConnectionClosed, Environment, FrameConnection, FrameListener
 from metadata.quorum.filters import Message
 from metadata.quorum.frame_auth import NONCE_BYTES, REASON_LENGTH_MAX, Hello, Refused, Seal
 from metadata.quorum.handshake import ANYBODY, shake_hands
 from metadata.quorum.messages import MalformedMessage
 from metadata.rate_limited_log import RateLimitedLog
-from metadata.strangers import QUORUM_LISTENER, Strangers
-from metadata.undecodable import UNDECODABLE
+from metadata.unauthenticated import QUORUM_LISTENER, UnauthenticatedConnections
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
 """Longest frame of a voter: more than the largest batch of entries (1 MiB and one command) and than a piece of a
@@ -98,7 +98,7 @@ class Link:
         self._peers = dict(peers)
         self._listen = listen
         self._handler = handler
-        self._strangers = Strangers(QUORUM_LISTENER)
+        self._unauthenticated = UnauthenticatedConnections(QUORUM_LISTENER)
         self._refusals = RateLimitedLog()
         self._sessions: dict[int, _Session] = {}
         self._listener: FrameListener | None = None
@@ -179,7 +179,7 @@ class Link:
         """Run a session to its end. Return the wait of a dialer before the next."""
         try:
             async with self._clock.timeout(QUORUM_LISTENER.wait_ms):
-                with self._strangers.waiting(connection) if receiver == ANYBODY else nullcontext():
+                with self._unauthenticated.waiting(connection) if receiver == ANYBODY else nullcontext():
                     session = await self._shake_hands(connection, receiver)
             await self._admit(session)
         except Refused as refused:
@@ -289,5 +289,5 @@ def message_of(body: memoryview) -> Any:
     """The message of a frame. Raises MalformedMessage. The handler checks its content."""
     try:
         return _decode(body)
-    except UNDECODABLE as error:
+    except DECODE_ERRORS as error:
         raise MalformedMessage(f"no msgpack: {type(error).__name__} {error}"[:REASON_LENGTH_MAX]) from error

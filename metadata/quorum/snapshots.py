@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from metadata.decode_errors import DECODE_ERRORS
 from metadata.environment import Files
 from metadata.image_codec import NEWEST_VERSION, version_of
 from metadata.quorum.durable import (
@@ -28,7 +29,6 @@ from metadata.quorum.durable import (
 )
 from metadata.quorum.journal_format import Entry
 from metadata.quorum.library import SNAPSHOT_FAILED, SNAPSHOT_IDLE, SNAPSHOT_TAKEN, Voter
-from metadata.undecodable import UNDECODABLE
 
 FILE_NAME = "snapshot"
 CHUNK_BYTES = 256 * 1024
@@ -195,7 +195,7 @@ def decode_snapshot(data: bytes, *, path: str) -> tuple[SnapshotHeader, bytes]:
     payload, position = decode_document(data, magic=SNAPSHOT_MAGIC, path=path)
     try:
         header = msgspec.json.decode(payload, type=SnapshotHeader)
-    except UNDECODABLE as error:
+    except DECODE_ERRORS as error:
         raise DamagedFile(path=path, offset=0, problem=f"bad header ({error})", advice=RESTORE_ADVICE) from error
     body = data[position:]
     if len(body) != header.size or zlib.crc32(body) != header.crc:

@@ -53,7 +53,7 @@ class Fetch:
     def session_count(self) -> int:
         return len(self._sessions)
 
-    def begin(self, request: FetchRequest) -> FetchResponse | LaterFetch:
+    def begin(self, request: FetchRequest) -> FetchResponse | DeferredFetch:
         """Answer at once where possible, without a task."""
         try:
             session = self._sessions.open(request)
@@ -63,21 +63,23 @@ class Fetch:
         pass_ = self._read(session, request, None, notes_progress=True)
         if request.replica_id == CONSUMER and any(map(_is_beyond, pass_.answers)):
             task = asyncio.get_running_loop().create_task(self._look_again_and_answer(session, request))
-            return LaterFetch(task, task.result)
+            return DeferredFetch(task, task.result)
         return self._answer_or_wait(pass_, session, request)
 
     async def response(self, request: FetchRequest) -> FetchResponse:
         """Reads as `begin` does; returns once there is an answer."""
         begun = self.begin(request)
-        return await begun.come() if isinstance(begun, LaterFetch) else begun
+        return await begun.complete() if isinstance(begun, DeferredFetch) else begun
 
-    def _answer_or_wait(self, pass_: Pass, session: FetchSession, request: FetchRequest) -> FetchResponse | LaterFetch:
+    def _answer_or_wait(
+        self, pass_: Pass, session: FetchSession, request: FetchRequest
+    ) -> FetchResponse | DeferredFetch:
         if self._answers_now(pass_, session, request):
             return session.respond(pass_.answers)
         operation = self._wait(session, pass_, self._wait_ms(session, request))
         if operation is None:
             return self._answer_after_wait(pass_, session, set())
-        return LaterFetch(operation.done, lambda: self._answer_after_wait(pass_, session, operation.touched))
+        return DeferredFetch(operation.done, lambda: self._answer_after_wait(pass_, session, operation.touched))
 
     def _answer_after_wait(self, pass_: Pass, session: FetchSession, touched: set[TopicIdPartition]) -> FetchResponse:
         """Read again only partitions that had an event meanwhile, and those that had an answer."""
@@ -91,7 +93,7 @@ class Fetch:
     async def _look_again_and_answer(self, session: FetchSession, request: FetchRequest) -> FetchResponse:
         pass_ = await self._look_again(session, request)
         begun = self._answer_or_wait(pass_, session, request)
-        return await begun.come() if isinstance(begun, LaterFetch) else begun
+        return await begun.complete() if isinstance(begun, DeferredFetch) else begun
 
     async def _look_again(self, session: FetchSession, request: FetchRequest) -> Pass:
         """Handle an offset beyond the end of the log, which is out of range for the leader. A former leader that does
@@ -199,7 +201,7 @@ def _is_beyond(answered: tuple[SessionPartition, FetchedPartition]) -> bool:
 
 
 @value()
-class LaterFetch:
+class DeferredFetch:
     """A fetch that waits for an event."""
 
     future: asyncio.Future[Any]
@@ -207,7 +209,7 @@ class LaterFetch:
     answer: Callable[[], FetchResponse]
     """To be called once, when the future is done."""
 
-    async def come(self) -> FetchResponse:
+    async def complete(self) -> FetchResponse:
         await self.future
         return self.answer()
 

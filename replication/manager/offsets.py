@@ -17,12 +17,12 @@ from kraft.protocol.errors import (
 from metadata.controller.requests import ReplicaLogEnd
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
-from replication.large_work import LargeWork
 from replication.manager.registry import ANY_EPOCH, WAITING_DELETE_MAX, Registry
 from replication.partition.leader import low_watermark
 from replication.partition.log import EpochEnd
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
+from replication.record_workers import RecordWorkers
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer
 
 TO_HIGH_WATERMARK = -1
@@ -32,7 +32,7 @@ TO_HIGH_WATERMARK = -1
 class Offsets:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._large_work = LargeWork(registry.environment.workers)
+        self._record_workers = RecordWorkers(registry.environment.workers)
 
     async def list_offset(
         self,
@@ -58,7 +58,7 @@ class Offsets:
                     looking=looking,
                 )
             except NeedsWorker as large:
-                looking.known[large.base_offset] = await self._large_work.run(large.work)
+                looking.known[large.base_offset] = await self._record_workers.run(large.work)
 
     def _list_offset(
         self,

@@ -22,10 +22,10 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import new
 from metadata.settings import RACK_AWARE_SELECTOR
 from replication.manager.registry import Registry
-from replication.partition.closer_replica import closer_replica
 from replication.partition.isr import may_join
 from replication.partition.leader import with_fetch, with_idling
 from replication.partition.log import AbortedTransaction, EpochEnd, ReplicaLog
+from replication.partition.preferred_read_replica import preferred_read_replica
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, Idling, LeaderState
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest
@@ -127,9 +127,9 @@ class PartitionReader:
             if isinstance(state, LeaderState):
                 if pass_.is_follower and (pass_.is_stale or request.replica_id not in state.followers):
                     raise _unassigned(replica, state, request)
-                if request.rack and (closer := self._closer(replica, state, fetch, request)) is not None:
+                if request.rack and (preferred := self._preferred(replica, state, fetch, request)) is not None:
                     pass_.has_news = True
-                    return _answer(fetch, replica, state, preferred_read_replica=closer)
+                    return _answer(fetch, replica, state, preferred_read_replica=preferred)
             if epoch != -1 and (offset > end_offset or epoch != log.latest_epoch):
                 diverging = _divergence(log, fetch)
                 if diverging is not None:
@@ -169,12 +169,14 @@ class PartitionReader:
             assert isinstance(replica.state, LeaderState), replica.state
             partition.idle(replica, replica.state, idling)
 
-    def _closer(self, replica: Replica, state: LeaderState, fetch: FetchPartition, request: FetchRequest) -> int | None:
+    def _preferred(
+        self, replica: Replica, state: LeaderState, fetch: FetchPartition, request: FetchRequest
+    ) -> int | None:
         """KIP-392: the replica in the consumer's rack that it should read from, if the leader is not there."""
         registry = self._registry
         if registry.settings().replica_selector_class != RACK_AWARE_SELECTOR:
             return None
-        return closer_replica(
+        return preferred_read_replica(
             state,
             rack=request.rack,
             offset=fetch.fetch_offset,

@@ -26,15 +26,15 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import new
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS, internal_refusal
-from replication.large_work import LargeWork
 from replication.log_validator import PreparedRecords
+from replication.manager.append_queues import AppendQueues, Place
 from replication.manager.delayed_produce import DelayedProduce, Outcomes, failed, refused, too_few
 from replication.manager.leader_flushes import LeaderFlushes
 from replication.manager.registry import WAITING_PRODUCE_MAX, Registry
-from replication.manager.turns import Turn, Turns
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
 from replication.producers.origin import CLIENT, Origin
+from replication.record_workers import RecordWorkers
 from replication.requests import ProduceOptions, ProduceOutcome
 
 HAND_OVER_WAIT_MS = 500
@@ -64,8 +64,8 @@ class Produce:
     def __init__(self, registry: Registry, flushes: LeaderFlushes) -> None:
         self._registry = registry
         self._flushes = flushes
-        self._turns: Turns[TopicIdPartition] = Turns()
-        self._large_work = LargeWork(registry.environment.workers)
+        self._queues: AppendQueues[TopicIdPartition] = AppendQueues()
+        self._record_workers = RecordWorkers(registry.environment.workers)
         self._under_way = 0
         self._is_handing_over = False
         self._idle = asyncio.Event()
@@ -90,12 +90,12 @@ class Produce:
         _Run.__init__(run, options=options, origin=origin, origins=origins)
         inline, later = Budget.inline(), []
         for key, data in batches.items():
-            if self._turns.is_taken(key) or not self._append(key, data, inline, run):
+            if self._queues.has_waiting(key) or not self._append(key, data, inline, run):
                 later.append(key)
         self._wake_followers(run.appended)
         if later:
-            turns = self._turns.take(later)
-            return self._waited_for(self._append_later({key: batches[key] for key in later}, turns, run), run, turns)
+            places = self._queues.join(later)
+            return self._waited_for(self._append_later({key: batches[key] for key in later}, places, run), run, places)
         due = [replica for replica in run.appended if replica.log.needs_flush()]
         if due:
             return self._waited_for(self._flush(due, run), run)
@@ -120,15 +120,15 @@ class Produce:
             )
 
     def _waited_for(
-        self, steps: Coroutine[Any, Any, Outcomes], run: _Run, turns: Mapping[TopicIdPartition, Turn] | None = None
+        self, steps: Coroutine[Any, Any, Outcomes], run: _Run, places: Mapping[TopicIdPartition, Place] | None = None
     ) -> asyncio.Future[Outcomes]:
         """A task for work that cannot be done at once. A cancelled one, even before its first step, leaves nothing
         behind that others wait for: neither places in line nor records that are not counted."""
         task = asyncio.get_running_loop().create_task(steps)
 
         def ended(task: asyncio.Future[Outcomes]) -> None:
-            for turn in turns.values() if turns else ():
-                turn.end()
+            for place in places.values() if places else ():
+                place.end()
             if task.cancelled():
                 for replica in run.appended:
                     self._flushes.ask(replica)
@@ -165,11 +165,11 @@ class Produce:
         if acks == ACKS_ALL and self._registry.produces.is_full:
             raise ThrottlingQuotaExceeded(f"{WAITING_PRODUCE_MAX} produce requests wait for replicas already")
 
-    async def _append_later(self, batches: Batches, turns: Mapping[TopicIdPartition, Turn], run: _Run) -> Outcomes:
+    async def _append_later(self, batches: Batches, places: Mapping[TopicIdPartition, Place], run: _Run) -> Outcomes:
         """Append to one partition after another, each in its turn; a worker checks its records."""
         budget = Budget.of_request()
         for key, data in batches.items():
-            await turns[key].comes()
+            await places[key].wait()
             count = len(run.appended)
             try:
                 prepared = await self._prepared(key, data, budget, run)
@@ -177,7 +177,7 @@ class Produce:
                 run.outcomes[key] = refused(error, log_start_offset=self._log_start(key))
             else:
                 self._append(key, prepared, budget, run)
-            turns[key].end()
+            places[key].end()
             self._wake_followers(run.appended[count:])
         return await self._flush([replica for replica in run.appended if replica.log.needs_flush()], run)
 
@@ -187,7 +187,7 @@ class Produce:
         share = budget.share()
         left = replace(share)
         try:
-            return await self._large_work.run(
+            return await self._record_workers.run(
                 replica.log.preparation(),
                 data,
                 now_ms=self._registry.clock.wall_ms(),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from metadata.environment import Workers
 from replication.storage.checkpoint_ceiling import CheckpointCeiling
-from replication.storage.epochs import LeaderEpochCache
+from replication.storage.leader_epochs import LeaderEpochCache
 from replication.storage.segment import Segment
 from replication.storage.segments import Segments
 

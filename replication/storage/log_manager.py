@@ -27,7 +27,9 @@ from metadata.events import Events
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings, topic_settings
 from replication.producers.state import ProducerLimits
+from replication.storage.append_cache import RecentAppends
 from replication.storage.availability import DESCRIPTOR_RETRY_MS, OUT_OF_DESCRIPTORS
+from replication.storage.background_tasks import BackgroundTasks
 from replication.storage.checkpoint_ceiling import begin_ceiling
 from replication.storage.checkpoints import Checkpoints
 from replication.storage.log_directory import LogDirectory, StartupError
@@ -37,9 +39,7 @@ from replication.storage.names import PARTITION_METADATA_FILE, future_partition_
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import UNREADABLE, LoadedLog, LoadPlan, load_log
 from replication.storage.segment import Segment
-from replication.storage.tail import RecentAppends
 from replication.storage.text_files import MalformedFile, read_topic_id, write_topic_id
-from replication.storage.upkeep import Upkeep
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ class LogManager:
             on_error=self._failing.directory_failed,
         )
         self._high_watermarks = self._checkpoints.high_watermarks
-        self.upkeep = Upkeep(environment, events=events, settings=settings, manager=self)
+        self.background_tasks = BackgroundTasks(environment, events=events, settings=settings, manager=self)
         self.moves = Moves(environment, events=events, logs=self)
 
     # --- start and stop ---------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ class LogManager:
         await asyncio.gather(*(self._load_directory(directory) for directory in self._directories))
         for directory in self._directories:
             await self._find_moves(directory)
-        self.upkeep.start()
+        self.background_tasks.start()
         self.moves.start()
 
     async def _load_directory(self, directory: LogDirectory) -> None:
@@ -276,7 +276,7 @@ class LogManager:
 
     def _log_rolled(self, log: PartitionLog) -> None:
         if not self._is_copy(log):
-            self.upkeep.flush_soon(log)
+            self.background_tasks.flush_soon(log)
 
     def _is_copy(self, log: PartitionLog) -> bool:
         """True for a copy that is not yet the log of its partition."""
@@ -302,7 +302,7 @@ class LogManager:
         """Flush and close everything; with `clean` write checkpoints and the marker, so that the next start scans
         nothing."""
         await self.moves.stop()
-        await self.upkeep.stop()
+        await self.background_tasks.stop()
         results = await asyncio.gather(*(log.close() for log in self._logs.values()), return_exceptions=True)
         failed = {self._directory_of[key] for key, result in zip(self._logs, results, strict=True) if result}
         failed |= {self._directory_of[key] for key, log in self._logs.items() if log.is_offline}
@@ -396,7 +396,7 @@ class LogManager:
         except OSError as error:
             self._events.emit("log_not_deleted", topic=log.topic, partition=log.partition, reason=str(error))
             return
-        self.upkeep.remove_later(log, doomed)
+        self.background_tasks.remove_later(log, doomed)
 
     def update_settings(self, topic_id: UUID, settings: TopicSettings) -> None:
         for key, log in self._logs.items():
@@ -487,10 +487,10 @@ class LogManager:
 
     def took_the_place(self, key: TopicIdPartition, directory: LogDirectory, log: PartitionLog) -> None:
         self._adopt(key, directory, log)
-        self.upkeep.flush_soon(log)
+        self.background_tasks.flush_soon(log)
 
     def remove_later(self, log: PartitionLog, folder: str | None) -> None:
-        self.upkeep.remove_later(log, folder)
+        self.background_tasks.remove_later(log, folder)
 
     async def checkpoint_moved(self, key: TopicIdPartition, source: LogDirectory) -> None:
         """Save checkpoints, so that the directories' entries of the moved log are valid from now on."""

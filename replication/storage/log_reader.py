@@ -25,13 +25,13 @@ from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from replication.partition.log import AbortedTransaction, LogRead, TimestampedOffset
+from replication.storage.append_cache import Tail
 from replication.storage.availability import Availability
-from replication.storage.epochs import LeaderEpochCache
 from replication.storage.header_scan import DamagedLog, headers_from, whole_batch
 from replication.storage.indexes import CorruptIndex
+from replication.storage.leader_epochs import LeaderEpochCache
 from replication.storage.segment import Segment
 from replication.storage.segments import Segments
-from replication.storage.tail import Tail
 
 T = TypeVar("T")
 

@@ -28,7 +28,7 @@ from metadata.events import Events
 from metadata.image import TopicIdPartition
 from replication.storage.availability import DESCRIPTOR_RETRY_MS, OUT_OF_DESCRIPTORS
 from replication.storage.checkpoint_ceiling import begin_ceiling
-from replication.storage.epochs import NO_EPOCH
+from replication.storage.leader_epochs import NO_EPOCH
 from replication.storage.log_directory import LogDirectory
 from replication.storage.names import MOVED_FILE, PARTITION_METADATA_FILE, partition_folder
 from replication.storage.partition_log import PartitionLog

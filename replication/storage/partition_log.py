@@ -33,10 +33,11 @@ from replication.log_validator import BatchRules, PreparedRecords, prepare_or_re
 from replication.partition.log import AbortedTransaction, Appended, EpochEnd, LogRead, Prepare, TimestampedOffset
 from replication.producers.origin import CLIENT, Origin
 from replication.producers.state import ProducerLimits, ProducerStates
+from replication.storage.append_cache import RecentAppends, Tail
 from replication.storage.availability import Availability
 from replication.storage.cleaner_log import LogCleaning
-from replication.storage.copies import check_leader_batches, joined, segment_groups
 from replication.storage.flusher import Flusher
+from replication.storage.follower_batches import check_leader_batches, joined, segment_groups
 from replication.storage.header_scan import DamagedLog
 from replication.storage.log_reader import LogReader
 from replication.storage.names import EPOCHS_FILE
@@ -44,7 +45,6 @@ from replication.storage.producer_state_manager import ProducerStateManager
 from replication.storage.recovery import LoadedLog
 from replication.storage.segment import Segment
 from replication.storage.segments import Segments
-from replication.storage.tail import RecentAppends, Tail
 
 _max_timestamp = attrgetter("max_timestamp")
 

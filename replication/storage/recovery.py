@@ -16,9 +16,9 @@ from metadata.settings import TopicSettings
 from replication.producers.state import ProducerLimits, ProducerStates
 from replication.storage.checkpoint_ceiling import CheckpointCeiling
 from replication.storage.cleaner_swap import finish_swaps, is_compaction_left
-from replication.storage.epochs import LeaderEpochCache
 from replication.storage.header_scan import DamagedLog, headers_from
 from replication.storage.indexes import CorruptIndex
+from replication.storage.leader_epochs import LeaderEpochCache
 from replication.storage.names import (
     CHECKPOINT_CEILING_FILE,
     DELETED_SUFFIX,

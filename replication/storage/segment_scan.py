@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from kraft.protocol.batches.header import BatchHeader
 from metadata.environment import Files
-from replication.storage.epochs import LeaderEpochCache
 from replication.storage.header_scan import DamagedLog, headers_from, whole_batch
+from replication.storage.leader_epochs import LeaderEpochCache
 from replication.storage.names import LOG_SUFFIX, segment_file
 from replication.storage.segment import RELATIVE_OFFSET_MAX, Segment
 

@@ -17,7 +17,7 @@ ROOT: Final = Path(__file__).parents[2]
 ANSWERS: Final = {
     "ISR shrink": "replication/partition/isr.py",
     "high watermark": "replication/partition/high_watermark.py",
-    "leader epoch cache": "replication/storage/epochs.py LeaderEpochCache",
+    "leader epoch cache": "replication/storage/leader_epochs.py LeaderEpochCache",
     "unclean election": "metadata/controller/decide/elections.py learn_log_ends",
     "fetch session": "replication/sessions/cache.py",
     "group rebalance": "kraft/coordinators/groups/classic_rebalance.py",

@@ -85,9 +85,9 @@ def _apply(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _alter_partition(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
-    def alter_partition(situation: Any, request: Any) -> Any:
-        decision = original(situation, request)
-        oracle.quorum.altered(situation.image, request, decision.reply)
+    def alter_partition(controller: Any, request: Any) -> Any:
+        decision = original(controller, request)
+        oracle.quorum.altered(controller.image, request, decision.reply)
         return decision
 
     return alter_partition

@@ -41,8 +41,8 @@ from replication.manager.roles import Roles
 from replication.partition import leader
 from replication.producers import state as producers
 from replication.storage import recovery
-from replication.storage.epochs import LeaderEpochCache
 from replication.storage.flusher import Flusher
+from replication.storage.leader_epochs import LeaderEpochCache
 from replication.storage.producer_state_manager import ProducerStateManager
 from tests.simulation import planted_bugs as bugs
 from tests.simulation import planted_clients as forgetful
@@ -415,7 +415,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "waiters_append_later": Planted(
         what="the answer to a produce leaves before those that waited for the same are appended",
-        patches=(Patch(TransactionalProduce, "_turns_come", transactional.waiters_append_later),),
+        patches=(Patch(TransactionalProduce, "_places_reached", transactional.waiters_append_later),),
         profile="pipelined",
         seen_as="client_ended",
         found_by=(2,),

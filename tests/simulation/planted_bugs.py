@@ -124,15 +124,15 @@ def any_partition_epoch(original: Any) -> Any:
 
 
 def restarted_stay(original: Any) -> Any:
-    def leave_isrs(situation: Any, broker_id: int, reason: Reason) -> Any:
-        return [] if reason is Reason.BROKER_RESTARTED else original(situation, broker_id, reason)
+    def leave_isrs(controller: Any, broker_id: int, reason: Reason) -> Any:
+        return [] if reason is Reason.BROKER_RESTARTED else original(controller, broker_id, reason)
 
     return leave_isrs
 
 
 def any_broker_epoch(original: Any) -> Any:
-    def _member_refusal(situation: Any, members: Any, partition: Any) -> Any:
-        return original(situation, tuple(replace(member, broker_epoch=-1) for member in members), partition)
+    def _member_refusal(controller: Any, members: Any, partition: Any) -> Any:
+        return original(controller, tuple(replace(member, broker_epoch=-1) for member in members), partition)
 
     return _member_refusal
 

@@ -90,11 +90,11 @@ def produces_overtake(_original: Any) -> Any:
     """A produce is appended although one before it, of the same producer and partition, waits for its verification."""
 
     def begin(self: Any, batches: Any, transactional: Any, **options: Any) -> Any:
-        before, self._turns = self._turns, type(self._turns)()
+        before, self._queues = self._queues, type(self._queues)()
         try:
             return _original(self, batches, transactional, **options)
         finally:
-            self._turns = before
+            self._queues = before
 
     return begin
 
@@ -112,15 +112,15 @@ def waiters_append_later(original: Any) -> Any:
     """After one answer, the produces that waited behind the first are appended a while after the first is answered, and
     new ones do not wait for them."""
 
-    async def turns_come(self: Any, asked: Any, turns: Any) -> bool:
-        has_waited = any(turn._before is not None for turn in turns)
-        has_come: bool = await original(self, asked, turns)
-        for turn in turns:
-            turn.end()
+    async def places_reached(self: Any, asked: Any, places: Any) -> bool:
+        has_waited = any(place._before is not None for place in places)
+        has_come: bool = await original(self, asked, places)
+        for place in places:
+            place.end()
         await asyncio.sleep(LATER_S if has_waited else 0)
         return has_come
 
-    return turns_come
+    return places_reached
 
 
 def requests_do_not_wait(original: Any) -> Any:

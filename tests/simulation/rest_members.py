@@ -32,7 +32,7 @@ from kraft.http.v2.consumers import NEXT_TOKEN, ConsumerHandlers
 from kraft.node.assembly import Node
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import TopicPartition
-from replication.large_work import LargeWork
+from replication.record_workers import RecordWorkers
 from tests.simulation.clients import READ_BYTES, RETRY_PAUSE_S
 from tests.simulation.group_members import ANSWER_S
 from tests.simulation.group_oracle import GroupOracle
@@ -84,7 +84,7 @@ class HttpListener:
             patience=SlowClients(clock, limits),
             awaiting=node.awaiting,
             origins=Origins((), lambda: gateway.settings),
-            large_work=LargeWork(node.environment.workers),
+            record_workers=RecordWorkers(node.environment.workers),
         )
         self.handlers = ConsumerHandlers(node.groups, node.environment.rng)
 

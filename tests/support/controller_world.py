@@ -61,7 +61,7 @@ class World:
         self.image = self.image.apply(decision.records)
         self.records.extend(decision.records)
         self.last = (*self.last, *decision.records)
-        if decision.ask:
+        if decision.queries:
             deferred = request if decision.is_deferred and isinstance(request, ElectLeaders) else None
             self.asked.append((decision, deferred))
         return decision
@@ -128,10 +128,10 @@ class World:
         decision, request = self.asked.pop(0)
         answers = {
             broker_id: tuple(_end(key, *ends[broker_id]) for key in keys)
-            for broker_id, keys in decision.ask
+            for broker_id, keys in decision.queries
             if broker_id in ends
         }
-        return self.decide(LogEndsLearned(partitions=decision.asked_partitions, answers=answers, request=request))
+        return self.decide(LogEndsLearned(partitions=decision.candidates, answers=answers, request=request))
 
     def decide_fence(self, broker_id: int) -> Decision:
         """Its connection broke and its port refuses."""

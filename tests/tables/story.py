@@ -65,7 +65,7 @@ class _Teller:
         if decision is not None:
             output.extend(_reply(self.world, decision))
         for question, _ in self.world.asked[asked:]:
-            for broker_id, keys in question.ask:
+            for broker_id, keys in question.queries:
                 output.append(f"ask {broker_id} about {', '.join(_name(self.world.image, key) for key in keys)}")
         return output or ["nothing"]
 

@@ -144,5 +144,5 @@ _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
 def decode_answer(data: bytes) -> Answer:
-    """Raises one of `UNDECODABLE` for what no coordinator of this version answers."""
+    """Raises one of `DECODE_ERRORS` for what no coordinator of this version answers."""
     return _answers.decode(data)

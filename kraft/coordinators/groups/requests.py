@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from kraft.protocol.errors import InvalidRequest
 from kraft.protocol.primitives import TopicPartition
-from metadata.undecodable import UNDECODABLE
+from metadata.decode_errors import DECODE_ERRORS
 
 Range: TypeAlias = tuple[str, int, int, int]
 """Topic, partition, first offset, offset after the last; -1 for an end that is not known yet."""
@@ -242,5 +242,5 @@ def decode_request(data: bytes) -> Request:
     """Raises InvalidRequest 42."""
     try:
         return _requests.decode(data)
-    except UNDECODABLE as error:
+    except DECODE_ERRORS as error:
         raise InvalidRequest(f"no request to a group coordinator: {error}") from error

@@ -128,7 +128,7 @@ class Merge:
             )
             return records, next_offset, *encode_each(records, self._form, topic=key[0], partition=key[1])
 
-        records, next_offset, lines, error = await on_records(self._context.large_work, data, encode)
+        records, next_offset, lines, error = await on_records(self._context.record_workers, data, encode)
         self._context.metrics.fetched_bytes.inc(len(data))
         if offset < next_offset < found.end_offset:
             self._behind[key] = None

@@ -201,7 +201,7 @@ class Poll:
             # At once, so that no record of a large answer outlives its batch.
             return next_offset, size, len(records), encode_json(records, form, topic=part.key[0], partition=part.key[1])
 
-        next_offset, size, count, encoded = await on_records(self._context.large_work, found.data, encode)
+        next_offset, size, count, encoded = await on_records(self._context.record_workers, found.data, encode)
         if count:
             self._hold(len(encoded))
             part.pieces.append(memoryview(encoded)[1:-1])

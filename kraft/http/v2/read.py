@@ -105,7 +105,7 @@ async def _encode(call: Call, records: Records, form: Format, *, offset: int, by
         body = encode_json(taken.records, form, topic=topic, partition=partition)
         return _Encoded(count, body, taken.next_offset)
 
-    return await on_records(call.context.large_work, records.data, encode)
+    return await on_records(call.context.record_workers, records.data, encode)
 
 
 def _headers(call: Call, records: Records, content_type: str, next_offset: int) -> CIMultiDict[str]:

@@ -16,7 +16,7 @@ from kraft.protocol.errors import KafkaError, ThrottlingQuotaExceeded
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.handlers.pieces import PIECES, WHOLE_MAX, WHOLE_MAX_OF, answered, in_pieces, too_many
 from metadata.environment import Environment
-from replication.large_work import LargeWork
+from replication.record_workers import RecordWorkers
 
 UNCOUNTED_BYTES = 1_024
 """A frame as short as this is read without counting."""
@@ -71,7 +71,7 @@ class LargeRequests:
 
     def __init__(self, environment: Environment, *, items_max: int) -> None:
         self._clock = environment.clock
-        self._work = LargeWork(environment.workers)
+        self._work = RecordWorkers(environment.workers)
         self._items_max = items_max
 
     async def in_pieces(self, api: ApiHandler, call: Call[Any]) -> TopLevel:

@@ -1,7 +1,7 @@
 """The controller's pure core: it turns an event into records, a reply and soft state."""
 
 from metadata.controller.decide.broker_heartbeats import BrokerLiveness, Liveness
-from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.decision import ControllerState, Decision
 from metadata.controller.decide.dispatch import decide
 from metadata.controller.decide.events import (
     ActivationEvent,
@@ -21,6 +21,7 @@ __all__ = [
     "BrokerDisconnected",
     "BrokerLiveness",
     "BrokerUnreachable",
+    "ControllerState",
     "Decision",
     "ExpiredHeartbeat",
     "Input",
@@ -29,7 +30,6 @@ __all__ = [
     "LogEndsLearned",
     "PreferredElectionTick",
     "SessionsTick",
-    "Situation",
     "UncleanSweepTick",
     "decide",
 ]

@@ -17,7 +17,7 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
 )
 from metadata import kafka_settings
-from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.decision import ControllerState, Decision
 from metadata.controller.decide.events import UncleanSweepTick
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail, ReplaceConfigs
 from metadata.records import ConfigRecord
@@ -42,13 +42,13 @@ def checked_topic_configs(configs: Mapping[str, str]) -> dict[str, str]:
     return {name: canonical_value(TopicSettings, name, configs[name]) for name in sorted(configs)}
 
 
-def alter_configs(situation: Situation, request: AlterConfigs) -> Decision:
+def alter_configs(controller: ControllerState, request: AlterConfigs) -> Decision:
     """All alterations of one resource or none; switching unclean elections on acts on offline partitions at once."""
     records: list[ConfigRecord] = []
     reply: dict[ConfigResource, ErrorDetail | None] = {}
     for resource, alterations in request.resources.items():
         try:
-            records.extend(_alter(situation, resource, alterations))
+            records.extend(_alter(controller, resource, alterations))
         except KafkaError as error:
             reply[resource] = ErrorDetail(type(error), error.message)
         else:
@@ -57,18 +57,18 @@ def alter_configs(situation: Situation, request: AlterConfigs) -> Decision:
         records = []
     follow_up = UncleanSweepTick() if any(record.name == _UNCLEAN for record in records) else None
     return Decision(
-        liveness=situation.liveness, records=tuple(records), is_atomic=True, reply=reply, follow_up=follow_up
+        liveness=controller.liveness, records=tuple(records), is_atomic=True, reply=reply, follow_up=follow_up
     )
 
 
-def replace_configs(situation: Situation, request: ReplaceConfigs) -> Decision:
+def replace_configs(controller: ControllerState, request: ReplaceConfigs) -> Decision:
     """Kafka's AlterConfigs: decided on this image, so that it drops also the settings that another change has just
     set."""
     alterations = {
-        resource: _replacement(situation.image.config(resource.resource_type, resource.name), wanted)
+        resource: _replacement(controller.image.config(resource.resource_type, resource.name), wanted)
         for resource, wanted in request.resources.items()
     }
-    return alter_configs(situation, AlterConfigs(resources=alterations, validate_only=request.validate_only))
+    return alter_configs(controller, AlterConfigs(resources=alterations, validate_only=request.validate_only))
 
 
 def _replacement(current: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[ConfigAlteration, ...]:
@@ -80,14 +80,14 @@ def _replacement(current: Mapping[str, str], wanted: Mapping[str, str]) -> tuple
 
 
 def _alter(
-    situation: Situation, resource: ConfigResource, alterations: tuple[ConfigAlteration, ...]
+    controller: ControllerState, resource: ConfigResource, alterations: tuple[ConfigAlteration, ...]
 ) -> list[ConfigRecord]:
-    _check_resource(situation, resource)
+    _check_resource(controller, resource)
     repeated = [name for name, count in Counter(change.name for change in alterations).items() if count > 1]
     if repeated:
         raise InvalidRequest(f"settings {sorted(repeated)} are altered twice in one request")
     _check_names(resource, [change.name for change in alterations if change.operation != "delete"])
-    current = situation.image.config(resource.resource_type, resource.name)
+    current = controller.image.config(resource.resource_type, resource.name)
     altered = dict(current)
     records = []
     for change in alterations:
@@ -102,13 +102,13 @@ def _alter(
                 )
             )
     if resource.resource_type == "group":
-        check_group_settings(situation.settings, altered)
+        check_group_settings(controller.settings, altered)
     return records
 
 
-def _check_resource(situation: Situation, resource: ConfigResource) -> None:
+def _check_resource(controller: ControllerState, resource: ConfigResource) -> None:
     if resource.resource_type == "topic":
-        if resource.name not in situation.image.topic_ids:
+        if resource.name not in controller.image.topic_ids:
             raise UnknownTopicOrPartition(f"there is no topic {resource.name!r}")
     elif resource.resource_type == "group":
         if not resource.name:
@@ -119,7 +119,7 @@ def _check_resource(situation: Situation, resource: ConfigResource) -> None:
     elif resource.name:
         if not resource.name.isdecimal():
             raise InvalidRequest(f"a broker is named by its id, or '' for all of them, not {resource.name!r}")
-        if int(resource.name) not in situation.image.brokers:
+        if int(resource.name) not in controller.image.brokers:
             raise BrokerIdNotRegistered(f"broker {resource.name} is not registered")
 
 

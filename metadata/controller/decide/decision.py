@@ -1,4 +1,4 @@
-"""The input of a decision (`Situation`) and its result (`Decision`)."""
+"""The input of a decision (`ControllerState`) and its result (`Decision`)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from metadata.image import BrokerImage, MetadataImage, PartitionImage, TopicIdPa
 from metadata.records import Record
 from metadata.settings import BrokerSettings
 
-Ask: TypeAlias = tuple[tuple[int, tuple[TopicIdPartition, ...]], ...]
+LogEndQueries: TypeAlias = tuple[tuple[int, tuple[TopicIdPartition, ...]], ...]
 """(broker id, partitions whose log end the broker is asked for)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Situation:
+class ControllerState:
     """The state that a decision is made on."""
 
     image: MetadataImage
@@ -93,9 +93,9 @@ class Decision:
     """All records happen or none does, as where Kafka has `ControllerResult.atomicOf`. Otherwise every prefix of them
     is a valid state of the cluster, from which the next controller can continue."""
     reply: object = None
-    ask: Ask = ()
+    queries: LogEndQueries = ()
     """Queries to live replicas; their answers return as one `LogEndsLearned` (L8)."""
-    asked_partitions: tuple[TopicIdPartition, ...] = ()
+    candidates: tuple[TopicIdPartition, ...] = ()
     is_deferred: bool = False
     """The reply is not known yet: the `LogEndsLearned` with this request has it."""
     follow_up: InternalEvent | None = None

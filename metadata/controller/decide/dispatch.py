@@ -6,7 +6,7 @@ import random
 
 from metadata.controller.decide import brokers, configs, elections, isr, producer_ids, reassignment, topics
 from metadata.controller.decide.broker_heartbeats import Liveness
-from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.decision import ControllerState, Decision
 from metadata.controller.decide.events import (
     ActivationEvent,
     BrokerDisconnected,
@@ -49,54 +49,54 @@ def decide(
     cluster_id: str,
 ) -> Decision:
     """Decide a request or event on exactly this image. Raises the KafkaError that refuses it."""
-    situation = Situation(
+    controller = ControllerState(
         image=image, liveness=liveness, now_ms=now_ms, settings=settings, rng=rng, cluster_id=cluster_id
     )
     match request:
         case SessionsTick():
-            return brokers.check_sessions(situation, request)
+            return brokers.check_sessions(controller, request)
         case ActivationEvent():
-            return brokers.activate(situation)
+            return brokers.activate(controller)
         case ExpiredHeartbeat():
-            return brokers.renew_session(situation, request)
+            return brokers.renew_session(controller, request)
         case BrokerDisconnected():
-            return brokers.note_disconnection(situation, request)
+            return brokers.note_disconnection(controller, request)
         case BrokerUnreachable():
-            return brokers.fence_unreachable(situation, request)
+            return brokers.fence_unreachable(controller, request)
         case LogEndsLearned():
-            return elections.learn_log_ends(situation, request)
+            return elections.learn_log_ends(controller, request)
         case PreferredElectionTick():
-            return elections.elect_preferred_now_and_then(situation)
+            return elections.elect_preferred_now_and_then(controller)
         case UncleanSweepTick():
-            return elections.sweep_offline(situation)
-    return _decide_request(situation, request)
+            return elections.sweep_offline(controller)
+    return _decide_request(controller, request)
 
 
-def _decide_request(situation: Situation, request: ControllerRequest) -> Decision:
+def _decide_request(controller: ControllerState, request: ControllerRequest) -> Decision:
     match request:
         case BrokerHeartbeat():
-            return brokers.heartbeat(situation, request)
+            return brokers.heartbeat(controller, request)
         case RegisterBroker():
-            return brokers.register_broker(situation, request)
+            return brokers.register_broker(controller, request)
         case AlterPartition():
-            return isr.alter_partition(situation, request)
+            return isr.alter_partition(controller, request)
         case ElectLeaders():
-            return elections.elect_leaders(situation, request)
+            return elections.elect_leaders(controller, request)
         case AlterReassignments():
-            return reassignment.alter_reassignments(situation, request)
+            return reassignment.alter_reassignments(controller, request)
         case CreateTopics():
-            return topics.create_topics(situation, request)
+            return topics.create_topics(controller, request)
         case DeleteTopics():
-            return topics.delete_topics(situation, request)
+            return topics.delete_topics(controller, request)
         case CreatePartitions():
-            return topics.create_partitions(situation, request)
+            return topics.create_partitions(controller, request)
         case AlterConfigs():
-            return configs.alter_configs(situation, request)
+            return configs.alter_configs(controller, request)
         case ReplaceConfigs():
-            return configs.replace_configs(situation, request)
+            return configs.replace_configs(controller, request)
         case AllocateProducerIds():
-            return producer_ids.allocate_producer_ids(situation, request)
+            return producer_ids.allocate_producer_ids(controller, request)
         case UnregisterBroker():
-            return brokers.unregister_broker(situation, request)
+            return brokers.unregister_broker(controller, request)
         case DescribeQuorum():
-            return brokers.describe_quorum(situation)
+            return brokers.describe_quorum(controller)

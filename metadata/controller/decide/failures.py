@@ -7,20 +7,20 @@ decision is repeated for each: a new controller, a lost answer and a later ISR n
 from __future__ import annotations
 
 from metadata.controller.decide.changes import change_partition
-from metadata.controller.decide.decision import Situation
+from metadata.controller.decide.decision import ControllerState
 from metadata.controller.requests import FailedReplicas
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import NO_LEADER, PartitionChangeRecord, Reason
 
 
-def leave_failed(situation: Situation, broker_id: int, failed: FailedReplicas) -> list[PartitionChangeRecord]:
+def leave_failed(controller: ControllerState, broker_id: int, failed: FailedReplicas) -> list[PartitionChangeRecord]:
     """The last ISR member stays, without leading (B4). A log that is only full continues to lead while no other can."""
     records = []
     for key in sorted(failed.offline | failed.read_only, key=_order):
-        partition = situation.image.partition(key.topic_id, key.partition)
+        partition = controller.image.partition(key.topic_id, key.partition)
         if partition is None or (broker_id not in partition.isr and partition.leader != broker_id):
             continue
-        eligible = situation.eligible(partition)
+        eligible = controller.eligible(partition)
         if broker_id in eligible:
             continue
         isr = tuple(member for member in partition.isr if member != broker_id)
@@ -31,17 +31,17 @@ def leave_failed(situation: Situation, broker_id: int, failed: FailedReplicas) -
 
 
 def elect_recovered(
-    situation: Situation, before: FailedReplicas, now: FailedReplicas
+    controller: ControllerState, before: FailedReplicas, now: FailedReplicas
 ) -> tuple[list[PartitionChangeRecord], list[PartitionImage]]:
     """Leaders for the partitions that had none until this log worked again, and queries for those that only an unclean
     election can help."""
     records: list[PartitionChangeRecord] = []
     stuck: list[PartitionImage] = []
     for key in sorted(before.offline - now.offline, key=_order):
-        partition = situation.image.partition(key.topic_id, key.partition)
+        partition = controller.image.partition(key.topic_id, key.partition)
         if partition is None or partition.leader != NO_LEADER:
             continue
-        eligible = situation.eligible(partition)
+        eligible = controller.eligible(partition)
         record = change_partition(partition, active=eligible, reason=Reason.REPLICA_RECOVERED)
         if record is not None:
             records.append(record)

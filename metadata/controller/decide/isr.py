@@ -13,36 +13,36 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
 )
 from metadata.controller.decide.changes import change_partition
-from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.decision import ControllerState, Decision
 from metadata.controller.requests import AlterPartition, ErrorDetail, IsrMember, PartitionAlteration
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import LeaderRecovery, PartitionChangeRecord, Reason, Record
 
 
-def alter_partition(situation: Situation, request: AlterPartition) -> Decision:
+def alter_partition(controller: ControllerState, request: AlterPartition) -> Decision:
     """Change ISRs. Raises StaleBrokerEpoch 77 for the request as a whole."""
-    situation.broker_at_epoch(request.broker_id, request.broker_epoch)
+    controller.broker_at_epoch(request.broker_id, request.broker_epoch)
     records: list[Record] = []
     reply: dict[TopicIdPartition, PartitionImage | ErrorDetail] = {}
     for alteration in request.alterations:
         key = TopicIdPartition(alteration.topic_id, alteration.partition)
         if key in reply:
             raise InvalidRequest(f"partition {key} is named twice in one request")
-        old = _find(situation, alteration)
-        refusal = old if isinstance(old, ErrorDetail) else _refusal(situation, request.broker_id, alteration, old)
+        old = _find(controller, alteration)
+        refusal = old if isinstance(old, ErrorDetail) else _refusal(controller, request.broker_id, alteration, old)
         if refusal is not None:
             reply[key] = refusal
             continue
         assert isinstance(old, PartitionImage), old
-        record = _change(situation, alteration, old)
+        record = _change(controller, alteration, old)
         if record is not None:
             records.append(record)
-        reply[key] = _outcome(situation, request.broker_id, old, record)
-    return Decision(liveness=situation.liveness, records=tuple(records), reply=reply)
+        reply[key] = _outcome(controller, request.broker_id, old, record)
+    return Decision(liveness=controller.liveness, records=tuple(records), reply=reply)
 
 
-def _find(situation: Situation, alteration: PartitionAlteration) -> PartitionImage | ErrorDetail:
-    topic = situation.image.topics.get(alteration.topic_id)
+def _find(controller: ControllerState, alteration: PartitionAlteration) -> PartitionImage | ErrorDetail:
+    topic = controller.image.topics.get(alteration.topic_id)
     if topic is None:
         return ErrorDetail(UnknownTopicId, f"no topic has the id {alteration.topic_id}")
     partition = topic.partitions.get(alteration.partition)
@@ -52,12 +52,12 @@ def _find(situation: Situation, alteration: PartitionAlteration) -> PartitionIma
 
 
 def _refusal(
-    situation: Situation, sender: int, alteration: PartitionAlteration, old: PartitionImage
+    controller: ControllerState, sender: int, alteration: PartitionAlteration, old: PartitionImage
 ) -> ErrorDetail | None:
     return (
         _epoch_refusal(sender, alteration, old)
         or _shape_refusal(alteration, old)
-        or _member_refusal(situation, alteration.new_isr, old)
+        or _member_refusal(controller, alteration.new_isr, old)
     )
 
 
@@ -88,13 +88,13 @@ def _shape_refusal(alteration: PartitionAlteration, old: PartitionImage) -> Erro
 
 
 def _member_refusal(
-    situation: Situation, members: tuple[IsrMember, ...], partition: PartitionImage
+    controller: ControllerState, members: tuple[IsrMember, ...], partition: PartitionImage
 ) -> ErrorDetail | None:
     """I6, KIP-903: a rebooted replica must not join under its old epoch. A read-only leader that leads because no other
     replica can may add a member that can replace it."""
     problems = []
     for member in members:
-        broker = situation.image.brokers.get(member.broker_id)
+        broker = controller.image.brokers.get(member.broker_id)
         if broker is None:
             problems.append(f"{member.broker_id} is not registered")
         elif broker.fenced:
@@ -103,12 +103,14 @@ def _member_refusal(
             problems.append(f"{member.broker_id} is shutting down")
         elif member.broker_epoch not in (-1, broker.broker_epoch):
             problems.append(f"{member.broker_id} has epoch {broker.broker_epoch}, not {member.broker_epoch}")
-        elif member.broker_id != partition.leader and situation.has_failed(member.broker_id, partition):
+        elif member.broker_id != partition.leader and controller.has_failed(member.broker_id, partition):
             problems.append(f"the log of {member.broker_id} has failed")
     return ErrorDetail(IneligibleReplica, "; ".join(problems)) if problems else None
 
 
-def _change(situation: Situation, alteration: PartitionAlteration, old: PartitionImage) -> PartitionChangeRecord | None:
+def _change(
+    controller: ControllerState, alteration: PartitionAlteration, old: PartitionImage
+) -> PartitionChangeRecord | None:
     proposed = {member.broker_id for member in alteration.new_isr}
     kept = [member for member in old.isr if member in proposed]
     isr = (*kept, *(member.broker_id for member in alteration.new_isr if member.broker_id not in old.isr))
@@ -117,11 +119,11 @@ def _change(situation: Situation, alteration: PartitionAlteration, old: Partitio
         reason = Reason.RECOVERED
     else:
         reason = Reason.ISR_EXPANDED if len(isr) > len(kept) else Reason.ISR_SHRUNK
-    return change_partition(old, active=situation.eligible(old), reason=reason, isr=isr, recovery=recovery)
+    return change_partition(old, active=controller.eligible(old), reason=reason, isr=isr, recovery=recovery)
 
 
 def _outcome(
-    situation: Situation, sender: int, old: PartitionImage, record: PartitionChangeRecord | None
+    controller: ControllerState, sender: int, old: PartitionImage, record: PartitionChangeRecord | None
 ) -> PartitionImage | ErrorDetail:
     """I9: the change that completes a reassignment may elect another leader than its sender: made, but with an
     error."""

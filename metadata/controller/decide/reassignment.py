@@ -18,13 +18,13 @@ from kraft.protocol.errors import (
 )
 from metadata.controller.decide.assignments import check_assignment
 from metadata.controller.decide.changes import change_partition
-from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.decision import ControllerState, Decision
 from metadata.controller.requests import AlterReassignments, ErrorDetail, PartitionReassignment
 from metadata.image import PartitionImage
 from metadata.records import PartitionChangeRecord, Reason
 
 
-def alter_reassignments(situation: Situation, request: AlterReassignments) -> Decision:
+def alter_reassignments(controller: ControllerState, request: AlterReassignments) -> Decision:
     names = Counter((wanted.topic, wanted.partition) for wanted in request.reassignments)
     records: list[PartitionChangeRecord] = []
     reply: dict[tuple[str, int], ErrorDetail | None] = {}
@@ -33,36 +33,38 @@ def alter_reassignments(situation: Situation, request: AlterReassignments) -> De
         try:
             if names[key] > 1:
                 raise InvalidRequest(f"partition {wanted.topic}-{wanted.partition} is named twice in one request")
-            record = _reassign(situation, wanted, allow_factor_change=request.allow_replication_factor_change)
+            record = _reassign(controller, wanted, allow_factor_change=request.allow_replication_factor_change)
         except KafkaError as error:
             reply[key] = ErrorDetail(type(error), error.message)
             continue
         reply[key] = None
         if record is not None:
             records.append(record)
-    return Decision(liveness=situation.liveness, records=tuple(records), is_atomic=True, reply=reply)
+    return Decision(liveness=controller.liveness, records=tuple(records), is_atomic=True, reply=reply)
 
 
 def _reassign(
-    situation: Situation, wanted: PartitionReassignment, *, allow_factor_change: bool
+    controller: ControllerState, wanted: PartitionReassignment, *, allow_factor_change: bool
 ) -> PartitionChangeRecord | None:
-    topic = situation.image.topic(wanted.topic)
+    topic = controller.image.topic(wanted.topic)
     partition = None if topic is None else topic.partitions.get(wanted.partition)
     if partition is None:
         raise UnknownTopicOrPartition(f"there is no partition {wanted.topic}-{wanted.partition}")
     if wanted.replicas is None:
-        return _cancel(situation, partition)
-    check_assignment(situation, wanted.replicas, replication_factor=None)
+        return _cancel(controller, partition)
+    check_assignment(controller, wanted.replicas, replication_factor=None)
     target_size = len(_without(partition.replicas, partition.removing_replicas))
     if not allow_factor_change and len(wanted.replicas) != target_size:
         raise InvalidReplicationFactor(
             f"partition {wanted.topic}-{wanted.partition} has {target_size} replica(s), the target "
             f"{list(wanted.replicas)} has {len(wanted.replicas)}, and the request allows no other number"
         )
-    return _start(situation, partition, wanted.replicas)
+    return _start(controller, partition, wanted.replicas)
 
 
-def _start(situation: Situation, partition: PartitionImage, target: tuple[int, ...]) -> PartitionChangeRecord | None:
+def _start(
+    controller: ControllerState, partition: PartitionImage, target: tuple[int, ...]
+) -> PartitionChangeRecord | None:
     current = _without(partition.replicas, partition.adding_replicas)
     adding = _without(target, current)
     removing = _without(current, target)
@@ -74,7 +76,7 @@ def _start(situation: Situation, partition: PartitionImage, target: tuple[int, .
         )
     return change_partition(
         partition,
-        active=situation.eligible(partition),
+        active=controller.eligible(partition),
         reason=Reason.REASSIGNMENT_STARTED,
         isr=isr,
         replicas=replicas,
@@ -83,7 +85,7 @@ def _start(situation: Situation, partition: PartitionImage, target: tuple[int, .
     )
 
 
-def _cancel(situation: Situation, partition: PartitionImage) -> PartitionChangeRecord | None:
+def _cancel(controller: ControllerState, partition: PartitionImage) -> PartitionChangeRecord | None:
     if not partition.is_reassigning:
         raise NoReassignmentInProgress("there is no reassignment to cancel")
     isr = _without(partition.isr, partition.adding_replicas)
@@ -93,7 +95,7 @@ def _cancel(situation: Situation, partition: PartitionImage) -> PartitionChangeR
         )
     return change_partition(
         partition,
-        active=situation.eligible(partition),
+        active=controller.eligible(partition),
         reason=Reason.REASSIGNMENT_CANCELLED,
         isr=isr,
         replicas=_without(partition.replicas, partition.adding_replicas),

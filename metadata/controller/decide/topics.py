@@ -20,7 +20,7 @@ from kraft.protocol.errors import (
 )
 from metadata.controller.decide.assignments import check_assignment, new_partition
 from metadata.controller.decide.configs import checked_topic_configs
-from metadata.controller.decide.decision import Decision, Situation
+from metadata.controller.decide.decision import ControllerState, Decision
 from metadata.controller.decide.placement import place_replicas
 from metadata.controller.requests import (
     CreatePartitions,
@@ -42,12 +42,12 @@ PARTITIONS_PER_REQUEST_MAX = 10_000
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
 
-def create_topics(situation: Situation, request: CreateTopics) -> Decision:
+def create_topics(controller: ControllerState, request: CreateTopics) -> Decision:
     names = Counter(topic.name for topic in request.topics)
     taken: dict[str, str] = {}
     records: list[Record] = []
     reply: dict[str, TopicCreated | ErrorDetail] = {}
-    check_total(sum(_count(situation, topic) for topic in request.topics))
+    check_total(sum(_count(controller, topic) for topic in request.topics))
     for topic in request.topics:
         if names[topic.name] > 1:
             reply[topic.name] = ErrorDetail(InvalidRequest, f"topic {topic.name!r} is named twice in one request")
@@ -56,8 +56,8 @@ def create_topics(situation: Situation, request: CreateTopics) -> Decision:
             if topic.name == METADATA_TOPIC:
                 raise InvalidRequest(f"creation of the internal topic {METADATA_TOPIC} is prohibited")
             check_topic_name(topic.name)
-            _check_free(situation, topic.name, taken)
-            made, created = _create(situation, topic)
+            _check_free(controller, topic.name, taken)
+            made, created = _create(controller, topic)
         except KafkaError as error:
             reply[topic.name] = ErrorDetail(type(error), error.message)
             continue
@@ -65,18 +65,18 @@ def create_topics(situation: Situation, request: CreateTopics) -> Decision:
         records.extend(made)
         reply[topic.name] = created
     return Decision(
-        liveness=situation.liveness,
+        liveness=controller.liveness,
         records=() if request.validate_only else tuple(records),
         is_atomic=True,
         reply=reply,
     )
 
 
-def _count(situation: Situation, topic: NewTopic) -> int:
+def _count(controller: ControllerState, topic: NewTopic) -> int:
     """An upper bound, as Kafka's: whether the topic can be created at all is checked later."""
     if topic.assignment is not None:
         return len(topic.assignment)
-    return situation.settings.num_partitions if topic.partitions == -1 else max(0, topic.partitions)
+    return controller.settings.num_partitions if topic.partitions == -1 else max(0, topic.partitions)
 
 
 def check_total(partitions: int) -> None:
@@ -102,24 +102,24 @@ def check_topic_name(name: str) -> None:
         )
 
 
-def _check_free(situation: Situation, name: str, taken: dict[str, str]) -> None:
-    if name in situation.image.topic_ids:
+def _check_free(controller: ControllerState, name: str, taken: dict[str, str]) -> None:
+    if name in controller.image.topic_ids:
         raise TopicAlreadyExists(f"topic {name!r} already exists")
-    other = situation.image.colliding_topic(name) or taken.get(collision_key(name))
+    other = controller.image.colliding_topic(name) or taken.get(collision_key(name))
     if other is not None:
         raise InvalidTopicException(f"topic {name!r} collides with {other!r}: '.' and '_' count as the same")
 
 
-def _create(situation: Situation, topic: NewTopic) -> tuple[list[Record], TopicCreated]:
+def _create(controller: ControllerState, topic: NewTopic) -> tuple[list[Record], TopicCreated]:
     configs = checked_topic_configs(topic.configs)
-    topic_id = UUID(bytes=situation.rng.randbytes(16), version=4)
+    topic_id = UUID(bytes=controller.rng.randbytes(16), version=4)
     if topic.assignment is None:
-        partitions = _placed(situation, topic, topic_id)
+        partitions = _placed(controller, topic, topic_id)
     else:
-        partitions = _assigned(situation, topic, topic_id)
+        partitions = _assigned(controller, topic, topic_id)
     replicas = len(partitions[0].replicas)
     configs = checked_topic_configs(
-        {**coordinators_configs(topic.name, situation.settings, replicas=replicas), **configs}
+        {**coordinators_configs(topic.name, controller.settings, replicas=replicas), **configs}
     )
     records: list[Record] = [TopicRecord(name=topic.name, topic_id=topic_id), *partitions]
     for name, value in configs.items():
@@ -133,10 +133,10 @@ def _create(situation: Situation, topic: NewTopic) -> tuple[list[Record], TopicC
     return records, created
 
 
-def _placed(situation: Situation, topic: NewTopic, topic_id: UUID) -> list[PartitionRecord]:
-    count = situation.settings.num_partitions if topic.partitions == -1 else topic.partitions
+def _placed(controller: ControllerState, topic: NewTopic, topic_id: UUID) -> list[PartitionRecord]:
+    count = controller.settings.num_partitions if topic.partitions == -1 else topic.partitions
     factor = topic.replication_factor
-    factor = situation.settings.default_replication_factor if factor == -1 else factor
+    factor = controller.settings.default_replication_factor if factor == -1 else factor
     if factor <= 0:
         raise InvalidReplicationFactor(
             f"a replication factor is at least 1 (-1: default.replication.factor), not {factor}"
@@ -144,31 +144,31 @@ def _placed(situation: Situation, topic: NewTopic, topic_id: UUID) -> list[Parti
     if count <= 0:
         raise InvalidPartitions(f"a topic has at least 1 partition (-1: num.partitions), not {count}")
     placed = place_replicas(
-        situation.image.brokers.values(), partitions=count, replication_factor=factor, rng=situation.rng
+        controller.image.brokers.values(), partitions=count, replication_factor=factor, rng=controller.rng
     )
     return [
-        new_partition(situation, topic_id=topic_id, index=index, replicas=replicas)
+        new_partition(controller, topic_id=topic_id, index=index, replicas=replicas)
         for index, replicas in enumerate(placed)
     ]
 
 
-def _assigned(situation: Situation, topic: NewTopic, topic_id: UUID) -> list[PartitionRecord]:
+def _assigned(controller: ControllerState, topic: NewTopic, topic_id: UUID) -> list[PartitionRecord]:
     assignment = topic.assignment or {}
     if topic.partitions != -1 or topic.replication_factor != -1:
         raise InvalidRequest("with an assignment, the number of partitions and the replication factor must be -1")
     if sorted(assignment) != list(range(len(assignment))) or not assignment:
         raise InvalidReplicaAssignment(f"assigned partitions must be 0, 1, 2, ..., not {sorted(assignment)}")
     for index in sorted(assignment):
-        check_assignment(situation, assignment[index], replication_factor=len(assignment[0]) if index else None)
+        check_assignment(controller, assignment[index], replication_factor=len(assignment[0]) if index else None)
     return [
-        new_partition(situation, topic_id=topic_id, index=index, replicas=assignment[index])
+        new_partition(controller, topic_id=topic_id, index=index, replicas=assignment[index])
         for index in sorted(assignment)
     ]
 
 
-def delete_topics(situation: Situation, request: DeleteTopics) -> Decision:
+def delete_topics(controller: ControllerState, request: DeleteTopics) -> Decision:
     """A topic that is named twice, even once by name and once by id, is not deleted at all."""
-    found = {topic: _find(situation, topic) for topic in request.topics}
+    found = {topic: _find(controller, topic) for topic in request.topics}
     times = Counter(found[topic] for topic in request.topics)
     reply: dict[str | UUID, ErrorDetail | None] = {}
     for topic, topic_id in found.items():
@@ -183,13 +183,13 @@ def delete_topics(situation: Situation, request: DeleteTopics) -> Decision:
         for topic, topic_id in found.items()
         if topic_id is not None and reply[topic] is None
     )
-    return Decision(liveness=situation.liveness, records=records, is_atomic=True, reply=reply)
+    return Decision(liveness=controller.liveness, records=records, is_atomic=True, reply=reply)
 
 
-def _find(situation: Situation, topic: str | UUID) -> UUID | None:
+def _find(controller: ControllerState, topic: str | UUID) -> UUID | None:
     if isinstance(topic, UUID):
-        return topic if topic in situation.image.topics else None
-    return situation.image.topic_ids.get(topic)
+        return topic if topic in controller.image.topics else None
+    return controller.image.topic_ids.get(topic)
 
 
 def _missing(topic: str | UUID) -> ErrorDetail:
@@ -201,40 +201,40 @@ def _missing(topic: str | UUID) -> ErrorDetail:
 # --- more partitions, never fewer: CreatePartitions (S7) --------------------------------------------------------------
 
 
-def create_partitions(situation: Situation, request: CreatePartitions) -> Decision:
+def create_partitions(controller: ControllerState, request: CreatePartitions) -> Decision:
     names = Counter(wanted.topic for wanted in request.topics)
     records: list[Record] = []
     reply: dict[str, ErrorDetail | None] = {}
-    _check_total(situation, request)
+    _check_total(controller, request)
     for wanted in request.topics:
         try:
             if names[wanted.topic] > 1:
                 raise InvalidRequest(f"topic {wanted.topic!r} is named twice in one request")
-            made = _grow(situation, wanted)
+            made = _grow(controller, wanted)
         except KafkaError as error:
             reply[wanted.topic] = ErrorDetail(type(error), error.message)
             continue
         records.extend(made)
         reply[wanted.topic] = None
     return Decision(
-        liveness=situation.liveness,
+        liveness=controller.liveness,
         records=() if request.validate_only else tuple(records),
         is_atomic=True,
         reply=reply,
     )
 
 
-def _check_total(situation: Situation, request: CreatePartitions) -> None:
+def _check_total(controller: ControllerState, request: CreatePartitions) -> None:
     """Check the size before anything is made, faulty topics included. Raises PolicyViolation 44."""
     added = 0
     for wanted in request.topics:
-        topic = situation.image.topic(wanted.topic)
+        topic = controller.image.topic(wanted.topic)
         added += max(0, wanted.count - len(topic.partitions)) if topic is not None else 0
     check_total(added)
 
 
-def _grow(situation: Situation, wanted: NewPartitions) -> list[PartitionRecord]:
-    topic = situation.image.topic(wanted.topic)
+def _grow(controller: ControllerState, wanted: NewPartitions) -> list[PartitionRecord]:
+    topic = controller.image.topic(wanted.topic)
     if topic is None:
         raise UnknownTopicOrPartition(f"there is no topic {wanted.topic!r}")
     now = len(topic.partitions)
@@ -242,22 +242,24 @@ def _grow(situation: Situation, wanted: NewPartitions) -> list[PartitionRecord]:
     if added <= 0:
         raise InvalidPartitions(f"topic {topic.name} has {now} partition(s); {wanted.count} would not be an increase")
     return [
-        new_partition(situation, topic_id=topic.topic_id, index=now + index, replicas=replicas)
-        for index, replicas in enumerate(_replicas(situation, topic, wanted, added=added))
+        new_partition(controller, topic_id=topic.topic_id, index=now + index, replicas=replicas)
+        for index, replicas in enumerate(_replicas(controller, topic, wanted, added=added))
     ]
 
 
-def _replicas(situation: Situation, topic: TopicImage, wanted: NewPartitions, *, added: int) -> list[tuple[int, ...]]:
+def _replicas(
+    controller: ControllerState, topic: TopicImage, wanted: NewPartitions, *, added: int
+) -> list[tuple[int, ...]]:
     first = topic.partitions[0]
     factor = len(first.replicas) - len(first.adding_replicas)
     if wanted.assignments is None:
         return place_replicas(
-            situation.image.brokers.values(), partitions=added, replication_factor=factor, rng=situation.rng
+            controller.image.brokers.values(), partitions=added, replication_factor=factor, rng=controller.rng
         )
     if len(wanted.assignments) != added:
         raise InvalidReplicaAssignment(
             f"{added} partition(s) are to be added, but there are {len(wanted.assignments)} assignment(s)"
         )
     for replicas in wanted.assignments:
-        check_assignment(situation, replicas, replication_factor=factor)
+        check_assignment(controller, replicas, replication_factor=factor)
     return list(wanted.assignments)

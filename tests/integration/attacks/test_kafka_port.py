@@ -27,7 +27,7 @@ from kraft.protocol.messages.metadata_response import MetadataResponseData
 from kraft.protocol.messages.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
 from kraft.protocol.messages.produce_response import ProduceResponseData
 from kraft.wire.handlers.table import ROWS
-from metadata.strangers import KAFKA_LISTENER
+from metadata.unauthenticated import KAFKA_LISTENER
 from tests.integration.attacks.attack import (
     MEMORY_MIB_MAX,
     WITNESS,

@@ -10,7 +10,7 @@ import pytest
 from kraft.launcher.runfile import load_run
 from metadata.quorum.frame_auth import MAC_BYTES, NONCE_BYTES, Hello, encode_hello
 from metadata.quorum.handshake import WRONG_PROOF
-from metadata.strangers import QUORUM_LISTENER
+from metadata.unauthenticated import QUORUM_LISTENER
 from tests.integration.attacks.attack import (
     Attack,
     Target,

@@ -80,9 +80,9 @@ def _of_the_simulator(
 def _yes_to_the_deposed(original: Any) -> Any:
     """Who does not lead any more is told that its ISR is what it asked for."""
 
-    def _refusal(situation: Any, sender: int, alteration: Any, old: Any) -> Any:
+    def _refusal(controller: Any, sender: int, alteration: Any, old: Any) -> Any:
         if sender == old.leader:
-            return original(situation, sender, alteration, old)
+            return original(controller, sender, alteration, old)
         return replace(
             old,
             leader=sender,

@@ -68,13 +68,13 @@ from kraft.wire.channels.controller import CONTROLLER_RPCS
 from kraft.wire.rpc import Rpc
 from metadata import image_codec
 from metadata import records as metadata_records
+from metadata.decode_errors import DECODE_ERRORS
 from metadata.image import MetadataImage
 from metadata.quorum import command, durable, identity, journal, journal_format, record_file, snapshots, votes
 from metadata.quorum.frame_auth import Hello, Refused, Seal, decode_hello, encode_hello
 from metadata.quorum.link import message_of
 from metadata.quorum.messages import MalformedMessage, checked
 from metadata.settings import BrokerSettings, TopicSettings, canonical_value
-from metadata.undecodable import UNDECODABLE
 from replication.log_validator import BatchRules, prepare_or_refuse
 from replication.partition.log import AbortedTransaction
 from replication.producers.state import Producer, ProducerBatch
@@ -567,7 +567,7 @@ GROUPS = {
     "group answer": Decoder(
         module="kraft.coordinators.groups.answers",
         decode=answers.decode_answer,
-        refuses=UNDECODABLE,
+        refuses=DECODE_ERRORS,
         samples=[answers.encode(answers.GroupList(groups=()))],
     ),
     "instance": Decoder(

@@ -16,7 +16,7 @@ from kraft.http.records import INLINE_HEADERS_MAX, Taken, take_records
 from kraft.http.responses import JOINED_BYTES_MAX, with_body
 from kraft.protocol.batches.budget import OverBudget
 from kraft.protocol.batches.records import NewRecord, build_batch
-from replication.large_work import LargeWork
+from replication.record_workers import RecordWorkers
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, RAW_RECORDS, Door, with_door
 
@@ -105,14 +105,14 @@ def test_the_loop_makes_an_answer_of_a_mebibyte_itself(
     accept: str, count: int, size: int, hops: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = 0
-    run = LargeWork.run
+    run = RecordWorkers.run
 
-    async def counted(self: LargeWork, *args: Any, **kwargs: Any) -> Any:
+    async def counted(self: RecordWorkers, *args: Any, **kwargs: Any) -> Any:
         nonlocal made
         made += 1
         return await run(self, *args, **kwargs)
 
-    monkeypatch.setattr(LargeWork, "run", counted)
+    monkeypatch.setattr(RecordWorkers, "run", counted)
 
     async def story(door: Door) -> None:
         answer = await door.ask("GET", f"{READ}?offset=0&max_bytes={4 * MIB}", Accept=accept)

@@ -19,7 +19,7 @@ from kraft.http.v2.consumers_poll import Poll
 from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.records import read_batches
 from kraft.runtime.environment import system_environment
-from replication.large_work import LargeWork
+from replication.record_workers import RecordWorkers
 from tests.support.fake_gateway import FakeGateway
 from tests.support.plenty import nothing, room
 from tests.support.transactional_batches import ending, in_transaction, plain
@@ -262,9 +262,9 @@ def test_a_stream_goes_on_after_its_position_and_knows_what_is_under_way() -> No
 
 def poll(fake: FakeGateway, first: int, *, number: int = 1, end: int = -1, reset: str = "earliest") -> Poll:
     environment = system_environment(asyncio.get_running_loop())
-    clock, work = environment.clock, LargeWork(environment.workers)
+    clock, work = environment.clock, RecordWorkers(environment.workers)
     context: Any = SimpleNamespace(
-        gateway=fake, room=room, clock=clock, limits=Limits(), metrics=Metrics(dict), large_work=work
+        gateway=fake, room=room, clock=clock, limits=Limits(), metrics=Metrics(dict), record_workers=work
     )
     config = InstanceConfig(reset=reset, is_read_committed=True)
     ranges: tuple[Range, ...] = (("t", 0, first, end),)

@@ -18,7 +18,7 @@ from kraft.http.v2.consumers_poll import Poll
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import LeaderNotAvailable
 from kraft.runtime.environment import system_environment
-from replication.large_work import LargeWork
+from replication.record_workers import RecordWorkers
 from tests.support.fake_gateway import FakeGateway
 from tests.support.plenty import nothing, room
 
@@ -30,9 +30,9 @@ def append(fake: FakeGateway, topic: str, count: int, *, size: int = 10) -> None
 
 def poll_again(fake: FakeGateway, *ranges: Range, bytes_max: int = 1_000_000) -> Poll:
     environment = system_environment(asyncio.get_running_loop())
-    clock, work = environment.clock, LargeWork(environment.workers)
+    clock, work = environment.clock, RecordWorkers(environment.workers)
     context: Any = SimpleNamespace(
-        gateway=fake, room=room, clock=clock, limits=Limits(), metrics=Metrics(dict), large_work=work
+        gateway=fake, room=room, clock=clock, limits=Limits(), metrics=Metrics(dict), record_workers=work
     )
     config = InstanceConfig(reset="earliest")
     plan = PollPlan(config=config, number=7, generation=1, is_repeat=True, ranges=ranges)

@@ -14,7 +14,7 @@ from metadata.environment import ConnectionClosed, Environment, FrameConnection
 from metadata.quorum.frame_auth import Hello, Refused, Seal, encode_hello
 from metadata.quorum.handshake import ANYBODY, shake_hands
 from metadata.quorum.link import FRAME_BYTES_MAX, Link, LinkIdentity
-from metadata.strangers import QUORUM_LISTENER
+from metadata.unauthenticated import QUORUM_LISTENER
 from tests.support.ports import free_ports
 from tests.unit.quorum.cluster import RecordedEvents, until
 

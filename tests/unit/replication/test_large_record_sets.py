@@ -13,9 +13,9 @@ from kraft.protocol.batches.budget import INLINE_BYTES_MAX, REQUEST_BYTES_MAX
 from kraft.protocol.batches.compression import DECOMPRESSED_BYTES_MAX
 from kraft.protocol.errors import ThrottlingQuotaExceeded
 from metadata.image import TopicIdPartition
-from replication import large_work
-from replication.large_work import LargeWork
-from replication.manager.turns import Turns
+from replication import record_workers
+from replication.manager.append_queues import AppendQueues
+from replication.record_workers import RecordWorkers
 from replication.requests import ProduceOptions
 from tests.unit.replication.harness.cluster import TOPIC_ID, Cluster
 from tests.unit.replication.harness.memory_log import batch
@@ -101,22 +101,22 @@ def test_a_request_beyond_its_bounds_is_refused_where_it_exceeds_them() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_requests_of_many_partitions_keep_order(seed: int) -> None:
     async def story() -> None:
-        rng, turns = random.Random(seed), Turns()
+        rng, queues = random.Random(seed), AppendQueues()
         keys = [TopicIdPartition(UUID(int=number), number) for number in range(4)]
         done: dict[TopicIdPartition, list[int]] = {key: [] for key in keys}
         gone: set[int] = set()
 
         async def request(number: int, wanted: Sequence[TopicIdPartition]) -> None:
-            mine = turns.take(wanted)
+            mine = queues.join(wanted)
             try:
                 for key in rng.sample(list(wanted), len(wanted)):
-                    await mine[key].comes()
+                    await mine[key].wait()
                     await asyncio.sleep(rng.random() / 100)
                     done[key].append(number)
                     mine[key].end()
             finally:
-                for turn in mine.values():
-                    turn.end()
+                for place in mine.values():
+                    place.end()
 
         tasks = [asyncio.ensure_future(request(number, rng.sample(keys, rng.randint(1, 4)))) for number in range(60)]
         await asyncio.sleep(0.02)
@@ -127,13 +127,13 @@ def test_requests_of_many_partitions_keep_order(seed: int) -> None:
         assert all(task.done() for task in tasks), "a ring of requests that wait for each other"
         assert all(order == sorted(order) for order in done.values())
         assert {task.exception() for number, task in enumerate(tasks) if number not in gone} == {None}
-        assert not any(turns.is_taken(key) for key in keys), "nothing is left behind"
+        assert not any(queues.has_waiting(key) for key in keys), "nothing is left behind"
 
     run(story())
 
 
 def test_work_that_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_work, "WAITING_MAX", 3)
+    monkeypatch.setattr(record_workers, "WAITING_MAX", 3)
 
     async def story() -> None:
         under_way = 0
@@ -149,7 +149,7 @@ def test_work_that_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
                 finally:
                     under_way -= 1
 
-        work = LargeWork(Counting(), at_once=2)
+        work = RecordWorkers(Counting(), at_once=2)
         three = [asyncio.ensure_future(work.run(lambda: 1)) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(ThrottlingQuotaExceeded):

@@ -386,10 +386,10 @@ def test_the_cleaner_finds_the_dirty_log_and_remembers_how_far_it_came(tmp_path:
         log = first.get_or_create(topic="t", topic_id=TOPIC_ID, partition=0, settings=compacted())
         for turn in range(20):
             put(log, (b"a", b"%d" % turn), (b"b", b"x" * 30))
-        await first.upkeep.cleaner.clean_all()
+        await first.background_tasks.cleaner.clean_all()
         assert "log_cleaned" not in events.names(), "nothing is below the high watermark yet"
         await first.checkpoint_high_watermarks({TopicIdPartition(TOPIC_ID, 0): log.log_end_offset})
-        await first.upkeep.cleaner.clean_all()
+        await first.background_tasks.cleaner.clean_all()
         assert events.names().count("log_cleaned") == 1
         cleaned_to = log.cleaning.cleaned_to
         assert (tmp_path / "cleaner-offset-checkpoint").read_text() == f"0\n1\nt 0 {cleaned_to}\n"

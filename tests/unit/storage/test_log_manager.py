@@ -159,7 +159,7 @@ def test_deleted_folder_goes_after_its_delay(tmp_path: Path) -> None:
         _create(manager, partition=1)
         manager.delete(KEY)
         manager.delete(TopicIdPartition(TOPIC_ID, 1))
-        await manager.upkeep.remove_due()
+        await manager.background_tasks.remove_due()
         left = _names(tmp_path, "*-delete")
         assert len(left) == 1
         assert left[0].startswith("t-1.")
@@ -195,16 +195,16 @@ def test_topic_settings_are_awaited_before_retention(tmp_path: Path) -> None:
         soon = BrokerSettings.model_validate({"log.retention.ms": 1, "producer.id.expiration.ms": 1})
         again, events = _manager(environment, tmp_path, settings=lambda: soon)
         await again.start()
-        await again.upkeep.apply_retention()
-        await again.upkeep.cleaner.clean_all()
+        await again.background_tasks.apply_retention()
+        await again.background_tasks.cleaner.clean_all()
         found = again.get(KEY)
         assert found is not None
         assert (found.log_start_offset, found.log_end_offset) == (0, 12)
         assert _create(again, settings=forever) is found
-        await again.upkeep.apply_retention()
+        await again.background_tasks.apply_retention()
         assert found.log_start_offset == 0
         again.update_settings(TOPIC_ID, TopicSettings(segment_bytes=150, retention_ms=1))
-        await again.upkeep.apply_retention()
+        await again.background_tasks.apply_retention()
         assert found.log_start_offset == 12
         assert events.names().count("segments_deleted") == 1
         await again.stop()
@@ -237,16 +237,16 @@ def test_retention_works_below_the_checkpointed_high_watermark(tmp_path: Path) -
         log = _create(manager, settings=settings)
         for _ in range(6):
             log.append_as_leader(batch(2), leader_epoch=0, now_ms=NOW_MS)
-        await manager.upkeep.apply_retention()
+        await manager.background_tasks.apply_retention()
         assert log.log_start_offset == 0
         await manager.checkpoint_high_watermarks({KEY: 7})
-        await manager.upkeep.apply_retention()
+        await manager.background_tasks.apply_retention()
         assert log.log_start_offset == 6
         await manager.checkpoint_high_watermarks({KEY: 12})
-        await manager.upkeep.apply_retention()
+        await manager.background_tasks.apply_retention()
         assert (log.log_start_offset, log.log_end_offset, log.size_bytes) == (12, 12, 0)
         assert events.names().count("segments_deleted") == 2
-        await manager.upkeep.remove_due()
+        await manager.background_tasks.remove_due()
         async with asyncio.timeout(10):
             while len(_names(tmp_path / "t-0", "*.log*")) > 1:  # the loop in the background may be at it
                 await environment.clock.sleep(10)

@@ -213,7 +213,7 @@ def test_a_log_moves_with_all_that_is_known_of_it_while_it_is_written() -> None:
             append(old)
         for _ in range(30):
             append(log, epoch=7)  # rolls in its new folder
-        await world.manager.upkeep.remove_due()
+        await world.manager.background_tasks.remove_due()
         assert not world.names("/a")
         assert not world.told
         after = contents(log)
@@ -322,7 +322,7 @@ def test_the_directory_where_it_is_and_a_third_one_end_the_move() -> None:
         world.place("/a")
         assert not world.manager.moves.all()
         assert [name.endswith("-delete") for name in world.names("/c")] == [True]
-        await world.manager.upkeep.remove_due()
+        await world.manager.background_tasks.remove_due()
         assert (world.names("/a"), world.names("/b"), world.names("/c")) == (["t-0"], [], [])
         assert not world.log.cleaning.is_paused
         with pytest.raises(LogDirNotFound):
@@ -354,7 +354,7 @@ def test_a_deleted_partition_takes_its_copy_with_it() -> None:
         append(create(world), 5)
         world.place("/b")
         world.manager.delete(KEY)
-        await world.manager.upkeep.remove_due()
+        await world.manager.background_tasks.remove_due()
         assert (world.names("/a"), world.names("/b")) == ([], [])
         assert not world.manager.moves.all()
         await world.manager.stop()
@@ -434,12 +434,12 @@ def test_a_log_that_is_being_copied_is_not_compacted() -> None:
         log.high_watermark = 40
         await world.manager.checkpoint_high_watermarks({KEY: 40})
         log.cleaning.is_paused = True
-        await world.manager.upkeep.cleaner.clean_all()
+        await world.manager.background_tasks.cleaner.clean_all()
         assert log.cleaning.cleaned_to == 0
         log.cleaning.is_paused = False
         world.place("/b")
         await world.until_moved("/b")
-        await world.manager.upkeep.cleaner.clean_all()
+        await world.manager.background_tasks.cleaner.clean_all()
         cleaned = world.log.cleaning.cleaned_to
         assert cleaned > 0
         world.place("/a")
@@ -554,7 +554,7 @@ def _killed_at(kill_at: int, *, loses_power: bool) -> bool:
             append(log, 3, epoch=number // 5)
         await log.flush()
         await world.manager.checkpoint_high_watermarks({KEY: 30})
-        await world.manager.upkeep.checkpoint()
+        await world.manager.background_tasks.checkpoint()
         kept[:] = contents(log), contents(log)
         files.left = kill_at
         try:

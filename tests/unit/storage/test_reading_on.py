@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from replication.storage import tail
+from replication.storage import append_cache
 from replication.storage.partition_log import PartitionLog
 from tests.unit.storage.world import NOW_MS, batch, idle_environment, load
 
@@ -16,8 +16,8 @@ READ_BYTES = 2_000
 
 @pytest.fixture(autouse=True)
 def _nothing_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail.RecentAppends.__init__, "__kwdefaults__", {"bytes_max": 0})
-    monkeypatch.setattr(tail, "MARKS_MAX", 1)
+    monkeypatch.setattr(append_cache.RecentAppends.__init__, "__kwdefaults__", {"bytes_max": 0})
+    monkeypatch.setattr(append_cache, "MARKS_MAX", 1)
 
 
 def filled(log: PartitionLog, *, value: bytes = b"value") -> int:

@@ -12,7 +12,7 @@ from kraft.protocol.batches.header import whole_batches
 from kraft.runtime.files import DiskFiles
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
-from replication.storage.epochs import LeaderEpochCache
+from replication.storage.leader_epochs import LeaderEpochCache
 from replication.storage.partition_log import PartitionLog
 from tests.unit.storage.world import NOW_MS, batch, idle_environment, load, run
 

@@ -827,13 +827,13 @@ def test_the_cleaner_keeps_to_the_last_stable_offset(tmp_path: Path) -> None:
         for _ in range(12):
             plain(log)
         await manager.checkpoint_high_watermarks({TopicIdPartition(TOPIC_ID, 0): log.log_end_offset})
-        await manager.upkeep.cleaner.clean_all()
+        await manager.background_tasks.cleaner.clean_all()
         assert 0 < log.cleaning.cleaned_to <= begun
         end(log, 1)
         for _ in range(12):
             plain(log)
         await manager.checkpoint_high_watermarks({TopicIdPartition(TOPIC_ID, 0): log.log_end_offset})
-        await manager.upkeep.cleaner.clean_all()
+        await manager.background_tasks.cleaner.clean_all()
         assert log.cleaning.cleaned_to > begun
         await manager.stop()
 

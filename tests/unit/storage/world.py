@@ -16,9 +16,9 @@ from kraft.runtime.open_files import CachedFiles
 from metadata.environment import Environment
 from metadata.settings import TopicSettings
 from replication.producers.state import ProducerLimits
+from replication.storage.append_cache import RecentAppends
 from replication.storage.partition_log import PartitionLog
 from replication.storage.recovery import LoadedLog, LoadPlan, load_log
-from replication.storage.tail import RecentAppends
 
 NOW_MS = 1_700_000_000_000
 TOPIC_ID = UUID("0f0e0d0c-0b0a-4908-8706-050403020100")

@@ -27,7 +27,7 @@ from metadata.controller.requests import ReplicaLogEnd
 from metadata.environment import Environment
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings
-from replication.manager.fetch import LaterFetch
+from replication.manager.fetch import DeferredFetch
 from replication.partition.log import EpochEnd
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOptions, ProduceOutcome
 from tests.support.node_call import node_call
@@ -70,13 +70,13 @@ class FakeReplicas:
         if self.error is not None:
             raise self.error
 
-    def _begin_fetch(self, request: FetchRequest) -> FetchResponse | LaterFetch:
+    def _begin_fetch(self, request: FetchRequest) -> FetchResponse | DeferredFetch:
         self.fetched.append(request)
         self._maybe_raise()
         if self.on_fetch is None:
             return self.fetch_answer
         task = asyncio.get_running_loop().create_task(self.on_fetch(request))
-        return LaterFetch(task, task.result)
+        return DeferredFetch(task, task.result)
 
     def _begin_produce(
         self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions

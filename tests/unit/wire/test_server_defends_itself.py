@@ -52,7 +52,7 @@ from kraft.wire.channels.transactions import (
 from kraft.wire.metadata_fetches import SnapshotFetch
 from metadata.controller.requests import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
-from metadata.strangers import KAFKA_LISTENER
+from metadata.unauthenticated import KAFKA_LISTENER
 from replication.requests import ProduceOptions
 from tests.unit.wire.fakes import T0, Loopback, loopback, run, until
 from tests.unit.wire.test_controller_round_trips import CASES

@@ -10,4 +10,4 @@ import struct
 
 import msgspec
 
-UNDECODABLE = (msgspec.MsgspecError, struct.error, ValueError, LookupError, RecursionError)
+DECODE_ERRORS = (msgspec.MsgspecError, struct.error, ValueError, LookupError, RecursionError)

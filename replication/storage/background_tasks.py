@@ -41,7 +41,7 @@ class _DoomedFolder:
     """None: only its files are closed."""
 
 
-class Upkeep:
+class BackgroundTasks:
     def __init__(
         self, environment: Environment, *, events: Events, settings: Callable[[], BrokerSettings], manager: ManagedLogs
     ) -> None:

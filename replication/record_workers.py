@@ -21,7 +21,7 @@ WAITING_MAX = 1_024
 """Pieces of work that wait, each with the bytes of its request; one more is refused with 89."""
 
 
-class LargeWork:
+class RecordWorkers:
     def __init__(self, workers: Workers, *, at_once: int = AT_ONCE) -> None:
         self._workers = workers
         self._turns = asyncio.Semaphore(at_once)

@@ -10,7 +10,7 @@ import pytest
 
 from kraft.runtime.tcp import REST_BYTES_MAX
 from metadata.environment import FrameConnection
-from metadata.strangers import KAFKA_LISTENER, QUORUM_LISTENER, Strangers
+from metadata.unauthenticated import KAFKA_LISTENER, QUORUM_LISTENER, UnauthenticatedConnections
 
 
 class Caller:
@@ -22,34 +22,34 @@ class Caller:
         self.is_closed = True
 
 
-def come(strangers: Strangers, stack: ExitStack, *peers: str) -> list[Caller]:
+def come(connections: UnauthenticatedConnections, stack: ExitStack, *peers: str) -> list[Caller]:
     callers = [Caller(peer) for peer in peers]
     for caller in callers:
         connection: FrameConnection = caller  # type: ignore[assignment]
-        stack.enter_context(strangers.waiting(connection))
+        stack.enter_context(connections.waiting(connection))
     return callers
 
 
-def places(count: int) -> Strangers:
-    return Strangers(dataclasses.replace(KAFKA_LISTENER, connections_max=count))
+def places(count: int) -> UnauthenticatedConnections:
+    return UnauthenticatedConnections(dataclasses.replace(KAFKA_LISTENER, connections_max=count))
 
 
 def test_the_oldest_of_the_address_with_most_makes_room():
     with ExitStack() as stack:
-        strangers = places(4)
-        first, *crowd = come(strangers, stack, "10.0.0.1:1", "6.6.6.6:1", "6.6.6.6:2", "6.6.6.6:3")
-        come(strangers, stack, "6.6.6.6:4", "10.0.0.2:1")
+        connections = places(4)
+        first, *crowd = come(connections, stack, "10.0.0.1:1", "6.6.6.6:1", "6.6.6.6:2", "6.6.6.6:3")
+        come(connections, stack, "6.6.6.6:4", "10.0.0.2:1")
         assert [each.is_closed for each in crowd] == [True, True, False]
         assert not first.is_closed, "somebody else's crowd cost it its place"
-        assert len(strangers) == 4
-    assert len(strangers) == 0
+        assert len(connections) == 4
+    assert len(connections) == 0
 
 
 def test_an_ipv6_address_is_an_address():
     with ExitStack() as stack:
-        strangers = places(3)
-        (node,) = come(strangers, stack, "fe80::1:9092")
-        come(strangers, stack, *(f"fe80::2:{port}" for port in range(10)))
+        connections = places(3)
+        (node,) = come(connections, stack, "fe80::1:9092")
+        come(connections, stack, *(f"fe80::2:{port}" for port in range(10)))
         assert not node.is_closed
 
 
@@ -61,11 +61,11 @@ def test_a_crowd_is_said_once(caplog: pytest.LogCaptureFixture):
 
 
 def test_who_has_authenticated_has_no_place_here():
-    strangers = places(1)
+    connections = places(1)
     with ExitStack() as stack:
-        come(strangers, stack, "10.0.0.1:1")
+        come(connections, stack, "10.0.0.1:1")
     with ExitStack() as stack:
-        (second,) = come(strangers, stack, "10.0.0.2:1")
+        (second,) = come(connections, stack, "10.0.0.2:1")
         assert not second.is_closed
 
 

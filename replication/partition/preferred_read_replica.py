@@ -11,7 +11,9 @@ from metadata.image import BrokerImage
 from replication.partition.states import FollowerProgress, LeaderState
 
 
-def closer_replica(state: LeaderState, *, rack: str, offset: int, brokers: Mapping[int, BrokerImage]) -> int | None:
+def preferred_read_replica(
+    state: LeaderState, *, rack: str, offset: int, brokers: Mapping[int, BrokerImage]
+) -> int | None:
     """The follower in the consumer's rack with the highest log end, then the latest caught-up time; None when the
     leader is in that rack, or no follower there can serve the offset. It has to be in sync: a consumer of a lagging
     replica would fall behind with it."""

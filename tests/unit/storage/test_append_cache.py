@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kraft.protocol.errors import CorruptMessage
+from replication.storage.append_cache import RecentAppends, Tail
 from replication.storage.partition_log import PartitionLog
-from replication.storage.tail import RecentAppends, Tail
 from tests.unit.storage.world import NOW_MS, batch, idle_environment, load
 
 

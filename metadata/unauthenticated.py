@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StrangerLimits:
+class UnauthenticatedLimits:
     frame_bytes_max: int
     frames_max: int
     """Requests before authentication is done; one more ends the connection."""
@@ -31,18 +31,18 @@ class StrangerLimits:
     """Time from the connection to the end of authentication."""
 
 
-KAFKA_LISTENER = StrangerLimits(frame_bytes_max=16_384, frames_max=16, connections_max=1_024, wait_ms=10_000)
+KAFKA_LISTENER = UnauthenticatedLimits(frame_bytes_max=16_384, frames_max=16, connections_max=1_024, wait_ms=10_000)
 """A SASL exchange is ApiVersions, SaslHandshake and two SaslAuthenticate of some hundred bytes each (Kafka's
 sasl.server.max.receive.size is 524,288). After a broker's restart its clients connect all at once; a connection that
 has sent nothing costs some KiB. Where clients are served, the first frame may be as long as any other."""
-QUORUM_LISTENER = StrangerLimits(frame_bytes_max=4_096, frames_max=3, connections_max=64, wait_ms=2_000)
+QUORUM_LISTENER = UnauthenticatedLimits(frame_bytes_max=4_096, frames_max=3, connections_max=64, wait_ms=2_000)
 """A hello, a proof, and the confirmation that the acceptor's proof was right."""
 
 
-class Strangers:
+class UnauthenticatedConnections:
     """The connections of one listener that have not authenticated yet."""
 
-    def __init__(self, limits: StrangerLimits) -> None:
+    def __init__(self, limits: UnauthenticatedLimits) -> None:
         self.limits = limits
         self._waiting: dict[FrameConnection, str] = {}
         """Connection -> address of the peer, in the order of arrival."""

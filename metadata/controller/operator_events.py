@@ -19,7 +19,7 @@ from metadata.records import (
 )
 
 
-def announce(events: Events, before: MetadataImage, records: Sequence[Record]) -> None:
+def emit_decision(events: Events, before: MetadataImage, records: Sequence[Record]) -> None:
     """Emit the events of one decision, made on `before`."""
     for position, record in enumerate(records):
         match record:

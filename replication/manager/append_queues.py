@@ -14,40 +14,40 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 
-class Turns(Generic[Key]):
+class AppendQueues(Generic[Key]):
     def __init__(self) -> None:
-        self._last: dict[Key, Turn] = {}
+        self._last: dict[Key, Place] = {}
 
     def __len__(self) -> int:
         """Number of keys at which a request is in line."""
         return len(self._last)
 
-    def is_taken(self, key: Key) -> bool:
+    def has_waiting(self, key: Key) -> bool:
         """A request is in line there, and its records are to be appended before later ones."""
         return key in self._last
 
-    def take(self, keys: Iterable[Key]) -> dict[Key, Turn]:
-        return {key: self._take(key) for key in keys}
+    def join(self, keys: Iterable[Key]) -> dict[Key, Place]:
+        return {key: self._join(key) for key in keys}
 
-    def _take(self, key: Key) -> Turn:
-        turn = Turn(self._last.get(key))
-        self._last[key] = turn
-        turn.over.add_done_callback(lambda _: self._forget(key, turn))
-        return turn
+    def _join(self, key: Key) -> Place:
+        place = Place(self._last.get(key))
+        self._last[key] = place
+        place.over.add_done_callback(lambda _: self._forget(key, place))
+        return place
 
-    def _forget(self, key: Key, turn: Turn) -> None:
-        if self._last.get(key) is turn:
+    def _forget(self, key: Key, place: Place) -> None:
+        if self._last.get(key) is place:
             del self._last[key]
 
 
-class Turn:
-    def __init__(self, before: Turn | None) -> None:
+class Place:
+    def __init__(self, before: Place | None) -> None:
         self._before = before
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when this request and all before it are done: a cancelled one does not let later ones pass those before
         it."""
 
-    async def comes(self) -> None:
+    async def wait(self) -> None:
         if self._before is not None:
             await asyncio.wait((self._before.over,))
             self._before = None
