@@ -30,8 +30,13 @@ class ClientConnection:
     principal: Principal = ANONYMOUS
     software_name: str = "unknown"
     software_version: str = "unknown"
+    is_node: bool = field(init=False)
+    """Asked for each request."""
     state: dict[type[Any], Any] = field(default_factory=dict)
     """What a module keeps for a connection, by the class of the thing."""
+
+    def __post_init__(self) -> None:
+        self.is_node = isinstance(self.principal, NodePrincipal)
 
     @property
     def host(self) -> str:
@@ -53,7 +58,7 @@ class Call(Generic[RequestData]):
     @property
     def is_from_node(self) -> bool:
         """Whether a node of this cluster asks, which may ask for what no client may."""
-        return isinstance(self.connection.principal, NodePrincipal)
+        return self.connection.is_node
 
 
 @value()

@@ -89,14 +89,21 @@ class _Fetch:
 
     def handle(self, call: Call[FetchRequestData]) -> Answer:
         if call.is_from_node:
-            if is_metadata_fetch(call.message):
-                return fetch_metadata(self._parts.metadata_fetches, call.message)
-            if call.message.replica_state.replica_id == DEBUGGING_REPLICA:
-                return self._log_ends(call.message)
-            return self._begin(call)
+            return self._handle_for_node(call.message)
         if self._answers.has_room():
             return self._begin(call)
         return self._when_there_is_room(call)
+
+    def _handle_for_node(self, message: FetchRequestData) -> Answer:
+        if is_metadata_fetch(message):
+            return fetch_metadata(self._parts.metadata_fetches, message)
+        if message.replica_state.replica_id == DEBUGGING_REPLICA:
+            return self._log_ends(message)
+        begun = self._replicas.fetch.begin(_node_request(message))
+        if isinstance(begun, FetchResponse):
+            return _response_for_node(begun)
+        come = begun.answer
+        return Later(begun.future, lambda _: _response_for_node(come()))
 
     async def _when_there_is_room(self, call: Call[FetchRequestData]) -> FetchResponseData:
         """Without room in time, the answer has no records, and its reader asks again."""
@@ -112,23 +119,18 @@ class _Fetch:
         return begun
 
     def _begin(self, call: Call[FetchRequestData]) -> FetchResponseData | Later:
-        begun = self._replicas.fetch.begin(_request(call, room=None if call.is_from_node else self._answers.room))
+        begun = self._replicas.fetch.begin(_client_request(call, room=self._answers.room))
         if isinstance(begun, FetchResponse):
             return self._response(call, begun)
         come = begun.answer
         return Later(begun.future, lambda _: self._response(call, come()))
 
     def _response(self, call: Call[FetchRequestData], reply: FetchResponse) -> FetchResponseData:
-        is_node, is_committed = call.is_from_node, call.message.isolation_level == READ_COMMITTED
+        is_committed = call.message.isolation_level == READ_COMMITTED
         leader_ids: list[int] = []
         topics: dict[str | int, tuple[FetchedPartition, list[PartitionData]]] = {}
         for item in reply.partitions:
-            if is_node:
-                found = _as_it_is(item)
-            elif item.error_code:
-                found = self._failed(item, leader_ids)
-            else:
-                found = _read(item, is_committed=is_committed)
+            found = self._failed(item, leader_ids) if item.error_code else _read(item, is_committed=is_committed)
             topic = item.topic or item.topic_id.int
             known = topics.get(topic)
             if known is None:
@@ -188,11 +190,31 @@ class _Fetch:
         )
 
 
-def _request(call: Call[FetchRequestData], *, room: Callable[[], int] | None) -> FetchRequest:
+def _node_request(message: FetchRequestData) -> FetchRequest:
+    """The fetch of a follower, or of a node that reads for its clients."""
+    topics, forgotten, replica = message.topics, message.forgotten_topics_data, message.replica_state
+    made = new(FetchRequest)
+    FetchRequest.__init__(
+        made,
+        replica_id=replica.replica_id,
+        replica_epoch=replica.replica_epoch,
+        wait_ms_max=message.max_wait_ms,
+        bytes_min=message.min_bytes,
+        bytes_max=message.max_bytes,
+        session_id=message.session_id,
+        session_epoch=message.session_epoch,
+        partitions=tuple([_asked(topic, item) for topic in topics for item in topic.partitions]),
+        forgotten=tuple([TopicIdPartition(each.topic_id, number) for each in forgotten for number in each.partitions]),
+        is_read_committed=message.isolation_level == READ_COMMITTED,
+    )
+    return made
+
+
+def _client_request(call: Call[FetchRequestData], *, room: Callable[[], int]) -> FetchRequest:
     """Raises ClusterAuthorizationFailed 31 for a client that fetches as a replica: nobody but a node moves a high
     watermark or reads beyond it."""
-    message, is_node = call.message, call.is_from_node
-    if not is_node and (message.replica_id >= 0 or message.replica_state.replica_id >= 0):
+    message = call.message
+    if message.replica_id >= 0 or message.replica_state.replica_id >= 0:
         raise ClusterAuthorizationFailed("only nodes of the cluster fetch as replicas; leave the replica id at -1")
     names_topics = call.version < FIRST_WITH_TOPIC_IDS
     forgotten: list[PartitionKey] = [
@@ -203,17 +225,17 @@ def _request(call: Call[FetchRequestData], *, room: Callable[[], int] | None) ->
     made = new(FetchRequest)
     FetchRequest.__init__(
         made,
-        replica_id=message.replica_state.replica_id if is_node else CONSUMER,
-        replica_epoch=message.replica_state.replica_epoch if is_node else -1,
+        replica_id=CONSUMER,
+        replica_epoch=-1,
         wait_ms_max=message.max_wait_ms,
         bytes_min=message.min_bytes,
         bytes_max=message.max_bytes,
         session_id=message.session_id,
         session_epoch=message.session_epoch,
         partitions=tuple([_asked(topic, item) for topic in message.topics for item in topic.partitions]),
-        forgotten=tuple(forgotten),
+        forgotten=forgotten,
         names_topics=names_topics,
-        reads_followers=call.version >= FIRST_WITH_RACK and not is_node,
+        reads_followers=call.version >= FIRST_WITH_RACK,
         rack=message.rack_id,
         room=room,
         is_read_committed=message.isolation_level == READ_COMMITTED,
@@ -259,6 +281,17 @@ def _read(item: FetchedPartition, *, is_committed: bool) -> PartitionData:
         aborted_transactions=aborted,
         preferred_read_replica=item.preferred_read_replica,
         records=item.records,
+    )
+
+
+def _response_for_node(reply: FetchResponse) -> FetchResponseData:
+    return FetchResponseData.make(
+        error_code=reply.error_code,
+        session_id=reply.session_id,
+        responses=[
+            FetchableTopicResponse.make(topic_id=topic_id, partitions=[_as_it_is(item) for item in items])
+            for topic_id, items in by_topic(reply.partitions)
+        ],
     )
 
 

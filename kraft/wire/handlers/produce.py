@@ -51,6 +51,7 @@ from kraft.protocol.messages.produce_response import (
 )
 from kraft.protocol.primitives import Buffer
 from kraft.wire.api_handler import Answer, ApiHandler, Call, CloseConnection, Later
+from kraft.wire.grouping import by_topic
 from kraft.wire.handlers.endpoints import node_endpoints
 from kraft.wire.handlers.leaders import UNKNOWN, Leaders
 from kraft.wire.handlers.node_parts import NodeParts
@@ -89,7 +90,7 @@ class _Produce:
 
     def handle(self, call: Call[ProduceRequestData]) -> Answer:
         if call.is_from_node:
-            return self._handle_for_node(call)
+            return self._handle_for_node(call.message)
         message = call.message
         has_transaction = False
         batches: dict[TopicIdPartition, Buffer] = {}
@@ -115,32 +116,25 @@ class _Produce:
             return Later(outcomes, lambda known: self._answer(call, ids, {**known, **refused} if refused else known))
         return self._answer(call, ids, {**outcomes, **refused} if refused else outcomes)
 
-    def _handle_for_node(self, call: Call[ProduceRequestData]) -> Answer:
+    def _handle_for_node(self, message: ProduceRequestData) -> Answer:
         """Raises the KafkaError of a request that is refused as a whole."""
-        message = call.message
-        ids = [topic.topic_id for topic in message.topic_data]
         batches = {
             TopicIdPartition(topic.topic_id, item.index): item.records or b""
             for topic in message.topic_data
             for item in topic.partition_data
         }
         if message.transactional_id is not None:
-            return self._in_transaction_of_node(call, ids, batches)
+            return self._in_transaction_of_node(message, batches)
         begun = self._replicas.produce.begin(batches, _options(message))
-        if isinstance(begun, Future):
-            return Later(begun, lambda outcomes: self._answer(call, ids, outcomes))
-        return self._answer(call, ids, begun)
+        render = _close_for_errors if message.acks == ACKS_NONE else _answer_for_node
+        return Later(begun, render) if isinstance(begun, Future) else render(begun)
 
     async def _in_transaction_of_node(
-        self,
-        call: Call[ProduceRequestData],
-        ids: Sequence[UUID | None],
-        batches: Mapping[TopicIdPartition, Buffer],
-    ) -> ProduceResponseData | None:
-        if call.message.acks == ACKS_NONE:
+        self, message: ProduceRequestData, batches: Mapping[TopicIdPartition, Buffer]
+    ) -> ProduceResponseData:
+        if message.acks == ACKS_NONE:
             raise CloseConnection("acks=0 with a transactional id: nobody would know what was written")
-        outcomes = await self._parts.partitions.produce(batches, _options(call.message))
-        return self._answer(call, ids, outcomes)
+        return _answer_for_node(await self._parts.partitions.produce(batches, _options(message)))
 
     def _begun(
         self, call: Call[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
@@ -171,9 +165,11 @@ class _Produce:
         self, call: Call[ProduceRequestData], ids: Sequence[UUID | None], outcomes: Outcomes
     ) -> ProduceResponseData | None:
         if call.message.acks == ACKS_NONE:
-            _close_for_errors(ids, outcomes)
+            if None in ids:
+                raise CloseConnection("acks=0: a topic is not known here")
+            _close_for_errors(outcomes)
             return None
-        is_node, leader_ids = call.is_from_node, list[int]()
+        leader_ids: list[int] = []
         responses = [
             TopicProduceResponse.make(
                 name=topic.name,
@@ -181,9 +177,7 @@ class _Produce:
                 partition_responses=_unknown_topic(topic)
                 if topic_id is None
                 else [
-                    _as_it_is(item.index, outcomes[TopicIdPartition(topic_id, item.index)])
-                    if is_node
-                    else self._partition(TopicIdPartition(topic_id, item.index), outcomes, call.version, leader_ids)
+                    self._partition(TopicIdPartition(topic_id, item.index), outcomes, call.version, leader_ids)
                     for item in topic.partition_data
                 ],
             )
@@ -227,6 +221,17 @@ class _Produce:
 
 def _options(message: ProduceRequestData) -> ProduceOptions:
     return ProduceOptions(message.acks, message.timeout_ms, message.transactional_id)
+
+
+def _answer_for_node(outcomes: Outcomes) -> ProduceResponseData:
+    return ProduceResponseData.make(
+        responses=[
+            TopicProduceResponse.make(
+                topic_id=topic_id, partition_responses=[_as_it_is(key.partition, outcomes[key]) for key in keys]
+            )
+            for topic_id, keys in by_topic(tuple(outcomes))
+        ]
+    )
 
 
 def _as_it_is(partition: int, outcome: ProduceOutcome) -> PartitionProduceResponse:
@@ -286,9 +291,8 @@ def _support(version: int) -> Support:
     return Support.TELLS_ABORTABLE if version >= FIRST_WITH_ABORTABLE else Support.OLD
 
 
-def _close_for_errors(ids: Sequence[UUID | None], outcomes: Outcomes) -> None:
-    if None in ids:
-        raise CloseConnection("acks=0: a topic is not known here")
+def _close_for_errors(outcomes: Outcomes) -> None:
+    """The answer to acks=0. Raises CloseConnection when something failed (P8)."""
     for key, outcome in outcomes.items():
         if outcome.error_code:
             raise CloseConnection(f"acks=0: {key}: error {outcome.error_code} {outcome.message}")
