@@ -8,11 +8,11 @@ Source: KafkaApis, GroupCoordinatorService.consumerGroupHeartbeat and consumerGr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from uuid import UUID
 
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember
 from kraft.coordinators.groups.consumer_protocol import check_heartbeat
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
+from kraft.coordinators.groups.share_records import by_topic
 from kraft.protocol.errors import InvalidRequest, KafkaError
 from kraft.protocol.messages import consumer_group_describe_response as described
 from kraft.protocol.messages import consumer_group_heartbeat_response as beaten
@@ -123,7 +123,7 @@ def _told(answer: ConsumerHeartbeatAnswer) -> HeartbeatResponse:
         assignment = beaten.Assignment.make(
             topic_partitions=[
                 beaten.TopicPartitions.make(topic_id=topic_id, partitions=numbers)
-                for topic_id, numbers in _by_topic(answer.assignment).items()
+                for topic_id, numbers in by_topic(answer.assignment).items()
             ]
         )
     return HeartbeatResponse.make(
@@ -157,17 +157,10 @@ def _assignment(partitions: Iterable[TopicIdPartition], image: MetadataImage) ->
             described.TopicPartitions.make(
                 topic_id=topic_id, topic_name=image.topics[topic_id].name, partitions=numbers
             )
-            for topic_id, numbers in _by_topic(partitions).items()
+            for topic_id, numbers in by_topic(partitions).items()
             if topic_id in image.topics
         ]
     )
-
-
-def _by_topic(partitions: Iterable[TopicIdPartition]) -> dict[UUID, list[int]]:
-    found: dict[UUID, list[int]] = {}
-    for each in sorted(partitions):
-        found.setdefault(each.topic_id, []).append(each.partition)
-    return found
 
 
 def _undescribed(group: str, error: KafkaError) -> described.DescribedGroup:

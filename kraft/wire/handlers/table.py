@@ -98,6 +98,8 @@ _ROWS: Mapping[str, Row] = {
     "PushTelemetry": Row("kraft.wire.handlers.client_metrics", READ),
     "ListConfigResources": Row("kraft.wire.handlers.configs", READ),
     "DescribeTopicPartitions": Row("kraft.wire.handlers.metadata", READ),
+    "ShareGroupHeartbeat": Row("kraft.wire.handlers.share_groups", WRITE),
+    "ShareGroupDescribe": Row("kraft.wire.handlers.share_groups", READ),
 }
 """Those that clients may ask, by the API's name. ApiVersions belongs to the connection itself."""
 _FOR_NODES: Mapping[str, str] = {

@@ -55,7 +55,7 @@ THEIRS: Mapping[str, Any] = {
     "commonStructs": [{"name": "Root", "versions": "3+", "fields": [{"name": "Id", "type": "uuid", "versions": "3+"}]}],
 }
 AHEAD = {
-    *("ShareGroupHeartbeat", "ShareGroupDescribe", "ShareFetch", "ShareAcknowledge"),
+    *("ShareFetch", "ShareAcknowledge"),
     *("InitializeShareGroupState", "ReadShareGroupState", "WriteShareGroupState", "DeleteShareGroupState"),
     *("ReadShareGroupStateSummary", "DescribeShareGroupOffsets", "AlterShareGroupOffsets", "DeleteShareGroupOffsets"),
 }

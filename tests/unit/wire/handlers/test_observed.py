@@ -42,6 +42,8 @@ from kraft.protocol.messages import offset_commit_request as offset_commit
 from kraft.protocol.messages import offset_delete_request as offset_delete
 from kraft.protocol.messages import offset_fetch_request as offset_fetch
 from kraft.protocol.messages import produce_request as produce
+from kraft.protocol.messages import share_group_describe_request as share_group_describe
+from kraft.protocol.messages import share_group_heartbeat_request as share_group_heartbeat
 from kraft.protocol.messages import sync_group_request as sync_group
 from kraft.protocol.messages import txn_offset_commit_request as txn_offset_commit
 from kraft.protocol.messages import write_txn_markers_request as write_txn_markers
@@ -54,6 +56,7 @@ from kraft.wire.handlers.table import ROWS, ApiHandlers, Order
 from kraft.wire.session import Session, Shared
 from metadata.environment import FrameConnection
 from tests.support.client_door import ClientDoor, broker_of
+from tests.unit.coordinators.test_share_coordinator_cluster import served_by
 from tests.unit.coordinators.test_transaction_cluster import create, play, until
 from tests.unit.coordinators.test_transactional_writes import batch
 
@@ -518,6 +521,15 @@ async def of_consumer_heartbeat(it: Before) -> Pair:
     return Pair(Asked(message, 1), Asked(described, 1), lambda answer: len(answer.groups[0].members) == 1)
 
 
+async def of_share_heartbeat(it: Before) -> Pair:
+    served_by(it.cluster)
+    message = share_group_heartbeat.ShareGroupHeartbeatRequestData.make(
+        group_id=it.group, member_id="m", member_epoch=0, subscribed_topic_names=["a"]
+    )
+    described = share_group_describe.ShareGroupDescribeRequestData.make(group_ids=[it.group])
+    return Pair(Asked(message, 1), Asked(described, 1), lambda answer: len(answer.groups[0].members) == 1)
+
+
 PAIRS: dict[str, Callable[[Before], Awaitable[Pair]]] = {
     "Produce": of_produce,
     "OffsetCommit": of_commit,
@@ -540,6 +552,7 @@ PAIRS: dict[str, Callable[[Before], Awaitable[Pair]]] = {
     "AlterPartitionReassignments": of_reassignments,
     "OffsetDelete": of_offset_delete,
     "ConsumerGroupHeartbeat": of_consumer_heartbeat,
+    "ShareGroupHeartbeat": of_share_heartbeat,
 }
 WITHOUT_A_PAIR = {
     "Heartbeat": "it makes a session longer, which no answer tells",
