@@ -1,4 +1,4 @@
-"""A story: one async function that breaks a cluster step by step, decorated with all that is known beforehand.
+"""A story: one async function that breaks a cluster step by step, whose decorator has all values that are known before.
 
     @scenario(
         "leader-killed",
@@ -15,8 +15,8 @@
         await run.until(lambda now: now.leader("t", 0) not in (old, -1))
         await run.more_acked(100)
 
-When the function returns the runner heals everything, reads everything back, and judges. A wait that takes too long
-ends the story, with a message that says what was awaited and what there was instead.
+When the function returns, the runner heals all faults, reads all records, and judges. A wait that takes too long ends
+the story; its message contains the condition and the values.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from kraft.chaos.nemesis.actions import Action, Heal, LinkFault, NodeFault, Part
 from kraft.chaos.nemesis.fuzz.story import Step, steps_of
 
 _METHODS: Final[Mapping[str, str]] = {"disk_full": "fill_disk", "disk_free": "free_disk"}
-"""Of `ScenarioRun`, where they are not called as the action is."""
+"""Action -> method of `ScenarioRun`, where the names differ."""
 _POSITIONAL: Final = ("node", "topic", "partition")
 
 
