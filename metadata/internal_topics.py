@@ -13,8 +13,9 @@ METADATA_TOPIC = "__cluster_metadata"
 """Kafka's name of the metadata log: no client may create a topic of this name."""
 OFFSETS_TOPIC = "__consumer_offsets"
 TRANSACTIONS_TOPIC = "__transaction_state"
-INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, TRANSACTIONS_TOPIC, "__share_group_state"})
-"""Kafka's three, also those that this cluster does not have: a client must not write what a later coordinator reads."""
+SHARE_STATE_TOPIC = "__share_group_state"
+INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, TRANSACTIONS_TOPIC, SHARE_STATE_TOPIC})
+"""A client must not write what a coordinator reads."""
 
 OFFSETS_BATCH_BYTES_MAX = 8 * 1024 * 1024
 """The max.message.bytes of `__consumer_offsets`: the size limit of one change of a group. A larger one is refused."""
@@ -42,10 +43,24 @@ def transactions_topic_configs(settings: BrokerSettings, *, replicas: int) -> Ma
     }
 
 
+def share_state_topic_configs(settings: BrokerSettings, *, replicas: int) -> Mapping[str, str]:
+    """Default settings of a new `__share_group_state` (ShareCoordinatorService.shareGroupStateTopicConfigs). The share
+    coordinator deletes the records that nothing needs any more by itself."""
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": "-1",
+        "segment.bytes": str(settings.share_coordinator_state_topic_segment_bytes),
+        "compression.type": "producer",
+        "min.insync.replicas": str(min(settings.share_coordinator_state_topic_min_isr, replicas)),
+    }
+
+
 def coordinators_configs(topic: str, settings: BrokerSettings, *, replicas: int) -> Mapping[str, str]:
     """Default settings of a coordinators' topic; empty for other topics."""
     if topic == OFFSETS_TOPIC:
         return offsets_topic_configs(settings)
+    if topic == SHARE_STATE_TOPIC:
+        return share_state_topic_configs(settings, replicas=replicas)
     return transactions_topic_configs(settings, replicas=replicas) if topic == TRANSACTIONS_TOPIC else {}
 
 

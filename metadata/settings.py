@@ -26,6 +26,9 @@ TimestampType: TypeAlias = Literal["CreateTime", "LogAppendTime"]
 ServerAssignors: TypeAlias = Literal["uniform,range", "range,uniform", "uniform", "range"]
 MigrationPolicy: TypeAlias = Literal["disabled", "upgrade", "downgrade", "bidirectional"]
 
+IsolationLevel: TypeAlias = Literal["read_uncommitted", "read_committed"]
+_TIME = r"T(\d+H(\d+M)?(\d+(\.\d{1,9})?S)?|\d+M(\d+(\.\d{1,9})?S)?|\d+(\.\d{1,9})?S)"
+AUTO_OFFSET_RESET = rf"^(latest|earliest|by_duration:P(\d+D({_TIME})?|{_TIME}))$"
 RACK_AWARE_SELECTOR = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
 ReplicaSelector: TypeAlias = Literal[
     "",
@@ -111,6 +114,24 @@ class GroupSettings(_Settings):
     share_heartbeat_interval_ms: int = _int(5_000, 1, INT32_MAX, "Interval of the heartbeats of a share group.")
     share_assignment_interval_ms: int = _int(
         1_000, 0, INT32_MAX, "Time between two assignments of a share group of more than 100 members."
+    )
+    share_record_lock_duration_ms: int = _int(
+        30_000, 1_000, 3_600_000, "How long a member of a share group keeps a record that it does not acknowledge."
+    )
+    share_delivery_count_limit: int = _int(5, 2, 25, "Deliveries of a record until it is archived.")
+    share_partition_max_record_locks: int = _int(
+        2_000, 100, 10_000, "Records of a partition that a share group has in flight."
+    )
+    share_auto_offset_reset: str = Field(
+        default="latest",
+        pattern=AUTO_OFFSET_RESET,
+        description="Where a share group begins: latest, earliest, or by_duration: and an ISO-8601 duration.",
+    )
+    share_isolation_level: IsolationLevel = Field(
+        default="read_uncommitted", description="Whether a share group gets records of transactions that are open."
+    )
+    share_renew_acknowledge_enable: bool = Field(
+        default=True, description="Members may renew the lock of a record (KIP-1222)."
     )
 
 
@@ -300,6 +321,49 @@ class BrokerSettings(_Settings):
     transaction_partition_verification_enable: bool = Field(
         default=True, description="A leader asks the coordinator whether a transaction has its partition (KIP-890)."
     )
+    # Share groups
+    share_coordinator_state_topic_num_partitions: int = _int(50, 1, INT32_MAX, "Partitions of __share_group_state.")
+    share_coordinator_state_topic_replication_factor: int = _int(
+        3, 1, 32767, "Its replication factor, if there are so many brokers."
+    )
+    share_coordinator_state_topic_min_isr: int = _int(
+        2, 1, INT32_MAX, "Its min.insync.replicas, if it has so many replicas."
+    )
+    share_coordinator_state_topic_segment_bytes: int = _int(104_857_600, 1, INT32_MAX, "Its segment.bytes.")
+    share_coordinator_snapshot_update_records_per_snapshot: int = _int(
+        500, 0, 500, "Changes of one share partition after which all that is known of it is written."
+    )
+    share_coordinator_state_topic_prune_interval_ms: int = _int(
+        300_000, 1, INT32_MAX, "Interval between two deletions of what nothing in it needs."
+    )
+    share_coordinator_cold_partition_snapshot_interval_ms: int = _int(
+        300_000, 1, INT32_MAX, "What is known of a share partition that nobody writes to is written again after this."
+    )
+    share_coordinator_write_timeout_ms: int = _int(
+        5_000, 1, INT32_MAX, "Longest wait of such a write for its replicas."
+    )
+    group_share_record_lock_duration_ms: int = _int(
+        30_000, 1_000, 3_600_000, "Default of the group setting share.record.lock.duration.ms."
+    )
+    group_share_min_record_lock_duration_ms: int = _int(
+        15_000, 1_000, 3_600_000, "A shorter one set for a group becomes this."
+    )
+    group_share_max_record_lock_duration_ms: int = _int(
+        60_000, 1_000, 3_600_000, "A longer one set for a group becomes this."
+    )
+    group_share_min_delivery_count_limit: int = _int(2, 2, 5, "A lower one set for a group becomes this.")
+    group_share_max_delivery_count_limit: int = _int(10, 5, 25, "A higher one set for a group becomes this.")
+    group_share_min_partition_max_record_locks: int = _int(
+        100, 100, 10_000, "A lower one set for a group becomes this."
+    )
+    group_share_max_partition_max_record_locks: int = _int(
+        4_000, 100, 10_000, "A higher one set for a group becomes this."
+    )
+    group_share_delivery_count_limit: int = _int(5, 2, 10, "Default of the group setting share.delivery.count.limit.")
+    group_share_partition_max_record_locks: int = _int(
+        2_000, 100, 10_000, "Default of the group setting share.partition.max.record.locks."
+    )
+    group_share_max_share_sessions: int = _int(2_000, 1, INT32_MAX, "Share sessions of one broker.")
     # Brokers and controller
     broker_heartbeat_interval_ms: int = _int(2_000, 1, INT32_MAX, "Interval of a broker's heartbeats.")
     broker_session_timeout_ms: int = _int(9_000, 1, INT32_MAX, "A broker silent for longer is fenced.")
@@ -445,6 +509,9 @@ GROUP_SYNONYMS: Mapping[str, str] = {
     "share.session.timeout.ms": "group.share.session.timeout.ms",
     "share.heartbeat.interval.ms": "group.share.heartbeat.interval.ms",
     "share.assignment.interval.ms": "group.share.assignment.interval.ms",
+    "share.record.lock.duration.ms": "group.share.record.lock.duration.ms",
+    "share.delivery.count.limit": "group.share.delivery.count.limit",
+    "share.partition.max.record.locks": "group.share.partition.max.record.locks",
 }
 """Group setting -> the broker setting that is its default."""
 
@@ -455,6 +522,9 @@ _BOUNDED_BY_BROKERS = (
     "share.session.timeout.ms",
     "share.heartbeat.interval.ms",
     "share.assignment.interval.ms",
+    "share.record.lock.duration.ms",
+    "share.delivery.count.limit",
+    "share.partition.max.record.locks",
 )
 
 

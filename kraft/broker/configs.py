@@ -155,7 +155,7 @@ def group_configs(gateway: Gateway, group: str) -> Iterator[ConfigEntry]:
     layers = _layers(gateway, gateway.node_id)
     for name in sorted(effective):
         own = (Synonym(name, overrides[name], DYNAMIC_GROUP),) if name in overrides else ()
-        synonyms = (*own, *_synonyms(layers, GROUP_SYNONYMS[name]))
+        synonyms = (*own, *(_synonyms(layers, GROUP_SYNONYMS[name]) if name in GROUP_SYNONYMS else ()))
         yield _entry(GroupSettings, name, effective[name], synonyms)
 
 

@@ -20,6 +20,7 @@ from kraft.broker.tail_waits import Tails
 from kraft.broker.transaction_verification import TransactionVerifier
 from kraft.config.models import ClusterConfig
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.node.addresses import node_infos
 from kraft.node.broker import BrokerParts, broker_parts, marker_router
@@ -31,6 +32,7 @@ from kraft.node.startup_state import Awaiting
 from kraft.wire.channels.controller import ControllerChannel
 from kraft.wire.channels.forward import RemotePartitionClient
 from kraft.wire.channels.groups import GroupChannel
+from kraft.wire.channels.share_state import ShareStateChannel
 from kraft.wire.channels.transactions import TransactionChannel
 from kraft.wire.handlers.node_parts import NoBroker, NodeParts
 from kraft.wire.handlers.table import ApiHandlers
@@ -71,7 +73,7 @@ class Node:
         self.log: MetadataLog = _observer(context) if self.controller is None else self.controller.log
         control = _controller_door(context, self.controller)
         verifier = TransactionVerifier(lambda: self.transactions, context.publisher.current_settings)
-        local = broker_parts(context, self.log, control, verifier) if context.node.is_broker else None
+        local = broker_parts(context, self.log, control, verifier, self._shares) if context.node.is_broker else None
         self.broker: BrokerParts | None = local
         self._tails, self.gateway = _routing(context, control=control, local=None if local is None else local.client)
         self.groups = Groups(
@@ -87,6 +89,7 @@ class Node:
             remote=lambda number: TransactionChannel(context.peers, number),
             ensure_groups=self.groups.coordinator_of,
         )
+        self.share_persister = _share_persister(context, self.gateway, local)
         self.markers = marker_router(context, None if local is None else local.markers)
         self.awaiting = _awaiting(context, self.log, self.controller, self.broker)
         self.lost_brokers = LostBrokers(context.peers, publisher=context.publisher, clock=environment.clock)
@@ -153,6 +156,9 @@ class Node:
             self._watch.cancel()
         if self.broker is not None:
             await self.broker.stop_replicas()
+
+    def _shares(self) -> SharePersister:
+        return self.share_persister
 
     async def _watch_controller(self, controller: ActiveController) -> None:
         try:
@@ -227,6 +233,15 @@ def _awaiting(
     )
 
 
+def _share_persister(context: NodeContext, gateway: Gateway, local: BrokerParts | None) -> SharePersister:
+    return SharePersister(
+        gateway=gateway,
+        clock=context.environment.clock,
+        local=None if local is None else local.shares.coordinator,
+        remote=lambda number: ShareStateChannel(context.peers, number),
+    )
+
+
 def node_parts(node: Node) -> NodeParts:
     """The parts of a node that answer clients and other nodes."""
     broker, controller = node.broker, node.controller
@@ -252,6 +267,9 @@ def node_parts(node: Node) -> NodeParts:
         markers=broker.markers,
         transaction_coordinator=broker.transaction_coordinator,
         transactions=node.transactions,
+        share_coordinator=broker.shares.coordinator,
+        share_leaders=broker.shares.leaders,
+        share_persister=node.share_persister,
         answers=node.answers,
         offline_replicas=lambda: broker.lifecycle.offline_replicas,
         controller=active,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple, TypeAlias
 
 from kraft.broker.control import AlterPartitionSender, ControllerDoor
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
@@ -16,14 +18,33 @@ from kraft.broker.txn_markers import MarkerRouter, TxnMarkers
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.verification import verify_offsets
 from kraft.coordinators.shard import CoordinatorContext
+from kraft.coordinators.shares.coordinator import ShareCoordinator
+from kraft.coordinators.shares.leaders import ShareLeaders
+from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.node.context import NodeContext
 from kraft.node.startup_state import twin_problem
 from kraft.wire.channels.replicas import WireLeaderChannel
 from kraft.wire.channels.transactions import TransactionChannel
+from metadata.delta import MetadataDelta
+from metadata.image import MetadataImage
 from metadata.quorum.log import MetadataLog
 from replication.manager.manager import ReplicaManager
 from replication.storage.log_manager import LogManager
+
+Persister: TypeAlias = Callable[[], SharePersister]
+
+
+class ShareParts(NamedTuple):
+    """What a broker does for share groups: their state, and their records."""
+
+    coordinator: ShareCoordinator
+    leaders: ShareLeaders
+
+    def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """Takes over another image."""
+        self.coordinator.on_metadata(delta, image)
+        self.leaders.on_metadata(image)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +56,7 @@ class BrokerParts:
     producer_ids: ProducerIds
     group_coordinator: GroupCoordinator
     transaction_coordinator: TransactionCoordinator
+    shares: ShareParts
     markers: TxnMarkers
     transactional_produce: TransactionalProduce
     client: LocalPartitionClient
@@ -50,12 +72,14 @@ class BrokerParts:
 
     async def stop_replicas(self) -> None:
         self.transaction_coordinator.stop()
+        self.shares.leaders.stop()
+        self.shares.coordinator.stop()
         self.group_coordinator.stop()
         await self.replicas.stop()
 
 
 def broker_parts(
-    context: NodeContext, log: MetadataLog, control: ControllerDoor, verifier: TransactionVerifier
+    context: NodeContext, log: MetadataLog, control: ControllerDoor, verifier: TransactionVerifier, persister: Persister
 ) -> BrokerParts:
     environment, settings = context.environment, context.publisher.current_settings
     logs = LogManager(
@@ -78,6 +102,7 @@ def broker_parts(
         new_producer_id=producer_ids.next_id,
         write=marker_router(context, markers).write,
     )
+    shares = ShareParts(ShareCoordinator(coordinators, context.events), ShareLeaders(coordinators, persister))
     transactional_produce = TransactionalProduce(replicas, verifier, environment.clock)
     return BrokerParts(
         logs=logs,
@@ -90,12 +115,14 @@ def broker_parts(
             further=(
                 groups.on_metadata,
                 lambda _, image: transactions.on_metadata(image),
+                shares.on_metadata,
                 lambda _, image: lifecycle.on_image(image),
             ),
         ),
         producer_ids=producer_ids,
         group_coordinator=groups,
         transaction_coordinator=transactions,
+        shares=shares,
         markers=markers,
         transactional_produce=transactional_produce,
         client=LocalPartitionClient(replicas, transactional_produce),

@@ -78,6 +78,11 @@ UNREGISTER_BROKER = BY_NAME["UnregisterBroker"]
 DESCRIBE_TRANSACTIONS = BY_NAME["DescribeTransactions"]
 LIST_TRANSACTIONS = BY_NAME["ListTransactions"]
 ALLOCATE_PRODUCER_IDS = BY_NAME["AllocateProducerIds"]
+INITIALIZE_SHARE_GROUP_STATE = BY_NAME["InitializeShareGroupState"]
+READ_SHARE_GROUP_STATE = BY_NAME["ReadShareGroupState"]
+WRITE_SHARE_GROUP_STATE = BY_NAME["WriteShareGroupState"]
+DELETE_SHARE_GROUP_STATE = BY_NAME["DeleteShareGroupState"]
+READ_SHARE_GROUP_STATE_SUMMARY = BY_NAME["ReadShareGroupStateSummary"]
 GROUP_REQUEST = BY_NAME["GroupRequest"]
 """Between our nodes only: a request to a group coordinator in the one form that all doors use."""
 

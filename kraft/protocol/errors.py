@@ -146,7 +146,12 @@ UnsupportedEndpointType = _error("UnsupportedEndpointType", 115)
 UnknownSubscriptionId = _error("UnknownSubscriptionId", 117)
 TelemetryTooLarge = _error("TelemetryTooLarge", 118)
 TransactionAbortable = _error("TransactionAbortable", 120)
+InvalidRecordState = _error("InvalidRecordState", 121)
+ShareSessionNotFound = _error("ShareSessionNotFound", 122, retriable=True)
+InvalidShareSessionEpoch = _error("InvalidShareSessionEpoch", 123, retriable=True)
+FencedStateEpoch = _error("FencedStateEpoch", 124)
 InvalidRegularExpression = _error("InvalidRegularExpression", 128)
+ShareSessionLimitReached = _error("ShareSessionLimitReached", 133, retriable=True)
 
 
 class ClassicMembersNotTaken(KafkaError):

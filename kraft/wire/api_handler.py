@@ -32,8 +32,8 @@ class ClientConnection:
     software_version: str = "unknown"
     is_node: bool = field(init=False)
     """Asked for each request."""
-    state: dict[type[Any], Any] = field(default_factory=dict)
-    """What a module keeps for a connection, by the class of the thing."""
+    on_ended: dict[object, Callable[[], object]] = field(default_factory=dict)
+    """What is called once the connection has ended, by the part that wants to know it."""
 
     def __post_init__(self) -> None:
         self.is_node = isinstance(self.principal, NodePrincipal)

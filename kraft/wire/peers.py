@@ -33,7 +33,7 @@ WAITS_IN_FLIGHT_MAX = 4_096
 FRAME_BYTES_MAX = 128 * 1024 * 1024
 """Largest answer taken from a peer: above fetch.max.bytes and one oversized first batch (F3)."""
 
-Lane = Literal["", "reads", "waits", "groups", "transactions", "markers"]
+Lane = Literal["", "reads", "waits", "groups", "transactions", "markers", "shares"]
 
 Address = Callable[[int, Purpose], tuple[str, int]]
 """Host and port of a node. Raises a KafkaError (BrokerNotAvailable) when it is not known."""

@@ -507,5 +507,7 @@ class Session:
             if slot.answer is not None:
                 slot.answer.close()
             self._release(slot)
+        for call in self.client.on_ended.values():
+            call()
         self._slots.clear()
         self._node_slots.clear()

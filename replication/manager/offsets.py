@@ -125,10 +125,12 @@ class Offsets:
             high_watermark=replica.state.high_watermark,
         )
 
-    async def delete_records(self, key: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
+    async def delete_records(
+        self, key: TopicIdPartition, *, offset: int, timeout_ms: int, is_from_coordinator: bool = False
+    ) -> int:
         """S4: move the log start, wait until all live replicas have followed; return the low watermark."""
         replica, state = self._registry.leader_or_raise(key)
-        if replica.topic in INTERNAL_TOPICS:
+        if replica.topic in INTERNAL_TOPICS and not is_from_coordinator:
             raise InvalidTopicException(internal_refusal(replica.topic, "delete its records"))
         target = state.high_watermark if offset == TO_HIGH_WATERMARK else offset
         if "delete" not in replica.settings.cleanup_policy:

@@ -7,6 +7,7 @@ Source: KafkaApis, GroupCoordinatorService and `getErrorResponse` of each reques
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
@@ -56,12 +57,16 @@ NO_ERROR_MESSAGE = "NONE"
 NO_NODE, NO_PORT = -1, -1
 
 
+SHARE_KEY = re.compile(r".+:[A-Za-z0-9_-]{22}:\d{1,10}", re.DOTALL)
+"""Group, topic id as base64url, and partition."""
+
+
 class _Key(IntEnum):
     """Key type of FindCoordinator."""
 
     GROUP = 0
     TRANSACTION = 1
-    SHARE_GROUP = 2
+    SHARE_PARTITION = 2
 
 
 def apis(broker: NodeParts) -> Sequence[ApiHandler]:
@@ -133,14 +138,13 @@ class _Finder:
                 return await self._broker.groups.coordinator_of(key)
             case _Key.TRANSACTION:
                 return await self._broker.transactions.coordinator_of(key)
-        raise _not_served(key_type)
-
-
-def _not_served(key_type: int) -> KafkaError:
-    """Final for every client: none of them asks a second time, as they would for COORDINATOR_NOT_AVAILABLE."""
-    if key_type == _Key.SHARE_GROUP:
-        return InvalidRequest("this cluster has no share groups: use a consumer group")
-    return InvalidRequest(f"key type {key_type} of FindCoordinator; 0 (group) and 1 (transactional id) are served")
+            case _Key.SHARE_PARTITION if SHARE_KEY.fullmatch(key):
+                return await self._broker.share_persister.coordinator_of(key)
+            case _Key.SHARE_PARTITION:
+                raise InvalidRequest(f"{key!r} is no share partition: group, topic id and partition with colons are")
+        raise InvalidRequest(
+            f"key type {key_type} of FindCoordinator; 0 (group), 1 (transactional id), 2 (share partition) are served"
+        )
 
 
 def _unknown(key: str, error: KafkaError) -> Coordinator:

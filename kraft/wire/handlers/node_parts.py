@@ -19,6 +19,9 @@ from kraft.broker.txn_markers import TxnMarkers
 from kraft.config.models import ClusterConfig
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.shares.coordinator import ShareCoordinator
+from kraft.coordinators.shares.leaders import ShareLeaders
+from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.errors import KafkaError, NotCoordinator, NotLeaderOrFollower
@@ -66,6 +69,12 @@ class NodeParts:
     """Of the transactional ids of this broker."""
     transactions: Transactions
     """Who coordinates a transactional id, and the way there; their topic comes into being here."""
+    share_coordinator: ShareCoordinator
+    """The state of share partitions, as far as this broker keeps it."""
+    share_leaders: ShareLeaders
+    """The share partitions of the topic partitions that this broker leads."""
+    share_persister: SharePersister
+    """The way to the coordinator of a share partition; their topic comes into being here."""
     answers: AnswerBudget
     """Memory for what is read for answers."""
     offline_replicas: Callable[[], OfflineReplicas]

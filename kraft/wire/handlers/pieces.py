@@ -67,6 +67,7 @@ PIECES: Mapping[int, Sequence[Cut]] = {
     49: [Cut(("entries",), ("entries",))],
     50: [Cut(("users",), ("results",))],
     51: [Cut(("deletions",), ("results",)), Cut(("upsertions",), ("results",))],
+    **{key: [Cut(("topics", "partitions"), ("results", "partitions"))] for key in (83, 84, 85, 86, 87)},
     61: [Cut(("topics", "partition_indexes"), ("topics", "partitions"))],
     65: [Cut(("transactional_ids",), ("transaction_states",))],
     69: [Cut(("group_ids",), ("groups",))],

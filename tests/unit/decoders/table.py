@@ -36,6 +36,8 @@ from kraft.coordinators.groups.records import (
     encode_key,
     encode_value,
 )
+from kraft.coordinators.shares import records as share_state_records
+from kraft.coordinators.shares.state import ShareKey, Snapshot
 from kraft.coordinators.transactions import records as transaction_records
 from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.http import embedded_records, raw_records
@@ -78,6 +80,7 @@ from metadata.settings import BrokerSettings, TopicSettings, canonical_value
 from replication.log_validator import BatchRules, prepare_or_refuse
 from replication.partition.log import AbortedTransaction
 from replication.producers.state import Producer, ProducerBatch
+from replication.shares.states import StateBatch
 from replication.storage import indexes, names, producer_snapshot, text_files, transaction_index
 from tests.conformance.groups.consumer_groups import consumer_records
 from tests.unit.coordinators.test_share_records import share_records
@@ -343,6 +346,29 @@ TRANSACTION = next(
         )
     )
 )
+SHARE_SNAPSHOT = next(
+    (bytes(record.key or b""), bytes(record.value or b""))
+    for record in read_batches(
+        share_state_records.encode_batch(
+            [
+                (
+                    ShareKey("g", UUID(int=7), 1),
+                    Snapshot(
+                        snapshot_epoch=1,
+                        state_epoch=2,
+                        leader_epoch=3,
+                        start_offset=4,
+                        delivery_complete_count=5,
+                        created_ms=NOW_MS,
+                        written_ms=NOW_MS,
+                        batches=[StateBatch(6, 7, 2, 1), StateBatch(9, 9, 4, 5)],
+                    ),
+                )
+            ],
+            timestamp_ms=NOW_MS,
+        )
+    )
+)
 PRODUCERS = [
     (1, Producer(epoch=0, batches=(ProducerBatch(5, 9, 1, NOW_MS),), timestamp=NOW_MS, seen_ms=0)),
 ]
@@ -384,6 +410,12 @@ REPLICATION = {
         decode=lambda data: transaction_records.decode_record(TRANSACTION[0], data),
         refuses=(transaction_records.MalformedRecord,),
         samples=[TRANSACTION[1]],
+    ),
+    "share state records": Decoder(
+        module="kraft.coordinators.shares.records",
+        decode=lambda data: share_state_records.decode_record(SHARE_SNAPSHOT[0], data),
+        refuses=(share_state_records.MalformedRecord,),
+        samples=[SHARE_SNAPSHOT[1]],
     ),
     "markers": Decoder(
         module="kraft.protocol.batches.markers",

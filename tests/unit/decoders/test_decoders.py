@@ -72,6 +72,10 @@ REFUSED_SAMPLES: Mapping[str, str] = {
     "OffsetForLeaderEpoch refusal": "the error of the partition that was asked for is raised",
     "DescribeProducers refusal": "the error of the partition that was asked for is raised",
     "DescribeQuorum refusal": "the error is in the header, and the body has no partition",
+    **{
+        f"{name}ShareGroupState{kind} refusal": "it is an error of the only share partition, which is raised"
+        for name, kind in (("Initialize", ""), ("Read", ""), ("Write", ""), ("Delete", ""), ("Read", "Summary"))
+    },
 }
 
 # --- no decoder without a row ---------------------------------------------------------------------------------------

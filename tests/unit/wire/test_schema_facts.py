@@ -54,11 +54,7 @@ THEIRS: Mapping[str, Any] = {
     ],
     "commonStructs": [{"name": "Root", "versions": "3+", "fields": [{"name": "Id", "type": "uuid", "versions": "3+"}]}],
 }
-AHEAD = {
-    *("ShareFetch", "ShareAcknowledge"),
-    *("InitializeShareGroupState", "ReadShareGroupState", "WriteShareGroupState", "DeleteShareGroupState"),
-    *("ReadShareGroupStateSummary", "DescribeShareGroupOffsets", "AlterShareGroupOffsets", "DeleteShareGroupOffsets"),
-}
+AHEAD = {"DescribeShareGroupOffsets", "AlterShareGroupOffsets", "DeleteShareGroupOffsets"}
 """APIs that are described before anybody is served them: nothing handles their requests yet."""
 PART, NUMBER, ROOT = ("fields", 1), ("fields", 1, "fields", 0), ("fields", 1, "fields", 1)
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from kraft.coordinators.groups.requests import DescribeGroup
+from kraft.coordinators.shares.decide import Write
+from kraft.coordinators.shares.state import ShareKey
 from kraft.coordinators.transactions.list_filters import ListFilters
 from kraft.protocol import apis, codec
 from kraft.protocol.apis import Api
@@ -38,6 +40,16 @@ from kraft.wire.channels.forward import (
 from kraft.wire.channels.groups import GROUP_REQUEST
 from kraft.wire.channels.metadata_log import FETCH_SNAPSHOT
 from kraft.wire.channels.replicas import FETCH, OFFSET_FOR_LEADER_EPOCH, EpochQuestion
+from kraft.wire.channels.share_state import (
+    DELETE_STATE,
+    INITIALIZE_STATE,
+    READ_STATE,
+    STATE_SUMMARY,
+    WRITE_STATE,
+    InitializeState,
+    ReadState,
+    WriteState,
+)
 from kraft.wire.channels.transactions import (
     ADD_PARTITIONS_TO_TXN,
     DESCRIBE_TRANSACTION,
@@ -54,6 +66,7 @@ from metadata.controller.requests import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
 from metadata.unauthenticated import KAFKA_LISTENER
 from replication.requests import ProduceOptions
+from replication.shares.states import DeliveryState, StateBatch
 from tests.unit.wire.fakes import T0, Loopback, loopback, run, until
 from tests.unit.wire.test_controller_round_trips import CASES
 from tests.unit.wire.test_data_round_trips import REQUEST
@@ -99,6 +112,7 @@ async def assert_alive(world: Loopback) -> None:
     await peers.close()
 
 
+SHARE = ShareKey("g", T0.topic_id, T0.partition)
 EVERY_API: dict[str, tuple[Any, Any]] = {
     **{rpc.api.name: (rpc, request) for request, _ in CASES for rpc in [CONTROLLER_RPCS[type(request)]]},
     "ElectLeaders": (CONTROLLER_RPCS[type(CASES[6][0])], CASES[6][0]),
@@ -125,6 +139,23 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
     "DescribeTransactions": (DESCRIBE_TRANSACTION, "id"),
     "ListTransactions": (LIST_TRANSACTIONS, ListFilters()),
     "GroupRequest": (GROUP_REQUEST, DescribeGroup(group="g")),
+    "InitializeShareGroupState": (INITIALIZE_STATE, InitializeState(SHARE, 1, -1)),
+    "ReadShareGroupState": (READ_STATE, ReadState(SHARE, 1)),
+    "WriteShareGroupState": (
+        WRITE_STATE,
+        WriteState(
+            SHARE,
+            Write(
+                state_epoch=1,
+                leader_epoch=2,
+                start_offset=3,
+                delivery_complete_count=4,
+                batches=[StateBatch(5, 6, DeliveryState.ACKNOWLEDGED, 1)],
+            ),
+        ),
+    ),
+    "DeleteShareGroupState": (DELETE_STATE, SHARE),
+    "ReadShareGroupStateSummary": (STATE_SUMMARY, SHARE),
 }
 
 

@@ -90,6 +90,9 @@ class Client:
                 markers=unused,
                 transaction_coordinator=unused,
                 transactions=unused,
+                share_coordinator=unused,
+                share_leaders=unused,
+                share_persister=unused,
                 answers=AnswerBudget(BrokerSettings().queued_max_response_bytes),
                 offline_replicas=dict,
             )

@@ -15,7 +15,7 @@ from kraft.wire.handlers.table import ROWS
 NODES_ONLY = {52, 53, 54, 56, 58, 59, 62, 63, 67, 70, 73, 82, 10_000}
 CLIENT_METRICS = {71, 72}
 """Served, and not named: there is no receiver of them (KIP-714)."""
-SHARE_GROUPS = {78, 79, 90, 91, 92}
+SHARE_GROUPS = {90, 91, 92}
 """Not served yet."""
 
 

@@ -290,6 +290,14 @@ def test_a_group_has_settings_of_its_own_whether_there_is_one_or_not() -> None:
     assert shown == {session: "45000", beat: "6000", **others}
     share = {"share.session.timeout.ms", "share.heartbeat.interval.ms", "share.assignment.interval.ms"}
     assert [found[name].value for name in sorted(share)] == ["1000", "5000", "45000"]
+    assert {name: config.value for name, config in found.items() if name.startswith("share.")}.items() >= {
+        "share.auto.offset.reset": "latest",
+        "share.delivery.count.limit": "5",
+        "share.isolation.level": "read_uncommitted",
+        "share.partition.max.record.locks": "2000",
+        "share.record.lock.duration.ms": "30000",
+        "share.renew.acknowledge.enable": "true",
+    }.items()
     assert sources(found[beat]) == [
         ("group.consumer.heartbeat.interval.ms", "6000", 4),
         ("group.consumer.heartbeat.interval.ms", "5000", 5),

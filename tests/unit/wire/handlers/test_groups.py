@@ -223,7 +223,7 @@ def test_the_first_who_asks_for_a_coordinator_brings_the_topic_into_being(versio
     play(story)
 
 
-@pytest.mark.parametrize(("key_type", "words"), [(2, "share groups"), (9, "key type 9")])
+@pytest.mark.parametrize(("key_type", "words"), [(2, "no share partition"), (9, "key type 9")])
 @pytest.mark.parametrize("version", [3, 6])
 def test_who_wants_another_coordinator_is_told_at_once_that_there_is_none(
     key_type: int, words: str, version: int

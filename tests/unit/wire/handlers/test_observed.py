@@ -14,6 +14,8 @@ import pytest
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.coordinators.shares.decide import Write
+from kraft.coordinators.shares.state import ShareKey
 from kraft.protocol import apis, codec
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.messages import add_offsets_to_txn_request as add_offsets
@@ -42,6 +44,8 @@ from kraft.protocol.messages import offset_commit_request as offset_commit
 from kraft.protocol.messages import offset_delete_request as offset_delete
 from kraft.protocol.messages import offset_fetch_request as offset_fetch
 from kraft.protocol.messages import produce_request as produce
+from kraft.protocol.messages import share_acknowledge_request as share_acknowledge
+from kraft.protocol.messages import share_fetch_request as share_fetch
 from kraft.protocol.messages import share_group_describe_request as share_group_describe
 from kraft.protocol.messages import share_group_heartbeat_request as share_group_heartbeat
 from kraft.protocol.messages import sync_group_request as sync_group
@@ -51,6 +55,16 @@ from kraft.protocol.primitives import Buffer
 from kraft.protocol.transactions import Producer
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, Later
 from kraft.wire.budget import Budget
+from kraft.wire.channels.share_state import (
+    DELETE_STATE,
+    INITIALIZE_STATE,
+    READ_STATE,
+    STATE_SUMMARY,
+    WRITE_STATE,
+    InitializeState,
+    ReadState,
+    WriteState,
+)
 from kraft.wire.handlers.large_requests import LargeRequests
 from kraft.wire.handlers.table import ROWS, ApiHandlers, Order
 from kraft.wire.session import Session, Shared
@@ -530,6 +544,88 @@ async def of_share_heartbeat(it: Before) -> Pair:
     return Pair(Asked(message, 1), Asked(described, 1), lambda answer: len(answer.groups[0].members) == 1)
 
 
+async def _share_key(it: Before, *, is_initialized: bool = True) -> ShareKey:
+    """A share partition that this node coordinates, of a partition that it leads."""
+    node = it.node.node
+    assert node is not None
+    topic = node.publisher.image.topic("a")
+    assert topic is not None
+    for number in range(100):
+        key = ShareKey(f"shares-{number}", topic.topic_id, 0)
+        if await it.node.machine.run(node.share_persister.coordinator_of(key.coordinator_key)) == it.node.node_id:
+            if is_initialized:
+                await it.node.machine.run(node.share_persister.initialize(key, state_epoch=1, start_offset=0))
+            return key
+    raise AssertionError("this node coordinates no share partition")
+
+
+def _summary(key: ShareKey) -> Asked:
+    return Asked(STATE_SUMMARY.to_request(key, 0), 1)
+
+
+def _summarized(answer: Any) -> Any:
+    return answer.results[0].partitions[0]
+
+
+async def of_initialize_share_state(it: Before) -> Pair:
+    key = await _share_key(it, is_initialized=False)
+    first = Asked(INITIALIZE_STATE.to_request(InitializeState(key, 1, 7), 0), 0)
+    return Pair(first, _summary(key), lambda answer: _summarized(answer).start_offset == 7)
+
+
+async def of_read_share_state(it: Before) -> Pair:
+    key = await _share_key(it)
+    first = Asked(READ_STATE.to_request(ReadState(key, 9), 0), 0)
+    return Pair(first, _summary(key), lambda answer: _summarized(answer).leader_epoch == 9)
+
+
+async def of_write_share_state(it: Before) -> Pair:
+    key = await _share_key(it)
+    write = Write(state_epoch=1, leader_epoch=9, start_offset=5, delivery_complete_count=0, batches=())
+    first = Asked(WRITE_STATE.to_request(WriteState(key, write), 0), 1)
+    return Pair(first, _summary(key), lambda answer: _summarized(answer).start_offset == 5)
+
+
+async def of_delete_share_state(it: Before) -> Pair:
+    key = await _share_key(it)
+    first = Asked(DELETE_STATE.to_request(key, 0), 0)
+    return Pair(first, _summary(key), lambda answer: _summarized(answer).start_offset == -1)
+
+
+async def of_share_acknowledge(it: Before) -> Pair:
+    """The next fetch gets what was released."""
+    key = await _share_key(it)
+    await it.writes(it.produce())
+    await it.ask(*_share_fetch(key, 0))
+    batch = share_acknowledge.AcknowledgementBatch.make(first_offset=0, last_offset=0, acknowledge_types=[2])
+    partition = share_acknowledge.AcknowledgePartition.make(partition_index=0, acknowledgement_batches=[batch])
+    message = share_acknowledge.ShareAcknowledgeRequestData.make(
+        group_id=key.group,
+        member_id="m",
+        share_session_epoch=1,
+        topics=[share_acknowledge.AcknowledgeTopic.make(topic_id=key.topic_id, partitions=[partition])],
+    )
+    return Pair(Asked(message, 2), _share_fetch(key, 2), lambda answer: bool(_summary_of_fetch(answer)))
+
+
+def _share_fetch(key: ShareKey, epoch: int) -> Asked:
+    partition = share_fetch.FetchPartition.make(partition_index=0)
+    message = share_fetch.ShareFetchRequestData.make(
+        group_id=key.group,
+        member_id="m",
+        share_session_epoch=epoch,
+        max_bytes=10_000,
+        max_records=500,
+        batch_size=500,
+        topics=[share_fetch.FetchTopic.make(topic_id=key.topic_id, partitions=[partition])],
+    )
+    return Asked(message, 2)
+
+
+def _summary_of_fetch(answer: Any) -> Any:
+    return [each for topic in answer.responses for each in topic.partitions if each.acquired_records]
+
+
 PAIRS: dict[str, Callable[[Before], Awaitable[Pair]]] = {
     "Produce": of_produce,
     "OffsetCommit": of_commit,
@@ -553,6 +649,11 @@ PAIRS: dict[str, Callable[[Before], Awaitable[Pair]]] = {
     "OffsetDelete": of_offset_delete,
     "ConsumerGroupHeartbeat": of_consumer_heartbeat,
     "ShareGroupHeartbeat": of_share_heartbeat,
+    "ShareAcknowledge": of_share_acknowledge,
+    "InitializeShareGroupState": of_initialize_share_state,
+    "ReadShareGroupState": of_read_share_state,
+    "WriteShareGroupState": of_write_share_state,
+    "DeleteShareGroupState": of_delete_share_state,
 }
 WITHOUT_A_PAIR = {
     "Heartbeat": "it makes a session longer, which no answer tells",

@@ -1,0 +1,227 @@
+"""One share partition on the leader of its topic partition: the state machine with its clock, its writes and its waits.
+
+The state is loaded from the share coordinator, which fences earlier leaders by it, at the first request. One member at
+a time fetches; the others wait until it has done so, or something was released. Writes follow one another. A write that
+is fenced ends the object: the next request loads the state again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from kraft.coordinators.shares.decide import Write
+from kraft.coordinators.shares.routing import SharePersister
+from kraft.coordinators.shares.state import ShareKey
+from kraft.protocol.errors import (
+    CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
+    FencedLeaderEpoch,
+    FencedStateEpoch,
+    KafkaError,
+    NotCoordinator,
+    NotLeaderOrFollower,
+)
+from metadata.environment import Clock, TimerHandle
+from replication.shares.acknowledgements import Acknowledgement, Part
+from replication.shares.partition import Acquired, Fetched, ShareLimits, SharePartition, StateWrite
+
+RETRY_MS: Final = 1_000
+"""Wait after a write that failed before something is written that nobody waits for."""
+
+
+class ShareLeader:
+    """One share partition that this broker leads."""
+
+    def __init__(
+        self,
+        key: ShareKey,
+        partition: SharePartition,
+        *,
+        clock: Clock,
+        persister: SharePersister,
+        is_read_committed: bool,
+        run: Callable[[Coroutine[Any, Any, None]], object],
+        on_ended: Callable[[ShareLeader], None],
+    ) -> None:
+        self.key = key
+        self.partition = partition
+        self.is_read_committed = is_read_committed
+        self.holder: object | None = None
+        """The fetch that goes on now; no other one begins meanwhile."""
+        self.waiting: dict[asyncio.Event, object] = {}
+        """The fetches that wait for this partition, in the order in which they came, and whose they are."""
+        self.ended: KafkaError | None = None
+        self._clock = clock
+        self._persister = persister
+        self._run = run
+        self._on_ended = on_ended
+        self._answers: dict[Acknowledgement, asyncio.Future[None]] = {}
+        self._timer: TimerHandle | None = None
+        self._timer_ms = 0
+        self._has_failed = False
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def acquire(
+        self, member: str, fetched: Fetched, *, max_records: int, batch_size: int, is_strict: bool
+    ) -> Sequence[Acquired]:
+        """Hands out what was read."""
+        acquired = self.partition.acquire(
+            member,
+            fetched,
+            max_records=max_records,
+            batch_size=batch_size,
+            is_strict=is_strict,
+            now_ms=self._clock.monotonic_ms(),
+        )
+        self._went_on()
+        return acquired
+
+    def acknowledge(self, member: str, parts: Sequence[Part]) -> asyncio.Future[None] | None:
+        """Done when it is durable; None: nothing has to be written. Raises InvalidRecordState 121, InvalidRequest
+        42."""
+        self.check()
+        begun = self.partition.acknowledge(member, parts, self._clock.monotonic_ms())
+        if begun is None:
+            self._went_on()
+            return None
+        answer = self._answers[begun] = asyncio.get_running_loop().create_future()
+        self._went_on()
+        return answer
+
+    def release(self, member: str) -> None:
+        """The member's session is closed."""
+        if self.partition.release(member):
+            self._became_available()
+        self._went_on()
+
+    def log_started(self, offset: int) -> None:
+        """The log begins there now."""
+        self.partition.log_started(offset)
+        self._went_on()
+
+    def check(self) -> None:
+        """Raises the error by which it has ended."""
+        if self.ended is not None:
+            raise self.ended
+
+    def end(self, error: KafkaError) -> None:
+        """This broker does not lead the partition any more, or another leader has begun."""
+        if self.ended is not None:
+            return
+        self.ended = error
+        if self._timer is not None:
+            self._timer.cancel()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(error)
+                answer.exception()  # its request may be gone
+        self._answers.clear()
+        for wake in self.waiting:
+            wake.set()
+        self._on_ended(self)
+
+    # --- waits --------------------------------------------------------------------------------------------------
+
+    def _became_available(self) -> None:
+        """The fetch that holds the partition looks again, else the one that has waited longest."""
+        for wake, owner in self.waiting.items():
+            if self.holder is None or self.holder is owner:
+                wake.set()
+                return
+
+    def let_go(self) -> None:
+        """The fetch that held the partition is over."""
+        self.holder = None
+        if self.waiting and self.partition.can_acquire():
+            self._became_available()
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def _went_on(self) -> None:
+        """After each event: writes and the clock follow the state."""
+        if self.ended is not None:
+            return
+        self._begin_write()
+        deadline_ms = self.partition.deadline_ms()
+        if deadline_ms is not None and (self._timer is None or deadline_ms < self._timer_ms):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_ms = deadline_ms
+            self._timer = self._clock.call_later(max(0, deadline_ms - self._clock.monotonic_ms()), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self.partition.expire(self._clock.monotonic_ms()):
+            self._became_available()
+        self._went_on()
+
+    # --- writes -------------------------------------------------------------------------------------------------
+
+    def _begin_write(self) -> None:
+        if self._has_failed and not self.partition.has_waiting_acknowledgements:
+            return
+        write = self.partition.begin_write()
+        if write is not None:
+            self._run(self._persist(write))
+
+    async def _persist(self, write: StateWrite) -> None:
+        error: KafkaError | None = None
+        request = Write(
+            state_epoch=self.partition.state_epoch,
+            leader_epoch=self.partition.leader_epoch,
+            start_offset=write.start_offset,
+            delivery_complete_count=write.delivery_complete_count,
+            batches=write.batches,
+        )
+        try:
+            await self._persister.write(self.key, request)
+        except (FencedLeaderEpoch, FencedStateEpoch) as fenced:
+            self.end(NotLeaderOrFollower(f"another leader has begun: {fenced.message}"))
+            return
+        except KafkaError as refused:
+            error = as_answered(refused)
+        if self.ended is not None:
+            return
+        could_acquire = self.partition.can_acquire()
+        self.partition.end_write(error, self._clock.monotonic_ms())
+        for acknowledgement in write.acknowledgements:
+            answer = self._answers.pop(acknowledgement)
+            if answer.done():
+                continue
+            if error is None:
+                answer.set_result(None)
+            else:
+                answer.set_exception(error)
+                answer.exception()
+        has_released = self.partition.next_fetch_offset() <= self.partition.end_offset
+        if has_released or (self.partition.can_acquire() and not could_acquire):
+            self._became_available()
+        self._has_failed = error is not None
+        if error is not None:
+            self._clock.call_later(RETRY_MS, self._try_again)
+        self._went_on()
+
+    def _try_again(self) -> None:
+        self._has_failed = False
+        self._went_on()
+
+
+def as_answered(error: KafkaError) -> KafkaError:
+    """An error of the share coordinator as a member gets it."""
+    if isinstance(error, NotCoordinator | CoordinatorLoadInProgress):
+        return CoordinatorNotAvailable(error.message)
+    if isinstance(error, FencedLeaderEpoch | FencedStateEpoch):
+        return NotLeaderOrFollower(error.message)
+    return error
+
+
+def limits_of(settings: Any) -> ShareLimits:
+    """The limits that a group's settings have."""
+    return ShareLimits(
+        delivery_count=settings.share_delivery_count_limit,
+        record_locks=settings.share_partition_max_record_locks,
+        lock_duration_ms=settings.share_record_lock_duration_ms,
+    )

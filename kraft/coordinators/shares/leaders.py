@@ -1,0 +1,416 @@
+"""All share partitions whose topic partitions this broker leads: fetching, acknowledging, and the share sessions.
+
+A member fetches from several partitions at once. What is there is handed out at once; else the fetch waits in the
+purgatory of the partitions that it holds for new records, and at the same time for records that somebody releases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+from kraft.broker.consumer_fetch import readable_batches
+from kraft.coordinators.shard import CoordinatorContext
+from kraft.coordinators.shares.leader import ShareLeader, as_answered, limits_of
+from kraft.coordinators.shares.routing import SharePersister
+from kraft.coordinators.shares.state import ShareKey
+from kraft.protocol.errors import (
+    KafkaError,
+    NotLeaderOrFollower,
+    OffsetOutOfRange,
+    UnknownTopicOrPartition,
+    for_code,
+)
+from kraft.protocol.primitives import Buffer
+from kraft.values import value
+from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
+from metadata.settings import GroupSettings, group_settings
+from replication.manager.fetch import DeferredFetch
+from replication.requests import (
+    CONSUMER,
+    EARLIEST_TIMESTAMP,
+    LATEST_TIMESTAMP,
+    FetchedPartition,
+    FetchPartition,
+    FetchRequest,
+)
+from replication.shares.acknowledgements import AcknowledgementBatch, checked
+from replication.shares.partition import Acquired, Fetched, SharePartition, loaded
+from replication.shares.sessions import SessionKey, ShareSessions
+from replication.shares.states import NO_OFFSET
+
+READ_BYTES_MAX: Final = 1_048_576
+"""What one fetch reads of one partition at most; a first batch comes whole."""
+_DURATION: Final = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
+
+Results = Mapping[TopicIdPartition, "KafkaError | None"]
+
+
+@value(kw_only=True)
+class ShareFetch:
+    """What a member asks for."""
+
+    group: str
+    member: str
+    partitions: Sequence[TopicIdPartition]
+    """Each in its turn: the first ones may fill the answer."""
+    wait_ms: int
+    bytes_max: int
+    records_max: int
+    batch_size: int
+    is_strict: bool
+    """Never more than `records_max` (record_limit)."""
+    room: Callable[[], int]
+    """Bytes that may be read now."""
+
+
+@value(kw_only=True)
+class Handed:
+    """What a member gets of one partition."""
+
+    error: KafkaError | None = None
+    records: Buffer = b""
+    """Whole batches, with records in between that others have."""
+    acquired: Sequence[Acquired] = ()
+
+
+class ShareLeaders:
+    """The share partitions of one broker."""
+
+    def __init__(self, context: CoordinatorContext, persister: Callable[[], SharePersister]) -> None:
+        self._context = context
+        self._clock = context.environment.clock
+        self._persister = persister
+        self._leaders: dict[ShareKey, ShareLeader] = {}
+        self._loads: dict[ShareKey, asyncio.Task[ShareLeader]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.sessions = ShareSessions()
+
+    # --- share partitions ---------------------------------------------------------------------------------------
+
+    def settings_of(self, group: str) -> GroupSettings:
+        """The settings that the group has now."""
+        return group_settings(self._context.settings(), self._context.image().config("group", group))
+
+    async def leader(self, key: ShareKey) -> ShareLeader:
+        """Raises UnknownTopicOrPartition 3, NotLeaderOrFollower 6, CoordinatorNotAvailable 15, or what the share
+        coordinator refuses."""
+        found = self._leaders.get(key)
+        if found is not None:
+            return found
+        epoch = self._led(key).leader_epoch
+        task = self._loads.get(key)
+        if task is None:
+            task = self._loads[key] = asyncio.get_running_loop().create_task(self._load(key, epoch))
+            task.add_done_callback(lambda _: self._loads.pop(key, None))
+        return await asyncio.shield(task)
+
+    def _led(self, key: ShareKey) -> PartitionImage:
+        partition = self._context.image().partition(key.topic_id, key.partition)
+        if partition is None:
+            raise UnknownTopicOrPartition(f"partition {key.partition} of topic {key.topic_id} does not exist")
+        if partition.leader != self._context.node_id:
+            raise NotLeaderOrFollower(f"this broker does not lead partition {key.partition} of topic {key.topic_id}")
+        return partition
+
+    async def _load(self, key: ShareKey, epoch: int) -> ShareLeader:
+        settings = self.settings_of(key.group)
+        try:
+            state = await self._persister().read(key, leader_epoch=epoch)
+        except KafkaError as error:
+            raise as_answered(error) from error
+        start_offset = state.start_offset
+        if start_offset == NO_OFFSET:
+            start_offset = await self._first_offset(key, settings)
+        if self._led(key).leader_epoch != epoch:
+            raise NotLeaderOrFollower("the leader epoch has changed meanwhile; ask again")
+        partition: SharePartition = loaded(
+            start_offset,
+            state.batches,
+            state_epoch=state.state_epoch,
+            leader_epoch=epoch,
+            limits=limits_of(settings),
+        )
+        leader = self._leaders[key] = ShareLeader(
+            key,
+            partition,
+            clock=self._clock,
+            persister=self._persister(),
+            is_read_committed=settings.share_isolation_level == "read_committed",
+            run=self._run,
+            on_ended=self._ended,
+        )
+        return leader
+
+    async def _first_offset(self, key: ShareKey, settings: GroupSettings) -> int:
+        """Where share.auto.offset.reset begins."""
+        where = TopicIdPartition(key.topic_id, key.partition)
+        offsets, reset = self._context.replicas.offsets, settings.share_auto_offset_reset
+        if reset == "earliest":
+            return (await offsets.list_offset(where, EARLIEST_TIMESTAMP)).offset
+        if reset != "latest":
+            since_ms = self._clock.wall_ms() - _duration_ms(reset.partition(":")[2])
+            found = await offsets.list_offset(where, max(since_ms, 0))
+            if found.offset >= 0:
+                return found.offset
+        return (await offsets.list_offset(where, LATEST_TIMESTAMP)).offset
+
+    def _ended(self, leader: ShareLeader) -> None:
+        if self._leaders.get(leader.key) is leader:
+            del self._leaders[leader.key]
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            task.get_loop().call_exception_handler(
+                {"message": "a task of a share partition failed", "exception": error}
+            )
+
+    # --- metadata and sessions ----------------------------------------------------------------------------------
+
+    def on_metadata(self, image: MetadataImage) -> None:
+        """Share partitions that this broker leads no longer, or under another epoch, end; settings are taken over."""
+        for leader in list(self._leaders.values()):
+            partition = image.partition(leader.key.topic_id, leader.key.partition)
+            if partition is None:
+                leader.end(UnknownTopicOrPartition("the topic is deleted"))
+            elif (partition.leader, partition.leader_epoch) != (
+                self._context.node_id,
+                leader.partition.leader_epoch,
+            ):
+                leader.end(NotLeaderOrFollower("another leader, or leader epoch, has begun"))
+            else:
+                settings = self.settings_of(leader.key.group)
+                leader.partition.limits = limits_of(settings)
+                leader.is_read_committed = settings.share_isolation_level == "read_committed"
+
+    def disconnected(self, connection: object) -> None:
+        """A client's connection has ended, and with it the sessions that used it last."""
+        for key in self.sessions.disconnected(connection):
+            self.release(key)
+
+    def release(self, session: SessionKey) -> None:
+        """The member's session is over: others get what it had."""
+        for key, leader in list(self._leaders.items()):
+            if key.group == session.group:
+                leader.release(session.member)
+
+    def stop(self) -> None:
+        """Ends all share partitions."""
+        for leader in list(self._leaders.values()):
+            leader.end(NotLeaderOrFollower("this broker stops"))
+        for task in (*self._tasks, *self._loads.values()):
+            task.cancel()
+
+    # --- acknowledging ------------------------------------------------------------------------------------------
+
+    async def acknowledge(
+        self,
+        group: str,
+        member: str,
+        batches: Mapping[TopicIdPartition, Sequence[AcknowledgementBatch]],
+        *,
+        may_renew: bool,
+    ) -> Results:
+        """What became of each partition's acknowledgements: all of them are durable, or none has an effect."""
+        results: dict[TopicIdPartition, KafkaError | None] = {}
+        answers: dict[TopicIdPartition, asyncio.Future[None]] = {}
+        for where, those in batches.items():
+            results[where] = None
+            try:
+                parts = checked(those, may_renew=may_renew)
+                leader = await self.leader(ShareKey(group, where.topic_id, where.partition))
+                answer = leader.acknowledge(member, parts)
+                if answer is not None:
+                    answers[where] = answer
+            except KafkaError as error:
+                results[where] = error
+        for where, answer in answers.items():
+            try:
+                await asyncio.shield(answer)
+            except KafkaError as error:
+                results[where] = error
+        return results
+
+    # --- fetching -----------------------------------------------------------------------------------------------
+
+    async def fetch(self, ask: ShareFetch) -> Mapping[TopicIdPartition, Handed]:
+        """What the member gets now, or within its wait; only partitions with records or errors."""
+        deadline_ms = self._clock.monotonic_ms() + ask.wait_ms
+        found: dict[TopicIdPartition, Handed] = {}
+        leaders = await self._leaders_of(ask, found)
+        fetch = _Fetch(ask, leaders, self._context)
+        while True:
+            has_ended = await fetch.look(deadline_ms)
+            found.update(fetch.handed)
+            if found or has_ended:
+                return found
+
+    async def _leaders_of(
+        self, ask: ShareFetch, found: dict[TopicIdPartition, Handed]
+    ) -> Mapping[TopicIdPartition, ShareLeader]:
+        leaders: dict[TopicIdPartition, ShareLeader] = {}
+
+        async def one(where: TopicIdPartition) -> None:
+            try:
+                leaders[where] = await self.leader(ShareKey(ask.group, where.topic_id, where.partition))
+            except KafkaError as error:
+                found[where] = Handed(error=error)
+
+        await asyncio.gather(*map(one, ask.partitions))
+        return {where: leaders[where] for where in ask.partitions if where in leaders}
+
+
+class _Fetch:
+    """One member's fetch while it looks and waits."""
+
+    def __init__(
+        self, ask: ShareFetch, leaders: Mapping[TopicIdPartition, ShareLeader], context: CoordinatorContext
+    ) -> None:
+        self.handed: dict[TopicIdPartition, Handed] = {}
+        self._ask = ask
+        self._leaders = leaders
+        self._replicas = context.replicas
+        self._clock = context.environment.clock
+        self._records_left = ask.records_max
+
+    async def look(self, deadline_ms: int) -> bool:
+        """Hands out what there is, else waits for something. Returns whether the wait is over."""
+        wake = asyncio.Event()
+        held = {
+            where: leader
+            for where, leader in self._leaders.items()
+            if leader.holder is None and leader.ended is None and leader.partition.can_acquire()
+        }
+        for leader in held.values():
+            leader.holder = self
+        for leader in self._leaders.values():
+            leader.waiting[wake] = self
+        try:
+            if held:
+                await self._read(held, wait_ms=0, wake=wake)
+            remaining_ms = deadline_ms - self._clock.monotonic_ms()
+            if not self.handed and remaining_ms > 0 and not wake.is_set():
+                await self._wait(held, wake, remaining_ms)
+        finally:
+            for leader in self._leaders.values():
+                leader.waiting.pop(wake, None)
+            for leader in held.values():
+                leader.let_go()
+        for where, leader in self._leaders.items():
+            if leader.ended is not None:
+                self.handed.setdefault(where, Handed(error=leader.ended))
+        return self._clock.monotonic_ms() >= deadline_ms
+
+    async def _wait(self, held: Mapping[TopicIdPartition, ShareLeader], wake: asyncio.Event, wait_ms: int) -> None:
+        if held:
+            await self._read(held, wait_ms=wait_ms, wake=wake)
+            return
+        try:
+            async with self._clock.timeout(wait_ms):
+                await wake.wait()
+        except TimeoutError:
+            return
+
+    async def _read(self, held: Mapping[TopicIdPartition, ShareLeader], *, wait_ms: int, wake: asyncio.Event) -> None:
+        begun = self._replicas.fetch.begin(self._request(held, wait_ms))
+        if isinstance(begun, DeferredFetch):
+            if not await _first_of(begun.future, wake):
+                return
+            begun = begun.answer()
+        if begun.error_code:
+            raise for_code(begun.error_code)
+        for item in begun.partitions:
+            where = TopicIdPartition(item.topic_id, item.partition)
+            leader = held.get(where)
+            if leader is not None and leader.ended is None:
+                self._take(where, leader, item)
+
+    def _request(self, held: Mapping[TopicIdPartition, ShareLeader], wait_ms: int) -> FetchRequest:
+        bytes_max = max(1, min(self._ask.bytes_max // max(len(held), 1), READ_BYTES_MAX))
+        self._offsets = {where: leader.partition.next_fetch_offset() for where, leader in held.items()}
+        return FetchRequest(
+            replica_id=CONSUMER,
+            replica_epoch=-1,
+            wait_ms_max=wait_ms,
+            bytes_min=1,
+            bytes_max=self._ask.bytes_max,
+            partitions=tuple(
+                FetchPartition(
+                    topic_id=where.topic_id,
+                    partition=where.partition,
+                    current_leader_epoch=held[where].partition.leader_epoch,
+                    fetch_offset=offset,
+                    last_fetched_epoch=-1,
+                    log_start_offset=-1,
+                    bytes_max=bytes_max,
+                )
+                for where, offset in self._offsets.items()
+            ),
+            room=self._ask.room,
+            is_read_committed=next(iter(held.values())).is_read_committed,
+        )
+
+    def _take(self, where: TopicIdPartition, leader: ShareLeader, item: FetchedPartition) -> None:
+        if item.error_code == OffsetOutOfRange.code:
+            leader.log_started(item.log_start_offset)
+            return
+        if item.error_code:
+            self.handed[where] = Handed(error=for_code(item.error_code))
+            return
+        if item.log_start_offset > leader.partition.start_offset:
+            leader.log_started(item.log_start_offset)
+        if self._records_left <= 0:
+            return
+        batches = list(readable_batches(item.records, item.aborted))
+        if not batches:
+            return
+        acquired = leader.acquire(
+            self._ask.member,
+            Fetched(
+                self._offsets[where],
+                batches[-1][1].next_offset,
+                [(header.base_offset, header.last_offset) for _, header, is_readable in batches if is_readable],
+            ),
+            max_records=self._records_left,
+            batch_size=self._ask.batch_size,
+            is_strict=self._ask.is_strict,
+        )
+        if acquired:
+            self._records_left -= sum(last - first + 1 for first, last, _ in acquired)
+            first, last = acquired[0].first_offset, acquired[-1].last_offset
+            sent = [
+                (position, header.size)
+                for position, header, _ in batches
+                if header.last_offset >= first and header.base_offset <= last
+            ]
+            records = memoryview(item.records)[sent[0][0] : sent[-1][0] + sent[-1][1]]
+            self.handed[where] = Handed(records=records, acquired=acquired)
+
+
+async def _first_of(future: asyncio.Future[Any], wake: asyncio.Event) -> bool:
+    """Whether the future was first; else it is cancelled."""
+    woken = asyncio.get_running_loop().create_task(wake.wait())
+    try:
+        await asyncio.wait((future, woken), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        woken.cancel()
+        is_done = future.done()
+        if not is_done:
+            future.cancel()
+    return is_done
+
+
+def _duration_ms(text: str) -> int:
+    """Milliseconds of an ISO-8601 duration of days and smaller units."""
+    found = _DURATION.fullmatch(text)
+    assert found is not None, text
+    days, hours, minutes, seconds = (float(each or 0) for each in found.groups())
+    return int((((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1_000)

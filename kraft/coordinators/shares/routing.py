@@ -1,0 +1,97 @@
+"""The persister: any node reads and writes the state of share partitions, at their share coordinator (KIP-932).
+
+Asking twice does no more than asking once: a write that arrives twice combines to the same, and each request names its
+epochs. So a lost answer is asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from kraft.broker.gateway import Gateway
+from kraft.coordinators.coordinator_client import NOT_CARRIED_OUT, OUTCOME_UNKNOWN, Answer, CoordinatorClient
+from kraft.coordinators.shares.decide import Write
+from kraft.coordinators.shares.state import ShareKey, Snapshot
+from metadata.controller.requests import NewTopic
+from metadata.environment import Clock
+from metadata.internal_topics import SHARE_STATE_TOPIC, share_state_topic_configs
+
+RETRIABLE: Final = (*NOT_CARRIED_OUT, *OUTCOME_UNKNOWN, TimeoutError)
+PERSIST_WAIT_MS: Final = 10_000
+"""How long a share coordinator is looked for until a request has failed."""
+
+
+class Coordinator(Protocol):
+    """The share coordinator of one node."""
+
+    async def initialize(self, key: ShareKey, *, state_epoch: int, start_offset: int) -> None: ...
+    async def read(self, key: ShareKey, *, leader_epoch: int) -> Snapshot: ...
+    async def write(self, key: ShareKey, request: Write) -> None: ...
+    async def delete(self, key: ShareKey) -> None: ...
+    async def summary(self, key: ShareKey) -> Snapshot: ...
+
+
+class SharePersister:
+    """Its methods raise the KafkaError of a refusal, and the last retriable one when no coordinator took the request
+    within `wait_ms`.
+    """
+
+    def __init__(
+        self,
+        *,
+        gateway: Gateway,
+        clock: Clock,
+        local: Coordinator | None,
+        remote: Callable[[int], Coordinator],
+    ) -> None:
+        self._client = CoordinatorClient(
+            gateway=gateway,
+            clock=clock,
+            topic=SHARE_STATE_TOPIC,
+            new_topic=new_share_state_topic,
+            local=local,
+            remote=remote,
+        )
+
+    async def coordinator_of(self, key: str) -> int:
+        """Node id of the coordinator of a share partition, by its coordinator key; the topic comes into being. Raises
+        CoordinatorNotAvailable 15, NotCoordinator 16."""
+        return await self._client.node_of(key)
+
+    async def initialize(self, key: ShareKey, *, state_epoch: int, start_offset: int) -> None:
+        """The group knows nothing of the partition any more, and begins at the offset; NO_OFFSET (-1): where
+        share.auto.offset.reset names, at the first use. Raises FencedStateEpoch 124."""
+        await self._ask(key, lambda it: it.initialize(key, state_epoch=state_epoch, start_offset=start_offset))
+
+    async def read(self, key: ShareKey, *, leader_epoch: int) -> Snapshot:
+        """The state of a share partition, for its new leader. Raises FencedLeaderEpoch 74."""
+        return await self._ask(key, lambda it: it.read(key, leader_epoch=leader_epoch))
+
+    async def write(self, key: ShareKey, request: Write) -> None:
+        """Raises FencedLeaderEpoch 74, FencedStateEpoch 124."""
+        await self._ask(key, lambda it: it.write(key, request))
+
+    async def delete(self, key: ShareKey) -> None:
+        """The group has no state of the partition any more."""
+        await self._ask(key, lambda it: it.delete(key))
+
+    async def summary(self, key: ShareKey) -> Snapshot:
+        """Start offset and delivery complete count, without fencing anybody; UNKNOWN for one that is not there."""
+        return await self._ask(key, lambda it: it.summary(key))
+
+    async def _ask(self, key: ShareKey, attempt: Callable[[Coordinator], Awaitable[Answer]]) -> Answer:
+        return await self._client.ask(key.coordinator_key, attempt, retriable=RETRIABLE, wait_ms=PERSIST_WAIT_MS)
+
+
+def new_share_state_topic(gateway: Gateway) -> NewTopic:
+    """The topic with which the first group that needs it begins."""
+    settings = gateway.settings
+    brokers = sum("broker" in node.roles for node in gateway.nodes.values())
+    replicas = min(settings.share_coordinator_state_topic_replication_factor, max(brokers, 1))
+    return NewTopic(
+        name=SHARE_STATE_TOPIC,
+        partitions=settings.share_coordinator_state_topic_num_partitions,
+        replication_factor=replicas,
+        configs=share_state_topic_configs(settings, replicas=replicas),
+    )

@@ -1,0 +1,272 @@
+"""ShareFetch (78) and ShareAcknowledge (79): members of share groups get records from the leaders of partitions, and
+say what became of them (KIP-932).
+
+A request may do both: its acknowledgements begin first, then it fetches, and it is answered when both are done. The
+leader asks nobody whether a member belongs to the group: the share session is what it knows. There is no authorizer; a
+broker that has one asks it at the beginning of each handler here: READ on the group, and on each topic.
+Source: KafkaApis.handleShareFetchRequest, handleShareAcknowledgeRequest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from kraft.coordinators.shares.leaders import Handed, Results, ShareFetch
+from kraft.protocol.errors import (
+    InvalidRequest,
+    KafkaError,
+    NotLeaderOrFollower,
+    ShareSessionLimitReached,
+)
+from kraft.protocol.messages import share_acknowledge_response, share_fetch_response
+from kraft.protocol.messages.share_acknowledge_request import ShareAcknowledgeRequestData
+from kraft.protocol.messages.share_acknowledge_response import ShareAcknowledgeResponseData
+from kraft.protocol.messages.share_fetch_request import ShareFetchRequestData
+from kraft.protocol.messages.share_fetch_response import ShareFetchResponseData
+from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
+from kraft.wire.handlers.endpoints import node_endpoints
+from kraft.wire.handlers.leaders import Leaders
+from kraft.wire.handlers.node_parts import NodeParts
+from metadata.image import TopicIdPartition
+from replication.shares.acknowledgements import AcknowledgementBatch
+from replication.shares.sessions import FINAL_EPOCH, INITIAL_EPOCH, SessionKey
+
+MEMBER_ID_MAX: Final = 36
+RECORD_LIMIT: Final = 1
+"""ShareAcquireMode: never more than MaxRecords; 0 is batch_optimized."""
+RENEWS_FROM: Final = 2
+"""Versions whose requests may renew locks (KIP-1222)."""
+
+Batches = Mapping[TopicIdPartition, Sequence[AcknowledgementBatch]]
+
+
+def apis(broker: NodeParts) -> Sequence[ApiHandler]:
+    """The handlers of this module."""
+    shares = _Shares(broker)
+    return [
+        ApiHandler(
+            request=ShareFetchRequestData,
+            response=ShareFetchResponseData,
+            handle=shares.fetch,
+            refuse=lambda message, version, error: ShareFetchResponseData.make(
+                error_code=error.code, error_message=error.message
+            ),
+        ),
+        ApiHandler(
+            request=ShareAcknowledgeRequestData,
+            response=ShareAcknowledgeResponseData,
+            handle=shares.acknowledge,
+            refuse=lambda message, version, error: ShareAcknowledgeResponseData.make(
+                error_code=error.code, error_message=error.message
+            ),
+        ),
+    ]
+
+
+class _Shares:
+    def __init__(self, broker: NodeParts) -> None:
+        self._broker = broker
+        self._leaders = broker.share_leaders
+        self._hints = Leaders(broker.gateway)
+
+    # --- ShareFetch ---------------------------------------------------------------------------------------------
+
+    async def fetch(self, call: Call[ShareFetchRequestData]) -> ShareFetchResponseData:
+        """Raises InvalidRequest 42, ShareSessionNotFound 122, InvalidShareSessionEpoch 123, ShareSessionLimitReached
+        133."""
+        message, epoch = call.message, call.message.share_session_epoch
+        key = _session_key(message)
+        batches = _batches(message)
+        _check_fetch(message, batches)
+        try:
+            session = self._leaders.sessions.begin(
+                key,
+                epoch,
+                call.connection,
+                sessions_max=self._broker.gateway.settings.group_share_max_share_sessions,
+            )
+        except ShareSessionLimitReached:
+            await self._broker.environment.clock.sleep(max(0, message.max_wait_ms))
+            raise
+        call.connection.on_ended[self._leaders] = lambda: self._leaders.disconnected(call.connection)
+        session.update(
+            _named(message.topics),
+            [
+                TopicIdPartition(topic.topic_id, number)
+                for topic in message.forgotten_topics_data
+                for number in topic.partitions
+            ],
+        )
+        may_renew = call.version >= RENEWS_FROM and message.is_renew_ack
+        done = self._acknowledged(key, batches, may_renew=may_renew, is_final=epoch == FINAL_EPOCH)
+        acknowledging = asyncio.get_running_loop().create_task(done)
+        handed: Mapping[TopicIdPartition, Handed] = {}
+        try:
+            if epoch != FINAL_EPOCH and not message.is_renew_ack:
+                await self._broker.environment.clock.sleep(0)  # acknowledgements begin first
+                handed = await self._leaders.fetch(self._ask(message, key, session.in_turn()))
+            results = await acknowledging
+        except asyncio.CancelledError:
+            acknowledging.cancel()
+            raise
+        answered = list(session.partitions) if epoch == INITIAL_EPOCH else [*handed, *results]
+        return self._fetched(call, key.group, answered, handed, results)
+
+    def _ask(
+        self, message: ShareFetchRequestData, key: SessionKey, partitions: Sequence[TopicIdPartition]
+    ) -> ShareFetch:
+        return ShareFetch(
+            group=key.group,
+            member=key.member,
+            partitions=partitions,
+            wait_ms=max(0, message.max_wait_ms),
+            bytes_max=message.max_bytes,
+            records_max=message.max_records,
+            batch_size=message.batch_size,
+            is_strict=message.share_acquire_mode == RECORD_LIMIT,
+            room=lambda: self._broker.answers.room(),
+        )
+
+    async def _acknowledged(self, key: SessionKey, batches: Batches, *, may_renew: bool, is_final: bool) -> Results:
+        results = await self._leaders.acknowledge(key.group, key.member, batches, may_renew=may_renew)
+        if is_final:
+            self._leaders.sessions.close(key)
+            self._leaders.release(key)
+        return results
+
+    def _fetched(
+        self,
+        call: Call[Any],
+        group: str,
+        answered: Iterable[TopicIdPartition],
+        handed: Mapping[TopicIdPartition, Handed],
+        results: Results,
+    ) -> ShareFetchResponseData:
+        topics: dict[UUID, list[share_fetch_response.PartitionData]] = {}
+        leader_ids: list[int] = []
+        for where in dict.fromkeys(answered):
+            found, acknowledged = handed.get(where, NOTHING), results.get(where)
+            data = share_fetch_response.PartitionData.make(
+                partition_index=where.partition,
+                error_code=_code(found.error),
+                error_message=_text(found.error),
+                acknowledge_error_code=_code(acknowledged),
+                acknowledge_error_message=_text(acknowledged),
+                records=found.records,
+                acquired_records=[
+                    share_fetch_response.AcquiredRecords.make(
+                        first_offset=first, last_offset=last, delivery_count=delivery_count
+                    )
+                    for first, last, delivery_count in found.acquired
+                ],
+            )
+            leader = self._hint(where, found.error, acknowledged)
+            if leader is not None:
+                data.current_leader = share_fetch_response.LeaderIdAndEpoch.make(
+                    leader_id=leader[0], leader_epoch=leader[1]
+                )
+                leader_ids.append(leader[0])
+            topics.setdefault(where.topic_id, []).append(data)
+        return ShareFetchResponseData.make(
+            acquisition_lock_timeout_ms=self._lock_ms(group),
+            responses=[
+                share_fetch_response.ShareFetchableTopicResponse.make(topic_id=topic_id, partitions=partitions)
+                for topic_id, partitions in topics.items()
+            ],
+            node_endpoints=self._endpoints(leader_ids, call.connection, share_fetch_response.NodeEndpoint),
+        )
+
+    # --- ShareAcknowledge ---------------------------------------------------------------------------------------
+
+    async def acknowledge(self, call: Call[ShareAcknowledgeRequestData]) -> ShareAcknowledgeResponseData:
+        """Raises InvalidRequest 42, ShareSessionNotFound 122, InvalidShareSessionEpoch 123."""
+        message, epoch = call.message, call.message.share_session_epoch
+        key = _session_key(message)
+        batches = _batches(message)
+        self._leaders.sessions.go_on(key, epoch, call.connection)
+        call.connection.on_ended[self._leaders] = lambda: self._leaders.disconnected(call.connection)
+        may_renew = call.version >= RENEWS_FROM and message.is_renew_ack
+        results = await self._acknowledged(key, batches, may_renew=may_renew, is_final=epoch == FINAL_EPOCH)
+        topics: dict[UUID, list[share_acknowledge_response.PartitionData]] = {}
+        leader_ids: list[int] = []
+        for where, error in results.items():
+            data = share_acknowledge_response.PartitionData.make(
+                partition_index=where.partition, error_code=_code(error), error_message=_text(error)
+            )
+            leader = self._hint(where, error)
+            if leader is not None:
+                data.current_leader = share_acknowledge_response.LeaderIdAndEpoch.make(
+                    leader_id=leader[0], leader_epoch=leader[1]
+                )
+                leader_ids.append(leader[0])
+            topics.setdefault(where.topic_id, []).append(data)
+        return ShareAcknowledgeResponseData.make(
+            acquisition_lock_timeout_ms=self._lock_ms(key.group),
+            responses=[
+                share_acknowledge_response.ShareAcknowledgeTopicResponse.make(topic_id=topic_id, partitions=partitions)
+                for topic_id, partitions in topics.items()
+            ],
+            node_endpoints=self._endpoints(leader_ids, call.connection, share_acknowledge_response.NodeEndpoint),
+        )
+
+    # --- both ---------------------------------------------------------------------------------------------------
+
+    def _lock_ms(self, group: str) -> int:
+        return self._leaders.settings_of(group).share_record_lock_duration_ms
+
+    def _hint(self, where: TopicIdPartition, *errors: KafkaError | None) -> tuple[int, int] | None:
+        """The leader of the partition, for a member that came to the wrong broker (KIP-951)."""
+        if not any(isinstance(error, NotLeaderOrFollower) for error in errors):
+            return None
+        current = self._hints.current(where)
+        return None if current[0] < 0 else current
+
+    def _endpoints(self, leader_ids: Sequence[int], connection: ClientConnection, kind: Any) -> Sequence[Any]:
+        return [kind.make(**each._asdict()) for each in node_endpoints(self._broker, leader_ids, connection)]
+
+
+NOTHING: Final = Handed()
+
+
+def _session_key(message: ShareFetchRequestData | ShareAcknowledgeRequestData) -> SessionKey:
+    """Raises InvalidRequest 42 for a member id that cannot be one."""
+    if not message.group_id:
+        raise InvalidRequest("a share group has a group id")
+    if not message.member_id or len(message.member_id) > MEMBER_ID_MAX:
+        raise InvalidRequest(f"the id of a member of a share group has 1 to {MEMBER_ID_MAX} characters")
+    return SessionKey(message.group_id, message.member_id)
+
+
+def _check_fetch(message: ShareFetchRequestData, batches: Batches) -> None:
+    if message.share_session_epoch == INITIAL_EPOCH and batches:
+        raise InvalidRequest("a request that opens a share session has no acknowledgements: there is nothing to have")
+    if message.is_renew_ack and any((message.max_bytes, message.min_bytes, message.max_records, message.max_wait_ms)):
+        raise InvalidRequest("a request that renews locks fetches nothing: its maximums and its wait are 0")
+
+
+def _named(topics: Iterable[Any]) -> list[TopicIdPartition]:
+    return [TopicIdPartition(topic.topic_id, each.partition_index) for topic in topics for each in topic.partitions]
+
+
+def _batches(message: ShareFetchRequestData | ShareAcknowledgeRequestData) -> Batches:
+    """The acknowledgements by partition; all batches of one that is named twice."""
+    found: dict[TopicIdPartition, list[AcknowledgementBatch]] = {}
+    for topic in message.topics:
+        for each in topic.partitions:
+            if each.acknowledgement_batches:
+                found.setdefault(TopicIdPartition(topic.topic_id, each.partition_index), []).extend(
+                    AcknowledgementBatch(batch.first_offset, batch.last_offset, batch.acknowledge_types)
+                    for batch in each.acknowledgement_batches
+                )
+    return found
+
+
+def _code(error: KafkaError | None) -> int:
+    return 0 if error is None else error.code
+
+
+def _text(error: KafkaError | None) -> str | None:
+    return None if error is None else error.message

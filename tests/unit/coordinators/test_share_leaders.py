@@ -1,0 +1,292 @@
+"""Members of a share group on three simulated nodes, as Kafka's clients ask: nothing is lost, whoever dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.coordinators.shares.state import ShareKey
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.messages import share_acknowledge_request as acknowledgement
+from kraft.protocol.messages import share_fetch_request as fetching
+from kraft.protocol.messages.share_acknowledge_request import ShareAcknowledgeRequestData
+from kraft.protocol.messages.share_fetch_request import ShareFetchRequestData
+from metadata.image import TopicIdPartition
+from replication.requests import ProduceOptions
+from replication.shares.states import AcknowledgeType
+from tests.support.client_door import ClientDoor
+from tests.unit.coordinators.test_share_coordinator import at, persister
+from tests.unit.coordinators.test_transaction_cluster import create, play, until
+
+GAP, ACCEPT, RELEASE, REJECT, RENEW = AcknowledgeType
+SETTINGS: dict[str, Any] = {"share_coordinator_state_topic_num_partitions": 2}
+Batches = Sequence[tuple[int, int, int]]
+
+
+class Member:
+    """A consumer with one partition, which goes to its leader."""
+
+    def __init__(self, cluster: SimulatedCluster, where: TopicIdPartition, name: str = "m") -> None:
+        self.cluster, self.where, self.name = cluster, where, name
+        self.epoch = 0
+        self.door = ClientDoor(self.leader())
+
+    def leader(self) -> SimulatedNode:
+        for each in self.cluster.alive:
+            if each.node is not None:
+                partition = each.node.publisher.image.partition(self.where.topic_id, self.where.partition)
+                if partition is not None and partition.leader in self.cluster.nodes:
+                    node = self.cluster.nodes[partition.leader]
+                    if node.node is not None:
+                        return node
+        return self.cluster.alive[0]
+
+    def reconnect(self) -> None:
+        """Another connection, and a session that begins anew."""
+        self.door, self.epoch = ClientDoor(self.leader()), 0
+
+    async def fetch(
+        self, acks: Batches = (), *, wait_ms: int = 0, records: int = 500, mode: int = 0, **more: Any
+    ) -> Any:
+        """The whole answer."""
+        partition = fetching.FetchPartition.make(
+            partition_index=self.where.partition,
+            acknowledgement_batches=[
+                fetching.AcknowledgementBatch.make(first_offset=first, last_offset=last, acknowledge_types=[kind])
+                for first, last, kind in acks
+            ],
+        )
+        given: dict[str, Any] = {"max_wait_ms": wait_ms, "max_records": records, "max_bytes": 10**6} | more
+        request = ShareFetchRequestData.make(
+            group_id="g",
+            member_id=self.name,
+            share_session_epoch=self.epoch,
+            batch_size=500,
+            share_acquire_mode=mode,
+            topics=[fetching.FetchTopic.make(topic_id=self.where.topic_id, partitions=[partition])],
+            **given,
+        )
+        answer = await self.door.ask(request, 2)
+        if not answer.error_code:
+            self.epoch += 1
+        return answer
+
+    async def got(self, acks: Batches = (), **more: Any) -> list[tuple[int, int, int]]:
+        """Ranges and delivery counts; the records that come along are there."""
+        answer = await self.fetch(acks, **more)
+        assert answer.error_code == 0, answer.error_message
+        found = []
+        for topic in answer.responses:
+            for partition in topic.partitions:
+                assert (partition.error_code, partition.acknowledge_error_code) == (0, 0), partition.error_message
+                offsets = {record.offset for record in read_batches(partition.records)}
+                for each in partition.acquired_records:
+                    assert offsets >= set(range(each.first_offset, each.last_offset + 1))
+                    found.append((each.first_offset, each.last_offset, each.delivery_count))
+        return found
+
+    async def acknowledge(self, *acks: tuple[int, int, int], epoch: int | None = None) -> int:
+        """The error code of the partition, or of the request."""
+        partition = acknowledgement.AcknowledgePartition.make(
+            partition_index=self.where.partition,
+            acknowledgement_batches=[
+                acknowledgement.AcknowledgementBatch.make(
+                    first_offset=first, last_offset=last, acknowledge_types=[kind]
+                )
+                for first, last, kind in acks
+            ],
+        )
+        topic = acknowledgement.AcknowledgeTopic.make(topic_id=self.where.topic_id, partitions=[partition])
+        request = ShareAcknowledgeRequestData.make(
+            group_id="g",
+            member_id=self.name,
+            share_session_epoch=self.epoch if epoch is None else epoch,
+            topics=[topic],
+            is_renew_ack=any(kind == RENEW for *_, kind in acks),
+        )
+        answer = await self.door.ask(request, 2)
+        if answer.error_code:
+            return int(answer.error_code)
+        self.epoch += 1
+        return int(answer.responses[0].partitions[0].error_code)
+
+    def disconnect(self) -> None:
+        """The connection breaks."""
+        for call in self.door.connection.on_ended.values():
+            call()
+
+
+async def topic_of(cluster: SimulatedCluster, *, records: int = 0, on: tuple[int, ...] = (1, 2, 3)) -> TopicIdPartition:
+    where = await create(cluster, "t", on=on)
+    node = cluster.alive[0]
+    await at(node, persister(node).initialize(ShareKey("g", where.topic_id, 0), state_epoch=1, start_offset=0))
+    if records:
+        await produce(cluster, where, records)
+    return where
+
+
+async def produce(cluster: SimulatedCluster, where: TopicIdPartition, count: int) -> None:
+    node = cluster.alive[0]
+    assert node.node is not None
+    batch = build_batch([NewRecord(b"k", b"v", [], 1_000) for _ in range(count)])
+    await at(node, node.node.gateway.produce({where: batch}, ProduceOptions(-1, 10_000)))
+
+
+def test_members_share_a_partition_and_what_is_accepted_never_comes_again():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=10)
+        await produce(cluster, where, 10)
+        first, second = Member(cluster, where, "a"), Member(cluster, where, "b")
+        assert await first.got(records=5) == [(0, 9, 1)]
+        assert await second.got(records=5, mode=1) == [(10, 14, 1)]
+        assert await first.acknowledge((0, 3, ACCEPT), (4, 4, REJECT), (5, 9, RELEASE)) == 0
+        assert await second.got([(10, 14, ACCEPT)]) == [(5, 9, 2), (15, 19, 1)]
+        assert await first.acknowledge((5, 5, ACCEPT)) == 121
+        assert await second.acknowledge((5, 9, ACCEPT), (15, 19, ACCEPT)) == 0
+        assert await first.got() == []
+        summary = await at(cluster.alive[0], persister(cluster.alive[0]).summary(ShareKey("g", where.topic_id, 0)))
+        assert summary.start_offset == 20
+
+    play(story, **SETTINGS)
+
+
+def test_a_fetch_waits_for_new_records_and_for_released_ones():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster)
+        first, second = Member(cluster, where, "a"), Member(cluster, where, "b")
+        assert await first.got() == []
+        waiting = [asyncio.ensure_future(each.got(wait_ms=20_000)) for each in (first, second)]
+        await asyncio.sleep(1)
+        await produce(cluster, where, 3)
+        done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in done] == [[(0, 2, 1)]]
+        holder = first if waiting[0] in done else second
+        assert await holder.acknowledge((1, 1, RELEASE)) == 0
+        assert await pending.pop() == [(1, 1, 2)]
+
+    play(story, **SETTINGS)
+
+
+def test_locks_run_out_and_sessions_that_end_release():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=10)
+        first, second = Member(cluster, where, "a"), Member(cluster, where, "b")
+        assert await first.got() == [(0, 9, 1)]
+        await asyncio.sleep(5)
+        assert await first.acknowledge((0, 0, RENEW)) == 0
+        assert await second.got(wait_ms=20_000) == []
+        assert await second.got(wait_ms=6_000) == [(1, 9, 2)]
+        assert await first.acknowledge((3, 3, ACCEPT)) == 121
+        second.disconnect()
+        third = Member(cluster, where, "c")
+        assert await third.got() == [(1, 9, 3)]
+        assert await third.acknowledge((1, 1, ACCEPT), epoch=-1) == 0
+        assert await third.acknowledge((2, 2, ACCEPT)) == 122
+        assert await first.got() == [(2, 6, 4)], "in parts from now on"
+
+    play(story, **SETTINGS)
+
+
+def test_an_old_connection_releases_nothing_of_the_new_session():
+    """KAFKA-19950."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=10)
+        old, new = Member(cluster, where), Member(cluster, where)
+        assert await old.got(records=1, mode=1) == [(0, 0, 1)]
+        assert await new.got(records=1, mode=1) == [(1, 1, 1)]
+        old.disconnect()
+        assert await new.acknowledge((0, 1, ACCEPT)) == 0
+
+    play(story, **SETTINGS)
+
+
+def test_requests_that_make_no_sense_are_refused():
+    """KAFKA-19485: acknowledgements of a request that opens a session are refused, not lost."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=10)
+        member = Member(cluster, where)
+        assert (await member.fetch([(0, 0, ACCEPT)])).error_code == 42
+        assert await member.got() == [(0, 9, 1)]
+        assert (await member.fetch(is_renew_ack=True)).error_code == 42
+        member.epoch = 7
+        assert (await member.fetch()).error_code == 123
+        member.epoch = 1
+        for acks in (
+            [(3, 2, ACCEPT)],
+            [(0, 0, 9)],
+            [(0, 0, RENEW)],
+            [(4, 5, ACCEPT), (1, 2, ACCEPT)],
+            [(0, 20, ACCEPT)],
+        ):
+            answer = await member.fetch(acks)
+            assert answer.responses[0].partitions[0].acknowledge_error_code == 42, acks
+        member.name = "x" * 37
+        assert (await member.fetch()).error_code == 42
+        member.name, member.epoch = "other", 0
+        member.where = TopicIdPartition(where.topic_id, 3)
+        assert (await member.fetch()).responses[0].partitions[0].error_code == 3
+
+    play(story, **SETTINGS)
+
+
+def test_a_session_more_than_allowed_is_refused():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=10)
+        assert await Member(cluster, where, "a").got()
+        assert (await Member(cluster, where, "b").fetch()).error_code == 133
+
+    play(story, **SETTINGS, group_share_max_share_sessions=1)
+
+
+def test_the_next_leader_knows_what_was_acknowledged_and_hands_out_the_rest():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=10)
+        member = Member(cluster, where)
+        assert await member.got() == [(0, 9, 1)]
+        assert await member.acknowledge((0, 1, ACCEPT), (5, 6, ACCEPT), (7, 7, RELEASE)) == 0
+        member.leader().kill()
+
+        async def again() -> list[tuple[int, int, int]] | None:
+            member.reconnect()
+            answer = await member.fetch(wait_ms=1_000)
+            if answer.error_code or answer.responses[0].partitions[0].error_code:
+                return None
+            found = answer.responses[0].partitions[0].acquired_records
+            return [(each.first_offset, each.last_offset, each.delivery_count) for each in found]
+
+        assert await until(again) == [(2, 4, 1), (7, 7, 2), (8, 9, 1)]
+        assert await member.acknowledge((2, 4, ACCEPT), (7, 9, ACCEPT)) == 0
+        assert await member.got() == []
+
+    play(story, **SETTINGS)
+
+
+def test_nothing_is_lost_when_every_node_restarts_between_any_two_steps():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=20)
+        accepted: set[int] = set()
+        member = Member(cluster, where)
+
+        async def take() -> bool:
+            member.reconnect()
+            answer = await member.fetch(records=4, mode=1, wait_ms=500)
+            if answer.error_code or answer.responses[0].partitions[0].error_code:
+                return False
+            for each in answer.responses[0].partitions[0].acquired_records:
+                offsets = set(range(each.first_offset, each.last_offset + 1))
+                assert not offsets & accepted, "handed out after its acceptance was answered"
+                if await member.acknowledge((each.first_offset, each.last_offset, ACCEPT)) == 0:
+                    accepted.update(offsets)
+            return True
+
+        while len(accepted) < 20:
+            await until(take, every_s=0.2)
+            for each in list(cluster.alive):
+                each.kill()
+            await cluster.start()
+
+    play(story, **SETTINGS)
