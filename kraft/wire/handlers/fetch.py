@@ -16,13 +16,15 @@ no epochs, and ListOffsets answers for leaders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
-from kraft.protocol.encoding import ZERO_UUID
+from kraft.protocol.encoding import ZERO_UUID, TopLevel
 from kraft.protocol.errors import (
     ClusterAuthorizationFailed,
     FencedLeaderEpoch,
+    FetchSessionIdNotFound,
     InconsistentTopicId,
     KafkaError,
     KafkaStorageError,
@@ -45,7 +47,9 @@ from kraft.protocol.messages.fetch_response import (
 from kraft.values import new
 from kraft.wire.api_handler import Answer, ApiHandler, Call, Later
 from kraft.wire.grouping import by_topic
+from kraft.wire.handlers.absent_partitions import UNKNOWN_OFFSET, AbsentPartitions, Lazy, has_many
 from kraft.wire.handlers.endpoints import node_endpoints
+from kraft.wire.handlers.large_requests import written
 from kraft.wire.handlers.leaders import UNKNOWN, Leaders
 from kraft.wire.handlers.metadata_log import fetch_metadata, is_metadata_fetch
 from kraft.wire.handlers.node_parts import NodeParts
@@ -53,8 +57,11 @@ from kraft.wire.handlers.watch import LOOK_MS, STANDSTILL_MS
 from kraft.wire.terms import DEBUGGING_REPLICA, READ_COMMITTED
 from metadata.image import TopicIdPartition
 from replication.partition.log import AbortedTransaction
+from replication.record_workers import RecordWorkers
 from replication.requests import (
     CONSUMER,
+    FINAL_EPOCH,
+    INITIAL_EPOCH,
     FetchedPartition,
     FetchPartition,
     FetchRequest,
@@ -69,8 +76,6 @@ ROOM_WAIT_MS = STANDSTILL_MS + 2 * LOOK_MS
 MOVED = (NotLeaderOrFollower.code, FencedLeaderEpoch.code)
 """Errors that come with the leader (KIP-951)."""
 NO_SUCH_PARTITION = (UnknownTopicOrPartition.code, UnknownTopicId.code, InconsistentTopicId.code)
-UNKNOWN_OFFSET = -1
-"""In place of what is known of a partition, where an answer says that it was not read."""
 KNOWN_TO_CLIENTS = frozenset({0, 1, 2, 3, 6, 9, 29, 56, 74, 75, 78, 100, 103})
 """Errors of a partition that Java's consumer survives: any other one ends its poll with an IllegalStateException."""
 
@@ -86,10 +91,13 @@ class _Fetch:
         self._replicas = parts.replicas
         self._leaders = Leaders(parts.gateway)
         self._answers = parts.answers
+        self._work = RecordWorkers(parts.environment.workers)
 
     def handle(self, call: Call[FetchRequestData]) -> Answer:
         if call.is_from_node:
             return self._handle_for_node(call.message)
+        if has_many(call.message):
+            return self._of_many(call)
         if self._answers.has_room():
             return self._begin(call)
         return self._when_there_is_room(call)
@@ -105,6 +113,16 @@ class _Fetch:
         come = begun.answer
         return Later(begun.future, lambda _: _response_for_node(come()))
 
+    async def _of_many(self, call: Call[FetchRequestData]) -> TopLevel:
+        image, names_topics = self._parts.gateway.image, call.version < FIRST_WITH_TOPIC_IDS
+        absent = await self._work.run(AbsentPartitions, call.message, image, names_topics=names_topics)
+        if absent and call.message.session_epoch not in (INITIAL_EPOCH, FINAL_EPOCH):
+            raise FetchSessionIdNotFound("a fetch of many partitions, of which some do not exist, has no session")
+        rest = replace(call, message=absent.rest)
+        begun = self._begin(rest) if self._answers.has_room() else await self._when_there_is_room(rest)
+        found = await _come(begun)
+        return await self._work.run(written, absent.answered_with(found), call.version) if absent else found
+
     async def _when_there_is_room(self, call: Call[FetchRequestData]) -> FetchResponseData:
         """Without room in time, the answer has no records, and its reader asks again."""
         wait_ms = max(call.message.max_wait_ms, 0) + ROOM_WAIT_MS
@@ -113,10 +131,7 @@ class _Fetch:
             begun = self._begin(call)
         finally:
             self._answers.admit()
-        if isinstance(begun, Later):
-            await begun.future
-            return cast(FetchResponseData, begun.render(None))
-        return begun
+        return await _come(begun)
 
     def _begin(self, call: Call[FetchRequestData]) -> FetchResponseData | Later:
         begun = self._replicas.fetch.begin(_client_request(call, room=self._answers.room))
@@ -188,6 +203,13 @@ class _Fetch:
             current_leader=leader,
             aborted_transactions=() if item.error_code in NO_SUCH_PARTITION else None,
         )
+
+
+async def _come(begun: FetchResponseData | Later) -> FetchResponseData:
+    if isinstance(begun, Later):
+        await begun.future
+        return cast(FetchResponseData, begun.render(None))
+    return begun
 
 
 def _node_request(message: FetchRequestData) -> FetchRequest:
@@ -329,14 +351,13 @@ def _refuse(message: FetchRequestData, version: int, error: KafkaError) -> Fetch
     return FetchResponseData.make(
         error_code=error.code,
         session_id=message.session_id,
-        responses=[
-            FetchableTopicResponse.make(
-                topic=topic.topic,
-                partitions=[
-                    PartitionData.make(partition_index=each.partition, error_code=error.code, high_watermark=-1)
-                    for each in topic.partitions
-                ],
-            )
-            for topic in topics
-        ],
+        responses=Lazy(len(topics), lambda: (_refused(topic, error.code) for topic in topics)),
     )
+
+
+def _refused(topic: FetchTopic, code: int) -> FetchableTopicResponse:
+    def each() -> Iterator[PartitionData]:
+        for item in topic.partitions:
+            yield PartitionData.make(partition_index=item.partition, error_code=code, high_watermark=-1)
+
+    return FetchableTopicResponse.make(topic=topic.topic, partitions=Lazy(len(topic.partitions), each))

@@ -7,12 +7,14 @@ items than its length pays for (`items_paid`) ends its connection before they ar
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from kraft.protocol import codec
 from kraft.protocol.codec import Malformed, RequestHeader
 from kraft.protocol.encoding import TooManyItems, TopLevel, Written, WrittenOnce, counting
 from kraft.protocol.errors import KafkaError, ThrottlingQuotaExceeded
+from kraft.protocol.primitives import Buffer
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.handlers.pieces import PIECES, WHOLE_MAX, WHOLE_MAX_OF, answered, in_pieces, too_many
 from metadata.environment import Environment
@@ -40,6 +42,7 @@ REFUSED_FACTOR = 2
 PRODUCE_MAX = 4_096
 """Items of a produce, which is read on the event loop: what is behind it must not be appended before it. More
 partitions on one broker than Kafka recommends."""
+JOINED_BYTES = 16_384
 PRODUCE, FETCH = 0, 1
 SETTING = "socket.request.max.items"
 
@@ -112,13 +115,46 @@ class LargeRequests:
             except KafkaError as error:
                 problem = error
             else:
-                return None if response is None else await self._work.run(_written, response, call.version)
+                return None if response is None else await self._work.run(written, response, call.version)
         return await self._work.run(_refused, api, call, problem)
 
 
-def _written(response: TopLevel, version: int) -> Written:
-    return WrittenOnce.make(codec.encode_body(response, version))
+class _Joining(list[Buffer]):
+    """Takes the parts of an answer and joins small ones: each for itself, they take five times their bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._run = bytearray()
+
+    def append(self, part: Buffer) -> None:
+        if len(part) < JOINED_BYTES:
+            self._run += part
+        if len(part) >= JOINED_BYTES or len(self._run) >= JOINED_BYTES:
+            self.end_run()
+        if len(part) >= JOINED_BYTES:
+            super().append(part)
+
+    def __iadd__(self, parts: Iterable[Buffer]) -> _Joining:  # type: ignore[override,misc]
+        for part in parts:
+            self.append(part)
+        return self
+
+    def extend(self, parts: Iterable[Buffer]) -> None:
+        for part in parts:
+            self.append(part)
+
+    def end_run(self) -> None:
+        if self._run:
+            super().append(bytes(self._run))
+            self._run.clear()
+
+
+def written(response: TopLevel, version: int) -> Written:
+    parts = _Joining()
+    response.WRITERS[version](parts, response)
+    parts.end_run()
+    return WrittenOnce.make(parts)
 
 
 def _refused(api: ApiHandler, call: Call[Any], problem: KafkaError) -> Written:
-    return _written(api.refuse(call.message, call.version, problem), call.version)
+    return written(api.refuse(call.message, call.version, problem), call.version)

@@ -31,8 +31,6 @@ from tests.support.measured_node import MeasuredNode
 TURN_MS_MAX = 50
 MEMORY_FACTOR = 8
 MEMORY_BYTES = 1024 * 1024
-LARGER = {"FetchRequestData": 1.6}
-"""Times the memory that the others may take: what large clusters need at once costs so much (docs/decisions)."""
 TRIES = 3
 """A turn that is too long only once was that of something else."""
 KEYS = (API_VERSIONS, *ROWS)
@@ -122,8 +120,7 @@ def test_what_large_clusters_need_is_answered(node: MeasuredNode, name: str) -> 
     frame = DenseFrame(name, version, "needed", head + b"".join(codec.encode_body(message, version)))
     turn_ms, answered = node.turn_ms(frame.data)
     assert answered > 10_000 * BYTES_AN_ITEM, "the connection was closed, or the request refused"
-    if name != "Fetch":  # it begins in one turn, however many partitions it has
-        assert turn_ms <= TURN_MS_MAX or _turn_ms(node, frame) <= TURN_MS_MAX
+    assert turn_ms <= TURN_MS_MAX or _turn_ms(node, frame) <= TURN_MS_MAX
 
 
 def hold(node: MeasuredNode, dense: Iterator[DenseFrame]) -> None:
@@ -134,7 +131,7 @@ def hold(node: MeasuredNode, dense: Iterator[DenseFrame]) -> None:
         if turn_ms > TURN_MS_MAX:
             problems.append(f"{frame}: {turn_ms:.0f} ms between two turns of the loop")
         held = _memory_bytes(node, frame)
-        allowed = (MEMORY_FACTOR * len(frame.data) + MEMORY_BYTES) * LARGER.get(frame.api, 1)
+        allowed = MEMORY_FACTOR * len(frame.data) + MEMORY_BYTES
         if held > allowed:
             problems.append(f"{frame}: {held} bytes of memory, {allowed:.0f} may be")
     assert not problems, "\n".join(problems)

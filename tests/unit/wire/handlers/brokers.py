@@ -109,7 +109,7 @@ class Client:
         assert api is not None, request
         message = _through_bytes(request, version)
         answer = await self._answered(api, message, version)
-        return None if answer is None else _through_bytes(answer, version)
+        return None if answer is None else _through_bytes(answer, version, api.response)
 
     async def _answered(self, api: ApiHandler, message: TopLevel, version: int) -> TopLevel | None:
         call: Call[Any] = Call(message=message, version=version, client_id="t", connection=self.connection)
@@ -134,9 +134,10 @@ class _Gateway:
         return self._node.manager.image
 
 
-def _through_bytes(message: Response, version: int) -> Response:
+def _through_bytes(message: TopLevel, version: int, kind: type[TopLevel] | None = None) -> TopLevel:
+    """`kind`: where the message may be one that was written before."""
     frame = memoryview(b"".join(codec.encode_body(message, version)))
-    return codec.decode_body(type(message), version, frame, 0)
+    return codec.decode_body(kind or type(message), version, frame, 0)
 
 
 def records(*values: bytes, timestamp_ms: int = NOW_MS, **options: Any) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.encoding import ZERO_UUID
+from kraft.protocol.errors import FetchSessionIdNotFound, UnknownTopicId, UnknownTopicOrPartition
 from kraft.protocol.messages.fetch_request import (
     FetchPartition,
     FetchRequestData,
@@ -18,6 +19,7 @@ from kraft.protocol.messages.fetch_request import (
     ReplicaState,
 )
 from kraft.protocol.messages.fetch_response import FetchResponseData, PartitionData
+from kraft.wire.handlers.absent_partitions import MANY
 from replication.requests import FetchedPartition, FetchRequest, FetchResponse
 from replication.sessions import cache
 from replication.sessions.cache import EVICTION_MS
@@ -510,5 +512,39 @@ def test_sessions_of_consumers_hold_a_bounded_number_of_partitions(monkeypatch: 
             assert await ask(6, session=sessions[0], epoch=1) == (70, 0), "it has grown too large"
             assert (await ask(5))[1] > 0, "what it held is free again"
             assert await ask(11) == (0, 0), "served without a session"
+
+    run(story())
+
+
+@pytest.mark.parametrize("version", [7, 12, 13, 18])
+def test_many_absent_partitions_get_no_session(version: int) -> None:
+    async def story() -> None:
+        async with Brokers() as cluster:
+            cluster.create(partitions=2)
+            client = cluster.clients[1]
+            await produce(client, records(b"a"), partition=1)
+            count = MANY + 10
+            many = request(*[0] * count, version=version)
+            nobodys = FetchTopic.make(
+                topic="other",
+                topic_id=UUID(int=99) if version >= 13 else ZERO_UUID,
+                partitions=many.topics[0].partitions,
+            )
+            asked = FetchRequestData.make(
+                max_wait_ms=0, max_bytes=1 << 20, topics=[*many.topics, nobodys], session_epoch=0
+            )
+            answer = await client.ask(asked, FetchResponseData, version)
+            assert (answer.error_code, answer.session_id) == (0, 0)
+            found, absent, others = answer.responses
+            assert [values(each) for each in found.partitions] == [[], [b"a"]]
+            assert [each.partition_index for each in absent.partitions] == list(range(2, count))
+            assert {each.error_code for each in absent.partitions} == {UnknownTopicOrPartition.code}
+            unknown = UnknownTopicId.code if version >= 13 else UnknownTopicOrPartition.code
+            assert [each.error_code for each in others.partitions] == [unknown] * count
+            session = await client.ask(request(0, 0, version=version, session_epoch=0), FetchResponseData, version)
+            assert session.session_id
+            grown = request(*[0] * count, version=version, session_id=session.session_id, session_epoch=1)
+            refused = await client.ask(grown, FetchResponseData, version)
+            assert refused.error_code == FetchSessionIdNotFound.code
 
     run(story())
