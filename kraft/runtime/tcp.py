@@ -36,7 +36,7 @@ SPLIT_MAX = 32
 of only the shortest would become thirty times as large."""
 JOINED_BYTES_MAX = 32 * 1024
 """Frames up to this size are joined into one buffer: a copy costs less than another vector."""
-AT_ONCE_BYTES_MAX = 512 * 1024
+AT_ONCE_BYTES_MAX = 128 * 1024
 """Before Python 3.12 a transport joins what is written at once, and keeps a copy of what the kernel does not take: the
 parts of a longer frame are written one by one, each let go when the transport has it."""
 TRUSTED_BYTES_MAX = 16 * 1024 * 1024
