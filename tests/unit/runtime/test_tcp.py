@@ -184,8 +184,8 @@ def test_a_frame_arrives_as_it_was_whatever_the_sizes_of_its_parts() -> None:
     async def scenario(connection: TcpConnection, theirs: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         for parts in frames:
-            connection.send(parts)
             wanted = b"".join(parts)
+            connection.send(parts)
             wanted = struct.pack(">i", len(wanted)) + wanted
             got = b""
             while len(got) < len(wanted):
