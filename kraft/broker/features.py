@@ -2,8 +2,9 @@
 
 There is no upgrade to finalize: all nodes of a cluster run one version, so each feature is final at its highest level.
 Levels are those of Kafka 4.3: `MetadataVersion`, `GroupVersion`, `TransactionVersion`. A feature that is not named is
-one that this cluster lacks: clients use no share groups. With transaction.version 2 producers leave it to the leaders
-that they write to to add partitions, and each transaction has an epoch of its own (KIP-890).
+one that this cluster lacks. With share.version 1 there are share groups; dead letters are level 2 (KIP-1191). With
+transaction.version 2 producers leave it to the leaders that they write to to add partitions, and each transaction has
+an epoch of its own (KIP-890).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Feature:
 FEATURES = (
     Feature("group.version", 0, 1, 1),
     Feature("metadata.version", 30, 30, 30),  # 4.3-IV0
+    Feature("share.version", 0, 1, 1),
     Feature("transaction.version", 0, 2, 2),
 )
 """By name."""

@@ -20,7 +20,7 @@ from kraft.coordinators.groups.verification import verify_offsets
 from kraft.coordinators.shard import CoordinatorContext
 from kraft.coordinators.shares.coordinator import ShareCoordinator
 from kraft.coordinators.shares.leaders import ShareLeaders
-from kraft.coordinators.shares.routing import SharePersister
+from kraft.coordinators.shares.routing import GroupSharePersister, SharePersister
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.node.context import NodeContext
 from kraft.node.startup_state import twin_problem
@@ -93,7 +93,8 @@ def broker_parts(
     identity = _identity(context)
     replicas, lifecycle = _replicas(context, identity, logs=logs, log=log, control=control)
     coordinators = _coordinator_context(context, replicas, lifecycle)
-    groups = GroupCoordinator(coordinators, context.events, verify=partial(verify_offsets, verifier))
+    verify, states = partial(verify_offsets, verifier), GroupSharePersister(persister)
+    groups = GroupCoordinator(coordinators, context.events, verify=verify, persister=states)
     markers = TxnMarkers(replicas, groups, clock=environment.clock, settings=settings)
     producer_ids = ProducerIds(broker_id=context.node.id, control=control, broker_epoch=lambda: lifecycle.broker_epoch)
     transactions = TransactionCoordinator(

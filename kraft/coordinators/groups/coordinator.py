@@ -36,7 +36,6 @@ from kraft.protocol.errors import (
     InvalidCommitOffsetSize,
     InvalidGroupId,
     KafkaError,
-    UnsupportedVersion,
 )
 from metadata.delta import MetadataDelta
 from metadata.environment import ConnectionClosed
@@ -62,7 +61,7 @@ class _ServedShard(GroupShard):
         on_failed: Callable[[CoordinatorShard[Any]], None],
         count_instances: Callable[[], int],
         verify: Verify,
-        persister: Persister | None,
+        persister: Persister,
     ) -> None:
         super().__init__(partition, leader_epoch, context, on_failed=on_failed)
         self.consumers = Consumers(self, count_instances)
@@ -81,10 +80,7 @@ class _ServedShard(GroupShard):
 
 
 class GroupCoordinator:
-    def __init__(
-        self, context: CoordinatorContext, events: Events, *, verify: Verify, persister: Persister | None = None
-    ) -> None:
-        """Without a `persister` there are no share groups."""
+    def __init__(self, context: CoordinatorContext, events: Events, *, verify: Verify, persister: Persister) -> None:
         self._context = context
         self._events = events
         self._verify = verify
@@ -134,10 +130,7 @@ class GroupCoordinator:
         return answer
 
     async def share_heartbeat(self, group: str, event_of: Callable[[int], ShareHeartbeat]) -> ShareHeartbeatAnswer:
-        """A heartbeat of a member of a share group; `event_of` gets its ticket. Raises UnsupportedVersion 35 where
-        there are no share groups, and otherwise as `consumer_heartbeat`."""
-        if self._persister is None:
-            raise UnsupportedVersion("this broker has no share groups")
+        """A heartbeat of a member of a share group; `event_of` gets its ticket. Raises as `consumer_heartbeat`."""
         shard = await self.shards.leading(group)
         entry = shard.entry(group)
         try:
@@ -223,7 +216,6 @@ class GroupCoordinator:
     async def _initialize(self, shard: _ServedShard, request: InitializeStates) -> None:
         """Ask the share coordinator, and record its answer. What has no answer counts as failed, and is asked for
         again."""
-        assert self._persister is not None, request
         asked, done = frozenset(request.start_offsets), frozenset[TopicIdPartition]()
         try:
             done = await self._persister.initialize(request)

@@ -52,7 +52,7 @@ it. Raises InvalidProducerEpoch 47, InvalidTxnState 48, TransactionAbortable 120
 class RequestHandlers:
     """Of one shard."""
 
-    def __init__(self, shard: GroupShard, verify: Verify, persister: Persister | None = None) -> None:
+    def __init__(self, shard: GroupShard, verify: Verify, persister: Persister) -> None:
         self._shard = shard
         self._verify = verify
         self._persister = persister
@@ -368,7 +368,6 @@ class RequestHandlers:
             return
         self._shard.submit(entry, StatesDeleted())
         await self._shard.settle()
-        assert self._persister is not None, group.group_id
         await self._persister.delete(group.group_id, partitions)
         self._shard.check()
         if entry.member_ids:

@@ -6,18 +6,24 @@ epochs. So a lost answer is asked for again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from kraft.broker.gateway import Gateway
 from kraft.coordinators.coordinator_client import NOT_CARRIED_OUT, OUTCOME_UNKNOWN, Answer, CoordinatorClient
+from kraft.coordinators.groups.share_requests import InitializeStates
 from kraft.coordinators.shares.decide import Write
 from kraft.coordinators.shares.state import ShareKey, Snapshot
+from kraft.protocol.errors import KafkaError
 from metadata.controller.requests import NewTopic
 from metadata.environment import Clock
+from metadata.image import TopicIdPartition
 from metadata.internal_topics import SHARE_STATE_TOPIC, share_state_topic_configs
 
 RETRIABLE: Final = (*NOT_CARRIED_OUT, *OUTCOME_UNKNOWN, TimeoutError)
+AT_ONCE: Final = 64
+"""Share partitions of one group that are asked for at the same time."""
 PERSIST_WAIT_MS: Final = 10_000
 """How long a share coordinator is looked for until a request has failed."""
 
@@ -95,3 +101,40 @@ def new_share_state_topic(gateway: Gateway) -> NewTopic:
         replication_factor=replicas,
         configs=share_state_topic_configs(settings, replicas=replicas),
     )
+
+
+class GroupSharePersister:
+    """The share partitions of a group at once, as the group coordinator asks for them."""
+
+    def __init__(self, persister: Callable[[], SharePersister]) -> None:
+        self._persister = persister
+
+    async def initialize(self, request: InitializeStates) -> frozenset[TopicIdPartition]:
+        """The partitions that have a state now; the others have none, or an answer is missing."""
+        done: set[TopicIdPartition] = set()
+
+        async def one(where: TopicIdPartition) -> None:
+            key = ShareKey(request.group_id, where.topic_id, where.partition)
+            try:
+                await self._persister().initialize(
+                    key, state_epoch=request.state_epoch, start_offset=request.start_offsets[where]
+                )
+            except KafkaError:
+                return
+            done.add(where)
+
+        await self._each(list(request.start_offsets), one)
+        return frozenset(done)
+
+    async def delete(self, group_id: str, partitions: frozenset[TopicIdPartition]) -> None:
+        """Also of partitions that have no state. Raises KafkaError when the outcome of one is not known."""
+
+        async def one(where: TopicIdPartition) -> None:
+            await self._persister().delete(ShareKey(group_id, where.topic_id, where.partition))
+
+        await self._each(sorted(partitions), one)
+
+    @staticmethod
+    async def _each(partitions: Sequence[TopicIdPartition], one: Callable[[TopicIdPartition], Awaitable[None]]) -> None:
+        for first in range(0, len(partitions), AT_ONCE):
+            await asyncio.gather(*map(one, partitions[first : first + AT_ONCE]))

@@ -21,7 +21,6 @@ from kraft.protocol.errors import (
     KafkaError,
     NonEmptyGroup,
     UnknownMemberId,
-    UnsupportedVersion,
 )
 from metadata.controller.requests import DeleteTopics
 from metadata.image import TopicIdPartition
@@ -259,13 +258,5 @@ def test_a_deleted_topic_goes_and_a_new_one_of_its_name_begins_anew() -> None:
         assert await settled(cluster, "m") == {"m": 0}
         await create(cluster, "t", 3)
         assert await settled(cluster, "m") == {"m": 3}
-
-    play(story)
-
-
-def test_without_a_share_coordinator_there_are_no_share_groups() -> None:
-    async def story(cluster: SimulatedCluster) -> None:
-        with pytest.raises(UnsupportedVersion):
-            await beat(cluster, "m", 0, "t")
 
     play(story)
