@@ -15,7 +15,7 @@ from kraft.config.checks import LOOPBACK_HOSTS, needs_written_identity
 from kraft.config.parse import parse_config
 from kraft.config.problems import ConfigError, Problem
 from kraft.launcher.configuration import load_config, read_text
-from kraft.launcher.lean import loading_a_node
+from kraft.launcher.partial_imports import loading_a_node
 
 USAGE = 2
 FAILED = 1

@@ -26,7 +26,7 @@ READ_AT_START: Final = (
 _LIMITS: Final = ("NOFILE", "AS", "CORE", "DATA", "FSIZE", "MEMLOCK", "NPROC", "STACK")
 
 
-class Surroundings(msgspec.Struct, kw_only=True, frozen=True):
+class Inherited(msgspec.Struct, kw_only=True, frozen=True):
     """The properties that a program inherits from its parent. A fork gets them, and is made only if it can have them
     too."""
 
@@ -46,7 +46,7 @@ class Surroundings(msgspec.Struct, kw_only=True, frozen=True):
             variables=environment(),
         )
 
-    def why_not_of(self, process: Surroundings) -> str:
+    def why_not_of(self, process: Inherited) -> str:
         """The reason why a fork of that process cannot have these; empty when it can."""
         if self.user != process.user:
             return "it belongs to another user"
@@ -71,7 +71,7 @@ class StartNode(msgspec.Struct, kw_only=True, frozen=True):
     """Variables of its environment, besides those of the process that starts it."""
     parent_pid: int | None = None
     """The process with which the node ends, cleanly."""
-    surroundings: Surroundings | None = None
+    inherited: Inherited | None = None
     """Properties of the process that asks; None: those of the fork server."""
 
 

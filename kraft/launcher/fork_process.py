@@ -7,7 +7,7 @@ import sys
 
 from kraft.launcher.fork_start import NEW_CLUSTERS
 from kraft.launcher.identity import IdentityAhead
-from kraft.launcher.lean import loading_a_node
+from kraft.launcher.partial_imports import loading_a_node
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for our owner, and we end with it

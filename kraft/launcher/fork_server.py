@@ -46,11 +46,11 @@ from kraft.launcher.fork_messages import (
     LINE_BYTES_MAX,
     SOCKET_FILE,
     Command,
+    Inherited,
     Launch,
     Prepare,
     Reply,
     StartNode,
-    Surroundings,
 )
 from kraft.launcher.identity import Identity, IdentityAhead, new_identity
 from kraft.launcher.processes import LaunchError, kill_users, send_signal, start_program, wait_for_end
@@ -133,7 +133,7 @@ class ForkServer:
         self._has_input = True
         self._was_asked_for_a_cluster = False
         self._code = _stamps_of_code()
-        self._surroundings = Surroundings.own()
+        self._inherited = Inherited.own()
         self._decode, self._encode = msgspec.json.Decoder(Command).decode, msgspec.json.Encoder().encode
 
     def serve(self) -> None:
@@ -253,7 +253,7 @@ class ForkServer:
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
             raise NoFork(f"the fork server has {threads} threads")
-        if start.surroundings is not None and (why := start.surroundings.why_not_of(self._surroundings)):
+        if start.inherited is not None and (why := start.inherited.why_not_of(self._inherited)):
             raise NoFork(f"the fork server cannot make it: {why}")
         if changed := _changed(self._code):
             raise NoFork(f"{changed} is not the file that the fork server has loaded")
@@ -457,12 +457,12 @@ def _talk_into(log: int) -> None:
     os.dup2(log, STDERR)
 
 
-def _be_node(start: StartNode, inherited: Surroundings) -> int:
+def _be_node(start: StartNode, inherited: Inherited) -> int:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    properties = start.surroundings or inherited
+    properties = start.inherited or inherited
     os.umask(properties.umask)
-    if start.surroundings is not None:
+    if start.inherited is not None:
         os.environ.clear()
     os.environ.update({**properties.variables, **start.variables})
     _be_called(f"kraft-node-{start.node_id}", f"kraft node --id {start.node_id} --data {start.data}")
@@ -486,7 +486,7 @@ def main(ahead: IdentityAhead | None) -> int:
         ahead.wait()
     gc.freeze()  # pages that no collection writes to are shared by all nodes
     server = ForkServer(new_identity if ahead is None else ahead.take)
-    inherited = Surroundings.own()
+    inherited = Inherited.own()
     start: StartNode | None = None
     try:
         server.serve()

@@ -21,11 +21,11 @@ from kraft.launcher.fork_messages import (
     LINE_BYTES_MAX,
     SOCKET_FILE,
     Command,
+    Inherited,
     Launch,
     Prepare,
     Reply,
     StartNode,
-    Surroundings,
 )
 from kraft.launcher.fork_start import CAN_WATCH_FORKS, begun
 from kraft.launcher.processes import LaunchError, start_program
@@ -161,7 +161,7 @@ def start_fork_or_program(
         log=log,
         parent_pid=parent_pid,
         variables=dict(variables),
-        surroundings=Surroundings.own(),
+        inherited=Inherited.own(),
     )
     try:
         reply = _ask_at(data, Command(id=1, start=start))

@@ -5,7 +5,7 @@
         cluster.answer("Produce", error="NOT_LEADER_OR_FOLLOWER", times=3)
         cluster.kill(cluster.leader_of("orders"))
 
-A process of its own runs it (`kraft.testing.host`), which ends with this one, for any reason.
+A process of its own runs it (`kraft.testing.fault_server`), which ends with this one, for any reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kraft.launcher.python import PYTHON, environment
 from kraft.testing.assertions import Record, Sent, Verdict, records_of, verdict_of
 from kraft.testing.cluster import ClusterFailed, Lifespan, Setting, defaults_of, roles_of
 
-HOST: Final = "kraft.testing.host"
+HOST: Final = "kraft.testing.fault_server"
 """A program, because it needs packages that are not imported in the process of other people's tests."""
 SOCKET_FILE: Final = "faults.sock"
 READ_BYTES: Final = 1024 * 1024

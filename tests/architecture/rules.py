@@ -115,7 +115,7 @@ ENTRY_POINTS = (
     "kraft.cli.main",
     "kraft.__main__",
     "kraft.launcher.fork_process",
-    "kraft.testing.host",
+    "kraft.testing.fault_server",
     "kraft.testing.plugin",
 )
 """Modules that nothing has to import."""

@@ -19,7 +19,7 @@ import pytest
 from kraft.client import Client
 from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Request
-from kraft.launcher.fork_messages import SOCKET_FILE, Surroundings
+from kraft.launcher.fork_messages import SOCKET_FILE, Inherited
 from kraft.launcher.processes import is_alive
 from kraft.testing import Cluster, ClusterFailed
 from kraft.testing.assertions import create_topic, records_of
@@ -153,13 +153,13 @@ def test_a_restart_with_other_variables_that_python_reads_is_a_program(
 
 @pytest.mark.parametrize("name", ["user", "limits", "variables"])
 def test_a_fork_is_refused_what_it_cannot_have(name: str) -> None:
-    own = Surroundings.own()
+    own = Inherited.own()
     others: dict[str, Any] = {
         "user": (own.user[0] + 1, own.user[1]),
         "limits": {**own.limits, "NOFILE": (1, 1)},
         "variables": {**own.variables, "LD_PRELOAD": "another.so"},
     }
-    asked = Surroundings(**{each: others[each] if each == name else getattr(own, each) for each in (*others, "umask")})
+    asked = Inherited(**{each: others[each] if each == name else getattr(own, each) for each in (*others, "umask")})
     assert asked.why_not_of(own)
     assert not own.why_not_of(own)
 

@@ -11,7 +11,7 @@ from kraft.launcher.python import PYTHON
 
 NODE = """
 import gc
-from kraft.launcher.lean import loading_a_node
+from kraft.launcher.partial_imports import loading_a_node
 with loading_a_node():
     assert not gc.isenabled()
     import kraft.launcher.fork_server
@@ -66,7 +66,7 @@ def test_the_process_that_forks_is_started_before_anything_else_is_loaded() -> N
 DATA_CLASSES = """
 import dataclasses, sys
 from dataclasses import FrozenInstanceError, dataclass, field
-from kraft.launcher.lean import loading_a_node
+from kraft.launcher.partial_imports import loading_a_node
 
 def classes():
     @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Commands of the process that runs a cluster with links for a test (`kraft.testing.host`).
+"""Commands of the process that runs a cluster with links for a test (`kraft.testing.fault_server`).
 
 One JSON command a line in, one reply a line out: its owner uses its pipes, `kraft fault` a socket in the data folder.
 When its input ends, or its owner, it ends its nodes and removes its folder.

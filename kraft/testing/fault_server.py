@@ -1,6 +1,6 @@
-"""The program that runs a cluster with links for a test, `python -P -m kraft.testing.host`.
+"""The program that runs a cluster with links for a test, `python -P -m kraft.testing.fault_server`.
 
-Its commands are in `kraft.testing.host_process`.
+Its commands are in `kraft.testing.fault_commands`.
 
 The fork server is started before any other module is loaded here: it loads meanwhile, on another processor.
 """
@@ -19,7 +19,7 @@ from kraft.runtime.umask import write_for_owner_alone
 async def main() -> None:
     starter = node_starter()
     try:
-        from kraft.testing.host_process import serve
+        from kraft.testing.fault_commands import serve
 
         await serve(starter)
     finally:

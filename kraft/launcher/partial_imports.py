@@ -60,7 +60,7 @@ def _folder(name: str) -> ModuleType:
     assert spec is not None, f"{name} is not installed"
     assert spec.origin is not None
     assert spec.submodule_search_locations is not None
-    module = ModuleType(name, "Entered by kraft.launcher.lean without its __init__.")
+    module = ModuleType(name, "Entered by kraft.launcher.partial_imports without its __init__.")
     module.__spec__, module.__file__, module.__path__ = spec, spec.origin, list(spec.submodule_search_locations)
     version = _VERSION.search(Path(spec.origin).read_text(encoding="utf-8"))
     if version is not None:  # modules of aiohttp send it
