@@ -82,3 +82,26 @@ def test_what_is_released_comes_again_and_what_is_rejected_does_not(kafka: Kafka
             consumer.commit_sync()
         assert not consumer.poll(1)
     assert counts == {**{str(number): 1 for number in range(10)}, "3": 2}
+
+
+def test_nothing_is_lost_when_the_leader_and_then_each_coordinator_is_killed(kafka: Kafka):
+    """At least once: what was accepted before an answer came may come again, and nothing is left out."""
+    topic, group = kafka.topic(), new_group(kafka)
+    produce(kafka, topic, RECORDS)
+    accepted: Counter[str] = Counter()
+    victims = [1, 2, 3]
+    with member(kafka, group, topic) as consumer:
+        end = time.monotonic() + 2 * DEADLINE_S
+        while len(accepted) < RECORDS and time.monotonic() < end:
+            batch = [message for message in consumer.poll(0.5) if message.error() is None]
+            taken = batch[:60] if victims else batch
+            for message in batch:
+                kind = AcknowledgeType.ACCEPT if message in taken else AcknowledgeType.RELEASE
+                consumer.acknowledge(message, kind)
+            if batch and victims:
+                victim = victims.pop()
+                kafka.cluster.kill(victim)
+                kafka.cluster.restart(victim)
+            if all(result is None for result in (consumer.commit_sync() or {}).values()):
+                accepted.update(message.value().decode() for message in taken)
+    assert set(accepted) == {str(number) for number in range(RECORDS)}
