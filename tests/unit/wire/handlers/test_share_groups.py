@@ -94,11 +94,3 @@ def test_what_makes_no_sense_is_refused() -> None:
         assert (none.error_code, nameless.error_code) == (69, 24)
 
     play(story)
-
-
-def test_without_a_share_coordinator_the_version_is_not_supported() -> None:
-    async def story(groups: Groups) -> None:
-        door = await groups.coordinator("g")
-        assert (await door.ask(beat("g", "m", 0, subscribed_topic_names=["t"]), V)).error_code == 35
-
-    play(story)
