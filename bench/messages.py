@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import timeit
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -19,9 +21,10 @@ from kraft.wire.api_handler import Call, ClientConnection
 from kraft.wire.channels.brokers import HEARTBEAT
 from kraft.wire.channels.forward import PRODUCE, ProduceRequest
 from kraft.wire.channels.replicas import FETCH
-from kraft.wire.handlers.node_parts import NoBroker, NodeParts
-from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.handler_table import ApiHandlers
+from kraft.wire.node_parts import BrokerParts
 from kraft.wire.principal import NodePrincipal
+from kraft.wire.refusals import NO_PARTS
 from kraft.wire.rpc import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from metadata.controller.requests import BrokerHeartbeat, HeartbeatAnswer, Request
 from metadata.image import TopicIdPartition
@@ -60,7 +63,8 @@ NODE = ClientConnection(peer="127.0.0.1:1", listener="PLAINTEXT", principal=Node
 def handled(rpc: Rpc[Any, Any, Any, Any], reply: object) -> Callable[[Any], TopLevel]:
     """What the handler of the API makes of a node's request."""
     decided = _Decided(reply)
-    handler = ApiHandlers(cast(NodeParts, NoBroker(controller=decided, replicas=decided))).get(rpc.api.key)
+    broker = cast(BrokerParts, SimpleNamespace(replicas=decided))
+    handler = ApiHandlers(replace(NO_PARTS, broker=broker, controller=decided)).get(rpc.api.key)
     assert handler is not None
 
     def answer(message: Any) -> TopLevel:

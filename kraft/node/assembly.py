@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, TypeAlias
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.control import ControllerDoor
@@ -23,7 +23,7 @@ from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.node.addresses import node_infos
-from kraft.node.broker import BrokerParts, broker_parts, marker_router
+from kraft.node.broker import broker_parts, hand_over, marker_router, stop_replicas
 from kraft.node.context import NodeContext, OnFatal, node_context
 from kraft.node.controller import ControllerParts, controller_parts
 from kraft.node.listener import kafka_listener
@@ -34,8 +34,8 @@ from kraft.wire.channels.forward import RemotePartitionClient
 from kraft.wire.channels.groups import GroupChannel
 from kraft.wire.channels.share_state import ShareStateChannel
 from kraft.wire.channels.transactions import TransactionChannel
-from kraft.wire.handlers.node_parts import NoBroker, NodeParts
-from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.handler_table import ApiHandlers
+from kraft.wire.node_parts import BrokerParts, NodeParts
 from metadata.controller.active import ActiveController
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
@@ -144,7 +144,7 @@ class Node:
 
     async def _hand_over(self) -> None:
         if self.broker is not None:
-            has_handed_over = await self.broker.hand_over()
+            has_handed_over = await hand_over(self.broker)
             self.events.emit("controlled_shutdown", handed_over=has_handed_over)
 
     async def _stop_listening(self) -> None:
@@ -155,7 +155,7 @@ class Node:
         if self._watch is not None:
             self._watch.cancel()
         if self.broker is not None:
-            await self.broker.stop_replicas()
+            await stop_replicas(self.broker)
 
     def _shares(self) -> SharePersister:
         return self.share_persister
@@ -244,36 +244,19 @@ def _share_persister(context: NodeContext, gateway: Gateway, local: BrokerParts 
 
 def node_parts(node: Node) -> NodeParts:
     """The parts of a node that answer clients and other nodes."""
-    broker, controller = node.broker, node.controller
-    active = None if controller is None else controller.active
-    fetches = None if controller is None else controller.fetches
-    if broker is None:
-        without = NoBroker(
-            environment=node.environment, gateway=node.gateway, controller=active, metadata_fetches=fetches
-        )
-        return cast(NodeParts, without)
+    controller = node.controller
     return NodeParts(
         environment=node.environment,
         config=node.config,
         gateway=node.gateway,
-        replicas=broker.replicas,
-        partitions=broker.client,
-        logs=broker.logs,
-        coordinator=broker.group_coordinator,
         groups=node.groups,
         lost=node.lost_brokers,
-        producer_ids=broker.producer_ids,
-        transactional_produce=broker.transactional_produce,
-        markers=broker.markers,
-        transaction_coordinator=broker.transaction_coordinator,
         transactions=node.transactions,
-        share_coordinator=broker.shares.coordinator,
-        share_leaders=broker.shares.leaders,
         share_persister=node.share_persister,
         answers=node.answers,
-        offline_replicas=lambda: broker.lifecycle.offline_replicas,
-        controller=active,
-        metadata_fetches=fetches,
+        broker=node.broker,
+        controller=None if controller is None else controller.active,
+        metadata_fetches=None if controller is None else controller.fetches,
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from kraft.broker.control import AlterPartitionSender, ControllerDoor
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
@@ -26,56 +25,12 @@ from kraft.node.context import NodeContext
 from kraft.node.startup_state import twin_problem
 from kraft.wire.channels.replicas import WireLeaderChannel
 from kraft.wire.channels.transactions import TransactionChannel
-from metadata.delta import MetadataDelta
-from metadata.image import MetadataImage
+from kraft.wire.node_parts import BrokerParts, ShareParts
 from metadata.quorum.log import MetadataLog
 from replication.manager.manager import ReplicaManager
 from replication.storage.log_manager import LogManager
 
 Persister: TypeAlias = Callable[[], SharePersister]
-
-
-class ShareParts(NamedTuple):
-    """What a broker does for share groups: their state, and their records."""
-
-    coordinator: ShareCoordinator
-    leaders: ShareLeaders
-
-    def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Takes over another image."""
-        self.coordinator.on_metadata(delta, image)
-        self.leaders.on_metadata(image)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrokerParts:
-    logs: LogManager
-    replicas: ReplicaManager
-    lifecycle: BrokerLifecycle
-    metadata: RegisteredMetadata
-    producer_ids: ProducerIds
-    group_coordinator: GroupCoordinator
-    transaction_coordinator: TransactionCoordinator
-    shares: ShareParts
-    markers: TxnMarkers
-    transactional_produce: TransactionalProduce
-    client: LocalPartitionClient
-    """Requests to the partitions that this broker leads, as the router sends them."""
-
-    async def hand_over(self) -> bool:
-        """B6, before a stop: other brokers get the leadership of its partitions. False when it keeps some."""
-        if self.lifecycle.can_hand_over:
-            await self.replicas.produce.hand_over()
-        has_handed_over = await self.lifecycle.controlled_shutdown()
-        await self.lifecycle.stop()
-        return has_handed_over
-
-    async def stop_replicas(self) -> None:
-        self.transaction_coordinator.stop()
-        self.shares.leaders.stop()
-        self.shares.coordinator.stop()
-        self.group_coordinator.stop()
-        await self.replicas.stop()
 
 
 def broker_parts(
@@ -128,6 +83,24 @@ def broker_parts(
         transactional_produce=transactional_produce,
         client=LocalPartitionClient(replicas, transactional_produce),
     )
+
+
+async def hand_over(broker: BrokerParts) -> bool:
+    """B6, before a stop: other brokers get the leadership of its partitions. False when it keeps some."""
+    if broker.lifecycle.can_hand_over:
+        await broker.replicas.produce.hand_over()
+    has_handed_over = await broker.lifecycle.controlled_shutdown()
+    await broker.lifecycle.stop()
+    return has_handed_over
+
+
+async def stop_replicas(broker: BrokerParts) -> None:
+    """Stops the coordinators, and then the replicas that they write to."""
+    broker.transaction_coordinator.stop()
+    broker.shares.leaders.stop()
+    broker.shares.coordinator.stop()
+    broker.group_coordinator.stop()
+    await broker.replicas.stop()
 
 
 def marker_router(context: NodeContext, local: TxnMarkers | None) -> MarkerRouter:

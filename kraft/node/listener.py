@@ -5,7 +5,7 @@ from __future__ import annotations
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.node.context import NodeContext
 from kraft.node.controller import ControllerParts
-from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.server import ClientListener, WireServer
 
 

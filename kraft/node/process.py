@@ -37,7 +37,7 @@ from kraft.runtime.quorum_thread import QuorumThread
 from kraft.runtime.reserved_files import ReservedFiles
 from kraft.runtime.umask import write_for_owner_alone
 from kraft.runtime.witness import files_of
-from kraft.wire.handlers.client_counts import software
+from kraft.wire.client_counts import software
 from metadata.delta import MetadataDelta
 from metadata.image import MetadataImage
 from metadata.quorum.durable import QuorumStorageError

@@ -21,7 +21,7 @@ from kraft.protocol.messages.api_versions_response import (
     SupportedFeatureKey,
 )
 from kraft.protocol.varints import TAGS_MAX
-from kraft.wire.handlers.table import SERVED, UNADVERTISED
+from kraft.wire.handler_table import SERVED, UNADVERTISED
 
 OWN_ENTRY = ApiVersion.make(
     api_key=apis.API_VERSIONS.key,

@@ -15,7 +15,7 @@ from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRe
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.wire.api_handler import CloseConnection
 from kraft.wire.api_versions import node_versions
-from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.principal import NodePrincipal
 from kraft.wire.sasl import Authentication
 from kraft.wire.scram import Credential

@@ -22,9 +22,9 @@ from kraft.protocol.codec import Malformed
 from kraft.wire import scram
 from kraft.wire.api_handler import ClientConnection
 from kraft.wire.budget import Budget
-from kraft.wire.handlers.large_requests import LargeRequests
-from kraft.wire.handlers.table import ApiHandlers
-from kraft.wire.handlers.watch import ClientWatch
+from kraft.wire.connection_watch import ClientWatch
+from kraft.wire.handler_table import ApiHandlers
+from kraft.wire.large_requests import LargeRequests
 from kraft.wire.node_authentication import NodeAuthentication
 from kraft.wire.principal import NodePrincipal
 from kraft.wire.session import UNSENT_BYTES_MAX, Session, Shared, authenticates_as_node

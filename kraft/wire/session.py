@@ -3,7 +3,7 @@ proved that it has the cluster's secret.
 
 A client's requests begin in their order and are answered in their order, as Kafka does. A request begins when it has
 arrived, unless an earlier request that is not answered yet could change what it does or sees
-(`kraft.wire.handlers.table.Order`): produces overlap each other and nothing waits for a long poll, but a write has its
+(`kraft.wire.handler_table.Order`): produces overlap each other and nothing waits for a long poll, but a write has its
 effect before anything behind it begins. The answer waits until all before it are sent: Java, franz-go, sarama and the
 Python clients close a connection that answers in another order. Bounds: `IN_FLIGHT_MAX` requests and
 `socket.request.max.bytes` of them, one fetch (its answer may be as large as `fetch.max.bytes`), nothing new while the
@@ -35,11 +35,11 @@ from kraft.protocol.primitives import Buffer
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, CloseConnection, Later, Waiting
 from kraft.wire.api_versions import client_versions, node_versions
 from kraft.wire.budget import Budget
-from kraft.wire.handlers.client_counts import ClientCounts
-from kraft.wire.handlers.large_requests import LargeRequests, at_once_max, read
-from kraft.wire.handlers.pieces import PIECE_ITEMS, PIECES
-from kraft.wire.handlers.table import ROWS, ApiHandlers, Order
+from kraft.wire.client_counts import ClientCounts
+from kraft.wire.handler_table import ROWS, ApiHandlers, Order
+from kraft.wire.large_requests import LargeRequests, at_once_max, read
 from kraft.wire.principal import NodePrincipal, principal_of
+from kraft.wire.request_pieces import PIECE_ITEMS, PIECES
 from metadata.environment import Clock, FrameConnection
 
 LOG = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Session:
         self.activity = 0
         """Requests begun and answers sent."""
 
-    # --- what the listener asks (`kraft.wire.handlers.watch`) ------------------------------------------------
+    # --- what the listener asks (`kraft.wire.connection_watch`) ------------------------------------------------
 
     @property
     def peer(self) -> str:

@@ -11,14 +11,12 @@ import asyncio
 import random
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
 from kraft.wire.channels.transactions import INIT_PRODUCER_ID, InitProducerId
-from kraft.wire.handlers.node_parts import NoBroker, NodeParts
-from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.handler_table import ApiHandlers
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOptions
 from tests.simulation.clients import GRACE_MS, RETRY_PAUSE_S, Attempt, choose
@@ -93,8 +91,7 @@ class SequencedProducer:
 
     async def _begin(self, node: SimulatedNode, which: TopicIdPartition) -> Session | None:
         assert node.node is not None
-        broker = broker_of(node) if node.node.broker is not None else cast(NodeParts, NoBroker())
-        served = ApiHandlers(broker).get(INIT_PRODUCER_ID.api.key)
+        served = ApiHandlers(broker_of(node)).get(INIT_PRODUCER_ID.api.key)
         assert served is not None
         call = node_call(INIT_PRODUCER_ID.to_request(InitProducerId(), INIT_S * 1000))
         try:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -15,11 +14,12 @@ from kraft.protocol.codec import decode_body, encode_body
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, OfflineReplicas, Request
 from metadata.image import DEFAULT_LISTENER, MetadataImage
 from metadata.settings import BrokerSettings, TopicSettings, applied, broker_settings, setting_text, topic_settings
 from tests.support.controller_world import CLUSTER_ID, World
+from tests.support.node_parts import node_parts_of
 
 Response = TypeVar("Response", bound=TopLevel)
 
@@ -99,9 +99,8 @@ class AdminClient:
     ) -> None:
         self.gateway = WorldGateway(world, node_id=node_id)
         self.offline_replicas: OfflineReplicas = {}
-        parts = {"offline_replicas": lambda: self.offline_replicas, "lost": NothingLost(), **parts}
-        self._broker = cast(NodeParts, SimpleNamespace(gateway=self.gateway, **parts))
-        self._apis = {api.request: api for api in apis(self._broker)}
+        self.parts = node_parts_of(gateway=self.gateway, lost=NothingLost(), lifecycle=self, **parts)
+        self._apis = {api.request: api for api in apis(self.parts)}
         self._connection = ClientConnection(peer="127.0.0.1:5", listener=listener)
 
     def ask(self, request: TopLevel, version: int, kind: type[Response]) -> Response:

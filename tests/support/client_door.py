@@ -11,8 +11,8 @@ from kraft.protocol import apis, codec
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, Later
-from kraft.wire.handlers.node_parts import NodeParts
-from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.handler_table import ApiHandlers
+from kraft.wire.node_parts import NodeParts
 
 MessageT = TypeVar("MessageT", bound=TopLevel)
 

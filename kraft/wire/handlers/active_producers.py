@@ -20,9 +20,10 @@ from kraft.protocol.messages.describe_producers_response import (
 )
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.handlers.leaders import Leaders
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from kraft.wire.terms import id_of
 from metadata.image import TopicIdPartition
+from replication.manager.manager import ReplicaManager
 from replication.producers.state import Producer
 
 
@@ -40,9 +41,13 @@ def apis(parts: NodeParts) -> Sequence[ApiHandler]:
 
 class _ActiveProducers:
     def __init__(self, parts: NodeParts) -> None:
-        self._replicas = parts.replicas
+        self._parts = parts
         self._gateway = parts.gateway
         self._leaders = Leaders(parts.gateway)
+
+    @property
+    def _replicas(self) -> ReplicaManager:
+        return self._parts.broker_or(NotLeaderOrFollower).replicas
 
     def describe(self, call: Call[DescribeProducersRequestData]) -> DescribeProducersResponseData:
         return DescribeProducersResponseData.make(

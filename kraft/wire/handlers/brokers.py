@@ -19,7 +19,7 @@ from kraft.protocol.messages.broker_registration_response import BrokerRegistrat
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.grouping import by_topic
 from kraft.wire.handlers.control import Control
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from kraft.wire.terms import KAFKA, REST
 from metadata.controller.requests import (
     FAILED_REPLICAS_REPORTED_MAX,

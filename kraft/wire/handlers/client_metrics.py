@@ -28,7 +28,7 @@ from kraft.protocol.messages.get_telemetry_subscriptions_response import GetTele
 from kraft.protocol.messages.push_telemetry_request import PushTelemetryRequestData
 from kraft.protocol.messages.push_telemetry_response import PushTelemetryResponseData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.settings import ClientMetricsSettings
 
 NO_CODEC = 0
@@ -95,13 +95,13 @@ def apis(broker: NodeParts) -> Sequence[ApiHandler]:
 class _ClientMetrics:
     def __init__(self, broker: NodeParts) -> None:
         self._gateway = broker.gateway
-        self._rng = broker.environment.rng
+        self._broker = broker
 
     def subscriptions(self, call: Call[GetTelemetrySubscriptionsRequestData]) -> GetTelemetrySubscriptionsResponseData:
         """A client without an instance id is given one."""
         instance = call.message.client_instance_id
         if instance == ZERO_UUID:
-            instance = UUID(bytes=self._rng.randbytes(16), version=4)
+            instance = UUID(bytes=self._broker.environment.rng.randbytes(16), version=4)
         wanted = self._wanted(instance, call)
         return GetTelemetrySubscriptionsResponseData.make(
             client_instance_id=instance,

@@ -16,7 +16,7 @@ from kraft.protocol.messages.update_features_request import FeatureUpdateKey, Up
 from kraft.protocol.messages.update_features_response import UpdatableFeatureResult, UpdateFeaturesResponseData
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.handlers.control import Control
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.controller.requests import DescribeQuorum, NodeProgress, QuorumProgress, UnregisterBroker
 from metadata.internal_topics import METADATA_TOPIC
 
@@ -61,7 +61,7 @@ class _Cluster:
     def __init__(self, parts: NodeParts) -> None:
         self._gateway: Gateway = parts.gateway
         self._control = Control(parts)
-        self._clock = parts.environment.clock
+        self._parts = parts
 
     # --- DescribeQuorum ---------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class _Cluster:
         return DescribeQuorumResponseData.make(error_message=None, topics=[topic], nodes=nodes)
 
     def _partition(self, progress: QuorumProgress, voters: set[int]) -> quorum.PartitionData:
-        now_ms = self._clock.wall_ms()
+        now_ms = self._parts.environment.clock.wall_ms()
         known = {node.node_id: node for node in progress.nodes}
         observers = sorted(known.keys() - voters)
         return quorum.PartitionData.make(

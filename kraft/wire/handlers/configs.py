@@ -49,7 +49,7 @@ from kraft.wire.error_details import detail_code, detail_message
 from kraft.wire.handlers.client_metrics import client_patterns
 from kraft.wire.handlers.config_sources import DYNAMIC_LOGGER, SOURCES
 from kraft.wire.handlers.control import Control
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from kraft.wire.terms import OPERATIONS, Operation, resource_of
 from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import (

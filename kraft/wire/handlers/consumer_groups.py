@@ -13,14 +13,14 @@ from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMemb
 from kraft.coordinators.groups.consumer_protocol import check_heartbeat
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
 from kraft.coordinators.groups.share_records import by_topic
-from kraft.protocol.errors import InvalidRequest, KafkaError
+from kraft.protocol.errors import InvalidRequest, KafkaError, NotCoordinator
 from kraft.protocol.messages import consumer_group_describe_response as described
 from kraft.protocol.messages import consumer_group_heartbeat_response as beaten
 from kraft.protocol.messages.consumer_group_describe_request import ConsumerGroupDescribeRequestData
 from kraft.protocol.messages.consumer_group_heartbeat_request import ConsumerGroupHeartbeatRequestData
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.handlers import operations
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.image import MetadataImage, TopicIdPartition
 
 CLASSIC_MEMBER, CONSUMER_MEMBER = 0, 1
@@ -63,7 +63,7 @@ class _ConsumerGroups:
         if not message.group_id.strip():
             raise InvalidRequest("GroupId can't be empty.")
         check_heartbeat(_event(call), assignors=self._assignors(), version=call.version)
-        answer = await self._broker.coordinator.consumer_heartbeat(
+        answer = await self._broker.broker_or(NotCoordinator).group_coordinator.consumer_heartbeat(
             message.group_id, lambda ticket, new_member_id: _event(call, ticket=ticket, new_member_id=new_member_id)
         )
         return _told(answer)
@@ -75,7 +75,7 @@ class _ConsumerGroups:
 
     async def _describe(self, group_id: str, *, allowed: int) -> described.DescribedGroup:
         try:
-            group = await self._broker.coordinator.describe_consumer_group(group_id)
+            group = await self._broker.broker_or(NotCoordinator).group_coordinator.describe_consumer_group(group_id)
         except KafkaError as error:
             return _undescribed(group_id, error)
         image = self._broker.gateway.image

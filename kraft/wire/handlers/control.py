@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from kraft.protocol.errors import NotController
 from kraft.wire.api_handler import Call
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.controller.requests import Request
 
 Reply = TypeVar("Reply")

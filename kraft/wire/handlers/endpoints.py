@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from kraft.config.models import parse_address
 from kraft.wire.api_handler import ClientConnection
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.image import BrokerImage
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import cast
 
 from kraft.protocol.encoding import ZERO_UUID, TopLevel
@@ -46,16 +47,17 @@ from kraft.protocol.messages.fetch_response import (
 )
 from kraft.values import new
 from kraft.wire.api_handler import Answer, ApiHandler, Call, Later
+from kraft.wire.connection_watch import LOOK_MS, STANDSTILL_MS
 from kraft.wire.grouping import by_topic
 from kraft.wire.handlers.absent_partitions import UNKNOWN_OFFSET, AbsentPartitions, Lazy, has_many
 from kraft.wire.handlers.endpoints import node_endpoints
-from kraft.wire.handlers.large_requests import written
 from kraft.wire.handlers.leaders import UNKNOWN, Leaders
 from kraft.wire.handlers.metadata_log import fetch_metadata, is_metadata_fetch
-from kraft.wire.handlers.node_parts import NodeParts
-from kraft.wire.handlers.watch import LOOK_MS, STANDSTILL_MS
+from kraft.wire.large_requests import written
+from kraft.wire.node_parts import NodeParts
 from kraft.wire.terms import DEBUGGING_REPLICA, READ_COMMITTED
 from metadata.image import TopicIdPartition
+from replication.manager.manager import ReplicaManager
 from replication.partition.log import AbortedTransaction
 from replication.record_workers import RecordWorkers
 from replication.requests import (
@@ -88,10 +90,16 @@ def apis(parts: NodeParts) -> Sequence[ApiHandler]:
 class _Fetch:
     def __init__(self, parts: NodeParts) -> None:
         self._parts = parts
-        self._replicas = parts.replicas
         self._leaders = Leaders(parts.gateway)
         self._answers = parts.answers
-        self._work = RecordWorkers(parts.environment.workers)
+
+    @cached_property
+    def _work(self) -> RecordWorkers:
+        return RecordWorkers(self._parts.environment.workers)
+
+    @property
+    def _replicas(self) -> ReplicaManager:
+        return self._parts.broker_or(NotLeaderOrFollower).replicas
 
     def handle(self, call: Call[FetchRequestData]) -> Answer:
         if call.is_from_node:

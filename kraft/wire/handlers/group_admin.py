@@ -6,7 +6,7 @@ Source: KafkaApis, GroupMetadataManager.describeGroups and listGroups, OffsetMet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
@@ -38,7 +38,7 @@ from kraft.protocol.messages.offset_delete_response import (
 )
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.handlers import operations
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 
 MISSING_IS_AN_ERROR_FROM = 6
 """DescribeGroups: a group that is not there is GROUP_ID_NOT_FOUND 69 (KIP-1043); Dead, and no error, before."""
@@ -83,7 +83,10 @@ def apis(broker: NodeParts) -> Sequence[ApiHandler]:
 class _GroupAdmin:
     def __init__(self, broker: NodeParts) -> None:
         self._broker = broker
-        self._ask = broker.coordinator.ask
+
+    @property
+    def _ask(self) -> Callable[[r.Request], Awaitable[a.Answer]]:
+        return self._broker.broker_or(NotCoordinator).group_coordinator.ask
 
     async def describe(self, call: Call[DescribeGroupsRequestData]) -> DescribeGroupsResponseData:
         allowed = operations.GROUP if call.message.include_authorized_operations else operations.NOT_ASKED

@@ -7,7 +7,7 @@ OffsetMetadataManager.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from kraft.coordinators.groups import answers as a
@@ -20,6 +20,7 @@ from kraft.protocol.errors import (
     IllegalGeneration,
     InvalidGroupId,
     KafkaError,
+    NotCoordinator,
     OffsetMetadataTooLarge,
     UnknownTopicId,
     UnknownTopicOrPartition,
@@ -52,7 +53,7 @@ from kraft.protocol.messages.txn_offset_commit_response import (
 )
 from kraft.protocol.primitives import TopicPartition
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.image import TopicImage
 
 TOPIC_IDS_FROM = 10
@@ -101,7 +102,10 @@ def apis(broker: NodeParts) -> Sequence[ApiHandler]:
 class _Offsets:
     def __init__(self, broker: NodeParts) -> None:
         self._broker = broker
-        self._ask = broker.coordinator.ask
+
+    @property
+    def _ask(self) -> Callable[[r.Request], Awaitable[a.Answer]]:
+        return self._broker.broker_or(NotCoordinator).group_coordinator.ask
 
     # --- commit -----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ Source: KafkaApis, GroupCoordinatorService and `getErrorResponse` of each reques
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
 
@@ -38,7 +38,7 @@ from kraft.protocol.messages.sync_group_request import SyncGroupRequestData
 from kraft.protocol.messages.sync_group_response import SyncGroupResponseData
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.handlers.endpoints import live_endpoints
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 
 BATCHED_FROM = 4
 """FindCoordinator: several keys, and an error for each (KIP-699)."""
@@ -164,7 +164,11 @@ def _refuse_find(message: FindCoordinatorRequestData, version: int, error: Kafka
 
 class _Members:
     def __init__(self, broker: NodeParts) -> None:
-        self._ask = broker.coordinator.ask
+        self._broker = broker
+
+    @property
+    def _ask(self) -> Callable[[r.Request], Awaitable[a.Answer]]:
+        return self._broker.broker_or(NotCoordinator).group_coordinator.ask
 
     async def join(self, call: Call[JoinGroupRequestData]) -> JoinGroupResponseData:
         message = call.message

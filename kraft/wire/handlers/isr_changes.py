@@ -9,7 +9,7 @@ from kraft.protocol.messages.alter_partition_response import AlterPartitionRespo
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.grouping import by_topic
 from kraft.wire.handlers.control import Control
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from kraft.wire.terms import RECOVERED, RECOVERING
 from metadata.controller.requests import AlterPartition, ErrorDetail, IsrMember, PartitionAlteration
 from metadata.image import PartitionImage

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kraft.protocol.errors import KafkaError, KafkaStorageError, ReplicaNotAvailable, UnknownTopicOrPartition
+from kraft.protocol.errors import (
+    KafkaError,
+    KafkaStorageError,
+    NotLeaderOrFollower,
+    ReplicaNotAvailable,
+    UnknownTopicOrPartition,
+)
 from kraft.protocol.messages.alter_replica_log_dirs_request import AlterReplicaLogDirsRequestData
 from kraft.protocol.messages.alter_replica_log_dirs_response import (
     AlterReplicaLogDirPartitionResult,
@@ -20,7 +26,7 @@ from kraft.protocol.messages.describe_log_dirs_response import (
 )
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.grouping import group
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.environment import DiskSpace
 from metadata.image import TopicIdPartition
 from replication.storage.log_manager import DescribedDirectory, DescribedLog
@@ -49,16 +55,15 @@ def apis(broker: NodeParts) -> Sequence[ApiHandler]:
 
 class _LogDirs:
     def __init__(self, broker: NodeParts) -> None:
-        self._logs, self._replicas = broker.logs, broker.replicas
-        self._environment, self._gateway = broker.environment, broker.gateway
+        self._broker = broker
 
     async def describe(self, call: Call[DescribeLogDirsRequestData]) -> DescribeLogDirsResponseData:
         """Null asks for all topics. Each directory is there, also when none of the logs in it was asked for."""
-        asked = call.message.topics
+        broker, asked = self._broker.broker_or(NotLeaderOrFollower), call.message.topics
         wanted = None if asked is None else {(topic.topic, index) for topic in asked for index in topic.partitions}
-        directories = self._logs.described()
-        spaces = await self._environment.workers.run(self._spaces, [directory.path for directory in directories])
-        high_watermarks = self._replicas.high_watermarks()
+        directories = broker.logs.described()
+        spaces = await self._broker.environment.workers.run(self._spaces, [directory.path for directory in directories])
+        high_watermarks = broker.replicas.high_watermarks()
         return DescribeLogDirsResponseData.make(
             results=[
                 _described(directory, spaces[directory.path], wanted=wanted, high_watermarks=high_watermarks)
@@ -70,7 +75,7 @@ class _LogDirs:
         spaces: dict[str, DiskSpace | OSError] = {}
         for path in paths:
             try:
-                spaces[path] = self._environment.files.space(path)
+                spaces[path] = self._broker.environment.files.space(path)
             except OSError as error:
                 spaces[path] = error
         return spaces
@@ -85,9 +90,9 @@ class _LogDirs:
 
     def _move(self, topic: str, partition: int, *, path: str) -> int:
         try:
-            self._logs.place(topic, partition, path=path)
+            self._broker.broker_or(NotLeaderOrFollower).logs.place(topic, partition, path=path)
         except ReplicaNotAvailable as error:
-            known = self._gateway.image.topic(topic)
+            known = self._broker.gateway.image.topic(topic)
             is_known = known is not None and partition in known.partitions
             return error.code if is_known else UnknownTopicOrPartition.code
         except KafkaError as error:

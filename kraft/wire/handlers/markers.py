@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kraft.protocol.batches.markers import Marker
-from kraft.protocol.errors import KafkaError
+from kraft.protocol.errors import KafkaError, NotCoordinator
 from kraft.protocol.messages.write_txn_markers_request import WriteTxnMarkersRequestData
 from kraft.protocol.messages.write_txn_markers_response import (
     WritableTxnMarkerPartitionResult,
@@ -21,13 +21,13 @@ from kraft.protocol.messages.write_txn_markers_response import (
 from kraft.protocol.transactions import Codes, MarkersToWrite
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.grouping import by_name
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 
 
 def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     async def write(call: Call[WriteTxnMarkersRequestData]) -> WriteTxnMarkersResponseData:
         markers = _markers(call.message)
-        return _response(markers, await broker.markers.write(markers))
+        return _response(markers, await broker.broker_or(NotCoordinator).markers.write(markers))
 
     return [
         ApiHandler(

@@ -48,7 +48,7 @@ from kraft.protocol.messages.metadata_response import (
 from kraft.wire.api_handler import Answer, ApiHandler, Call, ClientConnection
 from kraft.wire.handlers import operations
 from kraft.wire.handlers.endpoints import Endpoint, address_of, controller_of, live_endpoints, node_endpoints
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import NewTopic, OfflineReplicas
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition, TopicImage
@@ -128,7 +128,7 @@ class _Cluster:
         asked = _asked(call)
         if asked is None:
             return self._metadata(call)
-        image, offline = self._gateway.image, self._broker.offline_replicas()
+        image, offline = self._gateway.image, self._broker.offline_replicas
         if self._image is not image or self._offline is not offline or len(self._answers) >= ANSWERS_KEPT_MAX:
             self._image, self._offline = image, offline
             self._answers.clear()
@@ -270,7 +270,7 @@ class _Described:
         self._operations = operations.TOPIC if asks_operations and version >= 8 else operations.NOT_ASKED
         self._listener = connection.listener
         self._live = {endpoint.node_id for endpoint in live_endpoints(broker, connection)}
-        self._offline = broker.offline_replicas()
+        self._offline = broker.offline_replicas
         registered = image.brokers.values()
         self._reachable = {each.broker_id for each in registered if each.address(self._listener) is not None}
 
@@ -407,7 +407,7 @@ def _partitions_of(
                 isr_nodes=partition.isr,
                 eligible_leader_replicas=(),
                 last_known_elr=(),
-                offline_replicas=offline_replicas(partition, live=live, offline=broker.offline_replicas()),
+                offline_replicas=offline_replicas(partition, live=live, offline=broker.offline_replicas),
             )
             for partition in map(topic.partitions.__getitem__, numbers)
         ],

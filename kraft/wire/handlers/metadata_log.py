@@ -22,8 +22,8 @@ from kraft.protocol.messages.fetch_response import (
 from kraft.protocol.messages.fetch_snapshot_request import FetchSnapshotRequestData
 from kraft.protocol.messages.fetch_snapshot_response import FetchSnapshotResponseData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.node_parts import NodeParts
 from kraft.wire.metadata_fetches import MetadataFetch, MetadataFetches, SnapshotFetch
+from kraft.wire.node_parts import NodeParts
 from kraft.wire.terms import METADATA_TOPIC_ID
 from metadata.internal_topics import METADATA_TOPIC
 from metadata.quorum.log import MetadataSlice, SnapshotNeeded

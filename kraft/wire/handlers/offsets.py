@@ -15,6 +15,7 @@ from kraft.protocol.errors import (
     InvalidRequest,
     KafkaError,
     LeaderNotAvailable,
+    NotLeaderOrFollower,
     OffsetNotAvailable,
     UnknownTopicId,
     UnknownTopicOrPartition,
@@ -43,9 +44,10 @@ from kraft.protocol.messages.offset_for_leader_epoch_response import (
 )
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.handlers.leaders import Leaders
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from kraft.wire.terms import READ_COMMITTED
 from metadata.image import TopicIdPartition
+from replication.manager.manager import ReplicaManager
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, MAX_TIMESTAMP, OffsetAnswer
 
 EARLIEST_LOCAL_TIMESTAMP = -4
@@ -96,10 +98,13 @@ def apis(parts: NodeParts) -> Sequence[ApiHandler]:
 
 class _Offsets:
     def __init__(self, parts: NodeParts) -> None:
-        self._replicas = parts.replicas
+        self._parts = parts
         self._leaders = Leaders(parts.gateway)
         self._gateway = parts.gateway
-        self._clock = parts.environment.clock
+
+    @property
+    def _replicas(self) -> ReplicaManager:
+        return self._parts.broker_or(NotLeaderOrFollower).replicas
 
     def _key(self, topic_id: UUID | None, name: str, partition: int) -> TopicIdPartition:
         if topic_id is None:
@@ -121,7 +126,7 @@ class _Offsets:
                 answers.append(await self._listed(topic_id, topic.name, item, call, is_repeated=is_repeated))
                 looked += 1
                 if not looked % LOOKS_PER_TURN:
-                    await self._clock.sleep(0)
+                    await self._parts.environment.clock.sleep(0)
             topics.append(ListOffsetsTopicResponse.make(name=topic.name, partitions=answers))
         return ListOffsetsResponseData.make(topics=topics)
 

@@ -31,7 +31,7 @@ from kraft.protocol.messages.list_partition_reassignments_response import (
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.error_details import detail_code, detail_message
 from kraft.wire.handlers.control import Control
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from kraft.wire.terms import PREFERRED, UNCLEAN
 from metadata.controller.requests import AlterReassignments, ElectLeaders, PartitionReassignment
 from metadata.image import PartitionImage, TopicImage

@@ -54,8 +54,9 @@ from kraft.wire.api_handler import Answer, ApiHandler, Call, CloseConnection, La
 from kraft.wire.grouping import by_topic
 from kraft.wire.handlers.endpoints import node_endpoints
 from kraft.wire.handlers.leaders import UNKNOWN, Leaders
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.image import TopicIdPartition
+from replication.manager.manager import ReplicaManager
 from replication.requests import ProduceOptions, ProduceOutcome
 
 LOG = logging.getLogger(__name__)
@@ -85,8 +86,11 @@ def apis(parts: NodeParts) -> Sequence[ApiHandler]:
 class _Produce:
     def __init__(self, parts: NodeParts) -> None:
         self._parts = parts
-        self._replicas = parts.replicas
         self._leaders = Leaders(parts.gateway)
+
+    @property
+    def _replicas(self) -> ReplicaManager:
+        return self._parts.broker_or(NotLeaderOrFollower).replicas
 
     def handle(self, call: Call[ProduceRequestData]) -> Answer:
         if call.is_from_node:
@@ -134,7 +138,9 @@ class _Produce:
     ) -> ProduceResponseData:
         if message.acks == ACKS_NONE:
             raise CloseConnection("acks=0 with a transactional id: nobody would know what was written")
-        return _answer_for_node(await self._parts.partitions.produce(batches, _options(message)))
+        return _answer_for_node(
+            await self._parts.broker_or(NotLeaderOrFollower).client.produce(batches, _options(message))
+        )
 
     def _begun(
         self, call: Call[ProduceRequestData], batches: Mapping[TopicIdPartition, Buffer]
@@ -154,7 +160,7 @@ class _Produce:
         transactional = transactional_headers(batches)
         if not transactional:  # what was, was refused: its partition is there twice
             return self._begun(call, batches)
-        return self._parts.transactional_produce.begin(
+        return self._parts.broker_or(NotLeaderOrFollower).transactional_produce.begin(
             batches,
             transactional,
             _options(message),

@@ -46,7 +46,7 @@ from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateR
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 
 QUOTA_ENTITIES = frozenset({"user", "client-id", "ip"})
 """Source: ClientQuotaEntity."""

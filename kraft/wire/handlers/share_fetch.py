@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from kraft.coordinators.shares.leaders import Handed, Results, ShareFetch
+from kraft.coordinators.shares.leaders import Handed, Results, ShareFetch, ShareLeaders
 from kraft.protocol.errors import (
     InvalidRequest,
     KafkaError,
@@ -29,7 +29,7 @@ from kraft.protocol.messages.share_fetch_response import ShareFetchResponseData
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.handlers.endpoints import node_endpoints
 from kraft.wire.handlers.leaders import Leaders
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.image import TopicIdPartition
 from replication.shares.acknowledgements import AcknowledgementBatch
 from replication.shares.sessions import FINAL_EPOCH, INITIAL_EPOCH, SessionKey
@@ -69,8 +69,11 @@ def apis(broker: NodeParts) -> Sequence[ApiHandler]:
 class _Shares:
     def __init__(self, broker: NodeParts) -> None:
         self._broker = broker
-        self._leaders = broker.share_leaders
         self._hints = Leaders(broker.gateway)
+
+    @property
+    def _leaders(self) -> ShareLeaders:
+        return self._broker.broker_or(NotLeaderOrFollower).shares.leaders
 
     # --- ShareFetch ---------------------------------------------------------------------------------------------
 

@@ -13,14 +13,14 @@ from kraft.coordinators.groups.share_group import ShareGroup, ShareMember
 from kraft.coordinators.groups.share_protocol import ASSIGNOR, check_share_heartbeat
 from kraft.coordinators.groups.share_records import by_topic
 from kraft.coordinators.groups.share_requests import ShareHeartbeat
-from kraft.protocol.errors import InvalidRequest, KafkaError
+from kraft.protocol.errors import InvalidRequest, KafkaError, NotCoordinator
 from kraft.protocol.messages import share_group_describe_response as described
 from kraft.protocol.messages import share_group_heartbeat_response as heartbeat_
 from kraft.protocol.messages.share_group_describe_request import ShareGroupDescribeRequestData
 from kraft.protocol.messages.share_group_heartbeat_request import ShareGroupHeartbeatRequestData
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.handlers import operations
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.image import MetadataImage, TopicIdPartition
 
 Heartbeat = ShareGroupHeartbeatRequestData
@@ -60,7 +60,7 @@ class _ShareGroups:
         if not message.group_id.strip():
             raise InvalidRequest("GroupId can't be empty.")
         check_share_heartbeat(_event(call, ticket=0))
-        answer = await self._broker.coordinator.share_heartbeat(
+        answer = await self._broker.broker_or(NotCoordinator).group_coordinator.share_heartbeat(
             message.group_id, lambda ticket: _event(call, ticket=ticket)
         )
         assignment = None
@@ -84,7 +84,9 @@ class _ShareGroups:
 
     async def _describe(self, group_id: str, *, allowed: int) -> described.DescribedGroup:
         try:
-            group: ShareGroup = await self._broker.coordinator.describe_share_group(group_id)
+            group: ShareGroup = await self._broker.broker_or(NotCoordinator).group_coordinator.describe_share_group(
+                group_id
+            )
         except KafkaError as error:
             return _undescribed(group_id, error)
         image = self._broker.gateway.image

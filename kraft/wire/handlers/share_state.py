@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+from kraft.coordinators.shares.coordinator import ShareCoordinator
 from kraft.coordinators.shares.decide import Write
 from kraft.coordinators.shares.state import ShareKey
 from kraft.protocol.encoding import TopLevel
-from kraft.protocol.errors import KafkaError
+from kraft.protocol.errors import KafkaError, NotCoordinator
 from kraft.protocol.messages import delete_share_group_state_response as deletion
 from kraft.protocol.messages import initialize_share_group_state_response as initialization
 from kraft.protocol.messages import read_share_group_state_response as reading
@@ -26,7 +27,7 @@ from kraft.protocol.messages.read_share_group_state_request import ReadShareGrou
 from kraft.protocol.messages.read_share_group_state_summary_request import ReadShareGroupStateSummaryRequestData
 from kraft.protocol.messages.write_share_group_state_request import WriteShareGroupStateRequestData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from replication.shares.states import NO_COUNT, NO_OFFSET, StateBatch
 
 Partitions = Callable[[ShareKey, Any], Awaitable[Any]]
@@ -127,7 +128,11 @@ def _api(
 
 class _State:
     def __init__(self, broker: NodeParts) -> None:
-        self._coordinator = broker.share_coordinator
+        self._broker = broker
+
+    @property
+    def _coordinator(self) -> ShareCoordinator:
+        return self._broker.broker_or(NotCoordinator).shares.coordinator
 
     async def initialize(self, key: ShareKey, asked: Any) -> Any:
         await self._coordinator.initialize(key, state_epoch=asked.state_epoch, start_offset=asked.start_offset)

@@ -28,7 +28,7 @@ from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.error_details import detail_code, detail_message
 from kraft.wire.handlers.config_sources import SOURCES
 from kraft.wire.handlers.control import Control
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.controller.requests import (
     CreatePartitions,
     CreateTopics,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kraft.coordinators.shards import partition_of
+from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM
 from kraft.coordinators.transactions.list_filters import Listed, ListFilters
 from kraft.coordinators.transactions.state import Transaction
@@ -19,6 +20,7 @@ from kraft.protocol.errors import (
     InvalidProducerEpoch,
     InvalidRequest,
     KafkaError,
+    NotCoordinator,
     OperationNotAttempted,
     ProducerFenced,
     UnknownTopicOrPartition,
@@ -53,7 +55,7 @@ from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Codes, Producer
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.grouping import by_name
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 from metadata.internal_topics import OFFSETS_TOPIC
 
 FIRST_EPOCH = 0
@@ -123,8 +125,10 @@ def apis(broker: NodeParts) -> Sequence[ApiHandler]:
 class _Transactions:
     def __init__(self, broker: NodeParts) -> None:
         self._broker = broker
-        self._coordinator = broker.transaction_coordinator
-        self._producer_ids = broker.producer_ids
+
+    @property
+    def _coordinator(self) -> TransactionCoordinator:
+        return self._broker.broker_or(NotCoordinator).transaction_coordinator
 
     # --- producers --------------------------------------------------------------------------------------------
 
@@ -134,7 +138,7 @@ class _Transactions:
         if (message.producer_id < 0) != (message.producer_epoch < 0):
             raise InvalidRequest("a producer that has an id already names its epoch, too (KIP-360)")
         if message.transactional_id is None:
-            given = Producer(await self._producer_ids.next_id(), FIRST_EPOCH)
+            given = Producer(await self._broker.broker_or(NotCoordinator).producer_ids.next_id(), FIRST_EPOCH)
         else:
             named = Producer(message.producer_id, message.producer_epoch)
             given = await self._coordinator.init(

@@ -10,7 +10,7 @@ import pytest
 from kraft.protocol import apis
 from kraft.protocol.codec import decode_body, encode_body
 from kraft.protocol.encoding import TopLevel
-from kraft.wire.handlers.table import SERVED
+from kraft.wire.handler_table import SERVED
 from tests.clients.golden.compare import shape
 from tests.clients.golden.files import load
 from tests.clients.golden.peer import Exchange

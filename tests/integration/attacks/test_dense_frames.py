@@ -24,7 +24,7 @@ from kraft.protocol.messages.offset_fetch_request import (
     OffsetFetchRequestGroup,
     OffsetFetchRequestTopics,
 )
-from kraft.wire.handlers.table import ROWS
+from kraft.wire.handler_table import ROWS
 from tests.support.dense_frames import API_VERSIONS, KNOWN, DenseFrame, frames, versions
 from tests.support.measured_node import MeasuredNode
 

@@ -26,7 +26,7 @@ from kraft.protocol.messages.metadata_request import MetadataRequestData
 from kraft.protocol.messages.metadata_response import MetadataResponseData
 from kraft.protocol.messages.produce_request import PartitionProduceData, ProduceRequestData, TopicProduceData
 from kraft.protocol.messages.produce_response import ProduceResponseData
-from kraft.wire.handlers.table import ROWS
+from kraft.wire.handler_table import ROWS
 from metadata.unauthenticated import KAFKA_LISTENER
 from tests.integration.attacks.attack import (
     MEMORY_MIB_MAX,

@@ -33,7 +33,7 @@ from kraft.protocol.messages import (
     offset_fetch_request,
     produce_request,
 )
-from kraft.wire.handlers.table import SERVED
+from kraft.wire.handler_table import SERVED
 
 PRODUCE, FETCH, COMMIT = 0, 1, 8
 NOT_LEADER = 6

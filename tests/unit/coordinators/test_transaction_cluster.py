@@ -29,7 +29,7 @@ from kraft.protocol.messages.find_coordinator_request import FindCoordinatorRequ
 from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
 from kraft.protocol.messages.list_transactions_request import ListTransactionsRequestData
 from kraft.protocol.transactions import Producer
-from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.handler_table import ApiHandlers
 from metadata.controller.requests import (
     AlterConfigs,
     ConfigAlteration,

@@ -18,9 +18,9 @@ from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.network import CONNECTIONS_MAX
-from kraft.wire.handlers.node_parts import NoBroker, NodeParts
-from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.metadata_fetches import MetadataFetches
+from kraft.wire.node_parts import NodeParts
 from kraft.wire.peers import Peers
 from kraft.wire.server import ClientListener, WireServer
 from metadata.controller.requests import ReplicaLogEnd
@@ -31,6 +31,7 @@ from replication.manager.fetch import DeferredFetch
 from replication.partition.log import EpochEnd
 from replication.requests import FetchRequest, FetchResponse, OffsetAnswer, ProduceOptions, ProduceOutcome
 from tests.support.node_call import node_call
+from tests.support.node_parts import node_parts_of
 
 CLUSTER = "test-cluster"
 SECRET = "a long and random cluster secret"
@@ -144,7 +145,7 @@ def handlers_of(**parts: Any) -> ApiHandlers:
 
 
 def parts_of(**parts: Any) -> NodeParts:
-    return cast(NodeParts, NoBroker(**{"gateway": FakeGateway(), **parts}))
+    return node_parts_of(**{"gateway": FakeGateway(), **parts})
 
 
 def answered(handlers: ApiHandlers, message: TopLevel, version: int) -> TopLevel:

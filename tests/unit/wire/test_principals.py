@@ -22,11 +22,11 @@ from kraft.protocol.transactions import Producer
 from kraft.wire import handlers
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.budget import Budget
-from kraft.wire.handlers.large_requests import LargeRequests
-from kraft.wire.handlers.node_parts import NoBroker, NodeParts
-from kraft.wire.handlers.table import MODULES, ROWS, SERVED, ApiHandlers
+from kraft.wire.handler_table import MODULES, ROWS, SERVED, ApiHandlers
+from kraft.wire.large_requests import LargeRequests
 from kraft.wire.principal import ANONYMOUS, NodePrincipal, Principal
 from kraft.wire.session import Session, Shared
+from tests.support.node_parts import node_parts_of
 from tests.unit.replication.harness.virtual import environment, run
 from tests.unit.wire.fakes import handlers_of
 from tests.unit.wire.test_session_bounds import Line
@@ -48,7 +48,7 @@ def test_each_api_is_served_to_those_who_may_ask(api: Api, principal: Principal)
             around, line = environment(1), Line()
             shared = Shared(
                 clock=around.clock,
-                handlers=ApiHandlers(cast(NodeParts, NoBroker())),
+                handlers=ApiHandlers(node_parts_of()),
                 bytes_max=1 << 20,
                 produce_budget=Budget(1 << 20),
                 answers=AnswerBudget(1 << 20),
@@ -90,7 +90,7 @@ def test_each_api_has_one_handler() -> None:
 
 def _handlers_in(module: ModuleType) -> Sequence[ApiHandler]:
     make = getattr(module, "apis", None)
-    return make(cast(NodeParts, NoBroker())) if callable(make) else ()
+    return make(node_parts_of()) if callable(make) else ()
 
 
 NO_VERSIONS = {"kraft/wire/handlers/operations.py": "codes of operations"}

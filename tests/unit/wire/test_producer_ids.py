@@ -77,7 +77,7 @@ def test_a_request_and_its_answer_there_and_back(version: int) -> None:
 def test_a_refusal_is_answered_in_the_version_of_the_question(version: int) -> None:
     message = INIT_PRODUCER_ID.to_request(InitProducerId(transactional_id="t"), 1)
     with pytest.raises(NotCoordinator, match="no broker role"):
-        asyncio.run(handled(message, Source()))
+        asyncio.run(handled(message, None))
     refused = handler(None).refuse(message, version, NotCoordinator(""))
     assert joined(codec.encode_body(refused, version)) == response_bytes(version, code=16, producer_id=-1, epoch=-1)
 

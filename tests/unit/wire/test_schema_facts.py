@@ -14,7 +14,7 @@ import pytest
 from kraft.protocol import apis
 from kraft.protocol.schema.compare import LEFT_OUT, differences, left_out, main, schema_of, schemas_in
 from kraft.protocol.schema.facts import NEVER, SchemaError, parsed, read_schemas
-from kraft.wire.handlers.table import SERVED
+from kraft.wire.handler_table import SERVED
 
 FIND = """
 api Find 300

@@ -23,8 +23,8 @@ from kraft.wire.api_handler import Answer, ApiHandler, Call, ClientConnection, C
 from kraft.wire.budget import Budget
 from kraft.wire.channels.forward import LIST_OFFSETS, PRODUCE, ListOffset, ProduceRequest
 from kraft.wire.channels.replicas import FETCH
-from kraft.wire.handlers.large_requests import LargeRequests
-from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.handler_table import ApiHandlers
+from kraft.wire.large_requests import LargeRequests
 from kraft.wire.principal import NodePrincipal
 from kraft.wire.rpc import Rpc
 from kraft.wire.session import Session, Shared

@@ -19,7 +19,7 @@ from kraft.chaos.worlds.spec import ScenarioError
 from kraft.config.models import ClusterConfig
 from kraft.protocol import apis
 from kraft.suggestions import nearest_key_hint
-from kraft.wire.handlers.table import ROWS, SERVED
+from kraft.wire.handler_table import ROWS, SERVED
 
 DELAY_MS_MAX: Final = 600_000
 NAMES_OF_FAULTS: Final = {

@@ -8,8 +8,6 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from kraft.broker.answer_budget import AnswerBudget
-from kraft.broker.gateway import Gateway
-from kraft.broker.lost_brokers import LostBrokers
 from kraft.broker.transactional_produce import TransactionalProduce
 from kraft.chaos.worlds.simulated.disk import Disk, SimulatedFiles
 from kraft.protocol import codec
@@ -17,12 +15,12 @@ from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, Later
-from kraft.wire.handlers.node_parts import NodeParts
-from kraft.wire.handlers.table import ApiHandlers
+from kraft.wire.handler_table import ApiHandlers
 from metadata.environment import Files
 from metadata.settings import BrokerSettings
 from replication.storage.log_manager import LogManager
 from tests.support.admin_client import NothingLost
+from tests.support.node_parts import node_parts_of
 from tests.unit.replication.harness.cluster import Cluster, Recorder
 from tests.unit.replication.harness.virtual import environment
 
@@ -73,28 +71,17 @@ class Client:
         self.connection = ClientConnection(peer="192.0.2.1:50000", listener="PLAINTEXT")
         self._node = cluster.nodes[node_id]
         gateway = _Gateway(cluster, node_id)
-        unused = cast(Any, None)
         self._apis = ApiHandlers(
-            NodeParts(
+            node_parts_of(
                 environment=environment(node_id),
-                config=unused,
-                gateway=cast(Gateway, gateway),
+                gateway=gateway,
                 replicas=self._node.manager,
-                partitions=unused,
-                logs=unused,
-                coordinator=unused,
-                groups=unused,
-                lost=cast(LostBrokers, NothingLost()),
+                lost=NothingLost(),
                 producer_ids=ProducerIds(),
-                transactional_produce=TransactionalProduce(self._node.manager, unused, environment(node_id).clock),
-                markers=unused,
-                transaction_coordinator=unused,
-                transactions=unused,
-                share_coordinator=unused,
-                share_leaders=unused,
-                share_persister=unused,
+                transactional_produce=TransactionalProduce(
+                    self._node.manager, cast(Any, None), environment(node_id).clock
+                ),
                 answers=AnswerBudget(BrokerSettings().queued_max_response_bytes),
-                offline_replicas=dict,
             )
         )
 

@@ -10,7 +10,7 @@ from kraft.protocol import apis, codec
 from kraft.protocol.messages.api_versions_request import ApiVersionsRequestData
 from kraft.protocol.messages.api_versions_response import ApiVersionsResponseData
 from kraft.wire.api_versions import client_versions
-from kraft.wire.handlers.table import ROWS
+from kraft.wire.handler_table import ROWS
 
 NODES_ONLY = {52, 53, 54, 56, 58, 59, 62, 63, 67, 70, 73, 82, 10_000}
 CLIENT_METRICS = {71, 72}

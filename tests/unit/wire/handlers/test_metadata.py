@@ -237,7 +237,7 @@ def test_clients_are_told_the_addresses_of_the_listener_that_they_use(listener: 
     assert [f"{each.host}:{each.port}" for each in answer.brokers] == told
     described = admin.ask(DescribeClusterRequestData.make(), 2, DescribeClusterResponseData)
     assert [f"{each.host}:{each.port}" for each in described.brokers] == told
-    broker, connection = admin._broker, admin._connection
+    broker, connection = admin.parts, admin._connection
     assert [f"{each.host}:{each.port}" for each in node_endpoints(broker, [2, 1, 1, -1, 9], connection)] == told
 
 

@@ -65,8 +65,8 @@ from kraft.wire.channels.share_state import (
     ReadState,
     WriteState,
 )
-from kraft.wire.handlers.large_requests import LargeRequests
-from kraft.wire.handlers.table import ROWS, ApiHandlers, Order
+from kraft.wire.handler_table import ROWS, ApiHandlers, Order
+from kraft.wire.large_requests import LargeRequests
 from kraft.wire.session import Session, Shared
 from metadata.environment import FrameConnection
 from tests.support.client_door import ClientDoor, broker_of

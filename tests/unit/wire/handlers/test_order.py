@@ -13,9 +13,9 @@ import pytest
 from kraft.protocol import apis
 from kraft.protocol.encoding import TopLevel
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.handlers.node_parts import NodeParts
-from kraft.wire.handlers.refusals import Refusals
-from kraft.wire.handlers.table import ROWS, ApiHandlers, Order
+from kraft.wire.handler_table import ROWS, ApiHandlers, Order
+from kraft.wire.node_parts import NodeParts
+from kraft.wire.refusals import Refusals
 from tests.unit.wire.fakes import loopback, run, until
 from tests.unit.wire.handlers.test_session import DIALED, Client, dial, framed
 

@@ -22,11 +22,11 @@ from kraft.protocol.messages.produce_request import PartitionProduceData, Produc
 from kraft.protocol.messages.produce_response import ProduceResponseData
 from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.wire import connection_watch
 from kraft.wire.api_handler import Answer, ApiHandler, Call
-from kraft.wire.handlers import watch
-from kraft.wire.handlers.node_parts import NodeParts
-from kraft.wire.handlers.refusals import Refusals
-from kraft.wire.handlers.table import ROWS, SERVED, ApiHandlers
+from kraft.wire.handler_table import ROWS, SERVED, ApiHandlers
+from kraft.wire.node_parts import NodeParts
+from kraft.wire.refusals import Refusals
 from kraft.wire.server import ClientListener
 from tests.unit.wire.fakes import Loopback, loopback, run, until
 from tests.unit.wire.test_server_defends_itself import assert_alive
@@ -259,7 +259,7 @@ def test_acks_0_puts_nothing_between_the_answers():
 
 
 def test_disconnect_ends_waiting_requests(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(watch, "LOOK_MS", 20)
+    monkeypatch.setattr(connection_watch, "LOOK_MS", 20)
 
     async def story(world: Loopback, held: Held) -> None:
         client = await dial(world)
@@ -542,7 +542,7 @@ def test_a_thousand_connections_that_say_nothing_keep_nobody_out():
 
 
 def test_an_idle_client_is_closed_and_one_that_waits_for_an_answer_is_not(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(watch, "LOOK_MS", 20)
+    monkeypatch.setattr(connection_watch, "LOOK_MS", 20)
 
     async def story(world: Loopback, held: Held) -> None:
         idle, waiting = await dial(world), await dial(world)

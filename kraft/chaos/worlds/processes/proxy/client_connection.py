@@ -44,7 +44,7 @@ from kraft.protocol.messages.produce_request import ProduceRequestData
 from kraft.protocol.varints import Reader
 
 if TYPE_CHECKING:
-    from kraft.wire.handlers.refusals import Refusals
+    from kraft.wire.refusals import Refusals
 
 PRODUCE: Final = 0
 METADATA: Final = 3
@@ -81,7 +81,7 @@ class ClientRules:
     def refusals(self) -> Refusals:
         """Imported when needed: the code of nodes renders the answers."""
         if self._refusals is None:
-            from kraft.wire.handlers.refusals import Refusals
+            from kraft.wire.refusals import Refusals
 
             self._refusals = Refusals()
         return self._refusals

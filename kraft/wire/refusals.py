@@ -7,7 +7,7 @@ called.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from kraft.protocol import apis, codec
 from kraft.protocol.codec import Malformed, RequestHeader
@@ -16,15 +16,31 @@ from kraft.protocol.messages.api_versions_response import ApiVersionsResponseDat
 from kraft.protocol.primitives import Buffer
 from kraft.wire.api_handler import CloseConnection
 from kraft.wire.api_versions import OWN_ENTRY
-from kraft.wire.handlers.node_parts import NoBroker, NodeParts
-from kraft.wire.handlers.table import ROWS, ApiHandlers
+from kraft.wire.handler_table import ROWS, ApiHandlers
+from kraft.wire.node_parts import NodeParts
+
+_NONE = cast(Any, None)
+NO_PARTS = NodeParts(
+    environment=_NONE,
+    config=_NONE,
+    gateway=_NONE,
+    groups=_NONE,
+    lost=_NONE,
+    transactions=_NONE,
+    share_persister=_NONE,
+    answers=_NONE,
+    broker=None,
+    controller=None,
+    metadata_fetches=None,
+)
+"""Parts of no node: handlers that are made of them can refuse a request, and nothing else."""
 
 
 class Refusals:
     """Modules of APIs are imported when they are asked for."""
 
     def __init__(self) -> None:
-        self._apis = ApiHandlers(cast(NodeParts, NoBroker()))
+        self._apis = ApiHandlers(NO_PARTS)
 
     def is_served(self, api_key: int) -> bool:
         """Afterwards its first answer takes no longer than the others."""

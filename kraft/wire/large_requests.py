@@ -16,7 +16,7 @@ from kraft.protocol.encoding import TooManyItems, TopLevel, Written, WrittenOnce
 from kraft.protocol.errors import KafkaError, ThrottlingQuotaExceeded
 from kraft.protocol.primitives import Buffer
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
-from kraft.wire.handlers.pieces import PIECES, WHOLE_MAX, WHOLE_MAX_OF, answered, in_pieces, too_many
+from kraft.wire.request_pieces import PIECES, WHOLE_MAX, WHOLE_MAX_OF, answered, in_pieces, too_many
 from metadata.environment import Environment
 from replication.record_workers import RecordWorkers
 

@@ -18,8 +18,8 @@ from kraft.protocol.encoding import Message
 from kraft.protocol.messages.api_versions_response import ApiVersionsResponseData
 from kraft.protocol.messages.fetch_response import FetchResponseData
 from kraft.protocol.messages.produce_response import ProduceResponseData
-from kraft.wire.handlers.refusals import Refusals
-from kraft.wire.handlers.table import ROWS
+from kraft.wire.handler_table import ROWS
+from kraft.wire.refusals import Refusals
 
 NO_TOKEN = 62
 """No node of ours ever answers it."""

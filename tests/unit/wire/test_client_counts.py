@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kraft.http.metrics import Metrics
 from kraft.wire.api_handler import ClientConnection
-from kraft.wire.handlers.client_counts import (
+from kraft.wire.client_counts import (
     CLIENT_ID_LENGTH_MAX,
     CLIENT_IDS_MAX,
     OTHERS,

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.wire.api_handler import ClientConnection
-from kraft.wire.handlers.watch import LOOK_MS, STANDSTILL_MS, TAKEN_BYTES_MIN, ClientWatch
+from kraft.wire.connection_watch import LOOK_MS, STANDSTILL_MS, TAKEN_BYTES_MIN, ClientWatch
 from tests.unit.replication.harness.virtual import environment, run
 
 MIB = 1024 * 1024

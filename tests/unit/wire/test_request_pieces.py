@@ -18,9 +18,9 @@ from kraft.protocol.messages.describe_groups_request import DescribeGroupsReques
 from kraft.protocol.messages.offset_fetch_request import OffsetFetchRequestData, OffsetFetchRequestTopic
 from kraft.system_clock import SystemClock
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
-from kraft.wire.handlers.large_requests import BYTES_PER_ITEM, ITEMS_FREE, items_paid, read
-from kraft.wire.handlers.pieces import PIECE_ITEMS, PIECES, in_pieces
-from kraft.wire.handlers.refusals import Refusals
+from kraft.wire.large_requests import BYTES_PER_ITEM, ITEMS_FREE, items_paid, read
+from kraft.wire.refusals import Refusals
+from kraft.wire.request_pieces import PIECE_ITEMS, PIECES, in_pieces
 from tests.support.dense_frames import DenseFrame, long_arrays, versions
 
 ERROR = PolicyViolation("as a test says")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from kraft.protocol import apis
 from kraft.protocol.apis import Api
 from kraft.wire.api_handler import ApiHandler
-from kraft.wire.handlers.node_parts import NodeParts
+from kraft.wire.node_parts import NodeParts
 
 
 class Order(Enum):
