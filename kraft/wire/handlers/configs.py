@@ -51,6 +51,7 @@ from kraft.wire.handlers.config_sources import DYNAMIC_LOGGER, SOURCES
 from kraft.wire.handlers.control import Control
 from kraft.wire.node_parts import NodeParts
 from kraft.wire.terms import OPERATIONS, Operation, resource_of
+from metadata.controller.decide.configs import check_named_once
 from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import (
     AlterConfigs,
@@ -197,6 +198,7 @@ class _Configs:
 
     def _alter_loggers(self, name: str, alterations: Sequence[ConfigAlteration], *, validate_only: bool) -> None:
         self._check_is_here(name, "the loggers of a broker")
+        check_named_once(change.name for change in alterations)  # the controller does not see them
         for change in alterations:
             if change.operation not in ("set", "delete"):
                 raise InvalidRequest(f"the level of a logger can be set or deleted, not {change.operation}ed")
@@ -310,9 +312,6 @@ def _check(resource: Resource, *, times: int) -> None:
     """Raises InvalidRequest 42."""
     if times > 1:
         raise InvalidRequest(f"resource {resource.resource_name!r} is there {times} times; send its changes together")
-    twice = [name for name, count in Counter(config.name for config in resource.configs).items() if count > 1]
-    if twice:
-        raise InvalidRequest(f"settings {sorted(twice)} are altered twice in one request")
 
 
 def _alterations(resource: incremental.AlterConfigsResource) -> tuple[ConfigAlteration, ...]:
@@ -334,6 +333,7 @@ def _operation(number: int) -> Operation:
 
 
 def _wanted(resource: replacing.AlterConfigsResource) -> Mapping[str, str]:
+    check_named_once(config.name for config in resource.configs)  # a mapping would hide it from the controller
     _check_values(config.name for config in resource.configs if config.value is None)
     wanted = {config.name: config.value for config in resource.configs if config.value is not None}
     _check_patterns(resource.resource_type, wanted)

@@ -7,7 +7,7 @@ All are checked against the settings models. A broker's setting can be altered i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from kraft.protocol.errors import (
     BrokerIdNotRegistered,
@@ -79,13 +79,18 @@ def _replacement(current: Mapping[str, str], wanted: Mapping[str, str]) -> tuple
     )
 
 
+def check_named_once(names: Iterable[str]) -> None:
+    """Raises InvalidRequest 42 for settings that one request alters twice."""
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise InvalidRequest(f"settings {repeated} are altered twice in one request")
+
+
 def _alter(
     controller: ControllerState, resource: ConfigResource, alterations: tuple[ConfigAlteration, ...]
 ) -> list[ConfigRecord]:
     _check_resource(controller, resource)
-    repeated = [name for name, count in Counter(change.name for change in alterations).items() if count > 1]
-    if repeated:
-        raise InvalidRequest(f"settings {sorted(repeated)} are altered twice in one request")
+    check_named_once(change.name for change in alterations)
     _check_names(resource, [change.name for change in alterations if change.operation != "delete"])
     current = controller.image.config(resource.resource_type, resource.name)
     altered = dict(current)

@@ -376,6 +376,20 @@ def test_a_resource_named_twice_is_not_changed() -> None:
     assert admin.gateway.image.config("topic", "t") == {"retention.ms": "5000"}
 
 
+def test_settings_named_twice_in_a_resource_are_not_changed() -> None:
+    admin = client()
+    twice: list[tuple[str, int, str | None]] = [("flush.ms", SET, "9"), ("flush.ms", DELETE, None)]
+    assert change(admin, (TOPIC, "t", twice), (BROKER, "", twice)) == [(TOPIC, "t", 42), (BROKER, "", 42)]
+    repeated = replacing.AlterConfigsResource.make(
+        resource_type=TOPIC,
+        resource_name="t",
+        configs=[replacing.AlterableConfig.make(name="flush.ms", value=value) for value in ("1", "2")],
+    )
+    answer = admin.ask(replacing.AlterConfigsRequestData.make(resources=[repeated]), 2, AlterConfigsResponseData)
+    assert [each.error_code for each in answer.responses] == [42]
+    assert admin.gateway.image.config("topic", "t") == {"retention.ms": "5000"}
+
+
 def test_each_resource_is_told_that_there_is_no_controller() -> None:
     admin = client()
     admin.gateway.unreachable = NotController("none")
@@ -453,6 +467,7 @@ def test_levels_of_loggers_are_shown_set_and_taken_away() -> None:
         ("1", [("no.such.logger", SET, "INFO")], 40),
         ("1", [("root", DELETE, None)], 42),
         ("1", [("root", APPEND, "INFO")], 42),
+        ("1", [("root", SET, "INFO"), ("root", SET, "ERROR")], 42),
     ],
 )
 def test_levels_are_refused_in_words(broker: str, changes: list[tuple[str, int, str | None]], code: int) -> None:
