@@ -58,6 +58,9 @@ class TopicSettings(_Settings):
         default="producer", description="How batches are stored; the leader compresses those that arrive otherwise."
     )
     delete_retention_ms: int = _int(86_400_000, 0, INT64_MAX, "Time that tombstones stay after a clean pass.")
+    errors_deadletterqueue_group_enable: bool = Field(
+        default=False, description="May share groups write their dead letters to the topic (KIP-1191)?"
+    )
     file_delete_delay_ms: int = _int(60_000, 0, INT64_MAX, "Wait before a deleted segment's files are removed.")
     flush_messages: int = _int(INT64_MAX, 1, INT64_MAX, "fsync after this many records; 1: before each ack.")
     flush_ms: int = _int(INT64_MAX, 0, INT64_MAX, "fsync a record at the latest after this time.")
@@ -132,6 +135,14 @@ class GroupSettings(_Settings):
     )
     share_renew_acknowledge_enable: bool = Field(
         default=True, description="Members may renew the lock of a record (KIP-1222)."
+    )
+    errors_deadletterqueue_topic_name: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._-]{0,249}$",
+        description="Topic of the records of a share group that are rejected or delivered too often; empty: none.",
+    )
+    errors_deadletterqueue_copy_record_enable: bool = Field(
+        default=False, description="Do dead letters have the record's key and value, beside the headers?"
     )
 
 
@@ -363,6 +374,12 @@ class BrokerSettings(_Settings):
     group_share_partition_max_record_locks: int = _int(
         2_000, 100, 10_000, "Default of the group setting share.partition.max.record.locks."
     )
+    errors_deadletterqueue_auto_create_topics_enable: bool = Field(
+        default=False, description="Does a share group's first dead letter create the topic that its settings name?"
+    )
+    errors_deadletterqueue_topic_name_prefix: str = Field(
+        default="dlq.", description="Beginning of the name of each topic for dead letters; empty: any name will do."
+    )
     group_share_max_share_sessions: int = _int(2_000, 1, INT32_MAX, "Share sessions of one broker.")
     # Brokers and controller
     broker_heartbeat_interval_ms: int = _int(2_000, 1, INT32_MAX, "Interval of a broker's heartbeats.")
@@ -566,6 +583,21 @@ def check_group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -
             raise InvalidConfig(
                 f"{session} ({effective[session]}) must be greater than {interval} ({effective[interval]})"
             )
+    problem = dead_letter_name_problem(broker, settings.errors_deadletterqueue_topic_name)
+    if problem:
+        raise InvalidConfig(f"errors.deadletterqueue.topic.name: {problem}")
+
+
+def dead_letter_name_problem(broker: BrokerSettings, name: str) -> str:
+    """Why no topic of this name may have dead letters; empty: one may, or the group has none."""
+    prefix = broker.errors_deadletterqueue_topic_name_prefix
+    if not name:
+        return ""
+    if name.startswith("__"):
+        return f"{name!r} begins with '__', as internal topics do"
+    if not name.startswith(prefix):
+        return f"{name!r} must begin with {prefix!r}, which is errors.deadletterqueue.topic.name.prefix"
+    return ""
 
 
 def topic_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> TopicSettings:

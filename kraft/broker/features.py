@@ -1,8 +1,8 @@
 """The features of this version (KIP-584), as clients and tools know them by Kafka's names and levels. Pure.
 
 There is no upgrade to finalize: all nodes of a cluster run one version, so each feature is final at its highest level.
-Levels are those of Kafka 4.3: `MetadataVersion`, `GroupVersion`, `TransactionVersion`. A feature that is not named is
-one that this cluster lacks. With share.version 1 there are share groups; dead letters are level 2 (KIP-1191). With
+Levels are those of Kafka 4.4: `MetadataVersion`, `GroupVersion`, `TransactionVersion`. A feature that is not named is
+one that this cluster lacks. With share.version 2 there are share groups, and dead letters (KIP-1191). With
 transaction.version 2 producers leave it to the leaders that they write to to add partitions, and each transaction has
 an epoch of its own (KIP-890).
 """
@@ -24,8 +24,8 @@ class Feature:
 
 FEATURES = (
     Feature("group.version", 0, 1, 1),
-    Feature("metadata.version", 30, 30, 30),  # 4.3-IV0
-    Feature("share.version", 0, 1, 1),
+    Feature("metadata.version", 31, 31, 31),  # 4.4-IV0
+    Feature("share.version", 0, 2, 2),
     Feature("transaction.version", 0, 2, 2),
 )
 """By name."""

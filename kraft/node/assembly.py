@@ -73,7 +73,7 @@ class Node:
         self.log: MetadataLog = _observer(context) if self.controller is None else self.controller.log
         control = _controller_door(context, self.controller)
         verifier = TransactionVerifier(lambda: self.transactions, context.publisher.current_settings)
-        local = broker_parts(context, self.log, control, verifier, self._shares) if context.node.is_broker else None
+        local = broker_parts(context, self.log, control, verifier, self) if context.node.is_broker else None
         self.broker: BrokerParts | None = local
         self._tails, self.gateway = _routing(context, control=control, local=None if local is None else local.client)
         self.groups = Groups(
@@ -82,7 +82,7 @@ class Node:
             local=None if local is None else local.group_coordinator,
             remote=lambda number: GroupChannel(context.peers, number),
         )
-        self.transactions = Transactions(
+        self.transactions: Transactions = Transactions(
             gateway=self.gateway,
             clock=environment.clock,
             local=None if local is None else local.transaction_coordinator,
@@ -156,9 +156,6 @@ class Node:
             self._watch.cancel()
         if self.broker is not None:
             await stop_replicas(self.broker)
-
-    def _shares(self) -> SharePersister:
-        return self.share_persister
 
     async def _watch_controller(self, controller: ActiveController) -> None:
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol
 
 from kraft.broker.control import AlterPartitionSender, ControllerDoor
+from kraft.broker.gateway import Gateway
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
 from kraft.broker.local_partition_client import LocalPartitionClient
 from kraft.broker.producer_ids import ProducerIds
@@ -30,11 +30,16 @@ from metadata.quorum.log import MetadataLog
 from replication.manager.manager import ReplicaManager
 from replication.storage.log_manager import LogManager
 
-Persister: TypeAlias = Callable[[], SharePersister]
+
+class Routes(Protocol):
+    """A node's ways to the rest of the cluster. They exist once its own parts do."""
+
+    gateway: Gateway
+    share_persister: SharePersister
 
 
 def broker_parts(
-    context: NodeContext, log: MetadataLog, control: ControllerDoor, verifier: TransactionVerifier, persister: Persister
+    context: NodeContext, log: MetadataLog, control: ControllerDoor, verifier: TransactionVerifier, routes: Routes
 ) -> BrokerParts:
     environment, settings = context.environment, context.publisher.current_settings
     logs = LogManager(
@@ -48,7 +53,7 @@ def broker_parts(
     identity = _identity(context)
     replicas, lifecycle = _replicas(context, identity, logs=logs, log=log, control=control)
     coordinators = _coordinator_context(context, replicas, lifecycle)
-    verify, states = partial(verify_offsets, verifier), GroupSharePersister(persister)
+    verify, states = partial(verify_offsets, verifier), GroupSharePersister(lambda: routes.share_persister)
     groups = GroupCoordinator(coordinators, context.events, verify=verify, persister=states)
     markers = TxnMarkers(replicas, groups, clock=environment.clock, settings=settings)
     producer_ids = ProducerIds(broker_id=context.node.id, control=control, broker_epoch=lambda: lifecycle.broker_epoch)
@@ -58,7 +63,7 @@ def broker_parts(
         new_producer_id=producer_ids.next_id,
         write=marker_router(context, markers).write,
     )
-    shares = ShareParts(ShareCoordinator(coordinators, context.events), ShareLeaders(coordinators, persister))
+    shares = _shares(context, coordinators, routes)
     transactional_produce = TransactionalProduce(replicas, verifier, environment.clock)
     return BrokerParts(
         logs=logs,
@@ -101,6 +106,13 @@ async def stop_replicas(broker: BrokerParts) -> None:
     broker.shares.coordinator.stop()
     broker.group_coordinator.stop()
     await broker.replicas.stop()
+
+
+def _shares(context: NodeContext, coordinators: CoordinatorContext, routes: Routes) -> ShareParts:
+    leaders = ShareLeaders(
+        coordinators, context.events, persister=lambda: routes.share_persister, gateway=lambda: routes.gateway
+    )
+    return ShareParts(ShareCoordinator(coordinators, context.events), leaders)
 
 
 def marker_router(context: NodeContext, local: TxnMarkers | None) -> MarkerRouter:

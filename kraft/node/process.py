@@ -227,6 +227,7 @@ def _measures(node: Node) -> Sequence[Measure]:
     return (
         *node.wire.measures(),
         *transaction_measures(open_transactions, max_timeout_ms=settings.transaction_max_timeout_ms),
+        *node.broker.shares.leaders.dead_letters.measures(),
     )
 
 

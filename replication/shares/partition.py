@@ -9,7 +9,7 @@ passed in, and what has to be written or sent is returned.
 It knows the offsets from `start_offset` to `end_offset`; those before are done with, those behind were handed out to
 nobody yet. Acquired is soft. Each other change becomes a write to the share coordinator, one after the other: what is
 acknowledged meanwhile is in the next one. An acknowledgement takes effect, and is answered, when its write has
-succeeded; until then nobody else gets its records, and the start offset does not pass them.
+succeeded; until then nobody else gets its records, and the start offset does not pass them (U3, U4, U5).
 
 What ends a lock without its holder (time, a closed session) takes effect at once. Its write carries the delivery count
 to the next leader, and a failure of it costs that count alone.
@@ -18,7 +18,7 @@ to the next leader, and a failure of it costs that count alone.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -46,7 +46,7 @@ class ShareLimits:
     delivery_count: int = 5
     """share.delivery.count.limit"""
     record_locks: int = 2_000
-    """share.partition.max.record.locks: offsets that are neither done with nor left in the log."""
+    """share.partition.max.record.locks: offsets that are neither done with nor left in the log (U7)."""
     lock_duration_ms: int = 30_000
     """share.record.lock.duration.ms"""
     has_dead_letters: bool = False
@@ -67,7 +67,7 @@ class Fetched(NamedTuple):
     """Behind the last offset of its last batch."""
     batches: Sequence[tuple[int, int]]
     """First and last offset of each batch that consumers may see: neither control batches nor, to a group that reads
-    committed records, those of aborted transactions. Offsets in none of them are archived."""
+    committed records, those of aborted transactions. Offsets in none of them are archived (U9)."""
 
 
 class Acquired(NamedTuple):
@@ -115,6 +115,8 @@ class ShareCounts:
     timed_out: int = 0
     archived_at_limit: int = 0
     dead_lettered: int = 0
+    dead_letters_lost: int = 0
+    """Given up without a dead letter, since it could not be written."""
     lost_by_retention: int = 0
     """Deleted from the log before anybody accepted them."""
 
@@ -196,7 +198,7 @@ class SharePartition:
     def acquire(
         self, member: str, fetched: Fetched, *, max_records: int, batch_size: int, is_strict: bool, now_ms: int
     ) -> list[Acquired]:
-        """Hands out records to a member, each with one delivery more. `is_strict`: never more than `max_records`
+        """Hands out records to a member, each with one delivery more (U1). `is_strict`: never more than `max_records`
         (record_limit); else batches are handed out whole (batch_optimized). New records come in pieces of at least
         `batch_size`, which end where batches do.
         """
@@ -211,7 +213,7 @@ class SharePartition:
 
     def acknowledge(self, member: str, parts: Sequence[Part], now_ms: int) -> Acknowledgement | None:
         """Begins acknowledgements of a member; the answer is due when the write that has it in it ends. None:
-        there is nothing to write. Raises InvalidRecordState 121 or InvalidRequest 42, and changes nothing then.
+        there is nothing to write. Raises InvalidRecordState 121 or InvalidRequest 42, and changes nothing then (U2).
         """
         owned = [(part, self._owned(member, part)) for part in parts]
         to_write = []
@@ -282,7 +284,7 @@ class SharePartition:
 
     def release(self, member: str) -> bool:
         """Ends all locks of a member whose session was closed; whether there were any. The delivery counts stay as
-        they are (KAFKA-19972)."""
+        they are (U14, KAFKA-19972)."""
         locked = [run for run in self._runs if run.is_locked_by(member)]
         for run in locked:
             self._end_lock(run, RELEASED)
@@ -368,8 +370,8 @@ class SharePartition:
         self._needs_write |= self.start_offset > self._written_start
 
     def log_started(self, offset: int) -> int:
-        """The log begins at this offset now. Returns how many records are gone that nobody had acknowledged; locked
-        ones are counted when their locks end.
+        """The log begins at this offset now (U12). Returns how many records are gone that nobody had acknowledged;
+        locked ones are counted when their locks end.
         """
         if offset <= self.start_offset:
             return 0
@@ -510,11 +512,14 @@ class SharePartition:
             if run.state is DeliveryState.ARCHIVING and run.is_saved
         ]
 
-    def dead_lettered(self, letters: DeadLetters) -> None:
-        """They stand in the dead letter topic, or could not be written there: they are archived in either case."""
+    def dead_lettered(self, letters: DeadLetters, lost: Container[int] = ()) -> None:
+        """They stand in the dead letter topic, or could not be written there (`lost`): they are archived in either
+        case (U10)."""
         for run in self._runs.cut(letters.first_offset, letters.last_offset):
             if run.state is DeliveryState.ARCHIVING:
-                self.counts.dead_lettered += run.size
+                missing = sum(offset in lost for offset in range(run.first, run.last + 1)) if lost else 0
+                self.counts.dead_lettered += run.size - missing
+                self.counts.dead_letters_lost += missing
                 self._change(run, DeliveryState.ARCHIVED, is_saved=False)
                 self._needs_write = True
         self._advance_start()
@@ -573,8 +578,8 @@ class _Taking:
                         self._partition._change(gap, DeliveryState.ARCHIVED, is_saved=False)
 
     def _take(self, run: Run, first: int, last: int) -> None:
-        """KAFKA-19903: what was delivered often is handed out in ever smaller parts, and alone at last, so that one bad
-        record does not take its whole batch to the limit.
+        """What was delivered often is handed out in ever smaller parts, and alone at last, so that one bad record does
+        not take its whole batch to the limit (U8, KAFKA-19903).
         """
         limits, count = self._partition.limits, run.delivery_count
         is_last = limits.delivery_count > 2 and count >= limits.delivery_count - 1

@@ -1,4 +1,4 @@
-"""What the share coordinator decides about one share partition: (state, request) -> records. Pure.
+"""What the share coordinator decides about one share partition: (state, request) -> records. Pure (U6).
 
 A leader of the partition reads before it writes, and its read fences those before it: each request names its leader
 epoch, and one below the known one is FENCED_LEADER_EPOCH 74. A group that starts over (reset, delete, create) gets a
@@ -9,11 +9,11 @@ stored in place of a known one (KAFKA-20743, KAFKA-20694, KAFKA-19456). Source: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kraft.coordinators.shares.state import NO_EPOCH, Change, ShareState, Snapshot, Update, changed
 from kraft.protocol.errors import FencedLeaderEpoch, FencedStateEpoch, InvalidRequest
-from replication.shares.states import NO_COUNT, NO_OFFSET, StateBatch
+from replication.shares.states import NO_COUNT, NO_OFFSET, TERMINAL, StateBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +27,18 @@ class Write:
     batches: Sequence[StateBatch]
 
 
-def initialize(state: ShareState | None, *, state_epoch: int, start_offset: int, now_ms: int) -> Snapshot:
-    """Whatever the group knew of the partition is forgotten. Raises FencedStateEpoch 124."""
+def initialize(
+    state: ShareState | None, *, state_epoch: int, start_offset: int, leader_epoch: int, now_ms: int
+) -> Snapshot:
+    """Whatever the group knew of the partition is forgotten. The new start offset is one of the log as it is in
+    `leader_epoch`, the partition's epoch now (U11). Raises FencedStateEpoch 124."""
     known = None if state is None else state.snapshot
     if known is not None:
         _check_state_epoch(known, state_epoch)
     return Snapshot(
         snapshot_epoch=0 if known is None else known.snapshot_epoch + 1,
         state_epoch=state_epoch,
-        leader_epoch=NO_EPOCH if known is None else known.leader_epoch,
+        leader_epoch=NO_EPOCH if known is None else max(known.leader_epoch, leader_epoch),
         start_offset=start_offset,
         delivery_complete_count=NO_COUNT if start_offset == NO_OFFSET else 0,
         created_ms=now_ms,
@@ -62,7 +65,7 @@ def read(state: ShareState | None, *, leader_epoch: int) -> Change:
 
 
 def write(state: ShareState | None, request: Write, *, updates_max: int, now_ms: int) -> Snapshot | Update:
-    """After `updates_max` updates a snapshot comes next. Raises InvalidRequest 42, FencedLeaderEpoch 74,
+    """After `updates_max` updates a snapshot comes next (U13). Raises InvalidRequest 42, FencedLeaderEpoch 74,
     FencedStateEpoch 124.
     """
     known = _known(state, "write")
@@ -95,6 +98,20 @@ def snapshot(state: ShareState, *, now_ms: int) -> Snapshot:
         created_ms=known.created_ms,
         written_ms=now_ms,
         batches=known.batches,
+    )
+
+
+def within_log(state: Snapshot, end_offset: int) -> Snapshot:
+    """The same state without the offsets from `end_offset` on. The log has lost their records, and other records will
+    have these offsets: nobody has acknowledged those (U11)."""
+    batches = [
+        batch._replace(last_offset=min(batch.last_offset, end_offset - 1))
+        for batch in state.batches
+        if batch.first_offset < end_offset
+    ]
+    complete = sum(last - first + 1 for first, last, number, _ in batches if number in TERMINAL)
+    return replace(
+        state, start_offset=min(state.start_offset, end_offset), delivery_complete_count=complete, batches=batches
     )
 
 

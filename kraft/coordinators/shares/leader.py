@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
+from kraft.coordinators.shares.dead_letters import DeadLetterWriter
 from kraft.coordinators.shares.decide import Write
 from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.shares.state import ShareKey
@@ -42,7 +43,8 @@ class ShareLeader:
         clock: Clock,
         persister: SharePersister,
         is_read_committed: bool,
-        run: Callable[[Coroutine[Any, Any, None]], object],
+        dead_letters: DeadLetterWriter,
+        run: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         on_ended: Callable[[ShareLeader], None],
     ) -> None:
         self.key = key
@@ -61,6 +63,11 @@ class ShareLeader:
         self._timer: TimerHandle | None = None
         self._timer_ms = 0
         self._has_failed = False
+        self._dead_letters = dead_letters
+        self._letters = partition.waiting_dead_letters()
+        """Those that have to be written; they count as in flight, and so they are bounded."""
+        self._sending: asyncio.Task[None] | None = None
+        self._send_letters()
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -114,6 +121,8 @@ class ShareLeader:
         self.ended = error
         if self._timer is not None:
             self._timer.cancel()
+        if self._sending is not None:
+            self._sending.cancel()
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(error)
@@ -186,7 +195,8 @@ class ShareLeader:
         if self.ended is not None:
             return
         could_acquire = self.partition.can_acquire()
-        self.partition.end_write(error, self._clock.monotonic_ms())
+        self._letters += self.partition.end_write(error, self._clock.monotonic_ms())
+        self._send_letters()
         for acknowledgement in write.acknowledgements:
             answer = self._answers.pop(acknowledgement)
             if answer.done():
@@ -208,6 +218,24 @@ class ShareLeader:
         self._has_failed = False
         self._went_on()
 
+    # --- dead letters -------------------------------------------------------------------------------------------
+
+    def _send_letters(self) -> None:
+        """One after the other: what comes meanwhile is in the next batch."""
+        if self._letters and self._sending is None:
+            self._sending = self._run(self._send())
+
+    async def _send(self) -> None:
+        while self._letters:
+            letters, self._letters = self._letters, []
+            lost = await self._dead_letters.write(self.key, letters)
+            for each in letters:
+                self.partition.dead_lettered(each, lost)
+            if self.partition.can_acquire():
+                self._became_available()  # they were in flight
+            self._went_on()
+        self._sending = None
+
 
 def as_answered(error: KafkaError) -> KafkaError:
     """An error of the share coordinator as a member gets it."""
@@ -224,4 +252,5 @@ def limits_of(settings: Any) -> ShareLimits:
         delivery_count=settings.share_delivery_count_limit,
         record_locks=settings.share_partition_max_record_locks,
         lock_duration_ms=settings.share_record_lock_duration_ms,
+        has_dead_letters=bool(settings.errors_deadletterqueue_topic_name),
     )

@@ -12,10 +12,13 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from kraft.broker.consumer_fetch import readable_batches
+from kraft.broker.gateway import Gateway
 from kraft.coordinators.shard import CoordinatorContext
+from kraft.coordinators.shares.dead_letters import DeadLetterWriter
+from kraft.coordinators.shares.decide import Write, within_log
 from kraft.coordinators.shares.leader import ShareLeader, as_answered, limits_of
 from kraft.coordinators.shares.routing import SharePersister
-from kraft.coordinators.shares.state import ShareKey
+from kraft.coordinators.shares.state import NO_EPOCH, ShareKey, Snapshot
 from kraft.protocol.errors import (
     KafkaError,
     NotLeaderOrFollower,
@@ -25,6 +28,7 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
+from metadata.events import Events
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.settings import GroupSettings, group_settings
 from replication.manager.fetch import DeferredFetch
@@ -79,10 +83,19 @@ class Handed:
 class ShareLeaders:
     """The share partitions of one broker."""
 
-    def __init__(self, context: CoordinatorContext, persister: Callable[[], SharePersister]) -> None:
+    def __init__(
+        self,
+        context: CoordinatorContext,
+        events: Events,
+        *,
+        persister: Callable[[], SharePersister],
+        gateway: Callable[[], Gateway],
+    ) -> None:
         self._context = context
         self._clock = context.environment.clock
+        self._events = events
         self._persister = persister
+        self.dead_letters = DeadLetterWriter(gateway, self._clock, events, self.settings_of)
         self._leaders: dict[ShareKey, ShareLeader] = {}
         self._loads: dict[ShareKey, asyncio.Task[ShareLeader]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -118,7 +131,7 @@ class ShareLeaders:
     async def _load(self, key: ShareKey, epoch: int) -> ShareLeader:
         settings = self.settings_of(key.group)
         try:
-            state = await self._persister().read(key, leader_epoch=epoch)
+            state = await self._state(key, epoch)
         except KafkaError as error:
             raise as_answered(error) from error
         start_offset = state.start_offset
@@ -139,10 +152,45 @@ class ShareLeaders:
             clock=self._clock,
             persister=self._persister(),
             is_read_committed=settings.share_isolation_level == "read_committed",
+            dead_letters=self.dead_letters,
             run=self._run,
             on_ended=self._ended,
         )
         return leader
+
+    async def _state(self, key: ShareKey, epoch: int) -> Snapshot:
+        """What the group knows of the partition, without offsets that the log has lost (U11)."""
+        persister, where = self._persister(), TopicIdPartition(key.topic_id, key.partition)
+        earlier = await persister.summary(key)
+        state = await persister.read(key, leader_epoch=epoch)
+        end = None
+        if NO_EPOCH < earlier.leader_epoch < epoch:
+            end = self._context.replicas.offsets.offset_for_leader_epoch(where, earlier.leader_epoch)
+        known_to = max([state.start_offset, *(batch.last_offset + 1 for batch in state.batches)])
+        if end is None or known_to <= end.end_offset:
+            return state
+        kept = within_log(state, end.end_offset)
+        await persister.initialize(key, state_epoch=state.state_epoch, start_offset=kept.start_offset)
+        if kept.batches:
+            write = Write(
+                state_epoch=kept.state_epoch,
+                leader_epoch=epoch,
+                start_offset=kept.start_offset,
+                delivery_complete_count=kept.delivery_complete_count,
+                batches=kept.batches,
+            )
+            await persister.write(key, write)
+        self._events.emit(
+            "share_state_beyond_log",
+            group=key.group,
+            topic=self._context.image().topics[key.topic_id].name,
+            partition=key.partition,
+            log_end_offset=end.end_offset,
+            forgotten_to=known_to - 1,
+            start_offset=kept.start_offset,
+            start_offset_before=state.start_offset,
+        )
+        return kept
 
     async def _first_offset(self, key: ShareKey, settings: GroupSettings) -> int:
         """Where share.auto.offset.reset begins."""
@@ -161,10 +209,11 @@ class ShareLeaders:
         if self._leaders.get(leader.key) is leader:
             del self._leaders[leader.key]
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -1,8 +1,8 @@
 """The shard of one partition of `__share_group_state`: it owns the share partitions whose keys hash to it.
 
 The topic is not compacted. Each share partition needs its latest snapshot and what follows; all before the lowest of
-these is deleted now and then. A share partition that nobody writes to holds up the others, so its snapshot is written
-again. Where a snapshot of an earlier coordinator stands is not known: the start of the log is taken for it.
+these is deleted now and then (U13). A share partition that nobody writes to holds up the others, so its snapshot is
+written again. Where a snapshot of an earlier coordinator stands is not known: the start of the log is taken for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from uuid import UUID
 from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard, ShardNames
 from kraft.coordinators.shares import decide
 from kraft.coordinators.shares.records import decode_record, encode_batch
-from kraft.coordinators.shares.state import UNKNOWN, Change, ShareKey, ShareRecord, ShareState, Snapshot, changed
+from kraft.coordinators.shares.state import (
+    NO_EPOCH,
+    UNKNOWN,
+    Change,
+    ShareKey,
+    ShareRecord,
+    ShareState,
+    Snapshot,
+    changed,
+)
 from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import KafkaError
 from metadata.image import TopicIdPartition
@@ -93,12 +102,15 @@ class ShareStateShard(CoordinatorShard[ShareRecord]):
 
     async def initialize(self, key: ShareKey, *, state_epoch: int, start_offset: int) -> None:
         """Raises FencedStateEpoch 124, or the KafkaError of the append."""
-        await self._write(
-            key,
-            decide.initialize(
-                self.states.get(key), state_epoch=state_epoch, start_offset=start_offset, now_ms=self.wall_ms
-            ),
+        partition = self.context.image().partition(key.topic_id, key.partition)
+        beginning = decide.initialize(
+            self.states.get(key),
+            state_epoch=state_epoch,
+            start_offset=start_offset,
+            leader_epoch=NO_EPOCH if partition is None else partition.leader_epoch,
+            now_ms=self.wall_ms,
         )
+        await self._write(key, beginning)
 
     async def read(self, key: ShareKey, *, leader_epoch: int) -> Snapshot:
         """What is known, once earlier leaders are fenced durably. Raises InvalidRequest 42, FencedLeaderEpoch 74."""

@@ -6,17 +6,23 @@ from uuid import UUID
 
 import pytest
 
-from kraft.coordinators.shares.decide import Write, initialize, read, snapshot, write
+from kraft.coordinators.shares.decide import Write, initialize, read, snapshot, within_log, write
 from kraft.coordinators.shares.records import MalformedRecord, _key_and_value, decode_record
-from kraft.coordinators.shares.state import ShareKey, ShareState, Snapshot, Update, changed
+from kraft.coordinators.shares.state import NO_EPOCH, ShareKey, ShareState, Snapshot, Update, changed
 from kraft.protocol.errors import FencedLeaderEpoch, FencedStateEpoch, InvalidRequest
 from replication.shares.states import NO_COUNT, NO_OFFSET, DeliveryState, StateBatch
 
 KEY = ShareKey("group", UUID("01234567-89ab-cdef-0123-456789abcdef"), 7)
 
 
+def beginning(*, state_epoch: int = 1, start_offset: int) -> Snapshot:
+    return initialize(None, state_epoch=state_epoch, start_offset=start_offset, leader_epoch=NO_EPOCH, now_ms=1)
+
+
 def begun(*, state_epoch: int = 3, start_offset: int = 0) -> ShareState:
-    state = changed(None, initialize(None, state_epoch=state_epoch, start_offset=start_offset, now_ms=1))
+    state = changed(
+        None, initialize(None, state_epoch=state_epoch, start_offset=start_offset, leader_epoch=NO_EPOCH, now_ms=1)
+    )
     assert state is not None
     return state
 
@@ -58,15 +64,28 @@ def test_an_epoch_of_minus_one_is_not_compared_and_replaces_nothing():
 
 def test_a_group_that_starts_over_fences_what_was_written_for_it_before():
     state = written(begun(), leader=4, start=9, batches=(StateBatch(12, 13, DeliveryState.ACKNOWLEDGED, 1),))
-    again = initialize(state, state_epoch=5, start_offset=2, now_ms=20)
+    again = initialize(state, state_epoch=5, start_offset=2, leader_epoch=3, now_ms=20)
     assert (again.snapshot_epoch, again.state_epoch, again.start_offset, again.batches) == (1, 5, 2, ())
     assert again.leader_epoch == 4
+    later = initialize(state, state_epoch=5, start_offset=2, leader_epoch=7, now_ms=20)
+    assert later.leader_epoch == 7, "the start offset is one of the log as epoch 7 has it"
     after = changed(state, again)
     assert after is not None
     with pytest.raises(FencedStateEpoch):
         written(after, leader=4, epoch=3)
     with pytest.raises(FencedStateEpoch):
-        initialize(after, state_epoch=4, start_offset=0, now_ms=0)
+        initialize(after, state_epoch=4, start_offset=0, leader_epoch=NO_EPOCH, now_ms=0)
+
+
+def test_what_the_log_has_lost_is_forgotten():
+    """U11."""
+    ranges = (StateBatch(10, 19, DeliveryState.ACKNOWLEDGED, 1), StateBatch(20, 29, DeliveryState.AVAILABLE, 2))
+    state = written(begun(), leader=4, start=9, complete=10, batches=ranges).snapshot
+    kept = within_log(state, 15)
+    assert (kept.start_offset, kept.delivery_complete_count) == (9, 5)
+    assert kept.batches == [StateBatch(10, 14, DeliveryState.ACKNOWLEDGED, 1)]
+    none = within_log(state, 4)
+    assert (none.start_offset, none.delivery_complete_count, none.batches) == (4, 0, [])
 
 
 def test_nothing_is_read_or_written_before_it_is_initialized():
@@ -103,8 +122,8 @@ def test_a_start_offset_never_goes_back_and_takes_its_count_along():
 
 def test_without_a_start_offset_there_is_no_count():
     """KAFKA-20034."""
-    assert initialize(None, state_epoch=1, start_offset=NO_OFFSET, now_ms=0).delivery_complete_count == NO_COUNT
-    assert initialize(None, state_epoch=1, start_offset=0, now_ms=0).delivery_complete_count == 0
+    assert beginning(start_offset=NO_OFFSET).delivery_complete_count == NO_COUNT
+    assert beginning(start_offset=0).delivery_complete_count == 0
 
 
 def test_an_update_of_an_older_snapshot_changes_nothing():

@@ -72,12 +72,12 @@ def test_features_in_api_versions(version: int):
     assert response.finalized_features_epoch == 77
     assert final == {
         "group.version": (1, 1),
-        "metadata.version": (30, 30),
-        "share.version": (1, 1),
+        "metadata.version": (31, 31),
+        "share.version": (2, 2),
         "transaction.version": (2, 2),
     }
-    of_level_0 = {"group.version": (0, 1), "share.version": (0, 1), "transaction.version": (0, 2)}
-    assert supported == {"metadata.version": (30, 30)} | (of_level_0 if version >= 4 else {})
+    of_level_0 = {"group.version": (0, 1), "share.version": (0, 2), "transaction.version": (0, 2)}
+    assert supported == {"metadata.version": (31, 31)} | (of_level_0 if version >= 4 else {})
     assert all(supported[name][1] >= high for name, (_, high) in final.items() if name in supported)
 
 
