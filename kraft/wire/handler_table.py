@@ -107,6 +107,9 @@ _ROWS: Mapping[str, Row] = {
     "DescribeTopicPartitions": Row("kraft.wire.handlers.metadata", READ),
     "ShareGroupHeartbeat": Row("kraft.wire.handlers.share_groups", WRITE),
     "ShareGroupDescribe": Row("kraft.wire.handlers.share_groups", READ),
+    "DescribeShareGroupOffsets": Row("kraft.wire.handlers.share_offsets", READ),
+    "AlterShareGroupOffsets": Row("kraft.wire.handlers.share_offsets", WRITE),
+    "DeleteShareGroupOffsets": Row("kraft.wire.handlers.share_offsets", WRITE),
 }
 """Those that clients may ask, by the API's name. ApiVersions belongs to the connection itself."""
 _FOR_NODES: Mapping[str, str] = {

@@ -71,6 +71,10 @@ PIECES: Mapping[int, Sequence[Cut]] = {
     61: [Cut(("topics", "partition_indexes"), ("topics", "partitions"))],
     65: [Cut(("transactional_ids",), ("transaction_states",))],
     69: [Cut(("group_ids",), ("groups",))],
+    77: [Cut(("group_ids",), ("groups",))],
+    90: [Cut(("groups", "topics", "partitions"), ("groups", "topics", "partitions"))],
+    91: [Cut(("topics", "partitions"), ("responses", "partitions"))],
+    92: [Cut(("topics",), ("responses",))],
 }
 """By API key. Not among them: what is one change (Produce, AddPartitionsToTxn, a group's members) or one view (Fetch,
 DescribeLogDirs, a page of DescribeTopicPartitions)."""

@@ -70,7 +70,9 @@ def _type(number: int, *, may_renew: bool) -> AcknowledgeType:
     if kind is None:
         raise InvalidRequest(f"{number} is no type of acknowledgement: 0 gap, 1 accept, 2 release, 3 reject, 4 renew")
     if kind is AcknowledgeType.RENEW and not may_renew:
-        raise InvalidRequest("a lock is renewed by a request that is marked so (IsRenewAck)")
+        raise InvalidRequest(
+            "a lock is renewed by a request that is marked so (IsRenewAck), if share.renew.acknowledge.enable lets it"
+        )
     return kind
 
 

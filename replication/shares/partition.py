@@ -162,6 +162,17 @@ class SharePartition:
         """Whether a member waits for a write that has not begun."""
         return bool(self._waiting)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the share coordinator knows all that there is to know: a partition that is loaded again is the same.
+        Nobody has a lock, nothing has to be written, and no dead letter is on its way."""
+        is_written = self._write is None and not self._waiting and not self._needs_write
+        return (
+            is_written
+            and self.deadline_ms() is None
+            and not any(run.state is DeliveryState.ARCHIVING for run in self._runs)
+        )
+
     def next_fetch_offset(self) -> int:
         """The first offset that is available; the one behind the end offset when none is (KAFKA-19463: records whose
         acknowledgement is not written yet are not available)."""
@@ -391,6 +402,10 @@ class SharePartition:
         return lost
 
     # --- writes -------------------------------------------------------------------------------------------------
+
+    def save_start(self) -> None:
+        """The start offset is to be written, although nothing was acknowledged."""
+        self._needs_write = True
 
     def begin_write(self) -> StateWrite | None:
         """The next write; None while one is under way, or when there is nothing to write."""

@@ -8,6 +8,7 @@ refused.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -54,6 +55,7 @@ class ShareSessions:
 
     def __init__(self) -> None:
         self._sessions: dict[SessionKey, ShareSession] = {}
+        self._by_group: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -67,8 +69,14 @@ class ShareSessions:
             return self.go_on(key, epoch, connection)
         if key not in self._sessions and len(self._sessions) >= sessions_max:
             raise ShareSessionLimitReached(f"this broker has {sessions_max} share sessions, and takes no more")
+        if key not in self._sessions:
+            self._by_group[key.group] += 1
         session = self._sessions[key] = ShareSession(key, connection)
         return session
+
+    def has_group(self, group: str) -> bool:
+        """Whether a member of the group has a session."""
+        return group in self._by_group
 
     def go_on(self, key: SessionKey, epoch: int, connection: object) -> ShareSession:
         """The session of a request that may open none: ShareAcknowledge. Raises ShareSessionNotFound 122,
@@ -90,11 +98,14 @@ class ShareSessions:
 
     def close(self, key: SessionKey) -> None:
         """The member has closed its session."""
-        self._sessions.pop(key, None)
+        if self._sessions.pop(key, None) is not None:
+            self._by_group[key.group] -= 1
+            if not self._by_group[key.group]:
+                del self._by_group[key.group]
 
     def disconnected(self, connection: object) -> list[SessionKey]:
         """Ends the sessions that used this connection last, and returns whose they were."""
         ended = [key for key, session in self._sessions.items() if session.connection is connection]
         for key in ended:
-            del self._sessions[key]
+            self.close(key)
         return ended

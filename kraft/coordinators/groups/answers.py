@@ -62,6 +62,26 @@ class GroupOffsets(_Answer, frozen=True, kw_only=True):
     offsets: tuple[OffsetOfGroup, ...]
 
 
+class ShareOffset(Struct, frozen=True, array_like=True):
+    """Where a share group stands in a partition, or the error for it."""
+
+    topic: str
+    partition: int
+    start_offset: int = -1
+    """The first offset that the group may not be done with; -1: nothing was acknowledged yet."""
+    leader_epoch: int = 0
+    lag: int = -1
+    """Records that the group is not done with (KIP-1226); -1: not known."""
+    error_code: int = 0
+    error_message: str | None = None
+
+
+class ShareOffsets(_Answer, frozen=True, kw_only=True):
+    """One for each partition that was asked for; those of a deletion for each topic, with partition -1."""
+
+    offsets: tuple[ShareOffset, ...]
+
+
 class MemberDescription(Struct, frozen=True, kw_only=True):
     member_id: str
     instance_id: str | None
@@ -132,6 +152,7 @@ Answer: TypeAlias = (
     | OffsetsDeleted
     | GroupSynced
     | GroupOffsets
+    | ShareOffsets
     | GroupDescription
     | GroupList
     | InstanceDescription

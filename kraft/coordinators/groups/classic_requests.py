@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, overload
 
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer, TargetsComputed
 from kraft.coordinators.groups.share_requests import (
+    InitializeStates,
     ShareEvent,
     ShareHeartbeatAnswer,
     ShareTopicsDeleted,
@@ -105,7 +106,9 @@ class Done:
     """A heartbeat or a leave was taken."""
 
 
-Answer: TypeAlias = Joined | Synced | Done | ConsumerHeartbeatAnswer | ShareHeartbeatAnswer | KafkaError
+Answer: TypeAlias = (
+    Joined | Synced | Done | ConsumerHeartbeatAnswer | ShareHeartbeatAnswer | InitializeStates | KafkaError
+)
 
 
 class Reply(NamedTuple):

@@ -24,6 +24,7 @@ from kraft.coordinators.groups.records import GroupKey, GroupRecord
 from kraft.coordinators.groups.share_group import ShareGroup
 from kraft.coordinators.groups.share_protocol import ShareDraft, ShareRules
 from kraft.coordinators.groups.share_requests import (
+    ResetStates,
     ShareEvent,
     ShareHeartbeat,
     ShareTopicsDeleted,
@@ -75,13 +76,16 @@ def decide_share_group(
     now_ms: int,
     wall_ms: int,
 ) -> Decision:
-    """An event for a share group, or a heartbeat of its first member. `exists`: there is a group of any type."""
+    """An event for a share group, or what makes one: a member, a reset. `exists`: there is a group of any type."""
     found = ShareGroup(group_id=group.group_id) if share is None else share
     draft = ShareDraft(found, rules, image, now_ms=now_ms, wall_ms=wall_ms)
     try:
         if share is None and exists:
             raise GroupIdNotFound(f"Group {group.group_id} is not a share group.")
-        if share is None and not (isinstance(event, ShareHeartbeat) and event.member_epoch == JOIN_EPOCH):
+        is_first = isinstance(event, ResetStates) or (
+            isinstance(event, ShareHeartbeat) and event.member_epoch == JOIN_EPOCH
+        )
+        if share is None and not is_first:
             raise GroupIdNotFound(f"Share group {group.group_id} not found.")
         _decide_share(draft, event)
     except KafkaError as refusal:
@@ -103,7 +107,9 @@ def _decide_share(draft: ShareDraft, event: GroupEvent) -> None:
         case ShareTopicsDeleted():
             share_protocol.forget_topics(draft, event)
         case StatesDeleted():
-            share_protocol.forget_states(draft)
+            share_protocol.forget_states(draft, event)
+        case ResetStates():
+            share_protocol.reset(draft, event)
         case Tick():
             share_protocol.remove_members(draft, draft.due_members())
             draft.look_at_all_deadlines()

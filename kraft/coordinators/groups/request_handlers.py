@@ -36,12 +36,12 @@ from kraft.coordinators.groups.offsets import (
 from kraft.coordinators.groups.records import GroupRecord, TransactionOf
 from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.groups.share_group import ShareGroup
+from kraft.coordinators.groups.share_offsets import ShareOffsetRequests, check_no_members
 from kraft.coordinators.groups.share_protocol import ASSIGNOR
-from kraft.coordinators.groups.share_requests import Persister, StatesDeleted
+from kraft.coordinators.groups.share_requests import Persister
 from kraft.coordinators.groups.subscriptions import decode_assignment
 from kraft.protocol.errors import GroupIdNotFound, NonEmptyGroup
 from kraft.protocol.primitives import TopicPartition
-from metadata.image import TopicIdPartition
 from metadata.internal_topics import OFFSETS_TOPIC
 
 Verify: TypeAlias = Callable[[r.CommitInTransaction, TopicPartition], Awaitable[None]]
@@ -55,7 +55,7 @@ class RequestHandlers:
     def __init__(self, shard: GroupShard, verify: Verify, persister: Persister) -> None:
         self._shard = shard
         self._verify = verify
-        self._persister = persister
+        self._shares = ShareOffsetRequests(shard, persister)
         self._handlers: Mapping[type, Callable[[Any], Any]] = {
             r.JoinGroup: self._join,
             r.SyncGroup: self._sync,
@@ -68,6 +68,9 @@ class RequestHandlers:
             r.DeleteGroup: self._delete,
             r.DeleteOffsets: self._delete_offsets,
             r.ResetOffsets: self._reset,
+            r.DescribeShareOffsets: self._shares.describe,
+            r.ResetShareOffsets: self._shares.reset,
+            r.DeleteShareOffsets: self._shares.delete,
         }
 
     async def handle(self, request: r.Request) -> a.Answer:
@@ -344,9 +347,9 @@ class RequestHandlers:
         entry = self._shard.entries.get(request.group)
         known = entry is not None and entry.exists
         if entry is not None and entry.modern is not None:
-            _check_no_members(entry)
+            check_no_members(entry)
             if entry.share is not None:
-                await self._delete_states(entry, entry.share)
+                await self._shares.delete_states(entry, entry.share)
         else:
             check_delete_group(entry.group if entry is not None and known else None, request.group, has_offsets=False)
         assert entry is not None, request
@@ -355,25 +358,6 @@ class RequestHandlers:
         await self._shard.write([*gone, *entry.group_tombstones()])
         self._shard.forget_idle()
         return a.Taken()
-
-    async def _delete_states(self, entry: GroupMetadata, group: ShareGroup) -> None:
-        """Deletes the states of all share partitions. The log has it before, so that a coordinator that dies meanwhile
-        leaves no group behind that takes them for initialised."""
-        image = self._shard.context.image()
-        deleting = (image.topics[each] for each in group.states.deleting if each in image.topics)
-        partitions = group.with_state.union(
-            TopicIdPartition(topic.topic_id, number) for topic in deleting for number in topic.partitions
-        )
-        if not partitions:
-            return
-        self._shard.submit(entry, StatesDeleted())
-        await self._shard.settle()
-        await self._persister.delete(group.group_id, partitions)
-        self._shard.check()
-        if entry.member_ids:
-            self._shard.submit(entry, StatesDeleted())
-            await self._shard.settle()
-        _check_no_members(entry)
 
     async def _delete_offsets(self, request: r.DeleteOffsets) -> a.Answer:
         entry = self._shard.entries.get(request.group)
@@ -407,11 +391,6 @@ def _check_keeps_offsets(entry: GroupMetadata) -> None:
     """A share group has states of share partitions instead, which the share coordinator keeps."""
     if entry.share is not None:
         raise GroupIdNotFound(f"Group {entry.group.group_id} is not a consumer group.")
-
-
-def _check_no_members(entry: GroupMetadata) -> None:
-    if entry.member_ids:
-        raise NonEmptyGroup(f"group {entry.group.group_id!r} has {len(entry.member_ids)} members; they leave first")
 
 
 def _partitions(assignment: bytes) -> tuple[tuple[str, int], ...]:

@@ -133,6 +133,29 @@ class ResetOffsets(_Request, frozen=True, kw_only=True):
     offsets: tuple[OffsetToCommit, ...]
 
 
+# --- share groups -------------------------------------------------------------------------------------------
+
+
+class DescribeShareOffsets(_Request, frozen=True, kw_only=True):
+    """DescribeShareGroupOffsets (90)."""
+
+    partitions: tuple[TopicPartition, ...] | None = None
+    """None: all that have a state."""
+
+
+class ResetShareOffsets(_Request, frozen=True, kw_only=True):
+    """AlterShareGroupOffsets (91): a group without members, or a new one, begins at these offsets."""
+
+    offsets: tuple[tuple[str, int, int], ...]
+    """Topic, partition, offset."""
+
+
+class DeleteShareOffsets(_Request, frozen=True, kw_only=True):
+    """DeleteShareGroupOffsets (92): a group without members forgets these topics."""
+
+    topics: tuple[str, ...]
+
+
 # --- REST consumers -----------------------------------------------------------------------------------------
 
 
@@ -228,6 +251,9 @@ Request: TypeAlias = (
     | DeleteGroup
     | DeleteOffsets
     | ResetOffsets
+    | DescribeShareOffsets
+    | ResetShareOffsets
+    | DeleteShareOffsets
     | CommitInstanceInTransaction
     | CreateInstance
     | InstanceRequest

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from uuid import UUID
 
 from kraft.coordinators.groups.classic_draft import Decision
 from kraft.coordinators.groups.classic_group import ClassicGroup
@@ -36,17 +37,20 @@ from kraft.coordinators.groups.share_records import (
     StoredShareStates,
     StoredShareTarget,
     StoredShareTargetEpoch,
+    TopicStatesById,
 )
 from kraft.coordinators.groups.share_requests import (
     InitializeStates,
+    ResetStates,
     ShareHeartbeat,
     ShareHeartbeatAnswer,
     ShareTopicsDeleted,
+    StatesDeleted,
     StatesInitialized,
 )
 from kraft.coordinators.groups.simple_assignor import assign_simple
 from kraft.coordinators.groups.target_assignment import ASSIGNED_AT_ONCE_MAX
-from kraft.protocol.errors import FencedMemberEpoch, GroupMaxSizeReached, InvalidRequest, UnknownMemberId
+from kraft.protocol.errors import FencedMemberEpoch, GroupMaxSizeReached, InvalidRequest, NonEmptyGroup, UnknownMemberId
 from metadata.image import MetadataImage, TopicIdPartition
 
 ASSIGNOR = "simple"
@@ -260,12 +264,7 @@ def _initialize(draft: ShareDraft) -> None:
     wanted = _partitions_of_topics(draft.image, group.subscribed_topics) - group.initialized - asked.keys()
     if not wanted:
         return
-    if not wanted <= group.initializing:
-        names = {each.topic_id: draft.image.topics[each.topic_id].name for each in wanted}
-        initializing = with_partitions(group.states.initializing, wanted, names)
-        deleting = {topic_id: name for topic_id, name in group.states.deleting.items() if topic_id not in names}
-        states = replace(group.states, initializing=initializing, deleting=MappingProxyType(deleting))
-        draft.write(ShareStatesKey(group.group_id), states)
+    _note_initializing(draft, wanted)
     asked.update(dict.fromkeys(wanted, draft.now_ms))
     draft.group = replace(draft.group, asked_ms=MappingProxyType(asked))
     known = group.states.initialized
@@ -276,6 +275,36 @@ def _initialize(draft: ShareDraft) -> None:
             each: FROM_THE_FIRST_RECORD if each.topic_id in known else BY_RESET_POLICY for each in sorted(wanted)
         },
     )
+
+
+def _note_initializing(draft: ShareDraft, wanted: Partitions) -> None:
+    """The log has it before the share coordinator does, so that no state is forgotten when the group is deleted."""
+    group = draft.group
+    if wanted <= group.initializing:
+        return
+    names = {each.topic_id: draft.image.topics[each.topic_id].name for each in wanted}
+    initializing = with_partitions(group.states.initializing, wanted, names)
+    deleting = {topic_id: name for topic_id, name in group.states.deleting.items() if topic_id not in names}
+    states = replace(group.states, initializing=initializing, deleting=MappingProxyType(deleting))
+    draft.write(ShareStatesKey(group.group_id), states)
+
+
+def reset(draft: ShareDraft, event: ResetStates) -> None:
+    """A higher epoch, which fences the leaders that know the offsets of before. Partitions that have a state keep it
+    until it is replaced. Raises NonEmptyGroup 68."""
+    members = draft.group.members
+    if members:
+        raise NonEmptyGroup(f"Group {draft.group.group_id} has {len(members)} members: they leave first.")
+    draft.raise_epoch(is_due=True)
+    draft.update_targets()
+    group, partitions = draft.group, frozenset(event.start_offsets)
+    _note_initializing(draft, partitions - group.initialized)
+    asked = dict.fromkeys(partitions - group.initialized, draft.now_ms)
+    draft.group = replace(draft.group, asked_ms=MappingProxyType({**group.asked_ms, **asked}))
+    request = InitializeStates(
+        group_id=group.group_id, state_epoch=group.epoch, start_offsets=dict(sorted(event.start_offsets.items()))
+    )
+    draft.reply(event.ticket, request)
 
 
 def take_states(draft: ShareDraft, event: StatesInitialized) -> None:
@@ -314,14 +343,26 @@ def forget_topics(draft: ShareDraft, event: ShareTopicsDeleted) -> None:
         draft.write(ShareStatesKey(draft.group.group_id), left)
 
 
-def forget_states(draft: ShareDraft) -> None:
+def forget_states(draft: ShareDraft, event: StatesDeleted) -> None:
     """The group begins anew with each topic: a member that comes meanwhile has the states initialised again."""
     states = draft.group.states
-    topics = {topic_id: topic.name for topic_id, topic in (*states.initializing.items(), *states.initialized.items())}
+    topics = {
+        topic_id: topic.name
+        for topic_id, topic in (*states.initializing.items(), *states.initialized.items())
+        if event.topic_ids is None or topic_id in event.topic_ids
+    }
     if topics:
-        left = StoredShareStates(deleting=MappingProxyType({**states.deleting, **topics}))
+        left = StoredShareStates(
+            initializing=_without_topics(states.initializing, topics),
+            initialized=_without_topics(states.initialized, topics),
+            deleting=MappingProxyType({**states.deleting, **topics}),
+        )
         draft.write(ShareStatesKey(draft.group.group_id), left)
         draft.group = replace(draft.group, asked_ms=MappingProxyType({}), is_metadata_checked=False)
+
+
+def _without_topics(topics: TopicStatesById, gone: Collection[UUID]) -> TopicStatesById:
+    return MappingProxyType({topic_id: topic for topic_id, topic in topics.items() if topic_id not in gone})
 
 
 def loaded_share(group: ShareGroup, *, rules: ShareRules, now_ms: int) -> None:

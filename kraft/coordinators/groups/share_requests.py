@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from kraft.coordinators.groups.consumer_records import Partitions
+from kraft.protocol.errors import KafkaError
 from metadata.image import TopicIdPartition
 
 
@@ -51,10 +52,22 @@ class ShareTopicsDeleted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatesDeleted:
-    """The states of all share partitions of the group are about to be deleted, or were."""
+    """The states of share partitions of the group are about to be deleted, or were."""
+
+    topic_ids: frozenset[UUID] | None = None
+    """None: of all topics."""
 
 
-ShareEvent: TypeAlias = ShareHeartbeat | StatesInitialized | ShareTopicsDeleted | StatesDeleted
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResetStates:
+    """A group without members, or a new one, is to begin at these offsets. The answer is what the share coordinator is
+    to be asked."""
+
+    ticket: int
+    start_offsets: Mapping[TopicIdPartition, int]
+
+
+ShareEvent: TypeAlias = ShareHeartbeat | StatesInitialized | ShareTopicsDeleted | StatesDeleted | ResetStates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +77,15 @@ class InitializeStates:
     group_id: str
     state_epoch: int
     start_offsets: Mapping[TopicIdPartition, int]
+
+
+class StartOffset(NamedTuple):
+    """What the share coordinator knows of a share partition, and how many records are left of it."""
+
+    start_offset: int
+    leader_epoch: int
+    lag: int
+    """-1: not known."""
 
 
 class Persister(Protocol):
@@ -76,4 +98,10 @@ class Persister(Protocol):
 
     async def delete(self, group_id: str, partitions: Partitions) -> None:
         """Also of partitions that have no state."""
+        ...
+
+    async def offsets(
+        self, group_id: str, partitions: Partitions
+    ) -> Mapping[TopicIdPartition, StartOffset | KafkaError]:
+        """Where the group stands in each."""
         ...

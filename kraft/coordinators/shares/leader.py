@@ -43,6 +43,7 @@ class ShareLeader:
         clock: Clock,
         persister: SharePersister,
         is_read_committed: bool,
+        is_start_saved: bool,
         dead_letters: DeadLetterWriter,
         run: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         on_ended: Callable[[ShareLeader], None],
@@ -55,6 +56,8 @@ class ShareLeader:
         self.waiting: dict[asyncio.Event, object] = {}
         """The fetches that wait for this partition, in the order in which they came, and whose they are."""
         self.ended: KafkaError | None = None
+        self._is_unattended = False
+        self._is_start_saved = is_start_saved
         self._clock = clock
         self._persister = persister
         self._run = run
@@ -103,6 +106,20 @@ class ShareLeader:
         if self.partition.release(member):
             self._became_available()
         self._went_on()
+
+    def is_attended(self, is_so: bool) -> None:
+        """Whether a member of the group has a session here. Without one the group may be empty, and may be reset, which
+        no leader is told: so the state is loaded again for the next member, once all of it is written."""
+        self._is_unattended = not is_so
+        if self._is_unattended and not self._is_start_saved:  # else `latest` would begin behind what comes meanwhile
+            self.partition.save_start()
+            self._begin_write()
+        self._end_unattended()
+
+    def _end_unattended(self) -> None:
+        is_used = self.holder is not None or self.waiting
+        if self._is_unattended and not is_used and self.ended is None and self.partition.is_settled:
+            self.end(NotLeaderOrFollower("the group has no session here; the state is loaded again for the next one"))
 
     def log_started(self, offset: int) -> None:
         """The log begins there now."""
@@ -154,8 +171,9 @@ class ShareLeader:
         if self.ended is not None:
             return
         self._begin_write()
+        self._end_unattended()
         deadline_ms = self.partition.deadline_ms()
-        if deadline_ms is not None and (self._timer is None or deadline_ms < self._timer_ms):
+        if self.ended is None and deadline_ms is not None and (self._timer is None or deadline_ms < self._timer_ms):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_ms = deadline_ms
@@ -194,6 +212,7 @@ class ShareLeader:
             error = as_answered(refused)
         if self.ended is not None:
             return
+        self._is_start_saved |= error is None
         could_acquire = self.partition.can_acquire()
         self._letters += self.partition.end_write(error, self._clock.monotonic_ms())
         self._send_letters()

@@ -112,7 +112,9 @@ class ShareLeaders:
         coordinator refuses."""
         found = self._leaders.get(key)
         if found is not None:
-            return found
+            found.is_attended(self.sessions.has_group(key.group))
+            if found.ended is None:
+                return found
         epoch = self._led(key).leader_epoch
         task = self._loads.get(key)
         if task is None:
@@ -152,6 +154,7 @@ class ShareLeaders:
             clock=self._clock,
             persister=self._persister(),
             is_read_committed=settings.share_isolation_level == "read_committed",
+            is_start_saved=state.start_offset != NO_OFFSET,
             dead_letters=self.dead_letters,
             run=self._run,
             on_ended=self._ended,
@@ -250,6 +253,7 @@ class ShareLeaders:
         for key, leader in list(self._leaders.items()):
             if key.group == session.group:
                 leader.release(session.member)
+                leader.is_attended(self.sessions.has_group(key.group))
 
     def stop(self) -> None:
         """Ends all share partitions."""

@@ -7,12 +7,12 @@ epochs. So a lost answer is asked for again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 from kraft.broker.gateway import Gateway
 from kraft.coordinators.coordinator_client import NOT_CARRIED_OUT, OUTCOME_UNKNOWN, Answer, CoordinatorClient
-from kraft.coordinators.groups.share_requests import InitializeStates
+from kraft.coordinators.groups.share_requests import InitializeStates, StartOffset
 from kraft.coordinators.shares.decide import Write
 from kraft.coordinators.shares.state import ShareKey, Snapshot
 from kraft.protocol.errors import KafkaError
@@ -20,10 +20,13 @@ from metadata.controller.requests import NewTopic
 from metadata.environment import Clock
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import SHARE_STATE_TOPIC, share_state_topic_configs
+from replication.requests import LATEST_TIMESTAMP
+from replication.shares.states import NO_OFFSET
 
 RETRIABLE: Final = (*NOT_CARRIED_OUT, *OUTCOME_UNKNOWN, TimeoutError)
 AT_ONCE: Final = 64
 """Share partitions of one group that are asked for at the same time."""
+NO_LAG: Final = -1
 PERSIST_WAIT_MS: Final = 10_000
 """How long a share coordinator is looked for until a request has failed."""
 
@@ -51,6 +54,7 @@ class SharePersister:
         local: Coordinator | None,
         remote: Callable[[int], Coordinator],
     ) -> None:
+        self._gateway = gateway
         self._client = CoordinatorClient(
             gateway=gateway,
             clock=clock,
@@ -85,6 +89,19 @@ class SharePersister:
     async def summary(self, key: ShareKey) -> Snapshot:
         """Start offset and delivery complete count, without fencing anybody; UNKNOWN for one that is not there."""
         return await self._ask(key, lambda it: it.summary(key))
+
+    async def start_offset(self, key: ShareKey) -> StartOffset:
+        """Where the group stands, and how many records it is not done with (KIP-1226)."""
+        found = await self.summary(key)
+        lag = NO_LAG
+        if NO_OFFSET not in (found.start_offset, found.delivery_complete_count):
+            try:
+                where = TopicIdPartition(key.topic_id, key.partition)
+                end = (await self._gateway.list_offset(where, LATEST_TIMESTAMP)).offset
+                lag = max(0, end - found.start_offset - found.delivery_complete_count)
+            except KafkaError:
+                lag = NO_LAG  # no leader, or not at once: the start offset is known all the same
+        return StartOffset(found.start_offset, found.leader_epoch, lag)
 
     async def _ask(self, key: ShareKey, attempt: Callable[[Coordinator], Awaitable[Answer]]) -> Answer:
         return await self._client.ask(key.coordinator_key, attempt, retriable=RETRIABLE, wait_ms=PERSIST_WAIT_MS)
@@ -133,6 +150,21 @@ class GroupSharePersister:
             await self._persister().delete(ShareKey(group_id, where.topic_id, where.partition))
 
         await self._each(sorted(partitions), one)
+
+    async def offsets(
+        self, group_id: str, partitions: frozenset[TopicIdPartition]
+    ) -> Mapping[TopicIdPartition, StartOffset | KafkaError]:
+        """Where the group stands in each."""
+        found: dict[TopicIdPartition, StartOffset | KafkaError] = {}
+
+        async def one(where: TopicIdPartition) -> None:
+            try:
+                found[where] = await self._persister().start_offset(ShareKey(group_id, where.topic_id, where.partition))
+            except KafkaError as error:
+                found[where] = error
+
+        await self._each(sorted(partitions), one)
+        return found
 
     @staticmethod
     async def _each(partitions: Sequence[TopicIdPartition], one: Callable[[TopicIdPartition], Awaitable[None]]) -> None:

@@ -74,8 +74,8 @@ ROWS = (
     (85, "WriteShareGroupState", 0, range(0, 2), range(1, 2)),
     (86, "DeleteShareGroupState", 0, range(0, 1), range(0, 1)),
     (87, "ReadShareGroupStateSummary", 0, range(0, 2), range(1, 2)),
-    (90, "DescribeShareGroupOffsets", 0, range(0, 0), range(0, 0)),
-    (91, "AlterShareGroupOffsets", 0, range(0, 0), range(0, 0)),
-    (92, "DeleteShareGroupOffsets", 0, range(0, 0), range(0, 0)),
+    (90, "DescribeShareGroupOffsets", 0, range(0, 2), range(0, 0)),
+    (91, "AlterShareGroupOffsets", 0, range(0, 1), range(0, 0)),
+    (92, "DeleteShareGroupOffsets", 0, range(0, 1), range(0, 0)),
     (10000, "GroupRequest", 0, range(0, 0), range(0, 1)),
 )

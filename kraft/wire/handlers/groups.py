@@ -57,6 +57,8 @@ NO_ERROR_MESSAGE = "NONE"
 NO_NODE, NO_PORT = -1, -1
 
 
+SHARES_FROM = 6
+"""FindCoordinator: the coordinator of a share partition (KIP-932)."""
 SHARE_KEY = re.compile(r".+:[A-Za-z0-9_-]{22}:\d{1,10}", re.DOTALL)
 """Group, topic id as base64url, and partition."""
 
@@ -105,6 +107,8 @@ class _Finder:
 
     async def find(self, call: Call[FindCoordinatorRequestData]) -> FindCoordinatorResponseData:
         message = call.message
+        if message.key_type == _Key.SHARE_PARTITION and call.version < SHARES_FROM:
+            raise InvalidRequest(f"FindCoordinator of a share partition is version {SHARES_FROM}, not {call.version}")
         if call.version < BATCHED_FROM:
             found = await self._find(message.key, message.key_type, call.connection)
             return FindCoordinatorResponseData.make(

@@ -84,6 +84,7 @@ class _Shares:
         key = _session_key(message)
         batches = _batches(message)
         _check_fetch(message, batches)
+        may_renew = self._may_renew(call)
         try:
             session = self._leaders.sessions.begin(
                 key,
@@ -103,7 +104,6 @@ class _Shares:
                 for number in topic.partitions
             ],
         )
-        may_renew = call.version >= RENEWS_FROM and message.is_renew_ack
         done = self._acknowledged(key, batches, may_renew=may_renew, is_final=epoch == FINAL_EPOCH)
         acknowledging = asyncio.get_running_loop().create_task(done)
         handed: Mapping[TopicIdPartition, Handed] = {}
@@ -189,9 +189,9 @@ class _Shares:
         message, epoch = call.message, call.message.share_session_epoch
         key = _session_key(message)
         batches = _batches(message)
+        may_renew = self._may_renew(call)
         self._leaders.sessions.go_on(key, epoch, call.connection)
         call.connection.on_ended[self._leaders] = lambda: self._leaders.disconnected(call.connection)
-        may_renew = call.version >= RENEWS_FROM and message.is_renew_ack
         results = await self._acknowledged(key, batches, may_renew=may_renew, is_final=epoch == FINAL_EPOCH)
         topics: dict[UUID, list[share_acknowledge_response.PartitionData]] = {}
         leader_ids: list[int] = []
@@ -216,6 +216,15 @@ class _Shares:
         )
 
     # --- both ---------------------------------------------------------------------------------------------------
+
+    def _may_renew(self, call: Call[Any]) -> bool:
+        """Whether locks may be renewed: the request announces it, and share.renew.acknowledge.enable of the group."""
+        message = call.message
+        return (
+            call.version >= RENEWS_FROM
+            and message.is_renew_ack
+            and self._leaders.settings_of(message.group_id).share_renew_acknowledge_enable
+        )
 
     def _lock_ms(self, group: str) -> int:
         return self._leaders.settings_of(group).share_record_lock_duration_ms

@@ -13,6 +13,7 @@ from kraft.protocol.messages import share_acknowledge_request as acknowledgement
 from kraft.protocol.messages import share_fetch_request as fetching
 from kraft.protocol.messages.share_acknowledge_request import ShareAcknowledgeRequestData
 from kraft.protocol.messages.share_fetch_request import ShareFetchRequestData
+from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOptions
 from replication.shares.states import AcknowledgeType
@@ -127,6 +128,15 @@ async def topic_of(cluster: SimulatedCluster, *, records: int = 0, on: tuple[int
     return where
 
 
+async def configure(cluster: SimulatedCluster, group: str, **configs: str) -> None:
+    node = cluster.alive[0]
+    assert node.node is not None
+    alterations = tuple(ConfigAlteration(name=name, operation="set", value=value) for name, value in configs.items())
+    request = AlterConfigs(resources={ConfigResource(resource_type="group", name=group): alterations})
+    await at(node, node.node.gateway.control(request, timeout_ms=10_000))
+    await asyncio.sleep(1)
+
+
 async def produce(cluster: SimulatedCluster, where: TopicIdPartition, count: int) -> None:
     node = cluster.alive[0]
     assert node.node is not None
@@ -185,6 +195,19 @@ def test_locks_run_out_and_sessions_that_end_release():
         assert await third.acknowledge((1, 1, ACCEPT), epoch=-1) == 0
         assert await third.acknowledge((2, 2, ACCEPT)) == 122
         assert await first.got() == [(2, 6, 4)], "in parts from now on"
+
+    play(story, **SETTINGS)
+
+
+def test_a_group_may_forbid_to_renew_locks():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=10)
+        await configure(cluster, "g", **{"share.renew.acknowledge.enable": "false"})
+        member = Member(cluster, where)
+        assert await member.got() == [(0, 9, 1)]
+        assert await member.acknowledge((0, 0, RENEW)) == 42
+        await configure(cluster, "g", **{"share.renew.acknowledge.enable": "true"})
+        assert await member.acknowledge((0, 0, RENEW)) == 0
 
     play(story, **SETTINGS)
 

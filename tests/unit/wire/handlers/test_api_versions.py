@@ -15,7 +15,6 @@ from kraft.wire.handler_table import ROWS
 NODES_ONLY = {52, 53, 54, 56, 58, 59, 62, 63, 67, 70, 73, 82, 10_000}
 CLIENT_METRICS = {71, 72}
 """Served, and not named: there is no receiver of them (KIP-714)."""
-SHARE_GROUPS = {90, 91, 92}
 """Not served yet."""
 
 
@@ -42,7 +41,7 @@ def test_every_version_names_all_apis_in_their_order_and_none_of_nodes(version: 
     keys = [each.api_key for each in response.api_keys]
     assert keys == sorted(set(keys))
     assert set(keys) == set(ROWS) - CLIENT_METRICS | {18}
-    assert not set(keys) & (NODES_ONLY | SHARE_GROUPS)
+    assert not set(keys) & NODES_ONLY
     assert software == (("librdkafka", "2.16.1") if version >= 3 else None)
 
 

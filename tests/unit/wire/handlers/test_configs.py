@@ -316,6 +316,33 @@ def test_a_group_has_settings_of_its_own_whether_there_is_one_or_not() -> None:
     assert not admin.gateway.image.config("group", "g")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("share.session.timeout.ms", "45000"),
+        ("share.session.timeout.ms", "60000"),
+        ("share.heartbeat.interval.ms", "15000"),
+        ("share.record.lock.duration.ms", "15000"),
+        ("share.record.lock.duration.ms", "60000"),
+        ("share.delivery.count.limit", "2"),
+        ("share.delivery.count.limit", "10"),
+        ("share.partition.max.record.locks", "100"),
+        ("share.partition.max.record.locks", "4000"),
+        ("share.assignment.interval.ms", "0"),
+        ("share.assignment.interval.ms", "15000"),
+        ("share.auto.offset.reset", "earliest"),
+        ("share.auto.offset.reset", "by_duration:P1DT2H3M4.5S"),
+        ("share.isolation.level", "read_committed"),
+        ("share.renew.acknowledge.enable", "false"),
+    ],
+)
+def test_a_share_group_has_settings_up_to_their_bounds(name: str, value: str) -> None:
+    admin = client()
+    assert change(admin, (GROUP, "g", [(name, SET, value)])) == [(GROUP, "g", 0)]
+    found = entries(describe(admin, GROUP, "g"))[name]
+    assert (found.value, found.config_source) == (value, 8)
+
+
 def test_validated_settings_are_not_changed() -> None:
     admin = client()
     assert change(admin, (TOPIC, "t", [("flush.ms", SET, "9")]), validate_only=True) == [(TOPIC, "t", 0)]
@@ -352,6 +379,20 @@ def test_validated_settings_are_not_changed() -> None:
         (GROUP, "g", [("share.session.timeout.ms", SET, "60001")], 40),
         (GROUP, "g", [("share.heartbeat.interval.ms", SET, "15001")], 40),
         (GROUP, "g", [("share.assignment.interval.ms", SET, "15001")], 40),
+        (GROUP, "g", [("share.session.timeout.ms", SET, "x")], 40),
+        (GROUP, "g", [("share.heartbeat.interval.ms", SET, "4999")], 40),
+        (GROUP, "g", [("share.record.lock.duration.ms", SET, "14999")], 40),
+        (GROUP, "g", [("share.record.lock.duration.ms", SET, "60001")], 40),
+        (GROUP, "g", [("share.delivery.count.limit", SET, "1")], 40),
+        (GROUP, "g", [("share.delivery.count.limit", SET, "11")], 40),
+        (GROUP, "g", [("share.partition.max.record.locks", SET, "99")], 40),
+        (GROUP, "g", [("share.partition.max.record.locks", SET, "4001")], 40),
+        (GROUP, "g", [("share.assignment.interval.ms", SET, "-1")], 40),
+        (GROUP, "g", [("share.auto.offset.reset", SET, "none")], 40),
+        (GROUP, "g", [("share.auto.offset.reset", SET, "by_duration:-PT1S")], 40),
+        (GROUP, "g", [("share.auto.offset.reset", SET, "by_duration:P1M")], 40),
+        (GROUP, "g", [("share.isolation.level", SET, "serializable")], 40),
+        (GROUP, "g", [("share.renew.acknowledge.enable", SET, "yes")], 40),
         (GROUP, "g", [("streams.session.timeout.ms", SET, "45000")], 40),
         (GROUP, "g", [("flush.ms", SET, "9")], 40),
         (GROUP, "", [("consumer.session.timeout.ms", SET, "50000")], 42),

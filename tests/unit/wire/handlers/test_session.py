@@ -35,8 +35,8 @@ DEADLINE_S = 20
 PRODUCE, FETCH, HEARTBEAT, METADATA = 0, 1, 12, 3
 VERSION = {PRODUCE: 9, FETCH: 12, HEARTBEAT: 4, METADATA: 12}
 NOT_SERVED = sorted({*range(-1, 100), 999, 10_000} - ROWS.keys() - {18})
-"""Among them those of nodes (52 to 54, 56, 58, 59, 62, 63, 67, 70, 73, 82, 10000) and of share groups (76, 77, 90 to
-92). A connection may also ask for ApiVersions 18."""
+"""Among them those of nodes (52 to 54, 56, 58, 59, 62, 63, 67, 70, 73, 82, 10000). A connection may also ask for
+ApiVersions 18."""
 
 
 class Held(ApiHandlers):
