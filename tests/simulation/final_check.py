@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 from kraft.protocol.batches.records import read_batches
 from metadata.image import PartitionImage, TopicIdPartition
@@ -10,13 +11,15 @@ from tests.simulation.clients import Attempt
 from tests.simulation.convergence import Convergence
 from tests.simulation.log_bytes import bytes_from, readable_bytes_from
 from tests.simulation.oracle import Oracle
-from tests.simulation.stateful_clients import StatefulClients
+
+Judge = Callable[[Mapping[TopicIdPartition, Mapping[int, bytes]]], None]
+"""Judges clients by what the logs have."""
 
 
 class FinalCheck:
-    def __init__(self, oracle: Oracle, remembered: StatefulClients, wholeness: Convergence) -> None:
+    def __init__(self, oracle: Oracle, judges: Sequence[Judge], wholeness: Convergence) -> None:
         self._oracle = oracle
-        self._remembered = remembered
+        self._judges = judges
         self._wholeness = wholeness
 
     def judge(self) -> None:
@@ -25,7 +28,8 @@ class FinalCheck:
         for partition in self._oracle.image.all_partitions():
             key = TopicIdPartition(partition.topic_id, partition.partition)
             contents[key] = self._same_everywhere(key, partition)
-        self._remembered.judge({key: values for key, (_, values) in contents.items()})
+        for judge in self._judges:
+            judge({key: values for key, (_, values) in contents.items()})
         by_partition: dict[TopicIdPartition, list[Attempt]] = defaultdict(list)
         for attempt in self._oracle.attempts:
             by_partition[attempt.which].append(attempt)

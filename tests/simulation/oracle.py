@@ -1,9 +1,9 @@
 """The oracle of a run: it watches every node, and its events and findings are the story of the run.
 
 It has a judge for each subject: the metadata's one history (`metadata_oracle`), logs and high watermarks
-(`log_oracle`), the quorum and the controller's appends (`quorum_oracle`), waits of group members (`group_waits`); and
-the `promise`, which knows what may be lost by now. This one has what they share: the cluster, the newest image, counts,
-the story and the first violation.
+(`log_oracle`), the quorum and the controller's appends (`quorum_oracle`), waits of group members (`group_waits`), share
+groups (`queue_oracle`); and the `promise`, which knows what may be lost by now. This one has what they share: the
+cluster, the newest image, counts, the story and the first violation.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tests.simulation.log_oracle import LogOracle
 from tests.simulation.metadata_oracle import MetadataOracle
 from tests.simulation.moments import Moments
 from tests.simulation.promise import Promise
+from tests.simulation.queue_oracle import QueueOracle
 from tests.simulation.quorum_oracle import QuorumOracle
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Oracle:
         self.logs = LogOracle(self)
         self.quorum = QuorumOracle(self)
         self.group_waits = GroupWaits(self)
+        self.queues = QueueOracle(self)
 
     # --- reports ------------------------------------------------------------------------------------------------
 

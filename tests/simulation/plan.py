@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from kraft.config.models import Role
 from kraft.protocol.primitives import SettingValue
 from tests.simulation import decay_plan
+from tests.simulation.queue_plan import QueuePlan
 from tests.simulation.stateful_plan import StatefulPlan
 
 
@@ -84,6 +85,7 @@ class Plan:
     faults_ms: int
     strange: Strangeness = Strangeness()
     remembered: StatefulPlan | None = None
+    queues: QueuePlan | None = None
     events: tuple[Event, ...] = field(default=())
 
     @property
@@ -114,6 +116,7 @@ class Plan:
             f"seed {self.seed}, profile {self.profile}; nodes {nodes}; at most {self.down_max} away at once",
             *([] if self.strange == Strangeness() else [str(self.strange)]),
             *([] if self.remembered is None else [str(self.remembered)]),
+            *([] if self.queues is None else [str(self.queues)]),
             "settings " + ", ".join(f"{name}={value}" for name, value in self.settings.items()),
             *(f"topic {t.name}: {t.partitions} x {t.replication_factor} {dict(t.configs)}" for t in self.topics),
             *(

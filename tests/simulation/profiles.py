@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.simulation import decay_plan, headless_plan, pieces_plan, rare_plan, transactional_plan, usual_plan
+from tests.simulation import (
+    decay_plan,
+    headless_plan,
+    pieces_plan,
+    queue_plan,
+    rare_plan,
+    transactional_plan,
+    usual_plan,
+)
 from tests.simulation.stateful_plan import RESTLESS
 
 NETWORK = ("cut", "isolate", "split", "slow_link", "cut_message", "reset", "slow_all")
@@ -83,6 +91,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     pieces_plan.PROFILE: pieces_plan.EVENTS,
     transactional_plan.PROFILE: transactional_plan.EVENTS,
     transactional_plan.PIPELINED: transactional_plan.EVENTS,
+    queue_plan.PROFILE: queue_plan.EVENTS,
 }
 """Profile -> the events that its seeds draw from."""
 

@@ -27,6 +27,7 @@ from tests.simulation.hooks import listening
 from tests.simulation.oracle import Oracle
 from tests.simulation.pieces_plan import small_steps
 from tests.simulation.plan import Plan
+from tests.simulation.queue_clients import QueueClients
 from tests.simulation.stateful_clients import StatefulClients
 from tests.simulation.transactional import TransactionalClients
 from tests.simulation.transactional_plan import few_epochs
@@ -117,7 +118,8 @@ class _Run:
         self._remembered = StatefulClients(plan, oracle)
         self._wholeness = Convergence(oracle)
         self._transactional = TransactionalClients(plan, oracle)
-        self._judgement = FinalCheck(oracle, self._remembered, self._wholeness)
+        self._queues = QueueClients(plan, oracle)
+        self._judgement = FinalCheck(oracle, (self._remembered.judge, self._queues.judge), self._wholeness)
         for node in cluster.nodes.values():
             node.machine.disk.sync_us = plan.sync_us
             node.machine.disk.tears_sectors = plan.strange.tears_sectors
@@ -142,6 +144,7 @@ class _Run:
             everyone = start_clients(self._cluster, self._plan, self._oracle, clients)
             self._remembered.start(clients)
             self._transactional.start(clients)
+            self._queues.start(clients)
             looking = clients.create_task(self._look())
             await asyncio.sleep(0.2)
             await faults.play()
@@ -152,6 +155,7 @@ class _Run:
                 client.is_stopping = True
             await self._remembered.finish()
             await self._transactional.finish()
+            await self._queues.finish()
             await self._wait_whole()
             await self._transactional.read_back()
             looking.cancel()

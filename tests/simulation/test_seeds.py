@@ -61,7 +61,18 @@ FOUND_DEAR = [
 """The same; dear, or a unit test watches the same place by default."""
 PROFILES_DEAR = ("groups", "restless", "decay")
 """Five times as dear as the others: everything that others do, and members that read it."""
-PROFILES_LONG = ("headless", "pieces", "pipelined", "quorum", "reconfigure", "rot", "topics", "transactions", "usual")
+PROFILES_LONG = (
+    "headless",
+    "pieces",
+    "pipelined",
+    "queues",
+    "quorum",
+    "reconfigure",
+    "rot",
+    "topics",
+    "transactions",
+    "usual",
+)
 """More than half a second of processor time for a seed."""
 MARKED = [
     *(pytest.param(*seed, marks=pytest.mark.long) for seed in FOUND_LONG),
