@@ -21,6 +21,8 @@ FREE = 2_048
 VALUE_BYTES, RECORD_BYTES = 12, 12
 """The shortest that clients write: `{"value":1},`, and a third of `{"topic":"t","partition":0,"offset":1},`."""
 ENTRY_BYTES = 32
+NESTED_BYTES, NESTED_MAX = 40, 16_384
+"""Of objects and lists: each takes hundreds of bytes of memory and 3 us until it is validated."""
 
 
 @dataclass(slots=True)
@@ -104,10 +106,16 @@ def check_counts(body: bytes | bytearray, field: str, *, items_max: int, headers
 def check_values(body: bytes | bytearray, *, values_max: int) -> None:
     """Of a body that is not records: `values_max` at most, and no more than the body's length pays for.
 
-    Raises HttpError 413. All but the first value of each list follow a comma."""
+    Raises HttpError 413. All but the first value of each list follow a comma. Of the values, fewer may be objects and
+    lists."""
     values_max = min(values_max, _paid(body, VALUE_BYTES))
     if body.count(b",") > values_max:
         raise HttpError(TOO_LARGE, f"more than {values_max} values in a body; send them with several requests")
+    nested_max = min(values_max, NESTED_MAX, _paid(body, NESTED_BYTES))
+    if body.count(b"{") + body.count(b"[") > nested_max:
+        raise HttpError(
+            TOO_LARGE, f"more than {nested_max} objects and lists in a body; send them with several requests"
+        )
 
 
 def _paid(body: bytes | bytearray, bytes_each: int) -> int:

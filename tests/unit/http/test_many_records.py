@@ -15,7 +15,7 @@ from kraft.http.errors import HttpError
 from kraft.http.limits import Limits
 from kraft.http.partitioner import UNPLACED, Partitioner, places_of
 from kraft.http.raw_records import decode_records
-from kraft.http.record_counts import check_counts
+from kraft.http.record_counts import NESTED_MAX, check_counts, check_values
 from kraft.http.v3.produce_stream import portions
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, RAW_RECORDS, TEXT, V3, Door, raw_records, with_door
@@ -74,6 +74,24 @@ def test_what_is_counted(text: bytes, said: str) -> None:
         check_counts(text, "records", items_max=1_000, headers_max=2_000, code=413)
 
 
+CHANGE = b'{"topic_name":"orders","configs":[{"name":"retention.ms","value":"86400000"}]}'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (body(CHANGE, 1_500, "data"), ""),
+        (body(b'{"topic_name":"t","configs":[{"name":"t"}]}', 1_500, "data"), "more than 3698 objects and lists"),
+        (body(CHANGE[:-4] + b" " * 200 + CHANGE[-4:], NESTED_MAX // 3, "data"), "more than 16384 objects and lists"),
+        (body(b"{}", 5_000, "data"), "more than 3298 values"),
+    ],
+)
+def test_the_values_of_other_bodies_are_counted(text: bytes, said: str) -> None:
+    expected: Any = pytest.raises(HttpError, match=f"^{said}") if said else nullcontext()
+    with expected:
+        check_values(text, values_max=50_000)
+
+
 def test_counting_takes_no_memory() -> None:
     large = body(b"{}", 2_796_202)
     tracemalloc.start()
@@ -111,7 +129,7 @@ def test_a_batch_of_too_many_entries_is_refused_before_they_are_looked_at() -> N
 
 def test_a_bad_item_is_told_once() -> None:
     async def story(door: Door) -> None:
-        changes = body(b'{"value":"another"}', 40_000, "data")
+        changes = body(b'{"value":"another"}', 4_000, "data")
         refused = await door.ask("POST", f"{V3}/topics/t/configs:alter", changes)
         assert refused.status in (400, 422)
         assert refused.json["message"].count("data.") == 1
