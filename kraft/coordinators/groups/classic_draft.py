@@ -52,6 +52,10 @@ class Decision:
     """Also once the records are replicated."""
 
 
+def _itself(answer: Answer) -> Answer:
+    return answer
+
+
 class ClassicDraft:
     def __init__(self, group: ClassicGroup, rules: ClassicRules, *, now_ms: int, wall_ms: int) -> None:
         self.group = group
@@ -59,7 +63,7 @@ class ClassicDraft:
         self.now_ms = now_ms
         self._wall_ms = wall_ms
         self._replies: list[Reply] = []
-        self._replies_of_each: tuple[Sequence[tuple[int, Any]], Callable[[Any], Answer]] = (), self.synced
+        self._replies_of_each: tuple[Sequence[tuple[int, Any]], Callable[[Any], Answer]] = (), _itself
         self._is_fact_changed = False
         self._members: MapDraft[str, Member] | None = None
         """Of this draft alone, once one has changed: `group.members` shows them."""

@@ -37,7 +37,8 @@ def decide(group: ClassicGroup, event: Event, *, rules: ClassicRules, now_ms: in
             case Tick():
                 _tick(draft)
     except KafkaError as refusal:
-        draft.reply(None if isinstance(event, Tick) else event.ticket, refusal)
+        # Without its frames, which have the draft that has the reply.
+        draft.reply(None if isinstance(event, Tick) else event.ticket, refusal.with_traceback(None))
     return draft.decision()
 
 

@@ -59,7 +59,7 @@ def decide_group(
         _decide(draft, event)
     except KafkaError as refusal:
         refused = ConsumerDraft(found, rules, image, now_ms=now_ms, wall_ms=wall_ms)
-        refused.reply(None if isinstance(event, Untold) else event.ticket, refusal)
+        refused.reply(None if isinstance(event, Untold) else event.ticket, refusal.with_traceback(None))
         return replace(refused.decision(), group=group, consumer=consumer)
     return draft.decision()
 
@@ -90,7 +90,7 @@ def decide_share_group(
         _decide_share(draft, event)
     except KafkaError as refusal:
         ticket = None if isinstance(event, Untold) else event.ticket
-        replies = () if ticket is None else (Reply(ticket, refusal),)
+        replies = () if ticket is None else (Reply(ticket, refusal.with_traceback(None)),)
         return Decision(group=group, consumer=consumer, share=share, replies=replies)
     return draft.decision()
 

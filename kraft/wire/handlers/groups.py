@@ -254,6 +254,7 @@ class _Members:
         except KafkaError as error:
             if error.retriable:
                 raise  # of the group, not of the member
+            error.__traceback__ = None  # its frames have the future that has the error: thousands of members may leave
             code = error.code
         return MemberResponse.make(
             member_id=member.member_id, group_instance_id=member.group_instance_id, error_code=code

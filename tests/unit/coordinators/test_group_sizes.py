@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from time import thread_time
@@ -218,3 +219,20 @@ def test_an_assignment_that_comes_late_gives_nothing_to_who_has_gone() -> None:
     story.do(parts[-1])
     assert story.here.targets == before.targets
     assert not story.last, "an assignment that is not newer changes nothing"
+
+
+def test_no_decision_is_left_to_a_collection() -> None:
+    """What is refused has neither its own frames nor itself: thousands of members of one request may be unknown."""
+    story, modern = classic(2), Story()
+    member_id = next(iter(story.group.members))
+    modern.join("m0")
+    gc.collect()
+    gc.disable()
+    try:
+        story.classic_beat(member_id, 1)
+        story.classic_leave("unknown")
+        modern.beat("unknown", 1)
+        modern.classic_leave("unknown")
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
