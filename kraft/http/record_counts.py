@@ -22,7 +22,7 @@ VALUE_BYTES, RECORD_BYTES = 12, 12
 """The shortest that clients write: `{"value":1},`, and a third of `{"topic":"t","partition":0,"offset":1},`."""
 ENTRY_BYTES = 32
 NESTED_BYTES, NESTED_MAX = 40, 16_384
-"""Of objects and lists: each takes hundreds of bytes of memory and 3 us until it is validated."""
+"""Objects and lists: each takes hundreds of bytes of memory, and 3 us, until it is validated."""
 
 
 @dataclass(slots=True)
