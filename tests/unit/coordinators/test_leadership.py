@@ -164,7 +164,7 @@ def test_sync_waits_for_replicated_assignment(error_code: int) -> None:
     replicas = Replicas(world)
 
     async def story() -> None:
-        handlers = RequestHandlers(shard := shard_of(world, replicas, []), cast(Any, None))
+        handlers = RequestHandlers(shard := shard_of(world, replicas, []), cast(Any, None), cast(Any, None))
         one = await join_group(handlers, "one")
         await handlers.handle(r.SyncGroup(group="g", member_id=one.member_id, generation=one.generation))
         joining = asyncio.ensure_future(join_group(handlers, "other"))

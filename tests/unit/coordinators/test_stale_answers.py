@@ -79,7 +79,7 @@ def test_offsets_that_come_while_others_are_replicated_are_not_told() -> None:
     shard = FakeShard(
         GroupMetadata(group=ClassicGroup(group_id="g", protocol_type="consumer"), offsets={("t", 0): offset(5)})
     )
-    classic = RequestHandlers(cast(GroupShard, shard), cast(Any, None))
+    classic = RequestHandlers(cast(GroupShard, shard), cast(Any, None), cast(Any, None))
     for asked in (r.FetchOffsets(group="g"), r.DescribeGroup(group="g")):
         shard.entries["g"].offsets["t", 0] = offset(5)
         answer = asyncio.run(classic.handle(asked))
