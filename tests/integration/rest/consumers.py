@@ -160,8 +160,8 @@ def _records() -> Rows:
     text = {"records": [{"value": "no JSON", "partition": 0}]}
     headers = {"Content-Type": "application/vnd.kafka.text.v2+json"}
     yield Row("POST", f"/topics/{T}", 200, dict, text, V2, headers)
-    wrong = {"error_code": 422, "message": str, "offset": 3}
-    yield Row("GET", path + query, 422, wrong, is_once=True, note="undecodable in the asked format")
+    wrong = {"error_code": 422, "message": str, "topic": T, "partition": 0, "offset": 3}
+    yield Row("GET", path + query, 422, wrong, media=V2, is_once=True, note="undecodable in the asked format")
     yield Row("POST", f"{GROUP}/instances/assigned/positions", 204, None, {"offsets": [at(0, offset=0)]}, headers=IN)
     first = Each(dict)
     yield Row("GET", f"{path}?timeout=1000&max_bytes=1", 200, first, media=JSON, is_once=True, note="at least one")
@@ -181,7 +181,7 @@ def _offsets() -> Rows:
     yield Row("POST", path, 200, [], {"partitions": [at(0, offset=1)]}, V2, IN, "stores N, as Redpanda")
     after = {"offsets": [offset(1), offset(-1, partition=1)]}
     yield Row("GET", path, 200, after, None, V2, note="no body: those of the instance")
-    yield Row("POST", f"{path}:query", 200, after, ask, V2, IN, "for who cannot send a GET with a body")
+    yield Row("POST", f"{path}:query", 200, after, ask, V2, IN, "for a client that sends no body with a GET")
     yield Row("POST", path, 200, [], {}, V2, IN, "everything read")
     yield Row("POST", path, 200, [], None, V2, IN, "no body")
     bad: Any

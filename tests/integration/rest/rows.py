@@ -78,16 +78,14 @@ Rows: TypeAlias = Generator[Row, Any, None]
 
 def refused(method: str, path: str, code: int, body: Any = None, **more: Any) -> Row:
     status = code if code < 1000 else code // 100
-    more.setdefault("media", _error_media(path, status, code, more.get("headers", {}).get("Accept", "*/*")))
+    more.setdefault("media", _error_media(path, status, more.get("headers", {}).get("Accept", "*/*")))
     return Row(method, path, status, Error(code), body, **more)
 
 
-def _error_media(path: str, status: int, code: int, accept: str) -> str:
-    """As Confluent's proxy, whose own errors in v2 are v2 JSON and those of Kafka and of JSON plain."""
-    is_v2 = path.split("/")[1] in ("topics", "consumers", "brokers", "admin")
-    is_kafkas = code == 40401 or (path.startswith("/topics/") and code == 40403)
-    is_own = is_v2 and status in (404, 406, 409, 415) and not is_kafkas
-    return V2 if is_own and (accept == "*/*" or accept.startswith("application/vnd.kafka")) else PLAIN
+def _error_media(path: str, status: int, accept: str) -> str:
+    """Errors of v2 are negotiated as answers are; those of v3, and of a path or method without a route, are JSON."""
+    is_v2 = path.split("/")[1] in ("topics", "consumers", "brokers", "admin") and status != 405
+    return V2 if is_v2 and (accept == "*/*" or accept.startswith("application/vnd.kafka")) else PLAIN
 
 
 def differences(shape: Any, found: Any, place: str = "$") -> list[str]:

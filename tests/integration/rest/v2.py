@@ -138,17 +138,19 @@ def _refusals() -> Rows:
     one, path = {"records": [{"value": "dg=="}]}, f"/topics/{T}"
     bad: Any
     for bad, code in (
-        (b"", 422), (b"{", 400), ({}, 422), ({"records": []}, 422), ({"records": [{"x": 1}]}, 422), ([], 422),
-        ({"records": [{"value": "!"}]}, 422), ({"records": [{"value": 1}]}, 422), (b"\xff\xfe", 400),
+        (b"", 422), (b"{", 400), ({}, 422), ({"records": []}, 422), ({"records": [{"x": 1}]}, 422), ([], 400),
+        ({"records": [{"value": "!"}]}, 422), ({"records": [{"value": 1}]}, 400), (b"\xff\xfe", 400),
+        ({"records": "foo"}, 400), ({"records": [{"value": {}}]}, 400),
     ):  # fmt: skip
         yield refused("POST", path, code, bad, headers=sent(BINARY), note=str(bad))
     for media in ("avro", "jsonschema", "protobuf"):
         yield refused("POST", path, 415, one, headers=sent(f"application/vnd.kafka.{media}.v2+json"))
     yield refused("POST", path, 415, one, headers=sent("application/vnd.kafka.v3+json"))
     yield refused("POST", path, 406, one, headers=sent(BINARY, Accept="text/plain"))
-    yield refused("POST", "/topics/nobody", 40401, one, headers=sent(BINARY))
-    yield refused("POST", "/topics/nobody/partitions/0", 40401, one, headers=sent(BINARY))
-    yield refused("POST", f"{path}/partitions/9", 40402, one, headers=sent(BINARY))
+    yield refused("POST", path, 400, one, headers=sent(f"{BINARY}; charset=x"), note="an unknown charset")
+    for unknown, partition in (("nobody", None), ("nobody/partitions/0", 0), (f"{T}/partitions/9", 9)):
+        shape = produced(failed(50003, 3, partition=partition, retriable=False), led=[])
+        yield Row("POST", f"/topics/{unknown}", 200, shape, one, V2, sent(BINARY), "no such topic or partition")
     yield refused("POST", f"{path}/partitions/x", 40402, one, headers=sent(BINARY))
     for query in ("acks=2", "timeout=soon", "min_isr=0", "async=maybe"):
         yield refused("POST", f"{path}?{query}", 40002, one, headers=sent(BINARY))

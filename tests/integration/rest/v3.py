@@ -8,6 +8,8 @@ from typing import Any
 from tests.integration.rest.rows import TEXT, V2, Each, Maybe, Row, Rows, Text, refused
 
 NO_ACL = "no ACLs"
+BROKER_CONFIG = "log.segment.delete.delay.ms"
+"""A setting that Kafka changes while a broker runs."""
 
 
 class V3:
@@ -125,13 +127,13 @@ def _brokers(v3: V3) -> Rows:
 
 def _configs(v3: V3) -> Rows:
     topic = v3.config("KafkaTopicConfig", "/topics/rows/configs", "/topic=rows/config", "retention.ms")
-    broker = v3.config("KafkaBrokerConfig", "/brokers/1/configs", "/broker=1/config", "num.partitions")
-    wide = v3.config("KafkaClusterConfig", "/broker-configs", "/broker-config", "num.partitions")
+    broker = v3.config("KafkaBrokerConfig", "/brokers/1/configs", "/broker=1/config", BROKER_CONFIG)
+    wide = v3.config("KafkaClusterConfig", "/broker-configs", "/broker-config", BROKER_CONFIG)
     topic, broker, wide = topic | {"topic_name": "rows"}, broker | {"broker_id": 1}, wide | {"config_type": "BROKER"}
     for place, name, shape, source in (
         ("/topics/rows/configs", "retention.ms", topic, "DYNAMIC_TOPIC_CONFIG"),
-        ("/brokers/1/configs", "num.partitions", broker, "DYNAMIC_BROKER_CONFIG"),
-        ("/broker-configs", "num.partitions", wide, "DYNAMIC_DEFAULT_BROKER_CONFIG"),
+        ("/brokers/1/configs", BROKER_CONFIG, broker, "DYNAMIC_BROKER_CONFIG"),
+        ("/broker-configs", BROKER_CONFIG, wide, "DYNAMIC_DEFAULT_BROKER_CONFIG"),
     ):
         of, one = v3.path + place, f"{v3.path}{place}/{name}"
         kind = shape["kind"] + "List"
@@ -157,22 +159,27 @@ def _configs(v3: V3) -> Rows:
         yield from _bad_configs(of, one, name)
     yield Row("GET", f"{v3.path}/topics/-/configs", 200, dict, also_with_slash=True)
     yield Row("GET", f"{v3.path}/brokers/-/configs", 200, dict, also_with_slash=True)
+    for of in (f"{v3.path}/brokers/1/configs", f"{v3.path}/broker-configs"):
+        yield refused("PUT", f"{of}/num.partitions", 40002, {"value": "2"}, note="cannot be updated dynamically")
     for value in ("1000000", None):
         change = {"name": "retention.ms", "value": value, "operation": "SET" if value else "DELETE"}
         both = [{"topic_name": name, "configs": [change]} for name in ("rows", "read")]
         yield Row("POST", f"{v3.path}/topics/-/configs:alter", 204, None, {"data": both}, also_with_slash=True)
         gone = [{"topic_name": "gone", "configs": [change]}, *both]
-        failures = {"failures": [{"topic_name": "gone", "error_code": 40403, "message": str}]}
-        yield Row("POST", f"{v3.path}/topics/-/configs:alter", 207, failures, {"data": gone})
+        yield refused("POST", f"{v3.path}/topics/-/configs:alter", 40403, {"data": gone}, note="changes nothing")
     unknown = {"topic_name": "rows", "configs": [{"name": "no.such", "value": "1"}]}
     yield refused("POST", f"{v3.path}/topics/-/configs:alter", 404, {"data": [unknown]})
 
 
 def _bad_configs(of: str, one: str, name: str) -> Rows:
     yield refused("GET", f"{of}/no.such.config", 404)
-    unknown = 40002 if of.endswith("/broker-configs") else 404
+    is_wide = of.endswith("/broker-configs")
+    unknown = 40002 if is_wide else 404
     yield refused("PUT", f"{of}/no.such.config", unknown, {"value": "1"})
-    yield refused("DELETE", f"{of}/no.such.config", unknown)
+    if is_wide:
+        yield Row("DELETE", f"{of}/no.such.config", 204, note="as Kafka, which may have stored it")
+    else:
+        yield refused("DELETE", f"{of}/no.such.config", 404)
     yield refused("POST", f"{of}:alter", unknown, {"data": [{"name": "no.such.config", "value": "1"}]})
     yield refused("PUT", one, 40002, {"value": "many"})
     bad: Any
@@ -281,7 +288,7 @@ def _bodies(v3: V3) -> Rows:
     one, three = written | sizes | {"timestamp": "2021-02-05T19:14:42Z"}, {"value": {"type": "STRING", "size": 1}}
     avro = {"id": "5", "value": {"type": "AVRO", "data": {"a": 1}, "schema_id": 1}}
     typed["value"]["schema_id"] = None
-    failures = [{"id": number, "error_code": 422, "message": str} for number in ("4", "5")]
+    failures = [{"id": number, "error_code": code, "message": str} for number, code in (("4", 400), ("5", 422))]
     shape = {"successes": [one, written, written | three], "failures": failures}
     yield Row("POST", path, 207, shape, {"entries": [full, nulls, typed, bad, avro]}, also_with_slash=False)
     for entries, code in (
