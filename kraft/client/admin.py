@@ -1,7 +1,7 @@
 """Administration: topics, configs, partitions, elections, reassignments, groups. Any node takes any of it.
 
 A change whose answer was lost is repeated where that is safe: where the same change again has the same effect, or
-where the answer to the repetition tells that the first attempt had done it ("exists already"). The others raise
+where the answer to the repetition shows that the first attempt had done it ("exists already"). The others raise
 OutcomeUnknown.
 """
 
@@ -92,7 +92,7 @@ class AsyncAdmin:
     # --- configs ----------------------------------------------------------------------------------------------------
 
     async def describe_configs(self, topic: str) -> Mapping[str, m.ConfigEntry]:
-        """By name, with where each value comes from."""
+        """The settings of a topic by name, each with the source of its value."""
         found = (await self._get(_topic(topic) + "/configs"))["data"]
         return {each["name"]: m.parse_config(each) for each in found}
 
@@ -109,7 +109,7 @@ class AsyncAdmin:
     async def elect_leaders(
         self, partitions: Iterable[TopicPartition] | None = None, *, election: Election = "preferred"
     ) -> tuple[m.PartitionResult, ...]:
-        """Of these partitions, or all. `unclean` may lose records (L6)."""
+        """Elects leaders of these partitions, or of all. `unclean` may lose records (L6)."""
         document: dict[str, Any] = {"election_type": election}
         if partitions is not None:
             document["partitions"] = [{"topic_name": p.topic, "partition_id": p.partition} for p in partitions]
@@ -144,7 +144,8 @@ class AsyncAdmin:
         self, group: str, to: Start | None = None, *, shift: int | None = None, topics: Sequence[str] | None = None,
         validate_only: bool = False,
     ) -> tuple[m.OffsetChange, ...]:  # fmt: skip
-        """Of a group without members: `to` earliest, latest or a time, or by `shift` records. For `topics`, or all.
+        """Moves the offsets of a group without members `to` earliest, latest or a time, or by `shift` records; the
+        offsets of `topics`, or of all.
 
         Raises OutcomeUnknown for a shift whose answer was lost: twice would be too far.
         """
@@ -175,7 +176,7 @@ class AsyncAdmin:
     async def _change(
         self, method: str, path: str, document: Any = None, *, done: tuple[int, ...] = (), repeatable: bool = True
     ) -> Any:
-        """`done`: codes by which a repetition tells that the attempt before, whose answer was lost, had done it."""
+        """`done`: codes of a repetition that mean that the attempt before, whose answer was lost, had done it."""
 
         def is_done(error: ServerError) -> bool:
             return error.code in done

@@ -113,7 +113,7 @@ class Producer:
         return self._thread.call(self._flush())
 
     def close(self, *, timeout_ms: int | None = None) -> Counts:
-        """As `AsyncProducer.close`."""
+        """Does the same as `AsyncProducer.close`."""
         with self._lock:
             self._is_closed = True
             self._lock.notify_all()

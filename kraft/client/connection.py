@@ -36,7 +36,7 @@ from kraft.client.settings import ClientSettings
 LOOKUP_TIMEOUT_MS: Final = 5_000
 """For metadata, which any node answers from memory."""
 TOPICS_MAX: Final = 10_000
-"""Views of topics kept; with one more, all are asked for anew."""
+"""Views of topics kept; with one more, all are dropped and asked for again."""
 JSON_TYPE: Final = "application/json"
 NO_CONTENT: Final = Answer(status=204, headers={}, body=b"")
 
@@ -87,7 +87,7 @@ class Connection:
     ) -> Answer:
         """An answer, whatever its status, from `prefer` or any other node.
 
-        `is_done` tells an error that means that an earlier attempt, whose answer was lost, had done it (the topic
+        `is_done` recognizes an error that means that an earlier attempt, whose answer was lost, had done it (the topic
         exists already); the answer is then NO_CONTENT. Raises OutcomeUnknown when a change that is not repeatable may
         have been made, NothingDone or the last ServerError when time is over.
         """
@@ -147,7 +147,7 @@ class Connection:
     def next_step(
         self, failure: Failure | None, *, attempts: int, deadline_ms: float, retries: int | None = None
     ) -> Step:
-        """As retry.backoff.ms and retry.backoff.max.ms say."""
+        """The next step by retry.backoff.ms and retry.backoff.max.ms."""
         settings = self.settings
         policy = RetryPolicy(
             backoff_ms=settings.retry_backoff_ms, backoff_max_ms=settings.retry_backoff_max_ms, retries=retries

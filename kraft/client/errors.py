@@ -85,7 +85,7 @@ class NoOffset(KraftError):
 
 
 class DeliveryFailed(KraftError):
-    """A record was not acknowledged. Which of the two it is says what is known of it."""
+    """A record was not acknowledged. The two subclasses name what is known of it."""
 
 
 class RecordRefused(DeliveryFailed):
@@ -93,4 +93,4 @@ class RecordRefused(DeliveryFailed):
 
 
 class RecordUnknown(DeliveryFailed):
-    """An attempt may have written it, and no answer told. Sending it again may write it twice."""
+    """An attempt may have written it, and no answer arrived. Sending it again may write it twice."""

@@ -60,7 +60,7 @@ class AsyncConsumer(AsyncIterated):
 
     @property
     def joins(self) -> int:
-        """How often it joined the group; more than once, and records may have come again."""
+        """Number of times that it joined the group; after a second time records may be read again."""
         return self._member.joins
 
     @property
@@ -81,7 +81,7 @@ class AsyncConsumer(AsyncIterated):
         await self._end(with_current=True)
 
     async def poll(self) -> Sequence[Record] | None:
-        """As of AsyncIterated. Raises ServerError, NothingDone when no node answers."""
+        """The next records, as in AsyncIterated. Raises ServerError, NothingDone when no node answers."""
         while not self._is_closed:
             joins = self._member.joins
             records = await self._member.poll()

@@ -36,7 +36,7 @@ class _Header(msgspec.Struct):
 
 
 class _Consumed(msgspec.Struct):
-    """As the node writes them; bytes are base64."""
+    """One record in the JSON of the node; bytes are base64."""
 
     topic: str
     key: bytes | None
@@ -70,7 +70,7 @@ class Member:
         self._name = ""
         self._token = FIRST_TOKEN
         self.joins = 0
-        """How often it had to join: more than once, and records may have come again."""
+        """Number of times that it joined the group; after a second time records may be read again."""
 
     async def poll(self) -> list[Record]:
         """The next batch, which acknowledges the one before; empty when nothing is new. Raises KraftError."""

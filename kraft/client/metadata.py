@@ -22,7 +22,7 @@ class Node:
 class TopicMetadata:
     name: str
     leaders: tuple[int, ...]
-    """By partition; -1 where there is none now."""
+    """The leader of each partition; -1 where there is none now."""
     fetched_ms: float
 
     @property
@@ -30,7 +30,7 @@ class TopicMetadata:
         return len(self.leaders)
 
     @property
-    def led(self) -> tuple[int, ...]:
+    def with_leader(self) -> tuple[int, ...]:
         """Partitions with a leader; all, when none has one."""
         found = tuple(number for number, leader in enumerate(self.leaders) if leader != NO_LEADER)
         return found or tuple(range(len(self.leaders)))

@@ -13,7 +13,7 @@ Document = Mapping[str, Any]
 class ClusterDescription:
     cluster_id: str
     controller_id: int
-    """Of the active controller; -1 when there is none now."""
+    """Node id of the active controller; -1 when there is none now."""
     brokers: tuple[BrokerDescription, ...]
 
 
@@ -22,7 +22,7 @@ class BrokerDescription:
     broker_id: int
     host: str
     port: int
-    """Of Kafka's protocol."""
+    """The port of Kafka's protocol."""
     rest: str
     """host:port of the REST API."""
     rack: str | None

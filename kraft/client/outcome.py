@@ -1,8 +1,8 @@
-"""From what a client was told to what it may conclude: `ok`, `fail` (surely not done) or `info` (nobody knows).
+"""Derives from the answer to a client what it may conclude: `ok`, `fail` (surely not done) or `info` (nobody knows).
 
 Invariant: a code is `fail` only when every place of Kafka and of this project that answers a produce with it does so
-before the append. In doubt it is `info`, which promises nothing and so can accuse nobody falsely. A server that says
-`is_appended: false` beside an indefinite code is not believed: the code decides.
+before the append. In doubt it is `info`, which promises nothing and so can accuse nobody falsely. When a server
+sends `is_appended: false` beside an indefinite code, the code decides.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ INDEFINITE: Final[Mapping[int, str]] = MappingProxyType(
 
 
 def of_code(kafka_code: int) -> Outcome:
-    """Of an answer that carries a Kafka code; 0 is success."""
+    """The outcome for a Kafka error code; 0 is success."""
     if kafka_code == 0:
         return OK
     return FAIL if kafka_code in SURELY_NOT_DONE else INFO
 
 
 def of_answer(status: int, kafka_code: int | None) -> Outcome:
-    """Of a whole HTTP answer. Kafka's code decides; without one, 4xx was refused before it was carried out."""
+    """The outcome of an HTTP answer. Kafka's code decides; without one, 4xx was refused before it was carried out."""
     if kafka_code is not None:
         return of_code(kafka_code)
     if 200 <= status < 300:

@@ -78,7 +78,7 @@ class AsyncReader(AsyncIterated):
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def poll(self) -> Sequence[Record] | None:
-        """As of AsyncIterated. Raises NoOffset, ServerError (the topic was deleted), NothingDone (no node answers)."""
+        """The next records, as in AsyncIterated. Raises NoOffset, ServerError (deleted topic), NothingDone."""
         if not self._is_started:
             self._is_started = True
             await self._start()
@@ -142,7 +142,7 @@ class AsyncReader(AsyncIterated):
 
 
 READ_SLACK_MS: Final = 10_000
-"""Beyond fetch.max.wait.ms: a node that says nothing for so long is given up."""
+"""Wait beyond fetch.max.wait.ms for a node that sends nothing; then the read goes to another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

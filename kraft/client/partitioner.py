@@ -40,8 +40,8 @@ class Partitioner:
         return turn.partition
 
     def _next(self, topic: TopicMetadata, last: _Turn | None) -> int:
-        others = [number for number in topic.led if last is None or number != last.partition]
-        return self._rng.choice(others or topic.led)
+        others = [number for number in topic.with_leader if last is None or number != last.partition]
+        return self._rng.choice(others or topic.with_leader)
 
 
 def _existing(topic: TopicMetadata, partition: int) -> int:

@@ -61,7 +61,7 @@ async def offsets_of(connection: Connection, where: TopicPartition, *, isolation
 
 
 async def _offset_at(connection: Connection, where: TopicPartition, time_ms: int, *, isolation_level: str) -> int:
-    """By a read of one record in the form that has the offset in front; of none, the next offset is the end."""
+    """The offset of the first record from `time_ms` on, by a read of one record; without one, the end of the log."""
     path = f"/topics/{segment(where.topic)}/partitions/{where.partition}/records"
     query = f"?offset=ts:{time_ms}&max_bytes=1&timeout=0&isolation_level={isolation_level}"
     request = Request(method="GET", path=path + query, headers={"Accept": RECORDS}, timeout_ms=LOOKUP_TIMEOUT_MS)

@@ -52,7 +52,7 @@ class AsyncProducer:
 
     @property
     def buffered_bytes(self) -> int:
-        """Of buffer.memory, by records that have no result yet."""
+        """Bytes of buffer.memory that records without a result hold."""
         return self._pool.used
 
     def send(self, topic: str, value: Data, **options: Unpack[RecordOptions]) -> Coroutine[Any, Any, Sent]:
@@ -143,7 +143,7 @@ class AsyncProducer:
                     await self._clock.sleep(settings.retry_backoff_ms)
         except TimeoutError:
             limit = f"max.block.ms={settings.max_block_ms}"
-            raise BufferExhausted(f"no node told of topic {topic!r} within {limit}") from None
+            raise BufferExhausted(f"no node returned metadata of topic {topic!r} within {limit}") from None
 
     async def _grown(self, known: TopicMetadata, partition: int) -> TopicMetadata:
         """The topic may have grown a moment ago, and not every node know it."""

@@ -71,9 +71,9 @@ class Delivery:
     offset: int
     """-1 with acks=0."""
     timestamp: int
-    """As it was sent, in ms; a topic with message.timestamp.type=LogAppendTime has its own."""
+    """The timestamp that was sent, in ms; with message.timestamp.type=LogAppendTime the log has another."""
     leader_epoch: int | None
-    """Of the leader that took it, if the node told it."""
+    """The epoch of the leader that appended it, if the answer has it."""
 
 
 class Sent:
@@ -183,7 +183,7 @@ class Record:
     partition: int
     offset: int
     timestamp: int
-    """In ms; of its producer, or of the append when the topic says so."""
+    """The time in ms at the producer, or of the append with message.timestamp.type=LogAppendTime."""
     key: bytes | None
     value: bytes | None
     headers: tuple[Header, ...] = ()

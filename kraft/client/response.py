@@ -121,7 +121,7 @@ def judge(response: Response) -> Judged:
 
 
 def failure_of(response: Response, *, is_repeatable: bool) -> Failure | None:
-    """What `judge` says, for `next_step`. None for an answer that is final, whatever its status.
+    """The verdict of `judge` as a Failure, for `next_step`. None for an answer that is final, whatever its status.
 
     `is_repeatable`: the request does no harm when it is done twice; otherwise it is sent again only while it surely was
     not done.
@@ -170,7 +170,7 @@ def checked(answer: Answer) -> Answer:
 
 
 NO_OFFSET: Final = -1
-"""Of an acknowledged record when acks=0: nobody tells it."""
+"""The offset of a record that was sent with acks=0: no answer has it."""
 TOO_LARGE: Final = (MessageTooLarge.code, RecordListTooLarge.code)
 TOO_LARGE_STATUS: Final = 413
 
@@ -187,7 +187,7 @@ class ProduceResponse:
     is_node_gone: bool = False
     retry_after_ms: int = 0
     offsets: tuple[int, ...] = ()
-    """Of its records, where the answer tells each; of a batch, that of its first record."""
+    """The offset of each record, where the answer has them; for a batch, that of its first record."""
     leader_epoch: int | None = None
 
     @property

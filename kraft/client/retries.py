@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 JITTER: Final = 0.2
-"""Clients that failed together come back apart."""
+"""Random share of each wait: clients that failed together do not all return at once."""
 DOUBLINGS_MAX: Final = 30
 
 
@@ -63,7 +63,7 @@ class RetryAfter:
 class Why(Enum):
     FINAL = "no other attempt may be made"
     RETRIES = "as many were made as the policy allows"
-    TIME = "the next would come too late"
+    TIME = "the next attempt would be too late"
 
 
 @dataclass(frozen=True, slots=True)

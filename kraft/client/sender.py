@@ -1,4 +1,4 @@
-"""Delivers one batch at a time: to its leader or whoever lives, again after failures, until each record has a result.
+"""Delivers one batch at a time: to its leader or any live node, again after failures, until each record has a result.
 
 A batch is one RecordBatch v2 as it will be in the log, so no node encodes it again. All attempts carry the same bytes
 and, with enable.idempotence, the same Idempotency-Key: what an attempt wrote whose answer was lost stays single.
@@ -220,7 +220,7 @@ ProduceStep: TypeAlias = Done | RetryAfter | Halve | Failed
 def produce_step(
     step: Step, response: ProduceResponse, *, earlier: Outcome, attempts: int, records: int, retries: int
 ) -> ProduceStep:
-    """What follows an attempt to deliver a batch, of which `step` says whether another one may be made.
+    """The next step after an attempt to deliver a batch; `step` is what the retry policy allows.
 
     `earlier`: of all attempts before this one, `fail` when there was none. `attempts`: with this one.
     """

@@ -40,10 +40,10 @@ class _Attempts(_Settings):
 
 
 class ClientSettings(_Attempts):
-    """Of the client: how it finds and keeps its nodes."""
+    """Settings of the client: how it finds its nodes and keeps their addresses."""
 
     default_api_timeout_ms: int = _int(60_000, "How long a call is tried at all nodes before it fails.", low=1)
-    metadata_max_age_ms: int = _int(300_000, "Nodes and leaders are asked for anew after this time.")
+    metadata_max_age_ms: int = _int(300_000, "Nodes and leaders are asked for again after this time.")
     reconnect_backoff_ms: int = _int(50, "A node that failed is left alone for this time; doubles.")
     reconnect_backoff_max_ms: int = _int(1_000, "Longest time that a node is left alone.")
 
@@ -97,7 +97,7 @@ Model = TypeVar("Model", bound=_Settings)
 
 
 def parse(model: type[Model], options: Mapping[str, Any]) -> Model:
-    """Raises ConfigError that says what was wrong and what would be right."""
+    """The settings from `options`. Raises ConfigError that names what is wrong and what would be right."""
     known = {name: None for field in model.model_fields for name in (_name(field), field)}
     for name in options:
         if name not in known:

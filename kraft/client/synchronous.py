@@ -115,7 +115,7 @@ class Consumer(_Iterated[AsyncConsumer]):
 
     @property
     def joins(self) -> int:
-        """How often it joined the group; more than once, and records may have come again."""
+        """Number of times that it joined the group; after a second time records may be read again."""
         return self._twin.joins
 
 
@@ -138,7 +138,7 @@ class TransactionalProducer(Facade[AsyncTransactionalProducer]):
         return self._twin.transactional_id
 
     def transaction(self, consumer: Consumer | None = None) -> Transaction:
-        """As `AsyncTransactionalProducer.transaction`. Raises ConfigError."""
+        """Does the same as `AsyncTransactionalProducer.transaction`. Raises ConfigError."""
         return Transaction(self._thread, self._twin.transaction(None if consumer is None else consumer._twin))
 
 

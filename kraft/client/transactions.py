@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Producer:
-    """Of one transaction."""
+    """The producer id and epoch of one transaction."""
 
     producer_id: int
     epoch: int
@@ -190,8 +190,8 @@ class AsyncTransaction:
             self._consumer.progress.committed(positions)
 
     async def abort(self) -> None:
-        """Nothing of it is ever committed. Of no effect once it has ended. Raises KraftError when no node was told; it
-        ends by its timeout then."""
+        """Aborts it: none of its records is ever committed. No effect once it has ended. Raises KraftError when no node
+        took the request; the transaction then ends by its timeout."""
         if self._named is None:
             return
         named, following = self._named, None
@@ -252,17 +252,19 @@ class AsyncTransaction:
         deadline_ms, attempts = clock.monotonic_ms() + settings.delivery_timeout_ms, 0
         while True:
             answer = await self._by.post(path, body, named=named, media=RECORD_BATCH, query=query)
-            told = read_produce_response(answer, acks="all")
-            if told.outcome == OK:
+            result = read_produce_response(answer, acks="all")
+            if result.outcome == OK:
                 self._sequences[where] = sequence + len(records)
                 return
             attempts += 1
-            failure = Failure(reason=told.reason, may_retry=told.may_retry, retry_after_ms=told.retry_after_ms)
+            failure = Failure(reason=result.reason, may_retry=result.may_retry, retry_after_ms=result.retry_after_ms)
             match self._by.connection.next_step(failure, attempts=attempts, deadline_ms=deadline_ms):
                 case RetryAfter(wait_ms=wait_ms):
                     await clock.sleep(wait_ms)
                 case _:
-                    raise ServerError(told.reason, status=200, error_code=200, code=told.code, retriable=told.may_retry)
+                    raise ServerError(
+                        result.reason, status=200, error_code=200, code=result.code, retriable=result.may_retry
+                    )
 
     async def _add_offsets(self, named: _Producer, positions: Mapping[TopicPartition, int]) -> None:
         assert self._consumer is not None, "positions are a consumer's"

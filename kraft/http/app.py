@@ -1,4 +1,4 @@
-"""`create_app`: the HTTP door as an aiohttp application over a `Gateway`. Every node serves every request.
+"""`create_app`: the HTTP server as an aiohttp application over a `Gateway`. Every node serves every request.
 
 Invariant: each request is answered once, with a JSON error body when it is refused, and gives back what it reserved.
 """
@@ -19,14 +19,14 @@ from kraft.http.context import Context
 from kraft.http.docs.pages import docs_routes
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import BAD_REQUEST, HttpError, error_response
+from kraft.http.host_origin_check import Origins
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.media import utf8_of_latin_1
 from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_routes
-from kraft.http.origins import Origins
 from kraft.http.parameters import check_names_in_path
 from kraft.http.partitioner import Partitioner
-from kraft.http.readiness import Awaiting, Nothing, refuse_early, tell_awaited
+from kraft.http.readiness import Awaiting, Nothing, add_awaits_header, refuse_early
 from kraft.http.request_body import BodyLease, check_length
 from kraft.http.responses import InternalErrors, finished, refused
 from kraft.http.routes import ALL_ROUTES
@@ -61,10 +61,10 @@ def create_app(
     own_hosts: Sequence[str] = (),
     connections_max: int = INT32_MAX,
 ) -> web.Application:
-    """The HTTP door as an application. `is_strict` chooses the strict profile (`kraft.http.strict_profile`).
-    `connections_max` is what the process has descriptors for, whatever `max.connections` allows. `awaiting` says what
-    the node waits for, by default nothing; `gauges` adds gauges to /metrics; `extra_routes` are further resources.
-    `own_hosts` are the names under which clients reach the cluster's nodes (`kraft.http.origins`).
+    """The HTTP server as an aiohttp application. `is_strict` chooses the strict profile (`kraft.http.strict_profile`).
+    `connections_max` is what the process has descriptors for, whatever `max.connections` allows. `awaiting` returns
+    what the node waits for, by default nothing; `gauges` adds gauges to /metrics; `extra_routes` are further resources.
+    `own_hosts` are the names under which clients reach the cluster's nodes (`kraft.http.host_origin_check`).
 
     A fault of ours in a handler is an event `http_request_failed` and an answer 500 with the id of the event.
     """
@@ -144,7 +144,7 @@ async def _end_streams(app: web.Application) -> None:
 
 
 def _register(app: web.Application, context: Context, routes: Sequence[Route], faults: InternalErrors) -> None:
-    """Paths with a slash at their end, for which few ask, come after all others: each is tried in turn."""
+    """Paths with a slash at their end, which few clients ask for, stand after all others: each is tried in turn."""
     adapted = [(route, _adapt(context, route, faults), _continue(context, route)) for route in routes]
     for ending in ("",) if context.is_strict else ("", "/"):
         for route, handler, expect in adapted:
@@ -189,7 +189,7 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
                 call.body = utf8_of_latin_1(call.body)
         response = await (route.handler(call) if checked is None else route.handler(call, checked))
         if route.answers_early:
-            tell_awaited(response, context.awaiting)
+            add_awaits_header(response, context.awaiting)
         return finished(call, route, response) if context.is_strict else response
     except (HttpError, KafkaError) as error:
         return refused(call, route, error)

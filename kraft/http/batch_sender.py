@@ -23,7 +23,7 @@ from replication.requests import ProduceOutcome
 
 KEY_HEADER: Final = "Idempotency-Key"
 SET_BYTES_MAX: Final = 33_554_432
-"""Of the batches that are sent to one partition at once; segment.bytes may say less."""
+"""Limit of the batches that are sent to one partition at once; a smaller segment.bytes is the limit then."""
 
 
 class Part(NamedTuple):

@@ -1,7 +1,7 @@
 """What all models of JSON request bodies have in common: fields that nobody knows are refused, null is absent.
 
 Clients of Java origin write the fields that they do not set as null; for them a field that is null is a field that is
-not there, also where the model's own default is something else. The OpenAPI document says so of each such field.
+not there, also where the model's own default is something else. The OpenAPI document marks each such field.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _fields_of(model: type[RequestBody]) -> Callable[[Any, ValidatorFunctionWrap
 
 
 Items: TypeAlias = Annotated[list[Item], _Slim()]
-"""A list of which the first bad item is told: a message for each of a million would be the larger attack. Its items
-have the fields of their model, and are no models."""
+"""A list whose error names the first bad item only: a message for each of a million would be the larger attack. Its
+items have the fields of their model, and are no models."""
 
 
 def _first_errors(entries: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -141,7 +141,7 @@ def _takes_anything(schema: Mapping[str, Any]) -> bool:
 
 
 class _Written:
-    """Of `Annotated`: a value that may be written in several ways; the document shows those and no others."""
+    """Marks, in `Annotated`, a value that may be written in several ways; the document shows these and no others."""
 
     shown: Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""One connection of the HTTP door: aiohttp's protocol, with JSON errors and a note of when its header began.
+"""One connection of the HTTP server: aiohttp's protocol, with JSON errors and a note of when its header began.
 
 What is no HTTP at all is answered once, as JSON, and its connection is closed; others do not notice. Everything here
 uses public parts of aiohttp but one shortcut, `resume_reading`, which is left out where its parts are missing.
@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 
 REQUEST_LINE_BYTES_MAX = 16_384
 HEADER_BYTES_MAX = 16_384
-"""Of one header line."""
+"""Length limit of one header line."""
 HEADERS_MAX = 100
 _TOO_MANY = "Too many"
 
@@ -55,9 +55,9 @@ class Connection(web.RequestHandler):
         super().__init__(manager, **options)
         self._clock = clock
         self._body: StreamReader | None = None
-        """Of the last request that came."""
+        """The body of the last request that arrived."""
         self._is_at_hand = False
-        """A request has come whose handler has not returned."""
+        """A request has arrived whose handler has not returned."""
         self.header_since_ms: int | None = None
         """When the first bytes of a header came whose end is still missing."""
         self.made_ms = clock.monotonic_ms()
@@ -98,7 +98,7 @@ class Connection(web.RequestHandler):
                 super().resume_reading(*args, **options)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio: true keeps it open for the answer
-        """A client that ends within its body is told so, if it still listens."""
+        """A client that ends its side within a body gets a 400, if it still reads."""
         body = self._body
         if body is None or body.is_eof() or body.exception() is not None:
             return False
@@ -126,11 +126,11 @@ class Connection(web.RequestHandler):
 
     @property
     def has_asked(self) -> bool:
-        """Whether a request, or what was meant to be one, has come."""
+        """Whether a request, well-formed or not, has arrived."""
         return self._body is not None or self.is_ending
 
     def unsent_bytes(self) -> int:
-        """Of answers, not taken by the client's side yet."""
+        """Bytes of answers that the client's side has not taken yet."""
         transport = self.transport
         return 0 if transport is None else transport.get_write_buffer_size()
 
@@ -141,7 +141,7 @@ class Connection(web.RequestHandler):
         answers.hold(size)
 
     def keep(self, size: int) -> None:
-        """Of what is held, the answer has so many bytes. The rest is given back."""
+        """The answer has `size` bytes: the rest of the memory that is held for it goes back to the budget."""
         if self._answers is not None and self._held != size:
             held, self._held = self._held, size
             if size > held:

@@ -14,9 +14,9 @@ from kraft.broker.gateway import Gateway
 from kraft.http.connection import Connection
 from kraft.http.dialects import DIALECTS, Dialect
 from kraft.http.errors import PARTITION_NOT_FOUND, HttpError, overloaded
+from kraft.http.host_origin_check import Origins
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
-from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
 from kraft.http.readiness import Awaiting
 from kraft.http.slow_clients import SlowClients
@@ -33,14 +33,14 @@ Reply = TypeVar("Reply")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What handlers share: the node behind the door, its limits and its clock."""
+    """What all handlers share: the node, its limits and its clock."""
 
     gateway: Gateway
     clock: Clock
     limits: Limits
     bodies: BodyBudget
     answers: AnswerBudget
-    """Of all ports of this node."""
+    """The budget that all ports of this node share."""
     connections: Connections
     long_polls: Slots
     streams: Streams
@@ -93,7 +93,7 @@ class Context:
         return topic
 
     def partition_or_raise(self, topic: TopicImage, partition: int) -> PartitionImage:
-        """The partition of this number. Raises HttpError 40402, which says how many there are."""
+        """The partition of this number. Raises HttpError 40402 with the number of partitions."""
         image = topic.partitions.get(partition)
         if image is None:
             raise HttpError(
@@ -123,7 +123,7 @@ class Context:
         return created
 
     async def control(self, request: Request[Reply]) -> Reply:
-        """Asks the active controller. Raises KafkaError; that of an unknown outcome says what to do about it."""
+        """Asks the active controller. Raises KafkaError; the message of an unknown outcome names what to do."""
         try:
             return await self.gateway.control(request, timeout_ms=self.limits.control_timeout_ms)
         except RequestTimedOut as late:

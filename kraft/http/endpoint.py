@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from kraft.http.additions import PREFER, prefers_additions
 from kraft.http.body_models import IS_STRICT
 from kraft.http.errors import (
     PARTITION_NOT_FOUND,
@@ -24,6 +23,7 @@ from kraft.http.errors import (
     V3_TOPIC_NOT_FOUND,
     HttpError,
 )
+from kraft.http.extension_fields import PREFER, prefers_additions
 from kraft.http.media import is_latin_1
 from kraft.http.problems import problems_of
 from kraft.http.record_counts import check_values
@@ -49,7 +49,7 @@ class Call:
 
     @property
     def has_additions(self) -> bool:
-        """Does the answer have the fields that no other proxy's has? See `kraft.http.additions`."""
+        """Does the answer have the fields that no other proxy's has? See `kraft.http.extension_fields`."""
         return not self.context.is_strict or prefers_additions(self.request.headers.get(PREFER))
 
     @property
@@ -156,9 +156,9 @@ class Body:
     content: Mapping[str, Any]
     description: str = ""
     is_optional: bool = False
-    """Of a request: an empty body is one."""
+    """The request may have an empty body."""
     headers: Mapping[str, Header] = field(default_factory=dict)
-    """Of an answer."""
+    """Headers of an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,8 +184,8 @@ class Route:
     streams_body: bool = False
     """The handler reads the body itself, while it answers; its length is no limit."""
     answers_early: bool = False
-    """Also while the node's metadata has not caught up with the quorum: it tells of this process, or what is awaited.
-    Every other route answers 503 until then, see `kraft.http.readiness`."""
+    """The route answers before the node's metadata has caught up with the quorum, because it reports this process, or
+    what the node waits for. Every other route answers 503 until then, see `kraft.http.readiness`."""
     is_alias: bool = False
     """Another spelling that some clients use; the strict profile does not serve it."""
 

@@ -109,18 +109,18 @@ _TABLE: dict[type[KafkaError], int] = {
 
 
 _SENTENCES: Mapping[int, str] = {
-    kafka.InvalidProducerEpoch.code: "a newer producer has this transactional id; begin anew with a new producer",
-    kafka.ProducerFenced.code: "a newer producer has this transactional id; begin anew with a new producer",
+    kafka.InvalidProducerEpoch.code: "a newer producer has this transactional id; begin again with a new producer",
+    kafka.ProducerFenced.code: "a newer producer has this transactional id; begin again with a new producer",
     kafka.InvalidTxnState.code: "no transaction of this producer is open here; begin one before",
-    kafka.InvalidProducerIdMapping.code: "the transactional id is forgotten, or has another producer; begin anew",
+    kafka.InvalidProducerIdMapping.code: "the transactional id is forgotten, or has another producer; begin again",
     kafka.ConcurrentTransactions.code: "the transaction before is still being ended; send the same again",
     kafka.TransactionAbortable.code: "the transaction cannot go on; abort it and begin the next one",
-    kafka.OutOfOrderSequenceNumber.code: "records that this producer sent before are not in the log; abort, begin anew",
+    kafka.OutOfOrderSequenceNumber.code: "earlier records of this producer are not in the log; abort and begin again",
     kafka.NotLeaderOrFollower.code: "the partition's leader is changing; send the same again",
     kafka.UnknownTopicOrPartition.code: "there is no such topic or partition",
     kafka.NotEnoughReplicas.code: "fewer replicas are in sync than min.insync.replicas asks for; send the same later",
 }
-"""Of errors that come without a sentence: from another node, or a peer that sends codes alone."""
+"""Messages for errors that arrive as a code alone, from another node or a peer. Key: Kafka's error code."""
 
 
 class HttpError(Exception):
@@ -183,7 +183,7 @@ def worded(error: KafkaError) -> str:
 
 
 def error_body(error: HttpError, *, has_additions: bool = True) -> dict[str, Any]:
-    """`has_additions`: with what is told beyond Confluent's two fields."""
+    """The JSON body. `has_additions`: with the fields that Confluent's proxy does not have."""
     return {"error_code": error.code, "message": error.message, **(error.extra if has_additions else {})}
 
 

@@ -31,9 +31,9 @@ class _Addition:
 
 
 ADDITION: Final = _Addition()
-"""Of a field of a pydantic model."""
+"""Marks a field of a pydantic model."""
 STRUCT_ADDITION: Final = Meta(extra_json_schema={MARK: True})
-"""Of a field of a msgspec struct."""
+"""Marks a field of a msgspec struct."""
 
 
 def prefers_additions(prefer: str | None) -> bool:

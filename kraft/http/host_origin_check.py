@@ -1,8 +1,8 @@
-"""Whom a browser asks for: which names this node answers to, and which pages may change something.
+"""Checks of Host and Origin: the names that this node answers to, and the pages that may change something.
 
 A browser sends requests that its user never meant: a page of a stranger posts a form to `localhost`, or has its own
-name resolve to this node's address (DNS rebinding) and is then of the same origin as the node. The first tells itself
-by `Origin` (or `Sec-Fetch-Site`), the second by `Host`. Programs that are no browsers send a name of the node or its
+name resolve to this node's address (DNS rebinding) and is then of the same origin as the node. `Origin` (or
+`Sec-Fetch-Site`) shows the first, `Host` the second. Programs that are no browsers send a name of the node or its
 address as `Host`, and no `Origin`.
 """
 
@@ -30,7 +30,7 @@ _ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 
 
 class Origins:
-    """Judges requests by what their browser says. `own_hosts`: the names and addresses of the cluster's nodes."""
+    """Judges requests by the headers that browsers add. `own_hosts`: the names and addresses of the cluster's nodes."""
 
     def __init__(self, own_hosts: Iterable[str], settings: Callable[[], BrokerSettings]) -> None:
         self._own_hosts = frozenset(host.lower() for host in own_hosts)

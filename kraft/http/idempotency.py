@@ -62,13 +62,13 @@ class IdempotencyKey(BatchSender):
     is_repeatable = True
 
     def producer_id(self, topic: str, *, number: int) -> int:
-        """Of the batch with this number among those that the request sends to one partition."""
+        """The producer id of batch `number` among the batches that the request sends to one partition."""
         text = "\0".join((self.client, topic, self.key, str(number)))
         digest = int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
         return RESERVED_PRODUCER_IDS_FROM + digest % RESERVED_PRODUCER_IDS
 
     def digest(self) -> bytes:
-        """By which a transactional id knows the request that has taken it over."""
+        """A hash of client and key: a transactional id keeps it to know the request that took it over."""
         return blake2b("\0".join((self.client, self.key)).encode(), digest_size=DIGEST_BYTES).digest()
 
     def keyless_partition(self, partitions: int) -> int:

@@ -1,4 +1,4 @@
-"""Named limits of the HTTP door, and the budget of request bodies held in memory.
+"""Named limits of the HTTP server, and the budget of request bodies held in memory.
 
 Invariant: the bytes reserved in a `BodyBudget` are those of requests that are being answered now; each is
 released when its request ends, however it ends.
@@ -18,7 +18,7 @@ LOOK_AT_MIN = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one node's HTTP door takes on at once."""
+    """Limits of the work that one node's HTTP server does at a time."""
 
     body_bytes_max: int = 104_857_600
     """Largest request body; a longer one is answered 413."""

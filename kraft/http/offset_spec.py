@@ -52,7 +52,8 @@ def refuse_timestamp(query: Mapping[str, str]) -> None:
 
 
 async def offset_at(gateway: Gateway, which: TopicIdPartition, timestamp: int, *, is_read_committed: bool) -> int:
-    """Of the first record that is not older; of the end to this reader, where there is none. Raises KafkaError."""
+    """The offset of the first record that is not older; without one, the end of the log for this reader. Raises
+    KafkaError."""
     answer = await gateway.list_offset(which, timestamp, is_read_committed=is_read_committed)
     if answer.offset >= 0:
         return answer.offset

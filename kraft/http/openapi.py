@@ -10,9 +10,9 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from kraft.http.additions import KRAFT_FIELDS, without_marked
 from kraft.http.endpoint import Body, Call, Header, Parameter, Route
 from kraft.http.errors import status_of
+from kraft.http.extension_fields import KRAFT_FIELDS, without_marked
 from kraft.http.parameters import PATH_PARAMETERS, parameters_in
 from kraft.http.v2.models import ErrorBody
 from kraft.protocol.media_types import PLAIN_JSON, V2_JSON

@@ -1,4 +1,4 @@
-"""Parameters of requests: those of queries, parsed with a message that says what would be right, and those in paths.
+"""Parameters of requests: those of queries, parsed with a message that names the right values, and those in paths.
 Both are declared for the OpenAPI document.
 """
 
@@ -33,7 +33,7 @@ ISOLATION_LEVEL = Parameter(
 
 
 DIGITS_MAX = 19
-"""Of a number; one with more is beyond every range."""
+"""Digits that a number may have; a number with more is beyond every range."""
 
 
 def integer(call: Call, name: str, *, default: int, low: int = 0, high: int = INT32_MAX) -> int:
@@ -62,7 +62,7 @@ def flag(call: Call, name: str) -> bool:
 
 
 def is_read_committed(call: Call) -> bool:
-    """By `isolation_level` of the query. Raises HttpError 40002 for what is no isolation level."""
+    """Whether `isolation_level` of the query is read_committed. Raises HttpError 40002 for an unknown level."""
     text = call.request.query.get(ISOLATION_LEVEL.name, READ_UNCOMMITTED)
     if text not in ISOLATION_LEVELS:
         raise HttpError(BAD_REQUEST, f"isolation_level={text} is not known; it is {' or '.join(ISOLATION_LEVELS)}")
@@ -88,7 +88,7 @@ PATH_PARAMETERS: Mapping[str, PathParameter] = {
     "topic": PathParameter("Name of a topic.", {"type": "string", "pattern": TOPIC_PATTERN}),
     "partition": PathParameter("Number of a partition, from 0.", _NUMBER),
     "broker_id": PathParameter("Id of a broker.", _NUMBER),
-    "cluster_id": PathParameter("Id of this cluster, as `GET /v3/clusters` tells.", _TEXT),
+    "cluster_id": PathParameter("Id of this cluster, as in the answer of `GET /v3/clusters`.", _TEXT),
     "group": PathParameter("Name of a consumer group.", _TEXT),
     "instance": PathParameter("Name of a consumer instance: `instance_id` of its creation.", _TEXT),
     "transactional_id": PathParameter("The transactional.id of a producer.", _TEXT),

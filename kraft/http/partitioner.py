@@ -11,7 +11,7 @@ from metadata.image import TopicImage
 
 TOPICS_CACHED_MAX = 10_000
 UNPLACED = -1
-"""Of a record without key and partition, until it is the turn of one."""
+"""The partition number of a record without key and partition, until a partition is chosen for it."""
 
 
 class Keyed(Protocol):

@@ -13,7 +13,7 @@ from kraft.protocol.text import visible
 from kraft.suggestions import what_is_right
 
 PROBLEMS_MAX = 5
-"""Of one body, as its answer names them."""
+"""Problems of one body that its answer names."""
 SHOWN_LENGTH_MAX = 200
 """Characters of a name or a value of the client's own."""
 
@@ -39,7 +39,7 @@ _TOO_DEEP = "malformed JSON: arrays and objects are nested too deeply"
 
 
 def malformed_json(error: Exception) -> str:
-    """Of a body that is no JSON: what the parser of it raised."""
+    """The message about a body that is no JSON, from the error of the parser."""
     text = str(error)
     if isinstance(error, RecursionError) or "recursion" in text:
         return _TOO_DEEP
@@ -55,9 +55,9 @@ def malformed_json(error: Exception) -> str:
 
 
 def unreadable(error: Exception) -> str:
-    """Of a body that did not come whole, or is not compressed as it claims."""
+    """The message about a body that is cut short, or not compressed as its header claims."""
     if "encoding" in str(error).lower():
-        return "the body cannot be read: it is not compressed as its Content-Encoding says"
+        return "the body cannot be read: it is not compressed as its Content-Encoding names it"
     return "the body cannot be read: it ends before its Content-Length, or its chunks are malformed"
 
 
@@ -69,7 +69,7 @@ def is_of_another_type(error: msgspec.ValidationError) -> bool:
 
 
 def misshapen(error: msgspec.ValidationError) -> str:
-    """Of JSON that is not what was asked for, by the compiled parsers of records."""
+    """The message about JSON of the wrong shape, from an error of the compiled parsers of records."""
     text, where = _parts(error)
     if found := _UNKNOWN.fullmatch(text):
         return f"{where} has a field '{_shown(found['name'])}', which is not known here; leave it out"
@@ -94,7 +94,7 @@ def _parts(error: msgspec.ValidationError) -> tuple[str, str]:
 
 
 def problems_of(error: ValidationError) -> str:
-    """Of JSON that is not what was asked for: the first few problems, each with its place."""
+    """The message about JSON of the wrong shape: the first few problems, each with its place."""
     return "; ".join(map(_problem, error.errors(include_url=False, include_input=False)[:PROBLEMS_MAX]))
 
 

@@ -6,7 +6,7 @@
     send       the request's sender (`kraft.http.batch_sender`) sends batches to the partitions' leaders in their order
     results    each record has one; the dialect renders them
 
-Raw batches come as they are and enter at `send`. A leader takes a batch or refuses it, so one record that it has to
+Raw batches are sent as they are, by `send`. A leader takes a batch or refuses it, so one record that it has to
 refuse would cost all its neighbours: this is why a node judges records by the topic's settings as well.
 
 Invariant: every record has one result, in the order of its partition, and those that were written stand in that order.
@@ -44,7 +44,7 @@ from metadata.settings import TopicSettings
 from replication.requests import ProduceOutcome
 
 INLINE_BODY_BYTES_MAX = 262_144
-"""Of records that the event loop parses and packs itself; a worker takes more."""
+"""Largest body that the event loop parses and packs itself; a worker thread takes a larger one."""
 
 
 class Result(Struct, frozen=True):
@@ -52,9 +52,9 @@ class Result(Struct, frozen=True):
 
     partition: int
     offset: int
-    """-1: it was not written, or nobody knows (acks=0)."""
+    """-1: the record was not written, or its offset is unknown (acks=0)."""
     outcome: ProduceOutcome
-    """Of the batch that it was in."""
+    """The outcome of the batch that has the record."""
 
 
 P = TypeVar("P", bound="Parsed")
@@ -75,7 +75,7 @@ class Packed(Struct):
     batches: list[Part] = []
     """Each a single batch."""
     refused: dict[int, ProduceOutcome] = {}
-    """By index among the records: what is in no batch."""
+    """Records that are in no batch, because they were refused. Key: index among the records."""
 
 
 class Written(Struct):
@@ -98,7 +98,7 @@ class Results(Struct):
     where: Sequence[int]
     """The partition of each record."""
     written: Mapping[int, Written]
-    """By partition."""
+    """The results of each partition. Key: partition."""
 
     def __iter__(self) -> Iterator[Result]:
         results = {number: each.results() for number, each in self.written.items()}
@@ -254,7 +254,7 @@ def pack(records: Sequence[OutRecord], settings: TopicSettings, *, now_ms: int, 
 def _forbidden(
     records: Sequence[OutRecord], settings: TopicSettings, *, now_ms: int | None
 ) -> dict[int, ProduceOutcome]:
-    """As the leader would (replication.log_validator), but record by record."""
+    """Records that the leader (replication.log_validator) would refuse, one by one instead of the whole batch."""
     refused: dict[int, ProduceOutcome] = {}
     if now_ms is not None and settings.message_timestamp_type == "CreateTime":
         earliest = now_ms - settings.message_timestamp_before_max_ms
@@ -313,7 +313,7 @@ async def _send(
 
 
 def _too_few(call: Call, wanted: int, which: TopicIdPartition) -> ProduceOutcome | None:
-    """As this node knows it; what has changed since is seen by `_checked`."""
+    """The error when this node's metadata has too small an ISR; `_checked` looks at the ISR of the answer."""
     topic = call.context.gateway.image.topics.get(which.topic_id)
     partition = None if topic is None else topic.partitions.get(which.partition)
     if partition is None or len(partition.isr) >= wanted:
@@ -361,7 +361,7 @@ class NotWritten(NamedTuple):
 
 
 def error_of(outcome: ProduceOutcome) -> NotWritten:
-    """Of an outcome that is an error."""
+    """The fields of an entry for an outcome that is an error."""
     error = for_code(outcome.error_code, outcome.message)
     can_help = error.retriable and outcome.error_code != UnknownTopicOrPartition.code
     return NotWritten(KAFKA_RETRIABLE if error.retriable else KAFKA_FATAL, worded(error), can_help)

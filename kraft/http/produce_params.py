@@ -1,7 +1,7 @@
 """What a produce request asks for beside its records: read once, before its body, for the handler of the route.
 
 `min_isr` is a request's own min.insync.replicas: with fewer in the ISR nothing is sent (19); with fewer when the
-records were replicated they are in the log and the answer says so (20). It can ask for more than the topic, never less.
+records were replicated they are in the log, and their error is 20. It can ask for more than the topic, never less.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Who is answered before this node's metadata has caught up with the quorum: the one place that decides it.
+"""Decides which routes answer before this node's metadata has caught up with the quorum; no other place does.
 
-A node that has just started knows of no topic, or of those of an hour ago. From that it would say that a topic does
-not exist, or that a member was evicted, and be believed. So each route is closed until then unless its declaration
-says otherwise: 503 with Retry-After and LEADER_NOT_AVAILABLE, by which clients know that nothing was done. What
-answers early says in a header what is awaited.
+A node that has just started knows of no topic, or of those of an hour ago. Its answers (a topic does not exist, a
+member was evicted) would be wrong, and clients would believe them. So each route answers 503 with Retry-After and
+LEADER_NOT_AVAILABLE, the code that means that nothing was done, unless its declaration has `answers_early`. A route
+that answers early names in a header what the node waits for.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Nothing:
 
 def refuse_early(awaiting: Awaiting, *, node_id: int) -> None:
     """Raises LeaderNotAvailable, which is 503, for a route that does not answer early."""
-    if awaited := awaiting.metadata():
+    if reason := awaiting.metadata():
         raise LeaderNotAvailable(
-            f"node {node_id} does not know the cluster yet and has done nothing; it waits: {awaited}"
+            f"node {node_id} does not know the cluster yet and has done nothing; it waits: {reason}"
         )
 
 
-def tell_awaited(response: web.StreamResponse, awaiting: Awaiting) -> None:
-    """Says in a header of an early answer what this node waits for."""
-    if awaited := awaiting.metadata():
-        # What a controller has said may be in it: no line break, and nothing but ASCII.
-        response.headers[AWAITS_HEADER] = " ".join(awaited.split()).encode("ascii", "backslashreplace").decode()
+def add_awaits_header(response: web.StreamResponse, awaiting: Awaiting) -> None:
+    """Adds a header to an early answer that names what this node waits for."""
+    if reason := awaiting.metadata():
+        # A message of a controller may be in it: no line break, and nothing but ASCII.
+        response.headers[AWAITS_HEADER] = " ".join(reason.split()).encode("ascii", "backslashreplace").decode()

@@ -76,7 +76,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 
 
 def check_counts(body: bytes | bytearray, field: str, *, items_max: int, headers_max: int, code: int) -> None:
-    """Of `records` or `entries`, or of the `headers` of one record: `items_max` at most, and no more than the body's
+    """Counts `records` or `entries`, or the `headers` of one record: at most `items_max`, and no more than the body's
     length pays for.
 
     Raises HttpError with `code` beyond the bounds; what is no JSON is left to its parser.
@@ -104,7 +104,7 @@ def check_counts(body: bytes | bytearray, field: str, *, items_max: int, headers
 
 
 def check_values(body: bytes | bytearray, *, values_max: int) -> None:
-    """Of a body that is not records: `values_max` at most, and no more than the body's length pays for.
+    """Counts the values of a body that is not records: at most `values_max`, and no more than its length pays for.
 
     Raises HttpError 413. All but the first value of each list follow a comma. Of the values, fewer may be objects and
     lists."""

@@ -1,4 +1,4 @@
-"""Records on their way between JSON (or raw records) and batches: the door's only use of `kraft.protocol.batches`."""
+"""Conversion of JSON or raw records to batches and back: the HTTP server uses `kraft.protocol.batches` only here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INLINE_HEADERS_MAX = 10_000
 
 
 NO_HEADERS: list[tuple[str, bytes | None]] = []
-"""Of all records without headers: the codec asks for a list, and nobody writes to it."""
+"""The headers of all records that have none: the codec needs a list, and no code writes to this one."""
 
 
 class OutRecord(Struct, frozen=True, gc=False):
@@ -92,7 +92,7 @@ def take_records(
     aborted: Sequence[AbortedTransaction] = (),
 ) -> Taken:
     """Records from `offset` on, at least one if there is one, and not more than `bytes_max` of what comes out. Those of
-    `aborted` transactions are passed over, as markers are: where to go on may be further, and no record have come.
+    `aborted` transactions are skipped, as markers are: the next offset may grow without any record.
 
     Raises CorruptMessage when the first batch is damaged; what is sound before a damaged one is answered first. With an
     `inflated_max` below what any batch may have the records are for the event loop: raises OverBudget when all batches

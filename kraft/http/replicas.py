@@ -1,4 +1,4 @@
-"""GET /kraft/partitions: what one node believes, whoever leads: its copy of the metadata, and its own replicas."""
+"""GET /kraft/partitions: the view of one node, leader or not: its copy of the metadata, and its own replicas."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def node_belief(gateway: Gateway, replicas: Mapping[TopicIdPartition, ReplicaSta
 
 
 def replica_routes(replicas: Replicas) -> tuple[Route, ...]:
-    """`replicas` tells what this node has; nothing on a node that is no broker."""
+    """The routes. `replicas` returns the replicas of this node; none on a node that is no broker."""
 
     async def partitions(call: Call) -> web.Response:
         belief = node_belief(call.context.gateway, replicas())

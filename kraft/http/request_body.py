@@ -22,7 +22,7 @@ class BodyLease:
         self._reserved = 0
 
     async def read(self, request: web.Request) -> bytes | bytearray:
-        """Raises HttpError 413 (before reading, when Content-Length tells), 503, 408 and 400.
+        """The body. Raises HttpError 413 (before reading, when Content-Length is too large), 503, 408 and 400.
 
         What came in pieces is put together where a leader may stamp it (a bytearray), so that it is not copied again.
         """
@@ -52,7 +52,7 @@ class BodyLease:
         while not content.at_eof():
             part = await content.readany()
             watch.received += len(part)
-            # A compressed body is longer than its Content-Length says.
+            # A compressed body is longer than its Content-Length.
             self._grow_to(watch.received)
             if not first:
                 first = part

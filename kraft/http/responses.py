@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from kraft.http.additions import plain_shape, without_additions
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import INTERNAL, HttpError, error_response, from_kafka
+from kraft.http.extension_fields import plain_shape, without_additions
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.media_types import PLAIN_JSON
 from metadata.events import Events
@@ -76,7 +76,7 @@ class InternalErrors:
         self._rng = rng
 
     def note(self, error: Exception, route: Route) -> HttpError:
-        """The answer; nothing of the exception itself is told to the client."""
+        """The error for the client, which learns nothing of the exception itself: that goes into events.jsonl."""
         fault_id = self._rng.randbytes(6).hex()
         if self._events is not None:
             frames = traceback.format_exception(error, limit=-FRAMES_MAX)
@@ -88,5 +88,5 @@ class InternalErrors:
                 error=repr(error),
                 traceback="".join(frames),
             )
-        message = f"a fault of this node; its events.jsonl tells more under the fault_id {fault_id}"
+        message = f"a fault of this node; its events.jsonl has the details under the fault_id {fault_id}"
         return HttpError(INTERNAL, message, extra={"fault_id": fault_id})

@@ -1,4 +1,4 @@
-"""`HttpServer`: the listener of the HTTP door, started and stopped by the composition root.
+"""`HttpServer`: the HTTP listener, started and stopped by the composition root.
 
 Stop: no new connections; who is connected and has not asked yet may do so for `FIRST_REQUEST_MS`; idle ones are closed;
 requests under way get `drain_ms` to finish, then are cancelled.
@@ -29,7 +29,7 @@ LOOK_EVERY_MS = 5
 
 
 class HttpServer:
-    """Serves an application on one address. Port 0 lets the system choose; `port` tells which it chose."""
+    """Serves an application on one address. Port 0 lets the system choose; `port` is that port."""
 
     def __init__(self, app: web.Application, *, host: str, port: int, drain_ms: int = DRAIN_MS) -> None:
         self._app = app
@@ -79,7 +79,7 @@ class HttpServer:
         self._patience = asyncio.get_running_loop().create_task(context.patience.run(lambda: server.connections))
 
     async def stop(self) -> None:
-        """Stops as the module's text says, in `drain_ms` and a little."""
+        """Stops in the order that the module's docstring describes, within little more than `drain_ms`."""
         if self._patience is not None:
             self._patience.cancel()
         server, self._server = self._server, None

@@ -1,6 +1,6 @@
-"""How long the door waits for slow clients: for headers, for bodies, and until an answer is taken.
+"""Limits of the wait for slow clients: for headers, for bodies, and until an answer is taken.
 
-Invariant: a connection that does not come on is ended within its limit and `LOOK_EVERY_MS`, and what it held is given
+Invariant: a connection that makes no progress is closed within its limit and `LOOK_EVERY_MS`, and what it held is given
 back. Nothing is scheduled per request: one task looks at all connections.
 """
 
@@ -19,7 +19,7 @@ LOOK_EVERY_MS = 1_000
 
 
 class SlowBody(Exception):
-    """Set on a body that comes too slowly; whoever reads it gets this."""
+    """Set on a body that arrives too slowly; the handler that reads the body gets this exception."""
 
 
 class BodyWatch:
@@ -33,7 +33,7 @@ class BodyWatch:
         self.received = 0
 
     def is_late(self, now_ms: int, limits: Limits) -> bool:
-        """Whether the body has come more slowly than `limits` allow."""
+        """Whether the body has arrived more slowly than `limits` allow."""
         return now_ms - self.since_ms > limits.body_wait_ms + self.received * 1000 // limits.body_bytes_per_second
 
 
@@ -93,7 +93,7 @@ class SlowClients:
 def too_slow(limits: Limits, received: int) -> HttpError:
     """The 408 for a body of which only `received` bytes came in time."""
     message = (
-        f"{received} bytes of the body came in more than {limits.body_wait_ms} ms; it must come with at least "
+        f"{received} bytes of the body arrived in more than {limits.body_wait_ms} ms; it must arrive with at least "
         f"{limits.body_bytes_per_second} bytes a second"
     )
     return HttpError(408, message, closes=True)

@@ -57,7 +57,7 @@ class ClusterStatus(BaseModel):
     partitions: PartitionTotals
     topics: int
     kafka_clients: list[KafkaClients]
-    """Of this node: those that say who they are, and how many connections they have."""
+    """Clients of this node that send their name, and the number of their connections."""
     awaits: str | None
     """What this node waits for before it takes part; null when it does. Until its metadata has caught up with the
     quorum, all the rest is as old as its own files."""
@@ -81,7 +81,7 @@ class Index(BaseModel):
 
 
 def node_state(node: NodeInfo, image: MetadataImage) -> State:
-    """Of a node of cluster.toml. A broker that never registered, or no longer is registered, is down."""
+    """The state of a node of cluster.toml. A broker that is not registered is down."""
     if "broker" not in node.roles:
         return "controller"
     broker = image.brokers.get(node.node_id)
@@ -108,10 +108,10 @@ def partition_totals(gateway: Gateway) -> PartitionTotals:
 def partition_gauges(gateway: Gateway) -> dict[str, float]:
     """Gauges of /metrics that the image alone answers."""
     totals = partition_totals(gateway)
-    led = sum(partition.leader == gateway.node_id for partition in gateway.image.all_partitions())
+    leaders = sum(partition.leader == gateway.node_id for partition in gateway.image.all_partitions())
     return {
         "partitions": totals.total,
-        "partitions_led": led,
+        "partitions_led": leaders,
         "partitions_under_replicated": totals.under_replicated,
         "partitions_offline": totals.offline,
         "partitions_under_min_isr": totals.under_min_isr,
@@ -169,9 +169,9 @@ async def status(call: Call) -> web.Response:
 
 
 async def healthz(call: Call) -> web.Response:
-    """200 for as long as the process answers at all; `reason` says what it awaits before it serves."""
-    awaited = call.context.awaiting.service()
-    return _json({"status": "ok", "reason": awaited} if awaited else {"status": "ok"})
+    """200 for as long as the process answers at all; `reason` names what it waits for before it serves."""
+    reason = call.context.awaiting.service()
+    return _json({"status": "ok", "reason": reason} if reason else {"status": "ok"})
 
 
 async def readyz(call: Call) -> web.Response:
@@ -183,7 +183,7 @@ async def readyz(call: Call) -> web.Response:
 
 
 async def health(call: Call) -> web.Response:
-    """As Karapace's."""
+    """The health check of Karapace: uptime and version."""
     uptime_ms = call.context.clock.monotonic_ms() - call.context.started_ms
     return _json({"process_uptime_sec": uptime_ms // 1000, "kraft_version": __version__})
 

@@ -44,8 +44,9 @@ PRODUCER_EPOCH = Parameter(
 SEQUENCE = Parameter(
     name="sequence",
     description=(
-        f"Where each partition of the topic goes on in this transaction, as {SEQUENCE_HEADER} of the last answer about "
-        "this topic says; none for the first request. Sent again with the same one, a request writes nothing twice."
+        f"The next sequence of each partition of the topic in this transaction: the value of {SEQUENCE_HEADER} in the "
+        "last answer about this topic, and none in the first request. A request that is sent again with the same value "
+        "writes nothing twice."
     ),
     schema={"type": "string", "pattern": r"^(\d{1,10}:\d{1,10}(,\d{1,10}:\d{1,10})*)?$"},
 )
@@ -60,7 +61,7 @@ class InTransaction(BatchSender):
     producer_id: int
     producer_epoch: int
     sequences: Mapping[int, int]
-    """Of the next record of each partition that has any."""
+    """The sequence of the next record of each partition that has records of this transaction."""
 
     is_repeatable = True
 
@@ -107,7 +108,7 @@ class InTransaction(BatchSender):
 
 
 def after(sequence: int, records: int) -> int:
-    """DefaultRecordBatch.incrementSequence: sequences begin anew after the largest int32."""
+    """DefaultRecordBatch.incrementSequence: after the largest int32, sequences begin again at 0."""
     return (sequence + records) & INT32_MAX
 
 
@@ -116,11 +117,11 @@ def sequence_text(sequences: Mapping[int, int]) -> str:
 
 
 def in_transaction(call: Call) -> InTransaction:
-    """Whose request it is. Raises HttpError 40002."""
+    """The producer that the request names. Raises HttpError 40002."""
     query = call.request.query
     for name in (PRODUCER_ID.name, PRODUCER_EPOCH.name):
         if name not in query:
-            raise HttpError(BAD_REQUEST, f"{name} is missing: send the one that the beginning of the transaction told")
+            raise HttpError(BAD_REQUEST, f"{name} is missing: send the one in the answer that began the transaction")
     return InTransaction(
         transactional_id=call.path["transactional_id"],
         producer_id=integer(call, PRODUCER_ID.name, default=0, high=INT64_MAX),

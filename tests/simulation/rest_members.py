@@ -22,9 +22,9 @@ from kraft.coordinators.groups import answers as a
 from kraft.http.context import Context
 from kraft.http.endpoint import Call
 from kraft.http.errors import HttpError, from_kafka
+from kraft.http.host_origin_check import Origins
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
-from kraft.http.origins import Origins
 from kraft.http.partitioner import Partitioner
 from kraft.http.slow_clients import SlowClients
 from kraft.http.streaming.streams import Streams

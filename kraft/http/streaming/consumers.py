@@ -1,8 +1,9 @@
 """The stream of a REST consumer: its partitions as the group assigns them, with the connection as its heartbeat.
 
-Each batch is told to the coordinator before it is written, as in any read of the consumer, and acknowledged by the next
-one, which is begun when the client's side has taken it. What was under way when a connection broke is not lost: the
-same consumer goes on exactly after the Last-Event-ID that it sends, at any node, because that is a seek.
+The coordinator gets the range of each batch before the batch is written, as in any read of the consumer. The next batch
+acknowledges it, and begins when the client's side of the connection has taken the last one. No record is lost when a
+connection breaks: the same consumer goes on exactly after the Last-Event-ID that it sends, at any node, because that is
+a seek.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class ConsumerSource:
             if plan is not None:
                 left_ms = max(deadline_ms - clock.monotonic_ms(), 0)
                 pieces = await self._merge.next(wait_ms=min(left_ms, LOOK_MS))
-                pieces = await self._tell(plan, pieces) if pieces else []
+                pieces = await self._end_poll(plan, pieces) if pieces else []
                 if pieces:
                     return pieces
             if clock.monotonic_ms() >= deadline_ms:
@@ -114,11 +115,11 @@ class ConsumerSource:
         )
         return answer.offset
 
-    async def _tell(self, plan: a.PollPlan, pieces: list[Piece]) -> list[Piece]:
+    async def _end_poll(self, plan: a.PollPlan, pieces: list[Piece]) -> list[Piece]:
         """The pieces that are still this consumer's to read."""
         ranges = tuple((*piece.key, self.positions[piece.key], piece.next_offset) for piece in pieces)
         ended = await self._ask(r.EndPoll(**self._names, number=plan.number, generation=plan.generation, ranges=ranges))
         kept = set(ended.ranges)
         if kept != set(ranges):
             self._generation = -1
-        return [piece for piece, told in zip(pieces, ranges, strict=True) if told in kept]
+        return [piece for piece, read in zip(pieces, ranges, strict=True) if read in kept]

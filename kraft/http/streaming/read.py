@@ -128,14 +128,14 @@ def stream_position(call: Call) -> str | None:
 
 
 async def _start(call: Call, topic: TopicImage, partitions: Sequence[int]) -> dict[Key, int]:
-    """Where each partition begins: after what the client has had, else where `offset` says."""
+    """Where each partition begins: after what the client has had, else at the offset that `offset` names."""
     text = stream_position(call)
     had = {} if text is None else parse_positions(text, topic=topic.name)
     unknown = [number for _, number in had if number not in partitions]
     if unknown:
         raise HttpError(BAD_REQUEST, f"the position names partition {unknown[0]}, which this stream has not")
     if text is None and len(partitions) > 1 and call.request.query.get("offset", "earliest").lstrip("-").isdigit():
-        raise HttpError(BAD_REQUEST, "one offset says nothing about several partitions; send `position`, or a name")
+        raise HttpError(BAD_REQUEST, "one offset is not enough for several partitions; send `position`, or a name")
     missing = [number for number in partitions if (topic.name, number) not in had]
     named = None if text is None else "earliest"
     found = await asyncio.gather(
@@ -168,7 +168,7 @@ STREAM_CONTENT = {EVENT_STREAM: None, NDJSON: ConsumedRecord}
 ROUTES: tuple[Route, ...] = (
     Route(
         method="GET", path="/topics/{topic}/records", handler=stream_topic, check=_check, tag="v2",
-        summary="Stream the records of all partitions, with those to come.",
+        summary="Stream the records of all partitions, new ones included.",
         query=(OFFSET, ISOLATION_LEVEL, *STREAM_QUERY),
         answers={200: Body(content=STREAM_CONTENT)}, errors=(40002, *UNKNOWN_TOPIC, 406, 50302),
     ),

@@ -32,7 +32,7 @@ HEARTBEAT = Parameter(
 
 
 class Source(Protocol):
-    """Where a stream's records come from."""
+    """The source of the records of a stream."""
 
     @property
     def positions(self) -> Positions: ...

@@ -1,6 +1,6 @@
 """Finds the JSON objects in a body that comes in pieces: one after another, with or without white space between. Pure.
 
-Only braces, brackets and strings are looked at, each byte once; whether an object is JSON its parser says.
+Only braces, brackets and strings are looked at, each byte once; the parser decides whether an object is JSON.
 """
 
 from __future__ import annotations

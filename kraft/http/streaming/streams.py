@@ -51,13 +51,13 @@ class Streams:
                 self._tasks.discard(task)
 
     def stop(self) -> None:
-        """The node stops: every stream says so and ends."""
+        """The node stops: every stream sends this as an error to its client and ends."""
         self._is_stopping = True
         for task in tuple(self._tasks):
             task.cancel()
 
     def ended(self) -> HttpError | None:
-        """What a cancelled stream tells its client; None when it was the client that left."""
+        """The error that a cancelled stream sends to its client; None when the client has left."""
         task = asyncio.current_task()
         if not self._is_stopping or task is None:
             return None
@@ -83,7 +83,7 @@ class Streams:
 
 
 class Outlet:
-    """The client's side of one stream. `write` returns when the next piece may come."""
+    """The client's side of one stream. `write` returns when the next piece may be written."""
 
     def __init__(self, streams: Streams, request: web.Request) -> None:
         self._streams = streams

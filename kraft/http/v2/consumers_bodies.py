@@ -13,7 +13,7 @@ from kraft.http.v2.consumers_models import NewConsumer
 
 CONSUMER_CONFIG = 42204
 CONSUMER_CONFIG_BEGIN = "Invalid consumer configuration: "
-"""By which clients of Confluent's proxy know it."""
+"""The beginning of the message, which clients of Confluent's proxy look for."""
 CONSUMER_CONSTRAINT = 40001
 """A setting that is a number, and beyond its bounds."""
 _BEYOND = ("greater_than_equal", "less_than_equal")

@@ -14,8 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from kraft.http.additions import ADDITION
 from kraft.http.body_models import Items, OneOf, RequestBody, Truth, Whole, is_strict
+from kraft.http.extension_fields import ADDITION
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 ALSO_SPELLED: Mapping[str, str] = {

@@ -51,7 +51,7 @@ class Part:
 
     @property
     def is_cut_short(self) -> bool:
-        """A repetition that has not come to where the batch ended at first."""
+        """A repeated read that has not reached the end of the first batch yet."""
         return self.next < self.end
 
 
@@ -176,7 +176,7 @@ class Poll:
             has_moved = await self._read_piece(part, limits.read_bytes_max, limits.read_records_max)
 
     async def _read_piece(self, part: Part, bytes_max: int, records_max: int) -> bool:
-        """Has it led any further?"""
+        """Whether the read has moved the next offset."""
         where = self._where(part.key)
         options = ReadOptions(
             bytes_max=await self._context.room(bytes_max),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from kraft.http.additions import ADDITION
+from kraft.http.extension_fields import ADDITION
 
 
 class Brokers(BaseModel):

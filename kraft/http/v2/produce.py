@@ -14,10 +14,10 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from kraft.http.additions import STRUCT_ADDITION
 from kraft.http.batch_sender import BatchSender, Piece
 from kraft.http.endpoint import Body, Call, Route
 from kraft.http.errors import HttpError
+from kraft.http.extension_fields import STRUCT_ADDITION
 from kraft.http.idempotency import HEADERS
 from kraft.http.media import Format, produce_format, v2_answer
 from kraft.http.produce import Parsed, Result, Results, error_of, produce_body, write_batches
@@ -67,7 +67,7 @@ class ProducedOffset(Struct):
 
 
 class WrittenPartition(Struct):
-    """Who took the records; an addition of ours."""
+    """The leader that appended the records; an addition of ours."""
 
     partition: int
     leader: int
@@ -87,7 +87,7 @@ class ProduceAnswer(Struct):
 
 
 class AcceptedAnswer(Struct):
-    """acks=0: taken, and nobody will ever know."""
+    """The answer with acks=0: the request was taken, and no result will be known."""
 
     offsets: Annotated[list[Any], Meta(max_length=0)] = []
     key_schema_id: int | None = None
@@ -111,11 +111,11 @@ def produce_to_partition(call: Call, params: ProduceParams) -> Awaitable[web.Res
 
 
 class Done(Struct, frozen=True):
-    """What became of a request."""
+    """The results of a produce request."""
 
     entries: Sequence[Entry]
     pieces: Mapping[int, Sequence[Piece]]
-    """By partition."""
+    """The parts that were sent to each partition."""
 
     def outcomes(self) -> Iterator[tuple[int, ProduceOutcome]]:
         """Partition and outcome of each part that was sent."""
@@ -224,7 +224,7 @@ def _has_offset(outcome: ProduceOutcome) -> bool:
 
 
 def _other(partition: int, outcome: ProduceOutcome) -> Entry:
-    """Of a record that was not written, or that nobody knows an offset of."""
+    """The entry of a record that was not written, or whose offset is unknown (acks=0)."""
     return _failed(partition, outcome) if outcome.error_code else WrittenOffset(partition, None)
 
 
@@ -262,7 +262,7 @@ def _failed(partition: int, outcome: ProduceOutcome) -> ProducedOffset:
 
 
 def leaders(pieces: Mapping[int, Sequence[Piece]]) -> list[WrittenPartition]:
-    """Who leads each partition that was written to, in which epoch, and the ISR; nothing where it is not known."""
+    """Leader, leader epoch and ISR of each partition that was written to; none where the leader is unknown."""
     written: list[WrittenPartition] = []
     for number in sorted(pieces):
         known = [piece.outcome for piece in pieces[number] if piece.outcome.leader_id >= 0]

@@ -1,9 +1,9 @@
 """The stateless read: records of one partition from an offset on; safe to repeat, nothing is kept between requests.
 
-At least one record is answered when there is one, whatever `max_bytes` says. The answer's headers carry the next
-offset, the high watermark, the last stable offset and the log start, and `Link: rel="next"` the request to go on with.
-What is not for this reader (markers, and with isolation_level=read_committed the records of aborted transactions) is
-read over: the next offset is behind it.
+The answer has at least one record when there is one, also when that is larger than `max_bytes`. Its headers have the
+next offset, the high watermark, the last stable offset and the log start offset, and `Link: rel="next"` is the next
+request. A read skips markers, and with isolation_level=read_committed the records of aborted transactions; the next
+offset is behind them.
 """
 
 from __future__ import annotations

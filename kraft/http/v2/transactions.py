@@ -88,7 +88,7 @@ class NewTransaction(RequestBody):
 
 
 class TransactionProducer(BaseModel):
-    """Who writes the transaction, to be named in each request about it."""
+    """The producer of a transaction; each request about the transaction names it."""
 
     transactional_id: str
     producer_id: int
@@ -103,8 +103,8 @@ class TransactionInfo(TransactionProducer):
 
 
 class GroupOffsets(RequestBody):
-    """Of a group, or of what a REST consumer has read. As in a commit, `offsets` are of the last records read, what is
-    stored is one more, and `partitions` are what is stored; of an instance neither means all that it has read."""
+    """The offsets to commit, of a group or of a REST consumer. As in a commit, `offsets` name the last records read, so
+    that one more is stored, and `partitions` name what is stored. An instance without both commits all that it read."""
 
     group: str = Field(min_length=1)
     instance: str | None = Field(default=None, min_length=1, description="A REST consumer of the group.")
@@ -118,9 +118,9 @@ class TransactionHandlers:
         self._groups = groups
 
     async def begin_transaction(self, call: Call) -> web.Response:
-        """InitProducerId: 200 with the `producer_id` and `producer_epoch` of the next transaction. Fences whoever used
-        the id before, and aborts what was left open; the same request again, by its Idempotency-Key, has the first
-        answer. Raises HttpError 422 for a key that was used with another body."""
+        """InitProducerId: 200 with the `producer_id` and `producer_epoch` of the next transaction. Fences the producer
+        that had the id before, and aborts its open transaction. The same request with the same
+        Idempotency-Key gets the first answer. Raises HttpError 422 for a key that was used with another body."""
         key = idempotency_key(call)
         asked = body_of(call, NewTransaction)
         digest = b"" if key is None else key.digest()

@@ -1,6 +1,7 @@
-"""v3 ACLs: there are none, and whoever follows the cluster's `acls` link is told so.
+"""v3 ACLs: there are none, and a client that follows the cluster's `acls` link gets an error that explains it.
 
-As a Kafka cluster without an authorizer: SECURITY_DISABLED (54), which Confluent's proxy answers with 400 / 40002.
+The error is that of a Kafka cluster without an authorizer: SECURITY_DISABLED (54), which Confluent's proxy answers with
+400 / 40002.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def _check(call: Call) -> None:
 
 def _route(method: Method, tail: str, name: str) -> Route:
     return Route(
-        method=method, path=CLUSTER + tail, handler=refuse_acls, summary="There are no ACLs; it says so.", tag="v3",
+        method=method, path=CLUSTER + tail, handler=refuse_acls, summary="There are no ACLs: an error.", tag="v3",
         answers={}, errors=(404, 406, BAD_REQUEST), check=_check, name=name,
     )  # fmt: skip
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kraft.http.additions import ADDITION
 from kraft.http.body_models import Items, RequestBody
+from kraft.http.extension_fields import ADDITION
 from kraft.http.v3.models import Related, Resource, Timestamp, TopicName
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 

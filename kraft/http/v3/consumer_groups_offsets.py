@@ -28,7 +28,7 @@ class OffsetHandlers:
         return await self._delete(call, call.partition)
 
     async def delete_group_offsets(self, call: Call) -> web.Response:
-        """Of all partitions of a topic, which need not exist any more."""
+        """OffsetDelete of all partitions of a topic, which need not exist any more: 204."""
         return await self._delete(call, None)
 
     async def _delete(self, call: Call, partition: int | None) -> web.Response:

@@ -28,7 +28,7 @@ def _asked(call: Call) -> ElectLeaders:
 
 
 async def elect_partition(call: Call) -> web.Response:
-    """ElectLeaders of one partition, preferred where the body says nothing: 204, also when none was needed. Raises
+    """ElectLeaders of one partition, preferred where the body names no type: 204, also when none was needed. Raises
     HttpError 404, EligibleLeadersNotAvailable 83, PreferredLeaderNotAvailable 80."""
     topic, partition = find_partition(call)
     asked = call.model(models.PartitionElection) if call.body else models.PartitionElection()

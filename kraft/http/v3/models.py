@@ -7,8 +7,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from kraft.http.additions import ADDITION
 from kraft.http.body_models import Entries, Items, RequestBody, SettingText, whole_of
+from kraft.http.extension_fields import ADDITION
 from kraft.http.parameters import TOPIC_PATTERN
 from kraft.protocol.primitives import INT32_MAX
 

@@ -32,11 +32,11 @@ from kraft.protocol.media_types import PLAIN_JSON
 from metadata.retries import retry_until
 
 RECORD_BYTES_MAX = 8_388_608
-"""Of one record as JSON; a longer one ends the stream."""
+"""Largest record, as JSON; a longer one ends the stream."""
 IDLE_MS_MAX = 300_000
 """Without a byte from the client; then the stream ends with 408."""
 AGE_MS_MAX = 86_400_000
-"""Of a stream, as Confluent's; then it ends with 408."""
+"""Longest life of a stream, as at Confluent's proxy; then it ends with 408."""
 BUDGET_WAIT_MS = 30_000
 """How long a stream waits for room for its next bytes (queued.max.request.bytes); then it ends with 503."""
 BUDGET_RETRY_MS = 50
@@ -66,7 +66,8 @@ async def produce_stream(call: Call, params: ProduceParams) -> web.StreamRespons
 
 
 def portions(data: bytes) -> Iterator[bytes]:
-    """Pieces of what has come, with few enough records in each for the event loop: every one begins with a brace."""
+    """Splits the bytes that have arrived into pieces with few enough records for the event loop: a record begins with a
+    brace."""
     size = len(data) * PORTION_RECORDS // max(data.count(b"{"), PORTION_RECORDS)
     for at in range(0, len(data), max(size, PORTION_BYTES_MIN)):
         yield data[at : at + max(size, PORTION_BYTES_MIN)]
@@ -121,7 +122,7 @@ class _Stream:
             raise HttpError(400, "the body holds no record")
 
     async def _arrived(self, wait_ms: int) -> bytes:
-        """What has come since; empty at the end of the body."""
+        """The bytes that have arrived since; empty at the end of the body."""
         content = self.call.request.content
         is_latin_1 = self.call.is_latin_1
         try:
@@ -217,7 +218,7 @@ ROUTES = (
         "POST",
         "/topics/{topic}/records",
         produce_stream,
-        "Write records as they come; a result for each comes back at once.",
+        "Write records as they arrive; the result of each is sent at once.",
         StreamResult,
         body=StreamRecord,
         query=PARAMETERS,

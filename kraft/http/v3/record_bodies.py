@@ -105,7 +105,7 @@ _KNOWN: Mapping[type[Struct], msgspec.json.Decoder[Any]] = {
     )
     for kind in (BatchRequest, BatchEntry, BatchData, BatchHeader)
 }
-"""Of each, the fields that are known, as they are written."""
+"""Decoders of the known fields of each type, which keep the bytes of the values."""
 UNKNOWN_BYTES_MAX = 16_384
 """Fields of an object that nobody knows, with white space; all of them are looked at, since null is absent."""
 

@@ -1,4 +1,4 @@
-"""What v3 says of each record that was sent: models of the answers, and the fields of a receipt and of a refusal."""
+"""The v3 result of each record that was sent: models of the answers, and the fields of a receipt and of a refusal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from kraft.http.additions import ADDITION
 from kraft.http.endpoint import Call
+from kraft.http.extension_fields import ADDITION
 from kraft.http.produce import Result, error_of
 from kraft.http.records import OutRecord
 from kraft.http.v3.envelope import Document
@@ -106,7 +106,7 @@ class Receipts:
         return document
 
     def _stored_timestamp(self, sent: StreamRecord | BatchEntry, record: OutRecord, outcome: ProduceOutcome) -> int:
-        """As the log has it: the leader's under LogAppendTime, that of the first attempt when this is a retry."""
+        """The timestamp in the log: the leader's with LogAppendTime, that of the first attempt when this is a retry."""
         is_own = sent.timestamp is not None and self._keeps_own_time
         return record.timestamp_ms if is_own or outcome.log_append_time_ms < 0 else outcome.log_append_time_ms
 

@@ -72,8 +72,8 @@ async def alter_topic_configs(call: Call) -> web.Response:
 
 
 async def alter_configs_of_topics(call: Call) -> web.Response:
-    """Of each topic all or none; 207 with those that were refused. An unknown topic or setting changes nothing at all:
-    HttpError 40403, 404."""
+    """IncrementalAlterConfigs of several topics: of each topic, all changes or none; 207 with the topics that were
+    refused. With an unknown topic or setting nothing at all changes: HttpError 40403, 404."""
     asked = call.model(models.TopicsConfigChanges)
     changes: dict[ConfigResource, tuple[ConfigAlteration, ...]] = {}
     for each in asked.data:

@@ -127,8 +127,8 @@ class TransactionAdmin:
         return answer(listing(call, "KafkaProducerList", path, rows))
 
     async def abort_transaction(self, call: Call) -> web.Response:
-        """As Kafka's tool: the marker has the epoch of the records, and the coordinator epoch that the partition has
-        seen last, or the one that is given."""
+        """Does the same as `kafka-transactions.sh abort`: the marker has the epoch of the records, and the coordinator
+        epoch that the partition has seen last, or the one in the body."""
         asked = call.model(AbortedTransaction)
         topic, partition = find_partition(call)
         which = TopicIdPartition(topic.topic_id, partition.partition)
@@ -259,6 +259,6 @@ def transaction_admin_routes(transactions: Transactions, write: WriteMarkers) ->
               "Producers that the leader knows, and their open transactions.", Listing[PartitionProducer],
               errors=(40403, 50302)),
         route("POST", partition + "/transactions:abort", admin.abort_transaction,
-              "Abort an open transaction in one partition, whatever its coordinator says.", body=AbortedTransaction,
+              "Abort an open transaction in one partition, without its coordinator.", body=AbortedTransaction,
               errors=(40002, 40403, 40903, FENCED, 50002, 50302)),
     )  # fmt: skip

@@ -155,8 +155,8 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 def test_a_topic_without_leaders_is_still_one() -> None:
     topic = parse_topic("t", [{"partition": 1, "leader": -1}, {"partition": 0, "leader": 2}], now_ms=0)
-    assert (topic.leaders, topic.led) == ((2, -1), (0,))
-    assert parse_topic("t", [{"partition": 0, "leader": -1}], now_ms=0).led == (0,)
+    assert (topic.leaders, topic.with_leader) == ((2, -1), (0,))
+    assert parse_topic("t", [{"partition": 0, "leader": -1}], now_ms=0).with_leader == (0,)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

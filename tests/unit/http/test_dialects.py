@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 
 from kraft.client.response import ALWAYS
-from kraft.http.additions import MARK, prefers_additions
 from kraft.http.dialects import DIALECTS
+from kraft.http.extension_fields import MARK, prefers_additions
 from kraft.http.openapi import schema_of
 from kraft.http.v2.produce import ProducedOffset
 from kraft.http.v3 import models as v3

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kraft.http.origins import ANY
+from kraft.http.host_origin_check import ANY
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import Door, b64, with_door
 
