@@ -128,7 +128,7 @@ def topic_configs(gateway: Gateway, topic: str) -> Iterator[ConfigEntry]:
 
 
 def new_topic_configs(gateway: Gateway, overrides: Mapping[str, str]) -> Iterator[ConfigEntry]:
-    """Of a topic that is created with these settings, whether this node knows it yet or not."""
+    """The configs of a topic that is created with these settings, whether this node knows it yet or not."""
     return _of_topic(gateway, topic_settings(gateway.settings, overrides), overrides)
 
 
@@ -149,7 +149,7 @@ def _of_topic(gateway: Gateway, settings: TopicSettings, overrides: Mapping[str,
 
 
 def group_configs(gateway: Gateway, group: str) -> Iterator[ConfigEntry]:
-    """Of a group, whether there is one of that name or not."""
+    """The configs of a group, whether there is one of that name or not."""
     overrides = gateway.image.config("group", group)
     effective = _texts(group_settings(gateway.settings, overrides).model_dump(by_alias=True))
     layers = _layers(gateway, gateway.node_id)

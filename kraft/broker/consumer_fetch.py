@@ -1,4 +1,4 @@
-"""A consumer's fetch of one partition, and what its answer says. Pure."""
+"""A consumer's fetch of one partition, and the result of its answer. Pure."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def readable_batches(
     """Position and header of each whole batch, and whether its records are for people: those of control batches are
     not, nor are those of the aborted transactions (T8).
 
-    A transaction is aborted from its first offset to the next control batch of its producer, which is its marker: as a
-    Kafka consumer finds it, for an answer of Fetch says no more (KIP-98).
+    A transaction is aborted from its first offset to the next control batch of its producer, which is its marker: a
+    Kafka consumer finds it the same way, for an answer of Fetch has no more (KIP-98).
     """
     coming = sorted(aborted, key=lambda each: each.first_offset, reverse=True)
     dropped: set[int] = set()

@@ -28,4 +28,4 @@ FEATURES = (
     Feature("share.version", 0, 2, 2),
     Feature("transaction.version", 0, 2, 2),
 )
-"""By name."""
+"""Feature name -> feature."""

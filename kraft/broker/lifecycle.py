@@ -52,7 +52,7 @@ CATCHING_UP_BEAT_MS = 50
 
 
 class RegistrationFailed(Exception):
-    """This broker could not join the cluster; the message says why and what would help."""
+    """This broker could not join the cluster; the message names the reason and what would help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class BrokerLifecycle:
         failed_replicas: Callable[[], FailedReplicas] = lambda: NO_FAILED_REPLICAS,
         twin: Callable[[], str] = lambda: "",
     ) -> None:
-        """`twin` says who refuses this node because another process has its id; empty when nobody does."""
+        """`twin` returns which nodes refuse this one because another process has its id; empty when none does."""
         self._identity = identity
         self._clock = clock
         self._control = control
@@ -104,11 +104,11 @@ class BrokerLifecycle:
         self._proof_waiters = 0
         self._proof_sent_ms = clock.monotonic_ms() - PROOF_INTERVAL_MS
         self._answered_offset = -1
-        """Of the metadata that the latest answer was given from."""
+        """Offset of the metadata from which the latest answer was made."""
         self._next_answer, self._next_image = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.offline_replicas: OfflineReplicas = {}
-        """Of live brokers, as the controller told last; another mapping whenever it says something else."""
+        """Offline replicas of live brokers, as the controller reported last; another mapping after each change."""
 
     @property
     def broker_id(self) -> int:
@@ -257,7 +257,7 @@ class BrokerLifecycle:
     @property
     def _answer_ms(self) -> int:
         """A controller that is silent for longer is asked again, wherever it is then (KAFKA-14392); an incarnation that
-        was registered already is told its epoch."""
+        was registered already gets its epoch."""
         return max(1, self._settings().broker_session_timeout_ms // 2)
 
     def _registration(self) -> RegisterBroker:

@@ -1,4 +1,4 @@
-"""What a part of a node measures, as plain data: `/metrics` shows it, whoever counted it."""
+"""What a part of a node measures, as plain data: `/metrics` shows the measures of all parts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaPort:
-    """What the HTTP listener tells about the Kafka one, and shares with it."""
+    """The part of the Kafka listener that the HTTP listener reports, and shares with it."""
 
     measures: Callable[[], Sequence[Measure]] = tuple
     clients: Callable[[], Mapping[tuple[str, str, str], int]] = dict

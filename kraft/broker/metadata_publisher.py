@@ -36,7 +36,7 @@ class MetadataPublisher:
         self._settings = broker_settings(static)
         self._topic_settings: dict[str, TopicSettings] = {}
         self._alike: dict[tuple[tuple[str, str], ...], TopicSettings] = {}
-        """By what a topic's own settings say: most of a thousand topics say nothing, and share one."""
+        """A topic's own settings -> its effective ones: most of a thousand topics set nothing, and share one value."""
         self._subscribers: list[OnMetadata] = []
         self._leadership_subscribers: list[Callable[[Leadership], None]] = []
         self._changed = asyncio.Event()

@@ -18,7 +18,7 @@ from metadata.controller.requests import AllocateProducerIds
 Reply = TypeVar("Reply")
 
 BLOCK_TIMEOUT_MS = 5_000
-"""How long a block is waited for; then the producer is told to try again."""
+"""How long a block is waited for; then the producer gets an error, and tries again."""
 PREFETCH_AT = 0.1
 """Share of a block that is left when the next one is fetched (Kafka's PREFETCH_THRESHOLD, seen from the end)."""
 
@@ -72,6 +72,6 @@ class ProducerIds:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Whoever waits gets the failure; a prefetch is tried again at the next id."""
+    """A waiting caller gets the failure; a prefetch is tried again at the next id."""
     if not task.cancelled():
         task.exception()

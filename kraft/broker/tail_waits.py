@@ -96,7 +96,7 @@ class Tails:
         return waiter.found
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Whoever waits at a leader that is none any more looks for the new one."""
+        """A reader that waits at a former leader looks for the new one."""
         for partition in self._moved(delta):
             for tail in [tail for tail in self._tails.values() if tail.at.partition == partition]:
                 if tail.fetch is not None:

@@ -33,11 +33,11 @@ Refusals: TypeAlias = Mapping[TopicPartition, KafkaError]
 
 
 class Support(Enum):
-    """What the client's request may be told and do, by its version (TransactionSupportedOperation)."""
+    """The errors and effects that the version of a client's request allows (TransactionSupportedOperation)."""
 
     OLD = "old"
     """Produce before 11, TxnOffsetCommit before 4: a partition that is not in the transaction is INVALID_TXN_STATE."""
-    TELLS_ABORTABLE = "tells abortable"
+    KNOWS_ABORTABLE = "knows abortable"
     """It is TRANSACTION_ABORTABLE 120: the producer aborts, and goes on."""
     ADDS_PARTITIONS = "adds partitions"
     """Produce 12, TxnOffsetCommit 5: the partition need not have been added before."""

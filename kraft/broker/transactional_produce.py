@@ -74,7 +74,7 @@ class TransactionalProduce:
         self._verifier = verifier
         self._clock = clock
         self._queues: AppendQueues[tuple[int, TopicIdPartition]] = AppendQueues()
-        """By producer id and partition."""
+        """One queue for each producer id and partition."""
 
     def begin(
         self,
@@ -218,7 +218,7 @@ class TransactionalProduce:
 
 
 def transactional_headers(batches: Batches) -> Mapping[TopicIdPartition, BatchHeader]:
-    """Of the batches that belong to a transaction. Each has a whole header."""
+    """The headers of the batches that belong to a transaction. Each has a whole header."""
     headers = {key: header_at(data) for key, data in batches.items()}
     return {key: header for key, header in headers.items() if header.is_transactional and not header.is_control}
 

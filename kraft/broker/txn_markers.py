@@ -34,8 +34,9 @@ from replication.producers.origin import Origin
 from replication.requests import ProduceOptions, ProduceOutcome
 
 UNREADY = (CoordinatorNotAvailable, CoordinatorLoadInProgress, NotCoordinator)
-"""Of a group coordinator. The one of transactions knows it as a partition that has no leader yet, and asks again."""
-AS_KAFKA_TELLS = {
+"""Errors of a group coordinator that is not ready. The transaction coordinator gets the error of a partition without a
+leader, and asks again."""
+AS_KAFKA_RETURNS = {
     ThrottlingQuotaExceeded.code: NotEnoughReplicas.code,
     UnknownTopicId.code: UnknownTopicOrPartition.code,
 }
@@ -78,7 +79,7 @@ class TxnMarkers:
         codes.update(zip(offsets, ended, strict=True))
         outcomes = await begun if isinstance(begun, asyncio.Future) else begun
         for key, outcome in outcomes.items():
-            codes[keys[key]] = AS_KAFKA_TELLS.get(outcome.error_code, outcome.error_code)
+            codes[keys[key]] = AS_KAFKA_RETURNS.get(outcome.error_code, outcome.error_code)
         return codes
 
     def _begun(

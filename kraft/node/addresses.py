@@ -17,7 +17,7 @@ class AddressBook:
         self._image = image
         self._known = {node.id for node in config.nodes}
         self._configured: dict[tuple[int, Purpose], tuple[str, int]] = {}
-        """Asked for before each request; what cluster.toml says never changes."""
+        """Asked for before each request; the addresses in cluster.toml never change."""
 
     def address(self, node_id: int, purpose: Purpose) -> tuple[str, int]:
         """Raises BrokerNotAvailable for a node that neither the configuration nor the metadata knows."""

@@ -44,14 +44,13 @@ from metadata.quorum.durable import QuorumStorageError
 from metadata.quorum.library import WrongLibrary, verified
 from replication.storage.log_directory import StartupError
 
-"""Of the files and folders that a node makes: they hold records."""
 FAILED = 1
 FILES_TENDED_EVERY_MS = 3_000
 """How often files that are not used are given back: what is idle ten times as long has no descriptor."""
 LOOK_MS = 1_000
 """How often a node looks whether it waits for something."""
 STOP_GRACE_MS = 4_000
-"""What a stop may take besides its controlled shutdown. Then the process ends, and tells where its threads stood."""
+"""What a stop may take besides its controlled shutdown. Then the process ends, and logs where its threads stood."""
 STOP_MS_OF_LOG = 2
 """What closing one of thousands of logs may add to that: 20,000 took more than four seconds on a busy machine, and a
 node that was ended meanwhile had to look at all of them when it started again."""
@@ -65,7 +64,7 @@ def warm_up() -> None:
     quorum. Its forks have it."""
     nothing: Any = None
     learn_paths((*consumer_routes(nothing, nothing), *group_routes(nothing), *replica_routes(dict)))
-    with contextlib.suppress(WrongLibrary):  # each node says so
+    with contextlib.suppress(WrongLibrary):  # each node logs it
         verified()
 
 

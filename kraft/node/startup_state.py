@@ -1,11 +1,11 @@
 """What a node waits for before it serves, in words, and whether its metadata has caught up with the quorum.
 
-Invariant: a node that has caught up stays so; what it loses later (the quorum, its registration) is said by `service`
-alone, and it goes on answering from what it knows, as Kafka's brokers do.
+Invariant: a node that has caught up stays so; only `service` reports what it loses later (the quorum, its
+registration), and it goes on answering from the metadata that it has, as Kafka's brokers do.
 
 Caught up means, for a broker, that its image holds its own registration of this process: the active controller
 committed that after all that was committed before the process asked (KIP-631: STARTING ends when the broker has read
-up to its registration). A node that is a controller only registers nowhere: its voter tells (`RaftNode.has_caught_up`).
+up to its registration). A node that is a controller only does not register: `RaftNode.has_caught_up` decides there.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from metadata.quorum.log import MetadataLog
 from metadata.quorum.raft_log import RaftMetadataLog
 from replication.storage.log_manager import Loading
 
-SAID_FIRST_MS: Final = 2_000
-"""A start that takes no longer than this says nothing."""
-SAID_AGAIN_MS: Final = 10_000
-SAID_AGAIN_MS_MAX: Final = 300_000
+LOGGED_FIRST_MS: Final = 2_000
+"""A start that takes no longer than this is not logged."""
+LOGGED_AGAIN_MS: Final = 10_000
+LOGGED_AGAIN_MS_MAX: Final = 300_000
 """What is awaited is said again, each time after twice as long, up to this."""
 
 
@@ -89,7 +89,7 @@ class Reminder:
     def __init__(self) -> None:
         self._since_ms: int | None = None
         self._due_ms = 0
-        self._wait_ms = SAID_AGAIN_MS
+        self._wait_ms = LOGGED_AGAIN_MS
         self.has_said = False
 
     def is_due(self, awaited: str, now_ms: int) -> bool:
@@ -98,16 +98,16 @@ class Reminder:
             self._since_ms, self.has_said = None, False
             return False
         if self._since_ms is None:
-            self._since_ms, self._due_ms, self._wait_ms = now_ms, now_ms + SAID_FIRST_MS, SAID_AGAIN_MS
+            self._since_ms, self._due_ms, self._wait_ms = now_ms, now_ms + LOGGED_FIRST_MS, LOGGED_AGAIN_MS
         if now_ms < self._due_ms:
             return False
-        self._due_ms, self._wait_ms = now_ms + self._wait_ms, min(2 * self._wait_ms, SAID_AGAIN_MS_MAX)
+        self._due_ms, self._wait_ms = now_ms + self._wait_ms, min(2 * self._wait_ms, LOGGED_AGAIN_MS_MAX)
         self.has_said = True
         return True
 
 
 def twin_problem(log: MetadataLog) -> str:
-    """Why the quorum lets this node not in, if it says that another process has its id."""
+    """The reason for which the quorum refuses this node, when another process has its id."""
     refused_by = log.refused_by if isinstance(log, RaftMetadataLog) else frozenset()
     return (
         f"voters {_named(sorted(refused_by))} are connected with another process of this node's id"

@@ -21,7 +21,7 @@ RequestData = TypeVar("RequestData", bound=TopLevel)
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ClientConnection:
-    """What is known of the peer: its connection, and what its ApiVersions request says (KIP-511)."""
+    """What is known of the peer: its connection, and the software that its ApiVersions request names (KIP-511)."""
 
     peer: str
     """`host:port`."""
@@ -40,7 +40,7 @@ class ClientConnection:
 
     @property
     def host(self) -> str:
-        """As DescribeGroups names a member's host: with a slash before it."""
+        """The host with a slash before it, as DescribeGroups names that of a member."""
         return "/" + self.peer.rpartition(":")[0]
 
 

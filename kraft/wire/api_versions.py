@@ -88,7 +88,7 @@ def node_versions(asked: int) -> tuple[int, ApiVersionsResponseData]:
 def client_versions(
     header: RequestHeader, frame: memoryview, *, metadata_offset: int
 ) -> tuple[int, ApiVersionsResponseData, Software | None]:
-    """The version of the response, the response, and the client's software if it says (versions 3 and on).
+    """The version of the response, the response, and the client's software if the request has it (from version 3 on).
 
     The epoch of the finalized features is the metadata offset: clients take the newest over all brokers, and none of
     an epoch below 0. Raises Malformed.

@@ -1,4 +1,4 @@
-"""A limit on what is held at once, bytes or places; whoever would exceed it waits in line.
+"""A limit on what is held at once, bytes or places; a caller that would exceed it waits in line.
 
 Invariant: what is taken is at most the limit, except for one holder that alone is larger.
 """

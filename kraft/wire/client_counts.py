@@ -1,6 +1,6 @@
 """What Kafka clients asked of this node, counted by API and by client id, for /metrics.
 
-A client chooses its id, so only the first `CLIENT_IDS_MAX` are told apart; the rest are counted together.
+A client chooses its id, so only the first `CLIENT_IDS_MAX` have a count each; the rest are counted together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kraft.wire.api_handler import ClientConnection
 CLIENT_IDS_MAX = 100
 CLIENT_ID_LENGTH_MAX = 64
 SOFTWARE_MAX = 50
-"""Libraries and versions that are told apart among the connections."""
+"""Libraries and versions that have a count each among the connections."""
 OTHERS = "(others)"
 _NAMES: Mapping[int, str] = {api.key: api.name for api in apis.BY_KEY.values() if api.clients}
 

@@ -64,7 +64,7 @@ class RpcConnection:
         self._client_id = principal.client_id
         self._next_id = 0
         self._in_flight: dict[int, tuple[asyncio.Future[memoryview], int]] = {}
-        """By correlation id: the answer, and until when it is waited for in microseconds of the clock."""
+        """Correlation id -> the answer, and the end of the wait for it in microseconds of the clock."""
         self._slots = Budget(in_flight_max)
         self._timer: TimerHandle | None = None
         self._timer_us = 0

@@ -21,9 +21,9 @@ LOG = logging.getLogger(__name__)
 
 LOOK_MS = 1_000
 STANDSTILL_MS = 10_000
-"""When there is no room for answers: whoever has read nearly nothing for so long may lose its connection."""
+"""When there is no room for answers: a client that has read nearly nothing for so long may lose its connection."""
 TAKEN_BYTES_MIN = 64 * 1024
-"""Who reads less within `STANDSTILL_MS`, and not all, stands still."""
+"""A client that reads less within `STANDSTILL_MS`, and not all, stands still."""
 
 
 class Watched(Protocol):
@@ -47,13 +47,13 @@ class Watched(Protocol):
 
     @property
     def unread_bytes(self) -> int:
-        """Of answers that the client's side of the connection has not taken."""
+        """Bytes of answers that the client's side of the connection has not taken."""
         ...
 
     def close(self) -> None: ...
     def abort(self) -> None: ...
     def give_up(self) -> None:
-        """Of a connection that is closed: end what was begun for it."""
+        """Ends what was begun for the connection, which is closed."""
         ...
 
 

@@ -124,12 +124,12 @@ _FOR_NODES: Mapping[str, str] = {
 SERVED: Sequence[Api] = [apis.BY_NAME[name] for name in _ROWS]
 """The APIs that clients may ask."""
 ROWS: Mapping[int, Row] = {apis.BY_NAME[name].key: row for name, row in _ROWS.items()}
-"""By API key, those that clients may ask."""
+"""API key -> row, for the APIs that clients may ask."""
 MODULES: Mapping[int, str] = {
     apis.BY_NAME[name].key: module
     for name, module in (*((name, row.module) for name, row in _ROWS.items()), *_FOR_NODES.items())
 }
-"""By API key, all of them."""
+"""API key -> module, for all APIs."""
 UNADVERTISED = frozenset({71, 72})
 """Served, and left out of ApiVersions: no broker here has a receiver of client metrics, and clients ask for none then
 (KIP-714)."""
@@ -139,7 +139,7 @@ class ApiHandlers:
     """The handlers of one node, loaded module by module."""
 
     def __init__(self, parts: NodeParts, *, awaited: Callable[[], str] = str) -> None:
-        """`awaited` says why no client is served yet; empty from some moment on."""
+        """`awaited` returns why no client is served yet; an empty text once clients are served."""
         self._parts = parts
         self._loaded: dict[int, ApiHandler] = {}
         self.awaited = awaited

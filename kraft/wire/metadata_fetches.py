@@ -10,7 +10,7 @@ from metadata.environment import Clock
 from metadata.quorum.log import MetadataLog, MetadataSlice, SnapshotNeeded
 
 FETCH_BYTES_MAX = 8 * 1024 * 1024
-"""Of one answer, whatever the observer asks for."""
+"""Limit of one answer, also when the observer asks for more."""
 WAIT_MS_MAX = 30_000
 
 
@@ -54,7 +54,7 @@ class SnapshotPiece:
     data: bytes
     position: int
     size: int
-    """Of the whole snapshot."""
+    """Size of the whole snapshot."""
 
 
 class MetadataFetches:

@@ -32,9 +32,9 @@ class NodeAuthentication:
     environment: Environment
     credential: Credential
     handlers: ApiHandlers
-    """Requests that come before the proof are refused by them."""
+    """They refuse requests before the proof."""
     frame_bytes_max: int
-    """Of a request after authentication."""
+    """Limit of a frame after authentication."""
     unauthenticated: UnauthenticatedConnections = field(
         default_factory=lambda: UnauthenticatedConnections(KAFKA_LISTENER)
     )

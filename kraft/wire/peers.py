@@ -134,7 +134,7 @@ class Peers:
 
     async def look(self, node_id: int) -> None:
         """Returns when a node that this one fetches from has answered a small request, when the connection has broken
-        (which `lost` tells), or after `LOOK_MS_MAX`; at once when there is no connection."""
+        (which `lost` shows), or after `LOOK_MS_MAX`; at once when there is no connection."""
         body = ApiVersionsRequestData.make(client_software_name="kraft", client_software_version=__version__)
         with suppress(ConnectionClosed, TimeoutError, KafkaError):
             connection = self._current(node_id, "fetch", "")

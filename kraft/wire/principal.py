@@ -1,7 +1,7 @@
 """The principal of a connection: a node of this cluster, or a client of a listener, of which nothing is known.
 
-All brokers share one SCRAM user, `__cluster__`; its password is derived from the cluster secret. Which node it is, and
-what the connection is for, says the client id of the request that completed the authentication: `node-3-controller`.
+All brokers share one SCRAM user, `__cluster__`; its password is derived from the cluster secret. The client id
+of the request that completed the authentication names the node and the purpose of the connection: `node-3-controller`.
 So a holder of the secret can claim any node id; the secret is what the cluster trusts.
 """
 

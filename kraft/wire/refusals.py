@@ -67,7 +67,7 @@ class Refusals:
 
 
 def _refused_api_versions(header: RequestHeader, error: KafkaError) -> Sequence[Buffer]:
-    """Whoever asked in a version that is not taken reads version 0, and in it which versions there are (KIP-511)."""
+    """A client that asked in an unsupported version gets version 0, with the supported versions (KIP-511)."""
     is_unsupported = error.code == UnsupportedVersion.code
     response = ApiVersionsResponseData.make(error_code=error.code, api_keys=[OWN_ENTRY] if is_unsupported else [])
     version = 0 if is_unsupported or header.api_version not in apis.API_VERSIONS.clients else header.api_version

@@ -76,14 +76,14 @@ PIECES: Mapping[int, Sequence[Cut]] = {
     91: [Cut(("topics", "partitions"), ("responses", "partitions"))],
     92: [Cut(("topics",), ("responses",))],
 }
-"""By API key. Not among them: what is one change (Produce, AddPartitionsToTxn, a group's members) or one view (Fetch,
-DescribeLogDirs, a page of DescribeTopicPartitions)."""
+"""API key -> arrays that may be handled in pieces. Left out: requests that are one change (Produce, AddPartitionsToTxn,
+a group's members) or one view (Fetch, DescribeLogDirs, a page of DescribeTopicPartitions)."""
 
 WHOLE_MAX = 2_048
 """Items of a request of another API, unless `WHOLE_MAX_OF` has it."""
 WHOLE_MAX_OF: Mapping[int, int] = {14: 10_000, 24: 10_000, 35: 20_000, 68: 4_000, 75: 10_000}
-"""By API key: members of a group, partitions of a transaction, of a node, of a member, and topics that an administrator
-asks for. A request of any of them for no more is one that a large cluster needs."""
+"""API key -> items: members of a group, partitions of a transaction, of a node, of a member, and topics that an
+administrator asks for. A large cluster needs requests of this size."""
 
 
 def too_many(items: int, items_max: int, why: str) -> KafkaError:
@@ -157,7 +157,7 @@ class _Piece(NamedTuple):
     message: Any
     items: int
     depth: int
-    """Of the array that was cut, in its path."""
+    """Depth of the array that was cut, in its path."""
 
 
 def _cut(message: Any, path: Path, depth: int = 0) -> Iterator[_Piece | int]:
@@ -193,7 +193,7 @@ def _changed(message: Any, **fields: Any) -> Any:
 
 
 def _items_in(item: Any) -> int:
-    """Of all arrays inside of it."""
+    """Number of items of all arrays inside `item`."""
     if not isinstance(item, Message):
         return 0
     found = 0
@@ -231,7 +231,7 @@ def _is_key(value: Any) -> bool:
 
 
 class _Long(Sequence[Any]):
-    """As long as it says, with nothing in it: what is written around an array is what two of them have in common."""
+    """A sequence with a length and no items: it shows which bytes an encoder writes around an array."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -288,7 +288,7 @@ class _Answer:
         return [whole.before, self._length(_Long(whole.count)), *whole.data, whole.after]
 
     def end(self, depth: int) -> None:
-        """Of the item around the array at this depth."""
+        """Ends the item around the array at this depth."""
         if len(self._open) <= depth:
             return
         ended = self._open.pop()

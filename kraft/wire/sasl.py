@@ -64,7 +64,7 @@ class Authentication:
         return Step(_handshake_response(code), is_last=True)
 
     def authenticate(self, message: SaslAuthenticateRequestData, client_id: str | None) -> Step:
-        """The answer to SaslAuthenticate. After the client's proof `principal` says who it is; `client_id` is that of
+        """The answer to SaslAuthenticate. After the client's proof `principal` names the client; `client_id` is that of
         the request (see `kraft.wire.principal`).
         """
         try:

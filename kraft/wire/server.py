@@ -170,7 +170,7 @@ class WireServer:
             self._open -= 1
 
     def _has_place(self, connection: FrameConnection) -> bool:
-        """When all are taken, whoever says nothing loses his."""
+        """Whether a place is free. When all are taken, a connection that has not authenticated loses its place."""
         if self._open < self._places or self._nodes.unauthenticated.end_one(connection):
             return True
         LOG.warning("refusing %s: %d connections are open (max.connections)", connection.peer, self._open)
@@ -218,8 +218,8 @@ class WireServer:
 
 
 def _authenticates(first: memoryview) -> bool:
-    """As our nodes do, with their first request. Others may ask for ApiVersions before."""
+    """Whether the first request authenticates a node. Clients may send ApiVersions first."""
     try:
         return authenticates_as_node(codec.decode_request_head(first))
     except Malformed:
-        return False  # the session says so
+        return False  # the session answers it

@@ -54,14 +54,14 @@ STARTED_MAX = 32
 """Requests of one client that begin one after the other; then it is the turn of others. A client may have sent
 thousands, and each costs."""
 UNSENT_BYTES_MAX = 64 * 1024
-"""Of answers of one client, beyond which it begins nothing more: a larger one is alone."""
+"""Bytes of unsent answers of one client, beyond which no request of it begins; a larger answer is alone."""
 PRODUCE = 0
 FETCH = 1
 AUTHENTICATION = (apis.SASL_HANDSHAKE.key, apis.SASL_AUTHENTICATE.key)
 """A node has done it before its session begins."""
 READ_ORDER, PRODUCE_ORDER, WRITE_ORDER = Order.READ, Order.PRODUCE, Order.WRITE
 ORDERS = {key: row.order for key, row in ROWS.items()}
-"""By API key. ApiVersions is not among them: its answer depends on nothing that a request changes."""
+"""API key -> order. ApiVersions is not among them: its answer depends on nothing that a request changes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +76,7 @@ class _Slot:
     """The client, in the counts."""
     parts: Sequence[Buffer] | None = None
     answer_size: int = 0
-    """Of its answer, as long as that counts (`AnswerBudget`)."""
+    """Size of its answer, as long as that counts (`AnswerBudget`)."""
     is_done: bool = False
     waits: asyncio.Future[Any] | None = None
     """What its answer waits for; cancelled when the connection has ended."""
@@ -91,7 +91,7 @@ class Shared:
     clock: Clock
     handlers: ApiHandlers
     bytes_max: int
-    """Of the requests of one connection that are being served."""
+    """Limit of the requests of one connection that are being served."""
     produce_budget: Budget
     """Only produce requests count: a follower's fetch must never wait for the produce that waits for it."""
     answers: AnswerBudget
@@ -117,11 +117,11 @@ class Session:
         self._is_node = isinstance(client.principal, NodePrincipal)
         self._room = Budget(shared.bytes_max)
         self._unsent_size = 0
-        """Of answers that are done and wait for those before them."""
+        """Bytes of answers that are done and wait for those before them."""
         self._started = 0
         """Since others had their turn."""
         self._slots: deque[_Slot] = deque()
-        """Of a client, in their order."""
+        """Requests of a client, in their order."""
         self._node_slots: set[_Slot] = set()
         self._has_room = asyncio.Event()
         """A request is answered, so that another one may begin."""
@@ -199,7 +199,7 @@ class Session:
             await self._end()
 
     def _authenticates(self, header: RequestHeader) -> bool:
-        """As a node: with its first request but for ApiVersions."""
+        """Whether the peer authenticates as a node: with its first request, apart from ApiVersions."""
         return self._takes_nodes and not (self._has_asked or self._slots) and authenticates_as_node(header)
 
     def _may_serve(self) -> bool:
@@ -464,8 +464,8 @@ class Session:
                 raise
 
     def _has_to_wait(self, header: RequestHeader) -> bool:
-        """For requests before it: a client's fetch for a fetch, as its answer may be large, and each as its place among
-        the others says."""
+        """Whether a request waits for requests before it: a client's fetch for a fetch, as its answer may be large, and
+        every request by the order of its API."""
         key = header.api_key
         if self._is_node:
             if key == FETCH:

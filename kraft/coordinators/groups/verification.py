@@ -12,7 +12,7 @@ async def verify_offsets(
     verifier: TransactionVerifier, request: CommitInTransaction, partition: TopicPartition
 ) -> None:
     """Of a partition of `__consumer_offsets`. Raises the KafkaError of a refusal."""
-    support = Support.TELLS_ABORTABLE if request.knows_abortable else Support.OLD
+    support = Support.KNOWS_ABORTABLE if request.knows_abortable else Support.OLD
     refusals = await verifier.refusals(
         request.transactional_id,
         Producer(request.producer_id, request.producer_epoch),

@@ -124,9 +124,9 @@ def _heartbeat_answer(request: BrokerHeartbeat, message: BrokerHeartbeatResponse
     )
 
 
-def _offline_replicas(told: Sequence[OfflineReplicasOfTopic]) -> OfflineReplicas:
+def _offline_replicas(topics: Sequence[OfflineReplicasOfTopic]) -> OfflineReplicas:
     found: dict[int, set[TopicIdPartition]] = {}
-    for each in told:
+    for each in topics:
         found.setdefault(each.broker_id, set()).update(TopicIdPartition(each.topic_id, at) for at in each.partitions)
     return {broker_id: frozenset(offline) for broker_id, offline in found.items()}
 

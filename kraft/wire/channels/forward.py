@@ -244,7 +244,7 @@ class RemotePartitionClient:
         return {partition: ProduceOutcome() for partition in batches}
 
     async def fetch(self, request: FetchRequest) -> FetchResponse:
-        """One read of a consumer. A leader that says nothing holds it for the time that its bytes may take, no longer:
+        """One read of a consumer. A leader that sends nothing holds it for the time that its bytes may take, no longer:
         it may be paused or cut off, and the cluster finds another one meanwhile.
         """
         transfer_ms = ANSWER_SLACK_MS + request.bytes_max // READ_BYTES_PER_MS_MIN

@@ -202,7 +202,7 @@ def log_ends_request(partitions: Sequence[TopicIdPartition]) -> FetchRequest:
 
 
 def log_ends_of(response: FetchResponse) -> tuple[ReplicaLogEnd, ...]:
-    """What that answer says of each partition."""
+    """The log end of each partition in an answer of `log_ends`."""
     nothing = EpochEnd(-1, -1)
     return tuple(
         ReplicaLogEnd(

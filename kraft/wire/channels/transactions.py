@@ -52,11 +52,11 @@ class InitProducerId:
 
     transactional_id: str | None = None
     transaction_timeout_ms: int = 0
-    """Of its transactions, if it has a transactional id."""
+    """Timeout of its transactions, if it has a transactional id."""
     producer_id: int = NO_PRODUCER.producer_id
     epoch: int = NO_PRODUCER.epoch
     key: bytes = b""
-    """By which a repetition of this request is known; only our nodes send one."""
+    """Identifies a repetition of this request; only our nodes send one."""
 
 
 def _init_request(request: InitProducerId, timeout_ms: int) -> InitProducerIdRequestData:

@@ -1,4 +1,4 @@
-"""Where a client reaches the brokers: each has an address for every listener, and a client is told that of its own.
+"""Where a client reaches the brokers: each has an address for every listener, and a client gets that of its own.
 
 A client that came through a listener can reach the others through the listener of the same name; their other addresses
 may not exist where it is. So Metadata, FindCoordinator, DescribeCluster and the leader hints of KIP-951 all ask here.
@@ -25,14 +25,14 @@ class Endpoint(NamedTuple):
 
 
 def address_of(broker: NodeParts, broker_id: int, connection: ClientConnection) -> Endpoint | None:
-    """Of a registered broker, fenced or not, for the listener that the client used. None when there is no such broker,
-    or it has no such listener: the client gets LEADER_NOT_AVAILABLE 5 or COORDINATOR_NOT_AVAILABLE 15 then."""
+    """The address of a registered broker, fenced or not, for the listener that the client used. None when there is
+    no such broker, or no such listener: the client gets LEADER_NOT_AVAILABLE 5 or COORDINATOR_NOT_AVAILABLE 15."""
     registered = broker.gateway.image.brokers.get(broker_id)
     return None if registered is None else _endpoint(registered, connection.listener)
 
 
 def live_endpoints(broker: NodeParts, connection: ClientConnection) -> Sequence[Endpoint]:
-    """Of the brokers that are not fenced, by id: those that Metadata names."""
+    """The addresses of the brokers that are not fenced, in the order of ids, as Metadata lists them."""
     brokers = broker.gateway.image.brokers
     found = (_endpoint(each, connection.listener) for _, each in sorted(brokers.items()) if not each.fenced)
     return [endpoint for endpoint in found if endpoint is not None]
@@ -40,7 +40,7 @@ def live_endpoints(broker: NodeParts, connection: ClientConnection) -> Sequence[
 
 def node_endpoints(broker: NodeParts, broker_ids: Iterable[int], connection: ClientConnection) -> Sequence[Endpoint]:
     """Each of them once, by id: the `node_endpoints` of an answer whose partitions name these leaders (KIP-951).
-    Whoever has no address is left out, as is -1, the id of an unknown leader."""
+    A broker without an address is left out, as is -1, the id of an unknown leader."""
     found = (address_of(broker, broker_id, connection) for broker_id in sorted(set(broker_ids)))
     return [endpoint for endpoint in found if endpoint is not None]
 

@@ -2,8 +2,8 @@
 
 Sessions (KIP-227) are those of the replica manager, in the same cache as the followers'. Until version 12 a request
 names topics by name, from 13 on by id; an answer names a topic as it was asked for. From version 11 on a client may
-read from followers, and is told of one in its own rack (KIP-392). Who reads committed records only gets them up to the
-last stable offset, with the aborted transactions among them, whose records it leaves out by itself (KIP-98).
+read from followers, and the answer names one in its own rack (KIP-392). A client that reads committed records only gets
+records up to the last stable offset, and a list of aborted transactions whose records it skips itself (KIP-98).
 
 Only a node may fetch as a replica, which moves the high watermark and reads beyond it, and fetch the metadata log
 (`kraft.wire.handlers.metadata_log`). A node also reads for its own clients, and gets errors, leaders and divergences as
@@ -354,7 +354,7 @@ def _aborted(transaction: AbortedTransaction) -> fetch_response.AbortedTransacti
 
 
 def _refuse(message: FetchRequestData, version: int, error: KafkaError) -> FetchResponseData:
-    """As Kafka's `FetchRequest.getErrorResponse`: before version 13 each partition says it, too."""
+    """The answer of Kafka's `FetchRequest.getErrorResponse`: before version 13 each partition has the error, too."""
     topics = message.topics if version < FIRST_WITH_TOPIC_IDS else ()
     return FetchResponseData.make(
         error_code=error.code,

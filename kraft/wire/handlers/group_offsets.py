@@ -65,7 +65,7 @@ EPOCHS_FROM = 9
 SEVERAL_GROUPS_FROM = 8
 """OffsetFetch: several groups, and an error for each (KIP-709)."""
 TOP_ERROR_FROM = 2
-"""OffsetFetch: an error of the group is told once; in each partition before."""
+"""OffsetFetch: an error of the group stands once in the answer; before, in each partition."""
 ADDS_OFFSETS_FROM = 5
 """TxnOffsetCommit: the group need not have been added to the transaction before (KIP-890)."""
 ABORTABLE_FROM = 4
@@ -352,8 +352,8 @@ def _committed_in_transaction(
 def _refuse_in_transaction(
     message: TxnOffsetCommitRequestData, version: int, error: KafkaError
 ) -> TxnOffsetCommitResponseData:
-    """What a transaction coordinator says while it ends the transaction before, producers know as a group that is being
-    loaded: they ask again, and here."""
+    """The answer with an error. CONCURRENT_TRANSACTIONS becomes COORDINATOR_LOAD_IN_PROGRESS, after which producers ask
+    this coordinator again."""
     code = error.code
     if code == ConcurrentTransactions.code:
         code = CoordinatorLoadInProgress.code

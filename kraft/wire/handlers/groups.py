@@ -43,9 +43,9 @@ from kraft.wire.node_parts import NodeParts
 BATCHED_FROM = 4
 """FindCoordinator: several keys, and an error for each (KIP-699)."""
 KNOWN_MEMBERS_FROM = 4
-"""JoinGroup: a new dynamic member is told its id first (KIP-394)."""
+"""JoinGroup: a new dynamic member gets its id first, and joins with it (KIP-394)."""
 SKIPS_ASSIGNMENT_FROM = 9
-"""JoinGroup: a static leader that comes back is told to keep the assignment (KIP-814)."""
+"""JoinGroup: a static leader that comes back keeps the assignment (KIP-814)."""
 NULLABLE_PROTOCOL_FROM = 7
 """JoinGroup: a refusal names no protocol."""
 NAMED_PROTOCOL_FROM = 5

@@ -32,7 +32,7 @@ from metadata.image import TopicIdPartition
 from replication.storage.log_manager import DescribedDirectory, DescribedLog
 
 UNKNOWN_LAG = -1
-"""Of a log whose replica takes no part: it is offline, or not known to the metadata any more."""
+"""The lag of a log whose replica is offline, or not in the metadata any more."""
 
 
 def apis(broker: NodeParts) -> Sequence[ApiHandler]:
@@ -131,7 +131,7 @@ def _partition(log: DescribedLog, high_watermarks: Mapping[TopicIdPartition, int
 
 
 def _lag(log: DescribedLog, high_watermarks: Mapping[TopicIdPartition, int]) -> int:
-    """As `LogManager.getLogEndOffsetLag`: a copy is behind the log, a log behind the high watermark."""
+    """The lag by `LogManager.getLogEndOffsetLag`: a copy is behind the log, a log behind the high watermark."""
     if log.copied_of is not None:
         return max(log.copied_of - log.log_end_offset, 0)
     high_watermark = high_watermarks.get(log.key)

@@ -116,7 +116,7 @@ class _Cluster:
         return self._current(call)
 
     def _other_leaders(self, message: MetadataRequestData) -> set[int]:
-        """Of the topics that are asked for one by one, as a client does that has lost one. No more than are kept."""
+        """Leaders of the topics that a request names, as of a client that has lost a leader; none for too many."""
         image, own = self._gateway.image, self._gateway.node_id
         if message.topics is None or len(message.topics) > TOPICS_KEPT_MAX:
             return set()
@@ -255,7 +255,7 @@ def _asked(call: Call[MetadataRequestData]) -> tuple[object, ...] | None:
 
 
 class _Described:
-    """Topics as one Metadata request wants them told."""
+    """Topics in the form that one Metadata request asks for."""
 
     def __init__(
         self,
@@ -304,13 +304,13 @@ class _Described:
             partition_index=partition.partition,
             leader_id=partition.leader if has_leader else -1,
             leader_epoch=partition.leader_epoch,
-            replica_nodes=self._told(partition.replicas),
-            isr_nodes=self._told(partition.isr),
+            replica_nodes=self._shown(partition.replicas),
+            isr_nodes=self._shown(partition.isr),
             offline_replicas=offline_replicas(partition, live=self._live, offline=self._offline),
         )
 
-    def _told(self, replicas: Sequence[int]) -> Sequence[int]:
-        """Version 0 hides those that cannot be reached, and says so with an error."""
+    def _shown(self, replicas: Sequence[int]) -> Sequence[int]:
+        """Version 0 leaves out replicas that cannot be reached; an error of the partition shows it."""
         return [replica for replica in replicas if replica in self._live] if self._version == 0 else replicas
 
     def _error(self, partition: PartitionImage) -> int:

@@ -170,7 +170,7 @@ class _Offsets:
         )
 
     async def _in_remote_storage(self, key: TopicIdPartition, leader_epoch: int) -> OffsetAnswer:
-        """Nothing is there; whoever does not lead says so."""
+        """No offset, as there is no remote storage. Raises NotLeaderOrFollower where this node does not lead."""
         await self._replicas.offsets.list_offset(key, EARLIEST_TIMESTAMP, leader_epoch=leader_epoch)
         return OffsetAnswer(offset=-1)
 
@@ -210,7 +210,7 @@ class _Offsets:
     # --- DeleteRecords ---------------------------------------------------------------------------------------
 
     async def delete_records(self, call: Call[DeleteRecordsRequestData]) -> DeleteRecordsResponseData:
-        """Of a partition that is named more than once the last offset counts, as in Kafka."""
+        """DeleteRecords. When a partition is named more than once, its last offset counts, as in Kafka."""
         targets: dict[str, dict[int, int]] = {}
         for topic in call.message.topics:
             offsets = {item.partition_index: item.offset for item in topic.partitions}

@@ -1,6 +1,7 @@
 """ElectLeaders (43, KIP-460), AlterPartitionReassignments (45, KIP-455, KIP-860), ListPartitionReassignments (46).
 
-The active controller decides; what is under way is told from the image of this node, which has seen what it asked for.
+The active controller decides. Reassignments in progress are listed from the image of this node, which already has the
+changes that it asked for.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class _Partitions:
         self._control = Control(parts)
 
     async def elect(self, call: Call[ElectLeadersRequestData]) -> ElectLeadersResponseData:
-        """Of all partitions (null), those that need no election are left out, but no topic is, as in Kafka."""
+        """ElectLeaders. When the request names no partitions (null), those that need no election are left out, but no
+        topic is, as in Kafka."""
         asked = call.message.topic_partitions
         request = _election(call.message)
         outcomes = await self._control.ask(call, request, timeout_ms=call.message.timeout_ms)

@@ -69,7 +69,7 @@ FIRST_WITH_LEADERS = 10
 FIRST_WITH_TOPIC_IDS = 13
 FIRST_WITH_ABORTABLE = 11
 FIRST_THAT_ADDS_PARTITIONS = 12
-"""Of the versions that producers of transaction version 2 use (KIP-890)."""
+"""First of the versions that producers of transaction version 2 use (KIP-890)."""
 
 Outcomes = Mapping[TopicIdPartition, ProduceOutcome]
 
@@ -266,8 +266,8 @@ def _record_errors(outcome: ProduceOutcome) -> list[BatchIndexAndErrorMessage]:
 
 
 def _code(outcome: ProduceOutcome, version: int) -> int:
-    """As producers know it: an id of a topic is nothing to one that names topics, and 89 is for administration only.
-    Nothing was appended, as with 19, and all producers send again what is answered so."""
+    """The error code that a producer of this version knows: UNKNOWN_TOPIC_ID becomes UNKNOWN_TOPIC_OR_PARTITION for one
+    that names topics, and 89 becomes 19: nothing was appended, and all producers send again."""
     if outcome.error_code == UnknownTopicId.code and version < FIRST_WITH_TOPIC_IDS:
         return UnknownTopicOrPartition.code
     return NotEnoughReplicas.code if outcome.error_code == ThrottlingQuotaExceeded.code else outcome.error_code
@@ -294,7 +294,7 @@ def _refusal(records: Buffer, *, version: int, is_repeated: bool) -> KafkaError 
 def _support(version: int) -> Support:
     if version >= FIRST_THAT_ADDS_PARTITIONS:
         return Support.ADDS_PARTITIONS
-    return Support.TELLS_ABORTABLE if version >= FIRST_WITH_ABORTABLE else Support.OLD
+    return Support.KNOWS_ABORTABLE if version >= FIRST_WITH_ABORTABLE else Support.OLD
 
 
 def _close_for_errors(outcomes: Outcomes) -> None:

@@ -62,8 +62,8 @@ def apis(broker: NodeParts) -> Sequence[ApiHandler]:
 
 
 def _authentication() -> tuple[ApiHandler, ...]:
-    """As at a PLAINTEXT listener of Kafka, where everybody is somebody already. Nodes, who authenticate, do so before
-    they ask for anything else, and never come here."""
+    """The answers of a PLAINTEXT listener of Kafka, where no client authenticates. Nodes authenticate before any other
+    request, and never reach these handlers."""
     return (
         ApiHandler(
             request=SaslHandshakeRequestData,

@@ -100,7 +100,7 @@ class _Topics:
     # --- DeleteTopics -----------------------------------------------------------------------------------------
 
     async def delete(self, call: Call[DeleteTopicsRequestData]) -> DeleteTopicsResponseData:
-        """By name up to version 5, by name or id from version 6 on (KIP-516)."""
+        """DeleteTopics: by name up to version 5, by name or id from version 6 on (KIP-516)."""
         message = call.message
         results: list[DeletableTopicResult] = []
         asked: list[str | UUID] = list(message.topic_names)

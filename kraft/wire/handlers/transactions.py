@@ -66,8 +66,8 @@ FENCED_FROM = 2
 """The same for the requests about a transaction."""
 BATCHED_FROM = 4
 """AddPartitionsToTxn: several transactions, each perhaps only looked at; brokers ask so (KIP-890)."""
-EPOCH_TOLD_FROM = 5
-"""EndTxn: each transaction has an epoch of its own, and the answer tells the next one (KIP-890)."""
+RETURNS_EPOCH_FROM = 5
+"""EndTxn: each transaction has an epoch of its own, and the answer has the next one (KIP-890)."""
 OLD_CLIENT = 0
 """Transaction version of clients that keep their epoch from one transaction to the next."""
 
@@ -224,7 +224,7 @@ class _Transactions:
             message.transactional_id,
             Producer(message.producer_id, message.producer_epoch),
             is_commit=message.committed,
-            client_version=RAISES_EPOCH_FROM if call.version >= EPOCH_TOLD_FROM else OLD_CLIENT,
+            client_version=RAISES_EPOCH_FROM if call.version >= RETURNS_EPOCH_FROM else OLD_CLIENT,
         )
         return EndTxnResponseData.make(error_code=0, producer_id=following.producer_id, producer_epoch=following.epoch)
 

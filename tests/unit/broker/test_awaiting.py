@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from kraft.node.startup_state import SAID_AGAIN_MS_MAX, Awaiting, Reminder
+from kraft.node.startup_state import LOGGED_AGAIN_MS_MAX, Awaiting, Reminder
 from metadata.image import MetadataImage
 from replication.storage.log_manager import Loading
 
@@ -76,7 +76,7 @@ def said_at(reminder: Reminder, awaited: list[str]) -> list[int]:
 def test_a_wait_is_said_soon_and_then_less_and_less_often_for_ever() -> None:
     assert said_at(Reminder(), ["a leader"] * 200) == [2, 12, 32, 72, 152]
     hours = said_at(Reminder(), ["a leader"] * 4 * 3_600)
-    assert hours[-1] - hours[-2] == SAID_AGAIN_MS_MAX // LOOK_MS
+    assert hours[-1] - hours[-2] == LOGGED_AGAIN_MS_MAX // LOOK_MS
 
 
 def test_a_short_wait_is_not_said_and_a_later_one_begins_anew() -> None:

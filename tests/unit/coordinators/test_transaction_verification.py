@@ -66,7 +66,7 @@ def test_verification_depends_on_version() -> None:
     async def story() -> None:
         for support, is_verify_only in (
             (Support.OLD, True),
-            (Support.TELLS_ABORTABLE, True),
+            (Support.KNOWS_ABORTABLE, True),
             (Support.ADDS_PARTITIONS, False),
         ):
             transactions = Transactions()
@@ -82,7 +82,7 @@ def test_verification_depends_on_version() -> None:
 
 def test_refusals_are_told_as_the_version_knows_them() -> None:
     async def story() -> None:
-        for support, code in ((Support.OLD, 48), (Support.TELLS_ABORTABLE, 120)):
+        for support, code in ((Support.OLD, 48), (Support.KNOWS_ABORTABLE, 120)):
             one = Transactions({A: TransactionAbortable("not in it"), B: None})
             assert await refusals(one, A, B, support=support) == {A: code}
         assert await refusals(Transactions(ProducerFenced("old")), A, B) == {A: 47, B: 47}
