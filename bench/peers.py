@@ -4,7 +4,8 @@ Rows: `latency` (one record at a time, 500 a second), `connections` (200 produce
 kill -9 of the leader, and of leader and controller, under an idempotent producer; afterwards every acknowledged record
 is there once) and `topics` (1,000 topics of three partitions: creation, memory, idle processor time, a node killed, all
 restarted), `transactions` (of 100 records over 3 partitions and a group's offsets) and `aborted` (reading committed
-records of a partition with many aborted transactions, beside one without; --megabytes and --aborted say how large).
+records of a partition with many aborted transactions, beside one without; --megabytes and --aborted say how large) and
+`shares` (share consumers that accept each record of 1 KB).
 Kafka's nodes are found by the ports that they listen on, so they have to run on this machine; one that was killed is
 started again by its own command line. Both sides are measured in turn. Needs confluent-kafka and aiokafka.
 """
@@ -32,6 +33,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from bench.cluster import POLL_S, BenchError, process_cpu_s, process_resident_bytes
 from bench.report import percentile
+from bench.shares import share_consume
 from bench.sides import (
     ADMIN_S,
     PARTITIONS,
@@ -47,7 +49,7 @@ from bench.sides import (
 )
 from bench.transactions import ABORTED, MEGABYTES, read_aborted, transactions
 
-ROWS: Final = ("latency", "connections", "gap", "topics", "transactions", "aborted")
+ROWS: Final = ("latency", "connections", "gap", "topics", "transactions", "aborted", "shares")
 ROUNDS: Final = 5
 LATENCY_S: Final = 8.0
 LATENCY_RATE: Final = 500
@@ -319,6 +321,16 @@ def measures(row: str, options: argparse.Namespace) -> list[tuple[str, Callable[
         case "aborted":
             measure = partial(read_aborted, megabytes=options.megabytes, aborted=options.aborted, rounds=options.rounds)
             return [(f"{options.megabytes} MB read, {options.aborted} aborted transactions among them", measure, 1)]
+        case "shares":
+            return [
+                (
+                    f"share consume 1 KB, explicit accept, {partitions} partitions, {consumers} consumers",
+                    partial(share_consume, partitions=partitions, consumers=consumers),
+                    ROUNDS,
+                )
+                for partitions in (1, 6)
+                for consumers in (1, 8)
+            ]
         case _:
             return [("1,000 topics x 3", many_topics, 1)]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -216,7 +216,11 @@ class CoordinatorShard(ABC, Generic[RecordT]):
 
     def append_batch(self, batch: bytes) -> asyncio.Task[None]:
         """Send a batch on its way. The task fails with a KafkaError when it may be lost."""
-        task = asyncio.get_running_loop().create_task(self._append(batch))
+        return self.begin_append(self.write_batch(batch))
+
+    def begin_append(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """The append after all that have begun; it writes one batch when its turn comes."""
+        task = asyncio.get_running_loop().create_task(work)
         self._appends.add(task)
         task.add_done_callback(self._appended)
         self._last_append = task
@@ -233,7 +237,8 @@ class CoordinatorShard(ABC, Generic[RecordT]):
             await asyncio.shield(self.unreplicated_append)
         self.check()
 
-    async def _append(self, batch: bytes) -> None:
+    async def write_batch(self, batch: bytes) -> None:
+        """Append and wait for the replicas: only within an append. Raises KafkaError."""
         outcomes = await self.context.replicas.produce.outcomes(
             {self.partition: batch}, ProduceOptions(ACKS_ALL, self.append_timeout_ms), origin=COORDINATOR
         )

@@ -32,7 +32,12 @@ class MalformedRecord(ValueError):
 
 
 def encode_batch(records: Sequence[ShareRecord], *, timestamp_ms: int) -> bytes:
-    return build_batch([NewRecord(*_key_and_value(*record), [], timestamp_ms) for record in records])
+    return build_batch([new_record(record, timestamp_ms=timestamp_ms) for record in records])
+
+
+def new_record(record: ShareRecord, *, timestamp_ms: int) -> NewRecord:
+    """A record as it is put into a batch."""
+    return NewRecord(*_key_and_value(*record), [], timestamp_ms)
 
 
 def _key_and_value(key: ShareKey, change: Snapshot | Update | None) -> tuple[bytes, bytes | None]:

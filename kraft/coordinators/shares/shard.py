@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
 from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard, ShardNames
 from kraft.coordinators.shares import decide
-from kraft.coordinators.shares.records import decode_record, encode_batch
+from kraft.coordinators.shares.records import decode_record, encode_batch, new_record
 from kraft.coordinators.shares.state import (
     NO_EPOCH,
     UNKNOWN,
@@ -25,6 +26,8 @@ from kraft.coordinators.shares.state import (
     Snapshot,
     changed,
 )
+from kraft.protocol.batches.header import HEADER_BYTES
+from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import KafkaError
 from metadata.image import TopicIdPartition
@@ -35,6 +38,17 @@ NOTHING: Final[ShareRecord] = (ShareKey("", ZERO_UUID, 0), None)
 COLD_AT_ONCE: Final = 500
 """Snapshots that one look writes again."""
 DELETE_WAIT_MS: Final = 30_000
+RECORD_BYTES: Final = 32
+"""At most what a record has beside its key and its value."""
+
+
+@dataclass(slots=True, eq=False)
+class _Together:
+    """Records that go into one batch, until its append begins."""
+
+    records: list[NewRecord] = field(default_factory=list)
+    size: int = HEADER_BYTES
+    task: asyncio.Task[None] | None = None
 
 
 class ShareStateShard(CoordinatorShard[ShareRecord]):
@@ -57,6 +71,7 @@ class ShareStateShard(CoordinatorShard[ShareRecord]):
         self._needed_from: dict[ShareKey, int] = {}
         """No record of the share partition below this offset is needed."""
         self._pruned_to = 0
+        self._together: _Together | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -87,10 +102,7 @@ class ShareStateShard(CoordinatorShard[ShareRecord]):
         """One batch of the records. Raises KafkaError for more batches of state than the log takes in one record."""
         batch = encode_batch(records, timestamp_ms=self.wall_ms)
         if len(batch) > self.batch_bytes_max:
-            raise KafkaError(
-                f"the state of {records[0][0].coordinator_key} takes {len(batch)} bytes, which is more than one record "
-                f"of {SHARE_STATE_TOPIC} may have"
-            )
+            raise _too_large(records[0], len(batch))
         return batch
 
     @property
@@ -141,8 +153,36 @@ class ShareStateShard(CoordinatorShard[ShareRecord]):
         return UNKNOWN if state is None else state.snapshot
 
     async def _write(self, key: ShareKey, change: Change) -> None:
-        await asyncio.shield(self.append([(key, change)]))
+        await asyncio.shield(self._append_together((key, change)))
         self.check()
+
+    # --- batches ------------------------------------------------------------------------------------------------
+
+    def _append_together(self, record: ShareRecord) -> asyncio.Task[None]:
+        """As `append`, in one batch with what else is written in this turn of the event loop: the busier the
+        coordinator, the larger its batches. Raises KafkaError for a record that the log does not take."""
+        new = new_record(record, timestamp_ms=self.wall_ms)
+        size = len(new.key or b"") + len(new.value or b"") + RECORD_BYTES
+        if size + HEADER_BYTES > self.batch_bytes_max:
+            raise _too_large(record, size)
+        self.apply(record, is_replay=False)
+        together = self._together
+        if (
+            together is None
+            or together.task is not self.unreplicated_append
+            or together.size + size > self.batch_bytes_max
+        ):
+            together = self._together = _Together()
+            together.task = self.begin_append(self._write_together(together))
+        assert together.task is not None
+        together.records.append(new)
+        together.size += size
+        return together.task
+
+    async def _write_together(self, together: _Together) -> None:
+        if self._together is together:
+            self._together = None
+        await self.write_batch(build_batch(together.records))
 
     # --- upkeep -------------------------------------------------------------------------------------------------
 
@@ -173,3 +213,10 @@ class ShareStateShard(CoordinatorShard[ShareRecord]):
                 self.partition, offset=needed_from, timeout_ms=DELETE_WAIT_MS, is_from_coordinator=True
             )
             self._pruned_to = needed_from
+
+
+def _too_large(record: ShareRecord, size: int) -> KafkaError:
+    return KafkaError(
+        f"the state of {record[0].coordinator_key} takes {size} bytes, which is more than one record of "
+        f"{SHARE_STATE_TOPIC} may have"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -10,10 +11,13 @@ from kraft.coordinators.shares.coordinator import ShareCoordinator
 from kraft.coordinators.shares.decide import Write
 from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.shares.state import UNKNOWN, ShareKey
+from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.errors import FencedLeaderEpoch, InvalidRequest, UnknownTopicOrPartition
 from kraft.protocol.messages.find_coordinator_request import FindCoordinatorRequestData
 from metadata.controller.requests import DeleteTopics
+from metadata.image import TopicIdPartition
 from metadata.internal_topics import SHARE_STATE_TOPIC
+from replication.requests import ReadOptions
 from replication.shares.states import DeliveryState, StateBatch
 from tests.support.client_door import ClientDoor
 from tests.unit.coordinators.test_transaction_cluster import create, eventually, play
@@ -153,3 +157,30 @@ def test_find_coordinator_names_the_coordinator_of_a_share_partition():
         assert any(key in shard.states for shard in of_node.shards.loaded())
 
     play(story, **SETTINGS)
+
+
+def test_what_is_written_at_the_same_time_is_one_batch():
+    async def story(cluster: SimulatedCluster) -> None:
+        node = cluster.alive[0]
+        topic_id = (await create(cluster, "t", partitions=1)).topic_id
+        keys = [ShareKey(f"g{number}", topic_id, 0) for number in range(40)]
+        owner = cluster.nodes[await at(node, persister(node).coordinator_of(keys[0].coordinator_key))]
+        coordinator = coordinators(cluster)[owner.node_id]
+
+        async def all_at_once() -> None:
+            await asyncio.gather(*(coordinator.initialize(key, state_epoch=1, start_offset=5) for key in keys))
+
+        await at(owner, all_at_once())
+        assert node.node is not None
+        topic = node.node.publisher.image.topic(SHARE_STATE_TOPIC)
+        assert topic is not None
+        reading = node.node.gateway.read(TopicIdPartition(topic.topic_id, 0), 0, ReadOptions(bytes_max=10**6))
+        found = [header for _, header in whole_batches((await at(node, reading)).data)]
+        assert sum(header.last_offset - header.base_offset + 1 for header in found) == 40
+        assert len(found) < 5
+        owner.kill()
+        other = cluster.alive[0]
+        for key in keys:
+            assert (await at(other, persister(other).read(key, leader_epoch=1))).start_offset == 5
+
+    play(story, share_coordinator_state_topic_num_partitions=1)
