@@ -159,7 +159,7 @@ class ShareStateShard(CoordinatorShard[ShareRecord]):
     # --- batches ------------------------------------------------------------------------------------------------
 
     def _append_together(self, record: ShareRecord) -> asyncio.Task[None]:
-        """As `append`, in one batch with what else is written in this turn of the event loop: the busier the
+        """Appends in one batch with what else is written in this turn of the event loop: the busier the
         coordinator, the larger its batches. Raises KafkaError for a record that the log does not take."""
         new = new_record(record, timestamp_ms=self.wall_ms)
         size = len(new.key or b"") + len(new.value or b"") + RECORD_BYTES
