@@ -25,6 +25,8 @@ class ClusterKeys:
     """Key of the sealed connections between voters."""
     password: str
     """Password of the cluster's SCRAM user on the Kafka listeners."""
+    acknowledgements: bytes
+    """Key of the ids by which receivers over REST acknowledge."""
 
     def __repr__(self) -> str:
         return "ClusterKeys()"
@@ -38,5 +40,7 @@ def cluster_keys(secret: str, *, cluster_id: str) -> ClusterKeys:
         secret.encode(), salt=salt, n=SCRYPT_COST, r=SCRYPT_BLOCK, p=1, maxmem=SCRYPT_BYTES_MAX, dklen=KEY_BYTES
     )
     return ClusterKeys(
-        quorum=hmac.digest(root, b"quorum", "sha256"), password=hmac.digest(root, b"kafka", "sha256").hex()
+        quorum=hmac.digest(root, b"quorum", "sha256"),
+        password=hmac.digest(root, b"kafka", "sha256").hex(),
+        acknowledgements=hmac.digest(root, b"acknowledgements", "sha256"),
     )

@@ -116,6 +116,12 @@ _CONVERT: dict[Format, Callable[[bytes], Any] | None] = {
 }
 
 
+def as_format(data: bytes, form: Format) -> Any:
+    """The bytes as they stand in an answer. Raises ValueError or msgspec.DecodeError for what is not of the format."""
+    convert = _CONVERT[form]
+    return data if convert is None else convert(data)
+
+
 def _key(key: bytes, convert: Callable[[bytes], Any]) -> Any:
     try:
         return convert(key)

@@ -105,6 +105,7 @@ _TABLE: dict[type[KafkaError], int] = {
     kafka.NonEmptyGroup: ILLEGAL_STATE,
     kafka.GroupSubscribedToTopic: ILLEGAL_STATE,
     kafka.GroupIdNotFound: GROUP_NOT_FOUND,
+    kafka.InvalidRecordState: ILLEGAL_STATE,
 }
 
 

@@ -20,6 +20,8 @@ from kraft.broker.tail_waits import Tails
 from kraft.broker.transaction_verification import TransactionVerifier
 from kraft.config.models import ClusterConfig
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.shares.ack_ids import AckIds
+from kraft.coordinators.shares.queue import Queues
 from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.node.addresses import node_infos
@@ -32,6 +34,7 @@ from kraft.node.startup_state import Awaiting
 from kraft.wire.channels.controller import ControllerChannel
 from kraft.wire.channels.forward import RemotePartitionClient
 from kraft.wire.channels.groups import GroupChannel
+from kraft.wire.channels.share_records import ShareRecordsChannel
 from kraft.wire.channels.share_state import ShareStateChannel
 from kraft.wire.channels.transactions import TransactionChannel
 from kraft.wire.handler_table import ApiHandlers
@@ -90,6 +93,7 @@ class Node:
             ensure_groups=self.groups.coordinator_of,
         )
         self.share_persister = _share_persister(context, self.gateway, local)
+        self.queues = _queues(context, self.gateway, self.groups, local)
         self.markers = marker_router(context, None if local is None else local.markers)
         self.awaiting = _awaiting(context, self.log, self.controller, self.broker)
         self.lost_brokers = LostBrokers(context.peers, publisher=context.publisher, clock=environment.clock)
@@ -236,6 +240,19 @@ def _share_persister(context: NodeContext, gateway: Gateway, local: BrokerParts 
         clock=context.environment.clock,
         local=None if local is None else local.shares.coordinator,
         remote=lambda number: ShareStateChannel(context.peers, number),
+    )
+
+
+def _queues(context: NodeContext, gateway: Gateway, groups: Groups, local: BrokerParts | None) -> Queues:
+    environment = context.environment
+    return Queues(
+        gateway=gateway,
+        groups=groups,
+        clock=environment.clock,
+        rng=environment.rng,
+        ack_ids=AckIds(context.config.keys.acknowledgements),
+        local=None if local is None else local.shares.leaders,
+        remote=lambda number: ShareRecordsChannel(context.peers, number),
     )
 
 

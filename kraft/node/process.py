@@ -25,6 +25,7 @@ from kraft.http.server import HttpServer
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
+from kraft.http.v3.share_records import share_record_routes
 from kraft.http.v3.transactions import transaction_admin_routes
 from kraft.node.assembly import Node
 from kraft.node.startup_state import Reminder
@@ -63,7 +64,14 @@ def warm_up() -> None:
     """What each node works out once in its process, whatever node it is: the patterns of paths, the library of the
     quorum. Its forks have it."""
     nothing: Any = None
-    learn_paths((*consumer_routes(nothing, nothing), *group_routes(nothing), *replica_routes(dict)))
+    learn_paths(
+        (
+            *consumer_routes(nothing, nothing),
+            *group_routes(nothing),
+            *share_record_routes(nothing),
+            *replica_routes(dict),
+        )
+    )
     with contextlib.suppress(WrongLibrary):  # each node logs it
         verified()
 
@@ -267,6 +275,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *transaction_routes(node.transactions, node.groups),
             *transaction_admin_routes(node.transactions, node.markers.write),
             *group_routes(node.groups),
+            *share_record_routes(node.queues),
             *replica_routes(lambda: {} if node.broker is None else node.broker.replicas.describe()),
         ),
     )

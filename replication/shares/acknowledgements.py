@@ -33,6 +33,10 @@ class Part(NamedTuple):
     type: AcknowledgeType
     reason: str
 
+    def includes(self, other: Part) -> bool:
+        """Whether it does the same with all offsets of the other."""
+        return self.type is other.type and self.first <= other.first and other.last <= self.last
+
 
 @dataclass(slots=True, eq=False)
 class Acknowledgement:
@@ -40,6 +44,8 @@ class Acknowledgement:
 
     member: str
     parts: Sequence[Part]
+    may_repeat: bool = False
+    """It came over REST, and may come again: it is remembered for as long as its lock would have lasted."""
     error: KafkaError | None = None
     """Why its write failed; known when it has ended."""
 

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from kraft.protocol.errors import InvalidRecordState, InvalidRequest, KafkaError
 from replication.shares.acknowledgements import Acknowledgement, Part
 from replication.shares.runs import Run, Runs
+from replication.shares.settled import Before, Lease, Settled, was_settled_before
 from replication.shares.states import TERMINAL, AcknowledgeType, DeliveryState, StateBatch
 
 RUNS_MAX: Final = 10_000
@@ -145,6 +146,10 @@ class SharePartition:
         """The one that is under way."""
         self._written_start = start_offset
         self._needs_write = False
+        self._settled = Settled()
+        self.remembers_until_ms = 0
+        """When all locks of receivers over REST would have ended: until then, acknowledgements may come again."""
+        self.before = Before(leader_epoch, start_offset, ())
 
     # --- what it is ---------------------------------------------------------------------------------------------
 
@@ -207,13 +212,21 @@ class SharePartition:
     # --- acquire ------------------------------------------------------------------------------------------------
 
     def acquire(
-        self, member: str, fetched: Fetched, *, max_records: int, batch_size: int, is_strict: bool, now_ms: int
+        self,
+        member: str,
+        fetched: Fetched,
+        *,
+        max_records: int,
+        batch_size: int,
+        is_strict: bool,
+        now_ms: int,
+        lock_ms: int = 0,
     ) -> list[Acquired]:
         """Hands out records to a member, each with one delivery more (U1). `is_strict`: never more than `max_records`
         (record_limit); else batches are handed out whole (batch_optimized). New records come in pieces of at least
-        `batch_size`, which end where batches do.
+        `batch_size`, which end where batches do. `lock_ms`: for how long, to a receiver over REST.
         """
-        taking = _Taking(self, member, max_records, is_strict, now_ms)
+        taking = _Taking(self, member, max_records, is_strict, now_ms, lock_ms)
         taking.available(fetched)
         if not taking.is_over:
             taking.new(fetched, batch_size)
@@ -222,9 +235,12 @@ class SharePartition:
 
     # --- acknowledge --------------------------------------------------------------------------------------------
 
-    def acknowledge(self, member: str, parts: Sequence[Part], now_ms: int) -> Acknowledgement | None:
+    def acknowledge(
+        self, member: str, parts: Sequence[Part], now_ms: int, *, lock_ms: int = 0, may_repeat: bool = False
+    ) -> Acknowledgement | None:
         """Begins acknowledgements of a member; the answer is due when the write that has it in it ends. None:
         there is nothing to write. Raises InvalidRecordState 121 or InvalidRequest 42, and changes nothing then (U2).
+        `may_repeat`: they are remembered when they have taken effect.
         """
         owned = [(part, self._owned(member, part)) for part in parts]
         to_write = []
@@ -232,16 +248,37 @@ class SharePartition:
             for first, last in ranges:
                 if part.type is AcknowledgeType.RENEW:
                     for run in self._runs.cut(first, last):
-                        self._lock(run, member, now_ms)
+                        self._lock(run, member, now_ms, lock_ms)
                 else:
                     self._begin(part, first, last)
                     to_write.append(part._replace(first=first, last=last))
         if not to_write:
             return None
-        acknowledgement = Acknowledgement(member, to_write)
+        acknowledgement = Acknowledgement(member, to_write, may_repeat=may_repeat)
         self._waiting.append(acknowledgement)
         self._needs_write = True
         return acknowledgement
+
+    def settle(self, lease: Lease, *, now_ms: int, wall_ms: int) -> Acknowledgement | None:
+        """An acknowledgement over REST. It may come again: then the first one is returned if its write goes on, and
+        None if it has taken effect. Raises InvalidRecordState 121 when the lock has ended otherwise.
+        """
+        part, member = lease.part, lease.member
+        if lease.leader_epoch == self.leader_epoch:
+            runs = self._runs.within(part.first, part.last)
+            if runs and all(run.is_locked_by(member) for run in runs):
+                return self.acknowledge(member, [part], now_ms, lock_ms=lease.lock_ms, may_repeat=True)
+            for begun in (*self._waiting, *(() if self._write is None else self._write.acknowledgements)):
+                if begun.member == member and any(begun_part.includes(part) for begun_part in begun.parts):
+                    return begun
+            if self._settled.has(member, part, now_ms):
+                return None
+        elif was_settled_before(lease, self.before, wall_ms=wall_ms):
+            return None
+        raise InvalidRecordState(
+            f"the lock on offset {part.first} has ended: its time ran out, it was acknowledged otherwise, or its "
+            "leader is gone; receive the record again"
+        )
 
     def _owned(self, member: str, part: Part) -> list[tuple[int, int]]:
         """The offsets of the part that the member holds; those below the start offset that it does not are ignored."""
@@ -302,8 +339,11 @@ class SharePartition:
         self._advance_start()
         return bool(locked)
 
-    def _lock(self, run: Run, member: str, now_ms: int) -> None:
-        run.state, run.member, run.lock_until_ms = DeliveryState.ACQUIRED, member, now_ms + self.limits.lock_duration_ms
+    def _lock(self, run: Run, member: str, now_ms: int, lock_ms: int) -> None:
+        until_ms = now_ms + (lock_ms or self.limits.lock_duration_ms)
+        if lock_ms:
+            self.remembers_until_ms = max(self.remembers_until_ms, until_ms)
+        run.state, run.member, run.lock_until_ms = DeliveryState.ACQUIRED, member, until_ms
         if len(self._locks) > LOCK_ENTRIES_SPARE + 2 * len(self._runs):
             self._locks = [(run.lock_until_ms, run.first, run.last) for run in self._runs if _is_locked(run)]
             heapq.heapify(self._locks)
@@ -472,6 +512,8 @@ class SharePartition:
                 for run in self._runs.within(part.first, part.last):
                     if run.target is not None and error is None:
                         self._count(run, part)
+                        if each.may_repeat:
+                            self._remember(run, part, now_ms)
                         self._change(run, run.target, is_saved=True)
                     elif run.target is not None:
                         self._lock_again(run, now_ms)
@@ -481,6 +523,9 @@ class SharePartition:
         self._advance_start()
         archiving = [batch for batch in write.batches if batch.state == DeliveryState.ARCHIVING]
         return [letters for batch in archiving for letters in self._dead_letters(batch.first_offset, batch.last_offset)]
+
+    def _remember(self, run: Run, part: Part, now_ms: int) -> None:
+        self._settled.add(run.member, part, first=run.first, last=run.last, until_ms=run.lock_until_ms, now_ms=now_ms)
 
     def _count(self, run: Run, part: Part) -> None:
         match part.type:
@@ -548,7 +593,8 @@ def loaded(
     ValueError for batches that overlap.
     """
     partition = SharePartition(start_offset, state_epoch=state_epoch, leader_epoch=leader_epoch, limits=limits)
-    for first, last, number, count in sorted(batches):
+    partition.before = Before(leader_epoch, start_offset, sorted(batches))
+    for first, last, number, count in partition.before.batches:
         if last < start_offset:
             continue
         first = max(first, start_offset)
@@ -568,7 +614,15 @@ def _is_locked(run: Run) -> bool:
 class _Taking:
     """One member's acquisition while it goes on."""
 
-    def __init__(self, partition: SharePartition, member: str, max_records: int, is_strict: bool, now_ms: int) -> None:
+    def __init__(
+        self,
+        partition: SharePartition,
+        member: str,
+        max_records: int,
+        is_strict: bool,
+        now_ms: int,
+        lock_ms: int,
+    ) -> None:
         self.acquired: list[Acquired] = []
         self.is_over = max_records <= 0
         self._partition = partition
@@ -577,6 +631,7 @@ class _Taking:
         self._left = max_records
         self._is_strict = is_strict
         self._now_ms = now_ms
+        self._lock_ms = lock_ms
 
     def available(self, fetched: Fetched) -> None:
         """What was handed out before, and is available again."""
@@ -612,7 +667,7 @@ class _Taking:
             self._hand_out(taken)
 
     def _hand_out(self, run: Run) -> None:
-        self._partition._lock(run, self._member, self._now_ms)
+        self._partition._lock(run, self._member, self._now_ms, self._lock_ms)
         self._partition.counts.acquired += run.size
         self.acquired.append(Acquired(run.first, run.last, run.delivery_count))
         self._left -= run.size

@@ -21,6 +21,7 @@ from kraft.coordinators.groups.classic_requests import Heartbeat, Join, Joined, 
 from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_records import Partitions
 from kraft.coordinators.groups.group_metadata import GroupMetadata
+from kraft.coordinators.groups.modern_group import JOIN_EPOCH, LEAVE_EPOCH
 from kraft.coordinators.groups.offsets import (
     NO_RETENTION,
     check_commit,
@@ -38,7 +39,7 @@ from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.groups.share_group import ShareGroup
 from kraft.coordinators.groups.share_offsets import ShareOffsetRequests, check_no_members
 from kraft.coordinators.groups.share_protocol import ASSIGNOR
-from kraft.coordinators.groups.share_requests import Persister
+from kraft.coordinators.groups.share_requests import Persister, ShareHeartbeat
 from kraft.coordinators.groups.subscriptions import decode_assignment
 from kraft.protocol.errors import GroupIdNotFound, NonEmptyGroup
 from kraft.protocol.primitives import TopicPartition
@@ -57,6 +58,7 @@ class RequestHandlers:
         self._verify = verify
         self._shares = ShareOffsetRequests(shard, persister)
         self._handlers: Mapping[type, Callable[[Any], Any]] = {
+            r.JoinShareGroup: self._join_share_group,
             r.JoinGroup: self._join,
             r.SyncGroup: self._sync,
             r.HeartbeatGroup: self._beat,
@@ -77,6 +79,28 @@ class RequestHandlers:
         """Raises KafkaError."""
         answer: a.Answer = await self._handlers[type(request)](request)
         return answer
+
+    # --- share groups ---------------------------------------------------------------------------------------
+
+    async def _join_share_group(self, request: r.JoinShareGroup) -> a.Answer:
+        entry = self._shard.entry(request.group)
+
+        async def beat(member_epoch: int, topics: frozenset[str] | None) -> None:
+            await self._shard.ask(
+                entry,
+                lambda ticket: ShareHeartbeat(
+                    ticket=ticket,
+                    member_id=request.member_id,
+                    member_epoch=member_epoch,
+                    client_id="rest",
+                    client_host="",
+                    topics=topics,
+                ),
+            )
+
+        await beat(JOIN_EPOCH, frozenset(request.topics))
+        await beat(LEAVE_EPOCH, None)
+        return a.Taken()
 
     # --- membership -----------------------------------------------------------------------------------------
 

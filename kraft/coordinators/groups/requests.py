@@ -26,6 +26,14 @@ class _Request(Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_field
     """Asking twice does no more than asking once, so that it may be sent again when its answer was lost."""
 
 
+class JoinShareGroup(_Request, frozen=True, kw_only=True):
+    """A receiver over REST, which is no member for longer than this: the group knows its topics then, and initializes
+    their share partitions."""
+
+    member_id: str
+    topics: tuple[str, ...]
+
+
 # --- the classic protocol -----------------------------------------------------------------------------------
 
 
@@ -239,7 +247,8 @@ InstanceRequest: TypeAlias = (
     DeleteInstance | DescribeInstance | Subscribe | AssignInstance | Seek | BeginPoll | EndPoll | CommitInstance
 )
 Request: TypeAlias = (
-    JoinGroup
+    JoinShareGroup
+    | JoinGroup
     | SyncGroup
     | HeartbeatGroup
     | LeaveGroup

@@ -27,6 +27,7 @@ from kraft.protocol.errors import (
 from metadata.environment import Clock, TimerHandle
 from replication.shares.acknowledgements import Acknowledgement, Part
 from replication.shares.partition import Acquired, Fetched, ShareLimits, SharePartition, StateWrite
+from replication.shares.settled import Lease
 
 RETRY_MS: Final = 1_000
 """Wait after a write that failed before something is written that nobody waits for."""
@@ -75,7 +76,7 @@ class ShareLeader:
     # --- requests -----------------------------------------------------------------------------------------------
 
     def acquire(
-        self, member: str, fetched: Fetched, *, max_records: int, batch_size: int, is_strict: bool
+        self, member: str, fetched: Fetched, *, max_records: int, batch_size: int, is_strict: bool, lock_ms: int = 0
     ) -> Sequence[Acquired]:
         """Hands out what was read."""
         acquired = self.partition.acquire(
@@ -85,6 +86,7 @@ class ShareLeader:
             batch_size=batch_size,
             is_strict=is_strict,
             now_ms=self._clock.monotonic_ms(),
+            lock_ms=lock_ms,
         )
         self._went_on()
         return acquired
@@ -93,11 +95,21 @@ class ShareLeader:
         """Done when it is durable; None: nothing has to be written. Raises InvalidRecordState 121, InvalidRequest
         42."""
         self.check()
-        begun = self.partition.acknowledge(member, parts, self._clock.monotonic_ms())
-        if begun is None:
+        return self._begun(self.partition.acknowledge(member, parts, self._clock.monotonic_ms()))
+
+    def settle(self, lease: Lease) -> asyncio.Future[None] | None:
+        """The same for an acknowledgement over REST, which may come again. Raises InvalidRecordState 121."""
+        self.check()
+        now_ms, wall_ms = self._clock.monotonic_ms(), self._clock.wall_ms()
+        return self._begun(self.partition.settle(lease, now_ms=now_ms, wall_ms=wall_ms))
+
+    def _begun(self, acknowledgement: Acknowledgement | None) -> asyncio.Future[None] | None:
+        if acknowledgement is None:
             self._went_on()
             return None
-        answer = self._answers[begun] = asyncio.get_running_loop().create_future()
+        answer = self._answers.get(acknowledgement)
+        if answer is None:
+            answer = self._answers[acknowledgement] = asyncio.get_running_loop().create_future()
         self._went_on()
         return answer
 
@@ -117,7 +129,8 @@ class ShareLeader:
         self._end_unattended()
 
     def _end_unattended(self) -> None:
-        is_used = self.holder is not None or self.waiting
+        remembers = self.partition.remembers_until_ms > self._clock.monotonic_ms()
+        is_used = self.holder is not None or self.waiting or remembers
         if self._is_unattended and not is_used and self.ended is None and self.partition.is_settled:
             self.end(NotLeaderOrFollower("the group has no session here; the state is loaded again for the next one"))
 

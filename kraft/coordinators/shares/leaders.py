@@ -20,6 +20,7 @@ from kraft.coordinators.shares.leader import ShareLeader, as_answered, limits_of
 from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.shares.state import NO_EPOCH, ShareKey, Snapshot
 from kraft.protocol.errors import (
+    InvalidRequest,
     KafkaError,
     NotLeaderOrFollower,
     OffsetOutOfRange,
@@ -43,7 +44,8 @@ from replication.requests import (
 from replication.shares.acknowledgements import AcknowledgementBatch, checked
 from replication.shares.partition import Acquired, Fetched, SharePartition, loaded
 from replication.shares.sessions import SessionKey, ShareSessions
-from replication.shares.states import NO_OFFSET
+from replication.shares.settled import Before, Lease
+from replication.shares.states import NO_OFFSET, AcknowledgeType
 
 READ_BYTES_MAX: Final = 1_048_576
 """What one fetch reads of one partition at most; a first batch comes whole."""
@@ -63,11 +65,14 @@ class ShareFetch:
     wait_ms: int
     bytes_max: int
     records_max: int
+    """0: nothing is handed out; the answer names the partitions in which there is something."""
     batch_size: int
     is_strict: bool
     """Never more than `records_max` (record_limit)."""
     room: Callable[[], int]
     """Bytes that may be read now."""
+    lock_ms: int = 0
+    """For how long the records are locked, for a receiver over REST."""
 
 
 @value(kw_only=True)
@@ -78,6 +83,9 @@ class Handed:
     records: Buffer = b""
     """Whole batches, with records in between that others have."""
     acquired: Sequence[Acquired] = ()
+    leader_epoch: int = -1
+    lock_ms: int = 0
+    """For how long they are locked."""
 
 
 class ShareLeaders:
@@ -97,6 +105,8 @@ class ShareLeaders:
         self._persister = persister
         self.dead_letters = DeadLetterWriter(gateway, self._clock, events, self.settings_of)
         self._leaders: dict[ShareKey, ShareLeader] = {}
+        self._before: dict[ShareKey, Before] = {}
+        """A share partition that is loaded again in its leader epoch answers as it would have at the first time."""
         self._loads: dict[ShareKey, asyncio.Task[ShareLeader]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.sessions = ShareSessions()
@@ -148,6 +158,10 @@ class ShareLeaders:
             leader_epoch=epoch,
             limits=limits_of(settings),
         )
+        before = self._before.get(key)
+        if before is not None and before.leader_epoch == epoch:
+            partition.before = before
+        self._before[key] = partition.before
         leader = self._leaders[key] = ShareLeader(
             key,
             partition,
@@ -229,6 +243,10 @@ class ShareLeaders:
 
     def on_metadata(self, image: MetadataImage) -> None:
         """Share partitions that this broker leads no longer, or under another epoch, end; settings are taken over."""
+        for key, before in list(self._before.items()):
+            led = image.partition(key.topic_id, key.partition)
+            if led is None or led.leader_epoch != before.leader_epoch:
+                del self._before[key]
         for leader in list(self._leaders.values()):
             partition = image.partition(leader.key.topic_id, leader.key.partition)
             if partition is None:
@@ -290,6 +308,28 @@ class ShareLeaders:
                 await asyncio.shield(answer)
             except KafkaError as error:
                 results[where] = error
+        return results
+
+    async def settle(self, group: str, leases: Sequence[tuple[TopicIdPartition, Lease]]) -> Sequence[KafkaError | None]:
+        """What became of each acknowledgement over REST; each of them may come again, and none depends on another."""
+        results: list[KafkaError | None] = [None] * len(leases)
+        answers: dict[int, asyncio.Future[None]] = {}
+        may_renew = self.settings_of(group).share_renew_acknowledge_enable
+        for at, (where, lease) in enumerate(leases):
+            try:
+                if lease.part.type is AcknowledgeType.RENEW and not may_renew:
+                    raise InvalidRequest(f"share.renew.acknowledge.enable of group {group!r} is false")
+                leader = await self.leader(ShareKey(group, where.topic_id, where.partition))
+                answer = leader.settle(lease)
+                if answer is not None:
+                    answers[at] = answer
+            except KafkaError as error:
+                results[at] = error
+        for at, answer in answers.items():
+            try:
+                await asyncio.shield(answer)
+            except KafkaError as error:
+                results[at] = error
         return results
 
     # --- fetching -----------------------------------------------------------------------------------------------
@@ -420,10 +460,13 @@ class _Fetch:
             return
         if item.log_start_offset > leader.partition.start_offset:
             leader.log_started(item.log_start_offset)
-        if self._records_left <= 0:
+        if self._records_left <= 0 < self._ask.records_max:
             return
         batches = list(readable_batches(item.records, item.aborted))
         if not batches:
+            return
+        if not self._ask.records_max:
+            self.handed[where] = Handed()
             return
         acquired = leader.acquire(
             self._ask.member,
@@ -435,6 +478,7 @@ class _Fetch:
             max_records=self._records_left,
             batch_size=self._ask.batch_size,
             is_strict=self._ask.is_strict,
+            lock_ms=self._ask.lock_ms,
         )
         if acquired:
             self._records_left -= sum(last - first + 1 for first, last, _ in acquired)
@@ -445,7 +489,12 @@ class _Fetch:
                 if header.last_offset >= first and header.base_offset <= last
             ]
             records = memoryview(item.records)[sent[0][0] : sent[-1][0] + sent[-1][1]]
-            self.handed[where] = Handed(records=records, acquired=acquired)
+            self.handed[where] = Handed(
+                records=records,
+                acquired=acquired,
+                leader_epoch=leader.partition.leader_epoch,
+                lock_ms=self._ask.lock_ms,
+            )
 
 
 async def _first_of(future: asyncio.Future[Any], wake: asyncio.Event) -> bool:

@@ -7,11 +7,12 @@ from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
 from kraft.protocol.messages.layouts import (
-    pack_16s, pack_i, pack_it, pack_qq, unpack_16sB, unpack_iB, unpack_itB, unpack_qqB,
+    pack_16s, pack_16siqqb, pack_i, pack_ihqi, pack_it, pack_qq, unpack_16sB, unpack_16siqqbB, unpack_iB, unpack_ihqiB,
+    unpack_itB, unpack_qqB,
 )
 from kraft.protocol.encoding import (
-    Message, TopLevel, ZERO_UUID, by_version, compact_string, length, long_array, long_numbers, new, numbers,
-    read_array, read_numbers, read_tags, string, uuid_of,
+    Message, TagReaders, TopLevel, ZERO_UUID, array_item, by_version, compact_string, length, long_array, long_numbers,
+    new, numbers, read_array, read_numbers, read_tags, string, tag_count, tagged, uuid_of,
 )
 
 class AcknowledgementBatch(Message):
@@ -52,8 +53,38 @@ class AcknowledgeTopic(Message):
         m.topic_id, m.partitions = topic_id, partitions
         return m
 
+class Lease(Message):
+    __slots__ = (
+        "topic_id", "partition_index", "first_offset", "last_offset", "acknowledge_type", "lease_member_id",
+        "leader_epoch", "delivery_count", "until_ms", "lock_ms", "reason",
+    )
+    topic_id: UUID  # 2+
+    partition_index: int  # 2+
+    first_offset: int  # 2+
+    last_offset: int  # 2+
+    acknowledge_type: int  # 2+
+    lease_member_id: str  # 2+
+    leader_epoch: int  # 2+
+    delivery_count: int  # 2+
+    until_ms: int  # 2+: the end of the lock, by the wall clock
+    lock_ms: int  # 2+: of a renewal
+    reason: str  # 2+
+
+    @staticmethod
+    def make(
+        *, topic_id: UUID = ZERO_UUID, partition_index: int = 0, first_offset: int = 0, last_offset: int = 0,
+        acknowledge_type: int = 0, lease_member_id: str = "", leader_epoch: int = 0, delivery_count: int = 0,
+        until_ms: int = 0, lock_ms: int = 0, reason: str = "",
+    ) -> Lease:
+        m = new(Lease)
+        m.topic_id, m.partition_index, m.first_offset = topic_id, partition_index, first_offset
+        m.last_offset, m.acknowledge_type, m.lease_member_id = last_offset, acknowledge_type, lease_member_id
+        m.leader_epoch, m.delivery_count, m.until_ms = leader_epoch, delivery_count, until_ms
+        m.lock_ms, m.reason = lock_ms, reason
+        return m
+
 class ShareAcknowledgeRequestData(TopLevel):
-    __slots__ = ("group_id", "member_id", "share_session_epoch", "is_renew_ack", "topics")
+    __slots__ = ("group_id", "member_id", "share_session_epoch", "is_renew_ack", "topics", "leases")
     API_KEY = 79
     VERSIONS = range(1, 3)
     FLEXIBLE_FROM = 0
@@ -62,15 +93,16 @@ class ShareAcknowledgeRequestData(TopLevel):
     share_session_epoch: int
     is_renew_ack: bool  # 2+
     topics: Sequence[AcknowledgeTopic]
+    leases: Sequence[Lease]  # 2+: acknowledgements over REST, one by one
 
     @staticmethod
     def make(
         *, group_id: str | None = None, member_id: str | None = "", share_session_epoch: int = 0,
-        is_renew_ack: bool = False, topics: Sequence[AcknowledgeTopic] = (),
+        is_renew_ack: bool = False, topics: Sequence[AcknowledgeTopic] = (), leases: Sequence[Lease] = (),
     ) -> ShareAcknowledgeRequestData:
         m = new(ShareAcknowledgeRequestData)
         m.group_id, m.member_id, m.share_session_epoch = group_id, member_id, share_session_epoch
-        m.is_renew_ack, m.topics = is_renew_ack, topics
+        m.is_renew_ack, m.topics, m.leases = is_renew_ack, topics, leases
         return m
 
 def _read_AcknowledgementBatch_1(frame: memoryview, offset: int) -> tuple[AcknowledgementBatch, int]:
@@ -106,8 +138,8 @@ def _read_AcknowledgeTopic_1(frame: memoryview, offset: int) -> tuple[Acknowledg
 def _read_ShareAcknowledgeRequestData_1(frame: memoryview, offset: int) -> tuple[ShareAcknowledgeRequestData, int]:
     m = new(ShareAcknowledgeRequestData)
     m.is_renew_ack = False
+    m.leases = m.topics = ()
     m.group_id = m.member_id = None
-    m.topics = ()
     n = frame[offset]
     offset += 1
     if n > 1: m.group_id, offset = compact_string(frame, offset, n)
@@ -122,10 +154,27 @@ def _read_ShareAcknowledgeRequestData_1(frame: memoryview, offset: int) -> tuple
     t = frame[offset]
     return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
 
+def _read_Lease_2(frame: memoryview, offset: int) -> tuple[Lease, int]:
+    m = new(Lease)
+    m.lease_member_id = m.reason = ""
+    (
+        raw_topic_id, m.partition_index, m.first_offset, m.last_offset, m.acknowledge_type, n,
+    ) = unpack_16siqqbB(frame, offset)
+    m.topic_id = uuid_of(raw_topic_id)
+    offset += 38
+    if n != 1: m.lease_member_id, offset = compact_string(frame, offset, n)
+    m.leader_epoch, m.delivery_count, m.until_ms, m.lock_ms, n = unpack_ihqiB(frame, offset)
+    offset += 19
+    if n != 1: m.reason, offset = compact_string(frame, offset, n)
+    t = frame[offset]
+    return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
+
+_TAGS_ShareAcknowledgeRequestData_2: TagReaders = {10000: ("leases", array_item(_read_Lease_2))}
+
 def _read_ShareAcknowledgeRequestData_2(frame: memoryview, offset: int) -> tuple[ShareAcknowledgeRequestData, int]:
     m = new(ShareAcknowledgeRequestData)
+    m.leases = m.topics = ()
     m.group_id = m.member_id = None
-    m.topics = ()
     n = frame[offset]
     offset += 1
     if n > 1: m.group_id, offset = compact_string(frame, offset, n)
@@ -138,7 +187,7 @@ def _read_ShareAcknowledgeRequestData_2(frame: memoryview, offset: int) -> tuple
     offset += 6
     if n != 1: m.topics, offset = (read_array if n < 128 else long_array)(frame, offset, n, _read_AcknowledgeTopic_1)
     t = frame[offset]
-    return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
+    return m, read_tags(m, frame, offset + 1, t, _TAGS_ShareAcknowledgeRequestData_2) if t else offset + 1
 
 def _write_AcknowledgementBatch_1(out: list[Buffer], m: AcknowledgementBatch) -> None:
     out += (pack_qq(m.first_offset, m.last_offset), numbers(m.acknowledge_types, "b"), b"\0")
@@ -164,12 +213,27 @@ def _write_ShareAcknowledgeRequestData_1(out: list[Buffer], m: ShareAcknowledgeR
         _write_AcknowledgeTopic_1(out, acknowledge_topic_item)
     out.append(b"\0")
 
+def _write_Lease_2(out: list[Buffer], m: Lease) -> None:
+    out += (
+        pack_16siqqb(m.topic_id.int.to_bytes(16, "big"), m.partition_index, m.first_offset, m.last_offset,
+        m.acknowledge_type), string(m.lease_member_id), pack_ihqi(m.leader_epoch, m.delivery_count, m.until_ms,
+        m.lock_ms), string(m.reason), b"\0",
+    )
+
 def _write_ShareAcknowledgeRequestData_2(out: list[Buffer], m: ShareAcknowledgeRequestData) -> None:
     topics = m.topics
     out += (string(m.group_id), string(m.member_id), pack_it(m.share_session_epoch, m.is_renew_ack), length(topics))
     for acknowledge_topic_item in topics:
         _write_AcknowledgeTopic_1(out, acknowledge_topic_item)
-    out.append(b"\0")
+    tags: list[bytes] = []
+    if m.leases:
+        of_leases: list[Buffer] = []
+        leases = m.leases
+        of_leases.append(length(leases))
+        for lease_item in leases:
+            _write_Lease_2(of_leases, lease_item)
+        tags.append(tagged(10000, of_leases))
+    out += (tag_count(tags), *tags)
 
 ShareAcknowledgeRequestData.READERS = by_version(
     ShareAcknowledgeRequestData.VERSIONS, {1: _read_ShareAcknowledgeRequestData_1,

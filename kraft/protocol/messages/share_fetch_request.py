@@ -7,12 +7,12 @@ from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
 from kraft.protocol.messages.layouts import (
-    pack_16s, pack_i, pack_iiiiii, pack_iiiiiibt, pack_qq, unpack_16sB, unpack_iB, unpack_iiiiiiB, unpack_iiiiiibtB,
-    unpack_qqB,
+    pack_16s, pack_3si, pack_i, pack_iiiiii, pack_iiiiiibt, pack_qq, unpack_16sB, unpack_iB, unpack_iiiiiiB,
+    unpack_iiiiiibtB, unpack_qqB,
 )
 from kraft.protocol.encoding import (
-    Message, TopLevel, ZERO_UUID, by_version, compact_string, length, long_array, long_numbers, new, numbers,
-    read_array, read_numbers, read_tags, string, uuid_of,
+    Message, TagReaders, TopLevel, ZERO_UUID, by_version, compact_string, length, long_array, long_numbers, new,
+    number_item, numbers, read_array, read_numbers, read_tags, string, tag_count, uuid_of,
 )
 
 class AcknowledgementBatch(Message):
@@ -67,7 +67,7 @@ class ForgottenTopic(Message):
 class ShareFetchRequestData(TopLevel):
     __slots__ = (
         "group_id", "member_id", "share_session_epoch", "max_wait_ms", "min_bytes", "max_bytes", "max_records",
-        "batch_size", "share_acquire_mode", "is_renew_ack", "topics", "forgotten_topics_data",
+        "batch_size", "share_acquire_mode", "is_renew_ack", "topics", "forgotten_topics_data", "lock_ms",
     )
     API_KEY = 78
     VERSIONS = range(1, 3)
@@ -84,19 +84,21 @@ class ShareFetchRequestData(TopLevel):
     is_renew_ack: bool  # 2+
     topics: Sequence[FetchTopic]
     forgotten_topics_data: Sequence[ForgottenTopic]
+    lock_ms: int  # 2+: of a receiver over REST
 
     @staticmethod
     def make(
         *, group_id: str | None = None, member_id: str | None = "", share_session_epoch: int = 0, max_wait_ms: int = 0,
         min_bytes: int = 0, max_bytes: int = 2147483647, max_records: int = 0, batch_size: int = 0,
         share_acquire_mode: int = 0, is_renew_ack: bool = False, topics: Sequence[FetchTopic] = (),
-        forgotten_topics_data: Sequence[ForgottenTopic] = (),
+        forgotten_topics_data: Sequence[ForgottenTopic] = (), lock_ms: int = 0,
     ) -> ShareFetchRequestData:
         m = new(ShareFetchRequestData)
         m.group_id, m.member_id, m.share_session_epoch = group_id, member_id, share_session_epoch
         m.max_wait_ms, m.min_bytes, m.max_bytes = max_wait_ms, min_bytes, max_bytes
         m.max_records, m.batch_size, m.share_acquire_mode = max_records, batch_size, share_acquire_mode
         m.is_renew_ack, m.topics, m.forgotten_topics_data = is_renew_ack, topics, forgotten_topics_data
+        m.lock_ms = lock_ms
         return m
 
 def _read_AcknowledgementBatch_1(frame: memoryview, offset: int) -> tuple[AcknowledgementBatch, int]:
@@ -140,7 +142,7 @@ def _read_ForgottenTopic_1(frame: memoryview, offset: int) -> tuple[ForgottenTop
 
 def _read_ShareFetchRequestData_1(frame: memoryview, offset: int) -> tuple[ShareFetchRequestData, int]:
     m = new(ShareFetchRequestData)
-    m.share_acquire_mode = 0
+    m.share_acquire_mode = m.lock_ms = 0
     m.is_renew_ack = False
     m.group_id = m.member_id = None
     m.topics = m.forgotten_topics_data = ()
@@ -164,8 +166,11 @@ def _read_ShareFetchRequestData_1(frame: memoryview, offset: int) -> tuple[Share
     t = frame[offset]
     return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
 
+_TAGS_ShareFetchRequestData_2: TagReaders = {10000: ("lock_ms", number_item("i"))}
+
 def _read_ShareFetchRequestData_2(frame: memoryview, offset: int) -> tuple[ShareFetchRequestData, int]:
     m = new(ShareFetchRequestData)
+    m.lock_ms = 0
     m.group_id = m.member_id = None
     m.topics = m.forgotten_topics_data = ()
     n = frame[offset]
@@ -187,7 +192,7 @@ def _read_ShareFetchRequestData_2(frame: memoryview, offset: int) -> tuple[Share
     if n != 1:
         m.forgotten_topics_data, offset = (read_array if n < 128 else long_array)(frame, offset, n, _read_ForgottenTopic_1)
     t = frame[offset]
-    return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
+    return m, read_tags(m, frame, offset + 1, t, _TAGS_ShareFetchRequestData_2) if t else offset + 1
 
 def _write_AcknowledgementBatch_1(out: list[Buffer], m: AcknowledgementBatch) -> None:
     out += (pack_qq(m.first_offset, m.last_offset), numbers(m.acknowledge_types, "b"), b"\0")
@@ -235,7 +240,10 @@ def _write_ShareFetchRequestData_2(out: list[Buffer], m: ShareFetchRequestData) 
     out.append(length(forgotten_topics_data))
     for forgotten_topic_item in forgotten_topics_data:
         _write_ForgottenTopic_1(out, forgotten_topic_item)
-    out.append(b"\0")
+    tags: list[bytes] = []
+    if m.lock_ms != 0:
+        tags.append(pack_3si(b'\x90N\x04', m.lock_ms))
+    out += (tag_count(tags), *tags)
 
 ShareFetchRequestData.READERS = by_version(
     ShareFetchRequestData.VERSIONS, {1: _read_ShareFetchRequestData_1, 2: _read_ShareFetchRequestData_2},

@@ -1,6 +1,8 @@
 """ShareFetch (78) and ShareAcknowledge (79): members of share groups get records from the leaders of partitions, and
 say what became of them (KIP-932).
 
+A node asks for receives and acknowledgements over REST, which have no share session: the time of a lock alone ends it.
+
 A request may do both: its acknowledgements begin first, then it fetches, and it is answered when both are done. The
 leader asks nobody whether a member belongs to the group: the share session is what it knows. There is no authorizer; a
 broker that has one asks it at the beginning of each handler here: READ on the group, and on each topic.
@@ -31,8 +33,10 @@ from kraft.wire.handlers.endpoints import node_endpoints
 from kraft.wire.handlers.leaders import Leaders
 from kraft.wire.node_parts import NodeParts
 from metadata.image import TopicIdPartition
-from replication.shares.acknowledgements import AcknowledgementBatch
+from replication.shares.acknowledgements import AcknowledgementBatch, Part
 from replication.shares.sessions import FINAL_EPOCH, INITIAL_EPOCH, SessionKey
+from replication.shares.settled import Lease
+from replication.shares.states import AcknowledgeType
 
 MEMBER_ID_MAX: Final = 36
 RECORD_LIMIT: Final = 1
@@ -82,6 +86,8 @@ class _Shares:
         133."""
         message, epoch = call.message, call.message.share_session_epoch
         key = _session_key(message)
+        if call.is_from_node:
+            return await self._fetch_for_node(call, key)
         batches = _batches(message)
         _check_fetch(message, batches)
         may_renew = self._may_renew(call)
@@ -118,6 +124,11 @@ class _Shares:
         answered = list(session.partitions) if epoch == INITIAL_EPOCH else [*handed, *results]
         return self._fetched(call, key.group, answered, handed, results)
 
+    async def _fetch_for_node(self, call: Call[ShareFetchRequestData], key: SessionKey) -> ShareFetchResponseData:
+        """A receive over REST, which has no session: what it acquires stays locked when the connection ends."""
+        handed = await self._leaders.fetch(self._ask(call.message, key, _named(call.message.topics)))
+        return self._fetched(call, key.group, handed, handed, {})
+
     def _ask(
         self, message: ShareFetchRequestData, key: SessionKey, partitions: Sequence[TopicIdPartition]
     ) -> ShareFetch:
@@ -131,6 +142,7 @@ class _Shares:
             batch_size=message.batch_size,
             is_strict=message.share_acquire_mode == RECORD_LIMIT,
             room=lambda: self._broker.answers.room(),
+            lock_ms=message.lock_ms,
         )
 
     async def _acknowledged(self, key: SessionKey, batches: Batches, *, may_renew: bool, is_final: bool) -> Results:
@@ -167,6 +179,8 @@ class _Shares:
                 ],
             )
             leader = self._hint(where, found.error, acknowledged)
+            if found.acquired and call.is_from_node:
+                leader = (self._broker.gateway.node_id, found.leader_epoch)
             if leader is not None:
                 data.current_leader = share_fetch_response.LeaderIdAndEpoch.make(
                     leader_id=leader[0], leader_epoch=leader[1]
@@ -188,6 +202,8 @@ class _Shares:
         """Raises InvalidRequest 42, ShareSessionNotFound 122, InvalidShareSessionEpoch 123."""
         message, epoch = call.message, call.message.share_session_epoch
         key = _session_key(message)
+        if call.is_from_node:
+            return await self._settle(message)
         batches = _batches(message)
         may_renew = self._may_renew(call)
         self._leaders.sessions.go_on(key, epoch, call.connection)
@@ -213,6 +229,29 @@ class _Shares:
                 for topic_id, partitions in topics.items()
             ],
             node_endpoints=self._endpoints(leader_ids, call.connection, share_acknowledge_response.NodeEndpoint),
+        )
+
+    async def _settle(self, message: ShareAcknowledgeRequestData) -> ShareAcknowledgeResponseData:
+        leases = [
+            (
+                TopicIdPartition(each.topic_id, each.partition_index),
+                Lease(
+                    member=each.lease_member_id,
+                    part=Part(each.first_offset, each.last_offset, AcknowledgeType(each.acknowledge_type), each.reason),
+                    leader_epoch=each.leader_epoch,
+                    delivery_count=each.delivery_count,
+                    until_ms=each.until_ms,
+                    lock_ms=each.lock_ms,
+                ),
+            )
+            for each in message.leases
+        ]
+        results = await self._leaders.settle(message.group_id or "", leases)
+        return ShareAcknowledgeResponseData.make(
+            lease_results=[
+                share_acknowledge_response.LeaseResult.make(result_code=_code(error), result_message=_text(error))
+                for error in results
+            ]
         )
 
     # --- both ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,367 @@
+"""A share group as a queue over REST: any node receives and acknowledges, at the leaders of the partitions (KIP-932).
+
+Nothing is kept between two requests. Each receive is a member of its own, of which the group coordinator knows nothing:
+its locks end by their time, or by acknowledgements that name them by `ack_id`. Partitions are looked at in the order of
+the topics, and those of one topic in turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+from uuid import UUID
+
+from kraft.broker.gateway import Gateway
+from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.shares.ack_ids import AckId, AckIds
+from kraft.coordinators.shares.leaders import Handed, ShareFetch
+from kraft.protocol.errors import (
+    GroupIdNotFound,
+    InvalidRequest,
+    KafkaError,
+    LeaderNotAvailable,
+    UnknownTopicOrPartition,
+)
+from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
+from metadata.environment import Clock, ConnectionClosed, NotConnected
+from metadata.image import TopicIdPartition, TopicImage
+from metadata.retries import ELECTION_RETRY_MS
+from metadata.settings import group_settings
+from replication.shares.acknowledgements import Part
+from replication.shares.settled import Lease
+from replication.shares.states import AcknowledgeType
+
+Leases = Sequence[tuple[TopicIdPartition, Lease]]
+Results = Sequence["KafkaError | None"]
+
+LOOK_MS_MAX: Final = 1_000
+"""Longest wait of one look for news at a leader. When another leader has some first, what waits here ends by this."""
+INITIALIZE_WAIT_MS: Final = 10_000
+"""How long a receive waits for the share partitions of a new group."""
+ACKNOWLEDGE_WAIT_MS: Final = 10_000
+"""How long an acknowledgement is sent again while there is no leader that takes it. It may be: it can come twice."""
+CONTROL_TIMEOUT_MS: Final = 30_000
+_LOST = (ConnectionClosed, OSError, TimeoutError)
+
+
+class Shares(Protocol):
+    """The share partitions of one broker."""
+
+    async def fetch(self, ask: ShareFetch) -> Mapping[TopicIdPartition, Handed]: ...
+    async def settle(self, group: str, leases: Leases) -> Results: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receive:
+    """What one receive asks for."""
+
+    group: str
+    topics: Sequence[str]
+    """The first one has priority over the next."""
+    receipt: UUID
+    records_max: int
+    bytes_max: int
+    wait_ms: int
+    lock_ms: int
+
+
+class Queues:
+    """The share groups of the cluster, for the HTTP listener of one node."""
+
+    def __init__(
+        self,
+        *,
+        gateway: Gateway,
+        groups: Groups,
+        clock: Clock,
+        rng: random.Random,
+        ack_ids: AckIds,
+        local: Shares | None,
+        remote: Callable[[int], Shares],
+    ) -> None:
+        self.ack_ids = ack_ids
+        self._gateway = gateway
+        self._groups = groups
+        self._clock = clock
+        self._rng = rng
+        self._local = local
+        self._remote = remote
+
+    def lock_ms(self, group: str) -> int:
+        """share.record.lock.duration.ms of the group."""
+        settings = group_settings(self._gateway.settings, self._gateway.image.config("group", group))
+        return settings.share_record_lock_duration_ms
+
+    def new_receipt(self) -> UUID:
+        """Names one receive."""
+        return UUID(bytes=self._rng.randbytes(16), version=4)
+
+    # --- receive ------------------------------------------------------------------------------------------------
+
+    async def receive(self, asked: Receive) -> Mapping[TopicIdPartition, Handed]:
+        """What there is, else what comes within the wait; empty when nothing does. Raises UnknownTopicOrPartition 3, or
+        the error of the last partition when none of them answered."""
+        deadline_ms = self._clock.monotonic_ms() + asked.wait_ms
+        initialized_ms = self._clock.monotonic_ms() + INITIALIZE_WAIT_MS
+        has_prepared = False
+        while True:
+            look = _Look(self, asked)
+            await look.take()
+            now_ms = self._clock.monotonic_ms()
+            if look.uninitialized and not has_prepared:
+                await self._prepare(asked.group, look.uninitialized)
+                has_prepared = True
+            if look.handed:
+                return look.handed
+            if look.uninitialized and now_ms < initialized_ms:
+                await self._clock.sleep(ELECTION_RETRY_MS)
+                continue
+            if now_ms >= deadline_ms:
+                if look.error is not None and not look.has_answered:
+                    raise look.error
+                return {}
+            await look.wait(min(deadline_ms - now_ms, LOOK_MS_MAX))
+
+    async def _prepare(self, group: str, topics: Iterable[str]) -> None:
+        """The first receive: the group comes into being, and begins with the first record unless its
+        share.auto.offset.reset is set. A Kafka client's would begin with the next one."""
+        try:
+            await self._groups.ask(r.DescribeGroup(group=group))
+        except GroupIdNotFound:
+            await self.set_earliest(group)
+        await self._groups.ask(
+            r.JoinShareGroup(group=group, member_id=str(self.new_receipt()), topics=tuple(sorted(topics)))
+        )
+
+    async def set_earliest(self, group: str) -> None:
+        """share.auto.offset.reset of a group that has none set."""
+        if "share.auto.offset.reset" in self._gateway.image.config("group", group):
+            return
+        resource = ConfigResource(resource_type="group", name=group)
+        change = ConfigAlteration(name="share.auto.offset.reset", operation="set", value="earliest")
+        outcomes = await self._gateway.control(
+            AlterConfigs(resources={resource: (change,)}), timeout_ms=CONTROL_TIMEOUT_MS
+        )
+        if (refused := outcomes[resource]) is not None:
+            raise refused.exception()
+
+    # --- acknowledge --------------------------------------------------------------------------------------------
+
+    async def acknowledge(self, group: str, items: Sequence[tuple[AckId, AcknowledgeType, str, int]]) -> Results:
+        """(id, type, reason, lock of a renewal in ms) of each -> None, or why it was refused. Sent again until its
+        leader has answered: each may come twice."""
+        results: list[KafkaError | None] = [None] * len(items)
+        left = _joined([(each[0].where, _lease(*each), (at,)) for at, each in enumerate(items)])
+        deadline_ms = self._clock.monotonic_ms() + ACKNOWLEDGE_WAIT_MS
+        while True:
+            left = await self._acknowledge_once(group, left, results)
+            if not left or self._clock.monotonic_ms() >= deadline_ms:
+                return results
+            if any(len(places) == 1 and _is_to_repeat(results[places[0]]) for _, _, places in left):
+                await self._clock.sleep(ELECTION_RETRY_MS)
+
+    async def _acknowledge_once(
+        self, group: str, asked: Sequence[_Asked], results: list[KafkaError | None]
+    ) -> list[_Asked]:
+        """Those that have to be asked again; of several records each alone, as one of their locks may have ended."""
+        by_leader: dict[int, list[_Asked]] = {}
+        again: list[_Asked] = []
+
+        def got(each: _Asked, error: KafkaError | None) -> None:
+            where, lease, places = each
+            for at in places:
+                results[at] = error
+            if _is_to_repeat(error):
+                again.append(each)
+            elif error is not None and len(places) > 1:
+                again.extend((where, _one(lease, step), (at,)) for step, at in enumerate(places))
+
+        for each in asked:
+            try:
+                by_leader.setdefault(self.leader_of(each[0]), []).append(each)
+            except KafkaError as error:
+                got(each, error)
+
+        async def one(node_id: int, those: Sequence[_Asked]) -> None:
+            answered: Results
+            try:
+                answered = await self.at(node_id).settle(group, [each[:2] for each in those])
+            except _LOST as lost:
+                answered = [LeaderNotAvailable(f"leader {node_id} did not answer: {type(lost).__name__}")] * len(those)
+            except KafkaError as refused:
+                answered = [refused] * len(those)
+            for each, error in zip(those, answered, strict=True):
+                got(each, error)
+
+        await asyncio.gather(*(one(node_id, those) for node_id, those in by_leader.items()))
+        return again
+
+    # --- leaders ------------------------------------------------------------------------------------------------
+
+    def at(self, node_id: int) -> Shares:
+        """The share partitions of a node."""
+        if node_id == self._gateway.node_id and self._local is not None:
+            return self._local
+        return self._remote(node_id)
+
+    def leader_of(self, where: TopicIdPartition) -> int:
+        """Node id. Raises UnknownTopicOrPartition 3, LeaderNotAvailable 5."""
+        partition = self._gateway.image.partition(where.topic_id, where.partition)
+        if partition is None:
+            raise UnknownTopicOrPartition(f"partition {where.partition} of topic {where.topic_id} does not exist")
+        if partition.leader < 0:
+            raise LeaderNotAvailable(f"partition {where.partition} of topic {where.topic_id} has no leader now")
+        return partition.leader
+
+    def topic(self, name: str) -> TopicImage:
+        """Raises UnknownTopicOrPartition 3."""
+        topic = self._gateway.image.topic(name)
+        if topic is None:
+            raise UnknownTopicOrPartition(f"topic {name!r} does not exist")
+        return topic
+
+    def turn(self, count: int) -> int:
+        """With which of so many leaders a look begins."""
+        return self._rng.randrange(count)
+
+
+class _Look:
+    """One look at all partitions of a receive, and a wait for news of them."""
+
+    def __init__(self, queues: Queues, asked: Receive) -> None:
+        self.handed: dict[TopicIdPartition, Handed] = {}
+        self.uninitialized: dict[str, None] = {}
+        self.error: KafkaError | None = None
+        self.has_answered = False
+        self._queues = queues
+        self._asked = asked
+        self._records_left = asked.records_max
+        self._bytes_left = asked.bytes_max
+
+    async def take(self) -> None:
+        """Acquires what there is, up to the limits."""
+        for name in self._asked.topics:
+            leaders = list(self._by_leader(name).items())
+            first = self._queues.turn(len(leaders)) if leaders else 0
+            for node_id, partitions in leaders[first:] + leaders[:first]:
+                if self._records_left <= 0 or self._bytes_left <= 0:
+                    return
+                self._got(name, await self._fetch(node_id, partitions, records_max=self._records_left))
+
+    async def wait(self, wait_ms: int) -> None:
+        """Until one of the leaders has something, without acquiring it."""
+        by_leader: dict[int, list[TopicIdPartition]] = {}
+        for name in self._asked.topics:
+            for node_id, partitions in self._by_leader(name).items():
+                by_leader.setdefault(node_id, []).extend(partitions)
+        if self.error is not None or not by_leader:
+            await self._queues._clock.sleep(min(wait_ms, ELECTION_RETRY_MS))
+            return
+        looks = [
+            asyncio.ensure_future(self._fetch(node_id, partitions, records_max=0, wait_ms=wait_ms))
+            for node_id, partitions in by_leader.items()
+        ]
+        try:
+            for look in asyncio.as_completed(looks):
+                if any(each.error is None for each in (await look).values()):
+                    return
+        finally:
+            for each in looks:
+                each.cancel()
+
+    def _by_leader(self, name: str) -> Mapping[int, list[TopicIdPartition]]:
+        topic = self._queues.topic(name)
+        found: dict[int, list[TopicIdPartition]] = {}
+        for number in topic.partitions:
+            where = TopicIdPartition(topic.topic_id, number)
+            try:
+                found.setdefault(self._queues.leader_of(where), []).append(where)
+            except LeaderNotAvailable as error:
+                self.error = error
+        return found
+
+    async def _fetch(
+        self, node_id: int, partitions: Sequence[TopicIdPartition], *, records_max: int, wait_ms: int = 0
+    ) -> Mapping[TopicIdPartition, Handed]:
+        """What was acquired while the answer was lost stays locked for its time."""
+        bytes_max = self._bytes_left if records_max else 1
+        first = self._queues.turn(len(partitions))
+        ask = ShareFetch(
+            group=self._asked.group,
+            member=str(self._asked.receipt),
+            partitions=[*partitions[first:], *partitions[:first]],
+            wait_ms=wait_ms,
+            bytes_max=bytes_max,
+            records_max=records_max,
+            batch_size=max(records_max, 1),
+            is_strict=True,
+            room=lambda: bytes_max,
+            lock_ms=self._asked.lock_ms,
+        )
+        try:
+            return await self._queues.at(node_id).fetch(ask)
+        except (NotConnected, *_LOST) as lost:
+            self.error = LeaderNotAvailable(f"leader {node_id} did not answer: {type(lost).__name__}")
+        except KafkaError as refused:
+            self.error = refused
+        return {}
+
+    def _got(self, topic: str, answer: Mapping[TopicIdPartition, Handed]) -> None:
+        errors = [handed.error for handed in answer.values() if handed.error is not None]
+        for error in errors:
+            if isinstance(error, InvalidRequest):
+                self.uninitialized[topic] = None
+            self.error = error
+        self.has_answered |= self.error is None or len(errors) < len(answer)
+        for where, handed in answer.items():
+            if handed.acquired:
+                self.handed[where] = handed
+                self._records_left -= sum(last - first + 1 for first, last, _ in handed.acquired)
+                self._bytes_left -= len(handed.records)
+
+
+_Asked: TypeAlias = tuple[TopicIdPartition, Lease, tuple[int, ...]]
+"""What is settled, and its places among the items of the request."""
+
+
+def _joined(asked: Sequence[_Asked]) -> list[_Asked]:
+    """Records that follow each other, are in the same hands and get the same word, as one."""
+    joined: list[_Asked] = []
+    for each in sorted(asked, key=lambda one: (one[0], one[1].member, one[1].part.first)):
+        if joined:
+            where, lease, places = joined[-1]
+            longer = lease.part._replace(last=each[1].part.last)
+            follows = each[1].part.first == lease.part.last + 1
+            if (
+                follows
+                and where == each[0]
+                and each[1] == lease._replace(part=longer._replace(first=each[1].part.first))
+            ):
+                joined[-1] = (where, lease._replace(part=longer), (*places, *each[2]))
+                continue
+        joined.append(each)
+    return joined
+
+
+def _one(lease: Lease, step: int) -> Lease:
+    offset = lease.part.first + step
+    return lease._replace(part=lease.part._replace(first=offset, last=offset))
+
+
+def _is_to_repeat(error: KafkaError | None) -> bool:
+    return error is not None and error.retriable and not isinstance(error, UnknownTopicOrPartition)
+
+
+def _lease(ack_id: AckId, kind: AcknowledgeType, reason: str, lock_ms: int) -> Lease:
+    return Lease(
+        member=ack_id.member,
+        part=Part(ack_id.offset, ack_id.offset, kind, reason),
+        leader_epoch=ack_id.leader_epoch,
+        delivery_count=ack_id.delivery_count,
+        until_ms=ack_id.until_ms,
+        lock_ms=lock_ms or ack_id.lock_ms,
+    )

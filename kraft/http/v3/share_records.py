@@ -1,0 +1,235 @@
+"""v3 `records:receive` and `records:acknowledge` of share groups: a queue for clients of any language.
+
+Each request stands alone, and any node serves it. A connection that is lost releases nothing, the time of a lock does;
+an acknowledgement whose answer was lost may be sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from kraft.coordinators.shares.ack_ids import AckId
+from kraft.coordinators.shares.leaders import Handed
+from kraft.coordinators.shares.queue import Queues, Receive
+from kraft.http.embedded_records import as_format
+from kraft.http.endpoint import Call, Route
+from kraft.http.errors import BAD_REQUEST, HttpError, code_of, from_kafka, worded
+from kraft.http.media import Format
+from kraft.http.records import InRecord, on_records, take_records
+from kraft.http.v3 import share_records_models as models
+from kraft.http.v3.envelope import Document, answer, route
+from kraft.protocol.errors import InvalidRequest, KafkaError
+from kraft.protocol.media_types import PLAIN_JSON
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+from metadata.image import TopicIdPartition
+from replication.shares.states import AcknowledgeType
+
+_FORMATS = {"BINARY": Format.BINARY, "JSON": Format.JSON, "STRING": Format.TEXT}
+_TYPES = {kind.name.lower(): kind for kind in AcknowledgeType}
+
+
+class ShareRecordHandlers:
+    def __init__(self, queues: Queues) -> None:
+        self._queues = queues
+
+    # --- receive ------------------------------------------------------------------------------------------
+
+    async def receive_records(self, call: Call) -> web.Response:
+        """200 with records that nobody else gets until their locks end; none if none came within `max_wait_ms`. Raises
+        HttpError 40403 for a topic, 40405 where the name is that of another kind of group."""
+        asked = call.model(models.ReceiveRequest)
+        group, context = call.path["group"], call.context
+        _check_lock(call, asked.lock_ms)
+        receipt = self._queues.new_receipt()
+        with context.long_polls:
+            handed = await self._queues.receive(
+                Receive(
+                    group=group,
+                    topics=tuple(dict.fromkeys(asked.topics)),
+                    receipt=receipt,
+                    records_max=asked.max_records,
+                    bytes_max=await context.room(context.limits.read_bytes_default),
+                    wait_ms=asked.max_wait_ms,
+                    lock_ms=asked.lock_ms or self._queues.lock_ms(group),
+                )
+            )
+        locks = self._locks(call, handed, receipt)
+        context.metrics.fetched_bytes.inc(sum(len(each.records) for each in handed.values()))
+        try:
+            records = [
+                record
+                for where, each in handed.items()
+                for record in await self._records(call, group, where, each, locks, asked.format)
+            ]
+        except BaseException:
+            await self._acknowledge_all(group, locks.values(), AcknowledgeType.RELEASE)
+            raise
+        if asked.acknowledgement == "implicit":
+            records = await self._accepted(group, records, locks)
+        body = msgspec.json.encode(models.Received(records))
+        context.hold(call.request, len(body))
+        return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
+
+    def _locks(self, call: Call, handed: Mapping[TopicIdPartition, Handed], receipt: UUID) -> dict[_Place, AckId]:
+        now_ms = call.context.clock.wall_ms()
+        return {
+            (where, offset): AckId(
+                where, offset, each.leader_epoch, delivery_count, now_ms + each.lock_ms, each.lock_ms, receipt
+            )
+            for where, each in handed.items()
+            for first, last, delivery_count in each.acquired
+            for offset in range(first, last + 1)
+        }
+
+    async def _records(
+        self,
+        call: Call,
+        group: str,
+        where: TopicIdPartition,
+        handed: Handed,
+        locks: Mapping[_Place, AckId],
+        form: str,
+    ) -> list[models.ReceivedRecord]:
+        """The records that were acquired: others have those in between."""
+        topic = call.context.gateway.image.topics[where.topic_id].name
+
+        def read(inflated_max: int) -> list[models.ReceivedRecord]:
+            taken = take_records(
+                handed.records,
+                handed.acquired[0].first_offset,
+                bytes_max=INT64_MAX,
+                records_max=INT32_MAX,
+                inflated_max=inflated_max,
+            )
+            found = ((record, locks.get((where, record.offset))) for record in taken.records)
+            return [
+                _record(record, lock, topic, form, self._queues.ack_ids.text(group, lock))
+                for record, lock in found
+                if lock is not None
+            ]
+
+        return await on_records(call.context.record_workers, handed.records, read)
+
+    async def _accepted(
+        self, group: str, records: Sequence[models.ReceivedRecord], locks: Mapping[_Place, AckId]
+    ) -> list[models.ReceivedRecord]:
+        """Without those whose acceptance was refused: they are handed out again."""
+        ids = [self._queues.ack_ids.read(group, record.ack_id or "") for record in records]
+        results = await self._acknowledge_all(group, ids, AcknowledgeType.ACCEPT)
+        return [
+            msgspec.structs.replace(record, ack_id=None, lock_until=None)
+            for record, error in zip(records, results, strict=True)
+            if error is None
+        ]
+
+    async def _acknowledge_all(self, group: str, ids: Any, kind: AcknowledgeType) -> Sequence[KafkaError | None]:
+        return await self._queues.acknowledge(group, [(each, kind, "", 0) for each in ids])
+
+    # --- acknowledge --------------------------------------------------------------------------------------
+
+    async def acknowledge_records(self, call: Call) -> web.Response:
+        """200 when all are done, with a result for each in the order of the request; 207 when some are not. When all of
+        them are refused for the same reason, the status is that of the reason: 409 when the locks have ended."""
+        asked = call.model(models.AcknowledgeRequest)
+        group = call.path["group"]
+        items: list[tuple[AckId, AcknowledgeType, str, int]] = []
+        results: list[KafkaError | None] = [None] * len(asked.acks)
+        places = []
+        for at, each in enumerate(asked.acks):
+            _check_lock(call, each.lock_ms)
+            try:
+                ack_id = self._queues.ack_ids.read(group, each.ack_id)
+            except InvalidRequest as error:
+                results[at] = error
+                continue
+            items.append((ack_id, _TYPES[each.type], each.reason, each.lock_ms or 0))
+            places.append(at)
+        for at, result in zip(places, await self._queues.acknowledge(group, items), strict=True):
+            results[at] = result
+        ids = dict(zip(places, (item[0] for item in items), strict=True))
+        now_ms = call.context.clock.wall_ms()
+        rows = [
+            self._result(group, each, error, ids.get(at), now_ms)
+            for at, (each, error) in enumerate(zip(asked.acks, results, strict=True))
+        ]
+        return _answer(rows, results)
+
+    def _result(
+        self, group: str, asked: models.Acknowledgement, error: KafkaError | None, ack_id: AckId | None, now_ms: int
+    ) -> Document:
+        row: Document = {"ack_id": asked.ack_id, "error_code": None, "message": None, "kafka_code": None}
+        row |= {"renewed_ack_id": None, "lock_until": None}
+        if error is not None:
+            return row | {"error_code": code_of(error), "message": worded(error), "kafka_code": error.code}
+        if asked.type == "renew":
+            assert ack_id is not None
+            lock_ms = asked.lock_ms or ack_id.lock_ms
+            renewed = ack_id._replace(until_ms=now_ms + lock_ms, lock_ms=lock_ms)
+            row |= {"renewed_ack_id": self._queues.ack_ids.text(group, renewed), "lock_until": renewed.until_ms}
+        return row
+
+
+_Place = tuple[TopicIdPartition, int]
+
+
+def _answer(rows: Sequence[Document], results: Sequence[KafkaError | None]) -> web.Response:
+    refused = [error for error in results if error is not None]
+    if not refused:
+        return answer({"results": rows})
+    if len(refused) == len(results) and len({type(error) for error in refused}) == 1:
+        error = from_kafka(refused[0])
+        error.extra["results"] = rows
+        raise error
+    return answer({"results": rows}, status=207)
+
+
+def _check_lock(call: Call, lock_ms: int | None) -> None:
+    settings = call.context.gateway.settings
+    low, high = settings.group_share_min_record_lock_duration_ms, settings.group_share_max_record_lock_duration_ms
+    if lock_ms is not None and not low <= lock_ms <= high:
+        raise HttpError(
+            BAD_REQUEST,
+            f"lock_ms={lock_ms} is not from {low} to {high} (group.share.min.record.lock.duration.ms and "
+            "group.share.max.record.lock.duration.ms)",
+        )
+
+
+def _record(record: InRecord, lock: AckId, topic: str, form: str, ack_id: str) -> models.ReceivedRecord:
+    return models.ReceivedRecord(
+        topic_name=topic,
+        partition_id=lock.where.partition,
+        offset=record.offset,
+        timestamp=record.timestamp,
+        key=_data(record.key, form),
+        value=_data(record.value, form),
+        headers=[models.ReceivedHeader(name, value) for name, value in record.headers],
+        delivery_count=lock.delivery_count,
+        lock_until=lock.until_ms,
+        ack_id=ack_id,
+    )
+
+
+def _data(data: bytes | None, form: Any) -> models.ReceivedData | None:
+    if data is None:
+        return None
+    try:
+        return models.ReceivedData(form, as_format(data, _FORMATS[form]))
+    except (ValueError, msgspec.DecodeError):
+        return models.ReceivedData("BINARY", data)
+
+
+def share_record_routes(queues: Queues) -> tuple[Route, ...]:
+    h = ShareRecordHandlers(queues)
+    path = "/share-groups/{group}/records"
+    return (
+        route("POST", path + ":receive", h.receive_records, "Receive records that nobody else gets meanwhile.",
+              models.Received, body=models.ReceiveRequest, errors=(40002, 40403, 40405, 42901, 50302)),
+        route("POST", path + ":acknowledge", h.acknowledge_records, "Accept, release, reject or renew records.",
+              models.AcknowledgeResults, body=models.AcknowledgeRequest, also={207: models.AcknowledgeResults},
+              errors=(40002, 40403, 40405, 40903, 50302)),
+    )  # fmt: skip

@@ -1,0 +1,103 @@
+"""Models of receives and acknowledgements of share groups, an addition of ours with Kafka's words (KIP-932)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+from pydantic import BaseModel, Field
+
+from kraft.http.body_models import Items, RequestBody
+from kraft.http.v3.models import TopicName
+
+TOPICS_MAX = 32
+RECORDS_MAX = 500
+WAIT_MS_MAX = 20_000
+ACKS_MAX = 1_000
+LOCK_MS_MIN, LOCK_MS_MAX = 1_000, 3_600_000
+REASON_CHARACTERS_MAX = 1_000
+ACK_ID_CHARACTERS_MAX = 200
+_LOCK = "From group.share.min.record.lock.duration.ms to its maximum."
+
+
+class ReceiveRequest(RequestBody):
+    topics: Items[TopicName] = Field(
+        min_length=1, max_length=TOPICS_MAX, description="In order of priority: what the first one has comes first."
+    )
+    max_records: int = Field(default=100, ge=1, le=RECORDS_MAX)
+    max_wait_ms: int = Field(default=0, ge=0, le=WAIT_MS_MAX, description="Longest wait for a first record.")
+    lock_ms: int | None = Field(
+        default=None, ge=LOCK_MS_MIN, le=LOCK_MS_MAX, description=f"share.record.lock.duration.ms if absent. {_LOCK}"
+    )
+    acknowledgement: Literal["explicit", "implicit"] = Field(
+        default="explicit", description="implicit: the records are accepted before they are answered."
+    )
+    format: Literal["BINARY", "JSON", "STRING"] = Field(
+        default="BINARY", description="What keys and values are answered as. One that is not so is BINARY: base64."
+    )
+
+
+class ReceivedData(Struct, gc=False):
+    """A key or a value."""
+
+    type: Literal["BINARY", "JSON", "STRING"]
+    data: Any
+
+
+class ReceivedHeader(Struct, gc=False):
+    """A header of a record; the value is base64."""
+
+    name: str
+    value: bytes | None
+
+
+class ReceivedRecord(Struct, gc=False):
+    """A record that is locked for its receiver, or that was accepted at once."""
+
+    topic_name: str
+    partition_id: int
+    offset: int
+    timestamp: int
+    key: ReceivedData | None
+    value: ReceivedData | None
+    headers: list[ReceivedHeader]
+    delivery_count: int
+    lock_until: int | None
+    """Milliseconds since 1970; null once it is accepted."""
+    ack_id: str | None
+
+
+class Received(Struct, gc=False):
+    """What a receive answers."""
+
+    records: list[ReceivedRecord]
+
+
+class Acknowledgement(RequestBody):
+    ack_id: str = Field(max_length=ACK_ID_CHARACTERS_MAX, description="As a receive has answered it.")
+    type: Literal["accept", "release", "reject", "renew"]
+    reason: str = Field(
+        default="", max_length=REASON_CHARACTERS_MAX, description="Goes with the record to dead letters."
+    )
+    lock_ms: int | None = Field(
+        default=None, ge=LOCK_MS_MIN, le=LOCK_MS_MAX, description=f"Of renew: as at the receive if absent. {_LOCK}"
+    )
+
+
+class AcknowledgeRequest(RequestBody):
+    acks: Items[Acknowledgement] = Field(min_length=1, max_length=ACKS_MAX)
+
+
+class AcknowledgeResult(BaseModel):
+    ack_id: str = Field(description="As it was sent.")
+    error_code: int | None = Field(
+        default=None, description="null: done. 40903 with kafka_code 121: the lock has ended."
+    )
+    message: str | None = None
+    kafka_code: int | None = None
+    renewed_ack_id: str | None = Field(default=None, description="Of renew: the id to go on with.")
+    lock_until: int | None = Field(default=None, description="Of renew: milliseconds since 1970.")
+
+
+class AcknowledgeResults(BaseModel):
+    results: list[AcknowledgeResult]

@@ -1,0 +1,155 @@
+"""A share group over REST: any of three real nodes receives and acknowledges, and a leader dies with locks held."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from kraft.client.response import Answer
+from tests.integration.support.cluster import Cluster
+from tests.integration.support.waiting import wait_until
+
+SHORT_LOCK_MS = 15_000
+"""The least that the cluster allows."""
+
+
+@pytest.fixture
+def nodes(fragile_cluster: Cluster) -> Cluster:
+    fragile_cluster.heal()
+    return fragile_cluster
+
+
+def receive(nodes: Cluster, group: str, *topics: str, node_id: int | None = None, **more: Any) -> list[dict[str, Any]]:
+    path = f"/share-groups/{group}/records:receive"
+    body = {"topics": topics, "format": "STRING", **more}
+    answer = nodes.call("POST", path, body, node_id=node_id)
+    assert answer.status == 200, answer.json()
+    records: list[dict[str, Any]] = answer.json()["records"]
+    return records
+
+
+def acknowledge(
+    nodes: Cluster, group: str, records: Sequence[dict[str, Any]], kind: str = "accept", *, node_id: int | None = None
+) -> Answer:
+    acks = [{"ack_id": record["ack_id"], "type": kind} for record in records]
+    return nodes.call("POST", f"/share-groups/{group}/records:acknowledge", {"acks": acks}, node_id=node_id)
+
+
+def values(records: Sequence[dict[str, Any]]) -> list[str]:
+    return [record["value"]["data"] for record in records]
+
+
+def others(nodes: Cluster, *ids: int) -> list[int]:
+    return [node_id for node_id in nodes.ids if node_id not in ids]
+
+
+def test_what_was_produced_before_the_first_receive_is_received_at_any_node(nodes: Cluster):
+    nodes.create_topic("work", partitions=3)
+    for partition in range(3):
+        nodes.write_all("work", [f"{partition}-{number}" for number in range(5)], partition=partition)
+    found = receive(nodes, "workers", "work", node_id=1, max_wait_ms=10_000)
+    found += receive(nodes, "workers", "work", node_id=2)
+    assert sorted(values(found)) == sorted(f"{partition}-{number}" for partition in range(3) for number in range(5))
+    assert {record["delivery_count"] for record in found} == {1}
+    assert receive(nodes, "workers", "work", node_id=3) == [], "all of them are locked"
+    accepted = acknowledge(nodes, "workers", found, node_id=3)
+    assert accepted.status == 200, accepted.json()
+    assert acknowledge(nodes, "workers", found, node_id=2).status == 200, "the same again: the same answer"
+    assert acknowledge(nodes, "workers", found, "reject", node_id=2).status == 409, "not another word"
+
+
+def test_a_long_poll_ends_when_a_record_comes_to_any_leader(nodes: Cluster):
+    nodes.create_topic("news", partitions=3)
+    assert receive(nodes, "readers", "news", node_id=1) == []
+    began = time.monotonic()
+    writing = threading.Timer(1.0, lambda: nodes.write_all("news", ["late"], partition=2))
+    writing.start()
+    found = receive(nodes, "readers", "news", node_id=1, max_wait_ms=15_000)
+    writing.join()
+    assert values(found) == ["late"]
+    assert time.monotonic() - began < 10
+
+
+def test_topics_come_in_the_order_of_priority(nodes: Cluster):
+    nodes.create_topic("low")
+    nodes.create_topic("high")
+    nodes.write_all("low", ["l0", "l1"])
+    nodes.write_all("high", ["h0", "h1"])
+    assert values(receive(nodes, "both", "high", "low", max_records=3, max_wait_ms=10_000)) == ["h0", "h1", "l0"]
+
+
+def test_release_reject_renew_and_implicit(nodes: Cluster):
+    nodes.create_topic("words")
+    nodes.write_all("words", ["a", "b", "c", "d"])
+    first = receive(nodes, "all", "words", max_wait_ms=10_000, max_records=3)
+    assert values(first) == ["a", "b", "c"]
+    assert acknowledge(nodes, "all", first[:1], "release").status == 200
+    assert acknowledge(nodes, "all", first[1:2], "reject").status == 200
+    renewed = acknowledge(nodes, "all", first[2:], "renew").json()["results"][0]
+    assert renewed["lock_until"] >= first[2]["lock_until"]
+    again = receive(nodes, "all", "words", max_wait_ms=5_000, acknowledgement="implicit")
+    assert [(record["value"]["data"], record["delivery_count"], record["ack_id"]) for record in again] == [
+        ("a", 2, None),
+        ("d", 1, None),
+    ]
+    assert acknowledge(nodes, "all", [{"ack_id": renewed["renewed_ack_id"]}]).status == 200
+    mixed = acknowledge(nodes, "all", [first[0], first[2]], "accept")
+    assert mixed.status == 207
+    assert [row["kafka_code"] for row in mixed.json()["results"]] == [121, None]
+
+
+def test_a_lock_that_ran_out_is_409_and_the_record_is_handed_out_again(nodes: Cluster):
+    nodes.create_topic("slow")
+    nodes.write_all("slow", ["once"])
+    first = receive(nodes, "sleepers", "slow", max_wait_ms=10_000, lock_ms=SHORT_LOCK_MS)
+    again: list[dict[str, Any]] = []
+
+    def comes_again() -> bool:
+        again.extend(receive(nodes, "sleepers", "slow", max_wait_ms=2_000))
+        return bool(again)
+
+    wait_until(comes_again, what="the record again", deadline_s=40)
+    assert again[0]["delivery_count"] == 2
+    late = acknowledge(nodes, "sleepers", first)
+    assert (late.status, late.json()["kafka_code"]) == (409, 121)
+    assert acknowledge(nodes, "sleepers", again).status == 200
+
+
+def test_the_leader_is_killed_with_locks_held(nodes: Cluster):
+    leader = others(nodes, nodes.controller())[0]
+    nodes.create_assigned("held", [leader, *others(nodes, leader)])
+    nodes.write_all("held", ["done", "lost", "given"])
+    other = others(nodes, leader)[0]
+    held = receive(nodes, "keepers", "held", node_id=other, max_wait_ms=10_000)
+    assert values(held) == ["done", "lost", "given"]
+    assert acknowledge(nodes, "keepers", held[:1], node_id=other).status == 200
+    assert acknowledge(nodes, "keepers", held[2:], "release", node_id=other).status == 200
+    nodes.kill(leader)
+    nodes.wait_for_leader("held", other_than=leader)
+    assert acknowledge(nodes, "keepers", held[:1], node_id=other).status == 200, "its answer might have been lost"
+    assert acknowledge(nodes, "keepers", held[2:], "release", node_id=other).status == 200
+    ended = acknowledge(nodes, "keepers", held[1:2], node_id=other)
+    assert (ended.status, ended.json()["kafka_code"]) == (409, 121), "nobody has accepted it"
+    found = receive(nodes, "keepers", "held", node_id=other, max_wait_ms=10_000)
+    assert values(found) == ["lost", "given"]
+    assert acknowledge(nodes, "keepers", found, node_id=other).status == 200
+    assert acknowledge(nodes, "keepers", held[1:2], node_id=other).status == 409, "another receiver has accepted it"
+
+
+def test_foreign_and_forged_ids_are_refused(nodes: Cluster):
+    nodes.create_topic("closed")
+    nodes.write_all("closed", ["x"])
+    (record,) = receive(nodes, "owners", "closed", max_wait_ms=10_000)
+    for group, text in (
+        ("thieves", record["ack_id"]),
+        ("owners", record["ack_id"][:-8] + "".join(reversed(record["ack_id"][-8:]))),
+        ("owners", "no id"),
+        ("owners", ""),
+    ):
+        refused = acknowledge(nodes, group, [{"ack_id": text}])
+        assert (refused.status, refused.json()["kafka_code"]) == (400, 42), text
+    assert acknowledge(nodes, "owners", [record]).status == 200
