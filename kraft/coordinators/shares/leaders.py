@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kraft.broker.consumer_fetch import readable_batches
 from kraft.broker.gateway import Gateway
@@ -31,7 +31,7 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from metadata.events import Events
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
-from metadata.settings import GroupSettings, group_settings
+from metadata.settings import BrokerSettings, GroupSettings, group_settings
 from replication.manager.fetch import DeferredFetch
 from replication.requests import (
     CONSUMER,
@@ -49,6 +49,8 @@ from replication.shares.states import NO_OFFSET, AcknowledgeType
 
 READ_BYTES_MAX: Final = 1_048_576
 """What one fetch reads of one partition at most; a first batch comes whole."""
+SETTINGS_KEPT: Final = 1_000
+"""Groups whose settings are kept; with one more all of them are made again."""
 _DURATION: Final = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 
 Results = Mapping[TopicIdPartition, "KafkaError | None"]
@@ -88,6 +90,14 @@ class Handed:
     """For how long they are locked."""
 
 
+class _KnownSettings(NamedTuple):
+    """Settings of a group, and what they were made of."""
+
+    broker: BrokerSettings
+    own: Mapping[str, str]
+    effective: GroupSettings
+
+
 class ShareLeaders:
     """The share partitions of one broker."""
 
@@ -103,6 +113,7 @@ class ShareLeaders:
         self._clock = context.environment.clock
         self._events = events
         self._persister = persister
+        self._settings: dict[str, _KnownSettings] = {}
         self.dead_letters = DeadLetterWriter(gateway, self._clock, events, self.settings_of)
         self._leaders: dict[ShareKey, ShareLeader] = {}
         self._before: dict[ShareKey, Before] = {}
@@ -114,8 +125,15 @@ class ShareLeaders:
     # --- share partitions ---------------------------------------------------------------------------------------
 
     def settings_of(self, group: str) -> GroupSettings:
-        """The settings that the group has now."""
-        return group_settings(self._context.settings(), self._context.image().config("group", group))
+        """The settings that the group has now. Each request asks for them, and they seldom change."""
+        broker, own = self._context.settings(), self._context.image().config("group", group)
+        known = self._settings.get(group)
+        if known is not None and known.broker is broker and known.own == own:
+            return known.effective
+        if len(self._settings) >= SETTINGS_KEPT:
+            self._settings.clear()
+        found = self._settings[group] = _KnownSettings(broker, own, group_settings(broker, own))
+        return found.effective
 
     async def leader(self, key: ShareKey) -> ShareLeader:
         """Raises UnknownTopicOrPartition 3, NotLeaderOrFollower 6, CoordinatorNotAvailable 15, or what the share
