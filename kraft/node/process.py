@@ -25,6 +25,7 @@ from kraft.http.server import HttpServer
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
+from kraft.http.v3.share_groups import share_group_routes
 from kraft.http.v3.share_records import share_record_routes
 from kraft.http.v3.transactions import transaction_admin_routes
 from kraft.node.assembly import Node
@@ -69,6 +70,7 @@ def warm_up() -> None:
             *consumer_routes(nothing, nothing),
             *group_routes(nothing),
             *share_record_routes(nothing),
+            *share_group_routes(nothing),
             *replica_routes(dict),
         )
     )
@@ -276,6 +278,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *transaction_admin_routes(node.transactions, node.markers.write),
             *group_routes(node.groups),
             *share_record_routes(node.queues),
+            *share_group_routes(node.groups),
             *replica_routes(lambda: {} if node.broker is None else node.broker.replicas.describe()),
         ),
     )

@@ -153,3 +153,31 @@ def test_foreign_and_forged_ids_are_refused(nodes: Cluster):
         refused = acknowledge(nodes, group, [{"ack_id": text}])
         assert (refused.status, refused.json()["kafka_code"]) == (400, 42), text
     assert acknowledge(nodes, "owners", [record]).status == 200
+
+
+def test_a_share_group_is_listed_described_reset_and_deleted(nodes: Cluster):
+    nodes.create_topic("seen")
+    nodes.write_all("seen", ["x", "y"])
+    path = "/share-groups/listed"
+    assert nodes.call("GET", path).status == 404
+    found = receive(nodes, "listed", "seen", max_wait_ms=10_000, lock_ms=SHORT_LOCK_MS)
+    assert acknowledge(nodes, "listed", found[:1]).status == 200
+    group = nodes.call("GET", path, node_id=2).json()
+    assert (group["state"], group["consumer_count"], group["partition_count"]) == ("EMPTY", 0, 1)
+    listed = nodes.call("GET", "/share-groups", node_id=3).json()["data"]
+    assert "listed" in {each["share_group_id"] for each in listed}
+    assert nodes.call("GET", path + "/consumers").json()["data"] == []
+    assert nodes.call("GET", "/consumer-groups/listed").status == 404
+    (lag,) = nodes.call("GET", path + "/lags").json()["data"]
+    assert (lag["topic_name"], lag["partition_id"], lag["start_offset"], lag["lag"]) == ("seen", 0, 1, 1)
+    reset = nodes.call("POST", path + "/offsets:reset", {"to": "earliest", "topics": ["seen"]}).json()
+    assert [(row["start_offset"], row["error_code"]) for row in reset["data"]] == [(0, None)]
+    again: list[str] = []
+
+    def comes_again() -> bool:
+        again.extend(values(receive(nodes, "listed", "seen", max_wait_ms=1_000)))
+        return "x" in again
+
+    wait_until(comes_again, what="the first record again", deadline_s=60)
+    assert nodes.call("DELETE", path).status == 204
+    assert nodes.call("GET", path).status == 404

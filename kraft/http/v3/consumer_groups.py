@@ -20,7 +20,10 @@ from kraft.http.v3.consumer_groups_lag import Lags
 from kraft.http.v3.consumer_groups_offsets import offset_routes
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, related, resource, route
 from kraft.http.v3.models import Listing
+from kraft.protocol.errors import GroupIdNotFound
 
+SHARE = "share"
+"""The type of the groups that have resources of their own."""
 STATES = {state.value: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", state).upper() for state in (*Phase, *GroupState)}
 """Confluent's name of each of Kafka's: PreparingRebalance is PREPARING_REBALANCE."""
 
@@ -32,6 +35,8 @@ class GroupHandlers:
     async def _describe(self, group: str) -> a.GroupDescription:
         found = await self._groups.ask(r.DescribeGroup(group=group))
         assert isinstance(found, a.GroupDescription), found
+        if found.group_type == SHARE:
+            raise GroupIdNotFound(f"group {group!r} is a share group: see /share-groups")
         return found
 
     # --- groups -------------------------------------------------------------------------------------------
@@ -39,7 +44,7 @@ class GroupHandlers:
     async def list_groups(self, call: Call) -> web.Response:
         """ListGroups of all coordinators, each described: 200. Raises CoordinatorNotAvailable 15 while one of them does
         not answer."""
-        names = [each.group for each in await self._groups.list_all()]
+        names = [each.group for each in await self._groups.list_all() if each.group_type != SHARE]
         found = await asyncio.gather(*(self._describe(name) for name in names))
         rows = (_group(call, each) for each in found)
         return answer(listing(call, "KafkaConsumerGroupList", ("consumer-groups",), rows))
