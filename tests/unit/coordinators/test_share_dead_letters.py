@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import pytest
+from pydantic import ValidationError
 
 from kraft.chaos.worlds.simulated.cluster import EVENTS, EVENTS_BYTES, SimulatedCluster
 from kraft.coordinators.shares.dead_letters import REJECTED_TEXT, TOO_OFTEN_TEXT
 from kraft.coordinators.shares.state import ShareKey
-from kraft.protocol.batches.records import ReadRecord, read_batches
-from kraft.protocol.errors import KafkaError
+from kraft.protocol.batches.records import NewRecord, ReadRecord, build_batch, read_batches
+from kraft.protocol.errors import InvalidConfig, KafkaError
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
 from metadata.image import TopicIdPartition
-from replication.requests import ReadOptions
+from metadata.settings import BrokerSettings, check_group_settings
+from replication.requests import ProduceOptions, ReadOptions
 from tests.unit.coordinators.test_share_coordinator import at, persister
 from tests.unit.coordinators.test_share_leaders import ACCEPT, REJECT, RELEASE, SETTINGS, Member, produce
 from tests.unit.coordinators.test_transaction_cluster import create, eventually, play, until
@@ -250,3 +253,30 @@ def test_records_after_an_unclean_election_are_handed_out():
         assert (event["log_end_offset"], event["forgotten_to"], event["start_offset"]) == (10, 19, 0)
 
     play(story, **SETTINGS)
+
+
+def test_a_record_that_is_too_large_for_the_topic_costs_no_other_its_dead_letter():
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "dlq.t", configs=LETTERS | {"max.message.bytes": "1000"})
+        where = await source(cluster, records=1)
+        node = cluster.alive[0].node
+        assert node is not None
+        large = build_batch([NewRecord(b"k", b"v" * 2_000, [], 1_000), NewRecord(b"k", b"v", [], 1_000)])
+        await at(cluster.alive[0], node.gateway.produce({where: large}, ProduceOptions(-1, 10_000)))
+        await configure(cluster, {TOPIC: "dlq.t", COPY: "true"})
+        member = Member(cluster, where)
+        assert await member.got() == [(0, 2, 1)]
+        assert await member.acknowledge((0, 2, REJECT)) == 0
+        await until(lambda: _starts_at(cluster, where, 3))
+        assert offsets(await letters(cluster)) == [0, 2]
+        (event,) = events(cluster, "dead_letters_not_written")
+        assert (event["first_offset"], event["last_offset"], event["records"]) == (1, 1, 1)
+
+    play(story, **SETTINGS)
+
+
+@pytest.mark.parametrize("name", ["__share_group_state", "letters", "dlq.a topic", "dlq." + "x" * 250])
+def test_names_that_no_dead_letter_topic_may_have_are_refused(name: str):
+    with pytest.raises((InvalidConfig, ValidationError)):
+        check_group_settings(BrokerSettings(), {TOPIC: name})
+    check_group_settings(BrokerSettings(), {TOPIC: "dlq.a"})
