@@ -255,7 +255,7 @@ def test_records_after_an_unclean_election_are_handed_out():
     play(story, **SETTINGS)
 
 
-def test_a_record_that_is_too_large_for_the_topic_costs_no_other_its_dead_letter():
+def test_a_record_too_large_for_the_topic_costs_no_other_its_dead_letter():
     async def story(cluster: SimulatedCluster) -> None:
         await create(cluster, "dlq.t", configs=LETTERS | {"max.message.bytes": "1000"})
         where = await source(cluster, records=1)
