@@ -94,6 +94,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "status": ("kraft.cli.cluster", "status"),
     "topics": ("kraft.cli.topics", "app"),
     "groups": ("kraft.cli.groups", "app"),
+    "queues": ("kraft.cli.queues", "app"),
     "transactions": ("kraft.cli.transactions", "app"),
     "produce": ("kraft.cli.produce_command", "produce"),
     "consume": ("kraft.cli.consume_command", "consume"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from kraft.client.response import Answer
-from tests.integration.support.cluster import Cluster
+from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.waiting import wait_until
 
 SHORT_LOCK_MS = 15_000
@@ -181,3 +182,23 @@ def test_a_share_group_is_listed_described_reset_and_deleted(nodes: Cluster):
     wait_until(comes_again, what="the first record again", deadline_s=60)
     assert nodes.call("DELETE", path).status == 204
     assert nodes.call("GET", path).status == 404
+
+
+def test_a_queue_from_the_command_line(nodes: Cluster):
+    nodes.create_topic("lined")
+    nodes.write_all("lined", ["x"])
+
+    def queues(*arguments: str) -> Any:
+        return json.loads(kraft("queues", *arguments, "--data", nodes.data, "--json").stdout)
+
+    assert queues("create", "line", "lined") == {"queue": "line", "created": True}
+    assert "line" in {row["share_group_id"] for row in queues("list")}
+    found = receive(nodes, "line", "lined", max_wait_ms=10_000)
+    assert values(found) == ["x"]
+    assert acknowledge(nodes, "line", found).status == 200
+    described = queues("describe", "line")
+    assert described["consumers"] == []
+    assert [(row["topic_name"], row["lag"]) for row in described["lags"]] == [("lined", 0)]
+    assert [row["start_offset"] for row in queues("reset", "line", "lined", "--to", "earliest")] == [0]
+    assert queues("delete", "line") == {"queue": "line", "deleted": True}
+    assert kraft("queues", "describe", "line", "--data", nodes.data, check=False).returncode != 0

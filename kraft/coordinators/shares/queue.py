@@ -113,7 +113,7 @@ class Queues:
             await look.take()
             now_ms = self._clock.monotonic_ms()
             if look.uninitialized and not has_prepared:
-                await self._prepare(asked.group, look.uninitialized)
+                await self.create(asked.group, look.uninitialized)
                 has_prepared = True
             if look.handed:
                 return look.handed
@@ -126,8 +126,8 @@ class Queues:
                 return {}
             await look.wait(min(deadline_ms - now_ms, LOOK_MS_MAX))
 
-    async def _prepare(self, group: str, topics: Iterable[str]) -> None:
-        """The first receive: the group comes into being, and begins with the first record unless its
+    async def create(self, group: str, topics: Iterable[str]) -> None:
+        """Also the first receive: the group comes into being, and begins with the first record unless its
         share.auto.offset.reset is set. A Kafka client's would begin with the next one."""
         try:
             await self._groups.ask(r.DescribeGroup(group=group))

@@ -22,7 +22,7 @@ from kraft.http.errors import BAD_REQUEST, HttpError, code_of, from_kafka, worde
 from kraft.http.media import Format
 from kraft.http.records import InRecord, on_records, take_records
 from kraft.http.v3 import share_records_models as models
-from kraft.http.v3.envelope import Document, answer, route
+from kraft.http.v3.envelope import Document, answer, no_content, route
 from kraft.protocol.errors import InvalidRequest, KafkaError
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
@@ -36,6 +36,14 @@ _TYPES = {kind.name.lower(): kind for kind in AcknowledgeType}
 class ShareRecordHandlers:
     def __init__(self, queues: Queues) -> None:
         self._queues = queues
+
+    async def create_share_group(self, call: Call) -> web.Response:
+        """204: a new group begins with the first record of its topics, and one that exists knows them now. Raises
+        HttpError 40403 for a topic, 40405 where the name is that of another kind of group."""
+        asked = call.model(models.CreateRequest)
+        topics = [call.context.topic_or_raise(name).name for name in asked.topics]
+        await self._queues.create(asked.share_group_id, topics)
+        return no_content()
 
     # --- receive ------------------------------------------------------------------------------------------
 
@@ -227,6 +235,8 @@ def share_record_routes(queues: Queues) -> tuple[Route, ...]:
     h = ShareRecordHandlers(queues)
     path = "/share-groups/{group}/records"
     return (
+        route("POST", "/share-groups", h.create_share_group, "Create a share group that begins with the first record.",
+              body=models.CreateRequest, errors=(40403, 40405, 50302)),
         route("POST", path + ":receive", h.receive_records, "Receive records that nobody else gets meanwhile.",
               models.Received, body=models.ReceiveRequest, errors=(40002, 40403, 40405, 42901, 50302)),
         route("POST", path + ":acknowledge", h.acknowledge_records, "Accept, release, reject or renew records.",

@@ -37,6 +37,11 @@ class ReceiveRequest(RequestBody):
     )
 
 
+class CreateRequest(RequestBody):
+    share_group_id: str = Field(min_length=1)
+    topics: Items[TopicName] = Field(min_length=1, max_length=TOPICS_MAX)
+
+
 class ReceivedData(Struct, gc=False):
     """A key or a value."""
 
