@@ -238,13 +238,21 @@ class CoordinatorShard(ABC, Generic[RecordT]):
         self.check()
 
     async def write_batch(self, batch: bytes) -> None:
-        """Append and wait for the replicas: only within an append. Raises KafkaError."""
-        outcomes = await self.context.replicas.produce.outcomes(
-            {self.partition: batch}, ProduceOptions(ACKS_ALL, self.append_timeout_ms), origin=COORDINATOR
-        )
-        outcome = outcomes[self.partition]
-        if outcome.error_code:
-            raise refusal_of(outcome)
+        """Append and wait for the replicas: only within an append. Raises KafkaError.
+
+        The shard ends in the step in which the append fails: callbacks of the task run later, and until then the append
+        would be taken for a replicated one.
+        """
+        try:
+            outcomes = await self.context.replicas.produce.outcomes(
+                {self.partition: batch}, ProduceOptions(ACKS_ALL, self.append_timeout_ms), origin=COORDINATOR
+            )
+            outcome = outcomes[self.partition]
+            if outcome.error_code:
+                raise refusal_of(outcome)
+        except KafkaError as error:
+            self.end(error)
+            raise
 
     def _appended(self, task: asyncio.Task[None]) -> None:
         self._appends.discard(task)
@@ -252,7 +260,6 @@ class CoordinatorShard(ABC, Generic[RecordT]):
             return
         error = task.exception()
         if isinstance(error, KafkaError):
-            self.end(error)
             self._on_failed(self)
         elif error is not None:
             task.get_loop().call_exception_handler({"message": "a coordinator's append failed", "exception": error})
