@@ -19,6 +19,9 @@ from kraft.coordinators.groups import classic_rebalance, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.shard import CoordinatorShard
+from kraft.coordinators.shares import leaders
+from kraft.coordinators.shares.leader import ShareLeader
+from kraft.coordinators.shares.shard import ShareStateShard
 from kraft.coordinators.transactions import decide as transaction_decisions
 from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.node.startup_state import Awaiting
@@ -40,6 +43,9 @@ from replication.manager.produce import Produce
 from replication.manager.roles import Roles
 from replication.partition import leader
 from replication.producers import state as producers
+from replication.shares.partition import SharePartition
+from replication.shares.runs import Run
+from replication.shares.sessions import ShareSessions
 from replication.storage import recovery
 from replication.storage.flusher import Flusher
 from replication.storage.leader_epochs import LeaderEpochCache
@@ -47,6 +53,7 @@ from replication.storage.producer_state_manager import ProducerStateManager
 from tests.simulation import planted_bugs as bugs
 from tests.simulation import planted_clients as forgetful
 from tests.simulation import planted_decay as decayed
+from tests.simulation import planted_queues as queued
 from tests.simulation import planted_transactions as transactional
 from tests.simulation.plan_generator import draw_plan
 from tests.simulation.run import Result, play
@@ -470,5 +477,56 @@ PLANTED: dict[str, Planted] = {
         profile="headless",
         found_by=(5,),
         seen_as="out of range; node",
+    ),
+    "queue_counts_begin_again": Planted(
+        what="a new leader of a share partition forgets how often records were delivered",
+        patches=(Patch(leaders, "loaded", queued.counts_begin_again),),
+        profile="queues",
+        found_by=(2,),
+    ),
+    "queue_skips_released_records": Planted(
+        what="the start offset of a share partition moves past records that were released",
+        patches=(Patch(SharePartition, "_advance_start", queued.start_passes_released),),
+        profile="queues",
+        found_by=(1,),
+    ),
+    "queue_accepts_from_anybody": Planted(
+        what="a member acknowledges records that another member holds",
+        patches=(Patch(Run, "is_locked_by", queued.anybody_holds_it),),
+        profile="queues",
+        found_by=(2,),
+    ),
+    "queue_locks_end_early": Planted(
+        what="a lock ends after half of its time",
+        patches=(Patch(SharePartition, "_lock", queued.locks_end_early),),
+        profile="queues",
+        found_by=(1,),
+    ),
+    "queue_locks_never_end": Planted(
+        what="a lock has no end",
+        patches=(Patch(SharePartition, "deadline_ms", queued.locks_never_end),),
+        profile="queues",
+        found_by=(1,),
+    ),
+    "queue_answered_before_written": Planted(
+        what="an acknowledgement is answered before it is written",
+        patches=(Patch(ShareLeader, "acknowledge", queued.answered_before_written),),
+        profile="queues",
+        found_by=(1,),
+    ),
+    "queue_old_connections_end_sessions": Planted(
+        what="an old connection's end takes the new share session along (KAFKA-19950)",
+        patches=(
+            Patch(ShareSessions, "begin", queued.remembers_connections),
+            Patch(ShareSessions, "disconnected", queued.old_connections_end_sessions),
+        ),
+        profile="queues",
+        found_by=(1,),
+    ),
+    "queue_prunes_what_is_needed": Planted(
+        what="the share coordinator deletes records up to the end of its log (KAFKA-19695)",
+        patches=(Patch(ShareStateShard, "prune", queued.prunes_up_to_the_end),),
+        profile="queues",
+        found_by=(1,),
     ),
 }
