@@ -223,6 +223,7 @@ class _NodeProcess:
             gauges["descriptors_open"] = descriptors
         if node.broker is not None:
             gauges |= node.broker.transaction_coordinator.gauges()
+            gauges |= node.broker.shares.leaders.gauges()
         if node.controller is not None:
             gauges["active_controller"] = float(node.controller.active.is_active)
         return gauges
@@ -236,7 +237,7 @@ def _measures(node: Node) -> Sequence[Measure]:
     return (
         *node.wire.measures(),
         *transaction_measures(open_transactions, max_timeout_ms=settings.transaction_max_timeout_ms),
-        *node.broker.shares.leaders.dead_letters.measures(),
+        *node.broker.shares.leaders.measures(),
     )
 
 

@@ -18,8 +18,9 @@ to the next leader, and a failure of it costs that count alone.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from kraft.protocol.errors import InvalidRecordState, InvalidRequest, KafkaError
@@ -108,6 +109,8 @@ class ShareCounts:
     """Records since this leader began."""
 
     acquired: int = 0
+    deliveries: Counter[int] = field(default_factory=Counter)
+    """Those acquired, by the delivery count that they had with it."""
     redelivered: int = 0
     accepted: int = 0
     released: int = 0
@@ -669,6 +672,7 @@ class _Taking:
     def _hand_out(self, run: Run) -> None:
         self._partition._lock(run, self._member, self._now_ms, self._lock_ms)
         self._partition.counts.acquired += run.size
+        self._partition.counts.deliveries[run.delivery_count] += run.size
         self.acquired.append(Acquired(run.first, run.last, run.delivery_count))
         self._left -= run.size
         self.is_over |= self._left <= 0

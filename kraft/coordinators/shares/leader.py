@@ -25,6 +25,7 @@ from kraft.protocol.errors import (
     NotLeaderOrFollower,
 )
 from metadata.environment import Clock, TimerHandle
+from metadata.settings import GroupSettings
 from replication.shares.acknowledgements import Acknowledgement, Part
 from replication.shares.partition import Acquired, Fetched, ShareLimits, SharePartition, StateWrite
 from replication.shares.settled import Lease
@@ -48,10 +49,13 @@ class ShareLeader:
         dead_letters: DeadLetterWriter,
         run: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         on_ended: Callable[[ShareLeader], None],
+        on_lost: Callable[[ShareLeader, int], None],
     ) -> None:
         self.key = key
         self.partition = partition
         self.is_read_committed = is_read_committed
+        self.settings: GroupSettings | None = None
+        """Of which its limits are."""
         self.holder: object | None = None
         """The fetch that goes on now; no other one begins meanwhile."""
         self.waiting: dict[asyncio.Event, object] = {}
@@ -63,6 +67,9 @@ class ShareLeader:
         self._persister = persister
         self._run = run
         self._on_ended = on_ended
+        self._on_lost = on_lost
+        """Called with the number of records that the log has deleted before anybody accepted them."""
+        self._lost = 0
         self._answers: dict[Acknowledgement, asyncio.Future[None]] = {}
         self._timer: TimerHandle | None = None
         self._timer_ms = 0
@@ -181,6 +188,10 @@ class ShareLeader:
 
     def _went_on(self) -> None:
         """After each event: writes and the clock follow the state."""
+        lost = self.partition.counts.lost_by_retention
+        if lost > self._lost:
+            self._on_lost(self, lost - self._lost)
+            self._lost = lost
         if self.ended is not None:
             return
         self._begin_write()

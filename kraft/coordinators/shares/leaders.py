@@ -13,10 +13,12 @@ from typing import Any, Final, NamedTuple
 
 from kraft.broker.consumer_fetch import readable_batches
 from kraft.broker.gateway import Gateway
+from kraft.broker.measures import Measure
 from kraft.coordinators.shard import CoordinatorContext
 from kraft.coordinators.shares.dead_letters import DeadLetterWriter
 from kraft.coordinators.shares.decide import Write, within_log
 from kraft.coordinators.shares.leader import ShareLeader, as_answered, limits_of
+from kraft.coordinators.shares.measures import ShareTotals
 from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.shares.state import NO_EPOCH, ShareKey, Snapshot
 from kraft.protocol.errors import (
@@ -120,6 +122,7 @@ class ShareLeaders:
         """A share partition that is loaded again in its leader epoch answers as it would have at the first time."""
         self._loads: dict[ShareKey, asyncio.Task[ShareLeader]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._totals = ShareTotals()
         self.sessions = ShareSessions()
 
     # --- share partitions ---------------------------------------------------------------------------------------
@@ -190,7 +193,9 @@ class ShareLeaders:
             dead_letters=self.dead_letters,
             run=self._run,
             on_ended=self._ended,
+            on_lost=self._lost,
         )
+        leader.settings = settings
         return leader
 
     async def _state(self, key: ShareKey, epoch: int) -> Snapshot:
@@ -243,6 +248,31 @@ class ShareLeaders:
     def _ended(self, leader: ShareLeader) -> None:
         if self._leaders.get(leader.key) is leader:
             del self._leaders[leader.key]
+            self._totals.add(self._names(leader.key), leader.partition.counts)
+
+    def _names(self, key: ShareKey) -> tuple[str, str]:
+        topic = self._context.image().topics.get(key.topic_id)
+        return key.group, str(key.topic_id) if topic is None else topic.name
+
+    def _lost(self, leader: ShareLeader, records: int) -> None:
+        group, topic = self._names(leader.key)
+        self._events.emit(
+            "share_records_lost_by_retention",
+            group=group,
+            topic=topic,
+            partition=leader.key.partition,
+            records=records,
+            start_offset=leader.partition.start_offset,
+        )
+
+    def measures(self) -> Sequence[Measure]:
+        """What members of share groups did with the records of this broker's partitions."""
+        led = [(self._names(key), leader.partition) for key, leader in self._leaders.items()]
+        return (*self._totals.measures(led), *self.dead_letters.measures())
+
+    def gauges(self) -> Mapping[str, float]:
+        """For /metrics: how many share partitions and share sessions are here."""
+        return {"share_partitions": float(len(self._leaders)), "share_sessions": float(len(self.sessions))}
 
     def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -276,6 +306,9 @@ class ShareLeaders:
                 leader.end(NotLeaderOrFollower("another leader, or leader epoch, has begun"))
             else:
                 settings = self.settings_of(leader.key.group)
+                if leader.settings is settings:
+                    continue
+                leader.settings = settings
                 leader.partition.limits = limits_of(settings)
                 leader.is_read_committed = settings.share_isolation_level == "read_committed"
 
