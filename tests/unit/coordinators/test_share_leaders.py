@@ -13,7 +13,14 @@ from kraft.protocol.messages import share_acknowledge_request as acknowledgement
 from kraft.protocol.messages import share_fetch_request as fetching
 from kraft.protocol.messages.share_acknowledge_request import ShareAcknowledgeRequestData
 from kraft.protocol.messages.share_fetch_request import ShareFetchRequestData
-from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
+from metadata.controller.requests import (
+    AlterConfigs,
+    AlterReassignments,
+    ConfigAlteration,
+    ConfigResource,
+    ElectLeaders,
+    PartitionReassignment,
+)
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOptions
 from replication.shares.states import AcknowledgeType
@@ -134,6 +141,20 @@ async def configure(cluster: SimulatedCluster, group: str, **configs: str) -> No
     alterations = tuple(ConfigAlteration(name=name, operation="set", value=value) for name, value in configs.items())
     request = AlterConfigs(resources={ConfigResource(resource_type="group", name=group): alterations})
     await at(node, node.node.gateway.control(request, timeout_ms=10_000))
+    await asyncio.sleep(1)
+
+
+async def lead(cluster: SimulatedCluster, replicas: tuple[int, ...]) -> None:
+    """The first of the replicas becomes the leader, and every node knows it."""
+    node = cluster.alive[0]
+    assert node.node is not None
+    moved = AlterReassignments(
+        reassignments=(PartitionReassignment(topic="t", partition=0, replicas=replicas),),
+    )
+    await at(node, node.node.gateway.control(moved, timeout_ms=10_000))
+    await asyncio.sleep(1)
+    elected = ElectLeaders(election="preferred", partitions=(("t", 0),))
+    await at(node, node.node.gateway.control(elected, timeout_ms=10_000))
     await asyncio.sleep(1)
 
 
@@ -311,5 +332,76 @@ def test_nothing_is_lost_when_every_node_restarts_between_any_two_steps():
             for each in list(cluster.alive):
                 each.kill()
             await cluster.start()
+
+    play(story, **SETTINGS)
+
+
+def test_a_fetch_that_waits_while_the_leader_changes_hands_out_nothing():
+    """KAFKA-19567: what the purgatory completes after that is the next leader's."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster)
+        member = Member(cluster, where)
+        assert member.leader() is cluster.nodes[1]
+        waiting = asyncio.ensure_future(member.fetch(wait_ms=20_000))
+        await asyncio.sleep(1)
+        await lead(cluster, (2, 3, 1))
+        await produce(cluster, where, 3)
+        answer = await asyncio.wait_for(waiting, 5)
+        (partition,) = answer.responses[0].partitions
+        assert (partition.error_code, list(partition.acquired_records)) == (6, [])
+        assert (partition.current_leader.leader_id, [each.node_id for each in answer.node_endpoints]) == (2, [2])
+        assert await Member(cluster, where, "n").got() == [(0, 2, 1)]
+
+    play(story, **SETTINGS)
+
+
+def test_a_session_outlives_changes_of_the_leader():
+    """KAFKA-20736: its locks do not, and a leader that comes back begins with what the one between wrote."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=10)
+        first = Member(cluster, where)
+        assert await first.got(records=4, mode=1) == [(0, 3, 1)]
+        await lead(cluster, (2, 3, 1))
+        assert await first.acknowledge((0, 3, ACCEPT)) == 6
+        second = Member(cluster, where)
+        assert await second.got(records=6, mode=1) == [(0, 5, 1)]
+        assert await second.acknowledge((0, 1, ACCEPT), (2, 2, RELEASE)) == 0
+        await lead(cluster, (1, 2, 3))
+        assert (await second.fetch()).responses[0].partitions[0].error_code == 6
+        assert await first.acknowledge((3, 3, ACCEPT)) == 42, "this leader has handed out nothing"
+        assert await first.got() == [(2, 2, 2), (3, 9, 1)]
+        assert await first.acknowledge((2, 9, ACCEPT)) == 0
+
+    play(story, **SETTINGS)
+
+
+def test_a_partition_that_is_named_twice_is_answered_once_and_no_offset_comes_twice():
+    """KAFKA-19789."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=6)
+        member = Member(cluster, where)
+        assert await member.got() == [(0, 5, 1)]
+        assert await member.acknowledge((0, 0, ACCEPT), (1, 2, RELEASE), (3, 3, ACCEPT), (4, 4, RELEASE)) == 0
+        await produce(cluster, where, 3)
+        partition = fetching.FetchPartition.make(partition_index=0, acknowledgement_batches=[])
+        topic = fetching.FetchTopic.make(topic_id=where.topic_id, partitions=[partition, partition])
+        request = ShareFetchRequestData.make(
+            group_id="g",
+            member_id="m",
+            share_session_epoch=member.epoch,
+            max_bytes=10**6,
+            max_records=500,
+            batch_size=500,
+            topics=[topic, topic],
+        )
+        answer = await member.door.ask(request, 2)
+        (found,) = answer.responses[0].partitions
+        acquired = [(each.first_offset, each.last_offset, each.delivery_count) for each in found.acquired_records]
+        assert acquired == [(1, 2, 2), (4, 4, 2), (6, 8, 1)]
+        offsets = [record.offset for record in read_batches(found.records)]
+        assert offsets == sorted(set(offsets))
 
     play(story, **SETTINGS)
