@@ -43,7 +43,7 @@ UNKNOWN = StartOffset(-1, 0, -1)
 
 
 class ShareOffsetRequests:
-    """Of one shard."""
+    """Requests to one shard."""
 
     def __init__(self, shard: GroupShard, persister: Persister) -> None:
         self._shard = shard

@@ -55,7 +55,7 @@ class ShareLeader:
         self.partition = partition
         self.is_read_committed = is_read_committed
         self.settings: GroupSettings | None = None
-        """Of which its limits are."""
+        """Its limits were made of these."""
         self.holder: object | None = None
         """The fetch that goes on now; no other one begins meanwhile."""
         self.waiting: dict[asyncio.Event, object] = {}
@@ -128,17 +128,22 @@ class ShareLeader:
 
     def is_attended(self, is_so: bool) -> None:
         """Whether a member of the group has a session here. Without one the group may be empty, and may be reset, which
-        no leader is told: so the state is loaded again for the next member, once all of it is written."""
+        no leader notices: so the state is loaded again for the next member, once all of it is written."""
         self._is_unattended = not is_so
         if self._is_unattended and not self._is_start_saved:  # else `latest` would begin behind what comes meanwhile
             self.partition.save_start()
             self._begin_write()
         self._end_unattended()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody fetches or has a lock, and the share coordinator knows all."""
+        is_used = self.holder is not None or self.waiting
+        return not is_used and self.ended is None and self.partition.is_settled
+
     def _end_unattended(self) -> None:
         remembers = self.partition.remembers_until_ms > self._clock.monotonic_ms()
-        is_used = self.holder is not None or self.waiting or remembers
-        if self._is_unattended and not is_used and self.ended is None and self.partition.is_settled:
+        if self._is_unattended and self.is_idle and not remembers:
             self.end(NotLeaderOrFollower("the group has no session here; the state is loaded again for the next one"))
 
     def log_started(self, offset: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from kraft.broker.consumer_fetch import readable_batches
@@ -143,7 +144,7 @@ class ShareLeaders:
         coordinator refuses."""
         found = self._leaders.get(key)
         if found is not None:
-            found.is_attended(self.sessions.has_group(key.group))
+            await self._end_if_reset(found)
             if found.ended is None:
                 return found
         epoch = self._led(key).leader_epoch
@@ -152,6 +153,17 @@ class ShareLeaders:
             task = self._loads[key] = asyncio.get_running_loop().create_task(self._load(key, epoch))
             task.add_done_callback(lambda _: self._loads.pop(key, None))
         return await asyncio.shield(task)
+
+    async def _end_if_reset(self, leader: ShareLeader) -> None:
+        """A group without sessions may have been reset, which no leader notices. A leader that has to stay asks."""
+        has_sessions = self.sessions.has_group(leader.key.group)
+        leader.is_attended(has_sessions)
+        if has_sessions or not leader.is_idle:
+            return
+        with suppress(KafkaError):  # else its next write is fenced, if it was reset
+            known = await self._persister().summary(leader.key)
+            if known.state_epoch != leader.partition.state_epoch:
+                leader.end(NotLeaderOrFollower("the group was reset; the state is loaded again"))
 
     def _led(self, key: ShareKey) -> PartitionImage:
         partition = self._context.image().partition(key.topic_id, key.partition)

@@ -38,7 +38,7 @@ _REASONS: Final[Sequence[tuple[str, Callable[[ShareCounts], int]]]] = (
 
 
 class ShareTotals:
-    """Of one broker."""
+    """The totals of one broker."""
 
     def __init__(self) -> None:
         self._ended: dict[Names, ShareCounts] = {}

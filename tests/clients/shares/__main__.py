@@ -106,7 +106,7 @@ class Shares:
         self._tool("ConsoleProducer", "--topic", self._topic, stdin="\n".join(lines) + "\n")
         found = self._consumed(RECORDS)
         assert sorted(found) == sorted(lines), found
-        assert self._consumed(RECORDS, code=1, timeout_ms=5_000) == [], "all were accepted"
+        assert self._consumed(RECORDS, code=1, timeout_ms=10_000) == [], "all were accepted"
 
     def _consumed(self, count: int, *, code: int = 0, timeout_ms: int = 60_000) -> list[str]:
         asked = ["--topic", self._topic, "--group", self._group, "--timeout-ms", str(timeout_ms)]

@@ -377,7 +377,7 @@ def test_a_session_outlives_changes_of_the_leader():
     play(story, **SETTINGS)
 
 
-def test_a_partition_that_is_named_twice_is_answered_once_and_no_offset_comes_twice():
+def test_a_partition_that_is_named_twice_is_answered_once():
     """KAFKA-19789."""
 
     async def story(cluster: SimulatedCluster) -> None:

@@ -31,7 +31,7 @@ def measured(leaders: ShareLeaders) -> dict[str, dict[tuple[str, ...], float]]:
     return {each.name: dict(each.samples) for each in leaders.measures()}
 
 
-def test_what_became_of_records_is_counted_and_stays_counted_when_the_leader_ends() -> None:
+def test_what_became_of_records_stays_counted() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         where = await topic_of(cluster, records=10)
         member = Member(cluster, where)

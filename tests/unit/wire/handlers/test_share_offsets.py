@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
+from kraft.coordinators.shares.state import ShareKey
 from kraft.protocol.messages import alter_share_group_offsets_request as altering
 from kraft.protocol.messages import delete_share_group_offsets_request as deleting
 from kraft.protocol.messages import describe_share_group_offsets_request as describing
@@ -19,6 +20,7 @@ from kraft.protocol.messages.list_groups_request import ListGroupsRequestData
 from kraft.protocol.messages.share_group_heartbeat_request import ShareGroupHeartbeatRequestData
 from metadata.image import TopicIdPartition
 from tests.support.client_door import ClientDoor
+from tests.unit.coordinators.test_share_coordinator import at
 from tests.unit.coordinators.test_share_leaders import ACCEPT, RELEASE, SETTINGS, Member, produce
 from tests.unit.coordinators.test_transaction_cluster import create, play, until
 
@@ -147,6 +149,25 @@ def test_a_reset_fences_a_leader_that_has_records_out() -> None:
         assert (await alter(door, ("t", 0, 0))).error_code == 0
         assert await member.acknowledge((4, 9, ACCEPT)) == 6, "of the group that it was"
         assert await member.got() == [(0, 9, 1)]
+
+    play(story, **SETTINGS)
+
+
+def test_a_leader_that_remembers_acknowledgements_over_rest_sees_a_reset() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await create(cluster, "t", on=(1, 2, 3))
+        await produce(cluster, where, 10)
+        door = await coordinator(cluster)
+        await alter(door, ("t", 0, 4))
+        node, key = Member(cluster, where).leader(), ShareKey("g", where.topic_id, 0)
+        assert node.node is not None
+        assert node.node.broker is not None
+        leaders = node.node.broker.shares.leaders
+        known = await at(node, leaders.leader(key))
+        known.partition.remembers_until_ms = 10**9
+        assert await at(node, leaders.leader(key)) is known
+        await alter(door, ("t", 0, 1))
+        assert (await at(node, leaders.leader(key))).partition.start_offset == 1
 
     play(story, **SETTINGS)
 
