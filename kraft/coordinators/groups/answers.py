@@ -55,7 +55,7 @@ class OffsetOfGroup(Struct, frozen=True, array_like=True):
     metadata: str
     leader_epoch: int
     is_unstable: bool = False
-    """An open transaction may change it: what was asked for has to be stable, so it is not told (88)."""
+    """An open transaction may change it: a request for stable offsets gets the error 88 in its place."""
 
 
 class GroupOffsets(_Answer, frozen=True, kw_only=True):
@@ -91,7 +91,7 @@ class MemberDescription(Struct, frozen=True, kw_only=True):
     metadata: bytes = b""
     """For the protocol that the group has chosen."""
     assignment: bytes = b""
-    """As the leader wrote it; of a group of consumers the `partitions`."""
+    """The bytes that the leader wrote; for a group of the consumer protocol, the `partitions`."""
 
 
 class GroupDescription(_Answer, frozen=True, kw_only=True):
@@ -135,7 +135,7 @@ class PollPlan(_Answer, frozen=True, kw_only=True):
     """Rises whenever the instance's partitions or positions change from outside."""
     is_repeat: bool
     ranges: tuple[Range, ...]
-    """What to read, from where; a first offset of -1: as auto.offset.reset says. The end only of a repetition."""
+    """What to read, from where; a first offset of -1: by auto.offset.reset. Only a repetition has the end."""
     epochs: tuple[Epoch, ...] = ()
     """A leader of an older epoch does not know what is in range."""
 

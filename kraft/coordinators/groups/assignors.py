@@ -1,4 +1,4 @@
-"""Who gets which partition: Kafka's range, roundrobin, sticky and cooperative-sticky. Pure.
+"""Assignors on the client's side: Kafka's range, roundrobin, sticky and cooperative-sticky. Pure.
 
 Members are taken in the order of their ids (of their instance ids before, for static ones), topics by name.
 Sources: org.apache.kafka.clients.consumer.RangeAssignor, RoundRobinAssignor; for the sticky ones see `sticky`.

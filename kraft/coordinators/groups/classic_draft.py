@@ -66,7 +66,7 @@ class ClassicDraft:
         self._replies_of_each: tuple[Sequence[tuple[int, Any]], Callable[[Any], Answer]] = (), _itself
         self._is_fact_changed = False
         self._members: MapDraft[str, Member] | None = None
-        """Of this draft alone, once one has changed: `group.members` shows them."""
+        """The members of this draft, once one has changed: `group.members` shows them."""
         self._pending: MapDraft[str, int] | None = None
         tally = group.counted
         self._joined, self._due_ms, self.syncs_due = tally.joined, tally.due_ms, tally.syncs_due
@@ -93,7 +93,7 @@ class ClassicDraft:
             self._replies.append(Reply(ticket, answer))
 
     def reply_to_each(self, of_each: Sequence[tuple[int, Any]], answer_of: Callable[[Any], Answer]) -> None:
-        """As `Replies` has it."""
+        """Reply to each of many, see `Replies`."""
         self._replies += Replies((), *self._replies_of_each)
         self._replies_of_each = of_each, answer_of
 
@@ -162,7 +162,7 @@ class ClassicDraft:
         self._due_ms = due_of(self.group)
 
     def drop(self, member: Member, answer: Answer | None = None) -> None:
-        """Take a member out; whoever waits in its name gets the answer."""
+        """Take a member out; a request of it that waits gets the answer."""
         gone = answer or UnknownMemberId(f"member {member.member_id!r} was removed from {self.group.group_id!r}")
         self.reply(member.joining, gone)
         self.reply(member.syncing, gone)
@@ -243,14 +243,14 @@ class ClassicDraft:
             leader = next(key for key, member in members.items() if member.joining is not None)
         deadline_ms = self.now_ms + self.longest_rebalance_ms()
         self.change(phase=Phase.COMPLETING, protocol=self.voted(), leader=leader, deadline_ms=deadline_ms)
-        self._tell_each(leader)
+        self._reply_to_members(leader)
 
-    def _tell_each(self, leader: str) -> None:
-        """Of the new generation."""
+    def _reply_to_members(self, leader: str) -> None:
+        """Reply to each member with the new generation."""
         of_leader, now_ms = self.joined(leader), self.now_ms
         waiting: list[tuple[int, str]] = []
 
-        def told(member: Member) -> Member:
+        def in_generation(member: Member) -> Member:
             deadline_ms = member.deadline_ms
             if member.joining is not None:
                 waiting.append((member.joining, member.member_id))
@@ -259,7 +259,7 @@ class ClassicDraft:
                 assignment=member.assignment, deadline_ms=deadline_ms, is_new=False, is_sync_due=True
             )
 
-        self.change_each(told)
+        self.change_each(in_generation)
         of_another = of_leader._replace(members=())
         self.reply_to_each(waiting, lambda name: of_leader if name == leader else of_another._replace(member_id=name))
 

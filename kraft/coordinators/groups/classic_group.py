@@ -54,7 +54,7 @@ class Member(NamedTuple):
     is_new: bool = False
     """Its first join waits: nobody could beat its heart yet, so that join itself has a time limit."""
     is_sync_due: bool = False
-    """It was told of this generation and has not asked for its assignment yet."""
+    """It has the answer of this generation and has not asked for its assignment yet."""
 
     def followed(self, *, assignment: bytes, deadline_ms: int, is_new: bool, is_sync_due: bool) -> Member:
         """It waits for nothing more. In a fourth of the time of `_replace`: a rebalance does it with each member."""
@@ -62,7 +62,7 @@ class Member(NamedTuple):
 
     @property
     def can_expire(self) -> bool:
-        """Who waits for an answer of the group is alive as far as anyone can tell."""
+        """Whether its session can end: a member that waits for an answer of the group counts as alive."""
         return self.is_new or (self.joining is None and self.syncing is None)
 
     def metadata(self, protocol: str | None) -> bytes:
@@ -87,13 +87,13 @@ class ClassicGroup:
     pending: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Ids given out and not yet joined with (KIP-394), and when they are forgotten."""
     deadline_ms: int = NEVER_MS
-    """Of the rebalance: of all joins while preparing, of all syncs while completing."""
+    """Deadline of the rebalance: of all joins while preparing, of all syncs while completing."""
     opened_ms: int = NEVER_MS
     """While a new group waits for more members: when its wait began."""
     state_timestamp: int = -1
     """Wall time of the last change of phase; offsets of an empty group expire from it (G7)."""
     tally: Tally | None = None
-    """Of the members, kept up to date by `ClassicDraft`; None: nobody has counted yet."""
+    """Counts of the members, kept up to date by `ClassicDraft`; None: not counted yet."""
 
     @property
     def is_opening(self) -> bool:
@@ -148,7 +148,7 @@ class Tally:
     due_ms: int
     """No session, and no id that was given out, ends sooner."""
     syncs_due: int
-    """Members that were told of the generation and have not asked for their assignments yet."""
+    """Members that have the answer of the generation and have not asked for their assignments yet."""
     static: Mapping[str, str]
     """Instance id -> member id."""
 

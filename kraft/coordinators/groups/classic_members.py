@@ -1,8 +1,8 @@
 """Members of the classic protocol in a group of the consumer protocol: each request is translated (KIP-848). Pure.
 
-The member's epoch is its generation. A join says what it owns and gets the next step of its reconciliation; a sync
-tells it what it has; a heartbeat tells it to join again when there is a step to take. Nobody leads: the coordinator
-assigns, and nobody waits for anybody.
+The member's epoch is its generation. A join has what it owns and gets the next step of its reconciliation; a sync
+returns its assignment; a heartbeat answers REBALANCE_IN_PROGRESS when there is a step to take. No member leads: the
+coordinator assigns, and no member waits for another.
 Source: org.apache.kafka.coordinator.group.GroupMetadataManager.classicGroupJoinToConsumerGroup and its siblings.
 """
 
@@ -190,12 +190,12 @@ def _check_generation(member: ConsumerMember, generation: int) -> None:
 
 
 def partitions_of(names: Iterable[TopicPartition], image: MetadataImage) -> Partitions:
-    """Of the topics that exist."""
+    """The partitions of the topics that exist."""
     ids = image.topic_ids
     return frozenset(TopicIdPartition(ids[topic], partition) for topic, partition in names if topic in ids)
 
 
 def names_of(partitions: Iterable[TopicIdPartition], image: MetadataImage) -> list[TopicPartition]:
-    """Of the topics that exist, sorted."""
+    """Name and number of the partitions of the topics that exist, sorted."""
     topics = image.topics
     return sorted((topics[each.topic_id].name, each.partition) for each in partitions if each.topic_id in topics)

@@ -36,7 +36,7 @@ class Join:
     new_member_id: str
     """The id that a new member gets; drawn by the shell, so that deciding stays pure."""
     is_known_required: bool = True
-    """KIP-394: a new dynamic member is first told its id, and comes again with it."""
+    """KIP-394: a new dynamic member first gets its id, and joins again with it."""
     can_skip_assignment: bool = True
     """KIP-814: a static leader that comes back understands that it has nothing to assign."""
 

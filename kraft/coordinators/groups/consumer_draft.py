@@ -105,7 +105,7 @@ class ConsumerDraft(ModernDraft[ConsumerGroup]):
         self.mark_metadata_checked()
 
     def update_targets(self) -> None:
-        """Assign a small group anew if its epoch is newer than its target assignment."""
+        """Assign a small group again if its epoch is newer than its target assignment."""
         group = self.group
         if group.assignment_epoch < group.epoch and is_assigned_at_once(group):
             changes = changed_targets(group, self.image, self.rules.assignors)

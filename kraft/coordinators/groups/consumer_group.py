@@ -56,7 +56,7 @@ class MemberState(IntEnum):
     UNREVOKED_PARTITIONS = 1
     UNRELEASED_PARTITIONS = 2
     UNKNOWN = 127
-    """Of a later version of Kafka, which wrote it."""
+    """A state that a later version of Kafka wrote."""
 
 
 class GroupState(StrEnum):

@@ -1,6 +1,6 @@
 """The consumer protocol (KIP-848): (group, heartbeat, now) -> (group, records, reply). Pure.
 
-A heartbeat says what the member wants and what it owns; the reply says what it has now. Between the two: the member is
+A heartbeat has the member's subscription and what it owns; the reply has its assignment. Between the two: the member is
 created or changed, which raises the group's epoch; a newer epoch gets a target assignment; the member takes its next
 step towards it (`reconciliation`).
 Source: org.apache.kafka.coordinator.group.GroupMetadataManager.consumerGroupHeartbeat and what it calls, Kafka 4.3.
@@ -36,8 +36,8 @@ from kraft.protocol.errors import (
 )
 
 PATTERN_REFRESH_MS = 10_000
-"""Topics that come are looked at for patterns after this at the soonest: of many that come one after the other, not
-each makes the group assign anew."""
+"""Shortest time between two looks at new topics for patterns: not each of many new topics makes the group assign
+again."""
 PATTERNS_AT_ONCE = 4
 """Patterns of other members that a heartbeat looks at: each pattern has a member, so that all have been looked at once
 each member has beaten."""
@@ -139,8 +139,8 @@ def _member(draft: ConsumerDraft, event: ConsumerHeartbeat, member_id: str) -> C
 
 
 def _check_epoch(member: ConsumerMember, event: ConsumerHeartbeat) -> None:
-    """G10: the epoch before the current one is taken from who has not more than what it has: the answer that told the
-    new one may have been lost. Epoch 0 begins anew."""
+    """G10: the epoch before the current one is accepted of a member that owns no more than its assignment: the answer
+    with the new epoch may have been lost. With epoch 0 the member begins again."""
     received, known = event.member_epoch, member.member_epoch
     if received in (JOIN_EPOCH, known):
         return
@@ -191,7 +191,7 @@ def static_joining(draft: ConsumerDraft, instance_id: str, member_id: str, *, is
 def advance(
     draft: ConsumerDraft, before: ConsumerMember, updated: ConsumerMember, *, owned: Partitions | None
 ) -> ConsumerMember:
-    """Write what has changed of a member, assign anew if that is due, and let the member take its next step."""
+    """Write what has changed of a member, assign again if that is due, and let the member take its next step."""
     is_subscription_changed = describe(draft, before, updated)
     draft.update_targets()
     return reconcile(draft, updated.member_id, owned=owned, is_subscription_changed=is_subscription_changed)
@@ -225,7 +225,7 @@ def _check_pattern(pattern: str) -> None:
 
 
 def _look_at_patterns(draft: ConsumerDraft, new: str) -> bool:
-    """Whether the group is to assign anew: a new pattern matches topics, or, at the end of a look at all patterns, one
+    """Whether the group is to assign again: a new pattern matches topics, or, at the end of a look at all patterns, one
     was found to match others than it did."""
     has_changed = bool(new) and new not in draft.group.patterns and _resolve(draft, new)
     group = draft.group
@@ -282,7 +282,7 @@ def reconcile(
 
 
 def leaving(draft: ConsumerDraft, event: ConsumerHeartbeat) -> ConsumerMember | None:
-    """Who goes for good; None for a static member that will come back.
+    """The member that leaves for good; None for a static member that will come back.
 
     Raises UnknownMemberId 25, FencedInstanceId 82."""
     group = draft.group

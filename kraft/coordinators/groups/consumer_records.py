@@ -108,7 +108,7 @@ class StoredTopics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassicSupport:
-    """Of a member that speaks the classic protocol."""
+    """The fields of a member that speaks the classic protocol."""
 
     session_timeout_ms: int
     protocols: Protocols

@@ -32,7 +32,7 @@ class ConsumerHeartbeat:
 
     @property
     def is_full(self) -> bool:
-        """The member says all: after an error, to be told all."""
+        """Whether the heartbeat has all fields, as after an error: the answer then has all of them, too."""
         has_subscription = self.topics is not None or self.pattern is not None
         return self.rebalance_timeout_ms != -1 and has_subscription and self.owned is not None
 
@@ -42,7 +42,7 @@ class TargetsComputed:
     """A part of a target assignment that was computed apart from the group; see `target_assignment`."""
 
     epoch: int
-    """Of the group for which it was computed."""
+    """The epoch of the group for which it was computed."""
     changes: Sequence[tuple[str, Partitions]]
     """Member ids, and what each is to have."""
     is_last: bool = False

@@ -40,7 +40,7 @@ class _Refusal(Exception):
 
 
 class Consumers:
-    """Of one shard."""
+    """The REST consumers of one shard."""
 
     def __init__(self, shard: GroupShard, count_instances: Callable[[], int]) -> None:
         self._shard = shard
@@ -153,7 +153,7 @@ class Consumers:
         return a.Taken()
 
     def _check_subscription(self, entry: GroupMetadata, instance: Instance, request: r.Subscribe) -> None:
-        """What would keep the instance from ever becoming a member is told at once."""
+        """Refuses at once what would keep the instance from ever becoming a member. Raises _Refusal."""
         if len(request.topics) > TOPICS_MAX:
             raise _Refusal(ILLEGAL_STATE, f"{len(request.topics)} topics; a subscription names at most {TOPICS_MAX}")
         if instance.member_id in entry.member_ids:

@@ -204,7 +204,7 @@ class GroupCoordinator:
             self._forget_share_partitions(frozenset(delta.removed_topics))
 
     def _forget_topics(self, names: set[str]) -> None:
-        """Offsets of a topic go with it: one that is made again under its name begins anew."""
+        """Offsets of a topic go with it: a new topic of the same name has none."""
         for shard in self.shards.loaded():
             for group_id, entry in list(shard.entries.items()):
                 records = tombstones(group_id, [key for key in entry.partitions_with_offsets if key[0] in names])
@@ -240,7 +240,7 @@ class GroupCoordinator:
 
 
 def _look_at_topics_again(shard: GroupShard, delta: MetadataDelta) -> None:
-    """Modern groups do at their next heartbeat: they assign anew if one of their topics has changed."""
+    """Modern groups do at their next heartbeat: they assign again if one of their topics has changed."""
     has_grown = any(len(old.partitions) != len(new.partitions) for old, new in delta.changed_topics.values())
     if has_grown or delta.created_topics or delta.removed_topics:
         for entry in shard.entries.values():

@@ -84,7 +84,7 @@ class GroupMetadata:
 
     @property
     def common_protocols(self) -> AbstractSet[str] | None:
-        """Of the classic protocol, what all of its members can do; None when there are none."""
+        """The assignors of the classic protocol that all of its members support; None without members."""
         if self.consumer is None:
             return self.group.common_protocols if self.group.members else None
         return self.consumer.common_classic_protocols if self.consumer.classic_members else None
@@ -154,7 +154,7 @@ class GroupMetadata:
             self.consumer.apply(key, value)
 
     def apply_in_transaction(self, producer_id: int, record: GroupRecord, *, now_ms: int, is_replay: bool) -> None:
-        """Of a producer's transaction: offsets alone wait for its marker, as in Kafka."""
+        """Apply a record of a producer's transaction: only offsets wait for its marker, as in Kafka."""
         match record.key, record.value:
             case OffsetKey(_, topic, partition), CommittedOffset() as offset:
                 self.pending.put(producer_id, (topic, partition), offset)

@@ -1,6 +1,6 @@
-"""Which protocol a group speaks, and who decides about an event: the classic protocol, or the consumer protocol. Pure.
+"""The protocol of a group, and the function that decides about an event: of the classic or the consumer protocol. Pure.
 
-A group without members takes the protocol of whoever comes first. A heartbeat of the consumer protocol upgrades a
+A group without members takes the protocol of the first member. A heartbeat of the consumer protocol upgrades a
 classic group with members, where the migration policy lets it; members of the classic protocol may join a consumer
 group, and when the last that speaks the consumer protocol has gone, the group is downgraded.
 """
@@ -96,7 +96,7 @@ def decide_share_group(
 
 
 def _decide_share(draft: ShareDraft, event: GroupEvent) -> None:
-    """Whoever speaks another protocol is refused as Kafka does it."""
+    """Refuses a member of another protocol as Kafka does."""
     match event:
         case ShareHeartbeat() if event.member_epoch >= JOIN_EPOCH:
             share_protocol.heartbeat(draft, event)

@@ -66,7 +66,7 @@ class Instance(Struct, frozen=True, kw_only=True):
         return changed
 
     def with_partitions(self, owned: Iterable[TopicPartition]) -> Instance:
-        """The group has assigned anew: positions and the batch go with the partitions that went."""
+        """The group has a new assignment: positions and the batch go with the partitions that went."""
         kept = frozenset(owned)
         return self.changed(
             owned=tuple(sorted(kept)),

@@ -50,7 +50,7 @@ assert set(PREFERENCE) == set(ASSIGNORS)
 
 
 class Membership:
-    """Of the REST consumers of one shard."""
+    """Membership of the REST consumers of one shard in their groups."""
 
     def __init__(self, shard: GroupShard) -> None:
         self._shard = shard
@@ -125,7 +125,7 @@ class Membership:
         return None
 
     def _step_in_consumer_group(self, entry: GroupMetadata, group: ConsumerGroup, instance: Instance) -> Event | None:
-        """As a member of the classic protocol, which gives up at once what it is told to (`classic_members`)."""
+        """The next step of a member of the classic protocol, which revokes at once (`classic_members`)."""
         member = group.members.get(instance.member_id)
         if member is None:
             return self._join(entry, instance, new_member_id=instance.member_id)

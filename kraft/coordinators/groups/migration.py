@@ -1,8 +1,8 @@
 """A group with members that changes its protocol: upgrade at the first heartbeat of the consumer protocol, downgrade
 when the last member that speaks it goes (KIP-848, G13, `group.consumer.migration.policy`). Pure.
 
-An upgrade takes the generation as epoch, and what the members were assigned as what they have; who waits for an answer
-is told to join again. A downgrade is the other way round, and then a rebalance: what the members have is not balanced.
+An upgrade takes the generation as epoch, and the members' assignments as what they own; a member that waits for an
+answer joins again. A downgrade is the other way round, and then a rebalance: what the members have is not balanced.
 Source: GroupMetadataManager.convertToConsumerGroup and convertToClassicGroup, ConsumerGroup.fromClassicGroup,
 ClassicGroup.fromConsumerGroup.
 """
@@ -107,7 +107,7 @@ def _upgraded(group: ClassicGroup, member: Member, image: MetadataImage) -> Cons
 
 
 def _subscription(group: ClassicGroup, member: Member) -> Subscription:
-    """Of the protocol that the group chose; before it has chosen, of the member's first."""
+    """The subscription for the protocol that the group chose; before that, for the member's first."""
     return decode_subscription(member.metadata(group.protocol) or member.protocols[0][1])
 
 

@@ -16,13 +16,13 @@ from metadata.internal_topics import INTERNAL_TOPICS
 
 PATTERN_LENGTH_MAX = 1_000
 PATTERN_MEMORY_MAX = 65_536
-"""Of a compiled pattern and what it learns while it matches, in bytes; with it one name takes 1 ms at most."""
+"""Memory of a compiled pattern and of its cache of states, in bytes; with it one name takes 1 ms at most."""
 PATTERNS_MAX = 256
 """Compiled patterns that are kept, each with the topics that it found last."""
 
 
 def compiled(text: str) -> re2._Regexp[str]:
-    """Raises ValueError that says what is wrong with it."""
+    """Compile a pattern. Raises ValueError that names what is wrong with it."""
     if len(text) > PATTERN_LENGTH_MAX:
         raise ValueError(f"longer than {PATTERN_LENGTH_MAX} characters")
     options = re2.Options()
@@ -41,7 +41,7 @@ class TopicPattern:
     """A compiled pattern. Members ask for the same topics again and again, so what it found is kept."""
 
     def __init__(self, text: str) -> None:
-        """Raises ValueError that says what is wrong with it."""
+        """Compile a pattern. Raises ValueError that names what is wrong with it."""
         self._compiled = compiled(text)
         self._names: Mapping[str, object] | None = None
         self._found: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Offsets of one group that were committed in transactions that are still open (KIP-98, KIP-447). Pure.
 
-A transaction's offsets count when its marker says so, and stand then where their own records stand in the log: a
-commit that was recorded later, of whomever, is the newer one, whichever marker comes last. For that is all that a
+A transaction's offsets count when its marker commits it, and stand then where their own records stand in the log: a
+commit that was recorded later, of any producer, is the newer one, whichever marker comes last. For that is all that a
 compaction leaves of two records with one key. Until the marker the partition is unstable, also where another commit
 has overtaken what is pending. Source: OffsetMetadataManager.
 """
@@ -17,7 +17,7 @@ from kraft.protocol.primitives import TopicPartition
 class PendingOffsets:
     def __init__(self) -> None:
         self._of: dict[TopicPartition, dict[int, CommittedOffset | None]] = {}
-        """By producer, in the order of their records; None for one that a later record has overtaken."""
+        """Offsets of each producer, in the order of their records; None for one that a later record has overtaken."""
         self._by_producer: dict[int, dict[TopicPartition, None]] = {}
 
     def __len__(self) -> int:

@@ -29,7 +29,7 @@ class Situation:
 
     target: Target
     topics: frozenset[int]
-    """Topics that the member wants. It keeps and gets none of others, whatever the target says: it may be older."""
+    """Topics that the member wants. It keeps and gets no others, even if the target, which may be older, has them."""
     owner_of: Callable[[TopicIdPartition], str | None]
     owned: Partitions | None
     """Partitions that the member said it owns; None when it said nothing."""
@@ -56,7 +56,7 @@ def reconciled(member: ConsumerMember, situation: Situation) -> ConsumerMember:
 
 
 def _still_owns(partitions: Iterable[TopicIdPartition], owned: Partitions | None) -> bool:
-    """Who says nothing has given up nothing."""
+    """Whether the member still owns some of them; one that did not report has given up none."""
     return owned is None or not owned.isdisjoint(partitions)
 
 

@@ -55,11 +55,11 @@ _SHORT = struct.Struct(">h")
 _INT = struct.Struct(">i")
 _LONG = struct.Struct(">q")
 _NO_TEXT = _SHORT.pack(-1)
-"""Of a member, and the size of its subscription."""
+"""A text that is null."""
 
 
 class MalformedRecord(ValueError):
-    """A key or value that is not what its version says."""
+    """A key or value that does not have the layout of its version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class CommittedOffset:
     metadata: str = ""
     commit_timestamp: int = 0
     expire_timestamp: int = NO_EXPIRY
-    """Of a commit that said for how long it is to be kept (OffsetCommit 2 to 4)."""
+    """Set by a commit with a retention time (OffsetCommit 2 to 4)."""
 
 
 class StoredMember(NamedTuple):
@@ -140,7 +140,7 @@ class TransactionEnded(NamedTuple):
 
 
 Entry: TypeAlias = GroupRecord | TransactionalRecord | TransactionEnded
-"""Of the log, as it is applied."""
+"""One entry of the log, as it is applied."""
 
 
 class TransactionOf(NamedTuple):

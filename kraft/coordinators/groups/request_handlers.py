@@ -51,7 +51,7 @@ it. Raises InvalidProducerEpoch 47, InvalidTxnState 48, TransactionAbortable 120
 
 
 class RequestHandlers:
-    """Of one shard."""
+    """The handlers of the requests of one shard."""
 
     def __init__(self, shard: GroupShard, verify: Verify, persister: Persister) -> None:
         self._shard = shard

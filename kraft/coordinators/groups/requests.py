@@ -99,7 +99,7 @@ class CommitInTransaction(_Request, frozen=True, kw_only=True):
     adds_partition: bool
     """The group need not have been added to the transaction before: this does it (KIP-890)."""
     knows_abortable: bool = True
-    """TRANSACTION_ABORTABLE 120 may be told; INVALID_TXN_STATE 48 before."""
+    """The client knows TRANSACTION_ABORTABLE 120; before it gets INVALID_TXN_STATE 48."""
     member_id: str = ""
     generation: int = -1
     instance_id: str | None = None
@@ -111,9 +111,9 @@ class FetchOffsets(_Request, frozen=True, kw_only=True):
     """None: all that the group has."""
     member_id: str | None = None
     member_epoch: int = -1
-    """Of a member that asks, it has to be the current one (KIP-848); None and -1: whoever asks."""
+    """The epoch of the member that asks has to be the current one (KIP-848); None and -1: any client may ask."""
     requires_stable: bool = False
-    """Offsets that an open transaction may change are not told (KIP-447)."""
+    """Offsets that an open transaction may change are not returned (KIP-447)."""
 
 
 # --- administration -----------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ class DescribeGroup(_Request, frozen=True, kw_only=True):
 
 
 class ListGroups(_Request, frozen=True, kw_only=True):
-    """Of one node; `group` is empty."""
+    """The groups of one node; `group` is empty."""
 
 
 class DeleteGroup(_Request, frozen=True, kw_only=True):
@@ -182,7 +182,7 @@ class InstanceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class CreateInstance(_Request, frozen=True, kw_only=True):
     instance: str
     nonce: str
-    """Tells a repetition of this request from another consumer of the same name."""
+    """Distinguishes a repetition of this request from another consumer of the same name."""
     config: InstanceConfig
 
 
@@ -215,7 +215,7 @@ class Seek(_InstanceRequest, frozen=True, kw_only=True):
 
 class BeginPoll(_InstanceRequest, frozen=True, kw_only=True):
     number: int | None = None
-    """Of the batch that is wanted; None: whichever is next, and what was served before is acknowledged."""
+    """The number of the batch to read; None: the next one, and the batch before is acknowledged."""
     wait_ms: int
     """For an assignment, while the group rebalances."""
     reads_ms: int = 0

@@ -1,4 +1,4 @@
-"""Who should have which partition, decided by the coordinator (KIP-848): Kafka's `uniform` and `range`. Pure.
+"""Assignors of the coordinator (KIP-848): Kafka's `uniform` and `range`. Pure.
 
 `uniform` balances first (two members with the same choice differ by one partition at most), then leaves each partition
 where it is. `range` gives each member neighbouring partitions, of topics alike the same numbers; members are taken in
@@ -30,7 +30,7 @@ class Subscriber:
 
 
 Subscribers = Mapping[str, Subscriber]
-"""By member id."""
+"""Member id -> subscriber."""
 Counts = Mapping[UUID, int]
 """How many partitions each topic has."""
 Assignment = dict[str, Partitions]
@@ -174,7 +174,7 @@ class _Balance:
         while most and least:
             has_most, has_least = most[0][1], least[0][1]
             if self._sizes[has_least] != least[0][0]:
-                heappop(least)  # it has given since, and was put in anew
+                heappop(least)  # it has given up one since, and was put in again
             elif self._sizes[has_most] != -most[0][0] or not owned[has_most]:
                 heappop(most)
             elif self._sizes[has_most] - self._sizes[has_least] <= 1:

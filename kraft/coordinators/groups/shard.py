@@ -143,7 +143,7 @@ class GroupShard(CoordinatorShard[GroupRecord]):
             del self.entries[group_id]
 
     def rules(self, group_id: str) -> ConsumerRules:
-        """Computed anew when the broker's settings are others; each time for a group with settings of its own."""
+        """The rules of a group, computed again when settings change; each time for a group with settings of its own."""
         settings, own = self.context.settings(), self.context.image().config("group", group_id)
         if own:
             return _rules(settings, own)
@@ -343,7 +343,7 @@ class GroupShard(CoordinatorShard[GroupRecord]):
 
     def append_apart(self, records: Sequence[GroupRecord]) -> None:
         """Append records that need not be in one batch, in as many as it takes. One that fits in none is left out
-        and changes nothing: whoever makes it makes it again at the next change or the next round."""
+        and changes nothing: its caller makes it again at the next change or the next round."""
         try:
             if records:
                 self.append(records)

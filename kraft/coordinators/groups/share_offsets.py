@@ -39,11 +39,11 @@ from metadata.image import MetadataImage, TopicIdPartition
 TOPIC_ROW = -1
 """Partition of a row that is about a whole topic."""
 UNKNOWN = StartOffset(-1, 0, -1)
-"""Of a partition that the group has no state of."""
+"""The offset of a partition for which the group has no state."""
 
 
 class ShareOffsetRequests:
-    """Requests to one shard."""
+    """Offsets of the share groups of one shard."""
 
     def __init__(self, shard: GroupShard, persister: Persister) -> None:
         self._shard = shard
@@ -116,7 +116,7 @@ class ShareOffsetRequests:
         return a.ShareOffsets(offsets=tuple(rows))
 
     async def delete_states(self, entry: GroupMetadata, group: ShareGroup) -> None:
-        """Of the whole group, which is deleted then. Raises NonEmptyGroup 68 when a member has come meanwhile."""
+        """Delete all state of a group, and the group. Raises NonEmptyGroup 68 when a member has joined meanwhile."""
         await self._delete(entry, group, group.topic_ids)
         check_no_members(entry)
 

@@ -113,7 +113,7 @@ class ShareDraft(ModernDraft[ShareGroup]):
         self.mark_metadata_checked()
 
     def update_targets(self) -> None:
-        """Assign anew if the epoch of the group is newer than its target assignment; a large group once in an
+        """Assign again if the epoch of the group is newer than its target assignment; a large group once in an
         interval."""
         group = self.group
         is_early = self.now_ms < group.assigned_ms + self.rules.assignment_interval_ms
@@ -186,8 +186,8 @@ def heartbeat(draft: ShareDraft, event: ShareHeartbeat) -> None:
 
 
 def _member(draft: ShareDraft, event: ShareHeartbeat) -> ShareMember:
-    """The member as it was, or as it begins. Epoch 0 of a known member begins anew with the same id (KAFKA-19233), and
-    the epoch before the current one is taken: the answer with the new one may have been lost."""
+    """The known or a new member. With epoch 0 a known member begins again with the same id (KAFKA-19233), and
+    the epoch before the current one is valid: the answer with the new one may have been lost."""
     member = draft.group.members.get(event.member_id)
     if member is None:
         if event.member_epoch != JOIN_EPOCH:
@@ -344,7 +344,7 @@ def forget_topics(draft: ShareDraft, event: ShareTopicsDeleted) -> None:
 
 
 def forget_states(draft: ShareDraft, event: StatesDeleted) -> None:
-    """The group begins anew with each topic: a member that comes meanwhile has the states initialised again."""
+    """The group begins again with each topic: when a member joins meanwhile, the states are initialised again."""
     states = draft.group.states
     topics = {
         topic_id: topic.name

@@ -187,7 +187,7 @@ class _General:
         return self._shares
 
     def _previous_owners(self) -> dict[TopicPartition, str]:
-        """Of claims of generations before the newest."""
+        """Owners by claims of generations before the newest."""
         newest = max(each.generation for each in self._members.values())
         best: dict[TopicPartition, tuple[int, str]] = {}
         for member, each in self._members.items():

@@ -143,7 +143,7 @@ class _Reader:
         self._items = 0
 
     def count(self) -> int:
-        """Of the items of an array. Raises ValueError."""
+        """The number of items of an array. Raises ValueError."""
         found = self.integer()
         self._items += max(found, 0)
         if self._items > ITEMS_MAX:

@@ -29,7 +29,7 @@ def is_assigned_at_once(group: ConsumerGroup) -> bool:
 
 
 def is_assignment_due(group: ConsumerGroup, *, interval_ms: int, now_ms: int) -> bool:
-    """Of a large group, which is assigned once in an interval: who has joined meanwhile has nothing until then."""
+    """Whether a large group is due, which is assigned once in an interval: a new member has no partitions before."""
     is_newer = group.epoch > group.assignment_epoch
     return is_newer and not is_assigned_at_once(group) and now_ms >= group.assigned_ms + interval_ms
 

@@ -29,7 +29,7 @@ class Asking:
 
 class TransactionalProducers:
     def __init__(self, in_log: Callable[[int], Producer | None]) -> None:
-        """`in_log` tells what has been appended. Raises KafkaError where this broker does not lead the partition."""
+        """`in_log` returns the producer in the log. Raises KafkaError where this broker does not lead the partition."""
         self._in_log = in_log
         self._ahead: dict[int, tuple[Producer, int]] = {}
         """What each will be, and how many appends are under way."""

@@ -11,7 +11,7 @@ from kraft.protocol.transactions import Producer
 async def verify_offsets(
     verifier: TransactionVerifier, request: CommitInTransaction, partition: TopicPartition
 ) -> None:
-    """Of a partition of `__consumer_offsets`. Raises the KafkaError of a refusal."""
+    """Verify a partition of `__consumer_offsets`. Raises the KafkaError of a refusal."""
     support = Support.KNOWS_ABORTABLE if request.knows_abortable else Support.OLD
     refusals = await verifier.refusals(
         request.transactional_id,

@@ -80,7 +80,7 @@ class DeadLetterWriter:
         self._events = events
         self._settings_of = settings_of
         self.counts: dict[tuple[str, str], DeadLetterCounts] = {}
-        """By group and topic."""
+        """Key: group and topic."""
 
     async def write(self, key: ShareKey, letters: Sequence[DeadLetters]) -> frozenset[int]:
         """Returns the offsets whose dead letters could not be written (U10)."""

@@ -128,7 +128,7 @@ class ShareLeader:
 
     def is_attended(self, is_so: bool) -> None:
         """Whether a member of the group has a session here. Without one the group may be empty, and may be reset, which
-        no leader notices: so the state is loaded again for the next member, once all of it is written."""
+        no leader is notified: so the state is loaded again for the next member, once all of it is written."""
         self._is_unattended = not is_so
         if self._is_unattended and not self._is_start_saved:  # else `latest` would begin behind what comes meanwhile
             self.partition.save_start()

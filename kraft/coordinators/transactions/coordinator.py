@@ -32,7 +32,7 @@ from metadata.image import MetadataImage, TopicIdPartition
 
 COMPLETION_WAIT_MS = 100
 """How long a request waits for the transaction before it to be complete, until it is answered 51. Markers take a few
-milliseconds; a client that is told tries again after 20 at the earliest, or after 100."""
+milliseconds; a client that gets 51 tries again after 20 at the earliest, or after 100."""
 
 
 class TransactionCoordinator:
@@ -183,7 +183,7 @@ class TransactionCoordinator:
             return
         try:
             await shard.markers_written(transaction)
-        except KafkaError as error:  # the shard has ended by it: whoever loads it next writes the markers again
+        except KafkaError as error:  # the shard has ended: its next coordinator writes the markers again
             self._events.emit("transaction_not_completed", transactional_id=name, error=error.message)
 
     def stop(self) -> None:

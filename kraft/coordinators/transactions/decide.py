@@ -42,9 +42,9 @@ class InitProducer:
     timeout_ms: int
     timeout_ms_max: int
     expected: Producer | None = None
-    """What the producer takes itself for (KIP-360); None for a new one."""
+    """The producer id and epoch that the producer has (KIP-360); None for a new one."""
     key: bytes = b""
-    """Of a request that may be repeated; without one each takes the id over once more."""
+    """The key of a request that may be repeated; each request without one takes the id over again."""
     new_producer_id: int | None = None
     """Given when the decision before has asked for it."""
 
@@ -197,7 +197,7 @@ def _next_epoch(known: Transaction, event: InitProducer, *, now_ms: int) -> Deci
 
 def _fenced_off(known: Transaction, event: InitProducer | TimeIsOver, *, now_ms: int) -> Decision:
     """An abort that its client did not ask for, as if EndTxn of transaction version 2 had: the epoch is raised once, so
-    whoever has the one of before is fenced (KAFKA-19367), and a producer id whose epochs are used up is rotated."""
+    that a producer with the old epoch is fenced (KAFKA-19367), and a producer id without further epochs is rotated."""
     return _prepared(
         known,
         phase=Phase.PREPARE_ABORT,

@@ -22,7 +22,7 @@ class ListFilters(NamedTuple):
     """A transaction has to pass each that is given."""
 
     states: tuple[str, ...] = ()
-    """Names of states; empty: any. Names that are none are told, and filter nothing else."""
+    """Names of states; empty: any. Unknown names are returned in the answer, and filter nothing else."""
     producer_ids: tuple[int, ...] = ()
     open_ms_min: int = ANY_DURATION
     """Only those that run for longer than this."""
@@ -36,7 +36,7 @@ class ListFilters(NamedTuple):
 
 
 def listed(transactions: Iterable[Transaction], filters: ListFilters, *, now_ms: int) -> list[Listed]:
-    """By id; `now_ms` is wall time. Raises InvalidRegularExpression 128."""
+    """The transactions that pass, sorted by id; `now_ms` is wall time. Raises InvalidRegularExpression 128."""
     matches = _matcher(filters.pattern) if filters.pattern else None
     return sorted(
         Listed(each.transactional_id, each.producer_id, each.phase)
@@ -57,5 +57,5 @@ def _matcher(pattern: str) -> Callable[[str], object]:
 
 
 def _runs_for(transaction: Transaction, *, now_ms: int) -> int:
-    """As Kafka counts: one that never began runs since the beginning of time."""
+    """The duration as Kafka counts it: a transaction that never began runs since 1970."""
     return now_ms - transaction.started_ms

@@ -32,7 +32,7 @@ MARKERS_AT_ONCE = 1_000
 FENCED = (InvalidProducerEpoch.code, TransactionCoordinatorFenced.code)
 """A newer coordinator, or a newer epoch of the producer, has been there: this marker is of the past."""
 GONE = (UnknownTopicOrPartition.code, UnknownTopicId.code)
-"""Asked again: the node may not have heard of the topic yet. Only the own metadata says that a topic is gone."""
+"""Asked again: the node may not know the topic yet. The metadata of this node shows when a topic is gone."""
 
 
 class MarkerWriter:
@@ -50,8 +50,8 @@ class MarkerWriter:
         is_over: Callable[[], bool],
         on_left: Callable[[frozenset[TopicPartition]], None] = lambda left: None,
     ) -> None:
-        """Returns when every partition has its marker, or when `is_over`: another coordinator does it. `on_left` is
-        told the partitions that have none yet, after each round."""
+        """Returns when every partition has its marker, or when `is_over`: another coordinator does it. `on_left` gets
+        the partitions without a marker after each round."""
         assert transaction.phase.is_preparing, transaction
         marker = Marker(transaction.phase is Phase.PREPARE_COMMIT, coordinator_epoch)
         left = transaction.partitions

@@ -26,7 +26,7 @@ _NOT_BEGUN = Begun(key=b"", producer_id=NO_PRODUCER_ID, epoch=NO_EPOCH)
 
 
 class MalformedRecord(ValueError):
-    """A key or value that is not what its version says."""
+    """A key or value that does not have the layout of its version."""
 
 
 TransactionRecord: TypeAlias = tuple[str, Transaction | None]
