@@ -103,13 +103,13 @@ class StoryOfOurs(Story):
         return self.add(producer, 3, None)
 
     def produce(self, producer: Id, version: int) -> int:
-        support = Support.ADDS_PARTITIONS if version >= 12 else Support.TELLS_ABORTABLE
+        support = Support.ADDS_PARTITIONS if version >= 12 else Support.KNOWS_ABORTABLE
         error = self._refusal(producer, support, NOT_IN_IT)
         return _code(None if error is None else _as_producers_know_it(error, support))
 
     def commit_offsets(self, producer: Id, version: int) -> int:
         """What the leader of `__consumer_offsets` learns; clients are answered 14 for 51, which all of them know."""
-        support = Support.ADDS_PARTITIONS if version >= 5 else Support.TELLS_ABORTABLE
+        support = Support.ADDS_PARTITIONS if version >= 5 else Support.KNOWS_ABORTABLE
         return _code(self._refusal(producer, support, (OFFSETS_TOPIC, 0)))
 
     def _refusal(self, producer: Id, support: Support, partition: TopicPartition) -> KafkaError | None:

@@ -223,11 +223,16 @@ def test_the_first_who_asks_for_a_coordinator_brings_the_topic_into_being(versio
     play(story)
 
 
-@pytest.mark.parametrize(("key_type", "words"), [(2, "no share partition"), (9, "key type 9")])
-@pytest.mark.parametrize("version", [3, 6])
-def test_who_wants_another_coordinator_is_told_at_once_that_there_is_none(
-    key_type: int, words: str, version: int
-) -> None:
+@pytest.mark.parametrize(
+    ("version", "key_type", "words"),
+    [
+        (3, 2, "FindCoordinator of a share partition is version 6, not 3"),
+        (6, 2, "no share partition"),
+        (3, 9, "key type 9"),
+        (6, 9, "key type 9"),
+    ],
+)
+def test_an_unknown_coordinator_is_refused_for_good(version: int, key_type: int, words: str) -> None:
     """42 ends Java's initTransactions; it would ask for ever after 15."""
 
     async def story(groups: Groups) -> None:

@@ -656,6 +656,8 @@ PAIRS: dict[str, Callable[[Before], Awaitable[Pair]]] = {
     "DeleteShareGroupState": of_delete_share_state,
 }
 WITHOUT_A_PAIR = {
+    "AlterShareGroupOffsets": "it answers when the share coordinator has written, and test_share_offsets reads it",
+    "DeleteShareGroupOffsets": "it answers when the share coordinator has written, and test_share_offsets reads it",
     "Heartbeat": "it makes a session longer, which no answer tells",
     "SaslHandshake": "refused to all",
     "SaslAuthenticate": "refused to all",
