@@ -37,6 +37,7 @@ from kraft.coordinators.groups.records import (
     encode_value,
 )
 from kraft.coordinators.shares import records as share_state_records
+from kraft.coordinators.shares.ack_ids import AckId, AckIds
 from kraft.coordinators.shares.state import ShareKey, Snapshot
 from kraft.coordinators.transactions import records as transaction_records
 from kraft.coordinators.transactions.state import Phase, Transaction
@@ -71,7 +72,7 @@ from kraft.wire.rpc import Rpc
 from metadata import image_codec
 from metadata import records as metadata_records
 from metadata.decode_errors import DECODE_ERRORS
-from metadata.image import MetadataImage
+from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum import command, durable, identity, journal, journal_format, record_file, snapshots, votes
 from metadata.quorum.frame_auth import Hello, Refused, Seal, decode_hello, encode_hello
 from metadata.quorum.link import message_of
@@ -664,7 +665,15 @@ V2 = {
     Format.JSON: b'{"records": [{"key": {"a": 1}, "value": [1, 2.5, "x"], "headers": [{"key": "h"}]}]}',
     Format.TEXT: b'{"records": [{"key": "a", "value": "b"}], "value_schema_id": null}',
 }
+ACK_IDS = AckIds(b"key of the cluster")
+ACK_ID = AckId(TopicIdPartition(UUID(int=1), 2), 3, 4, 5, NOW_MS, 30_000, UUID(int=6))
 HTTP = {
+    "id of an acknowledgement": Decoder(
+        module="kraft.coordinators.shares.ack_ids",
+        decode=lambda data: ACK_IDS.read("group", data.decode("utf-8", "replace")),
+        refuses=(InvalidRequest,),
+        samples=[ACK_IDS.text("group", ACK_ID).encode()],
+    ),
     **{
         f"v2 {form.value}": Decoder(
             module="kraft.http.v2.record_bodies",

@@ -72,6 +72,8 @@ REFUSED_SAMPLES: Mapping[str, str] = {
     "OffsetForLeaderEpoch refusal": "the error of the partition that was asked for is raised",
     "DescribeProducers refusal": "the error of the partition that was asked for is raised",
     "DescribeQuorum refusal": "the error is in the header, and the body has no partition",
+    "ShareFetch refusal": "the error of the request as a whole is raised",
+    "ShareAcknowledge refusal": "the error of the request as a whole is raised",
     **{
         f"{name}ShareGroupState{kind} refusal": "it is an error of the only share partition, which is raised"
         for name, kind in (("Initialize", ""), ("Read", ""), ("Write", ""), ("Delete", ""), ("Read", "Summary"))

@@ -13,6 +13,7 @@ import pytest
 
 from kraft.coordinators.groups.requests import DescribeGroup
 from kraft.coordinators.shares.decide import Write
+from kraft.coordinators.shares.leaders import ShareFetch
 from kraft.coordinators.shares.state import ShareKey
 from kraft.coordinators.transactions.list_filters import ListFilters
 from kraft.protocol import apis, codec
@@ -40,6 +41,7 @@ from kraft.wire.channels.forward import (
 from kraft.wire.channels.groups import GROUP_REQUEST
 from kraft.wire.channels.metadata_log import FETCH_SNAPSHOT
 from kraft.wire.channels.replicas import FETCH, OFFSET_FOR_LEADER_EPOCH, EpochQuestion
+from kraft.wire.channels.share_records import SHARE_FETCH, SHARE_SETTLE, Settling
 from kraft.wire.channels.share_state import (
     DELETE_STATE,
     INITIALIZE_STATE,
@@ -66,7 +68,9 @@ from metadata.controller.requests import AllocateProducerIds, ProducerIdBlock
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
 from metadata.unauthenticated import KAFKA_LISTENER
 from replication.requests import ProduceOptions
-from replication.shares.states import DeliveryState, StateBatch
+from replication.shares.acknowledgements import Part
+from replication.shares.settled import Lease
+from replication.shares.states import AcknowledgeType, DeliveryState, StateBatch
 from tests.unit.wire.fakes import T0, Loopback, loopback, run, until
 from tests.unit.wire.test_controller_round_trips import CASES
 from tests.unit.wire.test_data_round_trips import REQUEST
@@ -156,6 +160,25 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
     ),
     "DeleteShareGroupState": (DELETE_STATE, SHARE),
     "ReadShareGroupStateSummary": (STATE_SUMMARY, SHARE),
+    "ShareFetch": (
+        SHARE_FETCH,
+        ShareFetch(
+            group="g",
+            member="m",
+            partitions=[T0],
+            wait_ms=1,
+            bytes_max=1,
+            records_max=1,
+            batch_size=1,
+            is_strict=False,
+            room=lambda: 1,
+            lock_ms=15_000,
+        ),
+    ),
+    "ShareAcknowledge": (
+        SHARE_SETTLE,
+        Settling(group="g", leases=[(T0, Lease("m", Part(1, 1, AcknowledgeType.ACCEPT, ""), 1, 1, 1, 1))]),
+    ),
 }
 
 
