@@ -8,7 +8,7 @@ from typing import Any
 
 
 def nearest_key_hint(name: str, known: Iterable[str], *, otherwise: str = "see the list of settings") -> str:
-    """The part of a sentence that says what would be right; `otherwise` when nothing known is close."""
+    """The part of a sentence that names what would be right; `otherwise` when nothing known is close."""
     near = difflib.get_close_matches(name, tuple(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else otherwise
 
@@ -37,7 +37,7 @@ _SHOULD: Mapping[str, str] = {
     "less_than_equal": "should be less than or equal to {le}",
     **dict.fromkeys(("literal_error", "enum"), "should be {expected}"),
 }
-"""By the type of pydantic's error, whose own texts are for programmers and change with its versions."""
+"""Sentences by the type of pydantic's error, whose own texts are for programmers and change with its versions."""
 
 
 def what_is_right(kind: str, context: Mapping[str, Any]) -> str:

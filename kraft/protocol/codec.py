@@ -30,7 +30,7 @@ REFUSAL_TAG = 10_001
 """Response header: int16 error code and the message in UTF-8."""
 
 HEADS_REMEMBERED = 1_024
-"""Of requests that we send: one for each API that each of our connections' purposes speaks."""
+"""Heads of requests that we send: one for each API that each purpose of our connections speaks."""
 
 _REQUEST_HEAD = struct.Struct(">hhih")
 _CORRELATION = struct.Struct(">i")
@@ -206,7 +206,7 @@ def decode_body(kind: type[MessageT], version: int, frame: memoryview, offset: i
 
 
 def decode_client_body(kind: type[MessageT], version: int, frame: memoryview, offset: int) -> MessageT:
-    """As Kafka reads it: what follows the end of the body is not looked at. librdkafka (2.16) asks for all topics with
+    """Read a body as Kafka does: bytes behind its end are not read. librdkafka (2.16) asks for all topics with
     the four bytes of an old length, the first of which is the null of a compact one. Raises Malformed."""
     return _decoded_body(kind, version, frame, offset)[0]
 

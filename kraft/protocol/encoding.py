@@ -32,7 +32,7 @@ Reader = Callable[[memoryview, int], tuple[T, int]]
 Writer = Callable[[list[Buffer], Any], None]
 """Appends the bytes of one value to a list of parts. Numbers out of range raise struct.error."""
 TagReaders = Mapping[int, tuple[str, Reader[Any]]]
-"""Of the tagged fields of a structure: the name and the reader of each tag."""
+"""Tagged fields of a structure: the name and the reader of each tag."""
 REFUSALS = (struct.error, LookupError, ValueError)
 
 UUIDS_REMEMBERED = 4_096
@@ -83,7 +83,7 @@ class TopLevel(Message):
     FLEXIBLE_FROM: ClassVar[int]
     """The first version with tagged fields; beyond all versions when there is none."""
     READERS: ClassVar[Mapping[int, Reader[Any]]]
-    """By version."""
+    """The layout of each version."""
     WRITERS: ClassVar[Mapping[int, Writer]]
 
 
@@ -99,7 +99,7 @@ class Written(TopLevel):
     __slots__ = ("parts",)
     parts: Sequence[Buffer]
     WRITERS = dict.fromkeys(range(64), lambda out, message: out.extend(message.parts))
-    """Of whichever version it was written in."""
+    """One writer for each version: the body may be of any."""
 
     @staticmethod
     def make(parts: Sequence[Buffer]) -> Written:
@@ -216,7 +216,7 @@ class Counted:
 
 
 _counted: ContextVar[Counted | None] = ContextVar("counted", default=None)
-"""Of the message that is being read; each thread has its own."""
+"""State of the message that is being read; each thread has its own."""
 
 
 @contextmanager
@@ -359,8 +359,8 @@ def compact_bytes(frame: memoryview, offset: int, n: int) -> tuple[bytes, int]:
 
 
 def compact_records(frame: memoryview, offset: int, n: int) -> tuple[Buffer, int]:
-    """As `read_records`, of the length that begins with the byte `n`; the rest of it is at `offset`. Empty ones are a
-    value of their own, so that they keep no frame.
+    """Read records as `read_records` does, with the length that begins with the byte `n`; the rest of it is at
+    `offset`. Empty ones are a value of their own, so that they keep no frame.
     """
     if n == 1:
         return b"", offset
@@ -414,13 +414,13 @@ def _compact(frame: memoryview, offset: int, count: int, code: str) -> tuple[Seq
 
 
 def long_array(frame: memoryview, offset: int, n: int, read: Reader[T]) -> tuple[Sequence[T], int]:
-    """As `read_array`, of a length that begins with the byte `n` and goes on at `offset`."""
+    """Read an array as `read_array` does, with a length that begins with the byte `n` and goes on at `offset`."""
     n, offset = long_varint(frame, offset, n)
     return read_array(frame, offset, n, read)
 
 
 def long_numbers(frame: memoryview, offset: int, n: int, code: str) -> tuple[Sequence[int], int]:
-    """As `read_numbers`, of a length that begins with the byte `n` and goes on at `offset`."""
+    """Read numbers as `read_numbers` does, with a length that begins with the byte `n` and goes on at `offset`."""
     n, offset = long_varint(frame, offset, n)
     return read_numbers(frame, offset, n, code)
 
@@ -504,7 +504,7 @@ def read_tags(m: object, frame: memoryview, offset: int, t: int, known: TagReade
 
 
 def _count(frame: memoryview, offset: int, n: int) -> int:
-    """Of an array. An item has one byte at least."""
+    """Most items of an array. An item has one byte at least."""
     if n == 0:
         raise _ends_early(frame, offset, n)
     if not 0 < n <= len(frame) - offset + 1:

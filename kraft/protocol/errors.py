@@ -13,7 +13,7 @@ from typing import ClassVar
 
 
 class KafkaError(Exception):
-    """Base of all errors with a Kafka code. `message` says what was wrong and what would be right."""
+    """Base of all errors with a Kafka code. `message` states what was wrong and what would be right."""
 
     code: ClassVar[int] = -1
     name: ClassVar[str] = "UNKNOWN_SERVER_ERROR"

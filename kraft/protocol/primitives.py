@@ -13,4 +13,4 @@ TopicPartition: TypeAlias = tuple[str, int]
 """A partition by the name of its topic, and its number."""
 
 SettingValue: TypeAlias = str | int | float | bool
-"""Of a setting: Kafka's ConfigDef types, as TOML and JSON write them."""
+"""Values of a setting: Kafka's ConfigDef types, as TOML and JSON write them."""

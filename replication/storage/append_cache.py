@@ -93,7 +93,7 @@ class Tail:
         return start, 0 if start is None or stop is None else stop - start
 
     def read(self, offset: int, *, bytes_max: int, bound: int) -> LogRead | None:
-        """As many whole appends as fit; None when the first is not here or does not fit."""
+        """The whole appends that fit; None when the first is not here or does not fit."""
         kept = self._kept.get(offset)
         if kept is None:
             return None

@@ -1,7 +1,7 @@
 """Looking into one batch of a log for a record: at once if that is little work, else as something for a worker. Pure.
 
-Who searches a log is on the event loop, and cannot wait there. It is told that a worker has to look (`NeedsWorker`),
-lets one do so, keeps what was found, and searches again.
+A search of a log runs on the event loop, and cannot wait there. It gets the answer that a worker
+has to look (`NeedsWorker`), lets one do so, keeps what was found, and searches again.
 """
 
 from __future__ import annotations

@@ -14,16 +14,16 @@ RECORDS_MAX = 1_000_000
 """Most records of one record set: of what a produce request holds for one partition."""
 REQUEST_BYTES_MAX = 4 * DECOMPRESSED_BYTES_MAX
 REQUEST_RECORDS_MAX = 4 * RECORDS_MAX
-"""Of all record sets of a request together."""
+"""Limit of all record sets of a request together."""
 INLINE_BYTES_MAX = 1024 * 1024 + 65_536
 """What the event loop takes on itself for one request: a batch of Kafka's default size, and 5 ms."""
 INLINE_RECORDS_MAX = 20_000
 INLINE_COMPRESSED_BYTES_MAX = 65_536
-"""Of those, what may have to be compressed, which takes ten times as long as looking at it."""
+"""Limit of the bytes among them that may have to be compressed, which takes ten times as long as reading them."""
 
 
 class OverBudget(Exception):
-    """Nothing was changed. The message says what there is too much of."""
+    """Nothing was changed. The message names what there is too much of."""
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Budget:
     bytes_left: int = DECOMPRESSED_BYTES_MAX
     records_left: int = RECORDS_MAX
     compressed_left: int = DECOMPRESSED_BYTES_MAX
-    """Bytes that may be compressed anew."""
+    """Bytes that may be compressed again."""
 
     @classmethod
     def inline(cls) -> Budget:

@@ -46,7 +46,7 @@ def build_marker(marker: Marker, *, producer_id: int, producer_epoch: int, times
 
 
 def marker_of(batch: Buffer, header: BatchHeader) -> Marker | None:
-    """What a control batch says; None when it is of another type, or a compaction has emptied it.
+    """The marker in a control batch; None when the batch is of another type, or a compaction has emptied it.
 
     Raises InvalidRecord, CorruptMessage when it is broken."""
     record = next(read_batches(batch, with_control=True), None)

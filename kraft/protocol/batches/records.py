@@ -41,7 +41,7 @@ except ImportError:  # aiokafka without this private part: its public codec does
 
 _BATCH_BYTES_MAX = 2**31 - 1
 RECORD_ERRORS_MAX = 1_000
-"""Records at fault that a producer is told of; it learns of the others when it has mended these."""
+"""Records at fault that an answer names; the producer learns of the others when it has mended these."""
 
 Header = tuple[str, bytes | None]
 
@@ -230,7 +230,7 @@ def plain_within(batch: Buffer, header: BatchHeader, budget: Budget) -> Buffer:
 
 def check_records(plain: Buffer, header: BatchHeader, check: FramingCheck) -> tuple[int, int]:
     """Walk all records of a decompressed batch: lengths must add up, offset deltas be 0..n-1. Returns the smallest and
-    the largest timestamp, which need not be what the header says.
+    the largest timestamp, which may differ from the one in the header.
 
     Raises CorruptMessage for broken framing, InvalidRecord for deltas or keys.
     """

@@ -2,7 +2,7 @@
 
 A new version of Kafka is followed with it: it prints every difference of facts and ends with 1 when there is one.
 Messages and versions that `left-out.txt` names are no differences. Facts are names, keys, types, versions, null, tags,
-defaults, map keys and what a value names; what a schema says to readers or to Kafka's own code is none.
+defaults, map keys and what a value names; sentences for readers, and flags for Kafka's own code, are none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LINE_MAX: Final = 120
 SCHEMA_BYTES_MAX: Final = 1 << 20
 
 Facts = Mapping[str, Any]
-"""Of one field, by what they are called in a difference."""
+"""Facts of one field, by their names in a difference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ def _field(raw: Mapping[str, Any]) -> Field:
 
 
 def left_out(text: str) -> dict[str, frozenset[int]]:
-    """What `left-out.txt` says: the message -> its versions that are left out."""
+    """The contents of `left-out.txt`: each message -> its versions that are left out."""
     lines = (line.partition("#")[0].split() for line in text.splitlines())
     return {
         words[0]: frozenset(version for each in (words[1:] or ["0+"])[0].split(",") for version in versions_of(each))

@@ -30,7 +30,7 @@ TYPES: Final = {*NUMBERS, "string", "bytes", "records"}
 
 
 class SchemaError(ValueError):
-    """A line that says no fact; the message names its file and its number."""
+    """A line that holds no fact; the message names its file and its number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ class _Owner:
     """A structure while its fields are read."""
 
     indent: int
-    """That of the line that opens it."""
+    """Number of the line that opens the structure."""
     name: str
     versions: range
     fields: list[Field] = field(default_factory=list)
@@ -285,7 +285,7 @@ def versions_of(text: str) -> range:
 
 
 def default_of(kind: str, text: object, *, is_array: bool) -> Any:
-    """The value that an absent field of this type has: what `text` says, else the empty value of the type."""
+    """The value that an absent field of this type has: the value in `text`, else the empty value of the type."""
     if text == "null":
         return None
     if is_array:

@@ -592,7 +592,7 @@ def wrapped(line: str) -> list[str]:
 
 
 def _filled(items: str, indent: str) -> list[str]:
-    """As many of them to a line as fit."""
+    """Lines that hold as many of the names as fit."""
     lines = [f"{indent}   "]
     for item in items.split(", "):
         if len(lines[-1]) + len(item) + 2 > LINE_MAX:
