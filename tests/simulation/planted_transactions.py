@@ -89,10 +89,10 @@ def nobody_is_verified(_original: Any) -> Any:
 def produces_overtake(_original: Any) -> Any:
     """A produce is appended although one before it, of the same producer and partition, waits for its verification."""
 
-    def begin(self: Any, batches: Any, transactional: Any, **options: Any) -> Any:
+    def begin(self: Any, *arguments: Any, **options: Any) -> Any:
         before, self._queues = self._queues, type(self._queues)()
         try:
-            return _original(self, batches, transactional, **options)
+            return _original(self, *arguments, **options)
         finally:
             self._queues = before
 
