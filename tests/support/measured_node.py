@@ -119,7 +119,8 @@ class MeasuredNode:
                 await node.gateway.control(request, timeout_ms=10_000)
                 await node.groups.coordinator_of(KNOWN)
                 await node.transactions.coordinator_of(KNOWN)
-                await asyncio.sleep(0.5)
+                while not _has_loaded(node):  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(0.02)
             gc.collect()
             gc.freeze()  # as a node does: what a collection finds is what the request made
             gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
@@ -185,6 +186,13 @@ class MeasuredNode:
             turned = threading.Event()
             self.loop.call_soon_threadsafe(turned.set)
             assert turned.wait(ANSWER_S), "the loop does not turn"
+
+
+def _has_loaded(node: Node) -> bool:
+    """Both coordinators have read their partitions, so that a request is not answered with an error of loading."""
+    assert node.broker is not None
+    coordinators = (node.broker.group_coordinator, node.broker.transaction_coordinator)
+    return all(any(True for _ in each.shards.loaded()) for each in coordinators)
 
 
 def _door(node: Node) -> HttpServer:
