@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from kraft.broker.principal import NodePrincipal
 from kraft.protocol import codec
 from kraft.protocol.apis import Api, request_type
 from kraft.protocol.codec import RequestHeader
@@ -23,7 +24,6 @@ from kraft.wire.channels.forward import PRODUCE, ProduceRequest
 from kraft.wire.channels.replicas import FETCH
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.node_parts import BrokerParts
-from kraft.wire.principal import NodePrincipal
 from kraft.wire.refusals import NO_PARTS
 from kraft.wire.rpc import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from metadata.controller.requests import BrokerHeartbeat, HeartbeatAnswer, Request
@@ -89,7 +89,7 @@ def round_trip(
     def run() -> None:
         header = RequestHeader(api_key=api.key, api_version=api.version, correlation_id=9, client_id="node-2-fetch")
         frame = memoryview(b"".join(codec.encode_request(api, header, rpc.to_request(request, 1_000))))
-        message, _ = codec.decode_request(request_type(api), codec.decode_request_head(frame), frame)
+        message = codec.decode_request(request_type(api), codec.decode_request_head(frame), frame).message
         response = answered(message)
         answer = memoryview(b"".join(codec.encode_response(rpc.response, api.version, 9, response)))
         _, offset = codec.decode_response_head(api, api.version, answer)

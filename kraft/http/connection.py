@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import StreamReader
 
 from kraft.broker.answer_budget import AnswerBudget
+from kraft.broker.principal import ANONYMOUS, ANONYMOUS_NAME, Principal, UserPrincipal
 from kraft.http.errors import HttpError, error_response
 from metadata.environment import Clock
 
@@ -47,6 +48,7 @@ class Connection(web.RequestHandler):
         "header_since_ms",
         "is_ending",
         "made_ms",
+        "principal",
         "unsent",
         "unsent_since_ms",
     )
@@ -60,6 +62,8 @@ class Connection(web.RequestHandler):
         """A request has arrived whose handler has not returned."""
         self.header_since_ms: int | None = None
         """When the first bytes of a header came whose end is still missing."""
+        self.principal: Principal = ANONYMOUS
+        """Computed once for the connection, and again when a request brings other credentials."""
         self.made_ms = clock.monotonic_ms()
         self.is_ending = False
         """Answered for the last time."""
@@ -69,6 +73,10 @@ class Connection(web.RequestHandler):
         self._answers: AnswerBudget | None = None
         self._held = 0
         """Bytes of answers that it holds of that."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.principal = UserPrincipal(ANONYMOUS_NAME, _host_of(transport))
 
     def data_received(self, data: bytes) -> None:
         if self.header_since_ms is None and self._awaits_header() and data.strip(b"\r\n"):
@@ -187,6 +195,11 @@ class Connection(web.RequestHandler):
         if isinstance(exc, BadHttpMessage):
             return error_response(HttpError(400, f"this is no HTTP/1.1 request: {_line(message)}", closes=True))
         return error_response(HttpError(status, "a fault of this node", closes=True))
+
+
+def _host_of(transport: asyncio.BaseTransport) -> str:
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if isinstance(name, tuple) and name else ""
 
 
 def _too_long(message: str | None) -> str:

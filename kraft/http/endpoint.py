@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from kraft.broker.principal import ANONYMOUS, Principal
 from kraft.http.body_models import IS_STRICT
+from kraft.http.connection import Connection
 from kraft.http.errors import (
     PARTITION_NOT_FOUND,
     PAYLOAD,
@@ -51,6 +53,12 @@ class Call:
     def has_additions(self) -> bool:
         """Does the answer have the fields that no other proxy's has? See `kraft.http.extension_fields`."""
         return not self.context.is_strict or prefers_additions(self.request.headers.get(PREFER))
+
+    @property
+    def principal(self) -> Principal:
+        """The principal of the request, with the client's host; ANONYMOUS without credentials."""
+        connection = self.request.protocol
+        return connection.principal if isinstance(connection, Connection) else ANONYMOUS
 
     @property
     def is_v3(self) -> bool:

@@ -4,8 +4,9 @@ Request header:  api key int16, api version int16, correlation id int32, client 
                  then tagged fields when the version is flexible (KIP-482).
 Response header: correlation id int32, then tagged fields when flexible; ApiVersions never has them (KIP-511).
 
-Two facts that Kafka's bodies have no field for travel as tagged fields of the headers, which any Kafka peer skips:
-how long the sender of a controller request waits, and the exact error of a request that was refused as a whole.
+Three facts that Kafka's bodies have no field for travel as tagged fields of the headers, which any Kafka peer skips:
+how long the sender of a controller request waits, the user for whom a node asks, and the exact error of a request that
+was refused as a whole.
 Record payloads are opaque: a body is a list of parts in which they stay the buffers that they were.
 """
 
@@ -15,7 +16,7 @@ import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from kraft.protocol.apis import API_VERSIONS, Api
 from kraft.protocol.encoding import REFUSALS, TopLevel
@@ -28,6 +29,9 @@ TIMEOUT_TAG = 10_000
 """Request header: int32, how long the sender waits for the answer, in ms."""
 REFUSAL_TAG = 10_001
 """Response header: int16 error code and the message in UTF-8."""
+
+ASKER_TAG = 10_002
+"""Request header: the user for whom a node asks (`kraft.broker.principal`)."""
 
 HEADS_REMEMBERED = 1_024
 """Heads of requests that we send: one for each API that each purpose of our connections speaks."""
@@ -53,6 +57,7 @@ class RequestHeader:
     correlation_id: int
     client_id: str | None
     timeout_ms: int | None = None
+    asker: bytes | None = None
 
 
 @value(kw_only=True)
@@ -73,8 +78,18 @@ def encode_request(api: Api, header: RequestHeader, body: TopLevel) -> list[Buff
     head = before + _CORRELATION.pack(header.correlation_id) + after
     if api.is_flexible(header.api_version):
         timeout_ms = header.timeout_ms
-        head += b"\0" if timeout_ms is None else _TIMEOUT_TAG_HEAD + _CORRELATION.pack(timeout_ms)
+        if header.asker is not None:
+            head += _tags_with_asker(timeout_ms, header.asker)
+        else:
+            head += b"\0" if timeout_ms is None else _TIMEOUT_TAG_HEAD + _CORRELATION.pack(timeout_ms)
     return _appended([head], body, header.api_version)
+
+
+def _tags_with_asker(timeout_ms: int | None, asker: bytes) -> bytes:
+    tag = varint(ASKER_TAG) + varint(len(asker)) + asker
+    if timeout_ms is None:
+        return varint(1) + tag
+    return varint(2) + _TIMEOUT_TAG_HEAD[1:] + _CORRELATION.pack(timeout_ms) + tag
 
 
 @lru_cache(HEADS_REMEMBERED)
@@ -103,17 +118,30 @@ def _client_id(frame: memoryview, length: int) -> memoryview:
     return frame[_REQUEST_HEAD.size : end]
 
 
-def decode_request(kind: type[MessageT], header: RequestHeader, frame: memoryview) -> tuple[MessageT, int | None]:
-    """The body of a request between nodes and, if the sender sent that, how long it waits in ms. Raises Malformed."""
+class NodeRequest(NamedTuple, Generic[MessageT]):
+    """A request between nodes, with what only the nodes' headers have."""
+
+    message: MessageT
+    timeout_ms: int | None = None
+    """How long the sender waits, where it sends that."""
+    asker: bytes | None = None
+    """The user for whom the node asks, where there is one."""
+
+
+def decode_request(kind: type[MessageT], header: RequestHeader, frame: memoryview) -> NodeRequest[MessageT]:
+    """The body of a request between nodes, and the tagged fields of its header. Raises Malformed."""
     (length,) = _INT16.unpack_from(frame, _REQUEST_HEAD.size - _INT16.size)
     offset = _REQUEST_HEAD.size + max(length, 0)
-    timeout_ms = None
+    timeout_ms = asker = None
     if header.api_version >= kind.FLEXIBLE_FROM:
         tags, offset = _tags(frame, offset)
-        tag = tags.get(TIMEOUT_TAG)
-        if tag is not None and len(tag) == _CORRELATION.size:
-            (timeout_ms,) = _CORRELATION.unpack(tag)
-    return decode_body(kind, header.api_version, frame, offset), timeout_ms
+        if tags:
+            tag = tags.get(TIMEOUT_TAG)
+            if tag is not None and len(tag) == _CORRELATION.size:
+                (timeout_ms,) = _CORRELATION.unpack(tag)
+            named = tags.get(ASKER_TAG)
+            asker = None if named is None else bytes(named)
+    return NodeRequest(decode_body(kind, header.api_version, frame, offset), timeout_ms, asker)
 
 
 def body_offset(header: RequestHeader, frame: memoryview, *, is_flexible: bool) -> int:

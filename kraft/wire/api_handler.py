@@ -11,10 +11,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from kraft.broker.principal import ANONYMOUS, NodePrincipal, Principal, UserPrincipal, host_of
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.values import value
-from kraft.wire.principal import ANONYMOUS, NodePrincipal, Principal
 
 RequestData = TypeVar("RequestData", bound=TopLevel)
 
@@ -41,7 +41,7 @@ class ClientConnection:
     @property
     def host(self) -> str:
         """The host with a slash before it, as DescribeGroups names that of a member."""
-        return "/" + self.peer.rpartition(":")[0]
+        return "/" + host_of(self.peer)
 
 
 @value(kw_only=True)
@@ -54,11 +54,18 @@ class Call(Generic[RequestData]):
     connection: ClientConnection
     timeout_ms: int | None = None
     """How long the sender waits, where it is a node that sends its timeout."""
+    asker: UserPrincipal | None = None
+    """The user for whom a node asks, where it asks for one."""
 
     @property
     def is_from_node(self) -> bool:
         """Whether a node of this cluster asks, which may ask for what no client may."""
         return self.connection.is_node
+
+    @property
+    def principal(self) -> Principal:
+        """The principal on whose behalf the request is made: the asker of a node's request, else the peer itself."""
+        return self.asker or self.connection.principal
 
 
 @value()

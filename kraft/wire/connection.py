@@ -11,6 +11,7 @@ import logging
 from base64 import b64encode
 from typing import TypeVar
 
+from kraft.broker.principal import NodePrincipal, asker_bytes
 from kraft.protocol import apis, codec
 from kraft.protocol.apis import Api
 from kraft.protocol.codec import Malformed
@@ -24,7 +25,6 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import new
 from kraft.wire import scram
 from kraft.wire.budget import Budget
-from kraft.wire.principal import NodePrincipal
 from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
 from metadata.unauthenticated import KAFKA_LISTENER
 
@@ -162,6 +162,7 @@ class RpcConnection:
             correlation_id=correlation_id,
             client_id=self._client_id,
             timeout_ms=timeout_ms,
+            asker=asker_bytes(),
         )
         return codec.encode_request(api, header, body)
 

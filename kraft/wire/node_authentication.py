@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
+from kraft.broker.principal import NodePrincipal, host_of
 from kraft.protocol import apis, codec
 from kraft.protocol.apis import Api
 from kraft.protocol.codec import Malformed, RequestHeader
@@ -16,7 +17,6 @@ from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestD
 from kraft.wire.api_handler import CloseConnection
 from kraft.wire.api_versions import node_versions
 from kraft.wire.handler_table import ApiHandlers
-from kraft.wire.principal import NodePrincipal
 from kraft.wire.sasl import Authentication
 from kraft.wire.scram import Credential
 from metadata.environment import Environment, FrameConnection
@@ -54,7 +54,7 @@ class NodeAuthentication:
         """The node that proves the secret, with `first` as its first request; None when the connection has to be
         closed. Raises ConnectionClosed."""
         limits = self.unauthenticated.limits
-        authentication = Authentication(self.credential, self.environment.rng)
+        authentication = Authentication(self.credential, self.environment.rng, host=host_of(connection.peer))
         try:
             with self.unauthenticated.waiting(connection):
                 async with self.environment.clock.timeout(limits.wait_ms):
@@ -86,7 +86,7 @@ class NodeAuthentication:
             connection.send(codec.encode_response(type(response), version, header.correlation_id, response))
             return True
         api = _api_of(header)
-        message, _ = codec.decode_request(apis.request_type(api), header, frame)
+        message = codec.decode_request(apis.request_type(api), header, frame).message
         if isinstance(message, SaslHandshakeRequestData):
             step = authentication.handshake(message)
         elif isinstance(message, SaslAuthenticateRequestData):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Literal
 
 from kraft import __version__
+from kraft.broker.principal import NodePrincipal, Purpose
 from kraft.protocol.apis import API_VERSIONS
 from kraft.protocol.codec import Malformed
 from kraft.protocol.encoding import TopLevel
@@ -21,7 +22,6 @@ from kraft.protocol.errors import KafkaError, for_code
 from kraft.protocol.messages.api_versions_request import ApiVersionsRequestData
 from kraft.protocol.messages.api_versions_response import ApiVersionsResponseData
 from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnection, open_connection
-from kraft.wire.principal import NodePrincipal, Purpose
 from kraft.wire.rpc import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from metadata.environment import ConnectionClosed, Environment, NotConnected
 from metadata.retries import RECONNECT_BACKOFF_MS

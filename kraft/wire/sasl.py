@@ -12,6 +12,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from enum import Enum
 
+from kraft.broker.principal import NodePrincipal, node_principal_of
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import IllegalSaslState, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanism
 from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
@@ -19,7 +20,6 @@ from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateR
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.wire import scram
-from kraft.wire.principal import NodePrincipal, principal_of
 from kraft.wire.scram import Credential, ScramFailed, ScramServer
 
 
@@ -42,10 +42,11 @@ class Step:
 class Authentication:
     """The state of one connection's authentication; each request moves it on or ends it."""
 
-    def __init__(self, credential: Credential, rng: random.Random) -> None:
+    def __init__(self, credential: Credential, rng: random.Random, *, host: str = "") -> None:
         self.state = State.START
         self.principal: NodePrincipal | None = None
         self.reason = ""
+        self._host = host
         nonce = b64encode(rng.randbytes(scram.NONCE_BYTES)).decode()
         self._server = ScramServer(credential, user=scram.CLUSTER_USER, nonce=nonce)
 
@@ -65,7 +66,7 @@ class Authentication:
 
     def authenticate(self, message: SaslAuthenticateRequestData, client_id: str | None) -> Step:
         """The answer to SaslAuthenticate. After the client's proof `principal` names the client; `client_id` is that of
-        the request (see `kraft.wire.principal`).
+        the request (see `kraft.broker.principal`).
         """
         try:
             return Step(_authenticate_response(token=self._next(bytes(message.auth_bytes), client_id)))
@@ -81,7 +82,7 @@ class Authentication:
                 self.state = State.CHALLENGED
             case State.CHALLENGED:
                 answer = self._server.final(token)
-                self.principal = principal_of(client_id)
+                self.principal = node_principal_of(client_id, host=self._host)
                 if self.principal is None:
                     raise ScramFailed("the client id is not node-<id>-<controller|fetch|forward>")
                 self.state = State.AUTHENTICATED

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.measures import Measure
+from kraft.broker.principal import ANONYMOUS_NAME, NodePrincipal, UserPrincipal, host_of
 from kraft.protocol import codec
 from kraft.protocol.codec import Malformed
 from kraft.wire import scram
@@ -26,7 +27,6 @@ from kraft.wire.connection_watch import ClientWatch
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.large_requests import LargeRequests
 from kraft.wire.node_authentication import NodeAuthentication
-from kraft.wire.principal import NodePrincipal
 from kraft.wire.session import UNSENT_BYTES_MAX, Session, Shared, authenticates_as_node
 from metadata.environment import Environment, FrameConnection, FrameListener, OnConnection
 from metadata.image import DEFAULT_LISTENER
@@ -191,7 +191,8 @@ class WireServer:
         if self._send_buffer_bytes >= 0:
             connection.bound_send_buffer(self._send_buffer_bytes)
         connection.bound_unsent(UNSENT_BYTES_MAX)
-        client = ClientConnection(peer=connection.peer, listener=listener)
+        anonymous = UserPrincipal(ANONYMOUS_NAME, host_of(connection.peer))
+        client = ClientConnection(peer=connection.peer, listener=listener, principal=anonymous)
         session = Session(self._shared, connection, client, takes_nodes=takes_nodes)
         with self.watch.watching(session):
             return await session.serve(first)

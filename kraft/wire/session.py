@@ -27,6 +27,7 @@ from functools import partial
 from typing import Any
 
 from kraft.broker.answer_budget import AnswerBudget
+from kraft.broker.principal import NodePrincipal, UserPrincipal, ask_for, decode_user, node_principal_of
 from kraft.protocol import apis, codec
 from kraft.protocol.codec import Malformed, RequestHeader
 from kraft.protocol.encoding import TooManyItems, TopLevel
@@ -38,7 +39,6 @@ from kraft.wire.budget import Budget
 from kraft.wire.client_counts import ClientCounts
 from kraft.wire.handler_table import ROWS, ApiHandlers, Order
 from kraft.wire.large_requests import LargeRequests, at_once_max, read
-from kraft.wire.principal import NodePrincipal, principal_of
 from kraft.wire.request_pieces import PIECE_ITEMS, PIECES
 from metadata.environment import Clock, FrameConnection
 
@@ -82,6 +82,8 @@ class _Slot:
     """What its answer waits for; cancelled when the connection has ended."""
     answer: Waiting | None = None
     """What `waits` runs; closed with it, because a task that is cancelled before its first turn never begins it."""
+    asker: UserPrincipal | None = None
+    """The user for whom a node asks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,15 @@ class Shared:
 
 def authenticates_as_node(header: RequestHeader) -> bool:
     """A SaslHandshake whose client id names a node. Clients that are set up to authenticate send one, too."""
-    return header.api_key == apis.SASL_HANDSHAKE.key and principal_of(header.client_id) is not None
+    return header.api_key == apis.SASL_HANDSHAKE.key and node_principal_of(header.client_id) is not None
+
+
+def _asker(data: bytes) -> UserPrincipal:
+    """Raises Malformed."""
+    try:
+        return decode_user(data)
+    except ValueError as error:
+        raise Malformed(f"the user of a forwarded request: {error}") from error
 
 
 class Session:
@@ -243,8 +253,10 @@ class Session:
         if header.api_key == FETCH:
             self._fetches += 1
         api = self._handler(header)
-        message, timeout_ms = codec.decode_request(api.request, header, frame)
-        call = self._call(header, message, timeout_ms)
+        request = codec.decode_request(api.request, header, frame)
+        if request.asker is not None:
+            slot.asker = _asker(request.asker)
+        call = self._call(header, request.message, request.timeout_ms, slot.asker)
         if header.api_key == FETCH:
             asyncio.get_running_loop().call_soon(self._handle, slot, api, call)
         else:
@@ -288,13 +300,20 @@ class Session:
             raise Malformed(f"{apis.BY_KEY[header.api_key].name} has more than {items} items: send several requests")
         self._answer_later(slot, api, None, self._shared.large.answer(api, header, frame, self.client))
 
-    def _call(self, header: RequestHeader, message: TopLevel, timeout_ms: int | None = None) -> Call[Any]:
+    def _call(
+        self,
+        header: RequestHeader,
+        message: TopLevel,
+        timeout_ms: int | None = None,
+        asker: UserPrincipal | None = None,
+    ) -> Call[Any]:
         return Call(
             message=message,
             version=header.api_version,
             client_id=header.client_id,
             connection=self.client,
             timeout_ms=timeout_ms,
+            asker=asker,
         )
 
     def _handler(self, header: RequestHeader) -> ApiHandler:
@@ -344,6 +363,7 @@ class Session:
     async def _wait(self, slot: _Slot, api: ApiHandler, message: TopLevel | None, answer: Waiting) -> None:
         """The answer is counted in the turn of the loop in which it was made: a callback of its future would run a
         turn later, when other fetches have already read into the same room of `AnswerBudget`."""
+        ask_for(slot.asker or self.client.principal)
         try:
             response = await answer
         except Exception as error:  # noqa: BLE001 - `_failed` has an answer for each kind

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from kraft.broker.principal import NodePrincipal
 from kraft.protocol.encoding import TopLevel
 from kraft.wire.api_handler import Call, ClientConnection
-from kraft.wire.principal import NodePrincipal
 
 FORWARD = NodePrincipal(2, "forward")
 

@@ -762,7 +762,7 @@ def whole_request(data: bytes) -> object:
 
 def understood_request(rpc: Rpc[Any, Any, Any, Any], data: bytes) -> object:
     """To what our handler gets of it."""
-    message, _ = whole_request(data)  # type: ignore[misc]
+    message = whole_request(data).message  # type: ignore[attr-defined]
     if not isinstance(message, apis.request_type(rpc.api)):
         raise Malformed("another API's")
     with contextlib.suppress(*NOBODY):

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from kraft.broker.principal import NodePrincipal
 from kraft.chaos.worlds.simulated.environment import SimulatedWorld
 from kraft.protocol import apis, codec
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.wire.connection import RpcConnection
-from kraft.wire.principal import NodePrincipal
 from metadata.environment import ConnectionClosed, Environment, FrameConnection
 
 API = apis.SASL_HANDSHAKE
@@ -35,7 +35,7 @@ class Peer:
         while True:
             frame = await connection.receive()
             header = codec.decode_request_head(frame)
-            message, _ = codec.decode_request(apis.request_type(API), header, frame)
+            message = codec.decode_request(apis.request_type(API), header, frame).message
             assert isinstance(message, SaslHandshakeRequestData)
             self.asked.append((header.correlation_id, message.mechanism))
 

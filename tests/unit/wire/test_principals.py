@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 
 from kraft.broker.answer_budget import AnswerBudget
+from kraft.broker.principal import ANONYMOUS, ASKER, NodePrincipal, Principal, UserPrincipal, decode_user
 from kraft.protocol import apis, codec
 from kraft.protocol.apis import Api
 from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
@@ -24,7 +25,6 @@ from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.budget import Budget
 from kraft.wire.handler_table import MODULES, ROWS, SERVED, ApiHandlers
 from kraft.wire.large_requests import LargeRequests
-from kraft.wire.principal import ANONYMOUS, NodePrincipal, Principal
 from kraft.wire.session import Session, Shared
 from tests.support.node_parts import node_parts_of
 from tests.unit.replication.harness.virtual import environment, run
@@ -68,9 +68,16 @@ def test_each_api_is_served_to_those_who_may_ask(api: Api, principal: Principal)
     run(story())
 
 
-def _frame(api: Api, version: int) -> bytes:
+def _frame(api: Api, version: int, *, asker: UserPrincipal | None = None, timeout_ms: int | None = None) -> bytes:
     kind: Any = apis.request_type(api)
-    head = codec.RequestHeader(api_key=api.key, api_version=version, correlation_id=1, client_id="c")
+    head = codec.RequestHeader(
+        api_key=api.key,
+        api_version=version,
+        correlation_id=1,
+        client_id="c",
+        timeout_ms=timeout_ms,
+        asker=None if asker is None else asker.encode(),
+    )
     return b"".join(codec.encode_request(api, head, kind.make()))
 
 
@@ -131,3 +138,75 @@ def test_a_client_cannot_send_what_only_nodes_send() -> None:
         call = Call(message=message, version=5, client_id=None, connection=connection)
         asyncio.run(cast(Any, handler.handle(call)))
     assert asked == [b"", b"k" * 16]
+
+
+class _One:
+    """Handlers whose only API is InitProducerId."""
+
+    metadata_offset = 0
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def get(self, key: int) -> ApiHandler:
+        response = apis.response_type(apis.INIT_PRODUCER_ID)
+        return ApiHandler(
+            request=InitProducerIdRequestData,
+            response=response,
+            handle=self._handle,
+            refuse=lambda message, version, error: cast(Any, response).make(error_code=error.code),
+        )
+
+
+def test_a_forwarded_request_names_the_user_for_whom_the_node_asks() -> None:
+    """Over a node's connection the handler sees the user and the user's host; without one it sees the node."""
+    alice = UserPrincipal("alice", "10.0.0.7")
+    seen: list[Principal] = []
+
+    async def story() -> None:
+        for asker in (None, alice):
+            around, line = environment(1), Line()
+
+            async def handle(call: Call[Any]) -> Any:
+                seen.append(call.principal)
+                assert ASKER.get() == call.asker
+
+            shared = Shared(
+                clock=around.clock,
+                handlers=cast(Any, _One(handle)),
+                bytes_max=1 << 20,
+                produce_budget=Budget(1 << 20),
+                answers=AnswerBudget(1 << 20),
+                large=LargeRequests(around, items_max=1_000),
+            )
+            client = ClientConnection(peer=line.peer, listener="PLAINTEXT", principal=NODE)
+            session = Session(shared, cast(Any, line), client, takes_nodes=False)
+            line.put(_frame(apis.INIT_PRODUCER_ID, apis.INIT_PRODUCER_ID.version, asker=asker))
+            serving = asyncio.create_task(session.serve())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    run(story())
+    assert seen == [NODE, alice]
+    assert (str(alice), str(NODE), str(ANONYMOUS)) == ("User:alice", "Node:2", "User:ANONYMOUS")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"alice", b"User:alice", b":a\0h", b"\xff:a\0h", b"User:" + b"a" * 1_024 + b"\0"]
+)
+def test_a_user_of_another_form_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"a principal|utf-8"):
+        decode_user(data)
+
+
+@pytest.mark.parametrize("timeout_ms", [None, 5_000])
+def test_a_request_carries_the_timeout_and_the_user(timeout_ms: int | None) -> None:
+    asker = UserPrincipal("a:b", "::1", "Group")
+    api = apis.INIT_PRODUCER_ID
+    frame = memoryview(_frame(api, api.version, asker=asker, timeout_ms=timeout_ms))
+    request = codec.decode_request(apis.request_type(api), codec.decode_request_head(frame), frame)
+    assert request.timeout_ms == timeout_ms
+    assert request.asker is not None
+    assert decode_user(request.asker) == asker

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from kraft.broker.answer_budget import AnswerBudget
+from kraft.broker.principal import NodePrincipal
 from kraft.protocol import apis, codec
 from kraft.protocol.apis import Api
 from kraft.protocol.codec import RequestHeader
@@ -25,7 +26,6 @@ from kraft.wire.channels.forward import LIST_OFFSETS, PRODUCE, ListOffset, Produ
 from kraft.wire.channels.replicas import FETCH
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.large_requests import LargeRequests
-from kraft.wire.principal import NodePrincipal
 from kraft.wire.rpc import Rpc
 from kraft.wire.session import Session, Shared
 from metadata.environment import ConnectionClosed
