@@ -9,13 +9,13 @@ of them again, and so meets a topic that comes to exist.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
-from typing import Any
 
 from kraft.protocol.errors import UnknownTopicId, UnknownTopicOrPartition
 from kraft.protocol.messages.fetch_request import FetchRequestData, FetchTopic
 from kraft.protocol.messages.fetch_response import FetchableTopicResponse, FetchResponseData, PartitionData
+from kraft.wire.lazy import Lazy
 from metadata.image import MetadataImage, TopicImage
 from replication.requests import FINAL_EPOCH
 
@@ -38,22 +38,6 @@ def failed_partition(number: int, code: int) -> PartitionData:
         log_start_offset=UNKNOWN_OFFSET,
         aborted_transactions=(),
     )
-
-
-class Lazy(Sequence[Any]):
-    """The items of an answer, each of which is made as it is written."""
-
-    def __init__(self, size: int, items: Callable[[], Iterable[Any]]) -> None:
-        self._size, self._items = size, items
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._items())
-
-    def __getitem__(self, index: Any) -> Any:
-        return tuple(self)[index]
 
 
 class AbsentPartitions:

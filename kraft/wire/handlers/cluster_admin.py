@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from kraft.broker.features import FEATURES, Feature
 from kraft.broker.gateway import Gateway, NodeInfo
+from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import InvalidUpdateVersion, UnknownTopicOrPartition
 from kraft.protocol.messages import describe_quorum_response as quorum
 from kraft.protocol.messages.describe_quorum_request import DescribeQuorumRequestData
+from kraft.protocol.messages.describe_quorum_request import TopicData as AskedTopic
 from kraft.protocol.messages.describe_quorum_response import DescribeQuorumResponseData, ReplicaState
 from kraft.protocol.messages.unregister_broker_request import UnregisterBrokerRequestData
 from kraft.protocol.messages.unregister_broker_response import UnregisterBrokerResponseData
@@ -16,11 +19,14 @@ from kraft.protocol.messages.update_features_request import FeatureUpdateKey, Up
 from kraft.protocol.messages.update_features_response import UpdatableFeatureResult, UpdateFeaturesResponseData
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.handlers.control import Control
+from kraft.wire.large_requests import written
+from kraft.wire.lazy import Lazy
 from kraft.wire.node_parts import NodeParts
 from metadata.controller.requests import DescribeQuorum, NodeProgress, QuorumProgress, UnregisterBroker
 from metadata.internal_topics import METADATA_TOPIC
 
 CONTROLLER_LISTENER = "CONTROLLER"
+ASKED_ALONE = f"{METADATA_TOPIC}-0 alone has a quorum, and is asked for alone"
 UPGRADE, SAFE_DOWNGRADE, UNSAFE_DOWNGRADE = 1, 2, 3
 """Source: FeatureUpdate.UpgradeType."""
 RESULTS_UNTIL = 1
@@ -65,15 +71,15 @@ class _Cluster:
 
     # --- DescribeQuorum ---------------------------------------------------------------------------------------
 
-    async def describe_quorum(self, call: Call[DescribeQuorumRequestData]) -> DescribeQuorumResponseData:
+    async def describe_quorum(self, call: Call[DescribeQuorumRequestData]) -> TopLevel:
         """What the active controller knows. Voters without the broker role do not tell how far they are: -1."""
-        asked = [
+        asked = (
             (topic.topic_name, partition.partition_index)
             for topic in call.message.topics
             for partition in topic.partitions
-        ]
-        if asked != [(METADATA_TOPIC, 0)]:
-            return _not_the_metadata(call.message)
+        )
+        if [*islice(asked, 2)] != [(METADATA_TOPIC, 0)]:
+            return written(_not_the_metadata(call.message), call.version)
         progress = await self._control.ask(call, DescribeQuorum())
         voters = [node for node in self._gateway.nodes.values() if node.quorum is not None]
         partition = self._partition(progress, {node.node_id for node in voters})
@@ -124,23 +130,22 @@ def _node(node: NodeInfo, address: str) -> quorum.Node:
 
 
 def _not_the_metadata(message: DescribeQuorumRequestData) -> DescribeQuorumResponseData:
+    topics = message.topics
     return DescribeQuorumResponseData.make(
-        error_message=None,
-        topics=[
-            quorum.TopicData.make(
-                topic_name=topic.topic_name,
-                partitions=[
-                    quorum.PartitionData.make(
-                        partition_index=partition.partition_index,
-                        error_code=UnknownTopicOrPartition.code,
-                        error_message=f"{METADATA_TOPIC}-0 alone has a quorum, and is asked for alone",
-                    )
-                    for partition in topic.partitions
-                ],
-            )
-            for topic in message.topics
-        ],
+        error_message=None, topics=Lazy(len(topics), lambda: map(_not_the_metadata_topic, topics))
     )
+
+
+def _not_the_metadata_topic(topic: AskedTopic) -> quorum.TopicData:
+    def each() -> Iterator[quorum.PartitionData]:
+        for partition in topic.partitions:
+            yield quorum.PartitionData.make(
+                partition_index=partition.partition_index,
+                error_code=UnknownTopicOrPartition.code,
+                error_message=ASKED_ALONE,
+            )
+
+    return quorum.TopicData.make(topic_name=topic.topic_name, partitions=Lazy(len(topic.partitions), each))
 
 
 # --- UpdateFeatures -----------------------------------------------------------------------------------------------

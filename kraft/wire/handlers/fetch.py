@@ -49,11 +49,12 @@ from kraft.values import new
 from kraft.wire.api_handler import Answer, ApiHandler, Call, Later
 from kraft.wire.connection_watch import LOOK_MS, STANDSTILL_MS
 from kraft.wire.grouping import by_topic
-from kraft.wire.handlers.absent_partitions import UNKNOWN_OFFSET, AbsentPartitions, Lazy, has_many
+from kraft.wire.handlers.absent_partitions import UNKNOWN_OFFSET, AbsentPartitions, has_many
 from kraft.wire.handlers.endpoints import node_endpoints
 from kraft.wire.handlers.leaders import UNKNOWN, Leaders
 from kraft.wire.handlers.metadata_log import fetch_metadata, is_metadata_fetch
 from kraft.wire.large_requests import written
+from kraft.wire.lazy import Lazy
 from kraft.wire.node_parts import NodeParts
 from kraft.wire.terms import DEBUGGING_REPLICA, READ_COMMITTED
 from metadata.image import TopicIdPartition

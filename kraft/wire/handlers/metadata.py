@@ -48,6 +48,8 @@ from kraft.protocol.messages.metadata_response import (
 from kraft.wire.api_handler import Answer, ApiHandler, Call, ClientConnection
 from kraft.wire.handlers import operations
 from kraft.wire.handlers.endpoints import Endpoint, address_of, controller_of, live_endpoints, node_endpoints
+from kraft.wire.large_requests import written
+from kraft.wire.lazy import Lazy
 from kraft.wire.node_parts import NodeParts
 from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import NewTopic, OfflineReplicas
@@ -212,13 +214,13 @@ class _Cluster:
 
     # --- DescribeTopicPartitions ----------------------------------------------------------------------------
 
-    def partitions(self, call: Call[DescribeTopicPartitionsRequestData]) -> DescribeTopicPartitionsResponseData:
+    def partitions(self, call: Call[DescribeTopicPartitionsRequestData]) -> TopLevel:
         """One page, in the order of the topics' names. Raises InvalidRequest 42."""
         message, image = call.message, self._gateway.image
         names = _names_from_cursor(message, image)
         first = {} if message.cursor is None else {message.cursor.topic_name: message.cursor.partition_index}
         room = max(min(self._gateway.settings.max_request_partition_size_limit, message.response_partition_limit), 1)
-        topics: list[DescribeTopicPartitionsResponseTopic] = []
+        page: list[tuple[TopicImage, range] | str] = []
         cursor: Cursor | None = None
         for name in names:
             if not room:
@@ -227,15 +229,24 @@ class _Cluster:
             topic, begin = image.topic(name), first.get(name, 0)
             if topic is None:
                 if message.topics:
-                    topics.append(_missing_partitions(name))
+                    page.append(name)
                 continue
             numbers = range(begin, min(len(topic.partitions), begin + room))
-            topics.append(_partitions_of(topic, numbers, self._broker, call.connection))
+            page.append((topic, numbers))
             if numbers.stop < len(topic.partitions):
                 cursor = Cursor.make(topic_name=name, partition_index=numbers.stop)
                 break
             room -= len(numbers)
-        return DescribeTopicPartitionsResponseData.make(topics=topics, next_cursor=cursor)
+        topics = Lazy(len(page), lambda: (self._of_page(each, call.connection) for each in page))
+        return written(DescribeTopicPartitionsResponseData.make(topics=topics, next_cursor=cursor), call.version)
+
+    def _of_page(
+        self, item: tuple[TopicImage, range] | str, connection: ClientConnection
+    ) -> DescribeTopicPartitionsResponseTopic:
+        if isinstance(item, str):
+            return _missing_partitions(item)
+        topic, numbers = item
+        return _partitions_of(topic, numbers, self._broker, connection)
 
 
 def _asked(call: Call[MetadataRequestData]) -> tuple[object, ...] | None:
