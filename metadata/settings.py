@@ -8,7 +8,7 @@ subscription to client metrics. The pydantic alias of each field is Kafka's name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, Literal, TypeAlias
 
@@ -565,6 +565,25 @@ def _bound(name: str, side: str) -> str:
     """The broker setting that is the least or the greatest value of a group setting."""
     protocol, setting = name.split(".", 1)
     return f"group.{protocol}.{side}.{setting}"
+
+
+def share_contradictions(broker: BrokerSettings) -> Iterator[tuple[str, str, str]]:
+    """What Kafka refuses at the start of a broker: a setting of share groups, why it contradicts another one, and what
+    would be right. Source: ShareGroupConfig.validate, GroupCoordinatorConfig, Kafka 4.4."""
+    sessions, members = broker.group_share_max_share_sessions, broker.group_share_max_size
+    if sessions < members:
+        wrong = f"{sessions} is less than group.share.max.size={members}: each member of a group has a session"
+        yield "group.share.max.share.sessions", wrong, f"it is at least {members}"
+    for name in _BOUNDED_BY_BROKERS:
+        default = GROUP_SYNONYMS[name]
+        if not default.startswith("group.share."):
+            continue
+        low, high = _bound(name, "min"), _bound(name, "max")
+        value, least, most = (getattr(broker, _field_name(each)) for each in (default, low, high))
+        if least > most:
+            yield low, f"{least} is more than {high}={most}", f"it is at most {most}"
+        elif not least <= value <= most:
+            yield default, f"{value} is outside its bounds", f"it is from {least} ({low}) to {most} ({high})"
 
 
 def check_group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> None:

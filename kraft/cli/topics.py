@@ -18,6 +18,9 @@ ConfigsOption = Annotated[
     list[str] | None,
     typer.Option("--config", metavar="NAME=VALUE", help="A topic setting under Kafka's name; may be repeated."),
 ]
+DeleteConfigOption = Annotated[
+    list[str] | None, typer.Option("--delete-config", metavar="NAME", help="Back to its default; may be repeated.")
+]
 
 
 @app.command("list")
@@ -90,16 +93,13 @@ def alter(
     topic: TopicArgument,
     partitions: Annotated[int | None, typer.Option(help="Grow to this many; a topic never shrinks.")] = None,
     config: ConfigsOption = None,
-    delete_config: Annotated[
-        list[str] | None, typer.Option("--delete-config", metavar="NAME", help="Back to its default; may be repeated.")
-    ] = None,
+    delete_config: DeleteConfigOption = None,
     rest: RestOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Grow a topic, set or delete its settings."""
-    changes = [{"name": name, "value": value, "operation": "SET"} for name, value in parse_settings(config)]
-    changes += [{"name": name, "operation": "DELETE"} for name in delete_config or ()]
+    changes = config_changes(config, delete_config)
     if partitions is None and not changes:
         raise typer.BadParameter("name the change: --partitions, --config or --delete-config")
     client = Rest(rest, data)
@@ -117,6 +117,12 @@ def delete(topic: TopicArgument, rest: RestOption = None, data: DataOption = Non
     client = Rest(rest, data)
     client.send_json("DELETE", client.cluster(f"/topics/{segment(topic)}"))
     _done({"topic_name": topic, "deleted": True}, as_json=as_json, text=f"topic {topic} deleted")
+
+
+def config_changes(config: Sequence[str] | None, delete_config: Sequence[str] | None) -> list[dict[str, str]]:
+    """The changes that --config and --delete-config name, for `configs:alter`. Raises typer.BadParameter."""
+    changes = [{"name": name, "value": value, "operation": "SET"} for name, value in parse_settings(config)]
+    return changes + [{"name": name, "operation": "DELETE"} for name in delete_config or ()]
 
 
 def parse_settings(texts: Sequence[str] | None) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kraft.config.positions import line_of
 from kraft.config.problems import Problem
-from metadata.settings import broker_settings
+from metadata.settings import broker_settings, share_contradictions
 
 if TYPE_CHECKING:
     from kraft.config.models import ClusterConfig, ClusterFile, NodeConfig
@@ -28,6 +28,17 @@ def check_cluster(parsed: ClusterFile, lines: Mapping[str, int]) -> list[Problem
         *_bad_peers(parsed.nodes, lines),
         *_two_secrets(parsed, lines),
     ]
+
+
+def contradictions(parsed: ClusterFile, lines: Mapping[str, int]) -> list[Problem]:
+    """Settings that are right one by one, and that no broker starts with together; each once."""
+    found: dict[tuple[str, str], Problem] = {}
+    for index, node in enumerate(parsed.nodes):
+        for key, wrong, right in share_contradictions(broker_settings(parsed.settings, node.settings)):
+            own, shared = (line_of(f"{path}.{key}", lines) for path in (f"nodes.{index}.settings", "settings"))
+            line = own if key in node.settings else shared if key in parsed.settings else 0
+            found.setdefault((key, wrong), Problem(key=key, wrong=wrong, right=right, line=line))
+    return list(found.values())
 
 
 def warnings(config: ClusterFile | ClusterConfig) -> list[str]:

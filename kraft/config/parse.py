@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from kraft.config.checks import check_cluster
+from kraft.config.checks import check_cluster, contradictions
 from kraft.config.models import ClusterFile, ListenerConfig, NodeConfig, PeerAddresses
 from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import (
@@ -44,6 +44,8 @@ def parse_config(text: str, *, file: str = "cluster.toml", data: str | None = No
         problems += [_problem(details, lines) for details in _causes(error.errors())]
         raise ConfigError(file, problems) from error
     problems += check_cluster(parsed, lines)
+    if not problems:
+        problems = contradictions(parsed, lines)
     if problems:
         raise ConfigError(file, problems)
     return parsed

@@ -184,6 +184,31 @@ def test_a_share_group_is_listed_described_reset_and_deleted(nodes: Cluster):
     assert nodes.call("GET", path).status == 404
 
 
+def test_settings_of_a_share_group_are_checked_before_anything_is_made(nodes: Cluster):
+    nodes.create_topic("set")
+    path = "/share-groups/settled/configs"
+
+    def create(**configs: str) -> Answer:
+        rows = [{"name": name, "value": value} for name, value in configs.items()]
+        return nodes.call("POST", "/share-groups", {"share_group_id": "settled", "topics": ["set"], "configs": rows})
+
+    high = create(**{"share.delivery.count.limit": "11"})
+    assert (high.status, high.json()["kafka_code"]) == (400, 40)
+    assert high.json()["message"].endswith("equal to group.share.max.delivery.count.limit, which is 10")
+    assert create(**{"share.delivery.count.limt": "3"}).json()["message"].endswith("share.delivery.count.limit?")
+    assert create(**{"consumer.session.timeout.ms": "46000"}).status == 404, "of another kind of group"
+    assert nodes.call("GET", "/share-groups/settled").status == 404, "nothing was made"
+    assert create(**{"share.auto.offset.reset": "latest", "share.delivery.count.limit": "2"}).status == 204
+    rows = {row["name"]: row for row in nodes.call("GET", path, node_id=2).json()["data"]}
+    assert rows["share.auto.offset.reset"]["value"] == "latest"
+    assert (rows["share.delivery.count.limit"]["value"], rows["share.delivery.count.limit"]["is_default"]) == (
+        "2",
+        False,
+    )
+    change = {"data": [{"name": "share.delivery.count.limit", "operation": "DELETE"}]}
+    assert nodes.call("POST", path + ":alter", change, node_id=3).status == 204
+
+
 def test_a_queue_from_the_command_line(nodes: Cluster):
     nodes.create_topic("lined")
     nodes.write_all("lined", ["x"])
@@ -191,7 +216,8 @@ def test_a_queue_from_the_command_line(nodes: Cluster):
     def queues(*arguments: str) -> Any:
         return json.loads(kraft("queues", *arguments, "--data", nodes.data, "--json").stdout)
 
-    assert queues("create", "line", "lined") == {"queue": "line", "created": True}
+    limit = "share.delivery.count.limit"
+    assert queues("create", "line", "lined", "--config", f"{limit}=3") == {"queue": "line", "created": True}
     assert "line" in {row["share_group_id"] for row in queues("list")}
     found = receive(nodes, "line", "lined", max_wait_ms=10_000)
     assert values(found) == ["x"]
@@ -199,6 +225,9 @@ def test_a_queue_from_the_command_line(nodes: Cluster):
     described = queues("describe", "line")
     assert described["consumers"] == []
     assert [(row["topic_name"], row["lag"]) for row in described["lags"]] == [("lined", 0)]
+    assert (described["configs"][limit], described["configs"]["share.auto.offset.reset"]) == ("3", "earliest")
+    assert queues("alter", "line", "--config", f"{limit}=4") == {"queue": "line", "altered": True}
+    assert queues("describe", "line")["configs"][limit] == "4"
     assert [row["start_offset"] for row in queues("reset", "line", "lined", "--to", "earliest")] == [0]
     assert queues("delete", "line") == {"queue": "line", "deleted": True}
     assert kraft("queues", "describe", "line", "--data", nodes.data, check=False).returncode != 0

@@ -15,7 +15,9 @@ from typing import Final, Protocol, TypeAlias
 from uuid import UUID
 
 from kraft.broker.gateway import Gateway
+from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.group_metadata import Kind
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.shares.ack_ids import AckId, AckIds
 from kraft.coordinators.shares.leaders import Handed, ShareFetch
@@ -45,6 +47,7 @@ INITIALIZE_WAIT_MS: Final = 10_000
 ACKNOWLEDGE_WAIT_MS: Final = 10_000
 """How long an acknowledgement is sent again while there is no leader that takes it. It may be: it can come twice."""
 CONTROL_TIMEOUT_MS: Final = 30_000
+RESET: Final = "share.auto.offset.reset"
 _LOST = (ConnectionClosed, OSError, TimeoutError)
 
 
@@ -126,25 +129,32 @@ class Queues:
                 return {}
             await look.wait(min(deadline_ms - now_ms, LOOK_MS_MAX))
 
-    async def create(self, group: str, topics: Iterable[str]) -> None:
+    async def create(self, group: str, topics: Iterable[str], changes: Sequence[ConfigAlteration] = ()) -> None:
         """Also the first receive: the group comes into being, and begins with the first record unless its
-        share.auto.offset.reset is set. A Kafka client's would begin with the next one."""
-        try:
-            await self._groups.ask(r.DescribeGroup(group=group))
-        except GroupIdNotFound:
-            await self.set_earliest(group)
+        share.auto.offset.reset is set. A Kafka client's would begin with the next one. Raises GroupIdNotFound 69 where
+        the name is that of another kind of group."""
+        is_reset_set = RESET in (*self._gateway.image.config("group", group), *(each.name for each in changes))
+        if await self._is_new(group) and not is_reset_set:
+            changes = (*changes, ConfigAlteration(name=RESET, operation="set", value="earliest"))
+        if changes:
+            await self._alter(ConfigResource(resource_type="group", name=group), tuple(changes))
         await self._groups.ask(
             r.JoinShareGroup(group=group, member_id=str(self.new_receipt()), topics=tuple(sorted(topics)))
         )
 
-    async def set_earliest(self, group: str) -> None:
-        """share.auto.offset.reset of a group that has none set."""
-        if "share.auto.offset.reset" in self._gateway.image.config("group", group):
-            return
-        resource = ConfigResource(resource_type="group", name=group)
-        change = ConfigAlteration(name="share.auto.offset.reset", operation="set", value="earliest")
+    async def _is_new(self, group: str) -> bool:
+        try:
+            found = await self._groups.ask(r.DescribeGroup(group=group))
+        except GroupIdNotFound:
+            return True
+        assert isinstance(found, a.GroupDescription), found
+        if found.group_type != Kind.SHARE:
+            raise GroupIdNotFound(f"group {group!r} is not a share group: it is a {found.group_type} group")
+        return False
+
+    async def _alter(self, resource: ConfigResource, changes: tuple[ConfigAlteration, ...]) -> None:
         outcomes = await self._gateway.control(
-            AlterConfigs(resources={resource: (change,)}), timeout_ms=CONTROL_TIMEOUT_MS
+            AlterConfigs(resources={resource: changes}), timeout_ms=CONTROL_TIMEOUT_MS
         )
         if (refused := outcomes[resource]) is not None:
             raise refused.exception()

@@ -14,7 +14,7 @@ from kraft.http.v3 import models
 from kraft.http.v3.envelope import Document, no_content, raise_refusal
 from kraft.suggestions import nearest_key_hint
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
-from metadata.settings import BrokerSettings, TopicSettings, settings_by_name
+from metadata.settings import MODELS_BY_RESOURCE, settings_by_name
 
 CLUSTER_WIDE = ConfigResource(resource_type="broker", name="")
 Operation = Literal["set", "delete", "append", "subtract"]
@@ -31,6 +31,11 @@ def config_fields(entry: ConfigEntry) -> Document:
         "source": entry.source,
         "synonyms": [{"name": s.name, "value": s.value, "source": s.source} for s in entry.synonyms],
     }
+
+
+def is_of_share_groups(name: str) -> bool:
+    """Whether a setting of groups has a meaning for share groups."""
+    return not name.startswith("consumer.")
 
 
 def one_config(entries: Iterable[ConfigEntry], name: str, *, of: str) -> ConfigEntry:
@@ -52,11 +57,13 @@ async def alter(
 
 
 def check_names(resource: ConfigResource, names: Iterable[str]) -> None:
-    """Raises HttpError 404 for a setting that a topic or a broker does not have, as Confluent's proxy, which looks
-    for it before it changes anything; cluster-wide ones it leaves to Kafka (AbstractConfigManager)."""
+    """Raises HttpError 404 for a setting that a topic, a broker or a share group does not have, as Confluent's proxy,
+    which looks for it before it changes anything; cluster-wide ones it leaves to Kafka (AbstractConfigManager)."""
     if resource == CLUSTER_WIDE:
         return
-    known = settings_by_name(TopicSettings if resource.resource_type == "topic" else BrokerSettings)
+    known = settings_by_name(MODELS_BY_RESOURCE[resource.resource_type])
+    if resource.resource_type == "group":
+        known = {name: field for name, field in known.items() if is_of_share_groups(name)}
     for name in names:
         if name not in known:
             hint = nearest_key_hint(name, known)

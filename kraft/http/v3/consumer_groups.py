@@ -19,9 +19,12 @@ from kraft.http.v3 import consumer_groups_models as models
 from kraft.http.v3.consumer_groups_lag import Lags
 from kraft.http.v3.consumer_groups_offsets import offset_routes
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, related, resource, route
+from kraft.http.v3.group_members import GroupNames, MemberHandlers
 from kraft.http.v3.models import Listing
 from kraft.protocol.errors import GroupIdNotFound
 
+GROUPS = "consumer-groups"
+NAMES = GroupNames(GROUPS, "consumer_group_id", "consumer_group", "KafkaConsumer")
 SHARE = "share"
 """The type of the groups that have resources of their own."""
 STATES = {state.value: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", state).upper() for state in (*Phase, *GroupState)}
@@ -31,6 +34,12 @@ STATES = {state.value: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", state).upper() for st
 class GroupHandlers:
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
+        self.members = MemberHandlers(
+            NAMES,
+            self._describe,
+            of_consumer=lambda member: {"instance_id": member.instance_id},
+            of_assignment=_lag_of,
+        )
 
     async def _describe(self, group: str) -> a.GroupDescription:
         found = await self._groups.ask(r.DescribeGroup(group=group))
@@ -47,7 +56,7 @@ class GroupHandlers:
         names = [each.group for each in await self._groups.list_all() if each.group_type != SHARE]
         found = await asyncio.gather(*(self._describe(name) for name in names))
         rows = (_group(call, each) for each in found)
-        return answer(listing(call, "KafkaConsumerGroupList", ("consumer-groups",), rows))
+        return answer(listing(call, "KafkaConsumerGroupList", (GROUPS,), rows))
 
     async def get_group(self, call: Call) -> web.Response:
         """200 with state, coordinator and assignor of a group. Raises HttpError 404."""
@@ -58,44 +67,13 @@ class GroupHandlers:
         await self._groups.ask(r.DeleteGroup(group=call.path["group"]))
         return no_content()
 
-    # --- consumers ----------------------------------------------------------------------------------------
-
-    async def list_group_consumers(self, call: Call) -> web.Response:
-        """200 with the members of a group. Raises HttpError 404."""
-        found = await self._describe(call.path["group"])
-        path = ("consumer-groups", found.group, "consumers")
-        return answer(
-            listing(call, "KafkaConsumerList", path, (_consumer(call, found, each) for each in found.members))
-        )
-
-    async def get_group_consumer(self, call: Call) -> web.Response:
-        """200 with one member. Raises HttpError 404."""
-        found = await self._describe(call.path["group"])
-        return answer(_consumer(call, found, _member(call, found)))
-
-    async def list_group_assignments(self, call: Call) -> web.Response:
-        """200 with the partitions of one member. Raises HttpError 404."""
-        found = await self._describe(call.path["group"])
-        member = _member(call, found)
-        path = ("consumer-groups", found.group, "consumers", member.member_id, "assignments")
-        rows = (_assignment(call, found, member, *each) for each in member.partitions)
-        return answer(listing(call, "KafkaConsumerAssignmentList", path, rows))
-
-    async def get_group_assignment(self, call: Call) -> web.Response:
-        """200 with one partition of one member. Raises HttpError 404 for one that is not assigned to it."""
-        found = await self._describe(call.path["group"])
-        member = _member(call, found)
-        if (call.topic, call.partition) not in member.partitions:
-            raise HttpError(404, f"partition {call.topic}-{call.partition} is not assigned to {member.member_id!r}")
-        return answer(_assignment(call, found, member, call.topic, call.partition))
-
     # --- lag ----------------------------------------------------------------------------------------------
 
     async def list_group_lags(self, call: Call) -> web.Response:
         """200 with committed offset, log end offset and lag, in records, of each partition with an offset. Raises
         HttpError 404."""
         lags = Lags(call, await self._describe(call.path["group"]))
-        path = ("consumer-groups", call.path["group"], "lags")
+        path = (GROUPS, call.path["group"], "lags")
         return answer(listing(call, "KafkaConsumerLagList", path, await lags.documents()))
 
     async def get_group_lag(self, call: Call) -> web.Response:
@@ -110,16 +88,8 @@ class GroupHandlers:
         return answer(await Lags(call, await self._describe(call.path["group"])).summary())
 
 
-def _member(call: Call, found: a.GroupDescription) -> a.MemberDescription:
-    wanted = call.path["consumer"]
-    for member in found.members:
-        if member.member_id == wanted:
-            return member
-    raise HttpError(404, f"group {found.group!r} has no consumer {wanted!r}")
-
-
 def _group(call: Call, found: a.GroupDescription) -> Document:
-    path = ("consumer-groups", found.group)
+    path = (GROUPS, found.group)
     fields: dict[str, Any] = {
         "consumer_group_id": found.group,
         "is_simple": not found.protocol_type,
@@ -135,33 +105,8 @@ def _group(call: Call, found: a.GroupDescription) -> Document:
     return resource(call, "KafkaConsumerGroup", path, crn(call, consumer_group=found.group), fields)
 
 
-def _consumer(call: Call, found: a.GroupDescription, member: a.MemberDescription) -> Document:
-    path = ("consumer-groups", found.group, "consumers", member.member_id)
-    fields = {
-        "consumer_group_id": found.group,
-        "consumer_id": member.member_id,
-        "instance_id": member.instance_id,
-        "client_id": member.client_id,
-        "assignments": related(call, *path, "assignments"),
-    }
-    name = crn(call, consumer_group=found.group, consumer=member.member_id)
-    return resource(call, "KafkaConsumer", path, name, fields)
-
-
-def _assignment(
-    call: Call, found: a.GroupDescription, member: a.MemberDescription, topic: str, partition: int
-) -> Document:
-    path = ("consumer-groups", found.group, "consumers", member.member_id, "assignments")
-    fields = {
-        "consumer_group_id": found.group,
-        "consumer_id": member.member_id,
-        "topic_name": topic,
-        "partition_id": partition,
-        "partition": related(call, "topics", topic, "partitions", partition),
-        "lag": related(call, "consumer-groups", found.group, "lags", topic, "partitions", partition),
-    }
-    name = crn(call, consumer_group=found.group, consumer=member.member_id, assignment=topic, partition=partition)
-    return resource(call, "KafkaConsumerAssignment", (*path, topic, "partitions", partition), name, fields)
+def _lag_of(call: Call, group: str, topic: str, partition: int) -> Document:
+    return {"lag": related(call, GROUPS, group, "lags", topic, "partitions", partition)}
 
 
 def group_routes(groups: Groups) -> tuple[Route, ...]:
@@ -172,13 +117,14 @@ def group_routes(groups: Groups) -> tuple[Route, ...]:
         route("GET", "/consumer-groups", h.list_groups, "List groups.", Listing[models.ConsumerGroup], errors=(50302,)),
         route("GET", one, h.get_group, "One group.", models.ConsumerGroup, errors=missing),
         route("DELETE", one, h.delete_group, "Delete a group without members.", errors=(*missing, 40903)),
-        route("GET", one + "/consumers", h.list_group_consumers, "Its consumers.", Listing[models.Consumer],
-              errors=missing),
-        route("GET", consumer, h.get_group_consumer, "One consumer.", models.Consumer, errors=missing),
-        route("GET", consumer + "/assignments", h.list_group_assignments, "Partitions of a consumer.",
-              Listing[models.Assignment], errors=missing),
-        route("GET", consumer + "/assignments/{topic}/partitions/{partition}", h.get_group_assignment,
-              "One assignment.", models.Assignment, errors=missing),
+        route("GET", one + "/consumers", h.members.list_consumers, "Its consumers.", Listing[models.Consumer],
+              name="v3_list_group_consumers", errors=missing),
+        route("GET", consumer, h.members.get_consumer, "One consumer.", models.Consumer,
+              name="v3_get_group_consumer", errors=missing),
+        route("GET", consumer + "/assignments", h.members.list_assignments, "Partitions of a consumer.",
+              Listing[models.Assignment], name="v3_list_group_assignments", errors=missing),
+        route("GET", consumer + "/assignments/{topic}/partitions/{partition}", h.members.get_assignment,
+              "One assignment.", models.Assignment, name="v3_get_group_assignment", errors=missing),
         route("GET", one + "/lag-summary", h.get_group_lag_summary, "The largest lag, and all.", models.LagSummary,
               errors=missing),
         route("GET", lags, h.list_group_lags, "Lag of each partition.", Listing[models.Lag], errors=missing),

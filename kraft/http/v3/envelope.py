@@ -102,8 +102,10 @@ def route(
     also: Mapping[int, Any] | None = None,
     before: Callable[[Call], Any] = check,
     streams_body: bool = False,
+    name: str = "",
 ) -> Route:
-    """A v3 route; without a model the answer is an empty 204. `also` names further statuses and their models."""
+    """A v3 route; without a model the answer is an empty 204. `also` names further statuses and their models, `name` an
+    operation whose handler serves others too."""
     models = {status if model is not None else 204: model, **(also or {})}
     answers = {code: Body(content={PLAIN_JSON: m}) if m is not None else None for code, m in models.items()}
     body_errors = (400, 413, 415, 422) if body else ()
@@ -111,4 +113,5 @@ def route(
         method=method, path=below + path, handler=handler, summary=summary, tag="v3", answers=answers, query=query,
         headers=headers, streams_body=streams_body,
         body=Body(content={PLAIN_JSON: body}) if body else None, errors=(404, 406, *body_errors, *errors), check=before,
+        name=name,
     )  # fmt: skip

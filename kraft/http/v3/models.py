@@ -128,7 +128,7 @@ class ConfigSynonym(BaseModel):
     source: str
 
 
-class _Config(Resource):
+class Config(Resource):
     name: str
     value: str | None
     is_default: bool
@@ -138,15 +138,15 @@ class _Config(Resource):
     synonyms: list[ConfigSynonym]
 
 
-class TopicConfig(_Config):
+class TopicConfig(Config):
     topic_name: str
 
 
-class BrokerConfig(_Config):
+class BrokerConfig(Config):
     broker_id: int
 
 
-class ClusterConfig(_Config):
+class ClusterConfig(Config):
     config_type: Literal["BROKER"]
 
 

@@ -10,25 +10,31 @@ from typing import Any
 
 from aiohttp import web
 
+from kraft.broker.configs import ConfigEntry, group_configs
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
 from kraft.http.endpoint import Call, Route
-from kraft.http.errors import HttpError, code_of
+from kraft.http.errors import code_of
 from kraft.http.v3 import share_groups_models as models
+from kraft.http.v3.config_changes import CHANGE_ERRORS, alter_many, config_fields, is_of_share_groups
 from kraft.http.v3.consumer_groups import SHARE
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, related, resource, route
-from kraft.http.v3.models import Listing
+from kraft.http.v3.group_members import GroupNames, MemberHandlers
+from kraft.http.v3.models import ConfigChanges, Listing
 from kraft.protocol.errors import GroupIdNotFound, for_code
+from metadata.controller.requests import ConfigResource
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
 GROUPS = "share-groups"
+NAMES = GroupNames(GROUPS, "share_group_id", "share_group", "KafkaShareConsumer")
 
 
 class ShareGroupHandlers:
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
+        self.members = MemberHandlers(NAMES, self._describe, of_consumer=lambda _: {}, of_assignment=lambda *_: {})
 
     async def _describe(self, group: str) -> a.GroupDescription:
         found = await self._groups.ask(r.DescribeGroup(group=group))
@@ -70,26 +76,19 @@ class ShareGroupHandlers:
         await self._groups.ask(r.DeleteGroup(group=call.path["group"]))
         return no_content()
 
-    # --- consumers ----------------------------------------------------------------------------------------
+    # --- settings -----------------------------------------------------------------------------------------
 
-    async def list_share_consumers(self, call: Call) -> web.Response:
-        """200 with the members of a share group. Raises HttpError 404."""
-        found = await self._describe(call.path["group"])
-        rows = (_consumer(call, found, each) for each in found.members)
-        return answer(listing(call, "KafkaShareConsumerList", (GROUPS, found.group, "consumers"), rows))
+    async def list_share_configs(self, call: Call) -> web.Response:
+        """DescribeConfigs of a share group, whether there is one of this name or not: 200 with all its settings."""
+        group = call.path["group"]
+        entries = group_configs(call.context.gateway, group)
+        rows = (_config(call, group, each) for each in entries if is_of_share_groups(each.name))
+        return answer(listing(call, "KraftShareGroupConfigList", (GROUPS, group, "configs"), rows))
 
-    async def get_share_consumer(self, call: Call) -> web.Response:
-        """200 with one member. Raises HttpError 404."""
-        found = await self._describe(call.path["group"])
-        return answer(_consumer(call, found, _member(call, found)))
-
-    async def list_share_assignments(self, call: Call) -> web.Response:
-        """200 with the partitions of one member. Raises HttpError 404."""
-        found = await self._describe(call.path["group"])
-        member = _member(call, found)
-        path = (GROUPS, found.group, "consumers", member.member_id, "assignments")
-        rows = (_assignment(call, found, member, *each) for each in member.partitions)
-        return answer(listing(call, "KafkaShareConsumerAssignmentList", path, rows))
+    async def alter_share_configs(self, call: Call) -> web.Response:
+        """IncrementalAlterConfigs of a share group, all or none: 204; the group may come into being later. Raises
+        HttpError 404, InvalidConfig 40."""
+        return await alter_many(call, ConfigResource(resource_type="group", name=call.path["group"]))
 
     # --- offsets ------------------------------------------------------------------------------------------
 
@@ -125,39 +124,10 @@ def _reset(row: a.ShareOffset) -> Document:
     }
 
 
-def _member(call: Call, found: a.GroupDescription) -> a.MemberDescription:
-    wanted = call.path["consumer"]
-    for member in found.members:
-        if member.member_id == wanted:
-            return member
-    raise HttpError(404, f"share group {found.group!r} has no consumer {wanted!r}")
-
-
-def _consumer(call: Call, found: a.GroupDescription, member: a.MemberDescription) -> Document:
-    path = (GROUPS, found.group, "consumers", member.member_id)
-    fields = {
-        "share_group_id": found.group,
-        "consumer_id": member.member_id,
-        "client_id": member.client_id,
-        "assignments": related(call, *path, "assignments"),
-    }
-    name = crn(call, share_group=found.group, consumer=member.member_id)
-    return resource(call, "KafkaShareConsumer", path, name, fields)
-
-
-def _assignment(
-    call: Call, found: a.GroupDescription, member: a.MemberDescription, topic: str, partition: int
-) -> Document:
-    path = (GROUPS, found.group, "consumers", member.member_id, "assignments", topic, "partitions", partition)
-    fields = {
-        "share_group_id": found.group,
-        "consumer_id": member.member_id,
-        "topic_name": topic,
-        "partition_id": partition,
-        "partition": related(call, "topics", topic, "partitions", partition),
-    }
-    name = crn(call, share_group=found.group, consumer=member.member_id, assignment=topic, partition=partition)
-    return resource(call, "KafkaShareConsumerAssignment", path, name, fields)
+def _config(call: Call, group: str, entry: ConfigEntry) -> Document:
+    path = (GROUPS, group, "configs", entry.name)
+    name = crn(call, share_group=group, config=entry.name)
+    return resource(call, "KraftShareGroupConfig", path, name, {"share_group_id": group, **config_fields(entry)})
 
 
 def _lag(call: Call, group: str, row: a.ShareOffset) -> Document:
@@ -182,11 +152,16 @@ def share_group_routes(groups: Groups) -> tuple[Route, ...]:
               errors=(50302,)),
         route("GET", one, h.get_share_group, "One share group.", models.ShareGroup, errors=missing),
         route("DELETE", one, h.delete_share_group, "Delete a share group without members.", errors=(*missing, 40903)),
-        route("GET", one + "/consumers", h.list_share_consumers, "Its consumers.", Listing[models.ShareConsumer],
-              errors=missing),
-        route("GET", consumer, h.get_share_consumer, "One consumer.", models.ShareConsumer, errors=missing),
-        route("GET", consumer + "/assignments", h.list_share_assignments, "Partitions of a consumer.",
-              Listing[models.ShareAssignment], errors=missing),
+        route("GET", one + "/consumers", h.members.list_consumers, "Its consumers.", Listing[models.ShareConsumer],
+              name="v3_list_share_consumers", errors=missing),
+        route("GET", consumer, h.members.get_consumer, "One consumer.", models.ShareConsumer,
+              name="v3_get_share_consumer", errors=missing),
+        route("GET", consumer + "/assignments", h.members.list_assignments, "Partitions of a consumer.",
+              Listing[models.ShareAssignment], name="v3_list_share_assignments", errors=missing),
+        route("GET", one + "/configs", h.list_share_configs, "Settings of a share group.",
+              Listing[models.ShareGroupConfig]),
+        route("POST", one + "/configs:alter", h.alter_share_configs, "Change settings of a share group, all or none.",
+              body=ConfigChanges, errors=CHANGE_ERRORS),
         route("GET", one + "/lags", h.list_share_lags, "Lag of each partition.", Listing[models.ShareLag],
               errors=missing),
         route("POST", one + "/offsets:reset", h.reset_share_offsets, "Reset a share group without members.",

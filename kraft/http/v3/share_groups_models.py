@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from kraft.http.body_models import Items, RequestBody
-from kraft.http.v3.models import Related, Resource, TopicName
+from kraft.http.v3.models import Config, Related, Resource, TopicName
 
 
 class ShareGroup(Resource):
@@ -32,6 +32,10 @@ class ShareAssignment(Resource):
     topic_name: str
     partition_id: int
     partition: Related
+
+
+class ShareGroupConfig(Config):
+    share_group_id: str
 
 
 class ShareLag(Resource):

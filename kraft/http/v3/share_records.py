@@ -22,10 +22,13 @@ from kraft.http.errors import BAD_REQUEST, HttpError, code_of, from_kafka, worde
 from kraft.http.media import Format
 from kraft.http.records import InRecord, on_records, take_records
 from kraft.http.v3 import share_records_models as models
+from kraft.http.v3.config_changes import alteration, check_names
 from kraft.http.v3.envelope import Document, answer, no_content, route
+from kraft.http.v3.models import ConfigChange
 from kraft.protocol.errors import InvalidRequest, KafkaError
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+from metadata.controller.requests import ConfigResource
 from metadata.image import TopicIdPartition
 from replication.shares.states import AcknowledgeType
 
@@ -38,11 +41,14 @@ class ShareRecordHandlers:
         self._queues = queues
 
     async def create_share_group(self, call: Call) -> web.Response:
-        """204: a new group begins with the first record of its topics, and one that exists knows them now. Raises
-        HttpError 40403 for a topic, 40405 where the name is that of another kind of group."""
+        """204: a new group begins with the first record of its topics, and one that exists knows them now; `configs`
+        are set in both. Raises HttpError 40403 for a topic, 40405 where the name is that of another kind of group, 404
+        for a setting, InvalidConfig 40."""
         asked = call.model(models.CreateRequest)
         topics = [call.context.topic_or_raise(name).name for name in asked.topics]
-        await self._queues.create(asked.share_group_id, topics)
+        changes = [alteration(ConfigChange(name=each.name, value=each.value)) for each in asked.configs or ()]
+        check_names(ConfigResource(resource_type="group", name=asked.share_group_id), [each.name for each in changes])
+        await self._queues.create(asked.share_group_id, topics, changes)
         return no_content()
 
     # --- receive ------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from msgspec import Struct
 from pydantic import BaseModel, Field
 
 from kraft.http.body_models import Items, RequestBody
-from kraft.http.v3.models import TopicName
+from kraft.http.v3.models import ConfigValue, TopicName
 
 TOPICS_MAX = 32
 RECORDS_MAX = 500
@@ -40,6 +40,7 @@ class ReceiveRequest(RequestBody):
 class CreateRequest(RequestBody):
     share_group_id: str = Field(min_length=1)
     topics: Items[TopicName] = Field(min_length=1, max_length=TOPICS_MAX)
+    configs: Items[ConfigValue] | None = None
 
 
 class ReceivedData(Struct, gc=False):

@@ -304,3 +304,21 @@ def test_lines_of_nested_tables_belong_to_the_last_node():
         "[[nodes]]\n[[nodes.listeners]]\na = 1\n[[nodes.listeners]]\na = 2\n[[nodes]]\n[[nodes.listeners]]\na = 3"
     )
     assert [lines[f"nodes.{at}.a"] for at in ("0.listeners.0", "0.listeners.1", "1.listeners.0")] == [3, 5, 8]
+
+
+def test_settings_of_share_groups_that_contradict_each_other_are_refused():
+    """Source: ShareGroupConfig.validate, Kafka 4.4."""
+    few = "[settings]\ngroup.share.max.size = 300\ngroup.share.max.share.sessions = 299\n"
+    assert problems(few + THREE) == {
+        "group.share.max.share.sessions": "f.toml:3: group.share.max.share.sessions: 299 is less than "
+        "group.share.max.size=300: each member of a group has a session; it is at least 300."
+    }
+    enough = "[settings]\ngroup.share.max.size = 300\ngroup.share.max.share.sessions = 300\n"
+    parse_config(enough + THREE)
+    of_one = "[[nodes]]\nid = 1\nsettings.group.share.max.size = 3\nsettings.group.share.max.share.sessions = 2\n"
+    assert list(problems(of_one + "[[nodes]]\nid = 2\n")) == ["group.share.max.share.sessions"]
+    outside = "[settings]\ngroup.share.record.lock.duration.ms = 1000\n"
+    (text,) = problems(outside + THREE).values()
+    assert "1000 is outside its bounds; it is from 15000 (group.share.min.record.lock.duration.ms) to 60000" in text
+    crossed = "[settings]\ngroup.share.min.session.timeout.ms = 60001\n"
+    assert "60001 is more than group.share.max.session.timeout.ms=60000" in str(problems(crossed + THREE))
