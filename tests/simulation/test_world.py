@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import subprocess
 import sys
@@ -147,6 +148,27 @@ def test_killed_process_runs_no_code_and_resets_peers() -> None:
         assert ran == []
 
     world.run(scenario())
+
+
+def test_killed_process_cannot_begin_tasks_as_its_world_ends() -> None:
+    """What a `finally` hands to the loop there is closed too: else the collector warns of it in some later test."""
+    world, made = SimulatedWorld(1), []
+
+    async def cleaning(depth: int) -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            made.append(cleaning(depth + 1))
+            asyncio.get_running_loop().create_task(made[-1])
+
+    async def scenario() -> None:
+        machine = world.machine("one")
+        world.loop.spawn(machine.process, cleaning(0))
+        await asyncio.sleep(1)
+        machine.kill()
+
+    world.run(scenario())
+    assert [inspect.getcoroutinestate(each) for each in made] == [inspect.CORO_CLOSED]
 
 
 def test_abandoned_generator_is_closed() -> None:

@@ -21,7 +21,7 @@ import threading
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -276,10 +276,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def kill(self, process: Process) -> None:
         process.is_alive = False
-        for task in self._tasks_of(process):
+        self._bury(self._tasks_of(process))
+        process.held.clear()  # last: a task that was cancelled while it slept is held by nothing else
+
+    def _bury(self, tasks: Iterable[_Task]) -> None:
+        for task in tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             self._buried.append(task)
-        process.held.clear()  # last: a task that was cancelled while it slept is held by nothing else
 
     def pause(self, process: Process) -> None:
         process.is_paused, process.is_hanging = True, False
@@ -313,25 +316,29 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.create_task(generator.aclose())
 
     def close(self) -> None:
-        # What is closed may still gather, which asks for a loop of the thread: without one asyncio makes a loop that
-        # nobody closes.
-        asyncio.set_event_loop(self)
+        # A `finally` of what is closed may gather or begin a task. It needs a running loop, else the coroutine that it
+        # has made for the task is lost, and the garbage collector warns of it.
+        asyncio._set_running_loop(self)
         try:
             self._close_buried()
         finally:
-            asyncio.set_event_loop(None)
+            asyncio._set_running_loop(None)
         super().close()
 
     def __del__(self, _warn: object = None) -> None:
         """The base class warns of sockets left open; there are none."""
 
     def _close_buried(self) -> None:
-        """Close coroutines of killed processes here, and not when the garbage collector finds them."""
-        for task in sorted(self._buried, key=hash):
-            coroutine = task.get_coro()
-            with contextlib.suppress(BaseException):  # A dead process's `finally` may do anything.
-                coroutine.close()
-        self._buried.clear()
+        """Close coroutines of killed processes here, and not when the garbage collector finds them; also those of the
+        tasks that a `finally` begins meanwhile."""
+        while self._buried:
+            buried, self._buried = sorted(self._buried, key=hash), []
+            before = set(self._tasks_of(None))
+            for task in buried:
+                coroutine = task.get_coro()
+                with contextlib.suppress(BaseException):  # A dead process's `finally` may do anything.
+                    coroutine.close()
+            self._bury(task for task in self._tasks_of(None) if task not in before)
 
 
 # --- a step without an end --------------------------------------------------------------------------------------------
