@@ -64,5 +64,20 @@ def coordinators_configs(topic: str, settings: BrokerSettings, *, replicas: int)
     return transactions_topic_configs(settings, replicas=replicas) if topic == TRANSACTIONS_TOPIC else {}
 
 
+def coordinators_topic_size(topic: str, settings: BrokerSettings) -> tuple[int, int]:
+    """Partitions of a new topic of coordinators, and its replication factor where there are so many brokers."""
+    return {
+        OFFSETS_TOPIC: (settings.offsets_topic_num_partitions, settings.offsets_topic_replication_factor),
+        TRANSACTIONS_TOPIC: (
+            settings.transaction_state_log_num_partitions,
+            settings.transaction_state_log_replication_factor,
+        ),
+        SHARE_STATE_TOPIC: (
+            settings.share_coordinator_state_topic_num_partitions,
+            settings.share_coordinator_state_topic_replication_factor,
+        ),
+    }[topic]
+
+
 def internal_refusal(topic: str, verb: str) -> str:
     return f"{topic!r} is an internal topic: its coordinators alone {verb}"

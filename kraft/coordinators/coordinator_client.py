@@ -21,6 +21,7 @@ from kraft.protocol.errors import (
 )
 from metadata.controller.requests import ErrorDetail, NewTopic
 from metadata.environment import Clock, ConnectionClosed, NotConnected
+from metadata.internal_topics import coordinators_topic_size
 from metadata.retries import ELECTION_RETRY_MS, retry_until
 
 COORDINATOR_WAIT_MS = 10_000
@@ -33,6 +34,15 @@ NOT_CARRIED_OUT: Errors = (*MOVED, NotConnected, ConnectionRefusedError)
 OUTCOME_UNKNOWN: Errors = (CoordinatorNotAvailable, ConnectionClosed, OSError)
 """A request is asked again only if asking twice does no more than asking once."""
 
+
+def new_coordinators_topic(name: str, gateway: Gateway) -> NewTopic:
+    """A topic of coordinators as the first request that needs it, or the first client that asks for its metadata,
+    creates it. The controller knows its settings."""
+    partitions, replication_factor = coordinators_topic_size(name, gateway.settings)
+    brokers = sum("broker" in node.roles for node in gateway.nodes.values())
+    return NewTopic(name=name, partitions=partitions, replication_factor=min(replication_factor, max(brokers, 1)))
+
+
 CoordinatorT = TypeVar("CoordinatorT")
 Answer = TypeVar("Answer")
 
@@ -44,7 +54,6 @@ class CoordinatorClient(Generic[CoordinatorT]):
         gateway: Gateway,
         clock: Clock,
         topic: str,
-        new_topic: Callable[[Gateway], NewTopic],
         local: CoordinatorT | None,
         remote: Callable[[int], CoordinatorT],
     ) -> None:
@@ -52,7 +61,6 @@ class CoordinatorClient(Generic[CoordinatorT]):
         self._gateway = gateway
         self._clock = clock
         self._topic = topic
-        self._new_topic = new_topic
         self._local = local
         self._remote = remote
 
@@ -143,7 +151,7 @@ class CoordinatorClient(Generic[CoordinatorT]):
         if self._gateway.image.topic(self._topic) is not None:
             return
         try:
-            created = await self._gateway.ensure_topic(self._new_topic(self._gateway))
+            created = await self._gateway.ensure_topic(new_coordinators_topic(self._topic, self._gateway))
         except LeaderNotAvailable as unknown:
             raise CoordinatorNotAvailable(str(unknown)) from unknown
         if isinstance(created, ErrorDetail):

@@ -6,12 +6,12 @@ log, so the log is read again. Kafka's CoordinatorRuntime has this part.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from kraft.coordinators.java import abs_hash
 from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard, ShardNames
+from kraft.coordinators.tasks import Tasks
 from kraft.protocol.errors import CoordinatorLoadInProgress, KafkaError, NotCoordinator
 from metadata.environment import TimerHandle
 from metadata.events import Events
@@ -51,7 +51,7 @@ class CoordinatorShards(Generic[ShardT]):
         self._periodic = periodic
         self._timers: dict[int, TimerHandle] = {}
         self.by_partition: dict[int, ShardT] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = Tasks(f"the coordinator of {names.contents}")
         self._knows_its_partitions = False
         """Since the first metadata, which a broker gets when it has caught up with the quorum."""
         self._is_stopped = False
@@ -115,7 +115,7 @@ class CoordinatorShards(Generic[ShardT]):
 
     def _start(self, number: int, partition: TopicIdPartition, leader_epoch: int) -> None:
         shard = self.by_partition[number] = self._new(partition, leader_epoch)
-        self.run(self._load(shard))
+        self.tasks.run(self._load(shard))
 
     def _unload(self, number: int) -> None:
         self.by_partition.pop(number).end(NotCoordinator(f"partition {number} of {self._names.topic} has moved"))
@@ -142,7 +142,7 @@ class CoordinatorShards(Generic[ShardT]):
     def failed(self, shard: CoordinatorShard[Any]) -> None:
         """What the shard decided may not be in the log: forget it and read the log."""
         if self._is_current(shard):
-            self.run(self._reload(shard))
+            self.tasks.run(self._reload(shard))
 
     async def _reload(self, failed: CoordinatorShard[Any]) -> None:
         await self._context.environment.clock.sleep(RETRY_BACKOFF_MS)
@@ -165,27 +165,13 @@ class CoordinatorShards(Generic[ShardT]):
         if not self._is_stopped:
             self._set_timer(index)
 
-    # --- tasks ------------------------------------------------------------------------------------------------
-
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            what = f"a task of the coordinator of {self._names.contents} failed"
-            task.get_loop().call_exception_handler({"message": what, "exception": error})
-
     def stop(self) -> None:
         self._is_stopped = True
         for timer in self._timers.values():
             timer.cancel()
         for number in list(self.by_partition):
             self._unload(number)
-        for task in self._tasks:
-            task.cancel()
+        self.tasks.cancel()
 
 
 def partition_of(key: str, topic_name: str, image: MetadataImage) -> int:

@@ -100,7 +100,7 @@ class GroupCoordinator:
             verify=self._verify,
             persister=self._persister,
         )
-        shard.on_initialize = lambda request: self.shards.run(self._initialize(shard, request))
+        shard.on_initialize = lambda request: self.shards.tasks.run(self._initialize(shard, request))
         return shard
 
     # --- requests -------------------------------------------------------------------------------------------

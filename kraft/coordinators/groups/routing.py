@@ -14,9 +14,8 @@ from kraft.coordinators.coordinator_client import MOVED, NOT_CARRIED_OUT, OUTCOM
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.protocol.errors import CoordinatorNotAvailable
-from metadata.controller.requests import NewTopic
 from metadata.environment import Clock
-from metadata.internal_topics import OFFSETS_TOPIC, offsets_topic_configs
+from metadata.internal_topics import OFFSETS_TOPIC
 
 
 class Coordinator(Protocol):
@@ -33,7 +32,6 @@ class Groups:
             gateway=gateway,
             clock=clock,
             topic=OFFSETS_TOPIC,
-            new_topic=new_offsets_topic,
             local=local,
             remote=remote,
         )
@@ -59,15 +57,3 @@ class Groups:
             assert isinstance(answer, a.GroupList), answer
             found += answer.groups
         return tuple(sorted(found, key=lambda each: each.group))
-
-
-def new_offsets_topic(gateway: Gateway) -> NewTopic:
-    """The topic as the first group, or the first client that asks for its metadata, makes it."""
-    settings = gateway.settings
-    brokers = sum("broker" in node.roles for node in gateway.nodes.values())
-    return NewTopic(
-        name=OFFSETS_TOPIC,
-        partitions=settings.offsets_topic_num_partitions,
-        replication_factor=min(settings.offsets_topic_replication_factor, max(brokers, 1)),
-        configs=offsets_topic_configs(settings),
-    )

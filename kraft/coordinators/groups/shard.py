@@ -95,7 +95,7 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         self.after_change: Callable[[GroupMetadata], None] = lambda entry: None
         """Called when a group has changed: REST members take their next step."""
         self.on_expiry: Callable[[], None] = lambda: None
-        self.on_initialize: Callable[[InitializeStates], None] = lambda request: None
+        self.on_initialize: Callable[[InitializeStates], object] = lambda request: None
         """Called when the share coordinator is to be asked for states of share partitions."""
 
     # --- life -----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ class ShareCoordinator:
         self._context = context
         pruning = Periodic[ShareStateShard](
             lambda settings: settings.share_coordinator_state_topic_prune_interval_ms,
-            work=lambda shard: self.shards.run(self._prune(shard)),
+            work=lambda shard: self.shards.tasks.run(self._prune(shard)),
         )
         snapshots = Periodic[ShareStateShard](
             lambda settings: settings.share_coordinator_cold_partition_snapshot_interval_ms,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ from kraft.coordinators.shares.leader import ShareLeader, as_answered, limits_of
 from kraft.coordinators.shares.measures import ShareTotals
 from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.shares.state import NO_EPOCH, ShareKey, Snapshot
+from kraft.coordinators.tasks import Tasks
 from kraft.protocol.errors import (
     InvalidRequest,
     KafkaError,
@@ -122,7 +123,7 @@ class ShareLeaders:
         self._before: dict[ShareKey, Before] = {}
         """A share partition that is loaded again in its leader epoch answers as it would have at the first time."""
         self._loads: dict[ShareKey, asyncio.Task[ShareLeader]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks("a share partition")
         self._totals = ShareTotals()
         self.sessions = ShareSessions()
 
@@ -203,7 +204,7 @@ class ShareLeaders:
             is_read_committed=settings.share_isolation_level == "read_committed",
             is_start_saved=state.start_offset != NO_OFFSET,
             dead_letters=self.dead_letters,
-            run=self._run,
+            run=self._tasks.run,
             on_ended=self._ended,
             on_lost=self._lost,
         )
@@ -286,19 +287,6 @@ class ShareLeaders:
         """For /metrics: how many share partitions and share sessions are here."""
         return {"share_partitions": float(len(self._leaders)), "share_sessions": float(len(self.sessions))}
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return task
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            task.get_loop().call_exception_handler(
-                {"message": "a task of a share partition failed", "exception": error}
-            )
-
     # --- metadata and sessions ----------------------------------------------------------------------------------
 
     def on_metadata(self, image: MetadataImage) -> None:
@@ -340,8 +328,9 @@ class ShareLeaders:
         """Ends all share partitions."""
         for leader in list(self._leaders.values()):
             leader.end(NotLeaderOrFollower("this broker stops"))
-        for task in (*self._tasks, *self._loads.values()):
-            task.cancel()
+        self._tasks.cancel()
+        for load in self._loads.values():
+            load.cancel()
 
     # --- acknowledging ------------------------------------------------------------------------------------------
 

@@ -16,10 +16,9 @@ from kraft.coordinators.groups.share_requests import InitializeStates, StartOffs
 from kraft.coordinators.shares.decide import Write
 from kraft.coordinators.shares.state import ShareKey, Snapshot
 from kraft.protocol.errors import KafkaError
-from metadata.controller.requests import NewTopic
 from metadata.environment import Clock
 from metadata.image import TopicIdPartition
-from metadata.internal_topics import SHARE_STATE_TOPIC, share_state_topic_configs
+from metadata.internal_topics import SHARE_STATE_TOPIC
 from replication.requests import LATEST_TIMESTAMP
 from replication.shares.states import NO_OFFSET
 
@@ -59,7 +58,6 @@ class SharePersister:
             gateway=gateway,
             clock=clock,
             topic=SHARE_STATE_TOPIC,
-            new_topic=new_share_state_topic,
             local=local,
             remote=remote,
         )
@@ -105,19 +103,6 @@ class SharePersister:
 
     async def _ask(self, key: ShareKey, attempt: Callable[[Coordinator], Awaitable[Answer]]) -> Answer:
         return await self._client.ask(key.coordinator_key, attempt, retriable=RETRIABLE, wait_ms=PERSIST_WAIT_MS)
-
-
-def new_share_state_topic(gateway: Gateway) -> NewTopic:
-    """The topic with which the first group that needs it begins."""
-    settings = gateway.settings
-    brokers = sum("broker" in node.roles for node in gateway.nodes.values())
-    replicas = min(settings.share_coordinator_state_topic_replication_factor, max(brokers, 1))
-    return NewTopic(
-        name=SHARE_STATE_TOPIC,
-        partitions=settings.share_coordinator_state_topic_num_partitions,
-        replication_factor=replicas,
-        configs=share_state_topic_configs(settings, replicas=replicas),
-    )
 
 
 class GroupSharePersister:

@@ -52,7 +52,7 @@ class TransactionCoordinator:
         self._markers = MarkerWriter(self._clock, image=context.image, write=write)
         timeouts = Periodic[TransactionShard](
             lambda settings: settings.transaction_abort_timed_out_transaction_cleanup_interval_ms,
-            work=lambda shard: self.shards.run(shard.abort_timed_out()),
+            work=lambda shard: self.shards.tasks.run(shard.abort_timed_out()),
         )
         expiry = Periodic[TransactionShard](
             lambda settings: settings.transaction_remove_expired_transaction_cleanup_interval_ms,
@@ -168,7 +168,7 @@ class TransactionCoordinator:
     # --- markers ----------------------------------------------------------------------------------------------
 
     def _prepared(self, shard: TransactionShard, transaction: Transaction) -> None:
-        self.shards.run(self._complete(shard, transaction))
+        self.shards.tasks.run(self._complete(shard, transaction))
 
     async def _complete(self, shard: TransactionShard, transaction: Transaction) -> None:
         name = transaction.transactional_id

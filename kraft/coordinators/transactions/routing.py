@@ -28,9 +28,8 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Producer
-from metadata.controller.requests import NewTopic
 from metadata.environment import Clock
-from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC, transactions_topic_configs
+from metadata.internal_topics import OFFSETS_TOPIC, TRANSACTIONS_TOPIC
 
 RETRIABLE = (*NOT_CARRIED_OUT, *OUTCOME_UNKNOWN, ConcurrentTransactions)
 
@@ -80,7 +79,6 @@ class Transactions:
             gateway=gateway,
             clock=clock,
             topic=TRANSACTIONS_TOPIC,
-            new_topic=new_transactions_topic,
             local=local,
             remote=remote,
         )
@@ -172,16 +170,3 @@ class Transactions:
         self, transactional_id: str, attempt: Callable[[Coordinator], Awaitable[Answer]], *, wait_ms: int
     ) -> Answer:
         return await self._client.ask(transactional_id, attempt, retriable=RETRIABLE, wait_ms=wait_ms)
-
-
-def new_transactions_topic(gateway: Gateway) -> NewTopic:
-    """The topic as the first producer, or the first client that asks for its metadata, makes it."""
-    settings = gateway.settings
-    brokers = sum("broker" in node.roles for node in gateway.nodes.values())
-    replicas = min(settings.transaction_state_log_replication_factor, max(brokers, 1))
-    return NewTopic(
-        name=TRANSACTIONS_TOPIC,
-        partitions=settings.transaction_state_log_num_partitions,
-        replication_factor=replicas,
-        configs=transactions_topic_configs(settings, replicas=replicas),
-    )

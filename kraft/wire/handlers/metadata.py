@@ -8,13 +8,10 @@ created behind that answer: clients ask again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Collection, Iterator, Sequence
 from uuid import UUID
 
-from kraft.broker.gateway import Gateway
-from kraft.coordinators.groups.routing import new_offsets_topic
-from kraft.coordinators.transactions.routing import new_transactions_topic
+from kraft.coordinators.coordinator_client import new_coordinators_topic
 from kraft.protocol import codec
 from kraft.protocol.encoding import ZERO_UUID, TopLevel, Written
 from kraft.protocol.errors import (
@@ -54,7 +51,7 @@ from kraft.wire.node_parts import NodeParts
 from metadata.controller.decide.topics import check_topic_name
 from metadata.controller.requests import NewTopic, OfflineReplicas
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition, TopicImage
-from metadata.internal_topics import INTERNAL_TOPICS, OFFSETS_TOPIC, TRANSACTIONS_TOPIC
+from metadata.internal_topics import INTERNAL_TOPICS, SHARE_STATE_TOPIC
 from metadata.records import NO_LEADER
 
 CREATED_AT_ONCE_MAX = 100
@@ -342,11 +339,6 @@ def offline_replicas(partition: PartitionImage, *, live: Collection[int], offlin
 class _TopicsCreated:
     """The topics that are created because a client asked for their metadata (auto.create.topics.enable)."""
 
-    _internal: ClassVar[Mapping[str, Callable[[Gateway], NewTopic]]] = {
-        OFFSETS_TOPIC: new_offsets_topic,
-        TRANSACTIONS_TOPIC: new_transactions_topic,
-    }
-
     def __init__(self, broker: NodeParts) -> None:
         self._gateway = broker.gateway
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -356,15 +348,14 @@ class _TopicsCreated:
             return
         if name in self._under_way or len(self._under_way) >= CREATED_AT_ONCE_MAX:
             return
-        if name in INTERNAL_TOPICS and name not in self._internal:
+        if name == SHARE_STATE_TOPIC:
             return
         task = asyncio.get_running_loop().create_task(self._create(name))
         self._under_way[name] = task
         task.add_done_callback(lambda _: self._under_way.pop(name))
 
     async def _create(self, name: str) -> None:
-        internal = self._internal.get(name)
-        new = NewTopic(name=name) if internal is None else internal(self._gateway)
+        new = new_coordinators_topic(name, self._gateway) if name in INTERNAL_TOPICS else NewTopic(name=name)
         try:
             await self._gateway.ensure_topic(new)
         except KafkaError:

@@ -23,8 +23,11 @@ from kraft.protocol.errors import (
     NotCoordinator,
     RequestTimedOut,
 )
+from metadata.controller.requests import NewTopic
 from metadata.environment import ConnectionClosed, NotConnected
+from metadata.internal_topics import OFFSETS_TOPIC
 from metadata.retries import ELECTION_RETRY_MS
+from metadata.settings import BrokerSettings
 
 WAIT_MS = 1_000
 REPEATABLE = (*NOT_CARRIED_OUT, *OUTCOME_UNKNOWN)
@@ -50,10 +53,16 @@ class Cluster:
         self.leaders = leaders
         self.coordinators = {node_id: Coordinator(node_id, list(errors)) for node_id in (1, 2, 3)}
         self.created = 0
-        self.gateway = SimpleNamespace(node_id=1, image=SimpleNamespace(topic=self.topic), ensure_topic=self.create)
+        self.gateway = SimpleNamespace(
+            node_id=1,
+            image=SimpleNamespace(topic=self.topic),
+            settings=BrokerSettings(),
+            nodes={1: SimpleNamespace(roles=("broker",)), 2: SimpleNamespace(roles=("controller",))},
+            ensure_topic=self.create,
+        )
 
     def topic(self, name: str) -> Any:
-        assert name == "__topic"
+        assert name == OFFSETS_TOPIC
         if not self.leaders:
             return None
         partitions = {
@@ -61,7 +70,8 @@ class Cluster:
         }
         return SimpleNamespace(partitions=partitions)
 
-    async def create(self, new: Any) -> None:
+    async def create(self, new: NewTopic) -> None:
+        assert new == NewTopic(name=OFFSETS_TOPIC, partitions=50, replication_factor=1)
         self.created += 1
         self.leaders = [2]
 
@@ -76,8 +86,7 @@ class Cluster:
         client = CoordinatorClient(
             gateway=cast(Any, self.gateway),
             clock=clock,
-            topic="__topic",
-            new_topic=lambda _: cast(Any, None),
+            topic=OFFSETS_TOPIC,
             local=self.coordinators[1],
             remote=self.remote,
         )
