@@ -14,15 +14,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import attrgetter
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+from metadata.acls import Acl
 from metadata.persistent_map import PersistentMap, spread_text
 from metadata.records import (
     NO_LEADER,
     AbortTransactionRecord,
+    AccessControlEntryRecord,
     BeginTransactionRecord,
     BrokerChangeRecord,
+    ClientQuotaRecord,
     ConfigRecord,
     ControllerEpochRecord,
     EndTransactionRecord,
@@ -32,12 +35,15 @@ from metadata.records import (
     ProducerIdsRecord,
     Record,
     RegisterBrokerRecord,
+    RemoveAccessControlEntryRecord,
     RemoveTopicRecord,
     TopicRecord,
     UncleanElectionReport,
     UnregisterBrokerRecord,
 )
 
+QuotaEntity: TypeAlias = tuple[tuple[str, str | None], ...]
+"""The holder of a client quota: (entity type, name) by type; None: the default of the type (KIP-546)."""
 DEFAULT_LISTENER = "PLAINTEXT"
 """Name of the listener that every broker has and shares with other nodes."""
 
@@ -171,6 +177,14 @@ def configs_map(
     return PersistentMap(configs, spread=_spread_resource)
 
 
+def acls_map(acls: Mapping[UUID, Acl]) -> PersistentMap[UUID, Acl]:
+    return PersistentMap(acls, spread=_NUMBER_OF_UUID)
+
+
+def quotas_map(quotas: Mapping[QuotaEntity, Mapping[str, float]]) -> PersistentMap[QuotaEntity, Mapping[str, float]]:
+    return PersistentMap(quotas, spread=_spread_entity)
+
+
 _NUMBER_OF_UUID = attrgetter("int")
 
 
@@ -181,6 +195,10 @@ def collision_key(name: str) -> str:
 
 def _spread_name(name: str) -> int:
     return spread_text(collision_key(name))
+
+
+def _spread_entity(entity: QuotaEntity) -> int:
+    return spread_text(repr(entity))
 
 
 def _spread_resource(key: tuple[str, str]) -> int:
@@ -198,6 +216,10 @@ class MetadataImage:
     topic_ids: PersistentMap[str, UUID] = field(default_factory=lambda: topic_ids_map({}))
     configs: PersistentMap[tuple[str, str], Mapping[str, str]] = field(default_factory=lambda: configs_map({}))
     """(resource type, resource name) -> dynamic settings."""
+    acls: PersistentMap[UUID, Acl] = field(default_factory=lambda: acls_map({}))
+    """ACLs by their ids."""
+    quotas: PersistentMap[QuotaEntity, Mapping[str, float]] = field(default_factory=lambda: quotas_map({}))
+    """Quotas of clients: entity -> name of the quota -> its value."""
     next_producer_id: int = 0
     transaction: OpenTransaction | None = None
 
@@ -265,6 +287,8 @@ class _Draft:
         self.topics = image.topics.draft()
         self.topic_ids = image.topic_ids.draft()
         self.configs = image.configs.draft()
+        self.acls = image.acls.draft()
+        self.quotas = image.quotas.draft()
         self.transaction = image.transaction
         self._pending: list[Record] = [] if image.transaction is None else list(image.transaction.records)
         self._owned: dict[UUID, dict[int, PartitionImage]] = {}
@@ -281,6 +305,8 @@ class _Draft:
             topics=self.topics.frozen(),
             topic_ids=self.topic_ids.frozen(),
             configs=self.configs.frozen(),
+            acls=self.acls.frozen(),
+            quotas=self.quotas.frozen(),
             next_producer_id=self.next_producer_id,
             transaction=self.transaction and replace(self.transaction, records=tuple(self._pending)),
         )
@@ -332,6 +358,12 @@ class _Draft:
                 self._change_partition(record)
             case ConfigRecord():
                 self._set_config(record)
+            case AccessControlEntryRecord():
+                self._add_acl(record)
+            case RemoveAccessControlEntryRecord():
+                del self.acls[record.id]
+            case ClientQuotaRecord():
+                self._set_quota(record)
             case ProducerIdsRecord():
                 self.next_producer_id = record.next_producer_id
 
@@ -398,6 +430,28 @@ class _Draft:
             self.configs[key] = MappingProxyType(settings)
         else:
             self.configs.pop(key, None)
+
+    def _add_acl(self, record: AccessControlEntryRecord) -> None:
+        assert record.id not in self.acls, record
+        self.acls[record.id] = Acl(
+            resource=record.resource_type,
+            name=record.resource_name,
+            pattern=record.pattern_type,
+            principal=record.principal,
+            host=record.host,
+            operation=record.operation,
+            permission=record.permission_type,
+        )
+
+    def _set_quota(self, record: ClientQuotaRecord) -> None:
+        quotas = {**self.quotas.get(record.entity, {})}
+        quotas.pop(record.key, None)
+        if record.value is not None:
+            quotas[record.key] = record.value
+        if quotas:
+            self.quotas[record.entity] = MappingProxyType(dict(sorted(quotas.items())))
+        else:
+            self.quotas.pop(record.entity, None)
 
 
 def _either(new: tuple[int, ...] | None, old: tuple[int, ...]) -> tuple[int, ...]:

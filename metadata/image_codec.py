@@ -2,7 +2,8 @@
 
 Equal images give equal bytes. Format: the 8 bytes `KRAFTIMG`, version (u8), CRC-32 of the body (u32, big-endian),
 then the body: one JSON object with sorted keys. Anything else is refused with `CorruptSnapshot`. Pure.
-Version 2 is for an image with an open transaction, in the field `transaction`; all others have version 1.
+Version 2 is for an image with an open transaction, in the field `transaction`; version 3 for one with ACLs or quotas,
+so that no program that does not know them ignores them; all others have version 1.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from uuid import UUID
 
 import msgspec
 
+from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
 from metadata.image import (
     BrokerImage,
     MetadataImage,
     OpenTransaction,
     PartitionImage,
     TopicImage,
+    acls_map,
     brokers_map,
     configs_map,
+    quotas_map,
     topic_ids_map,
     topics_map,
 )
@@ -31,7 +35,8 @@ from metadata.records import LeaderRecovery, UncleanElectionReport, decode_recor
 MAGIC = b"KRAFTIMG"
 VERSION = 1
 VERSION_WITH_TRANSACTION = 2
-NEWEST_VERSION = VERSION_WITH_TRANSACTION
+VERSION_WITH_SECURITY = 3
+NEWEST_VERSION = VERSION_WITH_SECURITY
 _HEADER = struct.Struct(">8sBI")
 
 
@@ -52,6 +57,10 @@ def encode_image(image: MetadataImage) -> bytes:
     version = VERSION
     if image.transaction is not None:
         version, fields["transaction"] = VERSION_WITH_TRANSACTION, _transaction_fields(image.transaction)
+    if image.acls or image.quotas:
+        version = VERSION_WITH_SECURITY
+        fields["acls"] = [_acl_fields(acl_id, image.acls[acl_id]) for acl_id in sorted(image.acls)]
+        fields["quotas"] = sorted(([entity, dict(values)] for entity, values in image.quotas.items()), key=repr)
     body = msgspec.json.encode(fields, order="sorted")
     return _HEADER.pack(MAGIC, version, zlib.crc32(body)) + body
 
@@ -79,9 +88,9 @@ def _checked_body(data: memoryview) -> memoryview:
     magic, version, crc = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise CorruptSnapshot(f"snapshot begins with {magic!r} instead of {MAGIC!r}")
-    if version not in (VERSION, VERSION_WITH_TRANSACTION):
+    if not VERSION <= version <= NEWEST_VERSION:
         raise CorruptSnapshot(
-            f"snapshot has version {version}; this node reads versions up to {VERSION_WITH_TRANSACTION}: it was "
+            f"snapshot has version {version}; this node reads versions up to {NEWEST_VERSION}: it was "
             "written by a newer version of this program, which is needed to read it"
         )
     body = data[_HEADER.size :]
@@ -128,6 +137,12 @@ def _partition_fields(partition: PartitionImage) -> dict[str, Any]:
     return fields
 
 
+def _acl_fields(acl_id: UUID, acl: Acl) -> list[Any]:
+    return [
+        str(acl_id), acl.resource, acl.name, acl.pattern, acl.principal, acl.host, acl.operation, acl.permission,
+    ]  # fmt: skip
+
+
 def _transaction_fields(transaction: OpenTransaction) -> dict[str, Any]:
     return {
         "name": transaction.name,
@@ -148,6 +163,13 @@ def _image(fields: dict[str, Any]) -> MetadataImage:
         topics=topics_map({topic.topic_id: topic for topic in topics}),
         topic_ids=topic_ids_map({topic.name: topic.topic_id for topic in topics}),
         configs=configs_map({(kind, name): MappingProxyType(settings) for kind, name, settings in fields["configs"]}),
+        acls=acls_map(dict(map(_acl, fields.get("acls", ())))),
+        quotas=quotas_map(
+            {
+                tuple((kind, name) for kind, name in entity): MappingProxyType(values)
+                for entity, values in fields.get("quotas", ())
+            }
+        ),
         transaction=_transaction(fields["transaction"]) if "transaction" in fields else None,
     )
 
@@ -155,6 +177,19 @@ def _image(fields: dict[str, Any]) -> MetadataImage:
 def _transaction(fields: dict[str, Any]) -> OpenTransaction:
     records = tuple(decode_record(msgspec.json.encode(record)) for record in fields["records"])
     return OpenTransaction(name=fields["name"], base_offset=fields["base_offset"], records=records)
+
+
+def _acl(fields: list[Any]) -> tuple[UUID, Acl]:
+    acl_id, resource, name, pattern, principal, host, operation, permission = fields
+    return UUID(acl_id), Acl(
+        resource=AclResource(resource),
+        name=name,
+        pattern=AclPattern(pattern),
+        principal=principal,
+        host=host,
+        operation=AclOperation(operation),
+        permission=AclPermission(permission),
+    )
 
 
 def _broker(fields: dict[str, Any]) -> BrokerImage:

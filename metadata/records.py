@@ -15,6 +15,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from metadata.acls import AclOperation, AclPattern, AclPermission, AclResource
+
 NO_LEADER = -1
 
 
@@ -174,6 +176,36 @@ class ProducerIdsRecord(Fact):
     next_producer_id: int
 
 
+class AccessControlEntryRecord(Fact):
+    """An ACL was created (KIP-801). The fields are Kafka's, with its codes."""
+
+    type: Literal["access_control_entry"] = "access_control_entry"
+    id: UUID
+    resource_type: AclResource
+    resource_name: str
+    pattern_type: AclPattern
+    principal: str
+    host: str
+    operation: AclOperation
+    permission_type: AclPermission
+
+
+class RemoveAccessControlEntryRecord(Fact):
+    type: Literal["remove_access_control_entry"] = "remove_access_control_entry"
+    id: UUID
+
+
+class ClientQuotaRecord(Fact):
+    """One quota of an entity: of a user, a client id, an address, or a default of these (KIP-546)."""
+
+    type: Literal["client_quota"] = "client_quota"
+    entity: tuple[tuple[str, str | None], ...]
+    """(entity type, name) by type; None: the default of the type."""
+    key: str
+    value: float | None = None
+    """None removes the quota."""
+
+
 class BeginTransactionRecord(Fact):
     """KIP-868: the records that follow take effect when the End of this transaction is committed, and not before.
 
@@ -210,6 +242,9 @@ Record: TypeAlias = Annotated[
     | PartitionChangeRecord
     | ConfigRecord
     | ProducerIdsRecord
+    | AccessControlEntryRecord
+    | RemoveAccessControlEntryRecord
+    | ClientQuotaRecord
     | BeginTransactionRecord
     | EndTransactionRecord
     | AbortTransactionRecord,

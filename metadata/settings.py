@@ -35,6 +35,7 @@ ReplicaSelector: TypeAlias = Literal[
     "org.apache.kafka.common.replica.LeaderSelector",
     "org.apache.kafka.common.replica.RackAwareReplicaSelector",
 ]
+AuthorizerClass: TypeAlias = Literal["", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"]
 RestDialect: TypeAlias = Literal["confluent", "strimzi", "redpanda"]
 
 
@@ -402,6 +403,19 @@ class BrokerSettings(_Settings):
     node_hang_timeout_ms: int = _int(
         120_000, 1_000, INT32_MAX, "A node whose main loop computes for longer without a turn ends itself."
     )
+    # Authorization
+    authorizer_class_name: AuthorizerClass = Field(
+        default="",
+        description="Kafka's StandardAuthorizer: ACLs decide what clients may do; empty: everything.",
+    )
+    super_users: str = Field(
+        default="",
+        pattern=r"^( *[^:; ]+:[^:;]+(; *[^:; ]+:[^:;]+)*;? *)?$",
+        description="Principals that may do everything, with semicolons between: User:alice;User:bob.",
+    )
+    allow_everyone_if_no_acl_found: bool = Field(
+        default=False, description="May everybody do everything with a resource that no ACL is about?"
+    )
     # Quorum
     controller_quorum_election_timeout_ms: int = _int(
         300, 50, 60_000, "Shortest election timeout; the longest is twice as long."
@@ -626,8 +640,16 @@ def topic_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -> Topi
     return TopicSettings.model_validate(values)
 
 
-_READ_ONCE = frozenset({"broker.probe.timeout.ms", "socket.request.max.items", "unclean.recovery.timeout.ms"})
-"""Settings of ours, not Kafka's, that a node reads only when it starts."""
+_READ_ONCE = frozenset(
+    {
+        "allow.everyone.if.no.acl.found",
+        "broker.probe.timeout.ms",
+        "socket.request.max.items",
+        "super.users",
+        "unclean.recovery.timeout.ms",
+    }
+)
+"""Settings that a node reads only when it starts, beside those that Kafka's broker has in its list."""
 
 
 def is_dynamic(name: str) -> bool:

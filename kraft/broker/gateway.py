@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
+from metadata.authorizer import Authorizer
 from metadata.controller.requests import ErrorDetail, NewTopic, Request
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
@@ -70,6 +71,11 @@ class Gateway(Protocol):
     @property
     def settings(self) -> BrokerSettings:
         """This node's settings, dynamic ones included."""
+        ...
+
+    @property
+    def authorizer(self) -> Authorizer | None:
+        """The decisions on the ACLs of the image; None when nothing is checked."""
         ...
 
     @property

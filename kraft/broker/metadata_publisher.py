@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from metadata.authorizer import Authorizer, authorizer_of
 from metadata.delta import MetadataDelta, delta_between
 from metadata.environment import Clock
 from metadata.image import MetadataImage
@@ -34,6 +35,7 @@ class MetadataPublisher:
         self._dynamic: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
         """Cluster-wide and this broker's dynamic settings."""
         self._settings = broker_settings(static)
+        self._authorizer = authorizer_of(self._settings, self._image)
         self._topic_settings: dict[str, TopicSettings] = {}
         self._alike: dict[tuple[tuple[str, str], ...], TopicSettings] = {}
         """A topic's own settings -> its effective ones: most of a thousand topics set nothing, and share one value."""
@@ -59,6 +61,12 @@ class MetadataPublisher:
     def settings(self) -> BrokerSettings:
         """Static, then cluster-wide dynamic, then this broker's dynamic settings."""
         return self._settings
+
+    @property
+    def authorizer(self) -> Authorizer | None:
+        """The decisions on the ACLs of the current image; None when nothing is checked. A change of any ACL makes
+        another one, so that nothing that was decided before it counts."""
+        return self._authorizer
 
     def current_settings(self) -> BrokerSettings:
         """`settings`, for those who ask again each time."""
@@ -110,6 +118,8 @@ class MetadataPublisher:
         delta = delta_between(old, self._image)
         if old.configs is not self._image.configs:
             self._refresh_settings(delta)
+        if old.acls is not self._image.acls:
+            self._authorizer = authorizer_of(self._settings, self._image)
         for topic in delta.removed_topics.values():
             self._topic_settings.pop(topic.name, None)
         for subscriber in self._subscribers:

@@ -33,6 +33,7 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
 )
 from kraft.protocol.primitives import Buffer
+from metadata.authorizer import Authorizer
 from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, Request
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
@@ -116,6 +117,10 @@ class Router:
     @property
     def settings(self) -> BrokerSettings:
         return self._publisher.settings
+
+    @property
+    def authorizer(self) -> Authorizer | None:
+        return self._publisher.authorizer
 
     @property
     def described_settings(self) -> Mapping[str, str]:

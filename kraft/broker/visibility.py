@@ -5,17 +5,20 @@ Requests whose effect is not the image's (heartbeats) count as seen. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from metadata.controller.requests import (
+    AlterClientQuotas,
     AlterConfigs,
     AlterReassignments,
     ConfigAlteration,
     ConfigResource,
+    CreateAcls,
     CreatePartitions,
     CreateTopics,
+    DeleteAcls,
     DeleteTopics,
     ElectLeaders,
     PartitionReassignment,
@@ -48,10 +51,27 @@ def is_visible(image: MetadataImage, request: Request[Any], reply: Any) -> bool:
                 for wanted in request.reassignments
                 if reply[wanted.topic, wanted.partition] is None
             )
+        case CreateAcls():
+            present = set(image.acls.values())
+            return all(acl in present for acl, error in zip(request.acls, reply, strict=True) if error is None)
+        case DeleteAcls():
+            present = set(image.acls.values())
+            return not any(acl in present for found in reply if isinstance(found, tuple) for acl in found)
+        case AlterClientQuotas():
+            return request.validate_only or _quotas_altered(image, request, reply)
         case UnregisterBroker():
             return request.broker_id not in image.brokers
         case _:
             return True
+
+
+def _quotas_altered(image: MetadataImage, request: AlterClientQuotas, reply: Sequence[Any]) -> bool:
+    return all(
+        image.quotas.get(alteration.entity, {}).get(key) == value
+        for alteration, error in zip(request.alterations, reply, strict=True)
+        if error is None
+        for key, value in alteration.quotas.items()
+    )
 
 
 def _topics_created(image: MetadataImage, reply: Mapping[str, Any]) -> bool:

@@ -14,7 +14,8 @@ from uuid import UUID
 
 from kraft.protocol.errors import KafkaError
 from kraft.values import value
-from metadata.image import PartitionImage, TopicIdPartition
+from metadata.acls import Acl, AclFilter
+from metadata.image import PartitionImage, QuotaEntity, TopicIdPartition
 from metadata.records import ResourceType
 
 Reply = TypeVar("Reply")
@@ -253,7 +254,7 @@ class CreatePartitions(Request[Mapping[str, "ErrorDetail | None"]]):
     validate_only: bool = False
 
 
-# --- configs and ids ----------------------------------------------------------------------------------------
+# --- configs ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +287,41 @@ class ReplaceConfigs(Request[Mapping[ConfigResource, "ErrorDetail | None"]]):
     validate_only: bool = False
 
 
+# --- ACLs and quotas ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateAcls(Request[Sequence["ErrorDetail | None"]]):
+    """Create ACLs; one that exists already stays as it is (KIP-140)."""
+
+    acls: tuple[Acl, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteAcls(Request[Sequence["tuple[Acl, ...] | ErrorDetail"]]):
+    """Delete the ACLs that a filter matches. The reply has those that each filter matched."""
+
+    filters: tuple[AclFilter, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaAlteration:
+    entity: QuotaEntity
+    quotas: Mapping[str, float | None]
+    """Name of the quota -> its value; None removes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlterClientQuotas(Request[Sequence["ErrorDetail | None"]]):
+    """Set and remove quotas; all those of one entity or none (KIP-546)."""
+
+    alterations: tuple[QuotaAlteration, ...]
+    validate_only: bool = False
+
+
+# --- producer ids -------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerIdBlock:
     first: int
@@ -309,6 +345,9 @@ ControllerRequest: TypeAlias = (
     | CreatePartitions
     | AlterConfigs
     | ReplaceConfigs
+    | CreateAcls
+    | DeleteAcls
+    | AlterClientQuotas
     | AllocateProducerIds
     | UnregisterBroker
     | DescribeQuorum

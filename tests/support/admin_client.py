@@ -15,6 +15,7 @@ from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.node_parts import NodeParts
+from metadata.authorizer import Authorizer, authorizer_of
 from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, OfflineReplicas, Request
 from metadata.image import DEFAULT_LISTENER, MetadataImage
 from metadata.settings import BrokerSettings, TopicSettings, applied, broker_settings, setting_text, topic_settings
@@ -51,6 +52,10 @@ class WorldGateway:
         return broker_settings(
             self.world.static, applied(image.config("broker", "")), applied(image.config("broker", str(self.node_id)))
         )
+
+    @property
+    def authorizer(self) -> Authorizer | None:
+        return authorizer_of(self.settings, self.image)
 
     @property
     def described_settings(self) -> Mapping[str, str]:

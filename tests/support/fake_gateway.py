@@ -17,6 +17,7 @@ from kraft.protocol.batches.header import stamp, whole_batches
 from kraft.protocol.batches.markers import marker_of
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.primitives import Buffer
+from metadata.authorizer import Authorizer, authorizer_of
 from metadata.controller.requests import (
     AlterConfigs,
     AlterReassignments,
@@ -232,6 +233,10 @@ class FakeGateway:
     @property
     def settings(self) -> BrokerSettings:
         return self.settings_now
+
+    @property
+    def authorizer(self) -> Authorizer | None:
+        return authorizer_of(self.settings, self._image)
 
     @property
     def described_settings(self) -> Mapping[str, str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
-from kraft.wire.channels import brokers, configs, partitions, topics
+from kraft.wire.channels import acls, brokers, configs, partitions, topics
 from kraft.wire.peers import Peers
 from kraft.wire.rpc import Rpc
 from metadata.controller.requests import (
     AllocateProducerIds,
+    AlterClientQuotas,
     AlterConfigs,
     AlterPartition,
     AlterReassignments,
     BrokerHeartbeat,
+    CreateAcls,
     CreatePartitions,
     CreateTopics,
+    DeleteAcls,
     DeleteTopics,
     DescribeQuorum,
     ElectLeaders,
@@ -40,6 +43,9 @@ CONTROLLER_RPCS: dict[type, Rpc[Any, Any, Any, Any]] = {
     CreatePartitions: topics.CREATE_PARTITIONS,
     AlterConfigs: configs.ALTER_CONFIGS,
     ReplaceConfigs: configs.REPLACE_CONFIGS,
+    CreateAcls: acls.CREATE_ACLS,
+    DeleteAcls: acls.DELETE_ACLS,
+    AlterClientQuotas: acls.ALTER_CLIENT_QUOTAS,
 }
 
 

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import random
 
-from metadata.controller.decide import brokers, configs, elections, isr, producer_ids, reassignment, topics
+from metadata.controller.decide import (
+    acls,
+    brokers,
+    client_quotas,
+    configs,
+    elections,
+    isr,
+    producer_ids,
+    reassignment,
+    topics,
+)
 from metadata.controller.decide.broker_heartbeats import Liveness
 from metadata.controller.decide.decision import ControllerState, Decision
 from metadata.controller.decide.events import (
@@ -20,13 +30,16 @@ from metadata.controller.decide.events import (
 )
 from metadata.controller.requests import (
     AllocateProducerIds,
+    AlterClientQuotas,
     AlterConfigs,
     AlterPartition,
     AlterReassignments,
     BrokerHeartbeat,
     ControllerRequest,
+    CreateAcls,
     CreatePartitions,
     CreateTopics,
+    DeleteAcls,
     DeleteTopics,
     DescribeQuorum,
     ElectLeaders,
@@ -94,6 +107,12 @@ def _decide_request(controller: ControllerState, request: ControllerRequest) -> 
             return configs.alter_configs(controller, request)
         case ReplaceConfigs():
             return configs.replace_configs(controller, request)
+        case CreateAcls():
+            return acls.create_acls(controller, request)
+        case DeleteAcls():
+            return acls.delete_acls(controller, request)
+        case AlterClientQuotas():
+            return client_quotas.alter_client_quotas(controller, request)
         case AllocateProducerIds():
             return producer_ids.allocate_producer_ids(controller, request)
         case UnregisterBroker():

@@ -21,8 +21,10 @@ from kraft.protocol.errors import (
     UnknownTopicId,
 )
 from kraft.wire.channels.controller import CONTROLLER_RPCS, ControllerChannel
+from metadata.acls import Acl, AclFilter, AclOperation, AclPattern, AclPermission, AclResource
 from metadata.controller.requests import (
     AllocateProducerIds,
+    AlterClientQuotas,
     AlterConfigs,
     AlterPartition,
     AlterReassignments,
@@ -30,8 +32,10 @@ from metadata.controller.requests import (
     BrokerRegistered,
     ConfigAlteration,
     ConfigResource,
+    CreateAcls,
     CreatePartitions,
     CreateTopics,
+    DeleteAcls,
     DeleteTopics,
     DescribeQuorum,
     ElectLeaders,
@@ -46,6 +50,7 @@ from metadata.controller.requests import (
     PartitionReassignment,
     ProducerIdBlock,
     QuorumProgress,
+    QuotaAlteration,
     RegisterBroker,
     ReplaceConfigs,
     TopicCreated,
@@ -70,6 +75,15 @@ COMMITTED = PartitionImage(
 )
 BROKER = ConfigResource(resource_type="broker", name="")
 TOPIC_CONFIG = ConfigResource(resource_type="topic", name="orders")
+ACL = Acl(
+    resource=AclResource.TOPIC,
+    name="orders",
+    pattern=AclPattern.PREFIXED,
+    principal="User:a",
+    host="10.0.0.0/8",
+    operation=AclOperation.READ,
+    permission=AclPermission.DENY,
+)
 
 CASES: list[tuple[Any, Any]] = [
     (
@@ -206,6 +220,21 @@ CASES: list[tuple[Any, Any]] = [
     (
         ReplaceConfigs(resources={TOPIC_CONFIG: {"retention.ms": "5"}, BROKER: {}}, validate_only=True),
         {TOPIC_CONFIG: ErrorDetail(InvalidConfig, "no"), BROKER: None},
+    ),
+    (CreateAcls(acls=(ACL, ACL)), [None, ErrorDetail(InvalidConfig, "no")]),
+    (
+        DeleteAcls(filters=(AclFilter(), AclFilter(name="orders", principal="User:a", host="*"))),
+        [(ACL,), ErrorDetail(InvalidConfig, "no")],
+    ),
+    (
+        AlterClientQuotas(
+            alterations=(
+                QuotaAlteration(entity=(("client-id", None), ("user", "a")), quotas={"producer_byte_rate": 1.0}),
+                QuotaAlteration(entity=(("user", None),), quotas={"producer_byte_rate": None}),
+            ),
+            validate_only=True,
+        ),
+        [None, ErrorDetail(InvalidConfig, "no")],
     ),
     (AllocateProducerIds(broker_id=1, broker_epoch=5), ProducerIdBlock(first=2**33, count=1000)),
 ]
