@@ -1,11 +1,11 @@
 """`history.jsonl`: the operations of the clients and their results, one JSON object per line, in order of completion.
 
 The first line is the header: `{"history": 1, "scenario": "s", "seed": 1, "settings": {}, "start_us": 5, "wall_ms": 9}`.
-Each further line is one operation; `op` is its kind: `produce`, `read`, `commit` or `transaction`. Times are
-microseconds on one monotonic clock, that of the process that ran the clients; `start_us` and `wall_ms` name the same
-instant on both. `settings` has Kafka's names; those of one topic are under `topics`, by name. Values are unique in a
-run: `<process>:<counter>`, counted in the order of sending. The writer buffers at most `BUFFER_BYTES_MAX`; the reader
-holds one line.
+Each further line is one operation; `op` is its kind: `produce`, `read`, `commit`, `transaction`, `receive` or
+`acknowledge`. Times are microseconds on one monotonic clock, that of the process that ran the clients; `start_us` and
+`wall_ms` name the same instant on both. `settings` has Kafka's names; those of one topic are under `topics`, by name.
+Values are unique in a run: `<process>:<counter>`, counted in the order of sending. The writer buffers at most
+`BUFFER_BYTES_MAX`; the reader holds one line.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Literal, TypeAlias
+from typing import IO, Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -154,7 +154,61 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag
     error: str | None = None
 
 
-Operation: TypeAlias = Produce | Read | Commit | Transaction
+class Delivered(NamedTuple):
+    """A record that a worker of a queue received."""
+
+    partition: int
+    offset: int
+    delivery: int
+    """The delivery count in the answer."""
+    value: str
+
+
+class Receive(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="receive"):
+    """A worker of a share group receives records, each locked for it."""
+
+    process: str
+    index: int
+    invoke_us: int
+    complete_us: int
+    node: int = -1
+    group: str
+    topic: str
+    records: tuple[Delivered, ...] = ()
+    lock_ms: int
+    """The time for which the worker asked to lock the records."""
+    outcome: Outcome
+    kafka_code: int | None = None
+    error: str | None = None
+
+
+Word: TypeAlias = Literal["accept", "release", "reject"]
+
+
+class Acknowledge(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="acknowledge"):
+    """A worker acknowledges records of one receive; records with different results are separate operations."""
+
+    process: str
+    index: int
+    invoke_us: int
+    """The time of the first attempt."""
+    complete_us: int
+    node: int = -1
+    group: str
+    topic: str
+    receive: int
+    """The index of the receive operation of the same process."""
+    word: Word
+    records: tuple[tuple[int, int], ...]
+    """(partition, offset) pairs."""
+    attempts: int = 1
+    outcome: Outcome
+    """`info`: no attempt succeeded, and the outcome of at least one is unknown."""
+    kafka_code: int | None = None
+    error: str | None = None
+
+
+Operation: TypeAlias = Produce | Read | Commit | Transaction | Receive | Acknowledge
 
 
 class HistoryWriter:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from kraft.chaos.checkers.verdict import Range, Verdict
-from kraft.chaos.model import COUNTS, Scenario
+from kraft.chaos.model import COUNTS, QUEUE_COUNTS, Scenario
 from kraft.chaos.nemesis.actions import Action
 from kraft.chaos.worlds.snapshot import NodeView, Snapshot
 
@@ -132,6 +132,8 @@ def verdict_rows(verdict: Verdict) -> list[dict[str, str]]:
     """Each count and its expected value; an expected value may be `any`."""
     rows = []
     for name in COUNTS:
+        if name in QUEUE_COUNTS and not verdict.operations.receives:
+            continue
         expected = str(verdict.expected.get(name, ""))
         found = str(getattr(verdict.counts, name))
         rows.append({"records": name.replace("_", " "), "found": found, "expected": expected})
@@ -153,6 +155,12 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
         "failed": "refused, not in the log",
         "redelivered": "received by a group again",
         "skipped": "committed by a group that never read it",
+        "handed_out": "received by a worker of a queue",
+        "accepted": "its acceptance was answered with success",
+        "archived": "rejected, or handed out too often",
+        "dead_lettered": "archived, and in a topic of dead letters",
+        "expired": "removed by retention before it was accepted",
+        "perhaps_accepted": "accepted without an answer, not handed out again",
     }
 )
 
@@ -162,6 +170,7 @@ def count_rows(verdict: Verdict) -> list[dict[str, str]]:
     return [
         {"records": name.replace("_", " "), "found": str(getattr(verdict.counts, name)), "meaning": meaning}
         for name, meaning in MEANINGS.items()
+        if verdict.operations.receives or name not in QUEUE_COUNTS
     ]
 
 
@@ -174,6 +183,8 @@ def finding_lines(verdict: Verdict) -> list[str]:
         *_range_lines("refused, and in the log", verdict.phantoms),
         *_range_lines("received by a group again", verdict.redeliveries),
         *_range_lines("skipped by a group", verdict.skips),
+        *_range_lines("archived by a queue", verdict.archives),
+        *_range_lines("removed from a queue", verdict.expiries),
         *(f"anomaly {anomaly.kind}: {anomaly.text}; {anomaly.cause}" for anomaly in verdict.anomalies),
     ]
 

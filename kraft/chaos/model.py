@@ -134,7 +134,22 @@ class Transactor(Model):
     starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
 
 
-Client: TypeAlias = Producer | Reader | Member | Transactor
+class Worker(Model):
+    """A worker of a queue (a share group): receives records, works, and accepts them. The group begins with the first
+    record."""
+
+    name: Name = Field(description="Its name in the story and the verdict.")
+    topic: str = Field(description="The topic whose records it receives.")
+    group: Name = Field(default="q", description="Its share group.")
+    batch: int = Field(default=10, ge=1, le=500, description="The most records of one receive.")
+    work_ms: int = Field(default=20, ge=0, le=10_000, description="How long it works on them before it accepts them.")
+    lock_ms: int = Field(default=3_000, ge=1_000, le=60_000, description="How long the records are locked for it.")
+    cannot_handle: str = Field(default="", description="The value of the record that it releases each time.")
+    target: int | Literal["any", "leader"] = Field(default="any", description="any node in turn, the leader, or an id.")
+    starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
+
+
+Client: TypeAlias = Producer | Reader | Member | Transactor | Worker
 
 
 # --- what is expected ---------------------------------------------------------------------------------------------
@@ -190,9 +205,22 @@ class Expect:
     unknown_gone: Count = ANY
     """Records with an unknown outcome that are not in the log."""
     redelivered: Count = 0
-    """Records that a group received again, because the first member did not commit them."""
+    """Records that a group received again, because the first member did not commit them, or the first worker did not
+    accept them."""
     skipped: Count = 0
     """Records that a group has committed, and that no member received."""
+    handed_out: Count = ANY
+    """Records that a worker of a queue received."""
+    accepted: Count = ANY
+    """Records of a queue whose acceptance was answered with success."""
+    archived: Count = 0
+    """Records of a queue that were rejected, or handed out as often as the limit allows."""
+    dead_lettered: Count = 0
+    """Archived records that are in a topic of dead letters."""
+    expired: Count = 0
+    """Records of a queue that retention removed before a worker accepted them."""
+    perhaps_accepted: Count = 0
+    """Records of a queue whose acceptance has an unknown outcome, and that were not handed out again."""
     anomalies: tuple[Kind, ...] = ()
     """Kinds of anomalies that the story causes."""
     causes: tuple[str, ...] = ()
@@ -213,9 +241,12 @@ def with_counts(expect: Expect, counts: Mapping[str, Count]) -> Expect:
     return replace(expect, **counts)  # type: ignore[arg-type]
 
 
+QUEUE_COUNTS: Final = ("handed_out", "accepted", "archived", "dead_lettered", "expired", "perhaps_accepted")
+"""The counts of queues: shown if there was one."""
 COUNTS: Final = (
     *("kept", "lost", "duplicated", "reordered", "phantom", "unknown_kept", "unknown_gone"),
     *("redelivered", "skipped"),
+    *QUEUE_COUNTS,
 )
 Condition: TypeAlias = "Callable[[Now], object]"
 StoryFunction: TypeAlias = Callable[[Any], Awaitable[None]]

@@ -127,13 +127,17 @@ class Now:
         return int(self._of_clients("unknown", client))
 
     def read(self, client: str = "") -> int:
-        """Records read by one reader, or by all."""
+        """Records read by one reader, member or worker, or by all."""
         return int(self._of_clients("read", client))
 
     def uncommitted(self, client: str = "") -> int:
-        """Records that one member of a group (or all) has read and not committed; or records in the open transaction of
-        a producer."""
+        """Records that one member of a group (or all) has read and not committed, or that a worker of a queue holds; or
+        records in the open transaction of a producer."""
         return int(self._of_clients("uncommitted", client))
+
+    def accepted(self, client: str = "") -> int:
+        """Records whose acceptance was answered with success to one worker of a queue, or to all."""
+        return int(self._of_clients("accepted", client))
 
     def committed(self, client: str = "") -> int:
         """Transactions whose commit was acknowledged to one producer, or to all."""
@@ -152,7 +156,7 @@ class Now:
         return int(self._answer("coordinator", group))
 
     def refused(self, client: str, code: int) -> int:
-        """Records of one producer that the cluster refused with this Kafka code."""
+        """Records of one client that the cluster refused with this Kafka code."""
         return int(self._answer("refused", client, code))
 
     def done(self, client: str = "") -> bool:

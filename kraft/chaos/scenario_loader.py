@@ -31,7 +31,8 @@ from kraft.chaos.questions import QUESTIONS, Now, Value
 from kraft.chaos.story import ScenarioRun, run_story
 from kraft.chaos.worlds.spec import ScenarioError
 from kraft.config.problems import ConfigError, Problem, expected, found, is_unknown, nearest, setting_problems
-from metadata.settings import BrokerSettings, TopicSettings
+from metadata.internal_topics import INTERNAL_TOPICS
+from metadata.settings import BrokerSettings, GroupSettings, TopicSettings
 
 REHEARSAL_S: Final = 5.0
 """A rehearsal that takes longer has no end: nothing takes time in it."""
@@ -211,7 +212,7 @@ def _calls(scenario: Scenario, names: set[str]) -> Iterator[ast.Call]:
 
 def _names_in_questions(scenario: Scenario) -> Iterator[Problem]:
     """The names of topics and clients in questions. A rehearsal alone does not reach the second half of `a and b`."""
-    known = {"topic": _topic_names(scenario), "client": {client.name for client in scenario.clients}}
+    known = {"topic": _topic_names(scenario) | INTERNAL_TOPICS, "client": {client.name for client in scenario.clients}}
     first = inspect.unwrap(scenario.story).__code__.co_firstlineno if inspect.isfunction(scenario.story) else 1
     for call in _calls(scenario, set(QUESTIONS)):
         assert isinstance(call.func, ast.Attribute)
@@ -250,7 +251,7 @@ class Rehearsal:
         self._voter = scenario.cluster.controllers[0]
         self._topics = {topic.name: topic.assignment for topic in scenario.topics}
         self._clients = {client.name for client in scenario.clients}
-        self._known_topics = _topic_names(scenario)
+        self._known_topics = _topic_names(scenario) | INTERNAL_TOPICS
         self._now_ms = 0
         self._group_members = itertools.cycle(range(len(self._clients) + 1))
 
@@ -289,6 +290,8 @@ class Rehearsal:
                 _check_settings(TopicSettings, configs)
             case actions.SetCluster(configs=configs):
                 _check_settings(BrokerSettings, configs)
+            case actions.SetGroup(configs=configs):
+                _check_settings(GroupSettings, configs)
         named = getattr(action, "topic", None)
         if named is not None:
             self._known("topic", named, self._known_topics)
@@ -327,7 +330,7 @@ class Rehearsal:
                 return "active"
             case "offline" | "alive" | "done":
                 return True
-            case "acked" | "sent" | "read" | "uncommitted" | "committed" | "aborted":
+            case "acked" | "sent" | "read" | "uncommitted" | "accepted" | "committed" | "aborted":
                 return self._now_ms * RECORDS_PER_SECOND_MAX
         return 0
 

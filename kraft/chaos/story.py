@@ -348,6 +348,10 @@ class ScenarioRun:
     async def set_cluster(self, configs: Mapping[str, SettingValue]) -> None:
         await self.act(actions.SetCluster(do="set_cluster", configs=configs))
 
+    async def set_group(self, group: str, configs: Mapping[str, SettingValue]) -> None:
+        """Change settings of a group, such as errors.deadletterqueue.topic.name."""
+        await self.act(actions.SetGroup(do="set_group", group=group, configs=configs))
+
     async def reassign(
         self, topic: str, partition: int = 0, *, replicas: Sequence[int], may_be_refused: bool = False
     ) -> None:

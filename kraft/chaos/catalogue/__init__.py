@@ -17,6 +17,7 @@ from kraft.chaos.catalogue import (
     min_isr,
     networks,
     power,
+    queues,
     restarts,
     retries,
     slow_followers,
@@ -42,6 +43,7 @@ MODULES: Final = (
     retries,
     topics,
     groups,
+    queues,
     transactions,
 )
 

@@ -17,6 +17,7 @@ from kraft.chaos.checkers.groups import GroupCheck
 from kraft.chaos.checkers.leadership import LeadershipCheck
 from kraft.chaos.checkers.ledger import FAIL, FOUND, OUTCOME_BITS, Ledger
 from kraft.chaos.checkers.losses import Losses
+from kraft.chaos.checkers.queues import QueueCheck, dead_letter_topics
 from kraft.chaos.checkers.ranges import Ranges
 from kraft.chaos.checkers.reads import ClientReads
 from kraft.chaos.checkers.repeats import Repeats
@@ -26,7 +27,7 @@ from kraft.chaos.checkers.transactions import TransactionCheck
 from kraft.chaos.checkers.verdict import Operations, Range, Verdict
 from kraft.chaos.checkers.voters import VoterCheck
 from kraft.chaos.evidence import Evidence, read_events, read_faults
-from kraft.chaos.history import Commit, History, HistoryError, Produce, Transaction
+from kraft.chaos.history import Acknowledge, Commit, History, HistoryError, Produce, Receive, Transaction
 
 HISTORY_FILE: Final = "history.jsonl"
 EVENTS_FILE: Final = "events.jsonl"
@@ -67,22 +68,34 @@ class _Check:
         self._final = FinalLogs(self._ledger, self._findings, self._reads)
         self._transactions = TransactionCheck(self._ledger, self._findings)
         self._groups = GroupCheck(self._ledger, self._findings, self._final, self._timeline)
+        self._queues = QueueCheck(
+            self._ledger,
+            self._findings,
+            self._final,
+            self._timeline,
+            self._causes,
+            settings=history.header.settings,
+            events=evidence.events,
+        )
 
     def verdict(self) -> Verdict:
         evidence = self._evidence
+        letters = dead_letter_topics(self._history.header.settings)
+        readback = [each for each in evidence.readback if each.topic not in letters]
         self._take_history()
-        if evidence.readback:
-            self._final.read_back(evidence.readback)
+        if readback:
+            self._final.read_back(readback)
         else:
             self._final.trust_clients()
         replicas = ReplicaCheck(self._ledger, self._findings, self._reads, self._final, self._timeline)
-        replicas.compare(evidence.replicas, evidence.readback)
+        replicas.compare([each for each in evidence.replicas if each.topic not in letters], readback)
         LeadershipCheck(self._findings).check(evidence.events, evidence.samples)
         VoterCheck(self._findings).check(evidence.voters, evidence.events)
         repeats = Repeats(self._ledger, self._final, evidence.faults)
         repeats.look_up(self._history.operations() if self._final.has_repeats else ())
         self._groups.check(evidence.committed)
-        self._transactions.check(evidence.readback, evidence.committed)
+        self._transactions.check(readback, evidence.committed)
+        self._queues.check(evidence.readback, aborted=self._transactions.hidden())
         losses = Losses(self._ledger, self._timeline, self._causes, self._final).ranges().finished()
         return self._assemble(losses, repeats.duplicates().finished(), repeats.reorders().finished())
 
@@ -101,6 +114,12 @@ class _Check:
                     self._groups.take_commit(operation)
                 elif isinstance(operation, Transaction):
                     self._transactions.take_end(operation)
+                elif isinstance(operation, Receive):
+                    seen.receives += 1
+                    self._queues.take_receive(operation)
+                elif isinstance(operation, Acknowledge):
+                    seen.receives += 1
+                    self._queues.take_acknowledge(operation)
                 else:
                     seen.reads += 1
                     self._reads.take(operation)
@@ -122,13 +141,15 @@ class _Check:
     def _assemble(
         self, losses: tuple[Range, ...], duplicates: tuple[Range, ...], reorders: tuple[Range, ...]
     ) -> Verdict:
-        redeliveries = self._groups.redeliveries().finished()
+        redeliveries = (*self._groups.redeliveries().finished(), *self._queues.redeliveries.finished())
+        archives, expiries = self._queues.archives.finished(), self._queues.expiries.finished()
         skips = self._groups.skips(self._evidence.committed, aborted=self._transactions.hidden()).finished()
         anomalies = self._findings.anomalies()
         phantoms = self._phantoms()
-        ranges = (*losses, *duplicates, *reorders, *phantoms, *redeliveries, *skips)
+        ranges = (*losses, *duplicates, *reorders, *phantoms, *redeliveries, *skips, *archives, *expiries)
         counts = count_all(self._ledger, self._final)
         counts.redelivered, counts.skipped = self._groups.redelivered, self._groups.skipped
+        self._queues.count(counts)
         unexplained = sum(not each.explained for each in ranges) + sum(not each.explained for each in anomalies)
         return Verdict(
             scenario=self._history.header.scenario,
@@ -145,5 +166,7 @@ class _Check:
             phantoms=phantoms,
             redeliveries=redeliveries,
             skips=skips,
+            archives=archives,
+            expiries=expiries,
             unexplained=unexplained,
         )

@@ -50,6 +50,14 @@ class Kind(StrEnum):
     TRANSACTION_HANGS = "transaction_hangs"
     """A transaction is still open after its clients ended and all faults were healed: `read_committed` consumers stop
     before it."""
+    ACCEPTED_TWICE = "accepted_twice"
+    """Two acceptances of one record, for two deliveries, were answered with success."""
+    HANDED_OUT_AFTER_ACCEPTANCE = "handed_out_after_acceptance"
+    """A queue handed out a record after its acceptance was answered with success."""
+    LOST_BY_QUEUE = "lost_by_queue"
+    """A record is in the log, nobody accepted it, and the queue does not hand it out any more."""
+    NOT_DEAD_LETTERED = "not_dead_lettered"
+    """A queue has archived a record, and it is not in its topic of dead letters."""
     NOT_READ_BACK = "not_read_back"
     """A partition could not be read to its end: a missing record proves nothing."""
 
@@ -72,6 +80,18 @@ class Counts(msgspec.Struct, kw_only=True):
     """Received by a group again; each time counts."""
     skipped: int = 0
     """Committed by a group, and never received by a member."""
+    handed_out: int = 0
+    """Records that a worker of a queue received. Each of them has one of the next fates, or is an anomaly."""
+    accepted: int = 0
+    """Their acceptance was answered with success."""
+    archived: int = 0
+    """Rejected, or handed out as often as the limit allows."""
+    dead_lettered: int = 0
+    """Archived, and in a topic of dead letters."""
+    expired: int = 0
+    """Removed by retention before a worker accepted them."""
+    perhaps_accepted: int = 0
+    """Their acceptance has an unknown outcome, and they were not handed out again."""
 
 
 class Anomaly(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +143,8 @@ class Operations(msgspec.Struct, kw_only=True):
     produces: int = 0
     reads: int = 0
     commits: int = 0
+    receives: int = 0
+    """Receives and acknowledgements of workers of queues."""
     ok: int = 0
     fail: int = 0
     info: int = 0
@@ -145,6 +167,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     phantoms: tuple[Range, ...] = ()
     redeliveries: tuple[Range, ...] = ()
     skips: tuple[Range, ...] = ()
+    archives: tuple[Range, ...] = ()
+    """Records that a queue does not hand out any more."""
+    expiries: tuple[Range, ...] = ()
+    """Records that retention removed from a queue."""
     unexplained: int = 0
     """The number of ranges and anomalies without a cause; phantoms and skipped records always count."""
     expected: dict[str, Any] = {}

@@ -129,6 +129,12 @@ class SetCluster(Model):
     configs: Mapping[str, SettingValue] = Field(min_length=1, description="Kafka settings of all brokers.")
 
 
+class SetGroup(Model):
+    do: Literal["set_group"]
+    group: str
+    configs: Mapping[str, SettingValue] = Field(min_length=1, description="Kafka settings of the group.")
+
+
 class Reassign(Model):
     do: Literal["reassign"]
     topic: str
@@ -160,6 +166,7 @@ Action: TypeAlias = Annotated[
     | GrowTopic
     | SetTopic
     | SetCluster
+    | SetGroup
     | Reassign
     | Elect,
     Field(discriminator="do"),

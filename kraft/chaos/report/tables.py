@@ -10,6 +10,7 @@ import msgspec
 
 from kraft.chaos.checkers.verdict import Anomaly, Counts, Range, Verdict
 from kraft.chaos.evidence import Event
+from kraft.chaos.model import QUEUE_COUNTS
 from kraft.chaos.report.timeline_svg import Scale
 
 EVENTS_MAX: Final = 2_000
@@ -27,8 +28,14 @@ COUNTED: Final = (
     ("unknown_gone", "unknown, gone", "unknown outcome; it is not in the log"),
     ("redelivered", "redelivered", "received by a group again"),
     ("skipped", "skipped", "committed by a group that never read it"),
+    ("handed_out", "handed out", "received by a worker of a queue"),
+    ("accepted", "accepted", "its acceptance was answered with success"),
+    ("archived", "archived", "rejected, or handed out too often"),
+    ("dead_lettered", "dead-lettered", "archived, and in a topic of dead letters"),
+    ("expired", "expired", "removed by retention before it was accepted"),
+    ("perhaps_accepted", "perhaps accepted", "without an answer, and not handed out again"),
 )
-BAD: Final = frozenset({"lost", "duplicated", "reordered", "phantom", "skipped"})
+BAD: Final = frozenset({"lost", "duplicated", "reordered", "phantom", "skipped", "expired"})
 
 
 def banner(verdict: Verdict) -> str:
@@ -45,6 +52,8 @@ def banner(verdict: Verdict) -> str:
 def cards(counts: Counts) -> str:
     drawn = []
     for name, title, meaning in COUNTED:
+        if name in QUEUE_COUNTS and not counts.handed_out:
+            continue
         number = getattr(counts, name)
         kind = " alarm" if number and name in BAD else ""
         drawn.append(f'<div class="card{kind}"><b>{number:,}</b><span>{title}</span><small>{meaning}</small></div>')
@@ -59,6 +68,8 @@ def findings(verdict: Verdict, scale: Scale) -> str:
         _ranges("Refused, and in the log", verdict.phantoms, scale),
         _ranges("Received by a group again", verdict.redeliveries, scale),
         _ranges("Skipped by a group", verdict.skips, scale),
+        _ranges("Archived by a queue", verdict.archives, scale),
+        _ranges("Removed from a queue", verdict.expiries, scale),
         _anomalies(verdict.anomalies, scale),
     ]
     return "".join(parts) or '<p class="quiet">Nothing was lost, duplicated or reordered, and nothing is anomalous.</p>'

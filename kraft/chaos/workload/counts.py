@@ -15,7 +15,9 @@ class Counts:
     unknown: int = 0
     read: int = 0
     uncommitted: int = 0
-    """Read by a member and not committed yet; or written in the open transaction of a producer."""
+    """Read by a member and not committed yet; held by a worker; or written in the open transaction of a producer."""
+    accepted: int = 0
+    """Records of a queue whose acceptance was answered with success."""
     committed: int = 0
     """Transactions."""
     aborted: int = 0

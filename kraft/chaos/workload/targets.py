@@ -6,6 +6,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from kraft.chaos.workload.client import Client
 from kraft.chaos.workload.group_client import GroupClient, Membership
+from kraft.chaos.workload.queue_client import QueueClient, QueuePlan
 from kraft.chaos.workload.transaction_client import TransactionClient, TransactionPlan
 from kraft.chaos.worlds.snapshot import NOBODY, Snapshot
 
@@ -37,6 +38,10 @@ class ClientWorld(Protocol):
 
     def group_client(self, name: str, membership: Membership) -> GroupClient:
         """The same, for a member of a group."""
+        ...
+
+    def queue_client(self, name: str, plan: QueuePlan) -> QueueClient:
+        """The same, for a worker of a queue."""
         ...
 
 

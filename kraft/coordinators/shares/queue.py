@@ -334,6 +334,20 @@ class _Look:
                 self._bytes_left -= len(handed.records)
 
 
+def locks_of(
+    handed: Mapping[TopicIdPartition, Handed], receipt: UUID, *, now_ms: int
+) -> dict[tuple[TopicIdPartition, int], AckId]:
+    """(partition, offset) -> what names each record of a receive in an acknowledgement."""
+    return {
+        (where, offset): AckId(
+            where, offset, each.leader_epoch, delivery_count, now_ms + each.lock_ms, each.lock_ms, receipt
+        )
+        for where, each in handed.items()
+        for first, last, delivery_count in each.acquired
+        for offset in range(first, last + 1)
+    }
+
+
 _Asked: TypeAlias = tuple[TopicIdPartition, Lease, tuple[int, ...]]
 """What is settled, and its places among the items of the request."""
 

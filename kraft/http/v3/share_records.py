@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
 from kraft.coordinators.shares.ack_ids import AckId
 from kraft.coordinators.shares.leaders import Handed
-from kraft.coordinators.shares.queue import Queues, Receive
+from kraft.coordinators.shares.queue import Queues, Receive, locks_of
 from kraft.http.embedded_records import as_format
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import BAD_REQUEST, HttpError, code_of, from_kafka, worded
@@ -72,7 +71,7 @@ class ShareRecordHandlers:
                     lock_ms=asked.lock_ms or self._queues.lock_ms(group),
                 )
             )
-        locks = self._locks(call, handed, receipt)
+        locks = locks_of(handed, receipt, now_ms=call.context.clock.wall_ms())
         context.metrics.fetched_bytes.inc(sum(len(each.records) for each in handed.values()))
         try:
             records = [
@@ -88,17 +87,6 @@ class ShareRecordHandlers:
         body = msgspec.json.encode(models.Received(records))
         context.hold(call.request, len(body))
         return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
-
-    def _locks(self, call: Call, handed: Mapping[TopicIdPartition, Handed], receipt: UUID) -> dict[_Place, AckId]:
-        now_ms = call.context.clock.wall_ms()
-        return {
-            (where, offset): AckId(
-                where, offset, each.leader_epoch, delivery_count, now_ms + each.lock_ms, each.lock_ms, receipt
-            )
-            for where, each in handed.items()
-            for first, last, delivery_count in each.acquired
-            for offset in range(first, last + 1)
-        }
 
     async def _records(
         self,

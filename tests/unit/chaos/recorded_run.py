@@ -22,16 +22,20 @@ from kraft.chaos.evidence import (
     VoterMetadata,
 )
 from kraft.chaos.history import (
+    Acknowledge,
     Acks,
     Asked,
     Attempt,
     Commit,
+    Delivered,
     Header,
     HistoryWriter,
     Operation,
     Produce,
     Read,
+    Receive,
     Transaction,
+    Word,
 )
 from kraft.client.outcome import Outcome
 
@@ -198,6 +202,65 @@ class Run:
             )
         )
 
+    def receives(
+        self,
+        offset: int,
+        values: Sequence[str],
+        *,
+        at_s: float,
+        process: str,
+        delivery: int = 1,
+        took_s: float = 0.01,
+        lock_ms: int = 3_000,
+        outcome: Outcome = "ok",
+        group: str = "q",
+    ) -> int:
+        """The index of the operation."""
+        index, begun = self._next(process), round(at_s * SECOND)
+        self.operations.append(
+            Receive(
+                process=process,
+                index=index,
+                invoke_us=begun,
+                complete_us=begun + round(took_s * SECOND),
+                group=group,
+                topic=TOPIC,
+                records=tuple(Delivered(0, at, delivery, value) for at, value in enumerate(values, offset)),
+                lock_ms=lock_ms,
+                outcome=outcome,
+            )
+        )
+        return index
+
+    def acknowledges(
+        self,
+        receive: int,
+        *offsets: int,
+        at_s: float,
+        process: str,
+        word: Word = "accept",
+        took_s: float = 0.005,
+        outcome: Outcome = "ok",
+        kafka_code: int | None = None,
+        group: str = "q",
+    ) -> None:
+        begun = round(at_s * SECOND)
+        self.operations.append(
+            Acknowledge(
+                process=process,
+                index=self._next(process),
+                invoke_us=begun,
+                complete_us=begun + round(took_s * SECOND),
+                group=group,
+                topic=TOPIC,
+                receive=receive,
+                word=word,
+                records=tuple((0, offset) for offset in offsets),
+                outcome=outcome,
+                kafka_code=kafka_code,
+            )
+        )
+
     def ends_with(
         self,
         *values: str | None,
@@ -314,6 +377,25 @@ class Run:
 
 def values(first: int, count: int, process: str = "p") -> list[str]:
     return [f"{process}:{number}" for number in range(first, first + count)]
+
+
+def take_and_accept(run: Run, count: int) -> None:
+    """A worker of a queue receives and accepts the first records."""
+    taken = run.receives(0, values(0, count), at_s=4, process="w1")
+    run.acknowledges(taken, *range(count), at_s=4.1, process="w1")
+
+
+def poison(run: Run) -> None:
+    """Record 9 is released as often as the limit allows."""
+    for number in range(1, 6):
+        taken = run.receives(9, values(9, 1), at_s=4 + number, process="w2", delivery=number)
+        run.acknowledges(taken, 9, at_s=4.1 + number, process="w2", word="release")
+
+
+def dead_letters(run: Run, *copies: str) -> None:
+    """The topic `dlq` takes dead letters, and has these."""
+    run.settings |= {"topics": {"dlq": {"errors.deadletterqueue.group.enable": True}}}
+    run.readback.append(ReadBack(topic="dlq", partition=0, records=records(copies), high_watermark=len(copies)))
 
 
 def clean_run() -> Run:

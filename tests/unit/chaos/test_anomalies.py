@@ -14,7 +14,7 @@ from kraft.chaos.checkers.verdict import Kind, Verdict
 from kraft.chaos.evidence import GroupOffset, VoterMetadata
 from metadata.image import MetadataImage
 from metadata.records import PartitionRecord, Record, TopicRecord
-from tests.unit.chaos.recorded_run import TOPIC, Run, clean_run, values
+from tests.unit.chaos.recorded_run import TOPIC, Run, clean_run, dead_letters, poison, take_and_accept, values
 
 TOPIC_ID = UUID(int=1, version=4)
 OTHER_ID = UUID(int=2, version=4)
@@ -272,6 +272,28 @@ def transaction_is_open_for_ever(run: Run) -> None:
     run.ends_with(*LOG, committed=SHOWN, last_stable_offset=13)
 
 
+def queue_takes_two_acceptances(run: Run) -> None:
+    take_and_accept(run, 10)
+    # on its way while the first acceptance is answered
+    again = run.receives(9, values(9, 1), at_s=4.05, took_s=0.2, process="w2")
+    run.acknowledges(again, 9, at_s=4.3, process="w2")
+
+
+def queue_hands_out_an_accepted_record(run: Run) -> None:
+    take_and_accept(run, 10)
+    run.receives(9, values(9, 1), at_s=5, process="w2")
+
+
+def queue_forgets_a_record(run: Run) -> None:
+    take_and_accept(run, 9)
+
+
+def queue_writes_no_dead_letter(run: Run) -> None:
+    take_and_accept(run, 9)
+    poison(run)
+    dead_letters(run)
+
+
 PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (offset_two_values, Kind.OFFSET_TWO_VALUES),
     (read_back_has_another_value, Kind.OFFSET_TWO_VALUES),
@@ -313,6 +335,10 @@ PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (offsets_of_an_aborted_transaction, Kind.ABORTED_OFFSETS),
     (offsets_of_a_committed_transaction_are_gone, Kind.COMMIT_LOST),
     (transaction_is_open_for_ever, Kind.TRANSACTION_HANGS),
+    (queue_takes_two_acceptances, Kind.ACCEPTED_TWICE),
+    (queue_hands_out_an_accepted_record, Kind.HANDED_OUT_AFTER_ACCEPTANCE),
+    (queue_forgets_a_record, Kind.LOST_BY_QUEUE),
+    (queue_writes_no_dead_letter, Kind.NOT_DEAD_LETTERED),
 )
 
 

@@ -25,8 +25,10 @@ from pydantic import SecretStr
 from kraft.chaos.nemesis.links import links_between_nodes
 from kraft.chaos.workload.client import Client, ClientProtocol
 from kraft.chaos.workload.group_client import GroupClient, Membership
+from kraft.chaos.workload.queue_client import QueueClient, QueuePlan
 from kraft.chaos.workload.rest_client import RestClient
 from kraft.chaos.workload.rest_group_client import RestGroupClient
+from kraft.chaos.workload.rest_queue_client import RestQueueClient
 from kraft.chaos.workload.rest_transaction_client import RestTransactionClient
 from kraft.chaos.workload.transaction_client import TransactionClient, TransactionPlan
 from kraft.chaos.worlds.processes.administration import Administration
@@ -210,6 +212,10 @@ class Cluster:
         from kraft.chaos.workload.kafka_group_client import KafkaGroupClient
 
         return KafkaGroupClient(name, self.links.kafka_address, membership, brokers=self.brokers, now_us=now_us)
+
+    def queue_client(self, name: str, plan: QueuePlan) -> QueueClient:
+        """Over REST, whatever the protocol of the other clients is: aiokafka has no share consumer."""
+        return RestQueueClient(name, self.links.client_address, plan, cluster_id=self.admin.cluster_id)
 
     def now_us(self) -> int:
         return now_us()

@@ -167,6 +167,8 @@ class ProcessWorld:
                 await admin.alter_topic(topic, configs)
             case actions.SetCluster(configs=configs):
                 await admin.alter_cluster(configs)
+            case actions.SetGroup(group=group, configs=configs):
+                await admin.alter_group(group, configs)
             case actions.Reassign(topic=topic, partition=partition, replicas=replicas):
                 await admin.reassign(topic, partition, list(replicas))
             case actions.Elect(topic=topic, partition=partition, kind=kind):

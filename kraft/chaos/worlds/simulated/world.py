@@ -20,6 +20,7 @@ from kraft.chaos.nemesis.actions import Damage
 from kraft.chaos.nemesis.links import LinkId, links_between_nodes, select, split
 from kraft.chaos.questions import Now
 from kraft.chaos.workload.group_client import Membership
+from kraft.chaos.workload.queue_client import QueuePlan
 from kraft.chaos.workload.transaction_client import TransactionPlan
 from kraft.chaos.worlds.answers import SnapshotAnswers
 from kraft.chaos.worlds.processes.disks import BATCH_HEADER_BYTES, FLIP, byte_of_records
@@ -28,6 +29,7 @@ from kraft.chaos.worlds.simulated.client import ClientLink, SimulatedClient
 from kraft.chaos.worlds.simulated.cluster import EVENTS, EVENTS_BYTES, SimulatedCluster, SimulatedNode, alias
 from kraft.chaos.worlds.simulated.group_client import SimulatedGroupClient
 from kraft.chaos.worlds.simulated.network import Link
+from kraft.chaos.worlds.simulated.queue_client import SimulatedQueueClient
 from kraft.chaos.worlds.simulated.transaction_client import SimulatedTransactionClient
 from kraft.chaos.worlds.snapshot import NodeState, NodeView, Snapshot, parse_view, roles_in
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
@@ -102,6 +104,9 @@ class SimulatedStoryWorld:
     def group_client(self, name: str, membership: Membership) -> SimulatedGroupClient:
         client = self.client(name, in_flight_max=1)
         return SimulatedGroupClient(client, membership, name=name, now_us=self.now_us)
+
+    def queue_client(self, name: str, plan: QueuePlan) -> SimulatedQueueClient:
+        return SimulatedQueueClient(self.client(name, in_flight_max=1), plan)
 
     def _client_link(self, name: str, node: int) -> ClientLink:
         link = LinkId(name, node, "rest")
@@ -433,6 +438,8 @@ class SimulatedStoryWorld:
             case actions.SetCluster(configs=configs):
                 resource = ConfigResource(resource_type="broker", name=CLUSTER_RESOURCE)
                 await self._set(resource, configs, "the whole cluster")
+            case actions.SetGroup(group=group, configs=configs):
+                await self._set(ConfigResource(resource_type="group", name=group), configs, f"group {group}")
             case actions.Reassign(topic=topic, partition=partition, replicas=replicas):
                 self._happened("reassign", f"asked to move {topic}-{partition} to {list(replicas)}")
                 moved = PartitionReassignment(topic=topic, partition=partition, replicas=tuple(replicas))
