@@ -5,10 +5,13 @@ Each has as few nodes and records as show the bug, and ends as expected without 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from kraft.chaos.model import Member, Producer, Scenario, Topic
+from kraft.chaos.catalogue.queues import DEAD_LETTERS
+from kraft.chaos.model import Expect, Member, Producer, Scenario, Topic, Worker
 from kraft.chaos.story import ScenarioRun, scenario
+from kraft.protocol.primitives import SettingValue
 
 ONE_GROUP_PARTITION: Final = {
     "offsets.topic.num.partitions": 1,
@@ -73,9 +76,98 @@ async def coordinator_restarts(run: ScenarioRun) -> None:
     await run.until(lambda now: now.leader("t", 0) == 1)
 
 
+ONE_QUEUE_PARTITION: Final[Mapping[str, SettingValue]] = {
+    "offsets.topic.num.partitions": 1,
+    "offsets.topic.replication.factor": 1,
+    "share.coordinator.state.topic.num.partitions": 1,
+    "share.coordinator.state.topic.replication.factor": 1,
+    "share.coordinator.state.topic.min.isr": 1,
+    "group.share.min.record.lock.duration.ms": 1_000,
+}
+
+
+@scenario(
+    "poison-on-one-node",
+    question="What becomes of a record that is released each time?",
+    brokers=[1],
+    controllers=[1],
+    settings=ONE_QUEUE_PARTITION,
+    topics=[
+        T,
+        Topic(
+            name="dlq.t",
+            assignment=((1,),),
+            configs={"min.insync.replicas": 1, "errors.deadletterqueue.group.enable": True},
+        ),
+    ],
+    clients=[
+        Producer(name="load", topic="t", limit=20, batch=20),
+        Worker(name="only", topic="t", lock_ms=1_000, cannot_handle="load:5", starts="in the story"),
+    ],
+    expect=Expect(redelivered=4, accepted=19, archived=1, dead_lettered=1),
+)
+async def poison_on_one_node(run: ScenarioRun) -> None:
+    """One worker releases one record of twenty."""
+    await run.set_group("q", DEAD_LETTERS)
+    await run.start("only")
+    await run.until(lambda now: now.accepted() == 19)
+
+
+@scenario(
+    "late-worker-on-one-node",
+    question="Is a late acceptance refused?",
+    brokers=[1],
+    controllers=[1],
+    settings=ONE_QUEUE_PARTITION,
+    topics=[T],
+    clients=[
+        Producer(name="load", topic="t", limit=20, batch=20),
+        Worker(name="late", topic="t", work_ms=100, lock_ms=1_000, starts="in the story"),
+        Worker(name="heir", topic="t", lock_ms=1_000, starts="in the story"),
+    ],
+    expect=Expect(redelivered=10, accepted=20),
+)
+async def late_worker_on_one_node(run: ScenarioRun) -> None:
+    """One worker is cut off until its lock has ended and another one has accepted its records."""
+    await run.until(lambda now: now.done("load"))
+    await run.start("late")
+    await run.until(lambda now: now.uncommitted("late") == 10)
+    await run.blackhole(dials="late", purpose="rest")
+    await run.start("heir")
+    await run.until(lambda now: now.accepted("heir") == 20)
+    await run.heal(dials="late")
+
+
+@scenario(
+    "queue-restarts",
+    question="Does a queue know what was accepted when its only node was killed?",
+    brokers=[1],
+    controllers=[1],
+    settings=ONE_QUEUE_PARTITION,
+    topics=[T],
+    clients=[
+        Producer(name="load", topic="t", limit=20, batch=20),
+        Producer(name="more", topic="t", limit=5, batch=5, retries=10, starts="in the story"),
+        Worker(name="only", topic="t", lock_ms=1_000),
+    ],
+    expect=Expect(accepted=25),
+)
+async def queue_restarts(run: ScenarioRun) -> None:
+    """All records are accepted, the node comes back, and the worker gets the next ones."""
+    await run.until(lambda now: now.done("load") and now.accepted() == 20)
+    await run.kill(1)
+    await run.restart(1)
+    await run.start("more")
+    await run.until(lambda now: now.done("more") and now.accepted() >= 25)
+
+
 SMALL: Final[dict[str, Scenario]] = {
     "vote_not_persisted": one_voter,
     "commits_more_than_was_read": group_goes_on,
     "committed_offsets_not_replayed": coordinator_restarts,
+    "queue_begins_again": queue_restarts,
+    "queue_takes_late_acceptances": late_worker_on_one_node,
+    "queue_writes_no_dead_letters": poison_on_one_node,
+    "queue_skips_released_records": poison_on_one_node,
 }
 """A bug of `tests/integration/planted/bugs.py` -> the story that finds it for little."""

@@ -34,22 +34,25 @@ LONG = frozenset(
         *("corrupt-closed-follower", "corrupt-closed-leader", "corrupt-follower", "corrupt-leader", "disk-full-leader"),
         *("follower-cut-from-leader", "high-watermark-behind", "index-deleted", "last-isr-member-dies-unclean-off"),
         *("last-isr-member-power-loss-flushed", "member-killed", "old-controller-isolated", "one-way-mute"),
-        *(
-            "partition-grown",
-            "paused-follower",
-            "queue-coordinator-killed",
-            "queue-leader-killed",
-            "queue-many-workers",
-            "queue-poison",
-        ),
-        *("queue-unclean-election", "quorum-majority-lost", "ring-partition", "rolling-restart"),
-        *("slow-follower", "torn-tail", "transaction-both-flows", "transaction-client-killed"),
+        *("partition-grown", "paused-follower", "queue-coordinator-killed", "queue-leader-killed", "queue-lock-ends"),
+        *("queue-many-workers", "queue-poison", "queue-unclean-election", "quorum-majority-lost", "ring-partition"),
+        *("rolling-restart", "slow-follower", "torn-tail", "transaction-both-flows", "transaction-client-killed"),
         *("transaction-coordinator-killed", "transaction-leader-killed", "transaction-unclean-election"),
         "unclean-switched-on-cluster",
     }
 )
 """More than a third of a second of processor time each, and the default run has another story of the same kind."""
-LONG_BUGS = frozenset({"committed_offsets_not_replayed", "commits_more_than_was_read", "vote_not_persisted"})
+LONG_BUGS = frozenset(
+    {
+        *("committed_offsets_not_replayed", "commits_more_than_was_read", "queue_begins_again"),
+        *(
+            "queue_skips_released_records",
+            "queue_takes_late_acceptances",
+            "queue_writes_no_dead_letters",
+            "vote_not_persisted",
+        ),
+    }
+)
 """More than a second; the default run has a small story for each."""
 
 

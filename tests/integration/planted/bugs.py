@@ -17,6 +17,10 @@ from kraft.chaos.workload.client import ClientProtocol
 from kraft.coordinators.groups import consumers, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.records import GroupRecord, OffsetKey
+from kraft.coordinators.shares import leaders
+from kraft.coordinators.shares.dead_letters import DeadLetterWriter
+from kraft.coordinators.shares.leader import ShareLeader
+from kraft.protocol.errors import InvalidRecordState
 from metadata.controller.decide import isr
 from metadata.quorum.votes import VoteStore
 from tests.simulation.planted import PLANTED, Patch
@@ -92,6 +96,36 @@ def _yes_to_the_deposed(original: Any) -> Any:
         )
 
     return _refusal
+
+
+def _late_ones_too(original: Any) -> Any:
+    """The worker gets success, whoever has the record."""
+
+    def settle(self: ShareLeader, lease: Any) -> Any:
+        try:
+            return original(self, lease)
+        except InvalidRecordState:
+            return None
+
+    return settle
+
+
+def _from_the_beginning(original: Any) -> Any:
+    """As if nobody had acknowledged a record."""
+
+    def loaded(_start_offset: int, _batches: Any, **options: Any) -> Any:
+        return original(0, (), **options)
+
+    return loaded
+
+
+def _no_letters(_original: Any) -> Any:
+    """Each of them counts as written."""
+
+    async def write(_self: DeadLetterWriter, _key: Any, _letters: Any) -> frozenset[int]:
+        return frozenset()
+
+    return write
 
 
 def _in_memory(original: Any) -> Any:
@@ -204,5 +238,34 @@ BUGS: Final[dict[str, Bug]] = {
         found_by="transaction-client-killed",
         within_s=60,
         verdict=("anomaly aborted_offsets",),
+    ),
+    "queue_takes_late_acceptances": Bug(
+        what="an acceptance is answered with success after its lock has ended (U2)",
+        found_by="queue-lock-ends",
+        within_s=60,
+        verdict=("anomaly accepted_twice: group q",),
+        patches=(Patch(ShareLeader, "settle", _late_ones_too),),
+    ),
+    "queue_begins_again": Bug(
+        what="a new leader of a share partition does not load what was acknowledged (U6)",
+        found_by="queue-leader-killed",
+        within_s=60,
+        verdict=("anomaly handed_out_after_acceptance: group q",),
+        patches=(Patch(leaders, "loaded", _from_the_beginning),),
+    ),
+    "queue_writes_no_dead_letters": Bug(
+        what="the leader of a share partition archives a record and writes no dead letter (U14)",
+        found_by="queue-poison",
+        within_s=90,
+        verdict=("anomaly not_dead_lettered: group q",),
+        patches=(Patch(DeadLetterWriter, "write", _no_letters),),
+        breaks_off=True,
+    ),
+    "queue_skips_released_records": _of_the_simulator(
+        "queue_skips_released_records",
+        found_by="queue-poison",
+        within_s=90,
+        verdict=("anomaly lost_by_queue: group q",),
+        breaks_off=True,
     ),
 }
