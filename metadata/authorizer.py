@@ -86,8 +86,8 @@ class Authorizer:
     def _by_resource(self) -> dict[AclResource, _Names]:
         return {kind: _Names([acl for acl in self._acls if acl.resource is kind]) for kind in AclResource}
 
-    def is_super(self, asker: Asker) -> bool:
-        return asker.principal in self._super_users
+    def is_super(self, principal: str) -> bool:
+        return principal in self._super_users
 
     def allows(self, asker: Asker, operation: AclOperation, resource: AclResource, name: str) -> bool:
         """Whether the client may do the operation."""
@@ -100,7 +100,7 @@ class Authorizer:
         return known
 
     def _decide(self, asker: Asker, operation: AclOperation, resource: AclResource, name: str) -> bool:
-        if self.is_super(asker):
+        if self.is_super(asker.principal):
             return True
         is_allowed, has_any = False, False
         for acl in self._by_resource[resource].about(name):

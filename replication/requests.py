@@ -76,6 +76,8 @@ class FetchRequest:
     """Called before each read: the bytes that it may take; with 0 nothing is read. None: no limit but the request's."""
     is_read_committed: bool = False
     """True for a consumer that gets no undecided records, and a list of aborted transactions (T8)."""
+    may_read: Callable[[str], bool] | None = None
+    """Whether the reader may read a topic, asked at every fetch of the session. None: it may read all."""
 
 
 @value(kw_only=True)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+from kraft.broker.permissions import Permissions
+from kraft.broker.principal import Principal
 from kraft.protocol.primitives import Buffer
 from metadata.authorizer import Authorizer
 from metadata.controller.requests import ErrorDetail, NewTopic, Request
@@ -76,6 +78,10 @@ class Gateway(Protocol):
     @property
     def authorizer(self) -> Authorizer | None:
         """The decisions on the ACLs of the image; None when nothing is checked."""
+        ...
+
+    def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
+        """What the principal may do; None: everything. `what` is the API or the route, for the audit of refusals."""
         ...
 
     @property

@@ -19,6 +19,8 @@ from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import NodeInfo, Records
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder, PartitionClient
 from kraft.broker.metadata_publisher import MetadataPublisher
+from kraft.broker.permissions import Permissions, permissions_of
+from kraft.broker.principal import Principal
 from kraft.broker.tail_waits import Tails
 from kraft.broker.visibility import is_visible
 from kraft.protocol.acks import ACKS
@@ -121,6 +123,9 @@ class Router:
     @property
     def authorizer(self) -> Authorizer | None:
         return self._publisher.authorizer
+
+    def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
+        return permissions_of(self._publisher.authorizer, principal)
 
     @property
     def described_settings(self) -> Mapping[str, str]:

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 from kraft.protocol import apis
 from kraft.protocol.apis import Api
+from kraft.wire.access import Guard
+from kraft.wire.access_table import access_of
 from kraft.wire.api_handler import ApiHandler
 from kraft.wire.node_parts import NodeParts
 
@@ -158,5 +160,10 @@ class ApiHandlers:
         return handler
 
     def _load(self, module: str) -> None:
+        """Without an authorizer nothing is between a request and its handler."""
         handlers: Sequence[ApiHandler] = import_module(module).apis(self._parts)
+        gateway = self._parts.gateway
+        if gateway is not None and gateway.authorizer is not None:
+            guard = Guard(gateway, access_of)
+            handlers = [guard.guarded(each) for each in handlers]
         self._loaded.update({each.request.API_KEY: each for each in handlers})

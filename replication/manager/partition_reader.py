@@ -14,6 +14,7 @@ from kraft.protocol.errors import (
     KafkaError,
     NotLeaderOrFollower,
     OffsetOutOfRange,
+    TopicAuthorizationFailed,
     UnknownLeaderEpoch,
     UnknownTopicId,
     UnknownTopicOrPartition,
@@ -112,10 +113,10 @@ class PartitionReader:
         fetch, request = partition.fetch, pass_.request
         state: LeaderState | FollowerState
         try:
-            if request.reads_followers:
-                replica, state = self._registry.reader_or_raise(partition.key, leader_epoch=fetch.current_leader_epoch)
-            else:
-                replica, state = self._registry.leader_or_raise(partition.key, leader_epoch=fetch.current_leader_epoch)
+            if request.may_read is not None:
+                self._check_readable(partition, request.may_read)
+            served = self._registry.reader_or_raise if request.reads_followers else self._registry.leader_or_raise
+            replica, state = served(partition.key, leader_epoch=fetch.current_leader_epoch)
         except KafkaError as error:
             return self._refusal(partition, error)
         pass_.replicas[replica] = partition
@@ -158,6 +159,13 @@ class PartitionReader:
             assert isinstance(state, LeaderState), state
             self._settle(partition, replica, state, pass_)
         return None
+
+    def _check_readable(self, partition: SessionPartition, may_read: Callable[[str], bool]) -> None:
+        """Raises TopicAuthorizationFailed 29, also for the name of a topic that does not exist."""
+        topic = self._registry.image.topics.get(partition.key.topic_id)
+        name = partition.fetch.topic if topic is None else topic.name
+        if name and not may_read(name):
+            raise TopicAuthorizationFailed("Topic authorization failed.")
 
     def _settle(self, partition: SessionPartition, replica: Replica, state: LeaderState, pass_: Pass) -> None:
         """The follower has everything, and needs no answer: until an event nothing has to be done for it (`Idling`). A

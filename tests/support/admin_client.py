@@ -10,9 +10,13 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from kraft.broker.gateway import NodeInfo
+from kraft.broker.permissions import Permissions, permissions_of
+from kraft.broker.principal import ANONYMOUS, Principal
 from kraft.protocol.codec import decode_body, encode_body
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
+from kraft.wire.access import Guard
+from kraft.wire.access_table import access_of
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.node_parts import NodeParts
 from metadata.authorizer import Authorizer, authorizer_of
@@ -57,6 +61,9 @@ class WorldGateway:
     def authorizer(self) -> Authorizer | None:
         return authorizer_of(self.settings, self.image)
 
+    def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
+        return permissions_of(self.authorizer, principal)
+
     @property
     def described_settings(self) -> Mapping[str, str]:
         return {name: setting_text(value) for name, value in self.world.static.items()}
@@ -100,13 +107,18 @@ class AdminClient:
         *,
         node_id: int = 1,
         listener: str = DEFAULT_LISTENER,
+        principal: Principal = ANONYMOUS,
         **parts: Any,
     ) -> None:
         self.gateway = WorldGateway(world, node_id=node_id)
         self.offline_replicas: OfflineReplicas = {}
         self.parts = node_parts_of(gateway=self.gateway, lost=NothingLost(), lifecycle=self, **parts)
-        self._apis = {api.request: api for api in apis(self.parts)}
-        self._connection = ClientConnection(peer="127.0.0.1:5", listener=listener)
+        handlers = apis(self.parts)
+        if self.gateway.authorizer is not None:
+            guard = Guard(self.parts.gateway, access_of)
+            handlers = [guard.guarded(each) for each in handlers]
+        self._apis = {api.request: api for api in handlers}
+        self._connection = ClientConnection(peer="127.0.0.1:5", listener=listener, principal=principal)
 
     def ask(self, request: TopLevel, version: int, kind: type[Response]) -> Response:
         """Encode and decode as the session does, in this version, both ways."""

@@ -12,6 +12,8 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from kraft.broker.gateway import NodeInfo, Records
+from kraft.broker.permissions import Permissions, permissions_of
+from kraft.broker.principal import Principal
 from kraft.protocol import errors
 from kraft.protocol.batches.header import stamp, whole_batches
 from kraft.protocol.batches.markers import marker_of
@@ -237,6 +239,9 @@ class FakeGateway:
     @property
     def authorizer(self) -> Authorizer | None:
         return authorizer_of(self.settings, self._image)
+
+    def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
+        return permissions_of(self.authorizer, principal)
 
     @property
     def described_settings(self) -> Mapping[str, str]:

@@ -46,6 +46,7 @@ from kraft.protocol.messages.fetch_response import (
     PartitionData,
 )
 from kraft.values import new
+from kraft.wire.access import readable
 from kraft.wire.api_handler import Answer, ApiHandler, Call, Later
 from kraft.wire.connection_watch import LOOK_MS, STANDSTILL_MS
 from kraft.wire.grouping import by_topic
@@ -143,7 +144,8 @@ class _Fetch:
         return await _come(begun)
 
     def _begin(self, call: Call[FetchRequestData]) -> FetchResponseData | Later:
-        begun = self._replicas.fetch.begin(_client_request(call, room=self._answers.room))
+        may_read = readable(call, self._parts.gateway)
+        begun = self._replicas.fetch.begin(_client_request(call, room=self._answers.room, may_read=may_read))
         if isinstance(begun, FetchResponse):
             return self._response(call, begun)
         come = begun.answer
@@ -241,7 +243,9 @@ def _node_request(message: FetchRequestData) -> FetchRequest:
     return made
 
 
-def _client_request(call: Call[FetchRequestData], *, room: Callable[[], int]) -> FetchRequest:
+def _client_request(
+    call: Call[FetchRequestData], *, room: Callable[[], int], may_read: Callable[[str], bool] | None
+) -> FetchRequest:
     """Raises ClusterAuthorizationFailed 31 for a client that fetches as a replica: nobody but a node moves a high
     watermark or reads beyond it."""
     message = call.message
@@ -270,6 +274,7 @@ def _client_request(call: Call[FetchRequestData], *, room: Callable[[], int]) ->
         rack=message.rack_id,
         room=room,
         is_read_committed=message.isolation_level == READ_COMMITTED,
+        may_read=may_read,
     )
     return made
 

@@ -431,7 +431,11 @@ def _missing_partitions(name: str) -> DescribeTopicPartitionsResponseTopic:
 
 def _refuse_metadata(message: MetadataRequestData, version: int, error: KafkaError) -> MetadataResponseData:
     topics = [
-        MetadataResponseTopic.make(error_code=error.code, name=each.name or "", topic_id=each.topic_id)
+        MetadataResponseTopic.make(
+            error_code=error.code,
+            name=each.name if each.topic_id != ZERO_UUID else each.name or "",
+            topic_id=each.topic_id,
+        )
         for each in message.topics or ()
     ]
     return MetadataResponseData.make(topics=topics, error_code=error.code)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
+from kraft.broker.permissions import refusal_of
 from kraft.coordinators.shares.leaders import Handed, Results, ShareFetch, ShareLeaders
 from kraft.protocol.errors import (
     InvalidRequest,
@@ -28,10 +29,12 @@ from kraft.protocol.messages.share_acknowledge_request import ShareAcknowledgeRe
 from kraft.protocol.messages.share_acknowledge_response import ShareAcknowledgeResponseData
 from kraft.protocol.messages.share_fetch_request import ShareFetchRequestData
 from kraft.protocol.messages.share_fetch_response import ShareFetchResponseData
+from kraft.wire.access import readable
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.handlers.endpoints import node_endpoints
 from kraft.wire.handlers.leaders import Leaders
 from kraft.wire.node_parts import NodeParts
+from metadata.acls import AclResource
 from metadata.image import TopicIdPartition
 from replication.shares.acknowledgements import AcknowledgementBatch, Part
 from replication.shares.sessions import FINAL_EPOCH, INITIAL_EPOCH, SessionKey
@@ -110,14 +113,16 @@ class _Shares:
                 for number in topic.partitions
             ],
         )
+        batches, refused = self._settleable(call, batches)
         done = self._acknowledged(key, batches, may_renew=may_renew, is_final=epoch == FINAL_EPOCH)
         acknowledging = asyncio.get_running_loop().create_task(done)
         handed: Mapping[TopicIdPartition, Handed] = {}
         try:
             if epoch != FINAL_EPOCH and not message.is_renew_ack:
                 await self._broker.environment.clock.sleep(0)  # acknowledgements begin first
-                handed = await self._leaders.fetch(self._ask(message, key, session.in_turn()))
-            results = await acknowledging
+                wanted, denied = self._readable(call, session.in_turn())
+                handed = {**await self._leaders.fetch(self._ask(message, key, wanted)), **denied}
+            results = {**await acknowledging, **refused}
         except asyncio.CancelledError:
             acknowledging.cancel()
             raise
@@ -208,7 +213,9 @@ class _Shares:
         may_renew = self._may_renew(call)
         self._leaders.sessions.go_on(key, epoch, call.connection)
         call.connection.on_ended[self._leaders] = lambda: self._leaders.disconnected(call.connection)
-        results = await self._acknowledged(key, batches, may_renew=may_renew, is_final=epoch == FINAL_EPOCH)
+        batches, refused = self._settleable(call, batches)
+        done = await self._acknowledged(key, batches, may_renew=may_renew, is_final=epoch == FINAL_EPOCH)
+        results = {**done, **refused}
         topics: dict[UUID, list[share_acknowledge_response.PartitionData]] = {}
         leader_ids: list[int] = []
         for where, error in results.items():
@@ -255,6 +262,34 @@ class _Shares:
         )
 
     # --- both ---------------------------------------------------------------------------------------------------
+
+    def _readable(
+        self, call: Call[Any], partitions: Sequence[TopicIdPartition]
+    ) -> tuple[Sequence[TopicIdPartition], Mapping[TopicIdPartition, Handed]]:
+        """The partitions that the member may read, and answers for the others."""
+        denied = self._denied(call, partitions)
+        if not denied:
+            return partitions, {}
+        error = refusal_of(AclResource.TOPIC)
+        return [each for each in partitions if each not in denied], {each: Handed(error=error) for each in denied}
+
+    def _settleable(self, call: Call[Any], batches: Batches) -> tuple[Batches, Results]:
+        """The acknowledgements of what the member may read, and answers for the others."""
+        denied = self._denied(call, batches)
+        if not denied:
+            return batches, {}
+        error = refusal_of(AclResource.TOPIC)
+        return {each: batches[each] for each in batches if each not in denied}, dict.fromkeys(denied, error)
+
+    def _denied(self, call: Call[Any], partitions: Iterable[TopicIdPartition]) -> set[TopicIdPartition]:
+        gateway = self._broker.gateway
+        may_read = readable(call, gateway)
+        if may_read is None:
+            return set()
+        topics = gateway.image.topics
+        return {
+            each for each in partitions if (topic := topics.get(each.topic_id)) is not None and not may_read(topic.name)
+        }
 
     def _may_renew(self, call: Call[Any]) -> bool:
         """Whether locks may be renewed: the request announces it, and share.renew.acknowledge.enable of the group."""

@@ -132,6 +132,8 @@ class Loopback:
 class FakeGateway:
     """Of a node that knows of no topics and of no nodes."""
 
+    authorizer = None
+
     def __init__(self) -> None:
         self.node_id = 1
         self.image = MetadataImage()

@@ -112,6 +112,8 @@ class Client:
 
 
 class _Gateway:
+    authorizer = None
+
     def __init__(self, cluster: Brokers, node_id: int) -> None:
         self._node = cluster.nodes[node_id]
         self.node_id = node_id

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kraft.broker.principal import UserPrincipal
 from kraft.protocol.messages.create_acls_request import AclCreation, CreateAclsRequestData
 from kraft.protocol.messages.create_acls_response import CreateAclsResponseData
 from kraft.protocol.messages.delete_acls_request import DeleteAclsFilter, DeleteAclsRequestData
@@ -18,12 +19,15 @@ from metadata.image_codec import VERSION, VERSION_WITH_SECURITY, decode_image, e
 from tests.support.admin_client import AdminClient
 from tests.support.controller_world import World
 
-STANDARD = {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer"}
+STANDARD = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:admin",
+}
 VERSIONS = pytest.mark.parametrize("version", range(1, 4))
 
 
 def client() -> AdminClient:
-    return AdminClient(acls.apis, World(**STANDARD))
+    return AdminClient(acls.apis, World(**STANDARD), principal=UserPrincipal("admin"))
 
 
 def creation(name: str = "orders", principal: str = "User:alice", **fields: Any) -> AclCreation:
