@@ -18,6 +18,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "test_cli_produce.py",
         "test_client.py",
         "test_client_groups.py",
+        "test_client_queues.py",
         "test_failures.py",
         "test_groups.py",
         "test_queue_rest.py",

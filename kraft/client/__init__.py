@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from kraft.client.partition_consumer import AsyncReader as AsyncReader
     from kraft.client.positions import TopicPartition as TopicPartition
     from kraft.client.producer import AsyncProducer as AsyncProducer
+    from kraft.client.queue import AsyncQueue as AsyncQueue
+    from kraft.client.queue import AsyncQueueRecord as AsyncQueueRecord
     from kraft.client.records import Delivery as Delivery
     from kraft.client.records import Record as Record
     from kraft.client.records import Sent as Sent
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from kraft.client.synchronous import Admin as Admin
     from kraft.client.synchronous import Client as Client
     from kraft.client.synchronous import Consumer as Consumer
+    from kraft.client.synchronous import Queue as Queue
+    from kraft.client.synchronous import QueueRecord as QueueRecord
     from kraft.client.synchronous import Reader as Reader
     from kraft.client.synchronous import Transaction as Transaction
     from kraft.client.synchronous import TransactionalProducer as TransactionalProducer
@@ -61,8 +65,18 @@ _HOMES: Final = {
     "positions": ("TopicPartition",),
     "producer": ("AsyncProducer",),
     "partition_consumer": ("AsyncReader",),
+    "queue": ("AsyncQueue", "AsyncQueueRecord"),
     "records": ("Delivery", "Record", "Sent", "to_json"),
-    "synchronous": ("Admin", "Client", "Consumer", "Reader", "Transaction", "TransactionalProducer"),
+    "synchronous": (
+        "Admin",
+        "Client",
+        "Consumer",
+        "Queue",
+        "QueueRecord",
+        "Reader",
+        "Transaction",
+        "TransactionalProducer",
+    ),
     "transactions": ("AsyncTransaction", "AsyncTransactionalProducer"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}

@@ -17,7 +17,15 @@ from kraft.client.nodes import parse_addresses
 from kraft.client.partition_consumer import AsyncReader
 from kraft.client.positions import Start
 from kraft.client.producer import AsyncProducer
-from kraft.client.settings import ClientSettings, ConsumerSettings, TransactionSettings, parse, parse_producer
+from kraft.client.queue import AsyncQueue, OnError
+from kraft.client.settings import (
+    ClientSettings,
+    ConsumerSettings,
+    QueueSettings,
+    TransactionSettings,
+    parse,
+    parse_producer,
+)
 from kraft.client.transactions import AsyncTransactionalProducer
 from kraft.client.transport import Transport
 from kraft.system_clock import SystemClock
@@ -39,7 +47,7 @@ class AsyncClient:
         self._world = world
         self._transport: Transport | None = None
         self._connection: Connection | None = None
-        self._opened: list[AsyncProducer | AsyncTransactionalProducer | AsyncConsumer | AsyncReader] = []
+        self._opened: list[AsyncProducer | AsyncTransactionalProducer | AsyncConsumer | AsyncReader | AsyncQueue] = []
 
     async def __aenter__(self) -> AsyncClient:
         if self._world is None:
@@ -95,6 +103,26 @@ class AsyncClient:
         )
         self._opened.append(consumer)
         return consumer
+
+    def queue(
+        self, /, *topics: str, group: str, on_error: OnError = "release", follows: bool = True, **options: Any
+    ) -> AsyncQueue:
+        """A worker at a share group; of several topics the first one has priority. Options are those of
+        `QueueSettings`.
+
+        `on_error`: what becomes of a record whose work raises, release or reject. `follows=False`: to the end only.
+        Raises ConfigError.
+        """
+        queue = AsyncQueue(
+            topics,
+            group=group,
+            on_error=on_error,
+            follows=follows,
+            connection=self._open,
+            settings=parse(QueueSettings, options),
+        )
+        self._opened.append(queue)
+        return queue
 
     def reader(
         self,

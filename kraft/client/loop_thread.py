@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
@@ -31,16 +32,20 @@ class LoopThread:
 
     def call(self, coroutine: Coroutine[Any, Any, T], *, timeout_s: float | None = None) -> T:
         """Its result. Raises what it raises, ClientClosed once stopped, TimeoutError after `timeout_s`."""
-        if self._loop.is_closed() or not self._thread.is_alive():
-            coroutine.close()
-            raise ClientClosed("the client is closed; make another")
-        assert threading.current_thread() is not self._thread, "a blocking call on the client's own thread never ends"
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self.begin(coroutine)
         try:
             return future.result(timeout_s)
         except BaseException:
             future.cancel()
             raise
+
+    def begin(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Runs it on the loop. Raises ClientClosed once stopped."""
+        if self._loop.is_closed() or not self._thread.is_alive():
+            coroutine.close()
+            raise ClientClosed("the client is closed; make another")
+        assert threading.current_thread() is not self._thread, "a blocking call on the client's own thread never ends"
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def stop(self) -> None:
         """Cancel what still runs, and end the thread. A second time: nothing."""

@@ -93,6 +93,19 @@ class ConsumerSettings(_Settings):
     max_partition_fetch_bytes: int = _int(1_048_576, "Bytes of one answer from one partition.", low=1)
 
 
+class QueueSettings(_Settings):
+    fetch_max_wait_ms: int = _int(500, "Longest wait at a node for records.", high=20_000)
+    max_poll_interval_ms: int = _int(
+        300_000, "How long a lock is renewed for one record; with longer work others get it.", low=1
+    )
+    max_poll_records: int = _int(
+        10, "Records that are received at once, and wait here for their turn.", low=1, high=500
+    )
+    share_record_lock_duration_ms: int | None = Field(
+        default=None, ge=1_000, le=3_600_000, description="How long a lock lasts; None: as the group is set."
+    )
+
+
 Model = TypeVar("Model", bound=_Settings)
 
 

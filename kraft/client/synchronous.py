@@ -7,7 +7,9 @@ closes what was left open, within EXIT_LIMIT_MS.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -19,6 +21,7 @@ from kraft.client.group_consumer import AsyncConsumer
 from kraft.client.loop_thread import Blocking, Entered, Facade, LoopThread, Making
 from kraft.client.partition_consumer import AsyncReader
 from kraft.client.positions import TopicPartition
+from kraft.client.queue import AsyncQueue, AsyncQueueRecord, QueueCounts
 from kraft.client.records import Record
 from kraft.client.settings import ConsumerSettings
 from kraft.client.transactions import AsyncTransaction, AsyncTransactionalProducer
@@ -119,6 +122,67 @@ class Consumer(_Iterated[AsyncConsumer]):
         return self._twin.joins
 
 
+@dataclass(frozen=True, kw_only=True)
+class QueueRecord(Record, Entered[AsyncQueueRecord]):
+    """The blocking `AsyncQueueRecord`: `with record:` accepts it at the end."""
+
+    delivery_count: int
+    _thread: LoopThread = field(repr=False, compare=False)
+    _twin: AsyncQueueRecord = field(repr=False, compare=False)
+
+    accept = Blocking(AsyncQueueRecord.accept)
+    release = Blocking(AsyncQueueRecord.release)
+    reject = Blocking(AsyncQueueRecord.reject)
+    renew = Blocking(AsyncQueueRecord.renew)
+
+
+class Queue(Entered[AsyncQueue]):
+    """The blocking `AsyncQueue`. Any number of threads may iterate."""
+
+    close = Blocking(AsyncQueue.close)
+
+    @property
+    def group(self) -> str:
+        return self._twin.group
+
+    @property
+    def counts(self) -> QueueCounts:
+        return self._twin.counts
+
+    def __iter__(self) -> Iterator[QueueRecord]:
+        while (record := self._thread.call(self._twin.next())) is not None:
+            yield self._record(record)
+
+    def poll(self, records_max: int | None = None) -> Sequence[QueueRecord]:
+        """Does the same as `AsyncQueue.poll`."""
+        return [self._record(each) for each in self._thread.call(self._twin.poll(records_max))]
+
+    def run(self, handler: Callable[[QueueRecord], object], *, concurrency: int = 1) -> None:
+        """Does the same as `AsyncQueue.run`, with `concurrency` threads. An interrupt (Ctrl-C) stops it: what is being
+        handled is finished first."""
+        loop = self._thread.loop
+        with ThreadPoolExecutor(max(concurrency, 1), thread_name_prefix=f"kraft-queue-{self.group}") as pool:
+
+            async def in_a_thread(record: AsyncQueueRecord) -> None:
+                await loop.run_in_executor(pool, handler, self._record(record))
+
+            running = self._thread.begin(self._twin.run(in_a_thread, concurrency=concurrency))
+            try:
+                running.result()
+            except BaseException:
+                self.stop()
+                wait([running])
+                raise
+
+    def stop(self) -> None:
+        """`run` takes no more records, and ends when those that it has are handled. Any thread may call it."""
+        self._twin.stop()
+
+    def _record(self, record: AsyncQueueRecord) -> QueueRecord:
+        values = (getattr(record, each.name) for each in fields(Record))
+        return QueueRecord(*values, delivery_count=record.delivery_count, _thread=self._thread, _twin=record)
+
+
 class Transaction(Entered[AsyncTransaction]):
     """The blocking `AsyncTransaction`."""
 
@@ -177,6 +241,7 @@ class Client(Facade[AsyncClient]):
 
     transactional_producer = Making(AsyncClient.transactional_producer, TransactionalProducer)
     consumer = Making(AsyncClient.consumer, Consumer)
+    queue = Making(AsyncClient.queue, Queue)
     reader = Making(AsyncClient.reader, Reader)
 
     def close(self, *, timeout_ms: int | None = None) -> None:

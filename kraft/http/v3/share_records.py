@@ -58,7 +58,7 @@ class ShareRecordHandlers:
         asked = call.model(models.ReceiveRequest)
         group, context = call.path["group"], call.context
         _check_lock(call, asked.lock_ms)
-        receipt = self._queues.new_receipt()
+        receipt, lock_ms = self._queues.new_receipt(), asked.lock_ms or self._queues.lock_ms(group)
         with context.long_polls:
             handed = await self._queues.receive(
                 Receive(
@@ -68,7 +68,7 @@ class ShareRecordHandlers:
                     records_max=asked.max_records,
                     bytes_max=await context.room(context.limits.read_bytes_default),
                     wait_ms=asked.max_wait_ms,
-                    lock_ms=asked.lock_ms or self._queues.lock_ms(group),
+                    lock_ms=lock_ms,
                 )
             )
         locks = locks_of(handed, receipt, now_ms=call.context.clock.wall_ms())
@@ -84,7 +84,7 @@ class ShareRecordHandlers:
             raise
         if asked.acknowledgement == "implicit":
             records = await self._accepted(group, records, locks)
-        body = msgspec.json.encode(models.Received(records))
+        body = msgspec.json.encode(models.Received(records, lock_ms))
         context.hold(call.request, len(body))
         return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
 

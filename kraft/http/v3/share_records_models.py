@@ -77,6 +77,8 @@ class Received(Struct, gc=False):
     """What a receive answers."""
 
     records: list[ReceivedRecord]
+    lock_ms: int
+    """How long their locks last, and begin again for."""
 
 
 class Acknowledgement(RequestBody):
