@@ -27,6 +27,8 @@ class ClusterKeys:
     """Password of the cluster's SCRAM user on the Kafka listeners."""
     acknowledgements: bytes
     """Key of the ids by which receivers over REST acknowledge."""
+    operator: bytes
+    """Key of the tokens of the command line (`kraft.protocol.operator_tokens`)."""
 
     def __repr__(self) -> str:
         return "ClusterKeys()"
@@ -43,4 +45,5 @@ def cluster_keys(secret: str, *, cluster_id: str) -> ClusterKeys:
         quorum=hmac.digest(root, b"quorum", "sha256"),
         password=hmac.digest(root, b"kafka", "sha256").hex(),
         acknowledgements=hmac.digest(root, b"acknowledgements", "sha256"),
+        operator=hmac.digest(root, b"operator", "sha256"),
     )

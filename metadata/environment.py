@@ -15,7 +15,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from kraft.protocol.primitives import Buffer
 
@@ -145,6 +145,11 @@ class FrameConnection(Protocol):
         ...
 
     @property
+    def certificate_name(self) -> str:
+        """Distinguished name of the peer's certificate (RFC 2253), which was verified; empty without one."""
+        ...
+
+    @property
     def is_closed(self) -> bool: ...
     @property
     def unsent_bytes(self) -> int:
@@ -222,9 +227,20 @@ class FrameListener(Protocol):
 OnConnection: TypeAlias = Callable[[FrameConnection], Awaitable[None]]
 
 
+class Tls(Protocol):
+    """Certificates and rules of TLS; `kraft.runtime.tls` makes it. What it holds may change while connections live."""
+
+    def context(self) -> Any:
+        """The context of a new connection."""
+        ...
+
+
 class Network(Protocol):
-    async def connect(self, host: str, port: int, *, frame_bytes_max: int, timeout_ms: int) -> FrameConnection:
-        """Open a connection. Raises ConnectionRefusedError, TimeoutError, or another OSError."""
+    async def connect(
+        self, host: str, port: int, *, frame_bytes_max: int, timeout_ms: int, tls: Tls | None = None
+    ) -> FrameConnection:
+        """Open a connection. Raises ConnectionRefusedError, TimeoutError, or another OSError, also for a certificate
+        that `tls` does not trust."""
         ...
 
     @property
@@ -240,6 +256,7 @@ class Network(Protocol):
         *,
         frame_bytes_max: int,
         arriving_bytes_max: int | None = None,
+        tls: Tls | None = None,
     ) -> FrameListener:
         """Serve each connection with its own task running `on_connection`; it is closed when that returns.
 

@@ -487,6 +487,35 @@ class BrokerSettings(_Settings):
         "*: any page.",
     )
     background_threads: int = _int(4, 1, 64, "Worker threads for fsync, recovery and deletion.")
+    # TLS, with PEM files
+    ssl_keystore_type: Literal["PEM"] = Field(default="PEM", description="Format of the keystore: PEM only.")
+    ssl_keystore_location: str = Field(
+        default="", description="File with the node's private key and its certificate chain, in PEM."
+    )
+    ssl_keystore_certificate_chain: str = Field(default="", description="The chain itself in PEM, instead of a file.")
+    ssl_keystore_key: str = Field(default="", description="The private key itself in PEM, instead of a file.")
+    ssl_key_password: str = Field(default="", description="Password of the private key.")
+    ssl_truststore_type: Literal["PEM"] = Field(default="PEM", description="Format of the truststore: PEM only.")
+    ssl_truststore_location: str = Field(
+        default="", description="File with the certificates of the CAs that are trusted, in PEM."
+    )
+    ssl_truststore_certificates: str = Field(default="", description="These certificates themselves, in PEM.")
+    ssl_client_auth: Literal["none", "requested", "required"] = Field(
+        default="none", description="Certificates of clients at listeners with TLS."
+    )
+    ssl_principal_mapping_rules: str = Field(
+        default="DEFAULT",
+        description="Rules that make the name of a user from the distinguished name of its certificate.",
+    )
+    ssl_enabled_protocols: str = Field(
+        default="TLSv1.2,TLSv1.3",
+        pattern=r"^TLSv1\.[23](,TLSv1\.[23])?$",
+        description="Versions of TLS, with commas between.",
+    )
+    ssl_endpoint_identification_algorithm: Literal["https", ""] = Field(
+        default="https",
+        description="https: a node checks the host in the certificate of another; empty: it does not.",
+    )
 
 
 INTERNAL_TOPIC_SETTINGS = frozenset({"internal.segment.bytes"})
@@ -674,8 +703,19 @@ _LISTS = frozenset(
         "group.consumer.assignors",
         "match",
         "metrics",
+        "ssl.enabled.protocols",
     }
 )
+
+SENSITIVE = frozenset(
+    {
+        "ssl.key.password",
+        "ssl.keystore.certificate.chain",
+        "ssl.keystore.key",
+        "ssl.truststore.certificates",
+    }
+)
+"""Settings whose values nobody is shown (the type PASSWORD of Kafka)."""
 
 
 SettingsModel: TypeAlias = (

@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-from metadata.environment import FrameConnection
+from typing import Protocol
 
 LOG = logging.getLogger(__name__)
 
@@ -37,6 +36,16 @@ sasl.server.max.receive.size is 524,288). After a broker's restart its clients c
 has sent nothing costs some KiB. Where clients are served, the first frame may be as long as any other."""
 QUORUM_LISTENER = UnauthenticatedLimits(frame_bytes_max=4_096, frames_max=3, connections_max=64, wait_ms=2_000)
 """A hello, a proof, and the confirmation that the acceptor's proof was right."""
+TLS_HANDSHAKES = UnauthenticatedLimits(frame_bytes_max=0, frames_max=0, connections_max=1_024, wait_ms=10_000)
+"""A row for each listener with TLS: no frame is taken before the handshake is done."""
+
+
+class Waiting(Protocol):
+    """A connection that has not authenticated."""
+
+    @property
+    def peer(self) -> str: ...
+    def abort(self) -> None: ...
 
 
 class UnauthenticatedConnections:
@@ -44,7 +53,7 @@ class UnauthenticatedConnections:
 
     def __init__(self, limits: UnauthenticatedLimits) -> None:
         self.limits = limits
-        self._waiting: dict[FrameConnection, str] = {}
+        self._waiting: dict[Waiting, str] = {}
         """Connection -> address of the peer, in the order of arrival."""
         self._is_crowded = False
 
@@ -52,7 +61,7 @@ class UnauthenticatedConnections:
         return len(self._waiting)
 
     @contextmanager
-    def waiting(self, connection: FrameConnection) -> Iterator[None]:
+    def waiting(self, connection: Waiting) -> Iterator[None]:
         """Hold a place until the end of the block. The connection may be aborted meanwhile, in favour of another."""
         if len(self._waiting) >= self.limits.connections_max:
             self._make_room(connection)
@@ -64,14 +73,14 @@ class UnauthenticatedConnections:
             if len(self._waiting) <= self.limits.connections_max // 2:
                 self._is_crowded = False
 
-    def end_one(self, newcomer: FrameConnection) -> bool:
+    def end_one(self, newcomer: Waiting) -> bool:
         """End one connection in favour of a new one for which all places are taken. False when there is none to end."""
         if not self._waiting:
             return False
         self._make_room(newcomer)
         return True
 
-    def _make_room(self, newcomer: FrameConnection) -> None:
+    def _make_room(self, newcomer: Waiting) -> None:
         crowd, _ = Counter(self._waiting.values()).most_common(1)[0]
         oldest = next(connection for connection, address in self._waiting.items() if address == crowd)
         if not self._is_crowded:  # one line for each crowd: clients that are not authenticated must not fill the log

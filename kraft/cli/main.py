@@ -103,6 +103,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "metadata": ("kraft.cli.files", "metadata_app"),
     "log": ("kraft.cli.files", "log_app"),
     "config": ("kraft.cli.configuration", "config"),
+    "certs": ("kraft.cli.certs", "app"),
     "scenario": ("kraft.cli.scenario", "app"),
 }
 """Commands in the order of `--help`: the module, and the name of the function, or of the app of its commands."""

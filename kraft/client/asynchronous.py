@@ -10,6 +10,7 @@ from typing import Any
 
 from kraft.client.admin import AsyncAdmin
 from kraft.client.connection import Connection, World
+from kraft.client.credentials import Credentials
 from kraft.client.errors import ClientClosed
 from kraft.client.group_consumer import AsyncConsumer
 from kraft.client.metadata import Node
@@ -38,11 +39,14 @@ class AsyncClient:
             await kraft.admin.create_topic("flights", partitions=3)
 
     One address is enough; the others are asked for, and used when that node is gone. Options are those of
-    `ClientSettings`, under Kafka's names. `world` replaces clock, randomness and network.
+    `ClientSettings`, under Kafka's names. `user` and `password`, `token`, `certificate` and `ca` are the credentials;
+    without them those of the environment count (`KRAFT_USER` and so on). `world` replaces clock, randomness and
+    network.
     """
 
     def __init__(self, *bootstrap: str, world: World | None = None, **options: Any) -> None:
         self._bootstrap = parse_addresses(bootstrap)
+        self._credentials = _credentials(options)
         self._settings = parse(ClientSettings, options)
         self._world = world
         self._transport: Transport | None = None
@@ -52,7 +56,7 @@ class AsyncClient:
     async def __aenter__(self) -> AsyncClient:
         if self._world is None:
             loop = asyncio.get_running_loop()
-            self._transport = Transport()
+            self._transport = Transport(credentials=self._credentials)
             self._world = World(clock=SystemClock(loop), rng=random.SystemRandom(), sender=self._transport)
         self._connection = Connection(self._bootstrap, settings=self._settings, world=self._world)
         return self
@@ -157,3 +161,9 @@ class AsyncClient:
         if self._connection is None:
             raise ClientClosed("the client is not open; use it in `async with`")
         return self._connection
+
+
+def _credentials(options: dict[str, Any]) -> Credentials | None:
+    """Takes the credentials out of the options; None where there are none."""
+    given = {name: options.pop(name) for name in ("user", "password", "token", "certificate", "ca") if name in options}
+    return Credentials(**given) if given else None

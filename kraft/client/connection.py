@@ -173,7 +173,8 @@ class Connection:
 
     async def discover(self) -> tuple[Node, ...]:
         """Ask a living node who the nodes are. Raises KraftError."""
-        self.known_nodes = parse_nodes(await self.get(await self.v3("/brokers")))
+        scheme = self.nodes.urls[0].partition("://")[0]
+        self.known_nodes = parse_nodes(await self.get(await self.v3("/brokers")), scheme=scheme)
         self.nodes.learn({node.id: node.url for node in self.known_nodes if node.url})
         self._discovered_ms = self.world.clock.monotonic_ms()
         self._is_metadata_doubted = False

@@ -36,10 +36,10 @@ class TopicMetadata:
         return found or tuple(range(len(self.leaders)))
 
 
-def parse_nodes(document: Mapping[str, Any]) -> tuple[Node, ...]:
-    """From `GET /v3/clusters/{id}/brokers`."""
+def parse_nodes(document: Mapping[str, Any], *, scheme: str = "http") -> tuple[Node, ...]:
+    """From `GET /v3/clusters/{id}/brokers`. All nodes have the same scheme."""
     return tuple(
-        Node(id=each["broker_id"], url=f"http://{each['rest']}", rack=each["rack"], is_fenced=each["is_fenced"])
+        Node(id=each["broker_id"], url=f"{scheme}://{each['rest']}", rack=each["rack"], is_fenced=each["is_fenced"])
         for each in document["data"]
     )
 

@@ -93,7 +93,7 @@ def base_url(text: str) -> str:
     try:
         parts = urlsplit(url)
         is_good = (
-            parts.scheme == "http"
+            parts.scheme in ("http", "https")
             and bool(parts.hostname)
             and not any(map(str.isspace, url))
             and (parts.port is None or parts.port > 0)

@@ -10,6 +10,7 @@ from typing import Final
 
 import aiohttp
 
+from kraft.client.credentials import Credentials, credentials_for
 from kraft.client.response import ALWAYS, CONNECT_TIMEOUT_MS, Answer, Refused, Request, Response, Unknown
 
 CONNECTIONS_MAX: Final = 256
@@ -19,7 +20,9 @@ CONNECTIONS_MAX: Final = 256
 class Transport:
     """An async context manager; requests go to any base URL."""
 
-    def __init__(self, *, connections_max: int = CONNECTIONS_MAX) -> None:
+    def __init__(self, *, connections_max: int = CONNECTIONS_MAX, credentials: Credentials | None = None) -> None:
+        """`credentials` are shown to every node; without them those of the node's address or of the environment."""
+        self._credentials = credentials
         connector = aiohttp.TCPConnector(limit=connections_max)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True, middlewares=(_once,))
 
@@ -45,11 +48,13 @@ class Transport:
             return Unknown(reason=f"{base_url}: {error or type(error).__name__} after the request was sent")
 
     async def _exchange(self, url: str, request: Request, limits: aiohttp.ClientTimeout) -> Answer:
+        credentials = self._credentials or credentials_for(url)
         async with self._session.request(
             request.method,
             url,
             data=request.body or None,
-            headers={**ALWAYS, **request.headers},
+            headers={**ALWAYS, **credentials.headers(), **request.headers},
+            ssl=credentials.context() if url.startswith("https:") else True,
             timeout=limits,
             allow_redirects=False,
         ) as response:

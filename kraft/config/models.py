@@ -19,6 +19,17 @@ from metadata.settings import BrokerSettings, broker_settings, setting_text
 
 Role: TypeAlias = Literal["broker", "controller"]
 Purpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward"]
+SecurityProtocol: TypeAlias = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+
+
+def has_tls(protocol: SecurityProtocol) -> bool:
+    """Whether connections of the protocol are encrypted."""
+    return protocol in ("SSL", "SASL_SSL")
+
+
+def has_sasl(protocol: SecurityProtocol) -> bool:
+    """Whether clients of the protocol log in."""
+    return protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
 
 @value()
@@ -80,6 +91,7 @@ class ListenerConfig(_Model):
     advertised: AddressText | None = Field(
         default=None, description="host:port that brokers send to clients; default: the node's host and this port."
     )
+    protocol: SecurityProtocol = Field(default="PLAINTEXT", description="Security of the listener, as Kafka names it.")
 
 
 class NodeConfig(_Model):
@@ -98,6 +110,11 @@ class NodeConfig(_Model):
     quorum_port: int = Field(
         ge=1, le=65535, description="Raft port, controllers only; default: 9192, 9193 and so on by place."
     )
+    kafka_protocol: SecurityProtocol = Field(
+        default="PLAINTEXT",
+        description="Security of the Kafka port. With SSL or SASL_SSL, nodes use TLS among themselves, too.",
+    )
+    rest_protocol: SecurityProtocol = Field(default="PLAINTEXT", description="Security of the HTTP port.")
     advertised: AddressText | None = Field(
         default=None,
         description="host:port that brokers send to Kafka clients for the Kafka port; default: host and kafka_port.",
@@ -135,7 +152,17 @@ class NodeConfig(_Model):
 
     @property
     def rest_url(self) -> str:
-        return f"http://{self.rest}"
+        return f"{'https' if has_tls(self.rest_protocol) else 'http'}://{self.rest}"
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether a listener of the node has TLS."""
+        return any(map(has_tls, self.protocols.values())) or has_tls(self.rest_protocol)
+
+    @property
+    def protocols(self) -> Mapping[str, SecurityProtocol]:
+        """Listener of Kafka clients -> its security."""
+        return {DEFAULT_LISTENER: self.kafka_protocol, **{each.name: each.protocol for each in self.listeners}}
 
     @property
     def kafka(self) -> Address:
@@ -242,7 +269,7 @@ class ClusterConfig(_Model):
             "process.roles": ",".join(node.roles),
             "listeners": ",".join(f"{name}://{hosts.get(name, node.bind_host)}:{port}" for name, port in bound.items()),
             "advertised.listeners": ",".join(f"{name}://{address}" for name, address in advertised.items()),
-            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in bound),
+            "listener.security.protocol.map": ",".join(f"{name}:{each}" for name, each in node.protocols.items()),
             "inter.broker.listener.name": DEFAULT_LISTENER,
             "controller.quorum.voters": ",".join(f"{voter.id}@{voter.quorum}" for voter in self.voters),
             "log.dirs": ",".join(node.log_dirs),

@@ -10,6 +10,7 @@ from kraft.protocol.primitives import SettingValue
 
 KEYS = (
     *("id", "roles", "host", "bind", "rest_port", "kafka_port", "quorum_port", "advertised"),
+    *("kafka_protocol", "rest_protocol"),
     *("data", "log_dirs", "rack"),
 )
 """Keys of a node, without its tables."""

@@ -17,8 +17,10 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import StreamReader
 
 from kraft.broker.answer_budget import AnswerBudget
+from kraft.broker.certificate_names import user_of
 from kraft.broker.principal import ANONYMOUS, ANONYMOUS_NAME, Principal, UserPrincipal
 from kraft.http.errors import HttpError, error_response
+from kraft.runtime.tls import distinguished_name
 from metadata.environment import Clock
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Connection(web.RequestHandler):
         "_clock",
         "_held",
         "_is_at_hand",
+        "_mapping_rules",
         "header_since_ms",
         "is_ending",
         "made_ms",
@@ -53,8 +56,9 @@ class Connection(web.RequestHandler):
         "unsent_since_ms",
     )
 
-    def __init__(self, manager: web.Server, *, clock: Clock, **options: Any) -> None:
+    def __init__(self, manager: web.Server, *, clock: Clock, mapping_rules: Callable[[], str], **options: Any) -> None:
         super().__init__(manager, **options)
+        self._mapping_rules = mapping_rules
         self._clock = clock
         self._body: StreamReader | None = None
         """The body of the last request that arrived."""
@@ -76,7 +80,14 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.principal = UserPrincipal(ANONYMOUS_NAME, _host_of(transport))
+        subject = distinguished_name(transport.get_extra_info("peercert"))
+        name = user_of(subject, self._mapping_rules()) if subject else ANONYMOUS_NAME
+        self.principal = UserPrincipal(name, _host_of(transport))
+        if not name:
+            LOG.warning(
+                "closing %s: no rule of ssl.principal.mapping.rules matches its certificate", self.principal.host
+            )
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.header_since_ms is None and self._awaits_header() and data.strip(b"\r\n"):
@@ -130,7 +141,8 @@ class Connection(web.RequestHandler):
         self.is_ending = True
         if self.transport is not None:
             self.transport.write(head.encode() + body)
-            self.transport.write_eof()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
 
     @property
     def has_asked(self) -> bool:
@@ -217,8 +229,17 @@ def _line(message: str | None) -> str:
 class Server(web.Server):
     """Makes the `Connection`s of an application. One more than `connections_max` is closed without an answer."""
 
-    def __init__(self, made: web.Server, *, clock: Clock, connections_max: Callable[[], int], **options: Any) -> None:
-        """`made`: the server that aiohttp makes for the application; `options` are those of `web.RequestHandler`."""
+    def __init__(
+        self,
+        made: web.Server,
+        *,
+        clock: Clock,
+        connections_max: Callable[[], int],
+        mapping_rules: Callable[[], str],
+        **options: Any,
+    ) -> None:
+        """`made`: the server that aiohttp makes for the application; `mapping_rules` returns the setting that makes
+        users of certificates; `options` are those of `web.RequestHandler`."""
         super().__init__(
             _handler(made.request_handler),
             request_factory=_request_factory(made.request_factory),
@@ -227,6 +248,7 @@ class Server(web.Server):
         )
         self._options = options
         self._clock = clock
+        self._mapping_rules = mapping_rules
         self._connections_max = connections_max
         self._open = 0
 
@@ -241,7 +263,8 @@ class Server(web.Server):
         self._open -= 1
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, clock=self._clock, loop=asyncio.get_running_loop(), **self._options)
+        loop = asyncio.get_running_loop()
+        return Connection(self, clock=self._clock, mapping_rules=self._mapping_rules, loop=loop, **self._options)
 
 
 def _request_factory(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:

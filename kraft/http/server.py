@@ -15,6 +15,8 @@ from kraft.http.app import CONTEXT
 from kraft.http.connection import HEADER_BYTES_MAX, HEADERS_MAX, REQUEST_LINE_BYTES_MAX, Connection, Server
 from kraft.http.context import Context
 from kraft.runtime.backlog import Backlog, listen
+from kraft.runtime.tls_listener import TlsServer
+from metadata.environment import Tls
 
 READ_BUFFER_BYTES = 262_144
 KEEPALIVE_SECONDS = 75.0
@@ -31,13 +33,16 @@ LOOK_EVERY_MS = 5
 class HttpServer:
     """Serves an application on one address. Port 0 lets the system choose; `port` is that port."""
 
-    def __init__(self, app: web.Application, *, host: str, port: int, drain_ms: int = DRAIN_MS) -> None:
+    def __init__(
+        self, app: web.Application, *, host: str, port: int, drain_ms: int = DRAIN_MS, tls: Tls | None = None
+    ) -> None:
         self._app = app
         self._host = host
         self._port = port
         self._drain_ms = drain_ms
+        self._tls = tls
         self._server: Server | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener: asyncio.Server | TlsServer | None = None
         self._patience: asyncio.Task[None] | None = None
 
     @property
@@ -67,9 +72,15 @@ class HttpServer:
         await runner.setup()
         made = runner.server
         assert made is not None, "a runner that is set up has a server"
-        server = Server(made, clock=context.clock, connections_max=lambda: _accepted_max(context), **options)
+        server = Server(
+            made,
+            clock=context.clock,
+            connections_max=lambda: _accepted_max(context),
+            mapping_rules=lambda: context.gateway.settings.ssl_principal_mapping_rules,
+            **options,
+        )
         try:
-            self._listener = await listen(server, self._host, self._port, waiting_max=BACKLOG)
+            self._listener = await listen(server, self._host, self._port, waiting_max=BACKLOG, tls=self._tls)
         except OSError:
             await runner.cleanup()
             raise
@@ -92,10 +103,10 @@ class HttpServer:
         await server.shutdown(self._drain_ms / 1000)
         await self._app.cleanup()
 
-    async def _hear_the_last(self, server: Server, listener: asyncio.Server) -> None:
+    async def _hear_the_last(self, server: Server, listener: asyncio.Server | TlsServer) -> None:
         backlog = Backlog(listener.sockets)
         listener.close()
-        await backlog.take(server)
+        await backlog.take(server, tls=self._tls)
         clock = self._app[CONTEXT].clock
         for _ in range(FIRST_REQUEST_MS // LOOK_EVERY_MS):
             await clock.sleep(LOOK_EVERY_MS)  # first of all: a loop may have taken some that are not among them yet

@@ -6,13 +6,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.config.models import ClusterConfig, NodeConfig, has_sasl, has_tls
 from kraft.config.render import render
-from kraft.launcher.configuration import SECRET_FILE, load_config, write_whole
+from kraft.launcher.configuration import load_config, write_whole
 from kraft.launcher.identity import Identity, new_identity
 from kraft.launcher.ports import taken_ports, with_free_ports
 from kraft.launcher.processes import LaunchError, StartProcess, is_alive, stop_nodes
-from kraft.launcher.runfile import RESOLVED_FILE, WITNESS_FOLDER, ClusterRun, NodeRun, load_run, save_run
+from kraft.launcher.runfile import (
+    RESOLVED_FILE,
+    WITNESS_FOLDER,
+    ClusterRun,
+    NodeRun,
+    load_run,
+    remember_credentials,
+    save_run,
+)
+from kraft.layout import OPERATOR_FILE, SECRET_FILE
 
 
 def prepare(
@@ -39,6 +48,8 @@ def launch(
 ) -> ClusterRun:
     """Start all nodes, and write their run file. They end with `parent_pid`. Raises LaunchError; then none runs."""
     resolved = _write_resolved(config)
+    if any(has_sasl(node.rest_protocol) for node in config.nodes):
+        write_whole(os.path.join(config.data, OPERATOR_FILE), config.keys.operator.hex() + "\n", mode=0o600)
     witness = os.path.join(config.data, WITNESS_FOLDER) if has_witness else None
     run = ClusterRun(
         cluster_id=config.cluster_id,
@@ -54,16 +65,17 @@ def launch(
             if folder is not None:
                 os.makedirs(folder, mode=0o700, exist_ok=True)
         for node in config.nodes:
-            nodes.append(_start(node, run, start=start))
+            nodes.append(_start(node, run, config, start=start))
     except OSError as error:
         stop_nodes(nodes, say=lambda _: None)
         raise LaunchError(f"node {config.nodes[len(nodes)].id} cannot be started: {error}") from error
     run = run.with_nodes(nodes)
+    remember_credentials(run)
     save_run(run)
     return run
 
 
-def _start(node: NodeConfig, run: ClusterRun, *, start: StartProcess) -> NodeRun:
+def _start(node: NodeConfig, run: ClusterRun, config: ClusterConfig, *, start: StartProcess) -> NodeRun:
     pid = start(
         config=run.config,
         node_id=node.id,
@@ -72,6 +84,7 @@ def _start(node: NodeConfig, run: ClusterRun, *, start: StartProcess) -> NodeRun
         parent_pid=run.launcher_pid,
         variables=run.variables(node.id),
     )
+    settings, has_https = config.broker_settings(node.id), has_tls(node.rest_protocol)
     return NodeRun(
         id=node.id,
         roles=node.roles,
@@ -80,6 +93,9 @@ def _start(node: NodeConfig, run: ClusterRun, *, start: StartProcess) -> NodeRun
         kafka=str(node.kafka),
         quorum=str(node.quorum) if node.quorum else None,
         data=node.data,
+        ca=settings.ssl_truststore_location if has_https else None,
+        certificate=settings.ssl_keystore_location if has_https and settings.ssl_client_auth == "required" else None,
+        logs_in=has_sasl(node.rest_protocol),
     )
 
 

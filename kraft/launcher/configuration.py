@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -20,12 +20,14 @@ from kraft.config.parse import parse_config
 from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import ConfigError, Problem
 from kraft.launcher.identity import Identity, new_identity
+from kraft.layout import SECRET_FILE
+from kraft.protocol.primitives import SettingValue
 
 BUILT_IN: Final = str(Path(__file__).parent.parent / "config" / "cluster.toml")
 IN_NO_FILE: Final = "the configuration"
 ID_FILE: Final = "cluster.id"
-SECRET_FILE: Final = "cluster.secret"
 SECRET_LENGTH_MIN: Final = 8
+FILE_SETTINGS: Final = frozenset({"ssl.keystore.location", "ssl.truststore.location"})
 
 
 def load_config(
@@ -97,7 +99,13 @@ def _identified(parsed: ClusterFile, *, file: str, text: str, identity: Callable
         right = "--data DIR needs a folder that can be written, and secret_file a file that can be read"
         raise ConfigError(file, [Problem(key="", wrong=str(error), right=right)]) from error
     nodes = tuple(
-        node.model_copy(update={"data": _absolute(node.data), "log_dirs": tuple(map(_absolute, node.log_dirs))})
+        node.model_copy(
+            update={
+                "data": _absolute(node.data),
+                "log_dirs": tuple(map(_absolute, node.log_dirs)),
+                "settings": _with_absolute_files(node.settings),
+            }
+        )
         for node in parsed.nodes
     )
     return ClusterConfig(
@@ -105,13 +113,19 @@ def _identified(parsed: ClusterFile, *, file: str, text: str, identity: Callable
         secret=SecretStr(secret),
         data=str(folder),
         strict=parsed.strict,
-        settings=parsed.settings,
+        settings=_with_absolute_files(parsed.settings),
         nodes=nodes,
     )
 
 
 def _absolute(path: str) -> str:
     return str(Path(path).absolute())
+
+
+def _with_absolute_files(settings: Mapping[str, SettingValue]) -> Mapping[str, SettingValue]:
+    """Files are found from where the cluster is started; its nodes run elsewhere."""
+    files = {name: _absolute(str(settings[name])) for name in FILE_SETTINGS if settings.get(name)}
+    return {**settings, **files}
 
 
 def _cluster_id(parsed: ClusterFile, folder: Path, *, file: str, text: str, identity: Callable[[], Identity]) -> str:

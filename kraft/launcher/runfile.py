@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
-from kraft.layout import WITNESS_VARIABLE
+from kraft.layout import OPERATOR_FILE, WITNESS_VARIABLE
 
 RUN_FILE: Final = "cluster.json"
 RESOLVED_FILE: Final = "resolved.toml"
@@ -29,6 +32,12 @@ class NodeRun:
     kafka: str
     quorum: str | None
     data: str
+    ca: str | None = None
+    """File with the CAs of its HTTP port's certificate; None without TLS."""
+    certificate: str | None = None
+    """File with the node's own certificate and key, where its HTTP port wants one."""
+    logs_in: bool = False
+    """Clients of its HTTP port log in."""
 
     @property
     def name(self) -> str:
@@ -87,9 +96,12 @@ class ClusterRun:
 
 
 def run_of(document: dict[str, Any]) -> ClusterRun:
-    """The opposite of `to_document`. Raises KeyError and TypeError."""
+    """The opposite of `to_document`; requests to its nodes have credentials from now on. Raises KeyError and
+    TypeError."""
     nodes = tuple(NodeRun(**{**node, "roles": tuple(node["roles"])}) for node in document["nodes"])
-    return ClusterRun(**{**document, "nodes": nodes})
+    run = ClusterRun(**{**document, "nodes": nodes})
+    remember_credentials(run)
+    return run
 
 
 def run_path(data: str) -> str:
@@ -111,6 +123,25 @@ def load_run(data: str) -> ClusterRun | None:
         return run_of(document)
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError):
         return None
+
+
+def remember_credentials(run: ClusterRun) -> None:
+    """This process may read the data folder, and so the key of the cluster's operator: that is its credential."""
+    secured = [node for node in run.nodes if node.ca or node.logs_in]
+    if not secured:
+        return
+    from kraft.client.credentials import Credentials, remember  # a node imports this module, and is no client
+
+    for node in secured:
+        token = partial(_operator_token, run.data) if node.logs_in else None
+        remember(node.rest, Credentials(ca=node.ca, certificate=node.certificate, token=token))
+
+
+def _operator_token(data: str) -> str:
+    from kraft.protocol.operator_tokens import make_token
+
+    key = bytes.fromhex(Path(data, OPERATOR_FILE).read_text(encoding="utf-8").strip())
+    return make_token(key, now_ms=time.time_ns() // 1_000_000)
 
 
 def remove_run(data: str) -> None:

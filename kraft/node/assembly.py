@@ -29,7 +29,7 @@ from kraft.node.broker import broker_parts, hand_over, marker_router, stop_repli
 from kraft.node.context import NodeContext, OnFatal, node_context
 from kraft.node.controller import ControllerParts, controller_parts
 from kraft.node.listener import kafka_listener
-from kraft.node.quorum import HostedQuorum, observer_log
+from kraft.node.quorum import Certificates, HostedQuorum, observer_log
 from kraft.node.startup_state import Awaiting
 from kraft.wire.channels.controller import ControllerChannel
 from kraft.wire.channels.forward import RemotePartitionClient
@@ -66,10 +66,14 @@ class Node:
         quorum: HostedQuorum,
         door: Callable[[Node], Door] | None,
         on_fatal: OnFatal,
+        certificates: Certificates | None = None,
     ) -> None:
-        """`door` makes the HTTP listener, if there is one. `on_fatal` must stop the node."""
-        context = node_context(config, node_id, environment=environment, quorum=quorum, on_fatal=on_fatal)
-        self._context = context
+        """`door` makes the HTTP listener, if there is one. `on_fatal` must stop the node. `certificates` are there
+        where a listener has TLS."""
+        context = node_context(
+            config, node_id, environment=environment, quorum=quorum, on_fatal=on_fatal, certificates=certificates
+        )
+        self._context, self.certificates = context, certificates
         self.config, self.node, self.environment = config, context.node, environment
         self.events, self.publisher, self.main_loop = context.events, context.publisher, context.main_loop
         self.controller: ControllerParts | None = controller_parts(context) if context.node.is_voter else None

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from kraft.broker.metadata_publisher import MetadataPublisher
-from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.config.models import ClusterConfig, NodeConfig, has_tls
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook
 from kraft.node.node_watchdog import MainLoopWatch
-from kraft.node.quorum import HostedQuorum
+from kraft.node.quorum import Certificates, HostedQuorum
 from kraft.wire.peers import Peers
 from metadata.environment import Environment
 
@@ -33,14 +33,23 @@ class NodeContext:
     """Connections to the other nodes."""
     on_fatal: OnFatal
     """Must stop the node."""
+    certificates: Certificates | None = None
+    """None on a node whose listeners and peers have no TLS."""
 
 
 def node_context(
-    config: ClusterConfig, node_id: int, *, environment: Environment, quorum: HostedQuorum, on_fatal: OnFatal
+    config: ClusterConfig,
+    node_id: int,
+    *,
+    environment: Environment,
+    quorum: HostedQuorum,
+    on_fatal: OnFatal,
+    certificates: Certificates | None = None,
 ) -> NodeContext:
     node = config.node(node_id)
     publisher = MetadataPublisher(node_id=node_id, clock=environment.clock, static=config.static_settings(node_id))
     events = EventLog(environment, data=node.data, node_id=node_id, lock=quorum.process.lock())
+    encrypted = {each.id for each in config.nodes if has_tls(each.kafka_protocol)}
     addresses = AddressBook(config, node_id=node_id, image=lambda: publisher.image)
     return NodeContext(
         config=config,
@@ -57,6 +66,13 @@ def node_context(
             end_ms=lambda: publisher.settings.node_hang_timeout_ms,
         ),
         incarnation_id=UUID(bytes=environment.rng.randbytes(16), version=4),
-        peers=Peers(environment, node_id=node_id, password=config.keys.password, address=addresses.address),
+        peers=Peers(
+            environment,
+            node_id=node_id,
+            password=config.keys.password,
+            address=addresses.address,
+            tls=lambda peer: certificates.client if certificates and peer in encrypted else None,
+        ),
         on_fatal=on_fatal,
+        certificates=certificates,
     )

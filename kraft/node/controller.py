@@ -36,6 +36,7 @@ def controller_parts(context: NodeContext) -> ControllerParts:
         events=context.events,
         on_fatal=context.on_fatal,
         is_hanging=context.main_loop.is_hanging,
+        certificates=context.certificates,
     )
     active = ActiveController(
         node_id=node.id,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from kraft.broker.answer_budget import AnswerBudget
+from kraft.config.models import SecurityProtocol, has_tls
 from kraft.node.context import NodeContext
 from kraft.node.controller import ControllerParts
 from kraft.wire.handler_table import ApiHandlers
+from kraft.wire.listener_security import ListenerSecurity
 from kraft.wire.server import ClientListener, WireServer
 
 
@@ -23,6 +25,17 @@ def kafka_listener(
         serves_clients=own.is_broker,
         settings=context.publisher.settings,
         answers=answers,
-        client_listeners=[ClientListener(each.name, each.host or own.bind_host, each.port) for each in own.listeners],
+        client_listeners=[
+            ClientListener(each.name, each.host or own.bind_host, each.port, _security(context, each.protocol))
+            for each in own.listeners
+        ],
+        security=_security(context, own.kafka_protocol),
         on_broker_connection_lost=None if controller is None else controller.active.broker_connection_lost,
+    )
+
+
+def _security(context: NodeContext, protocol: SecurityProtocol) -> ListenerSecurity:
+    return ListenerSecurity(
+        tls=context.certificates.server if context.certificates is not None and has_tls(protocol) else None,
+        mapping_rules=lambda: context.publisher.settings.ssl_principal_mapping_rules,
     )

@@ -18,7 +18,7 @@ import uvloop
 import kraft
 from kraft.broker.measures import KafkaPort, Measure
 from kraft.broker.transaction_measures import transaction_measures
-from kraft.config.models import ClusterConfig
+from kraft.config.models import ClusterConfig, has_tls
 from kraft.http.app import create_app, learn_paths
 from kraft.http.replicas import replica_routes
 from kraft.http.server import HttpServer
@@ -37,6 +37,7 @@ from kraft.runtime.logs import log_to_standard_error
 from kraft.runtime.open_files import CachedFiles
 from kraft.runtime.quorum_thread import QuorumThread
 from kraft.runtime.reserved_files import ReservedFiles
+from kraft.runtime.tls import LOOK_EVERY_MS, NodeTls, TlsFailed
 from kraft.runtime.umask import write_for_owner_alone
 from kraft.runtime.witness import files_of
 from kraft.wire.client_counts import software
@@ -44,6 +45,7 @@ from metadata.delta import MetadataDelta
 from metadata.image import MetadataImage
 from metadata.quorum.durable import QuorumStorageError
 from metadata.quorum.library import WrongLibrary, verified
+from metadata.settings import BrokerSettings
 from replication.storage.log_directory import StartupError
 
 FAILED = 1
@@ -95,7 +97,11 @@ def run_node(config: ClusterConfig, node_id: int, *, data: str) -> int:
 
 
 async def _serve(config: ClusterConfig, node_id: int, shares: DescriptorShares) -> int:
-    process = _NodeProcess(config, node_id, shares)
+    try:
+        process = _NodeProcess(config, node_id, shares)
+    except TlsFailed as error:
+        _say(f"node {node_id} failed: {error}")
+        return FAILED
     return await process.run()
 
 
@@ -110,6 +116,7 @@ class _NodeProcess:
         self._heap = Heap(os.environ)
         self._files = CachedFiles(files, open_max=shares.files)
         self._environment = system_environment(threads=threads, files=self._files, connections_max=shares.nodes)
+        self._tls = _node_tls(config, node_id, lambda: self._node.publisher.settings)
         self._node = Node(
             config,
             node_id,
@@ -117,6 +124,7 @@ class _NodeProcess:
             quorum=QuorumThread(files=ReservedFiles(self._files, files)),
             door=self._http_door,
             on_fatal=self._fail,
+            certificates=self._tls,
         )
         self._node.publisher.subscribe(self._on_metadata)
 
@@ -126,7 +134,9 @@ class _NodeProcess:
             loop.add_signal_handler(number, self._ending.set)
         loop.set_exception_handler(self._on_unhandled)
         _say(f"node {self._node.node.id} runs kraft {kraft.__version__} from {os.path.dirname(kraft.__file__)}")
-        tending = loop.create_task(self._tend_files())
+        tending = [loop.create_task(self._tend_files())]
+        if self._tls is not None:
+            tending.append(loop.create_task(self._tend_certificates(self._tls)))
         try:
             await self._node.start()
         except (OSError, StartupError, QuorumStorageError) as error:
@@ -139,7 +149,8 @@ class _NodeProcess:
             gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
             await self._ending.wait()
             teller.cancel()
-        tending.cancel()
+        for each in tending:
+            each.cancel()
         await self._stop()
         if self._failure is None:
             _say(f"node {self._node.node.id} stopped")
@@ -156,6 +167,17 @@ class _NodeProcess:
             await self._environment.clock.sleep(FILES_TENDED_EVERY_MS)
             await self._environment.workers.run(self._files.tend)
             await self._environment.workers.run(self._heap.tend)
+
+    async def _tend_certificates(self, tls: NodeTls) -> None:
+        """New connections get a certificate that was replaced; a broken one changes nothing."""
+        environment, events = self._environment, self._node.events
+        while True:
+            await environment.clock.sleep(LOOK_EVERY_MS)
+            try:
+                if await environment.workers.run(tls.refresh):
+                    events.emit("certificates_loaded")
+            except TlsFailed as error:
+                events.emit("certificates_not_loaded", error=str(error))
 
     async def _tell_what_is_awaited(self) -> None:
         """For as long as the node lives: it waits for a quorum for ever, and may lose it again."""
@@ -241,6 +263,16 @@ def _measures(node: Node) -> Sequence[Measure]:
     )
 
 
+def _node_tls(config: ClusterConfig, node_id: int, settings: Callable[[], BrokerSettings]) -> NodeTls | None:
+    """None where no listener and no other node has TLS. Raises TlsFailed."""
+    if not any(node.has_tls for node in config.nodes):
+        return None
+    first = config.broker_settings(node_id)
+    made: list[NodeTls] = []
+    made.append(NodeTls(lambda: settings() if made else first))
+    return made[0]
+
+
 def _close_to_strangers(folder: str) -> None:
     """An earlier version, or a person, let everybody in. A group that was let in stays: nobody does that by chance."""
     try:
@@ -283,4 +315,5 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *replica_routes(lambda: {} if node.broker is None else node.broker.replicas.describe()),
         ),
     )
-    return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port)
+    tls = node.certificates.server if node.certificates is not None and has_tls(node.node.rest_protocol) else None
+    return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port, tls=tls)

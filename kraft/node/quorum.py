@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from kraft.config.models import ClusterConfig
+from kraft.config.models import ClusterConfig, has_tls
 from kraft.layout import METADATA_FOLDER
 from kraft.wire.channels.metadata_log import MetadataSourceChannel
 from kraft.wire.peers import Peers
-from metadata.environment import Environment
+from metadata.environment import Environment, Tls
 from metadata.events import Events
 from metadata.quorum.config import QuorumConfig
 from metadata.quorum.log import MetadataLog
@@ -17,6 +17,15 @@ from metadata.quorum.observer import ObserverLog
 from metadata.quorum.raft_host import QuorumHost
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.watchdog import WatchedProcess
+
+
+class Certificates(Protocol):
+    """TLS of a node, as server and as the client of other nodes (`kraft.runtime.tls.NodeTls`)."""
+
+    @property
+    def server(self) -> Tls: ...
+    @property
+    def client(self) -> Tls: ...
 
 
 class HostedQuorum(QuorumHost, Protocol):
@@ -37,6 +46,7 @@ def voter_log(
     events: Events,
     on_fatal: Callable[[BaseException], None],
     is_hanging: Callable[[], bool],
+    certificates: Certificates | None,
 ) -> RaftMetadataLog:
     node = config.node(node_id)
     settings = config.broker_settings(node_id)
@@ -50,6 +60,10 @@ def voter_log(
         directory=f"{node.data}/{METADATA_FOLDER}",
         election_timeout_ms=settings.controller_quorum_election_timeout_ms,
         snapshot_bytes=settings.metadata_log_max_record_bytes_between_snapshots,
+        listen_tls=certificates.server if certificates and has_tls(node.kafka_protocol) else None,
+        dial_tls={
+            voter.id: certificates.client for voter in config.voters if certificates and has_tls(voter.kafka_protocol)
+        },
     )
     return RaftMetadataLog(
         environment,

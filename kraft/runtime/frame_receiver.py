@@ -30,6 +30,10 @@ class FrameReceiver(ABC):
         return self._peer
 
     @property
+    def certificate_name(self) -> str:
+        return ""
+
+    @property
     def is_closed(self) -> bool:
         return self._is_closed
 

@@ -6,11 +6,13 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 from kraft.runtime.frame_memory import ArrivingFrames
 from kraft.runtime.tcp import TcpConnection, read_buffer
-from metadata.environment import ConnectionClosed, OnConnection
+from kraft.runtime.tls_listener import TlsServer, listen_with_tls
+from metadata.environment import ConnectionClosed, OnConnection, Tls
 
 LOG = logging.getLogger(__name__)
 
@@ -42,18 +44,21 @@ class TcpListener:
         self._connections_max = connections_max
         self._buffer = buffer
         self._arriving = None if arriving_bytes_max is None else ArrivingFrames(loop, bytes_max=arriving_bytes_max)
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | TlsServer | None = None
         self._serving: dict[asyncio.Task[None], TcpConnection] = {}
         self._is_closing = False
         self._came_late: list[TcpConnection] = []
 
-    async def start(self, host: str, port: int, *, frame_bytes_max: int) -> None:
+    async def start(self, host: str, port: int, *, frame_bytes_max: int, tls: Tls | None) -> None:
         def accept() -> _AcceptedConnection:
             return _AcceptedConnection(
                 self._loop, self, frame_bytes_max=frame_bytes_max, buffer=self._buffer, arriving=self._arriving
             )
 
-        self._server = await self._loop.create_server(accept, host, port, backlog=BACKLOG)
+        if tls is None:
+            self._server = await self._loop.create_server(accept, host, port, backlog=BACKLOG)
+        else:
+            self._server = await listen_with_tls(accept, host, port, backlog=BACKLOG, tls=tls)
 
     @property
     def port(self) -> int:
@@ -130,12 +135,15 @@ class TcpNetwork:
         self._dialed: set[TcpConnection] = set()
         """Connections whose sockets are not closed yet; a listener has its own."""
 
-    async def connect(self, host: str, port: int, *, frame_bytes_max: int, timeout_ms: int) -> TcpConnection:
+    async def connect(
+        self, host: str, port: int, *, frame_bytes_max: int, timeout_ms: int, tls: Tls | None = None
+    ) -> TcpConnection:
+        secure = {} if tls is None else {"ssl": tls.context(), "server_hostname": host}
         async with asyncio.timeout(timeout_ms / 1_000):
             errors: list[OSError] = []
             for address in await self._addresses(host):
                 try:
-                    return await self._connect_address(address, port, frame_bytes_max=frame_bytes_max)
+                    return await self._connect_address(address, port, frame_bytes_max=frame_bytes_max, secure=secure)
                 except OSError as error:
                     errors.append(error)
         # "Refused" is a statement about every address of the host; any other error is reported first.
@@ -147,9 +155,14 @@ class TcpNetwork:
         found = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
-    async def _connect_address(self, address: str, port: int, *, frame_bytes_max: int) -> TcpConnection:
+    async def _connect_address(
+        self, address: str, port: int, *, frame_bytes_max: int, secure: Mapping[str, Any]
+    ) -> TcpConnection:
         transport, connection = await self._loop.create_connection(
-            lambda: TcpConnection(self._loop, frame_bytes_max=frame_bytes_max, buffer=self._buffer), address, port
+            lambda: TcpConnection(self._loop, frame_bytes_max=frame_bytes_max, buffer=self._buffer),
+            address,
+            port,
+            **secure,
         )
         self._dialed.add(connection)
         connection.lost.add_done_callback(lambda _: self._dialed.discard(connection))
@@ -181,6 +194,7 @@ class TcpNetwork:
         *,
         frame_bytes_max: int,
         arriving_bytes_max: int | None = None,
+        tls: Tls | None = None,
     ) -> TcpListener:
         listener = TcpListener(
             self._loop,
@@ -189,7 +203,7 @@ class TcpNetwork:
             buffer=self._buffer,
             arriving_bytes_max=arriving_bytes_max,
         )
-        await listener.start(host, port, frame_bytes_max=frame_bytes_max)
+        await listener.start(host, port, frame_bytes_max=frame_bytes_max, tls=tls)
         return listener
 
 

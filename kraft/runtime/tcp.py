@@ -22,6 +22,7 @@ from kraft.protocol.primitives import Buffer
 from kraft.runtime.frame_memory import STEP_BYTES, ArrivingFrames
 from kraft.runtime.frame_receiver import FrameReceiver, take_nothing
 from kraft.runtime.heap import uncleared
+from kraft.runtime.tls import distinguished_name
 
 LOG = logging.getLogger(__name__)
 
@@ -85,10 +86,15 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._writable: asyncio.Future[None] | None = None
         self._when_taken: list[Callable[[], None]] = []
         self._flush: asyncio.TimerHandle | None = None
+        self._certificate_name = ""
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done after the socket is closed."""
 
     # --- what the owner calls -----------------------------------------------------------------------------
+
+    @property
+    def certificate_name(self) -> str:
+        return self._certificate_name
 
     @property
     def unsent_bytes(self) -> int:
@@ -159,6 +165,9 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._peer = _address(transport.get_extra_info("peername"))
+        certificate = transport.get_extra_info("peercert")
+        if certificate:
+            self._certificate_name = distinguished_name(certificate)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES, low=WRITE_LOW_BYTES)
         _set_options(transport)
 

@@ -25,7 +25,7 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import new
 from kraft.wire import scram
 from kraft.wire.budget import Budget
-from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle
+from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle, Tls
 from metadata.unauthenticated import KAFKA_LISTENER
 
 LOG = logging.getLogger(__name__)
@@ -230,6 +230,7 @@ async def open_connection(
     frame_bytes_max: int,
     connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
     in_flight_max: int = IN_FLIGHT_MAX,
+    tls: Tls | None = None,
 ) -> RpcConnection:
     """Connects and authenticates as `principal`. Raises ConnectionRefusedError when nobody listens, NotConnected for
     anything else that kept it from connecting (a timeout, too), or the KafkaError of a refused authentication.
@@ -237,7 +238,7 @@ async def open_connection(
     host, port = address
     try:
         frames = await environment.network.connect(
-            host, port, frame_bytes_max=KAFKA_LISTENER.frame_bytes_max, timeout_ms=connect_timeout_ms
+            host, port, frame_bytes_max=KAFKA_LISTENER.frame_bytes_max, timeout_ms=connect_timeout_ms, tls=tls
         )
     except ConnectionRefusedError:
         raise

@@ -23,7 +23,7 @@ from kraft.protocol.messages.api_versions_request import ApiVersionsRequestData
 from kraft.protocol.messages.api_versions_response import ApiVersionsResponseData
 from kraft.wire.connection import CONNECT_TIMEOUT_MS, IN_FLIGHT_MAX, RpcConnection, open_connection
 from kraft.wire.rpc import ReplyT, RequestData, RequestT, ResponseData, Rpc
-from metadata.environment import ConnectionClosed, Environment, NotConnected
+from metadata.environment import ConnectionClosed, Environment, NotConnected, Tls
 from metadata.retries import RECONNECT_BACKOFF_MS
 
 LOOK_MS_MAX = 30_000
@@ -51,13 +51,16 @@ class Peers:
         address: Address,
         frame_bytes_max: int = FRAME_BYTES_MAX,
         connect_timeout_ms: int = CONNECT_TIMEOUT_MS,
+        tls: Callable[[int], Tls | None] = lambda node_id: None,
     ) -> None:
+        """`tls` returns that of connections to a node."""
         self.environment = environment
         self.node_id = node_id
         self.address = address
         self._password = password
         self._frame_bytes_max = frame_bytes_max
         self._connect_timeout_ms = connect_timeout_ms
+        self._tls = tls
         self._ways: dict[tuple[int, Purpose, Lane], _Way] = {}
 
     async def call(
@@ -121,6 +124,7 @@ class Peers:
             password=self._password,
             frame_bytes_max=self._frame_bytes_max,
             connect_timeout_ms=self._connect_timeout_ms,
+            tls=self._tls(node_id),
             in_flight_max=WAITS_IN_FLIGHT_MAX if lane == "waits" else IN_FLIGHT_MAX,
         )
 

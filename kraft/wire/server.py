@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.measures import Measure
-from kraft.broker.principal import ANONYMOUS_NAME, NodePrincipal, UserPrincipal, host_of
+from kraft.broker.principal import NodePrincipal
 from kraft.protocol import codec
 from kraft.protocol.codec import Malformed
 from kraft.wire import scram
@@ -26,6 +26,7 @@ from kraft.wire.budget import Budget
 from kraft.wire.connection_watch import ClientWatch
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.large_requests import LargeRequests
+from kraft.wire.listener_security import PLAINTEXT, ListenerSecurity
 from kraft.wire.node_authentication import NodeAuthentication
 from kraft.wire.session import UNSENT_BYTES_MAX, Session, Shared, authenticates_as_node
 from metadata.environment import Environment, FrameConnection, FrameListener, OnConnection
@@ -49,6 +50,7 @@ class ClientListener(NamedTuple):
     name: str
     host: str
     port: int
+    security: ListenerSecurity = PLAINTEXT
 
 
 class WireServer:
@@ -67,16 +69,17 @@ class WireServer:
         settings: BrokerSettings,
         answers: AnswerBudget | None = None,
         client_listeners: Sequence[ClientListener] = (),
+        security: ListenerSecurity = PLAINTEXT,
         on_broker_connection_lost: OnBrokerLost | None = None,
     ) -> None:
         """A node without the broker role serves no clients: it takes nodes only. `answers` is the node's memory for
-        answers, of its own where none is given. `on_broker_connection_lost` gets the id of a broker when its last
-        authenticated `controller` connection ends.
+        answers, of its own where none is given. `security` is that of the first listener.
+        `on_broker_connection_lost` gets the id of a broker when its last authenticated `controller` connection ends.
         """
         self._environment = environment
-        self._host, self._asked_port = host, port
         self._serves_clients = serves_clients
-        self._client_listeners = client_listeners
+        first = ClientListener(DEFAULT_LISTENER, host, port, security)
+        self._by_name = {each.name: each for each in (first, *client_listeners)}
         places = environment.network.connections_max
         self._client_places = min(settings.max_connections, places - min(NODE_PLACES, places // 2))
         self._places = min(self._client_places + NODE_PLACES, places) if serves_clients else settings.max_connections
@@ -113,8 +116,7 @@ class WireServer:
     def ports(self) -> Mapping[str, int]:
         """The port of each listener, by the listener's name."""
         assert self._listeners, "not started"
-        names = [DEFAULT_LISTENER, *(each.name for each in self._client_listeners)]
-        return {name: listener.port for name, listener in zip(names, self._listeners, strict=True)}
+        return {name: listener.port for name, listener in zip(self._by_name, self._listeners, strict=True)}
 
     def measures(self) -> Sequence[Measure]:
         """Counters of clients' requests for /metrics; there are none on a node that serves no clients."""
@@ -127,15 +129,21 @@ class WireServer:
 
     async def start(self) -> None:
         """Listens. Raises OSError when a port is taken."""
-        await self._listen(self._host, self._asked_port, self._serve)
-        for each in self._client_listeners:
-            await self._listen(each.host, each.port, partial(self._serve_clients_only, each.name))
+        for name, each in self._by_name.items():
+            await self._listen(
+                each, self._serve if name == DEFAULT_LISTENER else partial(self._serve_clients_only, name)
+            )
 
-    async def _listen(self, host: str, port: int, serve: OnConnection) -> None:
+    async def _listen(self, listener: ClientListener, serve: OnConnection) -> None:
         first = self._nodes.frame_bytes_max if self._serves_clients else KAFKA_LISTENER.frame_bytes_max
         self._listeners.append(
             await self._environment.network.listen(
-                host, port, serve, frame_bytes_max=first, arriving_bytes_max=self._arriving_bytes_max
+                listener.host,
+                listener.port,
+                serve,
+                frame_bytes_max=first,
+                arriving_bytes_max=self._arriving_bytes_max,
+                tls=listener.security.tls,
             )
         )
 
@@ -191,8 +199,10 @@ class WireServer:
         if self._send_buffer_bytes >= 0:
             connection.bound_send_buffer(self._send_buffer_bytes)
         connection.bound_unsent(UNSENT_BYTES_MAX)
-        anonymous = UserPrincipal(ANONYMOUS_NAME, host_of(connection.peer))
-        client = ClientConnection(peer=connection.peer, listener=listener, principal=anonymous)
+        principal = self._by_name[listener].security.principal(connection)
+        if principal is None:
+            return None
+        client = ClientConnection(peer=connection.peer, listener=listener, principal=principal)
         session = Session(self._shared, connection, client, takes_nodes=takes_nodes)
         with self.watch.watching(session):
             return await session.serve(first)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from metadata.environment import Tls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,10 @@ class QuorumConfig:
     directory: str
     """`<data>/__cluster_metadata`."""
     election_timeout_ms: int
+    listen_tls: Tls | None = None
+    """TLS of connections from other voters."""
+    dial_tls: Mapping[int, Tls] = field(default_factory=dict)
+    """TLS of connections to the voters whose ports have it."""
     snapshot_bytes: int
     """Bytes of journal after which a snapshot is taken (Q7)."""
 

@@ -71,7 +71,15 @@ class QuorumEngine:
         self._machine = MetadataStateMachine(on_applied=self._report.applied, on_installed=self._report.installed)
         identity = LinkIdentity(cluster_id=config.cluster_id, node_id=config.node_id, key=config.key)
         peers = {peer: config.voters[peer] for peer in config.peers}
-        self._link = Link(environment, identity, peers=peers, listen=config.listen, handler=self)
+        self._link = Link(
+            environment,
+            identity,
+            peers=peers,
+            listen=config.listen,
+            handler=self,
+            listen_tls=config.listen_tls,
+            dial_tls=config.dial_tls,
+        )
         self._met: frozenset[int] = frozenset()
         self._refusing: frozenset[int] = frozenset()
         """Voters that are connected with another process that has this node's id."""

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from metadata.decode_errors import DECODE_ERRORS
-from metadata.environment import ConnectionClosed, Environment, FrameConnection, FrameListener
+from metadata.environment import ConnectionClosed, Environment, FrameConnection, FrameListener, Tls
 from metadata.quorum.filters import Message
 from metadata.quorum.frame_auth import NONCE_BYTES, REASON_LENGTH_MAX, Hello, Refused, Seal
 from metadata.quorum.handshake import ANYBODY, shake_hands
@@ -39,6 +39,7 @@ REFUSED_RETRY_MS = 2_000
 """Wait after a failed check, which a person has to correct."""
 DUPLICATE_CHECK_MS = PING_MS + 250
 """The old session of a node that appears again must be silent for this long to be replaced."""
+NO_TLS: Final[Mapping[int, Tls]] = {}
 DUPLICATE: Final = {"type": "duplicate"}
 """Sent to a node before it is refused, so that it can report the reason."""
 _encode = msgspec.msgpack.Encoder().encode
@@ -89,7 +90,10 @@ class Link:
         peers: Mapping[int, tuple[str, int]],
         listen: tuple[str, int],
         handler: LinkHandler,
+        listen_tls: Tls | None = None,
+        dial_tls: Mapping[int, Tls] = NO_TLS,
     ) -> None:
+        self._listen_tls, self._dial_tls = listen_tls, dial_tls
         self._clock = environment.clock
         self._network = environment.network
         self._rng = environment.rng
@@ -108,7 +112,11 @@ class Link:
         if self._peers:
             host, port = self._listen
             self._listener = await self._network.listen(
-                host, port, self._accept, frame_bytes_max=QUORUM_LISTENER.frame_bytes_max
+                host,
+                port,
+                self._accept,
+                frame_bytes_max=QUORUM_LISTENER.frame_bytes_max,
+                tls=self._listen_tls,
             )
 
     async def run(self) -> None:
@@ -158,7 +166,11 @@ class Link:
         host, port = self._peers[peer]
         try:
             return await self._network.connect(
-                host, port, frame_bytes_max=QUORUM_LISTENER.frame_bytes_max, timeout_ms=CONNECT_TIMEOUT_MS
+                host,
+                port,
+                frame_bytes_max=QUORUM_LISTENER.frame_bytes_max,
+                timeout_ms=CONNECT_TIMEOUT_MS,
+                tls=self._dial_tls.get(peer),
             )
         except ConnectionRefusedError:
             self._handler.on_refused(peer)

@@ -36,9 +36,10 @@ def write_config(
     racks: Mapping[int, str] | None = None,
     host: str | None = None,
     log_dirs: int = 1,
+    keys: Mapping[str, str] | None = None,
 ) -> str:
     """Ports are left out: start with free ones. The host is a loopback address of the cluster's own. With more than one
-    of `log_dirs` they are `logs-NODE-a` and so on, beside the file."""
+    of `log_dirs` they are `logs-NODE-a` and so on, beside the file. `keys` are more keys of each node."""
     host = host or own_host()
     lines = [f'cluster_id = "{uuid.uuid4()}"', f'secret = "{uuid.uuid4()}"', "[settings]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
@@ -49,6 +50,7 @@ def write_config(
             lines.append(f"log_dirs = {json.dumps(folders)}")
         if rack := (racks or {}).get(node_id):
             lines.append(f"rack = {json.dumps(rack)}")
+        lines += [f"{name} = {json.dumps(value)}" for name, value in (keys or {}).items()]
         own = (node_settings or {}).get(node_id, {})
         lines += [f"settings.{name} = {json.dumps(value)}" for name, value in own.items()]
     path.write_text("\n".join(lines) + "\n")

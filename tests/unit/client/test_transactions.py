@@ -100,7 +100,7 @@ def test_records_leave_in_batches_whose_sequences_follow_each_other() -> None:
 class Lossy(Transport):
     """Every answer about a transaction is lost the first time."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: object) -> None:
         super().__init__()
         self.lost: set[str] = set()
 

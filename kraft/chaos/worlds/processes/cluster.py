@@ -45,10 +45,11 @@ from kraft.chaos.worlds.snapshot import Snapshot, roles_in
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 from kraft.config.models import ClusterConfig, ListenerConfig, NodeConfig, PeerAddresses
 from kraft.config.render import render
-from kraft.launcher.configuration import SECRET_FILE, write_whole
+from kraft.launcher.configuration import write_whole
 from kraft.launcher.node_starter import NodeStarter, node_starter
 from kraft.launcher.ports import with_free_ports
 from kraft.launcher.runfile import RESOLVED_FILE, remove_run
+from kraft.layout import SECRET_FILE
 
 
 class Cluster:

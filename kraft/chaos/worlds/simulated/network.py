@@ -20,7 +20,7 @@ from zlib import crc32
 from kraft.chaos.worlds.simulated.loop import BESIDE, PROCESS, Process, VirtualLoop
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.frame_receiver import FrameReceiver
-from metadata.environment import ConnectionClosed, OnConnection
+from metadata.environment import ConnectionClosed, OnConnection, Tls
 
 UNSENT_BYTES_MAX = 1024 * 1024
 """`drain` waits while the sender has more unsent bytes than this."""
@@ -479,7 +479,10 @@ class HostNetwork:
         self._network = network
         self._host = host
 
-    async def connect(self, host: str, port: int, *, frame_bytes_max: int, timeout_ms: int) -> SimulatedConnection:
+    async def connect(
+        self, host: str, port: int, *, frame_bytes_max: int, timeout_ms: int, tls: Tls | None = None
+    ) -> SimulatedConnection:
+        assert tls is None, "a simulated network is not encrypted"
         target = self._host if host in LOCAL_NAMES else host
         async with asyncio.timeout(timeout_ms / 1000):
             return await self._network.connect(self._host, target, port, frame_bytes_max)
@@ -496,5 +499,7 @@ class HostNetwork:
         *,
         frame_bytes_max: int,
         arriving_bytes_max: int | None = None,
+        tls: Tls | None = None,
     ) -> SimulatedListener:
+        assert tls is None, "a simulated network is not encrypted"
         return self._network.listen(self._host, port, on_connection, frame_bytes_max)

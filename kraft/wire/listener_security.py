@@ -1,0 +1,37 @@
+"""Security of one listener of Kafka clients: its TLS, and who its clients are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kraft.broker.certificate_names import user_of
+from kraft.broker.principal import ANONYMOUS_NAME, UserPrincipal, host_of
+from metadata.environment import FrameConnection, Tls
+
+LOG = logging.getLogger(__name__)
+
+DEFAULT_RULES = "DEFAULT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerSecurity:
+    tls: Tls | None = None
+    mapping_rules: Callable[[], str] = lambda: DEFAULT_RULES
+    """Returns `ssl.principal.mapping.rules`."""
+
+    def principal(self, connection: FrameConnection) -> UserPrincipal | None:
+        """The user of the connection's certificate, or ANONYMOUS; None if no rule makes a user of the certificate."""
+        host, subject = host_of(connection.peer), connection.certificate_name
+        if not subject:
+            return UserPrincipal(ANONYMOUS_NAME, host)
+        name = user_of(subject, self.mapping_rules())
+        if not name:
+            LOG.warning("closing %s: no rule of ssl.principal.mapping.rules matches its certificate", connection.peer)
+            return None
+        return UserPrincipal(name, host)
+
+
+PLAINTEXT = ListenerSecurity()
+"""A listener without TLS, whose clients are ANONYMOUS."""
