@@ -14,6 +14,7 @@ from aiohttp import web
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.gateway import Gateway
 from kraft.broker.measures import NO_KAFKA_PORT, KafkaPort
+from kraft.http.access_table import check_access
 from kraft.http.connection import Connection
 from kraft.http.context import Context
 from kraft.http.docs.pages import docs_routes
@@ -209,6 +210,8 @@ def _check(call: Call, route: Route) -> Any:
     context.origins.check(call.request)
     if not route.answers_early:
         refuse_early(context.awaiting, node_id=context.gateway.node_id)
+    if context.gateway.authorizer is not None:
+        check_access(call, route)
     if context.is_strict:
         check_strictly(call, route)
     if route.tag == "v2" and context.dialect.checks_parameters:

@@ -7,13 +7,14 @@ request it returns for the handler.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from kraft.broker.permissions import Permissions
 from kraft.broker.principal import ANONYMOUS, Principal
 from kraft.http.body_models import IS_STRICT
 from kraft.http.connection import Connection
@@ -29,6 +30,7 @@ from kraft.http.extension_fields import PREFER, prefers_additions
 from kraft.http.media import is_latin_1
 from kraft.http.problems import problems_of
 from kraft.http.record_counts import check_values
+from metadata.acls import AclOperation, AclResource
 
 if TYPE_CHECKING:
     from kraft.http.context import Context
@@ -59,6 +61,26 @@ class Call:
         """The principal of the request, with the client's host; ANONYMOUS without credentials."""
         connection = self.request.protocol
         return connection.principal if isinstance(connection, Connection) else ANONYMOUS
+
+    @property
+    def permissions(self) -> Permissions | None:
+        """What the principal may do; None: everything."""
+        gateway = self.context.gateway
+        if gateway.authorizer is None:
+            return None
+        return gateway.permissions(self.principal, what=f"{self.request.method} {self.request.path}")
+
+    def check(self, operation: AclOperation, resource: AclResource, name: str) -> None:
+        """Raises the authorization error of Kafka for what the principal may not do."""
+        if (may := self.permissions) is not None:
+            may.check(operation, resource, name)
+
+    def described(self, resource: AclResource, names: Iterable[str]) -> list[str]:
+        """Those of these names that the principal may describe; all groups for one that may describe the cluster."""
+        may = self.permissions
+        if may is None or (resource is AclResource.GROUP and may.silently(AclOperation.DESCRIBE, AclResource.CLUSTER)):
+            return list(names)
+        return [name for name in names if may.silently(AclOperation.DESCRIBE, resource, name)]
 
     @property
     def is_v3(self) -> bool:

@@ -23,8 +23,10 @@ from metadata.authorizer import Authorizer, authorizer_of
 from metadata.controller.requests import (
     AlterConfigs,
     AlterReassignments,
+    CreateAcls,
     CreatePartitions,
     CreateTopics,
+    DeleteAcls,
     DeleteTopics,
     ElectLeaders,
     ErrorDetail,
@@ -436,6 +438,10 @@ class FakeGateway:
             case ElectLeaders():
                 every = [(t.name, p) for t in self._image.topics.values() for p in t.partitions]
                 return dict.fromkeys(request.partitions or every, self.refuse)
+            case CreateAcls():
+                return [self.refuse for _ in request.acls]
+            case DeleteAcls():
+                return [tuple(acl for _, acl in each.among(self._image.acls.items())) for each in request.filters]
             case AlterReassignments():
                 return {(r.topic, r.partition): self.refuse for r in request.reassignments}
         raise AssertionError(request)

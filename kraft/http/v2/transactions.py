@@ -59,6 +59,7 @@ from kraft.protocol.errors import (
 from kraft.protocol.media_types import RECORD_BATCH, V2_JSON
 from kraft.protocol.primitives import INT32_MAX
 from kraft.protocol.transactions import Producer
+from metadata.acls import AclOperation, AclResource
 from replication.requests import ProduceOutcome
 
 TIMEOUT_MS_DEFAULT = 60_000
@@ -170,6 +171,7 @@ class TransactionHandlers:
         """TxnOffsetCommit: 204; these offsets of a group, or all that its instance has read, count when the transaction
         is committed. Raises HttpError 422 for a body that names neither."""
         producer, asked = _producer(call), body_of(call, GroupOffsets)
+        call.check(AclOperation.READ, AclResource.GROUP, asked.group)
         offsets: tuple[r.OffsetToCommit, ...] | None = None
         if asked.offsets is not None or asked.partitions is not None:
             known_partitions(call, [*(asked.offsets or ()), *(asked.partitions or ())])

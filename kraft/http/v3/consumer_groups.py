@@ -22,6 +22,7 @@ from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, r
 from kraft.http.v3.group_members import GroupNames, MemberHandlers
 from kraft.http.v3.models import Listing
 from kraft.protocol.errors import GroupIdNotFound
+from metadata.acls import AclResource
 
 GROUPS = "consumer-groups"
 NAMES = GroupNames(GROUPS, "consumer_group_id", "consumer_group", "KafkaConsumer")
@@ -53,7 +54,8 @@ class GroupHandlers:
     async def list_groups(self, call: Call) -> web.Response:
         """ListGroups of all coordinators, each described: 200. Raises CoordinatorNotAvailable 15 while one of them does
         not answer."""
-        names = [each.group for each in await self._groups.list_all() if each.group_type != SHARE]
+        groups = await self._groups.list_all()
+        names = call.described(AclResource.GROUP, (each.group for each in groups if each.group_type != SHARE))
         found = await asyncio.gather(*(self._describe(name) for name in names))
         rows = (_group(call, each) for each in found)
         return answer(listing(call, "KafkaConsumerGroupList", (GROUPS,), rows))

@@ -250,3 +250,33 @@ class PartitionResults(BaseModel):
 
 class NewReassignment(RequestBody):
     replicas: Items[BrokerId] = Field(min_length=1)
+
+
+class NewAcl(RequestBody):
+    """One ACL, with the names of Kafka's codes."""
+
+    resource_type: str
+    resource_name: str
+    pattern_type: str
+    principal: str
+    host: str
+    operation: str
+    permission: str
+
+
+class NewAcls(RequestBody):
+    data: Items[NewAcl]
+
+
+class AclDocument(Resource):
+    resource_type: str
+    resource_name: str
+    pattern_type: str
+    principal: str
+    host: str
+    operation: str
+    permission: str
+
+
+class DeletedAcls(BaseModel):
+    data: list[AclDocument]

@@ -23,6 +23,7 @@ from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, r
 from kraft.http.v3.group_members import GroupNames, MemberHandlers
 from kraft.http.v3.models import ConfigChanges, Listing
 from kraft.protocol.errors import GroupIdNotFound, for_code
+from metadata.acls import AclResource
 from metadata.controller.requests import ConfigResource
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
@@ -50,7 +51,8 @@ class ShareGroupHandlers:
 
     async def list_share_groups(self, call: Call) -> web.Response:
         """200 with the share groups of all coordinators. Raises CoordinatorNotAvailable 15 while one is silent."""
-        names = [each.group for each in await self._groups.list_all() if each.group_type == SHARE]
+        groups = await self._groups.list_all()
+        names = call.described(AclResource.GROUP, (each.group for each in groups if each.group_type == SHARE))
         rows = await asyncio.gather(*(self._group(call, name) for name in names))
         return answer(listing(call, "KafkaShareGroupList", (GROUPS,), rows))
 

@@ -27,6 +27,7 @@ from kraft.http.v3.models import ConfigChange
 from kraft.protocol.errors import InvalidRequest, KafkaError
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+from metadata.acls import AclOperation, AclResource
 from metadata.controller.requests import ConfigResource
 from metadata.image import TopicIdPartition
 from replication.shares.states import AcknowledgeType
@@ -44,6 +45,7 @@ class ShareRecordHandlers:
         are set in both. Raises HttpError 40403 for a topic, 40405 where the name is that of another kind of group, 404
         for a setting, InvalidConfig 40."""
         asked = call.model(models.CreateRequest)
+        call.check(AclOperation.READ, AclResource.GROUP, asked.share_group_id)
         topics = [call.context.topic_or_raise(name).name for name in asked.topics]
         changes = [alteration(ConfigChange(name=each.name, value=each.value)) for each in asked.configs or ()]
         check_names(ConfigResource(resource_type="group", name=asked.share_group_id), [each.name for each in changes])
@@ -57,6 +59,8 @@ class ShareRecordHandlers:
         HttpError 40403 for a topic, 40405 where the name is that of another kind of group."""
         asked = call.model(models.ReceiveRequest)
         group, context = call.path["group"], call.context
+        for name in asked.topics:
+            call.check(AclOperation.READ, AclResource.TOPIC, name)
         _check_lock(call, asked.lock_ms)
         receipt, lock_ms = self._queues.new_receipt(), asked.lock_ms or self._queues.lock_ms(group)
         with context.long_polls:

@@ -19,6 +19,7 @@ from kraft.http.v3.config_changes import (
     set_one,
 )
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, resource, route
+from metadata.acls import AclOperation, AclResource
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, ErrorDetail
 
 
@@ -35,7 +36,16 @@ async def list_topic_configs(call: Call) -> web.Response:
 
 async def list_all_topic_configs(call: Call) -> web.Response:
     """The same of all topics."""
-    return _listing(call, "-", list(call.context.gateway.image.topics_by_name))
+    may = call.permissions
+    return _listing(
+        call,
+        "-",
+        [
+            name
+            for name in call.context.gateway.image.topics_by_name
+            if may is None or may.silently(AclOperation.DESCRIBE_CONFIGS, AclResource.TOPIC, name)
+        ],
+    )
 
 
 def _listing(call: Call, shown: str, topics: list[str]) -> web.Response:

@@ -28,6 +28,7 @@ from kraft.protocol.batches.markers import Marker
 from kraft.protocol.errors import InvalidTxnState, KafkaError, LeaderNotAvailable, for_code
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from kraft.protocol.transactions import MarkersToWrite
+from metadata.acls import AclResource
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
 from replication.requests import ActiveProducer
@@ -86,7 +87,11 @@ class TransactionAdmin:
         """ListTransactions of all coordinators: 200 with those that pass the filters of the query, by id. Raises
         CoordinatorNotAvailable 15 while one of them does not answer, InvalidRegularExpression 128."""
         found = await self._transactions.list_all(_filters(call))
-        rows = sorted((each, node_id) for node_id, its in found.items() for each in its)
+        every = (each.transactional_id for its in found.values() for each in its)
+        shown = set(call.described(AclResource.TRANSACTIONAL_ID, every))
+        rows = sorted(
+            (each, node_id) for node_id, its in found.items() for each in its if each.transactional_id in shown
+        )
         return answer(
             listing(
                 call,

@@ -1,0 +1,222 @@
+"""For each HTTP route the operation and the resource that Kafka checks for the same over its own protocol.
+
+A route without a row is refused. Beside its row, a request sees and changes only what its principal may
+(`kraft.http.restricted_gateway`): topics in a body are checked there, and topics without Describe do not exist for it.
+docs/security.md has the table made of these rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from kraft.http.endpoint import Call, Route
+from kraft.http.restricted_gateway import restricted
+from kraft.protocol.errors import ClusterAuthorizationFailed
+from metadata.acls import CLUSTER_NAME, AclOperation, AclResource
+
+READ, WRITE, CREATE, DELETE = AclOperation.READ, AclOperation.WRITE, AclOperation.CREATE, AclOperation.DELETE
+ALTER, DESCRIBE, CLUSTER_ACTION = AclOperation.ALTER, AclOperation.DESCRIBE, AclOperation.CLUSTER_ACTION
+DESCRIBE_CONFIGS, ALTER_CONFIGS = AclOperation.DESCRIBE_CONFIGS, AclOperation.ALTER_CONFIGS
+V3: Final = "/v3/clusters/{cluster_id}"
+
+
+class Needed(NamedTuple):
+    """An operation on the resource that a parameter of the path names."""
+
+    operation: AclOperation
+    resource: AclResource
+    parameter: str = ""
+    """Empty: the cluster."""
+
+
+class RouteAccess(NamedTuple):
+    """What one route needs."""
+
+    needs: tuple[Needed, ...] = ()
+    states: str = ""
+    """What is checked elsewhere, or why nothing is needed, for the documentation."""
+
+
+def _topic(*operations: AclOperation, states: str = "") -> RouteAccess:
+    return RouteAccess(tuple(Needed(each, AclResource.TOPIC, "topic") for each in operations), states)
+
+
+def _group(*operations: AclOperation, states: str = "") -> RouteAccess:
+    return RouteAccess(tuple(Needed(each, AclResource.GROUP, "group") for each in operations), states)
+
+
+def _cluster(operation: AclOperation) -> RouteAccess:
+    return RouteAccess((Needed(operation, AclResource.CLUSTER),))
+
+
+def _transaction(operation: AclOperation, *more: Needed, states: str = "") -> RouteAccess:
+    return RouteAccess((Needed(operation, AclResource.TRANSACTIONAL_ID, "transactional_id"), *more), states)
+
+
+_OPEN: Final = RouteAccess(states="nothing: whether the node is ready, and documents about the API")
+_KNOWN: Final = RouteAccess(states="nothing: every client of Kafka learns it from Metadata")
+_VISIBLE: Final = RouteAccess(states="the topics with Describe on Topic")
+_CONSUMER: Final = "/consumers/{group}/instances/{instance}"
+_WRITES_TO: Final = Needed(WRITE, AclResource.TOPIC, "topic")
+
+
+def _v2() -> dict[str, RouteAccess]:
+    partition = "/topics/{topic}/partitions/{partition}"
+    rows = {
+        "POST /topics/{topic}": _topic(WRITE),
+        f"POST {partition}": _topic(WRITE),
+        f"GET {partition}/records": _topic(READ),
+        "GET /topics/{topic}/records": _topic(READ),
+        "GET /brokers": _KNOWN,
+        "GET /topics": _VISIBLE,
+        "GET /topics/{topic}": _topic(DESCRIBE),
+        "GET /topics/{topic}/partitions": _topic(DESCRIBE),
+        f"GET {partition}": _topic(DESCRIBE),
+        f"GET {partition}/offsets": _topic(DESCRIBE),
+        "POST /admin/topics": RouteAccess(states="Create on Cluster, or on the Topic"),
+        "POST /consumers/{group}": _group(READ),
+        f"DELETE {_CONSUMER}": _group(READ),
+        f"GET {_CONSUMER}/records": _group(READ, states="Read on each Topic"),
+        f"POST {_CONSUMER}/offsets": _group(READ),
+        f"POST {_CONSUMER}/offsets:query": _group(READ),
+    }
+    for tail in ("subscription", "assignments", "offsets"):
+        rows |= {f"{method} {_CONSUMER}/{tail}": _group(READ) for method in ("POST", "GET", "DELETE")}
+    for tail in ("", "/beginning", "//beginning", "/end", "//end"):
+        rows[f"POST {_CONSUMER}/positions{tail}"] = _group(READ)
+    del rows[f"DELETE {_CONSUMER}/assignments"], rows[f"DELETE {_CONSUMER}/offsets"]
+    return rows
+
+
+def _transactions() -> dict[str, RouteAccess]:
+    one = "/transactions/{transactional_id}"
+    return {
+        f"POST {one}": _transaction(WRITE),
+        f"GET {one}": _transaction(DESCRIBE),
+        f"POST {one}/topics/{{topic}}": _transaction(WRITE, _WRITES_TO),
+        f"POST {one}/topics/{{topic}}/partitions/{{partition}}": _transaction(WRITE, _WRITES_TO),
+        f"POST {one}/offsets": _transaction(WRITE, states="Read on the Group"),
+        f"POST {one}/commit": _transaction(WRITE),
+        f"POST {one}/abort": _transaction(WRITE),
+        f"GET {V3}/transactions": RouteAccess(states="the ids with Describe on TransactionalId"),
+        f"GET {V3}{one}": _transaction(DESCRIBE),
+        f"GET {V3}/topics/{{topic}}/partitions/{{partition}}/producers": _topic(READ),
+        f"POST {V3}/topics/{{topic}}/partitions/{{partition}}/transactions:abort": _cluster(CLUSTER_ACTION),
+    }
+
+
+def _node() -> dict[str, RouteAccess]:
+    paths = (
+        "/", "/healthz", "/readyz", "/healthy", "/ready", "/status/ready", "/_health", "/docs", "/docs/{asset}",
+        "/openapi.json", "/openapi", "/openapi/v3",
+    )  # fmt: skip
+    described = _cluster(DESCRIBE)
+    return {f"GET {path}": _OPEN for path in paths} | {
+        "GET /metrics": described,
+        "GET /kraft/status": described,
+        "GET /kraft/partitions": described,
+    }
+
+
+def _v3_cluster() -> dict[str, RouteAccess]:
+    rows = {
+        "GET /v3/clusters": _KNOWN,
+        f"GET {V3}": _KNOWN,
+        f"GET {V3}/brokers": _KNOWN,
+        f"GET {V3}/brokers/{{broker_id}}": _KNOWN,
+        f"GET {V3}/brokers/{{broker_id}}/partition-replicas": _VISIBLE,
+        f"GET {V3}/brokers/-/configs": _cluster(DESCRIBE_CONFIGS),
+        f"GET {V3}/acls": _cluster(DESCRIBE),
+        f"POST {V3}/acls": _cluster(ALTER),
+        f"DELETE {V3}/acls": _cluster(ALTER),
+        f"POST {V3}/acls:batch": _cluster(ALTER),
+        f"POST {V3}/elections": _cluster(ALTER),
+    }
+    for path in (f"{V3}/brokers/{{broker_id}}/configs", f"{V3}/broker-configs"):
+        rows |= {
+            f"GET {path}": _cluster(DESCRIBE_CONFIGS),
+            f"POST {path}:alter": _cluster(ALTER_CONFIGS),
+            f"GET {path}/{{name}}": _cluster(DESCRIBE_CONFIGS),
+            f"PUT {path}/{{name}}": _cluster(ALTER_CONFIGS),
+            f"DELETE {path}/{{name}}": _cluster(ALTER_CONFIGS),
+        }
+    return rows
+
+
+def _v3_topics() -> dict[str, RouteAccess]:
+    topics = f"{V3}/topics"
+    one = f"{topics}/{{topic}}"
+    partition = f"{one}/partitions/{{partition}}"
+    return {
+        f"GET {topics}/-/configs": RouteAccess(states="the topics with DescribeConfigs on Topic"),
+        f"POST {topics}/-/configs:alter": RouteAccess(states="AlterConfigs on each Topic"),
+        f"GET {one}/configs": _topic(DESCRIBE_CONFIGS),
+        f"POST {one}/configs:alter": _topic(ALTER_CONFIGS),
+        f"GET {one}/configs/{{name}}": _topic(DESCRIBE_CONFIGS),
+        f"PUT {one}/configs/{{name}}": _topic(ALTER_CONFIGS),
+        f"DELETE {one}/configs/{{name}}": _topic(ALTER_CONFIGS),
+        f"GET {topics}": _VISIBLE,
+        f"POST {topics}": RouteAccess(states="Create on Cluster, or on the Topic"),
+        f"GET {one}": _topic(DESCRIBE),
+        f"DELETE {one}": _topic(DELETE),
+        f"PATCH {one}": _topic(ALTER),
+        f"GET {topics}/-/partitions/-/reassignment": _cluster(DESCRIBE),
+        f"GET {one}/partitions/-/reassignment": _cluster(DESCRIBE),
+        f"GET {partition}/reassignment": _cluster(DESCRIBE),
+        f"POST {partition}/reassignment": _cluster(ALTER),
+        f"DELETE {partition}/reassignment": _cluster(ALTER),
+        f"GET {one}/partitions": _topic(DESCRIBE),
+        f"GET {partition}": _topic(DESCRIBE),
+        f"GET {partition}/offset": _topic(DESCRIBE),
+        f"GET {partition}/replicas": _topic(DESCRIBE),
+        f"GET {partition}/replicas/{{broker_id}}": _topic(DESCRIBE),
+        f"POST {partition}:elect": _cluster(ALTER),
+        f"POST {one}/records:batch": _topic(WRITE),
+        f"POST {one}/records": _topic(WRITE),
+    }
+
+
+def _v3_groups() -> dict[str, RouteAccess]:
+    listed = RouteAccess(states="Describe on Cluster; else the groups with Describe on Group")
+    rows: dict[str, RouteAccess] = {}
+    for groups in (f"{V3}/consumer-groups", f"{V3}/share-groups"):
+        one = f"{groups}/{{group}}"
+        rows |= {f"GET {groups}": listed, f"DELETE {one}": _group(DELETE)}
+        for tail in ("", "/consumers", "/consumers/{consumer}", "/consumers/{consumer}/assignments", "/lags"):
+            rows[f"GET {one}{tail}"] = _group(DESCRIBE)
+        rows[f"POST {one}/offsets:reset"] = _group(READ, states="Read on each Topic")
+    consumers, shares = f"{V3}/consumer-groups/{{group}}", f"{V3}/share-groups/{{group}}"
+    place = "{topic}/partitions/{partition}"
+    return rows | {
+        f"GET {consumers}/consumers/{{consumer}}/assignments/{place}": _group(DESCRIBE),
+        f"GET {consumers}/lag-summary": _group(DESCRIBE),
+        f"GET {consumers}/lags/{place}": _group(DESCRIBE),
+        f"DELETE {consumers}/offsets/{{topic}}": _group(DELETE),
+        f"DELETE {consumers}/offsets/{place}": _group(DELETE),
+        f"POST {V3}/share-groups": RouteAccess(states="Read on the Group"),
+        f"POST {shares}/records:receive": _group(READ, states="Read on each Topic"),
+        f"POST {shares}/records:acknowledge": _group(READ),
+        f"GET {shares}/configs": _group(DESCRIBE_CONFIGS),
+        f"POST {shares}/configs:alter": _group(ALTER_CONFIGS),
+    }
+
+
+ROUTE_ACCESS: Final[Mapping[str, RouteAccess]] = {
+    **_v2(), **_transactions(), **_node(), **_v3_cluster(), **_v3_topics(), **_v3_groups(),
+}  # fmt: skip
+"""Method and path -> what is needed."""
+
+
+def check_access(call: Call, route: Route) -> None:
+    """Refuses what the principal may not do, and lets its request see only what it may. Raises the authorization
+    errors of Kafka."""
+    may = call.permissions
+    if may is None:
+        return
+    row = ROUTE_ACCESS.get(f"{route.method} {route.path}")
+    if row is None:
+        raise ClusterAuthorizationFailed("nobody has declared what this route needs")
+    for need in row.needs:
+        may.check(need.operation, need.resource, call.path[need.parameter] if need.parameter else CLUSTER_NAME)
+    call.context = restricted(call.context, call.principal, what=f"{route.method} {route.path}")

@@ -1,0 +1,196 @@
+"""The cluster as one principal may see and change it: a `Gateway` for the handlers of its requests over HTTP.
+
+Topics that it may not describe do not exist in the image; everything else is checked when it is asked for, with the
+ACLs of that moment, so that a stream ends soon after the ACL that allowed it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from uuid import UUID
+
+from kraft.broker.gateway import Gateway, Records
+from kraft.broker.permissions import Permissions
+from kraft.broker.principal import Principal
+from kraft.protocol.errors import UnknownTopicOrPartition
+from kraft.protocol.primitives import Buffer
+from metadata.acls import CLUSTER_NAME, AclOperation, AclResource
+from metadata.authorizer import Authorizer
+from metadata.controller.requests import (
+    AlterClientQuotas,
+    AlterConfigs,
+    AlterReassignments,
+    ConfigResource,
+    CreateAcls,
+    CreatePartitions,
+    CreateTopics,
+    DeleteAcls,
+    DeleteTopics,
+    ElectLeaders,
+    ErrorDetail,
+    NewTopic,
+    ReplaceConfigs,
+    Request,
+)
+from metadata.image import MetadataImage, TopicIdPartition, topic_ids_map, topics_map
+from replication.requests import ActiveProducer, OffsetAnswer, ProduceOptions, ProduceOutcome, ReadOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kraft.http.context import Context
+
+Reply = TypeVar("Reply")
+
+VIEWS_KEPT_MAX = 64
+"""Principals whose view of the latest image is kept."""
+TOPIC, GROUP, CLUSTER = AclResource.TOPIC, AclResource.GROUP, AclResource.CLUSTER
+
+
+class _Views:
+    """What each principal sees of an image."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], tuple[MetadataImage, Authorizer | None, MetadataImage]] = OrderedDict()
+
+    def view(self, gateway: Gateway, principal: Principal, may: Permissions) -> MetadataImage:
+        image, authorizer, key = gateway.image, gateway.authorizer, (str(principal), principal.host)
+        kept = self._kept.get(key)
+        if kept is None or kept[0] is not image or kept[1] is not authorizer:
+            kept = self._kept[key] = image, authorizer, visible(image, may)
+            if len(self._kept) > VIEWS_KEPT_MAX:
+                self._kept.popitem(last=False)
+        return kept[2]
+
+
+_VIEWS: Final = _Views()
+
+
+def visible(image: MetadataImage, may: Permissions) -> MetadataImage:
+    """The image without topics that the principal may not describe."""
+    topics = {
+        topic.topic_id: topic
+        for topic in image.topics.values()
+        if may.silently(AclOperation.DESCRIBE, TOPIC, topic.name)
+    }
+    if len(topics) == len(image.topics):
+        return image
+    names = {topic.name: topic_id for topic_id, topic in topics.items()}
+    return replace(image, topics=topics_map(topics), topic_ids=topic_ids_map(names))
+
+
+def restricted(context: Context, principal: Principal, *, what: str) -> Context:
+    """The context of a request of this principal."""
+    return replace(context, gateway=cast(Gateway, RestrictedGateway(context.gateway, principal, what=what)))
+
+
+class RestrictedGateway:
+    """What is not checked here is asked of the gateway behind it."""
+
+    def __init__(self, gateway: Gateway, principal: Principal, *, what: str) -> None:
+        self._gateway, self._principal, self._what = gateway, principal, what
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._gateway, name)
+
+    @property
+    def image(self) -> MetadataImage:
+        may = self._may
+        return self._gateway.image if may is None else _VIEWS.view(self._gateway, self._principal, may)
+
+    @property
+    def _may(self) -> Permissions | None:
+        """None: a super user by now."""
+        return self._gateway.permissions(self._principal, what=self._what)
+
+    def _check(self, operation: AclOperation, resource: AclResource, name: str = CLUSTER_NAME) -> None:
+        may = self._may
+        if may is not None:
+            may.check(operation, resource, name)
+
+    def _check_topic(self, operation: AclOperation, topic_id: UUID) -> None:
+        topic = self._gateway.image.topics.get(topic_id)
+        if topic is None:
+            raise UnknownTopicOrPartition("the topic was deleted")
+        self._check(operation, TOPIC, topic.name)
+
+    async def produce(
+        self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        for where in batches:
+            self._check_topic(AclOperation.WRITE, where.topic_id)
+        return await self._gateway.produce(batches, options)
+
+    async def read(self, partition: TopicIdPartition, offset: int, options: ReadOptions) -> Records:
+        self._check_topic(AclOperation.READ, partition.topic_id)
+        return await self._gateway.read(partition, offset, options)
+
+    async def tail(
+        self, positions: Mapping[TopicIdPartition, int], options: ReadOptions
+    ) -> Mapping[TopicIdPartition, Records | None]:
+        for where in positions:
+            self._check_topic(AclOperation.READ, where.topic_id)
+        return await self._gateway.tail(positions, options)
+
+    async def list_offset(
+        self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False
+    ) -> OffsetAnswer:
+        self._check_topic(AclOperation.DESCRIBE, partition.topic_id)
+        return await self._gateway.list_offset(partition, timestamp, is_read_committed=is_read_committed)
+
+    async def producers(self, partition: TopicIdPartition) -> Sequence[ActiveProducer]:
+        self._check_topic(AclOperation.READ, partition.topic_id)
+        return await self._gateway.producers(partition)
+
+    async def delete_records(self, partition: TopicIdPartition, *, offset: int, timeout_ms: int) -> int:
+        self._check_topic(AclOperation.DELETE, partition.topic_id)
+        return await self._gateway.delete_records(partition, offset=offset, timeout_ms=timeout_ms)
+
+    async def ensure_topic(self, new: NewTopic) -> UUID | ErrorDetail:
+        self._check_creation(new.name)
+        return await self._gateway.ensure_topic(new)
+
+    async def topic_id_or_create(self, name: str) -> UUID:
+        if name not in self._gateway.image.topic_ids:
+            self._check_creation(name)
+        return await self._gateway.topic_id_or_create(name)
+
+    async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
+        self._check_control(request)
+        return await self._gateway.control(request, timeout_ms=timeout_ms)
+
+    def _check_control(self, request: Request[Any]) -> None:
+        match request:
+            case CreateTopics():
+                for new in request.topics:
+                    self._check_creation(new.name)
+            case DeleteTopics():
+                for topic in request.topics:
+                    if isinstance(topic, UUID):
+                        self._check_topic(AclOperation.DELETE, topic)
+                    else:
+                        self._check(AclOperation.DELETE, TOPIC, topic)
+            case CreatePartitions():
+                for grown in request.topics:
+                    self._check(AclOperation.ALTER, TOPIC, grown.topic)
+            case AlterConfigs() | ReplaceConfigs():
+                for resource in request.resources:
+                    self._check_configs(resource)
+            case AlterClientQuotas():
+                self._check(AclOperation.ALTER_CONFIGS, CLUSTER)
+            case ElectLeaders() | AlterReassignments() | CreateAcls() | DeleteAcls():
+                self._check(AclOperation.ALTER, CLUSTER)
+            case _:
+                self._check(AclOperation.CLUSTER_ACTION, CLUSTER)
+
+    def _check_creation(self, name: str) -> None:
+        may = self._may
+        if may is not None and not may.silently(AclOperation.CREATE, CLUSTER):
+            may.check(AclOperation.CREATE, TOPIC, name)
+
+    def _check_configs(self, resource: ConfigResource) -> None:
+        kind = {"topic": TOPIC, "group": GROUP}.get(resource.resource_type, CLUSTER)
+        self._check(AclOperation.ALTER_CONFIGS, kind, CLUSTER_NAME if kind is CLUSTER else resource.name)

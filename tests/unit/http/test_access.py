@@ -1,0 +1,192 @@
+"""HTTP routes are checked against the ACLs, and a request sees only what its principal may describe."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from kraft.http.access_table import ROUTE_ACCESS
+from kraft.http.app import ROUTES
+from kraft.http.endpoint import Route
+from kraft.http.replicas import replica_routes
+from kraft.http.v2.consumers_routes import consumer_routes
+from kraft.http.v2.transactions import transaction_routes
+from kraft.http.v3.consumer_groups import group_routes
+from kraft.http.v3.share_groups import share_group_routes
+from kraft.http.v3.share_records import share_record_routes
+from kraft.http.v3.transactions import transaction_admin_routes
+from metadata.acls import CLUSTER_NAME, AclOperation, AclPattern, AclPermission, AclResource
+from metadata.controller.requests import CreateAcls, CreateTopics, DeleteAcls
+from metadata.records import AccessControlEntryRecord, RemoveAccessControlEntryRecord
+from tests.support.fake_gateway import FakeGateway
+from tests.unit.http.door import BINARY, JSON, V3, Door, with_door
+
+STANDARD = {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer"}
+TOPIC, CLUSTER = AclResource.TOPIC, AclResource.CLUSTER
+NOTHING: Any = None
+VALUE = {"records": [{"value": 1}]}
+
+
+def gateway(**static: Any) -> FakeGateway:
+    fake = FakeGateway(static={**STANDARD, **static})
+    fake.add_topic("mine", 1)
+    fake.add_topic("theirs", 1)
+    return fake
+
+
+def allow(fake: FakeGateway, operation: AclOperation, name: str = "mine", resource: AclResource = TOPIC) -> UUID:
+    acl_id = UUID(int=fake.image.next_offset)
+    fake.apply(
+        AccessControlEntryRecord(
+            id=acl_id,
+            resource_type=resource,
+            resource_name=name,
+            pattern_type=AclPattern.LITERAL,
+            principal="User:ANONYMOUS",
+            host="*",
+            operation=operation,
+            permission_type=AclPermission.ALLOW,
+        )
+    )
+    return acl_id
+
+
+def more_routes() -> tuple[Route, ...]:
+    return (
+        *consumer_routes(NOTHING, random.Random(1)),
+        *transaction_routes(NOTHING, NOTHING),
+        *transaction_admin_routes(NOTHING, NOTHING),
+        *group_routes(NOTHING),
+        *share_record_routes(NOTHING),
+        *share_group_routes(NOTHING),
+        *replica_routes(dict),
+    )
+
+
+def test_every_route_has_a_row_and_is_refused_without_acls() -> None:
+    """What a row leaves to the gateway answers as if there were no topics."""
+    fake = gateway()
+
+    async def story(door: Door) -> None:
+        routes = door.app[ROUTES]
+        assert {f"{route.method} {route.path}" for route in routes} == set(ROUTE_ACCESS)
+        for route in routes:
+            row = ROUTE_ACCESS[f"{route.method} {route.path}"]
+            path = route.path.replace("{cluster_id}", "test-cluster")
+            for name in ("topic", "group", "instance", "transactional_id", "name", "consumer", "asset"):
+                path = path.replace("{" + name + "}", "mine")
+            for name in ("partition", "broker_id"):
+                path = path.replace("{" + name + "}", "0")
+            if row.needs:
+                answer = await door.ask(route.method, path)
+                assert (answer.status, answer.json["error_code"]) == (403, 40301), route
+
+    with_door(story, fake, extra_routes=more_routes())
+    assert fake.requests == []
+    assert fake.produced == []
+
+
+def test_a_route_without_a_row_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {name: row for name, row in ROUTE_ACCESS.items() if name != "GET /brokers"}
+    monkeypatch.setattr("kraft.http.access_table.ROUTE_ACCESS", rows)
+
+    async def story(door: Door) -> None:
+        assert (await door.ask("GET", "/brokers")).status == 403
+        assert (await door.ask("GET", "/readyz")).status == 200
+
+    with_door(story, gateway())
+
+
+def test_lists_show_what_may_be_described() -> None:
+    fake = gateway()
+    allow(fake, AclOperation.READ)
+
+    async def story(door: Door) -> None:
+        assert (await door.ask("GET", "/topics")).json == ["mine"]
+        assert [each["topic_name"] for each in (await door.ask("GET", f"{V3}/topics")).json["data"]] == ["mine"]
+        assert (await door.ask("GET", f"{V3}/topics/-/configs")).json["data"] == []
+        assert (await door.ask("GET", f"{V3}/topics/theirs")).status == 403
+        assert (await door.ask("GET", f"{V3}/topics/absent")).status == 403
+
+    with_door(story, fake)
+
+
+async def produce(door: Door, topic: str) -> int:
+    return (await door.ask("POST", f"/topics/{topic}", VALUE, Content_Type=JSON)).status
+
+
+def test_produce_and_read_until_the_acl_goes() -> None:
+    """An open connection is refused at its next request."""
+    fake = gateway()
+    reads, writes = allow(fake, AclOperation.READ), allow(fake, AclOperation.WRITE)
+    records = "/topics/mine/partitions/0/records?offset=0"
+
+    async def story(door: Door) -> None:
+        assert (await produce(door, "mine"), await produce(door, "theirs")) == (200, 403)
+        assert (await door.ask("GET", records, Accept=BINARY)).status == 200
+        fake.apply(RemoveAccessControlEntryRecord(id=writes))
+        assert await produce(door, "mine") == 403
+        assert (await door.ask("GET", records, Accept=BINARY)).status == 200
+        fake.apply(RemoveAccessControlEntryRecord(id=reads))
+        assert (await door.ask("GET", records, Accept=BINARY)).status == 403
+
+    with_door(story, fake)
+
+
+def test_topics_in_bodies_are_checked() -> None:
+    fake = gateway()
+    allow(fake, AclOperation.CREATE, "new")
+
+    async def story(door: Door) -> None:
+        for name, status in (("other", 403), ("new", 201)):
+            body = {"topic_name": name, "partitions_count": 1, "replication_factor": 1}
+            assert (await door.ask("POST", f"{V3}/topics", body, Content_Type="application/json")).status == status
+        changes = {"data": [{"name": "retention.ms", "value": "1"}], "resources": [{"topic_name": "mine"}]}
+        altered = await door.ask("POST", f"{V3}/topics/-/configs:alter", changes, Content_Type="application/json")
+        assert altered.status in (400, 403, 404)
+
+    with_door(story, fake)
+    assert [type(each) for each in fake.requests] == [CreateTopics]
+
+
+ACL = {
+    "resource_type": "TOPIC", "resource_name": "orders", "pattern_type": "PREFIXED", "principal": "User:alice",
+    "host": "*", "operation": "READ", "permission": "ALLOW",
+}  # fmt: skip
+EVERY = "resource_type=ANY&pattern_type=ANY&operation=ANY&permission=ANY"
+
+
+def test_acls_in_confluents_form() -> None:
+    fake = gateway(**{"super.users": "User:ANONYMOUS"})
+    allow(fake, AclOperation.ALTER, CLUSTER_NAME, CLUSTER)
+
+    async def story(door: Door) -> None:
+        plain = {"Content_Type": "application/json"}
+        made = await door.ask("POST", f"{V3}/acls", ACL, **plain)
+        assert (made.status, made.body) == (201, b"")
+        assert "resource_name=orders" in made.headers["Location"]
+        assert (await door.ask("POST", f"{V3}/acls:batch", {"data": [ACL, ACL]}, **plain)).status == 201
+        for bad in ({**ACL, "resource_name": ""}, {**ACL, "operation": "ANY"}):
+            assert (await door.ask("POST", f"{V3}/acls:batch", {"data": [bad]}, **plain)).status == 400
+        assert (await door.ask("POST", f"{V3}/acls", {**ACL, "operation": "SING"}, **plain)).status == 400
+        listed = (await door.ask("GET", f"{V3}/acls?resource_type=CLUSTER")).json
+        assert listed["kind"] == "KafkaAclList"
+        [only] = listed["data"]
+        assert (only["kind"], only["resource_name"], only["operation"]) == ("KafkaAcl", CLUSTER_NAME, "ALTER")
+        assert (await door.ask("GET", f"{V3}/acls?principal=User:nobody")).json["data"] == []
+        assert (await door.ask("DELETE", f"{V3}/acls?resource_type=ANY")).status == 400
+        assert (await door.ask("DELETE", f"{V3}/acls?{EVERY}")).status == 200
+
+    with_door(story, fake)
+    assert [type(each) for each in fake.requests] == [CreateAcls, CreateAcls, DeleteAcls]
+
+
+def test_a_super_user_is_not_restricted() -> None:
+    async def story(door: Door) -> None:
+        assert (await door.ask("GET", "/topics")).json == ["mine", "theirs"]
+        assert (await door.ask("GET", "/metrics")).status == 200
+
+    with_door(story, gateway(**{"super.users": "User:ANONYMOUS"}))
