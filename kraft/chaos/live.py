@@ -62,11 +62,6 @@ class NobodyWatches:
         """Does nothing."""
 
 
-def steps_in(scenario: Scenario) -> int:
-    """An estimate of the number of steps of the story: the calls that it awaits. A loop has more, a branch fewer."""
-    return scenario.source.count("await ")
-
-
 def describe_action(action: Action) -> str:
     """`kill nodes 1`, `cut purpose fetch answers 1`."""
     fields = action.model_dump(mode="json", exclude_defaults=True, exclude={"do"})

@@ -16,6 +16,7 @@ import typer
 from kraft.chaos import catalogue, scenario_loader
 from kraft.chaos.model import ANY, SOME, Scenario
 from kraft.chaos.soak.plan import PACE_S_DEFAULT, PARTITIONS_DEFAULT, RATE_DEFAULT, SoakOptions
+from kraft.chaos.story_source import surroundings
 from kraft.cli.options import JsonOption
 from kraft.cli.output import USAGE, fail, progress, write, write_json, write_rows, write_words
 from kraft.config.problems import ConfigError
@@ -64,7 +65,8 @@ def expected_line(scenario: Scenario) -> str:
 def describe(name: NameArgument) -> None:
     """Print a scenario's story, as a base for your own."""
     scenario = _loaded(name)
-    write((Path(name).read_text() if name.endswith(".py") else scenario.source).rstrip())
+    text = Path(name).read_text() if name.endswith(".py") else f"{surroundings(scenario)}\n\n\n{scenario.source}"
+    write(text.strip())
 
 
 @app.command()

@@ -16,10 +16,10 @@ from kraft.chaos.live import (
     count_rows,
     finding_lines,
     node_lines,
-    steps_in,
     verdict_lines,
     verdict_rows,
 )
+from kraft.chaos.story_source import steps_in
 from kraft.cli.output import write_rows
 
 if TYPE_CHECKING:

@@ -5,21 +5,52 @@ from __future__ import annotations
 from kraft.chaos.model import Expect, Measured, Producer, Topic
 from kraft.chaos.story import ScenarioRun, scenario
 
+BEFORE = Producer(name="before", topic="t", rate=500, limit=200, batch=10)
+AFTER = Producer(name="after", topic="t", limit=50, retries=10, starts="in the story")
+SLOW_TO_SHRINK = {"replica.lag.time.max.ms": 30_000}
+"""Followers that cannot fetch stay in the ISR."""
+
+
+async def _dies_with_the_only_copy(run: ScenarioRun) -> None:
+    """The followers are cut off while the doomed producer writes, and the leader dies."""
+    now = await run.until(
+        lambda now: (
+            now.done("before")
+            and now.hw("t", 0) == 200
+            and now.log_end(2, "t", 0) == 200
+            and now.log_end(3, "t", 0) == 200
+        )
+    )
+    old = now.leader("t", 0)
+    await run.cut(answers=old, purpose="fetch")
+    await run.start("doomed")
+    now = await run.until(lambda now: now.done("doomed") and now.log_end(old, "t", 0) == 250)
+    unreplicated = now.log_end(old, "t", 0) - max(now.log_end(2, "t", 0), now.log_end(3, "t", 0))
+    run.expect(lost=unreplicated)
+    await _replace(run, old)
+
+
+async def _replace(run: ScenarioRun, old: int) -> None:
+    """The leader dies, another one leads, and the old one comes back."""
+    await run.kill(old)
+    await run.until(lambda now: now.leader("t", 0) in [2, 3])
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))
+    await run.heal()
+    await run.restart(old)
+
 
 @scenario(
     "acks0-leader-kill",
     question="What does acks=0 lose when a leader dies?",
-    settings={
-        # the followers stay in the ISR
-        "replica.lag.time.max.ms": 30_000,
-    },
+    settings=SLOW_TO_SHRINK,
     topics=[
         Topic(name="t"),
     ],
     clients=[
-        Producer(name="before", topic="t", rate=500, limit=200, batch=10),
+        BEFORE,
         Producer(name="doomed", topic="t", acks="0", rate=200, limit=50, starts="in the story"),
-        Producer(name="after", topic="t", limit=50, retries=10, starts="in the story"),
+        AFTER,
     ],
     expect=Expect(kept=250, lost=Measured("unreplicated")),
 )
@@ -28,42 +59,20 @@ async def acks0_leader_kill(run: ScenarioRun) -> None:
 
     The followers are cut off while the doomed producer writes, so exactly its records are on the leader alone.
     """
-    now = await run.until(
-        lambda now: (
-            now.done("before")
-            and now.hw("t", 0) == 200
-            and now.log_end(2, "t", 0) == 200
-            and now.log_end(3, "t", 0) == 200
-        )
-    )
-    old = now.leader("t", 0)
-    await run.cut(answers=old, purpose="fetch")
-    await run.start("doomed")
-    now = await run.until(lambda now: now.done("doomed") and now.log_end(old, "t", 0) == 250)
-    unreplicated = now.log_end(old, "t", 0) - max(now.log_end(2, "t", 0), now.log_end(3, "t", 0))
-    run.expect(lost=unreplicated)
-    await run.kill(old)
-    await run.until(lambda now: now.leader("t", 0) in [2, 3])
-    await run.start("after")
-    await run.until(lambda now: now.done("after"))
-    await run.heal()
-    await run.restart(old)
+    await _dies_with_the_only_copy(run)
 
 
 @scenario(
     "acks1-leader-kill",
     question="What does acks=1 lose when a leader dies?",
-    settings={
-        # the followers stay in the ISR
-        "replica.lag.time.max.ms": 30_000,
-    },
+    settings=SLOW_TO_SHRINK,
     topics=[
         Topic(name="t"),
     ],
     clients=[
-        Producer(name="before", topic="t", rate=500, limit=200, batch=10),
+        BEFORE,
         Producer(name="doomed", topic="t", acks="1", rate=200, limit=50, starts="in the story"),
-        Producer(name="after", topic="t", limit=50, retries=10, starts="in the story"),
+        AFTER,
     ],
     expect=Expect(kept=250, lost=Measured("unreplicated")),
 )
@@ -72,42 +81,20 @@ async def acks1_leader_kill(run: ScenarioRun) -> None:
 
     The followers are cut off while the doomed producer writes, so exactly its records are on the leader alone.
     """
-    now = await run.until(
-        lambda now: (
-            now.done("before")
-            and now.hw("t", 0) == 200
-            and now.log_end(2, "t", 0) == 200
-            and now.log_end(3, "t", 0) == 200
-        )
-    )
-    old = now.leader("t", 0)
-    await run.cut(answers=old, purpose="fetch")
-    await run.start("doomed")
-    now = await run.until(lambda now: now.done("doomed") and now.log_end(old, "t", 0) == 250)
-    unreplicated = now.log_end(old, "t", 0) - max(now.log_end(2, "t", 0), now.log_end(3, "t", 0))
-    run.expect(lost=unreplicated)
-    await run.kill(old)
-    await run.until(lambda now: now.leader("t", 0) in [2, 3])
-    await run.start("after")
-    await run.until(lambda now: now.done("after"))
-    await run.heal()
-    await run.restart(old)
+    await _dies_with_the_only_copy(run)
 
 
 @scenario(
     "acks-all-leader-kill",
     question="Can acks=all lose data when a leader dies?",
-    settings={
-        # the followers stay in the ISR
-        "replica.lag.time.max.ms": 30_000,
-    },
+    settings=SLOW_TO_SHRINK,
     topics=[
         Topic(name="t", configs={"min.insync.replicas": 2}),
     ],
     clients=[
-        Producer(name="before", topic="t", rate=500, limit=200, batch=10),
+        BEFORE,
         Producer(name="doomed", topic="t", rate=200, limit=50, in_flight=50, timeout_ms=10_000, starts="in the story"),
-        Producer(name="after", topic="t", limit=50, retries=10, starts="in the story"),
+        AFTER,
     ],
     expect=Expect(kept=250, unknown_gone=50),
     rest_only="it counts requests that wait in the leader together; aiokafka sends one after the other for a partition",
@@ -124,12 +111,7 @@ async def acks_all_leader_kill(run: ScenarioRun) -> None:
     await run.cut(answers=old, purpose="fetch")
     await run.start("doomed")
     await run.until(lambda now: now.log_end(old, "t", 0) == 250)
-    await run.kill(old)
-    await run.until(lambda now: now.leader("t", 0) in [2, 3])
-    await run.start("after")
-    await run.until(lambda now: now.done("after"))
-    await run.heal()
-    await run.restart(old)
+    await _replace(run, old)
 
 
 @scenario(
@@ -144,9 +126,9 @@ async def acks_all_leader_kill(run: ScenarioRun) -> None:
         Topic(name="t", configs={"min.insync.replicas": 1}),
     ],
     clients=[
-        Producer(name="before", topic="t", rate=500, limit=200, batch=10),
+        BEFORE,
         Producer(name="late", topic="t", limit=20, batch=20, timeout_ms=15_000, starts="in the story"),
-        Producer(name="after", topic="t", limit=50, retries=10, starts="in the story"),
+        AFTER,
     ],
     expect=Expect(kept=270),
     is_long=True,

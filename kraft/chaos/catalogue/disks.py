@@ -3,83 +3,63 @@
 from __future__ import annotations
 
 from kraft.chaos.model import ANY, Expect, Producer, Reader, Topic
+from kraft.chaos.nemesis.actions import Damage
+from kraft.chaos.questions import Now
 from kraft.chaos.story import ScenarioRun, scenario
+
+SMALL_SEGMENTS = Topic(name="t", configs={"segment.bytes": 8_192, "min.insync.replicas": 2})
+BEFORE = Producer(name="before", topic="t", rate=400, limit=300, in_flight=4)
+AFTER = Producer(name="after", topic="t", rate=200, limit=100, retries=20, starts="in the story")
+NO_CHECKPOINT = {"replica.high.watermark.checkpoint.interval.ms": 600_000}
+"""A recovery point would be saved with it, and be scanned from."""
+
+
+def _have_all(now: Now) -> bool:
+    """Each replica has the records of the first producer."""
+    return all(now.log_end(node, "t", 0) == 300 for node in (1, 2, 3))
+
+
+async def _outlive(run: ScenarioRun, node: int, *, what: Damage) -> None:
+    """The node dies, its files are damaged, others write on, and it comes back with the same records as they."""
+    await run.until(lambda now: now.done("before") and _have_all(now))
+    await run.kill(node)
+    await run.until(lambda now: now.leader("t", 0) not in [node, -1])
+    await run.damage(node, "t", what=what)
+    await run.start("after")
+    await run.restart(node)
+    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(node, "t", 0) == 400)
 
 
 @scenario(
     "corrupt-follower",
     question="Does a corrupt replica repair itself?",
-    topics=[
-        Topic(name="t", configs={"segment.bytes": 8_192, "min.insync.replicas": 2}),
-    ],
-    clients=[
-        Producer(name="before", topic="t", rate=400, limit=300, in_flight=4),
-        Producer(name="after", topic="t", rate=200, limit=100, retries=20, starts="in the story"),
-    ],
+    topics=[SMALL_SEGMENTS],
+    clients=[BEFORE, AFTER],
     expect=Expect(kept=400),
 )
 async def corrupt_follower(run: ScenarioRun) -> None:
     """Bytes of a follower's active segment are flipped while it is down."""
-    await run.until(
-        lambda now: (
-            now.done("before")
-            and now.log_end(1, "t", 0) == 300
-            and now.log_end(2, "t", 0) == 300
-            and now.log_end(3, "t", 0) == 300
-        )
-    )
-    await run.kill(2)
-    await run.until(lambda now: now.leader("t", 0) not in [2, -1])
-    await run.damage(2, "t", what="flip active")
-    await run.start("after")
-    await run.restart(2)
-    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
+    await _outlive(run, 2, what="flip active")
 
 
 @scenario(
     "corrupt-leader",
     question="What if the corrupt replica was the leader?",
-    topics=[
-        Topic(name="t", configs={"segment.bytes": 8_192, "min.insync.replicas": 2}),
-    ],
-    clients=[
-        Producer(name="before", topic="t", rate=400, limit=300, in_flight=4),
-        Producer(name="after", topic="t", rate=200, limit=100, retries=20, starts="in the story"),
-    ],
+    topics=[SMALL_SEGMENTS],
+    clients=[BEFORE, AFTER],
     expect=Expect(kept=400),
 )
 async def corrupt_leader(run: ScenarioRun) -> None:
     """Bytes of the leader's active segment are flipped while it is down."""
-    await run.until(
-        lambda now: (
-            now.done("before")
-            and now.log_end(1, "t", 0) == 300
-            and now.log_end(2, "t", 0) == 300
-            and now.log_end(3, "t", 0) == 300
-        )
-    )
-    await run.kill(1)
-    await run.until(lambda now: now.leader("t", 0) not in [1, -1])
-    await run.damage(1, "t", what="flip active")
-    await run.start("after")
-    await run.restart(1)
-    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(1, "t", 0) == 400)
+    await _outlive(run, 1, what="flip active")
 
 
 @scenario(
     "corrupt-closed-follower",
     question="Is a flipped byte in a closed segment noticed after a crash?",
-    settings={
-        # a recovery point would be saved with it, and be scanned from
-        "replica.high.watermark.checkpoint.interval.ms": 600_000,
-    },
-    topics=[
-        Topic(name="t", configs={"segment.bytes": 8_192, "min.insync.replicas": 2}),
-    ],
-    clients=[
-        Producer(name="before", topic="t", rate=400, limit=300, in_flight=4),
-        Producer(name="after", topic="t", rate=200, limit=100, retries=20, starts="in the story"),
-    ],
+    settings=NO_CHECKPOINT,
+    topics=[SMALL_SEGMENTS],
+    clients=[BEFORE, AFTER],
     expect=Expect(kept=400, holds=(lambda now: now.events("segment_repaired") == 1,)),
 )
 async def corrupt_closed_follower(run: ScenarioRun) -> None:
@@ -88,36 +68,15 @@ async def corrupt_closed_follower(run: ScenarioRun) -> None:
     S5: after a crash the segments are scanned from the recovery point on; the log is cut at the damage and copied
     again.
     """
-    await run.until(
-        lambda now: (
-            now.done("before")
-            and now.log_end(1, "t", 0) == 300
-            and now.log_end(2, "t", 0) == 300
-            and now.log_end(3, "t", 0) == 300
-        )
-    )
-    await run.kill(2)
-    await run.until(lambda now: now.leader("t", 0) not in [2, -1])
-    await run.damage(2, "t", what="flip closed")
-    await run.start("after")
-    await run.restart(2)
-    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
+    await _outlive(run, 2, what="flip closed")
 
 
 @scenario(
     "corrupt-closed-leader",
     question="Is a flipped byte in a closed segment noticed after a crash?",
-    settings={
-        # a recovery point would be saved with it, and be scanned from
-        "replica.high.watermark.checkpoint.interval.ms": 600_000,
-    },
-    topics=[
-        Topic(name="t", configs={"segment.bytes": 8_192, "min.insync.replicas": 2}),
-    ],
-    clients=[
-        Producer(name="before", topic="t", rate=400, limit=300, in_flight=4),
-        Producer(name="after", topic="t", rate=200, limit=100, retries=20, starts="in the story"),
-    ],
+    settings=NO_CHECKPOINT,
+    topics=[SMALL_SEGMENTS],
+    clients=[BEFORE, AFTER],
     expect=Expect(kept=400, holds=(lambda now: now.events("segment_repaired") == 1,)),
 )
 async def corrupt_closed_leader(run: ScenarioRun) -> None:
@@ -125,28 +84,13 @@ async def corrupt_closed_leader(run: ScenarioRun) -> None:
 
     The same on the leader: while it is down, another replica leads, and the old leader follows it afterwards.
     """
-    await run.until(
-        lambda now: (
-            now.done("before")
-            and now.log_end(1, "t", 0) == 300
-            and now.log_end(2, "t", 0) == 300
-            and now.log_end(3, "t", 0) == 300
-        )
-    )
-    await run.kill(1)
-    await run.until(lambda now: now.leader("t", 0) not in [1, -1])
-    await run.damage(1, "t", what="flip closed")
-    await run.start("after")
-    await run.restart(1)
-    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(1, "t", 0) == 400)
+    await _outlive(run, 1, what="flip closed")
 
 
 @scenario(
     "bit-rot",
     question="Who notices a flipped byte in an old segment?",
-    topics=[
-        Topic(name="t", configs={"segment.bytes": 8_192, "min.insync.replicas": 2}),
-    ],
+    topics=[SMALL_SEGMENTS],
     clients=[
         Producer(name="load", topic="t", rate=400, limit=300),
         Reader(name="late", topic="t", partition=0, target="leader", starts="in the story"),
@@ -166,14 +110,7 @@ async def bit_rot(run: ScenarioRun) -> None:
     client reads it. The CRC of its batch protects the reader, another replica leads at once, and the damaged replica
     truncates its log there and copies the rest again.
     """
-    await run.until(
-        lambda now: (
-            now.done("load")
-            and now.log_end(1, "t", 0) == 300
-            and now.log_end(2, "t", 0) == 300
-            and now.log_end(3, "t", 0) == 300
-        )
-    )
+    await run.until(lambda now: now.done("load") and _have_all(now))
     await run.stop(1)
     await run.damage(1, "t", what="flip closed")
     await run.restart(1)
@@ -189,61 +126,25 @@ async def bit_rot(run: ScenarioRun) -> None:
 @scenario(
     "torn-tail",
     question="What does a half-written batch do?",
-    topics=[
-        Topic(name="t", configs={"segment.bytes": 8_192, "min.insync.replicas": 2}),
-    ],
-    clients=[
-        Producer(name="before", topic="t", rate=400, limit=300, in_flight=4),
-        Producer(name="after", topic="t", rate=200, limit=100, retries=20, starts="in the story"),
-    ],
+    topics=[SMALL_SEGMENTS],
+    clients=[BEFORE, AFTER],
     expect=Expect(kept=400),
 )
 async def torn_tail(run: ScenarioRun) -> None:
     """The last batch of a log is torn, as a crash may leave it."""
-    await run.until(
-        lambda now: (
-            now.done("before")
-            and now.log_end(1, "t", 0) == 300
-            and now.log_end(2, "t", 0) == 300
-            and now.log_end(3, "t", 0) == 300
-        )
-    )
-    await run.kill(2)
-    await run.until(lambda now: now.leader("t", 0) not in [2, -1])
-    await run.damage(2, "t", what="torn tail")
-    await run.start("after")
-    await run.restart(2)
-    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
+    await _outlive(run, 2, what="torn tail")
 
 
 @scenario(
     "index-deleted",
     question="What if an index is missing?",
-    topics=[
-        Topic(name="t", configs={"segment.bytes": 8_192, "min.insync.replicas": 2}),
-    ],
-    clients=[
-        Producer(name="before", topic="t", rate=400, limit=300, in_flight=4),
-        Producer(name="after", topic="t", rate=200, limit=100, retries=20, starts="in the story"),
-    ],
+    topics=[SMALL_SEGMENTS],
+    clients=[BEFORE, AFTER],
     expect=Expect(kept=400),
 )
 async def index_deleted(run: ScenarioRun) -> None:
     """The indexes of a log are deleted while the node is down."""
-    await run.until(
-        lambda now: (
-            now.done("before")
-            and now.log_end(1, "t", 0) == 300
-            and now.log_end(2, "t", 0) == 300
-            and now.log_end(3, "t", 0) == 300
-        )
-    )
-    await run.kill(2)
-    await run.until(lambda now: now.leader("t", 0) not in [2, -1])
-    await run.damage(2, "t", what="delete index")
-    await run.start("after")
-    await run.restart(2)
-    await run.until(lambda now: now.done("after") and len(now.isr("t", 0)) == 3 and now.log_end(2, "t", 0) == 400)
+    await _outlive(run, 2, what="delete index")
 
 
 @scenario(

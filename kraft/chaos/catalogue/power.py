@@ -5,6 +5,15 @@ from __future__ import annotations
 from kraft.chaos.model import ANY, SOME, Expect, Producer, Topic
 from kraft.chaos.story import ScenarioRun, scenario
 
+LOAD = Producer(name="load", topic="t", retries=20, in_flight=8)
+
+
+async def _come_back(run: ScenarioRun) -> None:
+    """All nodes start again, and take records."""
+    await run.restart(1, 2, 3)
+    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
+    await run.more_acked(100)
+
 
 @scenario(
     "cluster-killed",
@@ -12,18 +21,14 @@ from kraft.chaos.story import ScenarioRun, scenario
     topics=[
         Topic(name="t", assignment=[[1, 2, 3], [2, 3, 1]], configs={"min.insync.replicas": 2}),
     ],
-    clients=[
-        Producer(name="load", topic="t", retries=20, in_flight=8),
-    ],
+    clients=[LOAD],
     expect=Expect(duplicated=ANY),
 )
 async def cluster_killed(run: ScenarioRun) -> None:
     """All nodes are killed at once under load, and started again."""
     await run.more_acked(250)
     await run.kill(1, 2, 3)
-    await run.restart(1, 2, 3)
-    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
-    await run.more_acked(100)
+    await _come_back(run)
 
 
 @scenario(
@@ -32,18 +37,14 @@ async def cluster_killed(run: ScenarioRun) -> None:
     topics=[
         Topic(name="t", assignment=[[1, 2, 3], [2, 3, 1]], configs={"min.insync.replicas": 2}),
     ],
-    clients=[
-        Producer(name="load", topic="t", retries=20, in_flight=8),
-    ],
+    clients=[LOAD],
     expect=Expect(lost=SOME, duplicated=ANY),
 )
 async def cluster_power_loss(run: ScenarioRun) -> None:
     """All nodes lose their power at once, without flush.messages."""
     await run.more_acked(250)
     await run.power_loss(1, 2, 3)
-    await run.restart(1, 2, 3)
-    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
-    await run.more_acked(100)
+    await _come_back(run)
 
 
 @scenario(
@@ -52,9 +53,7 @@ async def cluster_power_loss(run: ScenarioRun) -> None:
     topics=[
         Topic(name="t", assignment=[[1, 2, 3], [2, 3, 1]], configs={"min.insync.replicas": 2, "flush.messages": 1}),
     ],
-    clients=[
-        Producer(name="load", topic="t", retries=20, in_flight=8),
-    ],
+    clients=[LOAD],
     expect=Expect(duplicated=ANY),
     is_long=True,
 )
@@ -62,9 +61,22 @@ async def cluster_power_loss_flushed(run: ScenarioRun) -> None:
     """All nodes lose their power at once; flush.messages=1."""
     await run.more_acked(250)
     await run.power_loss(1, 2, 3)
-    await run.restart(1, 2, 3)
-    await run.until(lambda now: len(now.isr("t", 0)) == 3 and len(now.isr("t", 1)) == 3)
-    await run.more_acked(100)
+    await _come_back(run)
+
+
+async def _last_one_loses_its_power(run: ScenarioRun) -> None:
+    """Two nodes die, the third one loses its power, and is back after the others."""
+    await run.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
+    await run.kill(2, 3)
+    await run.until(lambda now: now.isr("t", 0) == [1])
+    await run.power_loss(1)
+    await run.until(lambda now: now.offline("t", 0))
+    await run.restart(2, 3)
+    await run.until(lambda now: now.state(2) == "active" and now.state(3) == "active" and now.offline("t", 0))
+    await run.restart(1)
+    await run.until(lambda now: now.leader("t", 0) == 1 and len(now.isr("t", 0)) == 3)
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))
 
 
 @scenario(
@@ -87,17 +99,7 @@ async def last_isr_member_power_loss(run: ScenarioRun) -> None:
     RF 3, min ISR 2, acks=all, no unclean election. The last member of the ISR leads when it is back, even if it has
     lost records; the others follow its log (the loss that KIP-966 describes).
     """
-    await run.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
-    await run.kill(2, 3)
-    await run.until(lambda now: now.isr("t", 0) == [1])
-    await run.power_loss(1)
-    await run.until(lambda now: now.offline("t", 0))
-    await run.restart(2, 3)
-    await run.until(lambda now: now.state(2) == "active" and now.state(3) == "active" and now.offline("t", 0))
-    await run.restart(1)
-    await run.until(lambda now: now.leader("t", 0) == 1 and len(now.isr("t", 0)) == 3)
-    await run.start("after")
-    await run.until(lambda now: now.done("after"))
+    await _last_one_loses_its_power(run)
 
 
 @scenario(
@@ -120,14 +122,4 @@ async def last_isr_member_power_loss_flushed(run: ScenarioRun) -> None:
     RF 3, min ISR 2, acks=all, no unclean election. The last member of the ISR leads when it is back, even if it has
     lost records; the others follow its log (the loss that KIP-966 describes).
     """
-    await run.until(lambda now: now.done("load") and now.log_end(2, "t", 0) == 200 and now.log_end(3, "t", 0) == 200)
-    await run.kill(2, 3)
-    await run.until(lambda now: now.isr("t", 0) == [1])
-    await run.power_loss(1)
-    await run.until(lambda now: now.offline("t", 0))
-    await run.restart(2, 3)
-    await run.until(lambda now: now.state(2) == "active" and now.state(3) == "active" and now.offline("t", 0))
-    await run.restart(1)
-    await run.until(lambda now: now.leader("t", 0) == 1 and len(now.isr("t", 0)) == 3)
-    await run.start("after")
-    await run.until(lambda now: now.done("after"))
+    await _last_one_loses_its_power(run)

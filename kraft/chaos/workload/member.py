@@ -6,12 +6,11 @@ partitions by then.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
 from kraft.chaos.history import Commit, Read
-from kraft.chaos.workload.counts import Counts
+from kraft.chaos.workload.client_life import ClientLife
 from kraft.chaos.workload.group_client import CommitResult, MemberRecords, Membership, PollResult
 from kraft.chaos.workload.producer import Record
 from kraft.chaos.workload.targets import ClientWorld, Target, Targets
@@ -39,13 +38,11 @@ class GroupProgress:
     committed: dict[int, int] = field(default_factory=dict)
 
 
-class Member:
+class Member(ClientLife):
     def __init__(
         self, options: MemberOptions, *, client_world: ClientWorld, record: Record, progress: GroupProgress
     ) -> None:
         self.options = options
-        self.counts = Counts()
-        self.is_silent = False
         self._record = record
         self._progress = progress
         self._targets = Targets(client_world, target=options.target)
@@ -58,52 +55,25 @@ class Member:
         )
         self._client = client_world.group_client(options.name, membership)
         self._now_us = client_world.now_us
-        self._living: asyncio.Task[None] | None = None
-        self._is_ending = asyncio.Event()
-        self._operations = 0
+        super().__init__(options.name, self._client, self._targets.nodes)
         self._open: dict[int, int] = {}
         """Partition -> the offset to commit."""
         self._open_records = 0
 
-    async def open(self) -> None:
-        """Open the links. No request is sent yet."""
-        await self._client.open(self._targets.nodes)
-
-    async def start(self) -> None:
-        assert self._living is None, f"{self.options.name} was started twice"
-        self._living = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
-
     async def finish(self) -> None:
         """Commit the current batch, and leave the group."""
-        self._is_ending.set()
-        if self._living is not None and not self.is_silent:
-            await self._living
+        await super().finish()
+        if self._running is not None and not self.is_silent:
             await self._client.leave(self._node())
-
-    async def silence(self) -> None:
-        """End as a killed process does: in the middle of a batch, without leaving the group."""
-        self.is_silent = True
-        await self.close()
-        self.counts.is_done = True
-
-    async def close(self) -> None:
-        """End at once."""
-        if self._living is not None:
-            self._living.cancel()
-            await asyncio.gather(self._living, return_exceptions=True)
-        await self._client.close()
 
     # --- its life -----------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        try:
-            while not self._is_ending.is_set():
-                if self._open:
-                    await self._commit()
-                else:
-                    await self._take_batch()
-        finally:
-            self.counts.is_done = True
+    async def _live(self) -> None:
+        while not self._is_ending.is_set():
+            if self._open:
+                await self._commit()
+            else:
+                await self._take_batch()
 
     async def _take_batch(self) -> None:
         node, invoke_us = self._node(), self._now_us()
@@ -137,13 +107,6 @@ class Member:
             return
         self._open = {}
         self.counts.uncommitted -= self._open_records
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._is_ending.wait()
-        except TimeoutError:
-            return
 
     def _node(self) -> int:
         return self._targets.choose(self.options.topic, 0)
@@ -190,7 +153,3 @@ class Member:
         )
         if result.kafka_code:
             self.counts.codes[result.kafka_code] += 1
-
-    def _next_index(self) -> int:
-        self._operations += 1
-        return self._operations - 1

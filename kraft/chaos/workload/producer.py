@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from kraft.chaos.history import Acks, Attempt, Operation, Produce
 from kraft.chaos.workload.client import Batch, KeyValue, ProduceResult
-from kraft.chaos.workload.counts import Counts
+from kraft.chaos.workload.client_life import ClientLife
 from kraft.chaos.workload.requests import value_text
 from kraft.chaos.workload.targets import ClientWorld, Target, Targets
 from kraft.client.outcome import of_attempts
@@ -53,80 +53,43 @@ class ProducerOptions:
     target: Target = "any"
 
 
-class Producer:
+class Producer(ClientLife):
     def __init__(self, options: ProducerOptions, *, client_world: ClientWorld, record: Record) -> None:
         self.options = options
-        self.counts = Counts()
         self._record = record
         self._targets = Targets(client_world, target=options.target)
         self._client = client_world.client(options.name, in_flight_max=options.in_flight)
         self._now_us = client_world.now_us
-        self._sending: asyncio.Task[None] | None = None
-        self._is_ending = asyncio.Event()
         self._in_flight = asyncio.Semaphore(options.in_flight)
-        self._operations = 0
-
-    async def open(self) -> None:
-        """Open the links. Nothing is sent yet."""
-        await self._client.open(self._targets.nodes)
-
-    async def start(self) -> None:
-        assert self._sending is None, f"{self.options.name} was started twice"
-        self._sending = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
+        super().__init__(options.name, self._client, self._targets.nodes)
 
     async def wait(self) -> None:
         """Wait until the limit is reached and the last answer has arrived."""
-        assert self._sending is not None, f"{self.options.name} was never started"
-        await asyncio.shield(self._sending)
-
-    async def finish(self) -> None:
-        """Stop sending; returns when the last answer has arrived or timed out."""
-        self._is_ending.set()
-        if self._sending is not None:
-            await self._sending
-
-    async def close(self) -> None:
-        """End at once. Requests in flight are not recorded."""
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
-        await self._client.close()
+        assert self._running is not None, f"{self.options.name} was never started"
+        await asyncio.shield(self._running)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as operations:
-                await self._send_all(operations)
-        finally:
-            self.counts.is_done = True
+    async def _live(self) -> None:
+        async with asyncio.TaskGroup() as operations:
+            await self._send_all(operations)
 
     async def _send_all(self, operations: asyncio.TaskGroup) -> None:
         loop, options = asyncio.get_running_loop(), self.options
         due = loop.time()
         while not self._is_ending.is_set() and (count := self._next_count()):
-            await self._wait_until(due)
+            await self._pause(due - loop.time())
             await self._in_flight.acquire()
             if self._is_ending.is_set():
                 self._in_flight.release()
                 return
-            operations.create_task(self._operation(self._operations, self.counts.sent, count))
-            self._operations += 1
+            operations.create_task(self._operation(self._next_index(), self.counts.sent, count))
             self.counts.sent += count
             due = max(due, loop.time() - BEHIND_S_MAX) + count / options.rate
 
     def _next_count(self) -> int:
         left = self.options.batch if self.options.limit is None else self.options.limit - self.counts.sent
         return min(self.options.batch, left)
-
-    async def _wait_until(self, due: float) -> None:
-        delay = due - asyncio.get_running_loop().time()
-        if delay > 0:
-            try:
-                async with asyncio.timeout(delay):
-                    await self._is_ending.wait()
-            except TimeoutError:
-                return
 
     async def _operation(self, index: int, first: int, count: int) -> None:
         options = self.options

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from kraft.chaos.history import Read
 from kraft.chaos.workload.client import FetchResult, Position
-from kraft.chaos.workload.counts import Counts
+from kraft.chaos.workload.client_life import ClientLife
 from kraft.chaos.workload.producer import Record
 from kraft.chaos.workload.targets import ClientWorld, Target, Targets
 from kraft.protocol.errors import OffsetOutOfRange
@@ -33,53 +33,26 @@ class ReaderOptions:
     target: Target = "any"
 
 
-class Reader:
+class Reader(ClientLife):
     def __init__(self, options: ReaderOptions, *, client_world: ClientWorld, record: Record) -> None:
         self.options = options
-        self.counts = Counts()
         self._record = record
         self._targets = Targets(client_world, target=options.target)
         self._client = client_world.client(options.name, in_flight_max=PARTITIONS_MAX)
         self._now_us = client_world.now_us
-        self._reading: asyncio.Task[None] | None = None
-        self._is_ending = asyncio.Event()
-        self._operations = 0
+        super().__init__(options.name, self._client, self._targets.nodes)
         self._high_watermarks: dict[int, int] = {}
 
     @property
     def _is_read_committed(self) -> bool:
         return self.options.isolation == "read_committed"
 
-    async def open(self) -> None:
-        """Open the links. No request is sent yet."""
-        await self._client.open(self._targets.nodes)
-
-    async def start(self) -> None:
-        assert self._reading is None, f"{self.options.name} was started twice"
-        self._reading = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
-
-    async def finish(self) -> None:
-        """Stop reading; returns when the last answer has arrived or timed out."""
-        self._is_ending.set()
-        if self._reading is not None:
-            await self._reading
-
-    async def close(self) -> None:
-        """End at once."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-        await self._client.close()
-
-    async def _run(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as partitions:
-                if self.options.partition is not None:
-                    partitions.create_task(self._follow(self.options.partition))
-                else:
-                    await self._follow_all(partitions)
-        finally:
-            self.counts.is_done = True
+    async def _live(self) -> None:
+        async with asyncio.TaskGroup() as partitions:
+            if self.options.partition is not None:
+                partitions.create_task(self._follow(self.options.partition))
+            else:
+                await self._follow_all(partitions)
 
     async def _follow_all(self, partitions: asyncio.TaskGroup) -> None:
         followed: set[int] = set()
@@ -88,7 +61,7 @@ class Reader:
                 if partition not in followed and len(followed) < PARTITIONS_MAX:
                     followed.add(partition)
                     partitions.create_task(self._follow(partition))
-            await self._pause()
+            await self._pause(ERROR_PAUSE_S)
 
     async def _follow(self, partition: int) -> None:
         position: int | str = 0
@@ -99,14 +72,7 @@ class Reader:
             elif answer.kafka_code == OffsetOutOfRange.code:
                 position = "latest"
             else:
-                await self._pause()
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(ERROR_PAUSE_S):
-                await self._is_ending.wait()
-        except TimeoutError:
-            return
+                await self._pause(ERROR_PAUSE_S)
 
     async def _read(self, partition: int, position: int | str) -> FetchResult:
         topic, node = self.options.topic, self._targets.choose(self.options.topic, partition)
@@ -140,7 +106,7 @@ class Reader:
         self._record(
             Read(
                 process=self.options.name,
-                index=self._operations,
+                index=self._next_index(),
                 invoke_us=invoke_us,
                 complete_us=self._now_us(),
                 topic=self.options.topic,
@@ -156,4 +122,3 @@ class Reader:
                 is_read_committed=self._is_read_committed,
             )
         )
-        self._operations += 1

@@ -12,7 +12,7 @@ from typing import Final
 
 from kraft.chaos.history import Asked, Attempt, Produce, Transaction
 from kraft.chaos.workload.client import Batch
-from kraft.chaos.workload.counts import Counts
+from kraft.chaos.workload.client_life import ClientLife
 from kraft.chaos.workload.producer import Record
 from kraft.chaos.workload.requests import value_text
 from kraft.chaos.workload.targets import ClientWorld, Target, Targets
@@ -43,11 +43,9 @@ class TransactorOptions:
     target: Target = "leader"
 
 
-class Transactor:
+class Transactor(ClientLife):
     def __init__(self, options: TransactorOptions, *, client_world: ClientWorld, record: Record) -> None:
         self.options = options
-        self.counts = Counts()
-        self.is_silent = False
         self._record = record
         self._targets = Targets(client_world, target=options.target)
         plan = TransactionPlan(
@@ -59,52 +57,21 @@ class Transactor:
         self._plan = plan
         self._client = client_world.transaction_client(options.name, plan)
         self._now_us = client_world.now_us
-        self._sending: asyncio.Task[None] | None = None
-        self._is_ending = asyncio.Event()
-        self._operations = 0
+        super().__init__(options.name, self._client, self._targets.nodes)
         self._number = 0
         self._is_fenced = False
 
-    async def open(self) -> None:
-        """Open the links. Nothing is sent yet."""
-        await self._client.open(self._targets.nodes)
-
-    async def start(self) -> None:
-        assert self._sending is None, f"{self.options.name} was started twice"
-        self._sending = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
-
-    async def finish(self) -> None:
-        """Begin no further transaction; returns when the last one has ended."""
-        self._is_ending.set()
-        if self._sending is not None and not self.is_silent:
-            await self._sending
-
-    async def silence(self) -> None:
-        """End as a killed process does, in the middle of a transaction."""
-        self.is_silent = True
-        await self.close()
-        self.counts.is_done = True
-
-    async def close(self) -> None:
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
-        await self._client.close()
-
     # --- its life -----------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
+    async def _live(self) -> None:
         loop, options = asyncio.get_running_loop(), self.options
         due = loop.time()
-        try:
-            while not self._is_over():
-                await self._pause(due - loop.time())
-                if self._is_over():
-                    return
-                due = max(due, loop.time()) + 1 / options.rate
-                await self._begin()
-        finally:
-            self.counts.is_done = True
+        while not self._is_over():
+            await self._pause(due - loop.time())
+            if self._is_over():
+                return
+            due = max(due, loop.time()) + 1 / options.rate
+            await self._begin()
 
     def _is_over(self) -> bool:
         is_last = self.options.limit is not None and self._number >= self.options.limit
@@ -132,7 +99,7 @@ class Transactor:
             if is_whole and self.options.group is not None:
                 offsets = self._offsets_of(number)  # whether they were taken or not: after an abort none may count
                 is_whole = await self._add_offsets(number)
-            await self._pause(self.options.work_ms / 1000, is_ended_early=False)
+            await asyncio.sleep(self.options.work_ms / 1000)
             every = self.options.aborts_every
             asked = "commit" if is_whole and not (every and number % every == every - 1) else "abort"
             node = self._node(0)
@@ -237,18 +204,6 @@ class Transactor:
         """True if the coordinator's timeout fenced the only instance: it begins again."""
         return not self.options.transactional_id
 
-    async def _pause(self, seconds: float, *, is_ended_early: bool = True) -> None:
-        if seconds <= 0:
-            return
-        if not is_ended_early:
-            await asyncio.sleep(seconds)
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._is_ending.wait()
-        except TimeoutError:
-            return
-
     def _node(self, partition: int) -> int:
         return self._targets.choose(self.options.topic, partition)
 
@@ -288,7 +243,3 @@ class Transactor:
                 error=result.error,
             )
         )
-
-    def _next_index(self) -> int:
-        self._operations += 1
-        return self._operations - 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kraft.chaos.history import Acknowledge, Receive, Word
-from kraft.chaos.workload.counts import Counts
+from kraft.chaos.workload.client_life import ClientLife
 from kraft.chaos.workload.producer import Record
 from kraft.chaos.workload.queue_client import AcknowledgeResult, Held, QueuePlan, ReceiveResult
 from kraft.chaos.workload.targets import ClientWorld, Target, Targets
@@ -54,58 +54,24 @@ class _Part:
     """An attempt has had no answer: a later refusal does not prove that nothing was done."""
 
 
-class Worker:
+class Worker(ClientLife):
     def __init__(
         self, options: WorkerOptions, *, client_world: ClientWorld, record: Record, progress: QueueProgress
     ) -> None:
         self.options = options
-        self.counts = Counts()
-        self.is_silent = False
         self._record = record
         self._progress = progress
         self._targets = Targets(client_world, target=options.target)
         plan = QueuePlan(group=options.group, topic=options.topic, batch=options.batch, lock_ms=options.lock_ms)
         self._client = client_world.queue_client(options.name, plan)
         self._now_us = client_world.now_us
-        self._living: asyncio.Task[None] | None = None
-        self._is_ending = asyncio.Event()
-        self._operations = 0
-
-    async def open(self) -> None:
-        """Open the links. No request is sent yet."""
-        await self._client.open(self._targets.nodes)
-
-    async def start(self) -> None:
-        assert self._living is None, f"{self.options.name} was started twice"
-        self._living = asyncio.get_running_loop().create_task(self._run(), name=self.options.name)
-
-    async def finish(self) -> None:
-        """Acknowledge what it holds, and receive no more."""
-        self._is_ending.set()
-        if self._living is not None and not self.is_silent:
-            await self._living
-
-    async def silence(self) -> None:
-        """End as a killed process does: what it holds stays locked."""
-        self.is_silent = True
-        await self.close()
-        self.counts.is_done = True
-
-    async def close(self) -> None:
-        """End at once."""
-        if self._living is not None:
-            self._living.cancel()
-            await asyncio.gather(self._living, return_exceptions=True)
-        await self._client.close()
+        super().__init__(options.name, self._client, self._targets.nodes)
 
     # --- its life -----------------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        try:
-            while not self._is_ending.is_set():
-                await self._take_batch()
-        finally:
-            self.counts.is_done = True
+    async def _live(self) -> None:
+        while not self._is_ending.is_set():
+            await self._take_batch()
 
     async def _take_batch(self) -> None:
         node, invoke_us = self._node(), self._now_us()
@@ -148,13 +114,6 @@ class Worker:
 
     def _word(self, held: Held) -> Word:
         return "release" if held.record.value == self.options.cannot_handle else "accept"
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._is_ending.wait()
-        except TimeoutError:
-            return
 
     def _node(self) -> int:
         return self._targets.choose(self.options.topic, 0)
@@ -222,7 +181,3 @@ class Worker:
         self.counts.accepted += len(places) if word == "accept" else 0
         for partition, offset in places:
             self._progress.done.setdefault(partition, set()).add(offset)
-
-    def _next_index(self) -> int:
-        self._operations += 1
-        return self._operations - 1
