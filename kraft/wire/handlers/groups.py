@@ -34,7 +34,7 @@ from kraft.protocol.messages.join_group_request import JoinGroupRequestData
 from kraft.protocol.messages.join_group_response import JoinGroupResponseData, JoinGroupResponseMember
 from kraft.protocol.messages.leave_group_request import LeaveGroupRequestData, MemberIdentity
 from kraft.protocol.messages.leave_group_response import LeaveGroupResponseData, MemberResponse
-from kraft.protocol.messages.sync_group_request import SyncGroupRequestData
+from kraft.protocol.messages.sync_group_request import SyncGroupRequestAssignment, SyncGroupRequestData
 from kraft.protocol.messages.sync_group_response import SyncGroupResponseData
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.handlers.endpoints import live_endpoints
@@ -52,6 +52,8 @@ NAMED_PROTOCOL_FROM = 5
 """SyncGroup: protocol type and name are mandatory (KIP-559)."""
 SEVERAL_LEAVE_FROM = 3
 """LeaveGroup: a list of members, and an error for each (KIP-345)."""
+ASSIGNMENTS_AT_ONCE = 1_000
+"""SyncGroup: assignments that are read in one turn of the loop, each in a microsecond."""
 NO_ERROR_MESSAGE = "NONE"
 """What FindCoordinator 1 to 3 say beside error 0."""
 NO_NODE, NO_PORT = -1, -1
@@ -209,6 +211,7 @@ class _Members:
         message = call.message
         if call.version >= NAMED_PROTOCOL_FROM and None in (message.protocol_type, message.protocol_name):
             raise InconsistentGroupProtocol("SyncGroup names the protocol type and the protocol that were chosen")
+        assignments = await self._assignments(message.assignments)
         synced = await self._ask(
             r.SyncGroup(
                 group=_named(message.group_id),
@@ -217,13 +220,22 @@ class _Members:
                 instance_id=message.group_instance_id,
                 protocol_type=message.protocol_type,
                 protocol=message.protocol_name,
-                assignments=tuple([(each.member_id, bytes(each.assignment)) for each in message.assignments]),
+                assignments=assignments,
             )
         )
         assert isinstance(synced, a.GroupSynced), synced
         return SyncGroupResponseData.make(
             protocol_type=synced.protocol_type, protocol_name=synced.protocol, assignment=synced.assignment
         )
+
+    async def _assignments(self, given: Sequence[SyncGroupRequestAssignment]) -> tuple[tuple[str, bytes], ...]:
+        """Those of thousands of members are made in turns of their own: the coordinator needs one for its decision."""
+        made: list[tuple[str, bytes]] = []
+        for number, each in enumerate(given, 1):
+            made.append((each.member_id, bytes(each.assignment)))
+            if not number % ASSIGNMENTS_AT_ONCE:
+                await self._broker.environment.clock.sleep(0)
+        return tuple(made)
 
     async def beat(self, call: Call[HeartbeatRequestData]) -> HeartbeatResponseData:
         message = call.message
