@@ -1,18 +1,25 @@
-"""`kraft queues`: share groups as queues: list, describe, create, alter, reset, delete."""
+"""`kraft queues`: share groups as queues: list, describe, create, alter, peek, purge, reset, delete."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import time
+from base64 import b64decode
+from typing import Annotated, Any, Final
 
+import msgspec
 import typer
 
-from kraft.cli.options import DataOption, JsonOption, RestOption
-from kraft.cli.output import write, write_json, write_pairs, write_rows
+from kraft.cli.options import DataOption, Format, FormatOption, JsonOption, RestOption
+from kraft.cli.output import CommandFailed, write, write_json, write_pairs, write_rows
+from kraft.cli.partition_reads import Position, ReadRecord, partitions_of, read_partitions
 from kraft.cli.rest import Rest
 from kraft.cli.topics import DeleteConfigOption, config_changes, parse_settings
 from kraft.client.response import segment
 
-app = typer.Typer(help="List, describe, create, alter, reset and delete queues (share groups).", no_args_is_help=True)
+app = typer.Typer(
+    help="List, describe, create, alter, look into, purge, reset and delete queues (share groups).",
+    no_args_is_help=True,
+)
 
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="Name of the share group.")]
 TopicsArgument = Annotated[list[str], typer.Argument(metavar="TOPIC...", help="Topics whose records it hands out.")]
@@ -24,6 +31,13 @@ ConfigsOption = Annotated[
     list[str] | None,
     typer.Option("--config", metavar="NAME=VALUE", help="A group setting under Kafka's name; may be repeated."),
 ]
+PEEK_COLUMNS = (
+    "topic_name", "partition_id", "offset", "state", "delivery_count", "lock_ends_in_s", "key", "value",
+)  # fmt: skip
+PEEK_FORMATS: Final = {"text": "STRING", "json": "JSON", "binary": "BINARY"}
+DEAD_LETTER_TOPIC: Final = "errors.deadletterqueue.topic.name"
+HEADER_PREFIX: Final = "__dlq.errors."
+LETTER_COLUMNS = ("topic", "partition", "offset", "delivery.count", "message", "key", "value")
 RESET_COLUMNS = ("topic_name", "partition_id", "start_offset", "message")
 
 
@@ -95,6 +109,54 @@ def alter(
 
 
 @app.command()
+def peek(
+    queue: QueueArgument,
+    topic: Annotated[list[str] | None, typer.Option("--topic", metavar="TOPIC", help="Of this topic only.")] = None,
+    limit: Annotated[int, typer.Option("--max", min=1, max=500, help="Show so many records at most.")] = 20,
+    dead_letters: Annotated[
+        bool,
+        typer.Option("--dead-letters", help="The last records of each partition of its dead letter topic instead."),
+    ] = False,
+    form: FormatOption = "text",
+    rest: RestOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show records that wait or are in flight, with their deliveries. Nobody else notices: nothing is locked."""
+    client = Rest(rest, data)
+    if dead_letters:
+        rows = _dead_letters(client, queue, limit=limit, form=form)
+        write_rows(rows, LETTER_COLUMNS, as_json=as_json, empty="there are no dead letters")
+        return
+    asked = {"topics": topic or None, "max_records": limit, "format": PEEK_FORMATS[form]}
+    found = client.send_json("POST", _path(client, queue) + "/records:peek", asked)["records"]
+    rows = [{**row, "key": _text(row["key"]), "value": _text(row["value"])} for row in found]
+    for row in rows:
+        row["lock_ends_in_s"] = _seconds_left(row.pop("lock_until"))
+    write_rows(rows, PEEK_COLUMNS, as_json=as_json, empty="nothing waits, and nothing is in flight")
+
+
+@app.command()
+def purge(
+    queue: QueueArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    rest: RestOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Skip what waits and is in flight: a queue without consumers begins behind the last record of its topics."""
+    client = Rest(rest, data)
+    path = _path(client, queue)
+    lags = client.get(path + "/lags")["data"]
+    if not yes:
+        topics = ", ".join(sorted({row["topic_name"] for row in lags})) or "no topic"
+        question = f"{queue} skips {_waiting(lags)} of {topics}, for ever; the topics keep them. Purge?"
+        typer.confirm(question, abort=True)
+    document = client.send_json("POST", path + "/offsets:reset", {"to": "latest"})
+    write_rows(_columns(document["data"], RESET_COLUMNS), RESET_COLUMNS, as_json=as_json)
+
+
+@app.command()
 def reset(
     queue: QueueArgument,
     topics: TopicsArgument,
@@ -123,6 +185,58 @@ def _path(client: Rest, queue: str) -> str:
 
 def _columns(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> list[dict[str, Any]]:
     return [{name: row[name] for name in columns} for row in rows]
+
+
+def _waiting(lags: list[dict[str, Any]]) -> str:
+    if any(row["lag"] < 0 for row in lags):
+        return "all records"
+    count = sum(row["lag"] for row in lags)
+    return f"{count} record{'s' if count != 1 else ''}"
+
+
+def _dead_letters(client: Rest, queue: str, *, limit: int, form: Format) -> list[dict[str, Any]]:
+    """The dead letters of a queue; other queues may have theirs in the same topic."""
+    settings = {each["name"]: each["value"] for each in client.get(_path(client, queue) + "/configs")["data"]}
+    topic = settings[DEAD_LETTER_TOPIC]
+    if not topic:
+        how = f"kraft queues alter {queue} --config {DEAD_LETTER_TOPIC}=dlq.{queue}"
+        raise CommandFailed(f"{queue} has no dead letter topic: records that are rejected are gone; name one: {how}")
+    positions = [_last(client, topic, number, limit) for number in partitions_of(client, topic)]
+    rows: list[dict[str, Any]] = []
+    for records in read_partitions(client, positions, form=form, isolation="read_committed", timeout_ms=0):
+        rows += [_letter(record) for record in records if _headers(record).get("group") == queue]
+    return rows
+
+
+def _last(client: Rest, topic: str, partition: int, count: int) -> Position:
+    """Before the last records of a partition."""
+    offsets = client.get(f"/topics/{segment(topic)}/partitions/{partition}/offsets")
+    first = max(offsets["beginning_offset"], offsets["end_offset"] - count)
+    return Position(topic=topic, partition=partition, offset=str(first))
+
+
+def _letter(record: ReadRecord) -> dict[str, Any]:
+    headers = _headers(record)
+    key, value = msgspec.json.decode(record.key), msgspec.json.decode(record.value)
+    return {**{name: headers.get(name) for name in LETTER_COLUMNS}, "key": key, "value": value}
+
+
+def _headers(record: ReadRecord) -> dict[str, str]:
+    """What the headers of a dead letter (KIP-1191) have, by the end of their names."""
+    named = msgspec.json.decode(record.headers)
+    return {
+        each["key"].removeprefix(HEADER_PREFIX): b64decode(each["value"] or "").decode(errors="replace")
+        for each in named
+        if each["key"].startswith(HEADER_PREFIX)
+    }
+
+
+def _text(data: dict[str, Any] | None) -> Any:
+    return None if data is None else data["data"]
+
+
+def _seconds_left(until_ms: int | None) -> float | None:
+    return None if until_ms is None else round(max(0.0, until_ms / 1_000 - time.time()), 1)
 
 
 def _report(queue: str, done: str, *, as_json: bool) -> None:

@@ -72,7 +72,7 @@ def warm_up() -> None:
             *consumer_routes(nothing, nothing),
             *group_routes(nothing),
             *share_record_routes(nothing),
-            *share_group_routes(nothing),
+            *share_group_routes(nothing, nothing),
             *replica_routes(dict),
         )
     )
@@ -311,7 +311,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *transaction_admin_routes(node.transactions, node.markers.write),
             *group_routes(node.groups),
             *share_record_routes(node.queues),
-            *share_group_routes(node.groups),
+            *share_group_routes(node.groups, node.queues),
             *replica_routes(lambda: {} if node.broker is None else node.broker.replicas.describe()),
         ),
     )

@@ -231,3 +231,78 @@ def test_a_queue_from_the_command_line(nodes: Cluster):
     assert [row["start_offset"] for row in queues("reset", "line", "lined", "--to", "earliest")] == [0]
     assert queues("delete", "line") == {"queue": "line", "deleted": True}
     assert kraft("queues", "describe", "line", "--data", nodes.data, check=False).returncode != 0
+
+
+def test_peek_shows_what_waits_and_is_in_flight_and_locks_nothing(nodes: Cluster):
+    nodes.create_topic("shown", partitions=3)
+    path = "/share-groups/lookers/records:peek"
+    assert nodes.call("POST", path, {}).status == 404
+    assert nodes.call("POST", "/share-groups", {"share_group_id": "lookers", "topics": ["shown"]}).status == 204
+    for partition in range(3):
+        nodes.write_all("shown", [f"{partition}-{number}" for number in range(3)], partition=partition)
+
+    def peek(node_id: int, **more: Any) -> dict[str, tuple[str, int]]:
+        answer = nodes.call("POST", path, {"format": "STRING", **more}, node_id=node_id)
+        assert answer.status == 200, answer.json()
+        rows = answer.json()["records"]
+        assert all((row["lock_until"] is None) == (row["state"] != "ACQUIRED") for row in rows)
+        return {row["value"]["data"]: (row["state"], row["delivery_count"]) for row in rows}
+
+    everything = {f"{p}-{n}": ("AVAILABLE", 0) for p in range(3) for n in range(3)}
+    assert peek(1) == peek(2) == peek(3) == everything
+    held = receive(nodes, "lookers", "shown", max_wait_ms=10_000, lock_ms=SHORT_LOCK_MS)
+    assert len(held) == 9
+    assert {record["delivery_count"] for record in held} == {1}, "nobody was handed anything by a look"
+    by_value = {record["value"]["data"]: record for record in held}
+    assert acknowledge(nodes, "lookers", [by_value["0-0"], by_value["1-1"]]).status == 200
+    assert acknowledge(nodes, "lookers", [by_value["2-2"]], "release").status == 200
+    assert acknowledge(nodes, "lookers", [by_value["2-0"]], "reject").status == 200
+    expected = dict.fromkeys(everything, ("ACQUIRED", 1)) | {"2-2": ("AVAILABLE", 1)}
+    expected = {name: known for name, known in expected.items() if name not in ("0-0", "1-1", "2-0")}
+    assert peek(1) == peek(2) == peek(3) == expected
+    assert len(peek(2, max_records=4)) == 4
+    assert peek(2, topics=["lookers"]) == {}, "of no topic that it has"
+
+
+def test_purge_skips_what_waits_also_while_locks_are_held(nodes: Cluster):
+    nodes.create_topic("emptied", partitions=2)
+    for partition in range(2):
+        nodes.write_all("emptied", ["a", "b", "c"], partition=partition)
+    held = receive(nodes, "purged", "emptied", max_wait_ms=10_000, max_records=4, lock_ms=SHORT_LOCK_MS)
+    assert len(held) == 4
+    assert acknowledge(nodes, "purged", held[:1]).status == 200
+    asked = kraft("queues", "purge", "purged", "--data", nodes.data, stdin="n\n", check=False)
+    assert asked.returncode != 0
+    assert "of emptied, for ever; the topics keep them" in asked.stdout
+    rows = json.loads(kraft("queues", "purge", "purged", "--yes", "--data", nodes.data, "--json").stdout)
+    assert [(row["partition_id"], row["start_offset"]) for row in rows] == [(0, 3), (1, 3)]
+    assert receive(nodes, "purged", "emptied", max_wait_ms=1_000) == []
+    assert acknowledge(nodes, "purged", held[1:2]).status == 409, "nobody waits for it any more"
+    nodes.write_all("emptied", ["new"], partition=1)
+    assert values(receive(nodes, "purged", "emptied", max_wait_ms=10_000)) == ["new"]
+
+
+def test_dead_letters_of_a_queue_are_shown_without_those_of_others(nodes: Cluster):
+    nodes.create_topic("letters")
+    nodes.create_topic("dlq.letters", **{"errors.deadletterqueue.group.enable": "true"})
+    nodes.write_all("letters", ["good", "bad"])
+    named = "errors.deadletterqueue.topic.name=dlq.letters"
+    for queue, reason in (("first", "no address"), ("second", "too late")):
+        kraft(
+            "queues", "create", queue, "letters", "--config", named,
+            "--config", "errors.deadletterqueue.copy.record.enable=true", "--data", nodes.data,
+        )  # fmt: skip
+        found = receive(nodes, queue, "letters", max_wait_ms=10_000)
+        acks = [{"ack_id": found[1]["ack_id"], "type": "reject", "reason": reason}]
+        assert nodes.call("POST", f"/share-groups/{queue}/records:acknowledge", {"acks": acks}).status == 200
+
+    def shown() -> list[dict[str, Any]]:
+        text = kraft("queues", "peek", "first", "--dead-letters", "--data", nodes.data, "--json").stdout
+        return list(json.loads(text))
+
+    wait_until(lambda: bool(shown()), what="the dead letter", deadline_s=30)
+    (letter,) = shown()
+    assert (letter["topic"], letter["offset"], letter["value"]) == ("letters", "1", "bad")
+    assert (letter["message"], letter["delivery.count"]) == ("no address", "1")
+    without = kraft("queues", "peek", "none", "--dead-letters", "--data", nodes.data, check=False)
+    assert "has no dead letter topic" in without.stderr

@@ -20,6 +20,7 @@ from kraft.coordinators.shares.dead_letters import DeadLetterWriter
 from kraft.coordinators.shares.decide import Write, within_log
 from kraft.coordinators.shares.leader import ShareLeader, as_answered, limits_of
 from kraft.coordinators.shares.measures import ShareTotals
+from kraft.coordinators.shares.peek import Peeked, peeked
 from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.shares.state import NO_EPOCH, ShareKey, Snapshot
 from kraft.coordinators.tasks import Tasks
@@ -161,6 +162,9 @@ class ShareLeaders:
         leader.is_attended(has_sessions)
         if has_sessions or not leader.is_idle:
             return
+        await self._end_if_another_epoch(leader)
+
+    async def _end_if_another_epoch(self, leader: ShareLeader) -> None:
         with suppress(KafkaError):  # else its next write is fenced, if it was reset
             known = await self._persister().summary(leader.key)
             if known.state_epoch != leader.partition.state_epoch:
@@ -176,6 +180,28 @@ class ShareLeaders:
 
     async def _load(self, key: ShareKey, epoch: int) -> ShareLeader:
         settings = self.settings_of(key.group)
+        partition, is_start_saved = await self._loaded(key, epoch, settings)
+        before = self._before.get(key)
+        if before is not None and before.leader_epoch == epoch:
+            partition.before = before
+        self._before[key] = partition.before
+        leader = self._leaders[key] = ShareLeader(
+            key,
+            partition,
+            clock=self._clock,
+            persister=self._persister(),
+            is_read_committed=settings.share_isolation_level == "read_committed",
+            is_start_saved=is_start_saved,
+            dead_letters=self.dead_letters,
+            run=self._tasks.run,
+            on_ended=self._ended,
+            on_lost=self._lost,
+        )
+        leader.settings = settings
+        return leader
+
+    async def _loaded(self, key: ShareKey, epoch: int, settings: GroupSettings) -> tuple[SharePartition, bool]:
+        """The share partition as the share coordinator knows it, and whether its start offset is there, too."""
         try:
             state = await self._state(key, epoch)
         except KafkaError as error:
@@ -192,24 +218,7 @@ class ShareLeaders:
             leader_epoch=epoch,
             limits=limits_of(settings),
         )
-        before = self._before.get(key)
-        if before is not None and before.leader_epoch == epoch:
-            partition.before = before
-        self._before[key] = partition.before
-        leader = self._leaders[key] = ShareLeader(
-            key,
-            partition,
-            clock=self._clock,
-            persister=self._persister(),
-            is_read_committed=settings.share_isolation_level == "read_committed",
-            is_start_saved=state.start_offset != NO_OFFSET,
-            dead_letters=self.dead_letters,
-            run=self._tasks.run,
-            on_ended=self._ended,
-            on_lost=self._lost,
-        )
-        leader.settings = settings
-        return leader
+        return partition, state.start_offset != NO_OFFSET
 
     async def _state(self, key: ShareKey, epoch: int) -> Snapshot:
         """What the group knows of the partition, without offsets that the log has lost (U11)."""
@@ -383,6 +392,32 @@ class ShareLeaders:
             except KafkaError as error:
                 results[at] = error
         return results
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    async def peek(
+        self, group: str, partitions: Sequence[TopicIdPartition], *, records_max: int
+    ) -> Mapping[TopicIdPartition, Peeked]:
+        """What the group is not done with in each partition; nothing is acquired. A leader whose group was reset begins
+        again by this."""
+
+        async def one(where: TopicIdPartition) -> Peeked:
+            try:
+                partition = await self._peeked(ShareKey(group, where.topic_id, where.partition))
+            except KafkaError as error:
+                return Peeked(error=error)
+            return peeked(partition, records_max=records_max, now_ms=self._clock.monotonic_ms())
+
+        return dict(zip(partitions, await asyncio.gather(*map(one, partitions)), strict=True))
+
+    async def _peeked(self, key: ShareKey) -> SharePartition:
+        """The share partition, which does not come into being here by this: its group may begin later, at `latest`."""
+        epoch, leader = self._led(key).leader_epoch, self._leaders.get(key)
+        if leader is not None:
+            await self._end_if_another_epoch(leader)
+            if leader.ended is None:
+                return leader.partition
+        return (await self._loaded(key, epoch, self.settings_of(key.group)))[0]
 
     # --- fetching -----------------------------------------------------------------------------------------------
 

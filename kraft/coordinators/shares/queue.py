@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 from uuid import UUID
@@ -21,6 +21,7 @@ from kraft.coordinators.groups.group_metadata import Kind
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.shares.ack_ids import AckId, AckIds
 from kraft.coordinators.shares.leaders import Handed, ShareFetch
+from kraft.coordinators.shares.peek import Peeked
 from kraft.protocol.errors import (
     GroupIdNotFound,
     InvalidRequest,
@@ -56,6 +57,9 @@ class Shares(Protocol):
 
     async def fetch(self, ask: ShareFetch) -> Mapping[TopicIdPartition, Handed]: ...
     async def settle(self, group: str, leases: Leases) -> Results: ...
+    async def peek(
+        self, group: str, partitions: Sequence[TopicIdPartition], *, records_max: int
+    ) -> Mapping[TopicIdPartition, Peeked]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +213,36 @@ class Queues:
 
         await asyncio.gather(*(one(node_id, those) for node_id, those in by_leader.items()))
         return again
+
+    # --- look ---------------------------------------------------------------------------------------------------
+
+    async def peek(
+        self, group: str, *, topics: Collection[str] = (), records_max: int
+    ) -> Mapping[TopicIdPartition, Peeked]:
+        """What the group is not done with, by partition; `topics`: of these only. Raises GroupIdNotFound 69."""
+        known = await self._groups.ask(r.DescribeShareOffsets(group=group))
+        assert isinstance(known, a.ShareOffsets), known
+        found: dict[TopicIdPartition, Peeked] = {}
+        by_leader: dict[int, list[TopicIdPartition]] = {}
+        for row in known.offsets:
+            if topics and row.topic not in topics:
+                continue
+            where = TopicIdPartition(self.topic(row.topic).topic_id, row.partition)
+            found[where] = Peeked()
+            try:
+                by_leader.setdefault(self.leader_of(where), []).append(where)
+            except KafkaError as error:
+                found[where] = Peeked(error=error)
+
+        async def one(node_id: int, partitions: Sequence[TopicIdPartition]) -> None:
+            try:
+                found.update(await self.at(node_id).peek(group, partitions, records_max=records_max))
+            except (NotConnected, *_LOST) as lost:
+                error = LeaderNotAvailable(f"leader {node_id} did not answer: {type(lost).__name__}")
+                found.update(dict.fromkeys(partitions, Peeked(error=error)))
+
+        await asyncio.gather(*(one(node_id, partitions) for node_id, partitions in by_leader.items()))
+        return found
 
     # --- leaders ------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from kraft.broker.configs import ConfigEntry, group_configs
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.shares.queue import Queues
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import code_of
 from kraft.http.v3 import share_groups_models as models
@@ -33,8 +34,9 @@ NAMES = GroupNames(GROUPS, "share_group_id", "share_group", "KafkaShareConsumer"
 
 
 class ShareGroupHandlers:
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Groups, queues: Queues) -> None:
         self._groups = groups
+        self._queues = queues
         self.members = MemberHandlers(NAMES, self._describe, of_consumer=lambda _: {}, of_assignment=lambda *_: {})
 
     async def _describe(self, group: str) -> a.GroupDescription:
@@ -102,16 +104,19 @@ class ShareGroupHandlers:
 
     async def reset_share_offsets(self, call: Call) -> web.Response:
         """AlterShareGroupOffsets: a group without members begins at the first or behind the last record of all
-        partitions of the topics; it comes into being if there is none. Raises NonEmptyGroup 68."""
-        asked = call.model(models.ShareReset)
+        partitions of the topics; it comes into being if there is none. Receivers over REST lose what they have. Raises
+        NonEmptyGroup 68; GroupIdNotFound 69 without topics."""
+        asked, group = call.model(models.ShareReset), call.path["group"]
+        topics = asked.topics or sorted({row.topic for row in await self._offsets(group)})
         timestamp = EARLIEST_TIMESTAMP if asked.to == "earliest" else LATEST_TIMESTAMP
         offsets = []
-        for topic in map(call.context.topic_or_raise, dict.fromkeys(asked.topics)):
+        for topic in map(call.context.topic_or_raise, dict.fromkeys(topics)):
             for number in topic.partitions:
                 found = await call.context.gateway.list_offset(TopicIdPartition(topic.topic_id, number), timestamp)
                 offsets.append((topic.name, number, found.offset))
-        reset = await self._groups.ask(r.ResetShareOffsets(group=call.path["group"], offsets=tuple(offsets)))
+        reset = await self._groups.ask(r.ResetShareOffsets(group=group, offsets=tuple(offsets)))
         assert isinstance(reset, a.ShareOffsets), reset
+        await self._queues.peek(group, topics=topics, records_max=1)  # leaders with locks do not see a reset otherwise
         return answer({"kind": "KraftShareGroupResetList", "data": [_reset(each) for each in reset.offsets]})
 
 
@@ -145,8 +150,8 @@ def _lag(call: Call, group: str, row: a.ShareOffset) -> Document:
     return resource(call, "KraftShareGroupLag", path, name, fields)
 
 
-def share_group_routes(groups: Groups) -> tuple[Route, ...]:
-    h = ShareGroupHandlers(groups)
+def share_group_routes(groups: Groups, queues: Queues) -> tuple[Route, ...]:
+    h = ShareGroupHandlers(groups, queues)
     one, missing = "/share-groups/{group}", (40405, 50302)
     consumer = one + "/consumers/{consumer}"
     return (

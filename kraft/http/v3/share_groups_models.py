@@ -48,7 +48,9 @@ class ShareLag(Resource):
 
 class ShareReset(RequestBody):
     to: Literal["earliest", "latest"]
-    topics: Items[TopicName] = Field(min_length=1)
+    topics: Items[TopicName] | None = Field(
+        default=None, min_length=1, description="null: all topics that the group knows."
+    )
 
 
 class ShareResetOffset(BaseModel):

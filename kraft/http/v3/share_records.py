@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from kraft.broker.gateway import Records
 from kraft.coordinators.shares.ack_ids import AckId
 from kraft.coordinators.shares.leaders import Handed
+from kraft.coordinators.shares.peek import Peeked
 from kraft.coordinators.shares.queue import Queues, Receive, locks_of
 from kraft.http.embedded_records import as_format
 from kraft.http.endpoint import Call, Route
@@ -30,9 +32,13 @@ from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from metadata.acls import AclOperation, AclResource
 from metadata.controller.requests import ConfigResource
 from metadata.image import TopicIdPartition
-from replication.shares.states import AcknowledgeType
+from metadata.settings import group_settings
+from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
+from replication.shares.states import AcknowledgeType, DeliveryState
 
 _FORMATS = {"BINARY": Format.BINARY, "JSON": Format.JSON, "STRING": Format.TEXT}
+READS_MAX = 10
+"""Reads of one partition that one look makes."""
 _TYPES = {kind.name.lower(): kind for kind in AcknowledgeType}
 
 
@@ -102,7 +108,7 @@ class ShareRecordHandlers:
         form: str,
     ) -> list[models.ReceivedRecord]:
         """The records that were acquired: others have those in between."""
-        topic = call.context.gateway.image.topics[where.topic_id].name
+        topic = topic_name(call, where)
 
         def read(inflated_max: int) -> list[models.ReceivedRecord]:
             taken = take_records(
@@ -114,7 +120,12 @@ class ShareRecordHandlers:
             )
             found = ((record, locks.get((where, record.offset))) for record in taken.records)
             return [
-                _record(record, lock, topic, form, self._queues.ack_ids.text(group, lock))
+                models.ReceivedRecord(
+                    **_fields(record, topic, where.partition, form),
+                    delivery_count=lock.delivery_count,
+                    lock_until=lock.until_ms,
+                    ack_id=self._queues.ack_ids.text(group, lock),
+                )
                 for record, lock in found
                 if lock is not None
             ]
@@ -135,6 +146,27 @@ class ShareRecordHandlers:
 
     async def _acknowledge_all(self, group: str, ids: Any, kind: AcknowledgeType) -> Sequence[KafkaError | None]:
         return await self._queues.acknowledge(group, [(each, kind, "", 0) for each in ids])
+
+    # --- peek ---------------------------------------------------------------------------------------------
+
+    async def peek_records(self, call: Call) -> web.Response:
+        """200 with records that the group is not done with, by partition and offset, and what is known of each; nothing
+        is acquired. Raises HttpError 40405, or the error of a partition."""
+        asked, context = call.model(models.PeekRequest), call.context
+        group, topics = call.path["group"], asked.topics or ()
+        bytes_left = await context.room(context.limits.read_bytes_default)
+        records: list[models.PeekedRecord] = []
+        peeked = await self._queues.peek(group, topics=topics, records_max=asked.max_records)
+        for where, each in sorted(peeked.items(), key=lambda item: (topic_name(call, item[0]), item[0].partition)):
+            if each.error is not None:
+                raise each.error
+            if len(records) < asked.max_records and bytes_left > 0:
+                look = _Look(call, group, where, each, asked.format)
+                records += await look.records(asked.max_records - len(records), bytes_left)
+                bytes_left -= look.bytes_read
+        body = msgspec.json.encode(models.Peeked(records))
+        context.hold(call.request, len(body))
+        return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
 
     # --- acknowledge --------------------------------------------------------------------------------------
 
@@ -205,19 +237,81 @@ def _check_lock(call: Call, lock_ms: int | None) -> None:
         )
 
 
-def _record(record: InRecord, lock: AckId, topic: str, form: str, ack_id: str) -> models.ReceivedRecord:
-    return models.ReceivedRecord(
-        topic_name=topic,
-        partition_id=lock.where.partition,
-        offset=record.offset,
-        timestamp=record.timestamp,
-        key=_data(record.key, form),
-        value=_data(record.value, form),
-        headers=[models.ReceivedHeader(name, value) for name, value in record.headers],
-        delivery_count=lock.delivery_count,
-        lock_until=lock.until_ms,
-        ack_id=ack_id,
-    )
+class _Look:
+    """Reads records of one partition that its group is not done with."""
+
+    def __init__(self, call: Call, group: str, where: TopicIdPartition, peeked: Peeked, form: str) -> None:
+        self.bytes_read = 0
+        self._call = call
+        self._where = where
+        self._peeked = peeked
+        self._form = form
+        gateway = call.context.gateway
+        settings = group_settings(gateway.settings, gateway.image.config("group", group))
+        self._is_read_committed = settings.share_isolation_level == "read_committed"
+
+    async def records(self, records_max: int, bytes_max: int) -> list[models.PeekedRecord]:
+        """From the first one on, in READS_MAX reads at most: those in between that are done are read, too."""
+        found: list[models.PeekedRecord] = []
+        gateway = self._call.context.gateway
+        begin = (await gateway.list_offset(self._where, EARLIEST_TIMESTAMP)).offset
+        offset = self._peeked.first_from(max(begin, self._peeked.start_offset))
+        for _ in range(READS_MAX):
+            if offset is None or len(found) >= records_max or self.bytes_read >= bytes_max:
+                break
+            options = ReadOptions(bytes_max=bytes_max - self.bytes_read, is_read_committed=self._is_read_committed)
+            read = await gateway.read(self._where, offset, options)
+            if not read.data:
+                break
+            self.bytes_read += len(read.data)
+            rows, next_offset = await self._rows(read, offset, records_max - len(found))
+            found += rows
+            offset = None if next_offset <= offset else self._peeked.first_from(next_offset)
+        return found
+
+    async def _rows(self, read: Records, offset: int, records_max: int) -> tuple[list[models.PeekedRecord], int]:
+        now_ms, topic = self._call.context.clock.wall_ms(), topic_name(self._call, self._where)
+
+        def rows(inflated_max: int) -> tuple[list[models.PeekedRecord], int]:
+            taken = take_records(
+                read.data,
+                offset,
+                bytes_max=INT64_MAX,
+                records_max=INT32_MAX,
+                inflated_max=inflated_max,
+                aborted=read.aborted,
+            )
+            found = ((record, self._peeked.at(record.offset)) for record in taken.records)
+            names: dict[DeliveryState, Any] = {state: state.name for state in DeliveryState}
+            return [
+                models.PeekedRecord(
+                    **_fields(record, topic, self._where.partition, self._form),
+                    delivery_count=known.delivery_count,
+                    lock_until=now_ms + known.lock_ms if known.lock_ms else None,
+                    state=names[known.state],
+                )
+                for record, known in found
+                if known is not None
+            ][:records_max], taken.next_offset
+
+        return await on_records(self._call.context.record_workers, read.data, rows)
+
+
+def topic_name(call: Call, where: TopicIdPartition) -> str:
+    """The name of the partition's topic."""
+    return call.context.gateway.image.topics[where.topic_id].name
+
+
+def _fields(record: InRecord, topic: str, partition: int, form: str) -> dict[str, Any]:
+    return {
+        "topic_name": topic,
+        "partition_id": partition,
+        "offset": record.offset,
+        "timestamp": record.timestamp,
+        "key": _data(record.key, form),
+        "value": _data(record.value, form),
+        "headers": [models.ReceivedHeader(name, value) for name, value in record.headers],
+    }
 
 
 def _data(data: bytes | None, form: Any) -> models.ReceivedData | None:
@@ -237,6 +331,8 @@ def share_record_routes(queues: Queues) -> tuple[Route, ...]:
               body=models.CreateRequest, errors=(40403, 40405, 50302)),
         route("POST", path + ":receive", h.receive_records, "Receive records that nobody else gets meanwhile.",
               models.Received, body=models.ReceiveRequest, errors=(40002, 40403, 40405, 42901, 50302)),
+        route("POST", path + ":peek", h.peek_records, "Look at records that wait or are in flight.", models.Peeked,
+              body=models.PeekRequest, errors=(40403, 40405, 42901, 50302)),
         route("POST", path + ":acknowledge", h.acknowledge_records, "Accept, release, reject or renew records.",
               models.AcknowledgeResults, body=models.AcknowledgeRequest, also={207: models.AcknowledgeResults},
               errors=(40002, 40403, 40405, 40903, 50302)),

@@ -57,8 +57,8 @@ class ReceivedHeader(Struct, gc=False):
     value: bytes | None
 
 
-class ReceivedRecord(Struct, gc=False):
-    """A record that is locked for its receiver, or that was accepted at once."""
+class QueuedRecord(Struct, gc=False):
+    """A record of a share group."""
 
     topic_name: str
     partition_id: int
@@ -69,8 +69,32 @@ class ReceivedRecord(Struct, gc=False):
     headers: list[ReceivedHeader]
     delivery_count: int
     lock_until: int | None
-    """Milliseconds since 1970; null once it is accepted."""
+    """Milliseconds since 1970; null while nobody has a lock."""
+
+
+class ReceivedRecord(QueuedRecord, gc=False):
+    """A record that is locked for its receiver, or that was accepted at once."""
+
     ack_id: str | None
+
+
+class PeekRequest(RequestBody):
+    topics: Items[TopicName] | None = Field(default=None, description="null: all topics that the group knows.")
+    max_records: int = Field(default=20, ge=1, le=RECORDS_MAX)
+    format: Literal["BINARY", "JSON", "STRING"] = Field(default="BINARY", description="As in records:receive.")
+
+
+class PeekedRecord(QueuedRecord, gc=False):
+    """A record that a share group is not done with."""
+
+    state: Literal["AVAILABLE", "ACQUIRED", "ARCHIVING"]
+    """ACQUIRED: a consumer has it until its lock ends. ARCHIVING: its dead letter is on its way."""
+
+
+class Peeked(Struct, gc=False):
+    """What a look shows."""
+
+    records: list[PeekedRecord]
 
 
 class Received(Struct, gc=False):

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
 from kraft.protocol.messages.layouts import (
-    pack_16s, pack_3si, pack_i, pack_iiiiii, pack_iiiiiibt, pack_qq, unpack_16sB, unpack_iB, unpack_iiiiiiB,
+    pack_16s, pack_3si, pack_3st, pack_i, pack_iiiiii, pack_iiiiiibt, pack_qq, unpack_16sB, unpack_iB, unpack_iiiiiiB,
     unpack_iiiiiibtB, unpack_qqB,
 )
 from kraft.protocol.encoding import (
@@ -67,7 +67,7 @@ class ForgottenTopic(Message):
 class ShareFetchRequestData(TopLevel):
     __slots__ = (
         "group_id", "member_id", "share_session_epoch", "max_wait_ms", "min_bytes", "max_bytes", "max_records",
-        "batch_size", "share_acquire_mode", "is_renew_ack", "topics", "forgotten_topics_data", "lock_ms",
+        "batch_size", "share_acquire_mode", "is_renew_ack", "topics", "forgotten_topics_data", "lock_ms", "is_peek",
     )
     API_KEY = 78
     VERSIONS = range(1, 3)
@@ -85,20 +85,21 @@ class ShareFetchRequestData(TopLevel):
     topics: Sequence[FetchTopic]
     forgotten_topics_data: Sequence[ForgottenTopic]
     lock_ms: int  # 2+: of a receiver over REST
+    is_peek: bool  # 2+: nothing is acquired; MaxRecords are described
 
     @staticmethod
     def make(
         *, group_id: str | None = None, member_id: str | None = "", share_session_epoch: int = 0, max_wait_ms: int = 0,
         min_bytes: int = 0, max_bytes: int = 2147483647, max_records: int = 0, batch_size: int = 0,
         share_acquire_mode: int = 0, is_renew_ack: bool = False, topics: Sequence[FetchTopic] = (),
-        forgotten_topics_data: Sequence[ForgottenTopic] = (), lock_ms: int = 0,
+        forgotten_topics_data: Sequence[ForgottenTopic] = (), lock_ms: int = 0, is_peek: bool = False,
     ) -> ShareFetchRequestData:
         m = new(ShareFetchRequestData)
         m.group_id, m.member_id, m.share_session_epoch = group_id, member_id, share_session_epoch
         m.max_wait_ms, m.min_bytes, m.max_bytes = max_wait_ms, min_bytes, max_bytes
         m.max_records, m.batch_size, m.share_acquire_mode = max_records, batch_size, share_acquire_mode
         m.is_renew_ack, m.topics, m.forgotten_topics_data = is_renew_ack, topics, forgotten_topics_data
-        m.lock_ms = lock_ms
+        m.lock_ms, m.is_peek = lock_ms, is_peek
         return m
 
 def _read_AcknowledgementBatch_1(frame: memoryview, offset: int) -> tuple[AcknowledgementBatch, int]:
@@ -143,7 +144,7 @@ def _read_ForgottenTopic_1(frame: memoryview, offset: int) -> tuple[ForgottenTop
 def _read_ShareFetchRequestData_1(frame: memoryview, offset: int) -> tuple[ShareFetchRequestData, int]:
     m = new(ShareFetchRequestData)
     m.share_acquire_mode = m.lock_ms = 0
-    m.is_renew_ack = False
+    m.is_renew_ack = m.is_peek = False
     m.group_id = m.member_id = None
     m.topics = m.forgotten_topics_data = ()
     n = frame[offset]
@@ -166,11 +167,12 @@ def _read_ShareFetchRequestData_1(frame: memoryview, offset: int) -> tuple[Share
     t = frame[offset]
     return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
 
-_TAGS_ShareFetchRequestData_2: TagReaders = {10000: ("lock_ms", number_item("i"))}
+_TAGS_ShareFetchRequestData_2: TagReaders = {10000: ("lock_ms", number_item("i")), 10001: ("is_peek", number_item("?"))}
 
 def _read_ShareFetchRequestData_2(frame: memoryview, offset: int) -> tuple[ShareFetchRequestData, int]:
     m = new(ShareFetchRequestData)
     m.lock_ms = 0
+    m.is_peek = False
     m.group_id = m.member_id = None
     m.topics = m.forgotten_topics_data = ()
     n = frame[offset]
@@ -243,6 +245,8 @@ def _write_ShareFetchRequestData_2(out: list[Buffer], m: ShareFetchRequestData) 
     tags: list[bytes] = []
     if m.lock_ms != 0:
         tags.append(pack_3si(b'\x90N\x04', m.lock_ms))
+    if m.is_peek != False:
+        tags.append(pack_3st(b'\x91N\x01', m.is_peek))
     out += (tag_count(tags), *tags)
 
 ShareFetchRequestData.READERS = by_version(

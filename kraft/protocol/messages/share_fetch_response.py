@@ -7,12 +7,12 @@ from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
 from kraft.protocol.messages.layouts import (
-    pack_16s, pack_h, pack_i, pack_ih, pack_iix, pack_qqhx, unpack_16sB, unpack_hB, unpack_iB, unpack_ihB, unpack_iiB,
-    unpack_qqhB,
+    pack_16s, pack_3sq, pack_h, pack_i, pack_ih, pack_iix, pack_qqbhix, pack_qqhx, unpack_16sB, unpack_hB, unpack_iB,
+    unpack_ihB, unpack_iiB, unpack_qqbhiB, unpack_qqhB,
 )
 from kraft.protocol.encoding import (
-    Message, TopLevel, ZERO_UUID, by_version, compact_records, compact_string, length, long_array, new, read_array,
-    read_tags, string, uuid_of,
+    Message, TagReaders, TopLevel, ZERO_UUID, array_item, by_version, compact_records, compact_string, length,
+    long_array, new, number_item, read_array, read_tags, string, tag_count, tagged, uuid_of,
 )
 
 class LeaderIdAndEpoch(Message):
@@ -40,10 +40,28 @@ class AcquiredRecords(Message):
         m.first_offset, m.last_offset, m.delivery_count = first_offset, last_offset, delivery_count
         return m
 
+class InFlightRecords(Message):
+    __slots__ = ("in_flight_first", "in_flight_last", "delivery_state", "deliveries", "lock_left_ms")
+    in_flight_first: int  # 2+
+    in_flight_last: int  # 2+
+    delivery_state: int  # 2+
+    deliveries: int  # 2+
+    lock_left_ms: int  # 2+
+
+    @staticmethod
+    def make(
+        *, in_flight_first: int = 0, in_flight_last: int = 0, delivery_state: int = 0, deliveries: int = 0,
+        lock_left_ms: int = 0,
+    ) -> InFlightRecords:
+        m = new(InFlightRecords)
+        m.in_flight_first, m.in_flight_last, m.delivery_state = in_flight_first, in_flight_last, delivery_state
+        m.deliveries, m.lock_left_ms = deliveries, lock_left_ms
+        return m
+
 class PartitionData(Message):
     __slots__ = (
         "partition_index", "error_code", "error_message", "acknowledge_error_code", "acknowledge_error_message",
-        "current_leader", "records", "acquired_records",
+        "current_leader", "records", "acquired_records", "start_offset", "end_offset", "in_flight",
     )
     partition_index: int
     error_code: int
@@ -53,18 +71,23 @@ class PartitionData(Message):
     current_leader: LeaderIdAndEpoch
     records: Buffer
     acquired_records: Sequence[AcquiredRecords]
+    start_offset: int  # 2+: of a peek
+    end_offset: int  # 2+
+    in_flight: Sequence[InFlightRecords]  # 2+
 
     @staticmethod
     def make(
         *, partition_index: int = 0, error_code: int = 0, error_message: str | None = None,
         acknowledge_error_code: int = 0, acknowledge_error_message: str | None = None,
         current_leader: LeaderIdAndEpoch = NO_LEADER_ID_AND_EPOCH, records: Buffer = b'',
-        acquired_records: Sequence[AcquiredRecords] = (),
+        acquired_records: Sequence[AcquiredRecords] = (), start_offset: int = 0, end_offset: int = 0,
+        in_flight: Sequence[InFlightRecords] = (),
     ) -> PartitionData:
         m = new(PartitionData)
         m.partition_index, m.error_code, m.error_message = partition_index, error_code, error_message
         m.acknowledge_error_code, m.acknowledge_error_message, m.current_leader = acknowledge_error_code, acknowledge_error_message, current_leader
-        m.records, m.acquired_records = records, acquired_records
+        m.records, m.acquired_records, m.start_offset = records, acquired_records, start_offset
+        m.end_offset, m.in_flight = end_offset, in_flight
         return m
 
 class ShareFetchableTopicResponse(Message):
@@ -129,9 +152,10 @@ def _read_AcquiredRecords_1(frame: memoryview, offset: int) -> tuple[AcquiredRec
 
 def _read_PartitionData_1(frame: memoryview, offset: int) -> tuple[PartitionData, int]:
     m = new(PartitionData)
+    m.start_offset = m.end_offset = 0
+    m.in_flight = m.acquired_records = ()
     m.error_message = m.acknowledge_error_message = None
     m.records = b""
-    m.acquired_records = ()
     m.partition_index, m.error_code, n = unpack_ihB(frame, offset)
     offset += 7
     if n > 1: m.error_message, offset = compact_string(frame, offset, n)
@@ -194,6 +218,72 @@ def _read_ShareFetchResponseData_1(frame: memoryview, offset: int) -> tuple[Shar
     t = frame[offset]
     return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
 
+def _read_InFlightRecords_2(frame: memoryview, offset: int) -> tuple[InFlightRecords, int]:
+    m = new(InFlightRecords)
+    (
+        m.in_flight_first, m.in_flight_last, m.delivery_state, m.deliveries, m.lock_left_ms, t,
+    ) = unpack_qqbhiB(frame, offset)
+    return m, read_tags(m, frame, offset + 24, t, {}) if t else offset + 24
+
+_TAGS_PartitionData_2: TagReaders = {
+    10000: ("start_offset", number_item("q")), 10001: ("end_offset", number_item("q")), 10002: ("in_flight",
+    array_item(_read_InFlightRecords_2)),
+}
+
+def _read_PartitionData_2(frame: memoryview, offset: int) -> tuple[PartitionData, int]:
+    m = new(PartitionData)
+    m.start_offset = m.end_offset = 0
+    m.in_flight = m.acquired_records = ()
+    m.error_message = m.acknowledge_error_message = None
+    m.records = b""
+    m.partition_index, m.error_code, n = unpack_ihB(frame, offset)
+    offset += 7
+    if n > 1: m.error_message, offset = compact_string(frame, offset, n)
+    elif n: m.error_message = ""
+    m.acknowledge_error_code, n = unpack_hB(frame, offset)
+    offset += 3
+    if n > 1: m.acknowledge_error_message, offset = compact_string(frame, offset, n)
+    elif n: m.acknowledge_error_message = ""
+    m.current_leader, offset = _read_LeaderIdAndEpoch_1(frame, offset)
+    n = frame[offset]
+    offset += 1
+    if n != 1: m.records, offset = compact_records(frame, offset, n)
+    n = frame[offset]
+    offset += 1
+    if n != 1:
+        m.acquired_records, offset = (read_array if n < 128 else long_array)(frame, offset, n, _read_AcquiredRecords_1)
+    t = frame[offset]
+    return m, read_tags(m, frame, offset + 1, t, _TAGS_PartitionData_2) if t else offset + 1
+
+def _read_ShareFetchableTopicResponse_2(frame: memoryview, offset: int) -> tuple[ShareFetchableTopicResponse, int]:
+    m = new(ShareFetchableTopicResponse)
+    m.partitions = ()
+    raw_topic_id, n = unpack_16sB(frame, offset)
+    m.topic_id = uuid_of(raw_topic_id)
+    offset += 17
+    if n != 1: m.partitions, offset = (read_array if n < 128 else long_array)(frame, offset, n, _read_PartitionData_2)
+    t = frame[offset]
+    return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
+
+def _read_ShareFetchResponseData_2(frame: memoryview, offset: int) -> tuple[ShareFetchResponseData, int]:
+    m = new(ShareFetchResponseData)
+    m.error_message = None
+    m.responses = m.node_endpoints = ()
+    m.throttle_time_ms, m.error_code, n = unpack_ihB(frame, offset)
+    offset += 7
+    if n > 1: m.error_message, offset = compact_string(frame, offset, n)
+    elif n: m.error_message = ""
+    m.acquisition_lock_timeout_ms, n = unpack_iB(frame, offset)
+    offset += 5
+    if n != 1:
+        m.responses, offset = (read_array if n < 128 else long_array)(frame, offset, n, _read_ShareFetchableTopicResponse_2)
+    n = frame[offset]
+    offset += 1
+    if n != 1:
+        m.node_endpoints, offset = (read_array if n < 128 else long_array)(frame, offset, n, _read_NodeEndpoint_1)
+    t = frame[offset]
+    return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
+
 def _write_LeaderIdAndEpoch_1(out: list[Buffer], m: LeaderIdAndEpoch) -> None:
     out.append(pack_iix(m.leader_id, m.leader_epoch))
 
@@ -237,5 +327,58 @@ def _write_ShareFetchResponseData_1(out: list[Buffer], m: ShareFetchResponseData
         _write_NodeEndpoint_1(out, node_endpoint_item)
     out.append(b"\0")
 
-ShareFetchResponseData.READERS = by_version(ShareFetchResponseData.VERSIONS, {1: _read_ShareFetchResponseData_1})
-ShareFetchResponseData.WRITERS = by_version(ShareFetchResponseData.VERSIONS, {1: _write_ShareFetchResponseData_1})
+def _write_InFlightRecords_2(out: list[Buffer], m: InFlightRecords) -> None:
+    out.append(pack_qqbhix(m.in_flight_first, m.in_flight_last, m.delivery_state, m.deliveries, m.lock_left_ms))
+
+def _write_PartitionData_2(out: list[Buffer], m: PartitionData) -> None:
+    out += (
+        pack_ih(m.partition_index, m.error_code), string(m.error_message), pack_h(m.acknowledge_error_code),
+        string(m.acknowledge_error_message),
+    )
+    _write_LeaderIdAndEpoch_1(out, m.current_leader)
+    records = m.records
+    acquired_records = m.acquired_records
+    out += (length(records), records, length(acquired_records))
+    for acquired_records_item in acquired_records:
+        _write_AcquiredRecords_1(out, acquired_records_item)
+    tags: list[bytes] = []
+    if m.start_offset != 0:
+        tags.append(pack_3sq(b'\x90N\x08', m.start_offset))
+    if m.end_offset != 0:
+        tags.append(pack_3sq(b'\x91N\x08', m.end_offset))
+    if m.in_flight:
+        of_in_flight: list[Buffer] = []
+        in_flight = m.in_flight
+        of_in_flight.append(length(in_flight))
+        for in_flight_records_item in in_flight:
+            _write_InFlightRecords_2(of_in_flight, in_flight_records_item)
+        tags.append(tagged(10002, of_in_flight))
+    out += (tag_count(tags), *tags)
+
+def _write_ShareFetchableTopicResponse_2(out: list[Buffer], m: ShareFetchableTopicResponse) -> None:
+    partitions = m.partitions
+    out += (pack_16s(m.topic_id.int.to_bytes(16, "big")), length(partitions))
+    for partition_data_item in partitions:
+        _write_PartitionData_2(out, partition_data_item)
+    out.append(b"\0")
+
+def _write_ShareFetchResponseData_2(out: list[Buffer], m: ShareFetchResponseData) -> None:
+    responses = m.responses
+    out += (
+        pack_ih(m.throttle_time_ms, m.error_code), string(m.error_message), pack_i(m.acquisition_lock_timeout_ms),
+        length(responses),
+    )
+    for share_fetchable_topic_response_item in responses:
+        _write_ShareFetchableTopicResponse_2(out, share_fetchable_topic_response_item)
+    node_endpoints = m.node_endpoints
+    out.append(length(node_endpoints))
+    for node_endpoint_item in node_endpoints:
+        _write_NodeEndpoint_1(out, node_endpoint_item)
+    out.append(b"\0")
+
+ShareFetchResponseData.READERS = by_version(
+    ShareFetchResponseData.VERSIONS, {1: _read_ShareFetchResponseData_1, 2: _read_ShareFetchResponseData_2},
+)
+ShareFetchResponseData.WRITERS = by_version(
+    ShareFetchResponseData.VERSIONS, {1: _write_ShareFetchResponseData_1, 2: _write_ShareFetchResponseData_2},
+)

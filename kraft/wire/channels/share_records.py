@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kraft.coordinators.shares.leaders import Handed, ShareFetch
+from kraft.coordinators.shares.peek import InFlight, Peeked
 from kraft.protocol import apis
 from kraft.protocol.codec import Malformed
 from kraft.protocol.errors import KafkaError, for_code
@@ -20,9 +21,14 @@ from kraft.wire.rpc import ANSWER_SLACK_MS, REPLICA_TIMEOUT_MS, Rpc
 from metadata.image import TopicIdPartition
 from replication.shares.partition import Acquired
 from replication.shares.settled import Lease
+from replication.shares.states import DeliveryState
 
 FETCH_SLACK_MS = 5_000
 """Beyond a receive's wait: a share partition may have to be loaded first."""
+
+
+PEEKING_MEMBER = "peek"
+"""The member id of requests that acquire nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +50,18 @@ def _fetch_request(request: ShareFetch, timeout_ms: int) -> fetching.ShareFetchR
         batch_size=request.batch_size,
         share_acquire_mode=int(request.is_strict),
         lock_ms=request.lock_ms,
-        topics=[
-            fetching.FetchTopic.make(
-                topic_id=topic_id,
-                partitions=[fetching.FetchPartition.make(partition_index=key.partition) for key in keys],
-            )
-            for topic_id, keys in by_topic(tuple(request.partitions))
-        ],
+        topics=_fetch_topics(request.partitions),
     )
+
+
+def _fetch_topics(partitions: Sequence[TopicIdPartition]) -> list[fetching.FetchTopic]:
+    return [
+        fetching.FetchTopic.make(
+            topic_id=topic_id,
+            partitions=[fetching.FetchPartition.make(partition_index=key.partition) for key in keys],
+        )
+        for topic_id, keys in by_topic(tuple(partitions))
+    ]
 
 
 def _handed(request: ShareFetch, message: ShareFetchResponseData) -> Mapping[TopicIdPartition, Handed]:
@@ -121,6 +131,54 @@ SHARE_SETTLE: Rpc[
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peeking:
+    """A look at share partitions of one leader."""
+
+    group: str
+    partitions: Sequence[TopicIdPartition]
+    records_max: int
+
+
+def _peek_request(request: Peeking, timeout_ms: int) -> fetching.ShareFetchRequestData:
+    return fetching.ShareFetchRequestData.make(
+        group_id=request.group,
+        member_id=PEEKING_MEMBER,
+        max_records=request.records_max,
+        topics=_fetch_topics(request.partitions),
+        is_peek=True,
+    )
+
+
+def _peeked(request: Peeking, message: ShareFetchResponseData) -> Mapping[TopicIdPartition, Peeked]:
+    if message.error_code:
+        raise for_code(message.error_code, message.error_message or "")
+    return {
+        TopicIdPartition(topic.topic_id, item.partition_index): Peeked(
+            error=for_code(item.error_code, item.error_message or "") if item.error_code else None,
+            start_offset=item.start_offset,
+            end_offset=item.end_offset,
+            in_flight=[
+                InFlight(
+                    each.in_flight_first,
+                    each.in_flight_last,
+                    DeliveryState(each.delivery_state),
+                    each.deliveries,
+                    each.lock_left_ms,
+                )
+                for each in item.in_flight
+            ],
+        )
+        for topic in message.responses
+        for item in topic.partitions
+    }
+
+
+SHARE_PEEK: Rpc[Peeking, Mapping[TopicIdPartition, Peeked], fetching.ShareFetchRequestData, ShareFetchResponseData] = (
+    Rpc(api=apis.SHARE_FETCH, response=ShareFetchResponseData, to_request=_peek_request, from_reply=_peeked)
+)
+
+
 class ShareRecordsChannel:
     """Receives and acknowledgements for share partitions that one other broker leads.
 
@@ -143,4 +201,13 @@ class ShareRecordsChannel:
         timeout_ms = REPLICA_TIMEOUT_MS + ANSWER_SLACK_MS
         return await self._peers.call(
             self._node_id, "forward", SHARE_SETTLE, request, timeout_ms=timeout_ms, lane="shares"
+        )
+
+    async def peek(
+        self, group: str, partitions: Sequence[TopicIdPartition], *, records_max: int
+    ) -> Mapping[TopicIdPartition, Peeked]:
+        """The same as `ShareLeaders.peek`."""
+        request = Peeking(group=group, partitions=partitions, records_max=records_max)
+        return await self._peers.call(
+            self._node_id, "forward", SHARE_PEEK, request, timeout_ms=FETCH_SLACK_MS, lane="shares"
         )

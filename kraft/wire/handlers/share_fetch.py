@@ -130,9 +130,42 @@ class _Shares:
         return self._fetched(call, key.group, answered, handed, results)
 
     async def _fetch_for_node(self, call: Call[ShareFetchRequestData], key: SessionKey) -> ShareFetchResponseData:
-        """A receive over REST, which has no session: what it acquires stays locked when the connection ends."""
+        """A receive over REST, which has no session: what it acquires stays locked when the connection ends. A peek
+        acquires nothing."""
+        if call.message.is_peek:
+            return await self._peek(call.message)
         handed = await self._leaders.fetch(self._ask(call.message, key, _named(call.message.topics)))
         return self._fetched(call, key.group, handed, handed, {})
+
+    async def _peek(self, message: ShareFetchRequestData) -> ShareFetchResponseData:
+        partitions = _named(message.topics)
+        found = await self._leaders.peek(message.group_id or "", partitions, records_max=message.max_records)
+        topics: dict[UUID, list[share_fetch_response.PartitionData]] = {}
+        for where, each in found.items():
+            data = share_fetch_response.PartitionData.make(
+                partition_index=where.partition,
+                error_code=_code(each.error),
+                error_message=_text(each.error),
+                start_offset=each.start_offset,
+                end_offset=each.end_offset,
+                in_flight=[
+                    share_fetch_response.InFlightRecords.make(
+                        in_flight_first=first,
+                        in_flight_last=last,
+                        delivery_state=state,
+                        deliveries=delivery_count,
+                        lock_left_ms=lock_ms,
+                    )
+                    for first, last, state, delivery_count, lock_ms in each.in_flight
+                ],
+            )
+            topics.setdefault(where.topic_id, []).append(data)
+        return ShareFetchResponseData.make(
+            responses=[
+                share_fetch_response.ShareFetchableTopicResponse.make(topic_id=topic_id, partitions=rows)
+                for topic_id, rows in topics.items()
+            ]
+        )
 
     def _ask(
         self, message: ShareFetchRequestData, key: SessionKey, partitions: Sequence[TopicIdPartition]
