@@ -107,7 +107,7 @@ async def compare_clients(
         for which, several in found.items():
             median = statistics.median(each.mb_per_s for each in several)
             ratio = "" if which == "Kafka" else f"{median / theirs:.2f} x Kafka; "
-            yield Row(name=f"{name}: {which}", mb_per_s=median, note=ratio + _told(several))
+            yield Row(name=f"{name}: {which}", mb_per_s=median, note=ratio + _outcome_of(several))
 
 
 async def compare(cluster: Cluster, bootstrap: str, *, quick: bool) -> AsyncIterator[Row]:
@@ -129,7 +129,7 @@ def _each(values: list[float]) -> str:
     return "each: " + ", ".join(f"{value:.0f}" for value in values)
 
 
-def _told(several: list[Found]) -> str:
+def _outcome_of(several: list[Found]) -> str:
     costs = [each.nodes_ms for each in several if each.nodes_ms is not None]
     text = _each([each.mb_per_s for each in several])
     return f"nodes {statistics.median(costs):.2f} ms of processor time per MB; {text}" if costs else text

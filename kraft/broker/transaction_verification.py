@@ -120,11 +120,11 @@ class TransactionVerifier:
                 wait_ms=wait_ms,
             )
         except KafkaError as error:
-            return dict.fromkeys(partitions, _as_told(error, support))
-        return {each: _as_told(error, support) for each, error in outcomes.items() if error is not None}
+            return dict.fromkeys(partitions, _as_reported(error, support))
+        return {each: _as_reported(error, support) for each, error in outcomes.items() if error is not None}
 
 
-def _as_told(error: KafkaError, support: Support) -> KafkaError:
+def _as_reported(error: KafkaError, support: Support) -> KafkaError:
     """Producers know an epoch that is over as 47 where they write (KIP-588)."""
     if isinstance(error, ProducerFenced):
         return InvalidProducerEpoch(error.message)

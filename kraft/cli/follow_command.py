@@ -84,7 +84,7 @@ async def _follow_one(
 
 async def _patiently(transport: Transport, urls: Sequence[str], request: Request) -> Answer:
     """Try each node in turn. Raises CommandFailed when none answers for long."""
-    patience = Patience(RETRY_POLICY, limit_ms=RETRY_LIMIT_MS, words=TRYING_AGAIN, says_at=len(urls) + 1)
+    patience = Patience(RETRY_POLICY, limit_ms=RETRY_LIMIT_MS, words=TRYING_AGAIN, reports_at=len(urls) + 1)
     while True:
         outcome = await transport.send(urls[patience.attempts % len(urls)], request)
         wait_ms = patience.wait_ms(not_led(outcome))

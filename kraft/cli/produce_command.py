@@ -133,7 +133,7 @@ class Sender:
 def settle(client: Rest, request: Request) -> Answer:
     """Repeat until an answer is final. Raises CommandFailed when none arrived in time, or no node can be reached."""
     words = "sent again, which stores nothing twice"
-    patience = Patience(REPEAT_POLICY, limit_ms=REPEAT_FOR_MS, words=words, says_at=None)
+    patience = Patience(REPEAT_POLICY, limit_ms=REPEAT_FOR_MS, words=words, reports_at=None)
     while True:
         outcome = client.attempt(request)
         if isinstance(outcome, Refused) and not patience.attempts:

@@ -144,12 +144,12 @@ def is_busy(outcome: Response) -> bool:
 class Patience:
     """The time limit of a command that repeats a request: it waits for the next attempt, or ends the command."""
 
-    def __init__(self, policy: RetryPolicy, *, limit_ms: int, words: str, says_at: int | None = 1) -> None:
-        """`words` are printed with the reason of a failure before the wait for another attempt: once, after `says_at`
-        failed attempts; before each where that is None."""
+    def __init__(self, policy: RetryPolicy, *, limit_ms: int, words: str, reports_at: int | None = 1) -> None:
+        """`words` are printed with the reason of a failure before the wait for another attempt: once, after
+        `reports_at` failed attempts; before each where that is None."""
         self._policy = policy
         self._words = words
-        self._says_at = says_at
+        self._reports_at = reports_at
         self._rng = random.Random()
         self._deadline_ms = _now_ms() + limit_ms
         self.attempts = 0
@@ -168,7 +168,7 @@ class Patience:
         step = next_step(failure, attempts=self.attempts, left_ms=left_ms, policy=self._policy, rng=self._rng)
         if failure is None or not isinstance(step, RetryAfter):
             return None
-        if self._says_at in (None, self.attempts):
+        if self._reports_at in (None, self.attempts):
             say(f"{self._words}: {failure.reason}")
         return step.wait_ms
 

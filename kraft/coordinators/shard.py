@@ -18,7 +18,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from kraft.coordinators.partition_loader import InTransactions, replay
 from kraft.protocol.acks import ACKS_ALL
@@ -51,7 +51,8 @@ class CoordinatorContext:
     has_session: Callable[[], bool]
 
 
-class ShardNames(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ShardNames:
     """The topic of a coordinator, and its words in messages and events."""
 
     topic: str

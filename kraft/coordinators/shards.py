@@ -7,7 +7,8 @@ log, so the log is read again. Kafka's CoordinatorRuntime has this part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from kraft.coordinators.java import abs_hash
 from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard, ShardNames
@@ -25,7 +26,8 @@ SKIPPED_EVENTS_MAX = 100
 ShardT = TypeVar("ShardT", bound=CoordinatorShard[Any])
 
 
-class Periodic(NamedTuple, Generic[ShardT]):
+@dataclass(frozen=True, slots=True)
+class Periodic(Generic[ShardT]):
     """Work on each loaded shard, again and again while the topic exists."""
 
     interval_ms: Callable[[BrokerSettings], int]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -39,6 +39,7 @@ from kraft.protocol.errors import (
     for_code,
 )
 from kraft.protocol.primitives import Buffer
+from kraft.values import value
 from metadata.image import TopicIdPartition, TopicImage
 from metadata.settings import TopicSettings
 from replication.requests import ProduceOutcome
@@ -350,7 +351,8 @@ def _per_record(pieces: Sequence[Piece]) -> Iterator[tuple[int, ProduceOutcome]]
             yield outcome.base_offset + index if has_offset else -1, outcome
 
 
-class NotWritten(NamedTuple):
+@value()
+class NotWritten:
     """Why a record was not written, as REST has it."""
 
     code: int

@@ -36,7 +36,7 @@ READ_LIMIT_S: Final = 30.0
 COMMIT_LIMIT_S: Final = 5.0
 """Longest wait of `records` for a high watermark, which may never arrive with an ISR below `min.insync.replicas`."""
 RETRY_S: Final = 0.02
-TOLD: Final[Mapping[str, str]] = {"acknowledged": "ok", "failed": "fail", "unknown": "info"}
+OUTCOME_CODES: Final[Mapping[str, str]] = {"acknowledged": "ok", "failed": "fail", "unknown": "info"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Sent:
             "key": _base64(self.key),
             "partition": self.partition,
             "offset": self.offset,
-            "outcome": TOLD[self.outcome],
+            "outcome": OUTCOME_CODES[self.outcome],
             "acks": self.acks,
             "at_us": self.at_us,
         }

@@ -88,19 +88,19 @@ class RpcConnection:
         answer: type[ResponseData],
         *,
         timeout_ms: int,
-        tells_timeout: bool = False,
+        sends_timeout: bool = False,
     ) -> ResponseData:
         """The body of the response. `timeout_ms` counts from now. Raises ConnectionClosed or TimeoutError (the outcome
         is unknown), or the KafkaError of a request that was refused as a whole.
         """
         started_us = self._clock.monotonic_us()
-        correlation_id, told_ms = self._take_id(), timeout_ms if tells_timeout else None
+        correlation_id, reported_ms = self._take_id(), timeout_ms if sends_timeout else None
         try:
             if not self._slots.try_take(1):
                 await self._wait_for_slot(timeout_ms)
             try:
                 deadline_us = started_us + timeout_ms * 1_000
-                frame = await self._sent(api, body, correlation_id, timeout_ms=told_ms, deadline_us=deadline_us)
+                frame = await self._sent(api, body, correlation_id, timeout_ms=reported_ms, deadline_us=deadline_us)
             finally:
                 self._in_flight.pop(correlation_id, None)
                 self._slots.give_back(1)

@@ -9,9 +9,9 @@ request for one of its APIs comes, so that a node without clients pays nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
-from typing import NamedTuple
 
 from kraft.protocol import apis
 from kraft.protocol.apis import Api
@@ -36,7 +36,8 @@ class Order(Enum):
 READ, PRODUCE, WRITE = Order.READ, Order.PRODUCE, Order.WRITE
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Row:
     """How clients are served one API: its module, and its place among other requests of a connection."""
 
     module: str

@@ -7,7 +7,7 @@ NOT_LEADER_OR_FOLLOWER 6, never forwarded; administrative requests are forwarded
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.gateway import Gateway
@@ -44,7 +44,8 @@ class Controller(Protocol):
         ...
 
 
-class ShareParts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ShareParts:
     """What a broker does for share groups: their state, and their records."""
 
     coordinator: ShareCoordinator

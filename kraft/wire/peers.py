@@ -71,11 +71,11 @@ class Peers:
         request: RequestT,
         *,
         timeout_ms: int,
-        tells_timeout: bool = False,
+        sends_timeout: bool = False,
         lane: Lane = "",
     ) -> ReplyT:
         """Sends one request and returns its answer; it is never sent again. `timeout_ms` bounds connecting and
-        answering together; with `tells_timeout` the receiver learns how long the sender waits. Raises
+        answering together; with `sends_timeout` the receiver learns how long the sender waits. Raises
         ConnectionRefusedError or NotConnected (the request was not sent), ConnectionClosed or TimeoutError (the outcome
         is unknown), or the KafkaError that the peer answered.
         """
@@ -85,7 +85,7 @@ class Peers:
             connection = await self.connection(node_id, purpose, timeout_ms=timeout_ms, lane=lane)
             timeout_ms = max(deadline_ms - self.environment.clock.monotonic_ms(), 1)
         body = rpc.to_request(request, timeout_ms)
-        answer = await connection.call(rpc.api, body, rpc.response, timeout_ms=timeout_ms, tells_timeout=tells_timeout)
+        answer = await connection.call(rpc.api, body, rpc.response, timeout_ms=timeout_ms, sends_timeout=sends_timeout)
         if not rpc.has_error_in_reply:
             _raise_top_level(answer)
         try:

@@ -10,12 +10,14 @@ how many there are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from kraft.protocol import codec
 from kraft.protocol.encoding import Many, Message, TopLevel, Written, WrittenOnce, length, new, old_length
 from kraft.protocol.errors import InvalidRequest, KafkaError, PolicyViolation
 from kraft.protocol.primitives import Buffer
+from kraft.values import value
 from kraft.wire.api_handler import ApiHandler, Call, Later
 from metadata.environment import Clock
 
@@ -27,7 +29,8 @@ UNCUT_MAX = 2_048
 Path = tuple[str, ...]
 
 
-class Cut(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cut:
     """Which array of a request is cut, from the outside in, and which array of the answer has an item for each."""
 
     asked: Path
@@ -153,7 +156,8 @@ async def answered(api: ApiHandler, call: Call[Any]) -> TopLevel | None:
 # --- the request --------------------------------------------------------------------------------------------------
 
 
-class _Piece(NamedTuple):
+@value()
+class _Piece:
     message: Any
     items: int
     depth: int
@@ -175,7 +179,7 @@ def _cut(message: Any, path: Path, depth: int = 0) -> Iterator[_Piece | int]:
                 if isinstance(piece, int):
                     yield piece
                 else:
-                    yield piece._replace(message=_changed(message, **{name: [piece.message]}))
+                    yield replace(piece, message=_changed(message, **{name: [piece.message]}))
             yield depth + 1
         else:
             run.append(item)

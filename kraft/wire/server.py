@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.measures import Measure
@@ -42,7 +42,8 @@ NODE_PLACES = 64
 OnBrokerLost = Callable[[int], None]
 
 
-class ClientListener(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ClientListener:
     """A listener for Kafka clients alone: nodes authenticate at the first one. Its name chooses the addresses
     that its clients get.
     """

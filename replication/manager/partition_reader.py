@@ -151,8 +151,8 @@ class PartitionReader:
             len(records)
             or pass_.answers_all
             or partition.must_answer
-            or partition.told_high_watermark != state.high_watermark
-            or partition.told_log_start_offset != log.log_start_offset
+            or partition.reported_high_watermark != state.high_watermark
+            or partition.reported_log_start_offset != log.log_start_offset
         ):
             return _answer(fetch, replica, state, records=records, aborted=aborted)
         if pass_.notes_progress and offset == end_offset == state.high_watermark:

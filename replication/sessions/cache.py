@@ -67,8 +67,8 @@ class SessionPartition:
     """The partition that has this name now."""
     fetch: FetchPartition
     session: FetchSession
-    told_high_watermark: int = -1
-    told_log_start_offset: int = -1
+    reported_high_watermark: int = -1
+    reported_log_start_offset: int = -1
     must_answer: bool = True
     """Answer in any case: true until the first answer without an error."""
     replica: Replica | None = None
@@ -110,7 +110,7 @@ class SessionPartition:
         if replica is None:
             return False
         log = replica.log
-        if log.log_end_offset != self.fetch.fetch_offset or log.log_start_offset != self.told_log_start_offset:
+        if log.log_end_offset != self.fetch.fetch_offset or log.log_start_offset != self.reported_log_start_offset:
             return False
         return replica.state is self.settled or self._has_only_others_changed(replica.state)
 
@@ -207,8 +207,8 @@ class FetchSession:
         answered = []
         for partition, answer in fetched:
             answered.append(answer)
-            partition.told_high_watermark = answer.high_watermark
-            partition.told_log_start_offset = answer.log_start_offset
+            partition.reported_high_watermark = answer.high_watermark
+            partition.reported_log_start_offset = answer.log_start_offset
             partition.must_answer = answer.error_code != 0 or answer.diverging_epoch is not None
             if len(answer.records) and self.awake.pop(partition.asked, None) is not None:
                 self.awake[partition.asked] = partition

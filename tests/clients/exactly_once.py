@@ -138,11 +138,11 @@ class Instance:
         return False
 
     def _look(self) -> None:
-        last = (self.told().splitlines() or [""])[-1]
+        last = (self.reported().splitlines() or [""])[-1]
         if any(name in last for name in FATAL):
             self.fatal.append(f"{self._log.stem}: {last}")
 
-    def told(self) -> str:
+    def reported(self) -> str:
         return self._log.read_text()[-2000:]
 
     def committed(self) -> str:
@@ -151,10 +151,10 @@ class Instance:
         for line in [*self._log.read_text().splitlines(), "0 committed, 0 aborted"]:
             words = line.replace(",", "").split()
             if words[1::2] == ["committed", "aborted"]:
-                told = Counter({"committed": int(words[0]), "aborted": int(words[2])})
-                if told.total() <= last.total():
+                reported = Counter({"committed": int(words[0]), "aborted": int(words[2])})
+                if reported.total() <= last.total():
                     ends += last
-                last = told
+                last = reported
         return f"{ends['committed']} transactions committed, {ends['aborted']} aborted"
 
 

@@ -106,10 +106,10 @@ class Row:
         """Raises AssertionError when it goes on no more, or one of its instances ended as none may."""
         fatal = [each for instance in self.instances for each in instance.fatal]
         assert not fatal, fatal
-        told, now_s = self.told(), time.monotonic()
-        if told != self._seen:
-            self._seen, self._seen_s = told, now_s
-        assert now_s - self._seen_s < STANDS_STILL_S, [told, *(instance.told() for instance in self.instances)]
+        reported, now_s = self.reported(), time.monotonic()
+        if reported != self._seen:
+            self._seen, self._seen_s = reported, now_s
+        assert now_s - self._seen_s < STANDS_STILL_S, [reported, *(instance.reported() for instance in self.instances)]
 
     def judge(self) -> None:
         """Waits until all is copied. Raises AssertionError when it does not come, or a record is there twice."""
@@ -119,13 +119,13 @@ class Row:
             found = Counter(committed_values(self._bootstrap, self._sink, partitions=PARTITIONS))
             assert not found - wanted, difference(found, wanted)
             if found != wanted:
-                raise NotYet(difference(found, wanted), [instance.told() for instance in self.instances])
+                raise NotYet(difference(found, wanted), [instance.reported() for instance in self.instances])
             return True
 
         wait_until(is_copied, deadline_s=DEADLINE_S, what=f"the copies of {self.name}")
         self.check()
 
-    def told(self) -> str:
+    def reported(self) -> str:
         return "; ".join(f"{each.committed()} in {each.starts} lives" for each in self.instances)
 
     def given_up(self) -> int:
@@ -216,8 +216,8 @@ def watch(rows: list[Row], strikes: Strikes, seconds: float) -> None:
     begun_s = time.monotonic()
     while (gone_s := time.monotonic() - begun_s) < seconds:
         time.sleep(min(LOOK_S, seconds - gone_s))
-        told = " | ".join(f"{row.name}: {row.written:,} written, {row.told()}" for row in rows)
-        print(f"{gone_s:6.0f} s  {dict(strikes.counts)}  {told}", flush=True)
+        reported = " | ".join(f"{row.name}: {row.written:,} written, {row.told()}" for row in rows)
+        print(f"{gone_s:6.0f} s  {dict(strikes.counts)}  {reported}", flush=True)
         assert strikes.failure is None, strikes.failure
         for row in rows:
             row.check()

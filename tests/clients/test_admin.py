@@ -167,7 +167,7 @@ def test_confluent_kafka_elects_leaders(kafka: Kafka):
     assert admin.elect_leaders(ElectionType.PREFERRED).result(DEADLINE_S) is not None
 
 
-def test_confluent_kafka_is_told_that_there_is_no_security(kafka: Kafka):
+def test_confluent_kafka_receives_that_there_is_no_security(kafka: Kafka):
     admin = confluent(kafka)
     rule = AclBinding(
         ResourceType.TOPIC, "t", ResourcePatternType.LITERAL, "User:a", "*", AclOperation.READ, AclPermissionType.ALLOW
@@ -266,7 +266,7 @@ def test_kafka_python_describes_disks_quorum_and_features(kafka: Kafka, python: 
         python.update_features({"group.version": ("SAFE_DOWNGRADE", 0)}, validate_only=True)
 
 
-def test_kafka_python_is_told_that_there_is_no_security(python: Any):
+def test_kafka_python_receives_that_there_is_no_security(python: Any):
     everything = ACLFilter(
         None, None, ACLOperation.ANY, ACLPermissionType.ANY, ResourcePattern(PythonAclResource.TOPIC, "t")
     )

@@ -44,18 +44,18 @@ def test_confluent_kafka_commits_with_metadata_and_leader_epochs(kafka: Kafka) -
 
 def test_confluent_kafka_commits_without_waiting(kafka: Kafka) -> None:
     topic, group = kafka.topic(), a_group()
-    told: list[Any] = []
+    reported: list[Any] = []
     consumer = confluent_kafka.Consumer(
         {
             "bootstrap.servers": kafka.bootstrap_servers,
             "group.id": group,
-            "on_commit": lambda error, offsets: told.append((error, [each.offset for each in offsets])),
+            "on_commit": lambda error, offsets: reported.append((error, [each.offset for each in offsets])),
         }
     )
     for offset in (1, 2, 3):
         consumer.commit(offsets=[confluent_kafka.TopicPartition(topic, 0, offset)], asynchronous=True)
-    wait_until(lambda: consumer.poll(0) is None and len(told) == 3, deadline_s=DEADLINE_S, what="the commits")
-    assert told == [(None, [1]), (None, [2]), (None, [3])]
+    wait_until(lambda: consumer.poll(0) is None and len(reported) == 3, deadline_s=DEADLINE_S, what="the commits")
+    assert reported == [(None, [1]), (None, [2]), (None, [3])]
     consumer.close()
     assert committed(kafka, group, topic, 1) == [3]
 

@@ -50,16 +50,16 @@ def addresses(cluster: Cluster, name: str) -> dict[int, str]:
     }
 
 
-def told(bootstrap: str) -> dict[int, str]:
+def reported(bootstrap: str) -> dict[int, str]:
     found = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=DEADLINE_S)
     return {broker.id: f"{broker.host}:{broker.port}" for broker in found.brokers.values()}
 
 
 def test_each_listener_names_its_own_addresses(translated: Cluster):
     outside = addresses(translated, "OUTSIDE")
-    assert told(outside[1]) == told(outside[3]) == outside
-    assert told(translated.node(2).kafka) == {node.id: node.kafka for node in translated.nodes}
-    assert told(addresses(translated, "TRANSLATED")[1]) == {
+    assert reported(outside[1]) == reported(outside[3]) == outside
+    assert reported(translated.node(2).kafka) == {node.id: node.kafka for node in translated.nodes}
+    assert reported(addresses(translated, "TRANSLATED")[1]) == {
         number: f"kafka{number}.example:29092" for number in (1, 2, 3)
     }
 

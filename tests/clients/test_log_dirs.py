@@ -155,7 +155,7 @@ def test_replica_that_cannot_be_created_is_offline(disks: Kafka, python: KafkaAd
         path.touch()
     disks.cluster.create_topic(topic)
 
-    def told() -> set[tuple[int, ...]]:
+    def reported() -> set[tuple[int, ...]]:
         """By each of the nodes."""
         found = set()
         for server in disks.servers:
@@ -167,9 +167,9 @@ def test_replica_that_cannot_be_created_is_offline(disks: Kafka, python: KafkaAd
             found |= {tuple(each["offline_replicas"]) for each in described["partitions"]}
         return found
 
-    wait_until(lambda: told() == {(2,)}, deadline_s=DEADLINE_S, what="the offline replica, known to all")
+    wait_until(lambda: reported() == {(2,)}, deadline_s=DEADLINE_S, what="the offline replica, known to all")
     assert {broker["broker"] for broker in python.describe_log_dirs({topic: [0]})} == {1, 2, 3}, "the broker lives"
     for path in in_the_way:
         path.unlink()
-    wait_until(lambda: told() == {()}, deadline_s=DEADLINE_S, what="no offline replica")
+    wait_until(lambda: reported() == {()}, deadline_s=DEADLINE_S, what="no offline replica")
     disks.cluster.wait_for_isr(topic, 0, (1, 2, 3), deadline_s=DEADLINE_S)

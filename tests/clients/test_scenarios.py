@@ -33,6 +33,6 @@ def test_every_other_story_ends_as_expected_with_kafka_clients(name: str) -> Non
 
 
 def check(name: str, clients: ClientProtocol) -> None:
-    told = run_scenario(SCENARIOS[name], seed=1, watcher=NobodyWatches(), clients=clients)
-    result = asyncio.run(asyncio.wait_for(told, LIMIT_S))
+    reported = run_scenario(SCENARIOS[name], seed=1, watcher=NobodyWatches(), clients=clients)
+    result = asyncio.run(asyncio.wait_for(reported, LIMIT_S))
     assert (result.outcome, result.problems) == ("as expected", ())

@@ -237,7 +237,7 @@ def test_a_port_where_nobody_listens_refuses(run: RunScenario) -> None:
     run(scenario)
 
 
-def test_a_closed_connection_delivers_what_was_sent_and_then_says_so(run: RunScenario) -> None:
+def test_a_closed_connection_delivers_what_was_sent_and_then_reports_it(run: RunScenario) -> None:
     async def farewell(connection: FrameConnection) -> None:
         connection.send([b"one"])
         connection.send([b"two" * 50_000])

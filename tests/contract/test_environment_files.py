@@ -15,7 +15,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return FACTORIES[request.param](str(tmp_path))
 
 
-def test_append_joins_parts_at_the_end_and_tells_the_size(world: World) -> None:
+def test_append_joins_parts_at_the_end_and_reports_the_size(world: World) -> None:
     async def main(environment: Environment) -> None:
         file = environment.files.open(f"{world.directory}/log", create=True)
         assert file.size == 0
@@ -185,7 +185,7 @@ def test_an_open_file_survives_the_rename_of_its_path(world: World) -> None:
     world.run(main)
 
 
-def test_a_volume_tells_its_space(world: World) -> None:
+def test_a_volume_reports_its_space(world: World) -> None:
     async def main(environment: Environment) -> None:
         space = environment.files.space(world.directory)
         assert 0 <= space.usable_bytes <= space.total_bytes

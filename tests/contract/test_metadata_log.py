@@ -141,7 +141,7 @@ def test_an_observer_reads_every_record_in_pieces(opened: Opened, tmp_path: Path
     asyncio.run(scenario())
 
 
-def test_raft_says_snapshot_needed_for_what_it_no_longer_has(tmp_path: Path) -> None:
+def test_raft_reports_snapshot_needed_for_what_it_no_longer_has(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, voters=1, snapshot_bytes=4_000) as cluster:
             leader, epoch = await cluster.claim()

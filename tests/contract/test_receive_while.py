@@ -176,7 +176,7 @@ def test_what_came_before_a_frame_over_the_limit_is_taken(run: RunScenario) -> N
     run(scenario)
 
 
-def test_a_taker_that_ends_the_connection_is_told_so(run: RunScenario) -> None:
+def test_a_taker_that_ends_the_connection_is_informed(run: RunScenario) -> None:
     async def scenario(environment: Environment, _: str) -> None:
         async with both_ends(environment) as (one, other):
 

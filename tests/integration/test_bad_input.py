@@ -176,7 +176,7 @@ def test_a_bad_batch_poisons_nothing(nodes: Cluster, name: str):
         assert (entry["error_code"], entry["retriable"]) == ((50003, True) if kafka_code == 2 else (50002, False))
 
 
-def test_a_record_that_is_too_large_says_so_for_itself(nodes: Cluster):
+def test_a_record_that_is_too_large_reports_it_for_itself(nodes: Cluster):
     values = ["x", "x" * 20_000]
     body = {"records": [{"value": value, "partition": number} for number, value in enumerate(values)]}
     before = end_offset(nodes, 0)
@@ -187,7 +187,7 @@ def test_a_record_that_is_too_large_says_so_for_itself(nodes: Cluster):
     assert end_offset(nodes, 0) == before
 
 
-def test_a_record_for_a_partition_that_is_not_there_says_so_for_itself(nodes: Cluster):
+def test_a_record_for_a_partition_that_is_not_there_reports_it_for_itself(nodes: Cluster):
     (entry,) = post(nodes, "/topics/t", one("x", partition=7), TEXT).json()["offsets"]
     assert (entry["kafka_code"], entry["offset"]) == (3, None)
 

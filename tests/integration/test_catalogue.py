@@ -65,7 +65,7 @@ def kraft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return run_here
 
 
-def test_a_story_that_only_rest_clients_can_tell_says_so(kraft: Callable[..., Said]) -> None:
+def test_a_story_that_only_rest_clients_can_tell_reports_it(kraft: Callable[..., Said]) -> None:
     refused = kraft("run", "deposed-leader", "--client", "kafka")
     assert refused.returncode == 2
     assert "deposed-leader can be run with REST clients only: its clients go on writing to a leader" in refused.stderr
@@ -92,7 +92,7 @@ async def wrong(run: ScenarioRun) -> None:
 
 
 @pytest.mark.timeout(LIMIT_S)
-def test_the_command_says_with_its_exit_code_what_came_out(tmp_path: Path, kraft: Callable[..., Said]) -> None:
+def test_the_command_reports_with_its_exit_code_what_came_out(tmp_path: Path, kraft: Callable[..., Said]) -> None:
     (tmp_path / "wrong.py").write_text(WRONG)
     (tmp_path / "right.py").write_text(WRONG.replace("lost=3", "lost=0, kept=20"))
     stuck = 'now.done("p"))', 'now.acked("p") == 21, deadline_ms=1_000)'

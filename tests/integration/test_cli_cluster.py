@@ -114,7 +114,7 @@ def test_follow_shows_a_record_that_comes_later(nodes: Cluster):
 
 
 @pytest.mark.slow
-def test_a_node_ends_when_it_is_told_to_even_with_its_folder_deleted(cluster: Cluster):
+def test_a_node_ends_when_it_is_asked_to_even_with_its_folder_deleted(cluster: Cluster):
     """It cannot hand over, checkpoint or mark anything any more; the process must not stay for that."""
     cluster.create_topic("t", partitions=3)
     pids = [node.pid for node in cluster.nodes]

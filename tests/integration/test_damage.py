@@ -183,8 +183,8 @@ def test_a_full_disk_of_the_only_replica_is_a_typed_error_until_there_is_space(n
     while not (entry := nodes.write("brim", [BIG])[0])["error_code"]:
         acknowledged += 1
         assert acknowledged * len(BIG) < 2 * LIMIT, "the disk never filled"
-    told = {name: entry[name] for name in ("kafka_code", "retriable", "is_appended", "error_code")}
-    assert told == {"kafka_code": 56, "retriable": True, "is_appended": False, "error_code": 50003}
+    reported = {name: entry[name] for name in ("kafka_code", "retriable", "is_appended", "error_code")}
+    assert reported == {"kafka_code": 56, "retriable": True, "is_appended": False, "error_code": 50003}
     nodes.write_all("brim", ["there is room in another file"], partition=1)
     assert values(nodes, 2, "brim") == [BIG] * acknowledged
     limit_file_size(nodes, 1, resource.RLIM_INFINITY)

@@ -154,11 +154,11 @@ def _ask(connection: socket.socket) -> bytes:
         return b""
 
 
-def test_a_node_that_may_open_too_few_files_says_so(tmp_path: Path) -> None:
+def test_a_node_that_may_open_too_few_files_reports_it(tmp_path: Path) -> None:
     config = write_config(tmp_path / "cluster.toml")
     done = kraft(
         "up", "--detach", "--free-ports", "--data", str(tmp_path / "data"), config, check=False, open_files_max=200
     )
     assert done.returncode != 0
-    told = done.stdout + done.stderr
-    assert f"200 open files and connections (RLIMIT_NOFILE), a node needs {LIMIT_MIN} or more" in told, told
+    reported = done.stdout + done.stderr
+    assert f"200 open files and connections (RLIMIT_NOFILE), a node needs {LIMIT_MIN} or more" in reported, reported

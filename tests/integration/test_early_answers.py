@@ -63,7 +63,7 @@ def ask(cluster: Cluster, node_id: int, method: str, path: str) -> Answer:
 
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("lonely", [1, 3, 4], ids=["voter-and-broker", "voter", "broker"])
-def test_a_lonely_node_refuses_all_that_it_serves_but_what_tells_of_itself(cluster: Cluster, lonely: int) -> None:
+def test_a_lonely_node_refuses_all_that_it_serves_but_what_describes_itself(cluster: Cluster, lonely: int) -> None:
     cluster.kill_all()
     try:
         cluster.restart_unready(lonely)

@@ -21,7 +21,7 @@ from tests.conftest import Processes
 from tests.integration.support.waiting import wait_until
 
 LIMIT_S = 120
-TOLD = """
+OUTCOME_CODES = """
 import json, os
 names = ("KAFKA_BOOTSTRAP_SERVERS", "KRAFT_REST", "KRAFT_DATA")
 print(json.dumps({**{name: os.environ[name] for name in names}, "pid": os.getpid()}), flush=True)
@@ -30,7 +30,7 @@ print(json.dumps({**{name: os.environ[name] for name in names}, "pid": os.getpid
 
 
 def exec_command(*options: str, story: str = "") -> list[str]:
-    return [*PYTHON, "-m", "kraft", "exec", *options, "--", sys.executable, "-c", TOLD + story]
+    return [*PYTHON, "-m", "kraft", "exec", *options, "--", sys.executable, "-c", OUTCOME_CODES + story]
 
 
 def run(*options: str, story: str = "") -> subprocess.CompletedProcess[str]:
@@ -51,8 +51,8 @@ class Running:
         command = exec_command(*options, story=story)
         self.process = processes.start(command)
         assert self.process.stdout is not None
-        self.told: dict[str, Any] = json.loads(self.process.stdout.readline())
-        self.data = self.told["KRAFT_DATA"]
+        self.reported: dict[str, Any] = json.loads(self.process.stdout.readline())
+        self.data = self.reported["KRAFT_DATA"]
         self.nodes = pids_of(self.data)
 
 
@@ -67,20 +67,20 @@ raise SystemExit(7)
 """
     done = run(story=story)
     assert done.returncode == 7, done.stderr
-    told = json.loads(done.stdout)
-    assert len(told["KAFKA_BOOTSTRAP_SERVERS"].split(",")) == 3
-    assert not Path(told["KRAFT_DATA"]).exists()
+    reported = json.loads(done.stdout)
+    assert len(reported["KAFKA_BOOTSTRAP_SERVERS"].split(",")) == 3
+    assert not Path(reported["KRAFT_DATA"]).exists()
     assert done.stderr == ""
 
 
-def test_a_command_that_cannot_be_run_is_told_from_one_that_is_not_there(tmp_path: Path) -> None:
+def test_a_command_that_cannot_be_run_differs_from_one_that_is_not_there(tmp_path: Path) -> None:
     """Once the cluster runs; what that does to it is what any exit code does."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert execute._run(["no-such-command"], {}, mask=mask) == 127
     assert execute._run([str(tmp_path)], {}, mask=mask) == 126
 
 
-def test_a_cluster_that_cannot_be_started_is_told_apart() -> None:
+def test_a_cluster_that_cannot_be_started_is_distinguished() -> None:
     command = [*PYTHON, "-m", "kraft", "exec", "--nodes", "1", "--set", "min.insync.replica=1", "--", "true"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 125
@@ -164,7 +164,7 @@ time.sleep(600)
     below = int(running.process.stdout.readline())
     running.process.kill()
     wait_until(lambda: not Path(running.data).exists(), what="the end of the folder")
-    for pid in (*running.nodes, running.told["pid"], below):
+    for pid in (*running.nodes, running.reported["pid"], below):
         wait_until(lambda gone=pid: not Path(f"/proc/{gone}").exists(), what=f"the end of process {pid}")
 
 

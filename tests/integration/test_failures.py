@@ -85,9 +85,9 @@ def test_pause_a_follower_past_the_lag_limit_and_past_its_session(nodes: Cluster
 
 def left_isr_before_it_was_fenced(nodes: Cluster, topic: str, node_id: int) -> bool:
     """By the account of the active controller, however late a test hears of it."""
-    told = nodes.events("isr_changed", "broker_fenced", node_id=nodes.controller())
-    left = [n for n, event in enumerate(told) if event.get("topic") == topic and node_id not in event["isr"]]
-    fenced = [n for n, event in enumerate(told) if event["event"] == "broker_fenced" and event["broker"] == node_id]
+    reported = nodes.events("isr_changed", "broker_fenced", node_id=nodes.controller())
+    left = [n for n, event in enumerate(reported) if event.get("topic") == topic and node_id not in event["isr"]]
+    fenced = [n for n, event in enumerate(reported) if event["event"] == "broker_fenced" and event["broker"] == node_id]
     return left[0] < fenced[-1]
 
 

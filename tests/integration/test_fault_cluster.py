@@ -43,10 +43,10 @@ def send(cluster: FaultCluster, topic: str, values: list[bytes]) -> list[Sent]:
     async def story() -> list[Sent]:
         servers = cluster.bootstrap_servers
         async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", retry_backoff_ms=50) as producer:
-            told = [await producer.send_and_wait(topic, value) for value in values]
+            reported = [await producer.send_and_wait(topic, value) for value in values]
         return [
             Sent(topic, value, partition=each.partition, offset=each.offset)
-            for value, each in zip(values, told, strict=True)
+            for value, each in zip(values, reported, strict=True)
         ]
 
     return asyncio.run(story())
@@ -102,8 +102,8 @@ def send_with_key(cluster: FaultCluster, topic: str) -> list[Sent]:
     async def story() -> list[Sent]:
         servers = cluster.bootstrap_servers
         async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", retry_backoff_ms=50) as producer:
-            told = await producer.send_and_wait(topic, b"order-1", key=b"k")
-        return [Sent(topic, b"order-1", key=b"k", partition=told.partition, offset=told.offset)]
+            reported = await producer.send_and_wait(topic, b"order-1", key=b"k")
+        return [Sent(topic, b"order-1", key=b"k", partition=reported.partition, offset=reported.offset)]
 
     return asyncio.run(story())
 

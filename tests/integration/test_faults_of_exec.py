@@ -56,13 +56,13 @@ def run(script: str, folder: Path, *options: str) -> dict[str, Any]:
     command = [*KRAFT, "exec", *options, "--", sys.executable, "-P", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert not os.path.exists(told["data"])
-    return told
+    reported: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert not os.path.exists(reported["data"])
+    return reported
 
 
 def test_a_suite_breaks_links_and_answers(tmp_path: Path):
-    told = run(
+    reported = run(
         """
 kraft("topics", "create", "orders", "--partitions", "1")
 kraft("fault", "answer", "Produce", "--error", "6", "--times", "3")
@@ -86,15 +86,15 @@ print(json.dumps({"data": os.environ["KRAFT_DATA"], "offsets": [first, second, t
         tmp_path,
         "--faults",
     )
-    assert told["offsets"] == [0, 2, 3], "the second one was written twice"
+    assert reported["offsets"] == [0, 2, 3], "the second one was written twice"
     for text, said in zip(
-        told["wrong"], ("9 is no end", "did you mean Produce", "no partition nothing-0", "no node"), strict=True
+        reported["wrong"], ("9 is no end", "did you mean Produce", "no partition nothing-0", "no node"), strict=True
     ):
         assert said in text
 
 
-def test_without_links_nodes_can_be_broken_and_the_rest_says_what_it_needs(tmp_path: Path):
-    told = run(
+def test_without_links_nodes_can_be_broken_and_the_rest_reports_what_it_needs(tmp_path: Path):
+    reported = run(
         """
 kraft("topics", "create", "orders", "--partitions", "1")
 asyncio.run(write(b"1"))
@@ -110,17 +110,17 @@ print(json.dumps({"data": os.environ["KRAFT_DATA"], "second": second, "needs": n
 """,
         tmp_path,
     )
-    assert told["second"] == 1
-    assert all("kraft exec --faults" in text for text in told["needs"])
+    assert reported["second"] == 1
+    assert all("kraft exec --faults" in text for text in reported["needs"])
 
 
 def test_a_killed_exec_with_links_leaves_no_process_and_no_folder(tmp_path: Path, processes: Processes):
     write = f"open({str(tmp_path / 'told')!r}, 'w').write(os.environ['KRAFT_DATA'] + ' ' + str(os.getpid()))"
     script = f"import os, time; {write}; time.sleep(600)"
     started = processes.start([*KRAFT, "exec", "--faults", "--", sys.executable, "-P", "-c", script])
-    told = tmp_path / "told"
-    wait_until(lambda: told.exists() and " " in told.read_text(), what="the command runs", deadline_s=LIMIT_S)
-    data, pid = told.read_text().split()
+    reported = tmp_path / "told"
+    wait_until(lambda: reported.exists() and " " in reported.read_text(), what="the command runs", deadline_s=LIMIT_S)
+    data, pid = reported.read_text().split()
     found = load_run(data)
     assert found is not None
     started.send_signal(signal.SIGKILL)

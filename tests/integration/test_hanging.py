@@ -80,8 +80,8 @@ def test_a_leader_that_hangs_leads_no_longer_and_comes_back(nodes: Cluster, fold
     hang(pid, folder, computes=does == "compute")
     successor = other_controller(nodes, than=hung)
     wait_until(lambda: is_taken(nodes, successor), deadline_s=DEADLINE_S, what="a record without the node that hangs")
-    told = nodes.events("main_loop_hangs", node_id=hung)[hangs]
-    assert any(f"in {does}_without_end" in call for call in told["stack"]), told
+    reported = nodes.events("main_loop_hangs", node_id=hung)[hangs]
+    assert any(f"in {does}_without_end" in call for call in reported["stack"]), reported
     known = len(nodes.events("quorum_leadership_given_up", node_id=hung))
     assert known == given_up, "told in order, so when the loop turns again"
     release(pid, folder)
@@ -113,7 +113,9 @@ def test_a_voter_that_hangs_votes_and_is_not_elected(nodes: Cluster, folder: Pat
 
 
 @pytest.mark.parametrize("hung", [pytest.param(VOTERS[0], marks=pytest.mark.long), OBSERVER])
-def test_a_node_that_is_past_help_ends_itself_and_tells_where_it_stood(nodes: Cluster, folder: Path, hung: int) -> None:
+def test_a_node_that_is_past_help_ends_itself_and_reports_where_it_stood(
+    nodes: Cluster, folder: Path, hung: int
+) -> None:
     name = "node.hang.timeout.ms"
     assert nodes.call("PUT", f"/broker-configs/{name}", {"value": "1000"}).status == 204
     pid = nodes.node(hung).pid
@@ -123,8 +125,8 @@ def test_a_node_that_is_past_help_ends_itself_and_tells_where_it_stood(nodes: Cl
     wait_until(lambda: not is_alive(pid), deadline_s=DEADLINE_S, what="the end of the node")
     nodes.paused.discard(hung)
     release(pid, folder)
-    (told,) = nodes.events("main_loop_past_help", node_id=hung)
-    assert any("in compute_without_end" in call for call in told["stack"]), told
+    (reported,) = nodes.events("main_loop_past_help", node_id=hung)
+    assert any("in compute_without_end" in call for call in reported["stack"]), reported
     log = (Path(nodes.data) / f"node-{hung}" / "node.log").read_text()
     assert "this node ends itself: its main loop has not turned for" in log
     assert "in compute_without_end" in log

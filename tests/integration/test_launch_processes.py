@@ -35,13 +35,13 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def start(data: str, said: list[str] | None = None, **options):
-    told = said if said is not None else []
+    reported = said if said is not None else []
     return up.start_cluster(
-        None, data=data, free_ports=True, detach=True, say=told.append, start=start_program, **options
+        None, data=data, free_ports=True, detach=True, say=reported.append, start=start_program, **options
     )
 
 
-def test_a_cluster_starts_says_what_it_waits_for_and_stops(fakes):
+def test_a_cluster_starts_reports_what_it_waits_for_and_stops(fakes):
     said: list[str] = []
     run = start(fakes, said)
     assert [node.id for node in run.nodes] == [1, 2, 3]

@@ -143,8 +143,8 @@ def test_the_minimum_of_the_isr_can_change_while_running(nodes: Cluster):
     nodes.kill(3)
     nodes.wait_for_isr("strict", 0, [1, 2])
     (refused,) = nodes.write("strict", ["refused"])
-    told = {name: refused[name] for name in ("kafka_code", "retriable", "isr", "min_isr", "is_appended")}
-    assert told == {"kafka_code": 19, "retriable": True, "isr": [1, 2], "min_isr": 3, "is_appended": False}
+    reported = {name: refused[name] for name in ("kafka_code", "retriable", "isr", "min_isr", "is_appended")}
+    assert reported == {"kafka_code": 19, "retriable": True, "isr": [1, 2], "min_isr": 3, "is_appended": False}
     (hidden,) = nodes.write("strict", ["hidden"], query="?acks=1")
     assert hidden["error_code"] is None, "P1: acks=1 is not checked"
     assert values(nodes, 2, "strict") == ["three"], "P3: and not visible"
@@ -172,7 +172,7 @@ def leave_with_three_lengths(nodes: Cluster, topics: list[str]) -> None:
         nodes.restart(returning)
 
 
-def test_an_unclean_election_takes_the_longest_log_and_tells_what_is_lost(nodes: Cluster):
+def test_an_unclean_election_takes_the_longest_log_and_reports_what_is_lost(nodes: Cluster):
     by_topic, by_request, by_cluster = topics = ["by-topic", "by-request", "by-cluster"]
     leave_with_three_lengths(nodes, topics)
     for topic in topics:

@@ -176,9 +176,9 @@ async def is_asked_for_what_can_be_done(c: Cluster) -> None:
     assert [fault.times for fault in c.requests.done] == [3, 1, 1, 1, 1, 1, 1]
     c.requests.forget()
     assert not c.requests.done
-    told = [fault for fault in c.timeline.faults if fault.fault != "delete_topic"]
-    assert [fault.text for fault in told][:2] == [
+    reported = [fault for fault in c.timeline.faults if fault.fault != "delete_topic"]
+    assert [fault.text for fault in reported][:2] == [
         "answered Produce with NOT_LEADER_OR_FOLLOWER 3 times",
         "dropped answers to Produce once",
     ]
-    assert all(fault.until_us for fault in told)
+    assert all(fault.until_us for fault in reported)

@@ -206,7 +206,7 @@ def test_async_tests_have_it_too() -> None:
     asyncio.run(story())
 
 
-def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_start_that_fails_reports_why_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ClusterFailed, match=r"min\.insync\.replica\b.*min\.insync\.replicas"):
         Cluster(nodes=1, settings={"min.insync.replica": 1}).start()
     (tmp_path / "node-1").write_text("in its way")
@@ -249,13 +249,13 @@ def owner(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any
 def test_a_test_that_is_killed_leaves_no_process_and_no_folder(
     owner: tuple[subprocess.Popen[str], dict[str, Any]],
 ) -> None:
-    process, told = owner
-    assert told["ours"] == []
-    forking = parent_of(told["pid"])
+    process, reported = owner
+    assert reported["ours"] == []
+    forking = parent_of(reported["pid"])
     assert command_of(forking)[:2] == ["kraft", "fork-server"]
     process.kill()
-    wait_until(lambda: not is_alive(told["pid"]), what="the end of the node")
-    wait_until(lambda: not Path(told["data"]).exists(), what="the end of the folder")
+    wait_until(lambda: not is_alive(reported["pid"]), what="the end of the node")
+    wait_until(lambda: not Path(reported["data"]).exists(), what="the end of the folder")
     wait_until(lambda: not Path(f"/proc/{forking}").exists(), what="the end of the process that forks")
 
 
@@ -282,7 +282,7 @@ with Cluster(nodes=1) as cluster:
     assert done.stdout.splitlines() == ["running", "True False", "False", "True"], done.stderr
 
 
-def test_a_cluster_lives_with_the_process_that_it_is_told() -> None:
+def test_a_cluster_lives_with_the_process_that_it_is_given() -> None:
     with subprocess.Popen(["sleep", "600"]) as other:
         cluster = Cluster(nodes=1, owner_pid=other.pid).start()
         data, pid = cluster.data, cluster.node(1).pid

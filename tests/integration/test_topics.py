@@ -61,7 +61,7 @@ def test_a_topic_is_known_to_all_nodes_and_gone_from_all(nodes: Cluster):
     assert nodes.call("DELETE", "/topics/life").json()["error_code"] == 40403
 
 
-def test_validate_only_says_what_would_be_and_makes_nothing(nodes: Cluster):
+def test_validate_only_reports_what_would_be_and_makes_nothing(nodes: Cluster):
     answer = create(nodes, "maybe", partitions_count=2, validate_only=True)
     assert (answer.status, answer.json()["partitions_count"], answer.json()["topic_id"]) == (200, 2, None)
     refused = create(nodes, "maybe", replication_factor=9, validate_only=True)

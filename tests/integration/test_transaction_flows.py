@@ -93,10 +93,10 @@ def test_both_flows_commit_abort_and_fence_side_by_side(nodes: Cluster) -> None:
 def until_open_from(nodes: Cluster, topic: str, offset: int) -> None:
     """The last stable offset of partition 0, which is below its end; a new leader tells it once it is replicated."""
 
-    def told_end() -> int:
+    def reported_end() -> int:
         return int(nodes.get(f"/topics/{topic}/partitions/0/offsets?isolation_level=read_committed")["end_offset"])
 
-    wait_until(lambda: told_end() == offset, what=f"the last stable offset {offset} of {topic}-0")
+    wait_until(lambda: reported_end() == offset, what=f"the last stable offset {offset} of {topic}-0")
 
 
 # --- one that hangs ---------------------------------------------------------------------------------------------------
@@ -111,18 +111,18 @@ def unverified(nodes: Cluster) -> Iterator[Cluster]:
     config_of_brokers(nodes, transaction_partition_verification_enable=None)
 
 
-def told(nodes: Cluster, *arguments: str) -> Any:
+def reported(nodes: Cluster, *arguments: str) -> Any:
     """By the command, which is asked again while nodes do not agree on who leads."""
     found: list[Any] = []
 
-    def is_told() -> bool:
+    def is_informed() -> bool:
         done = kraft("transactions", *arguments, "--json", "--data", nodes.data, check=False)
         if done.returncode:
             raise NotYet(f"{arguments}: {done.stderr}")
         found[:] = [json.loads(done.stdout)]
         return True
 
-    wait_until(is_told, what=f"kraft transactions {' '.join(arguments)}")
+    wait_until(is_informed, what=f"kraft transactions {' '.join(arguments)}")
     return found[0]
 
 
@@ -138,7 +138,7 @@ def test_a_late_batch_hangs_and_is_found_described_and_aborted(unverified: Clust
     assert late.write(topic, "in time", timestamp_ms=now_ms()) == 0
     assert late.end(commits=True) == 0
     until_committed(nodes, topic, ["in time"])
-    assert told(nodes, "describe", name)["state"] == "CompleteCommit"
+    assert reported(nodes, "describe", name)["state"] == "CompleteCommit"
 
     wait_until(
         lambda: late.write(topic, "late", timestamp_ms=now_ms() - OLD_MS) != TRANSACTION_ABORTABLE,
@@ -152,21 +152,21 @@ def test_a_late_batch_hangs_and_is_found_described_and_aborted(unverified: Clust
     nodes.wait_for_leader(topic, other_than=killed)
     until_open_from(nodes, topic, 2)
 
-    row = only(told(nodes, "find-hanging", "--topic", topic))
+    row = only(reported(nodes, "find-hanging", "--topic", topic))
     assert (row["topic"], row["partition"], row["start_offset"]) == (topic, 0, 2)
     assert (row["producer_id"], row["producer_epoch"]) == (late.producer_id, late.epoch)
     assert row["duration_min"] >= 20
-    assert told(nodes, "find-hanging", "--topic", topic, "--max-transaction-timeout", "60") == [], "it is younger"
-    producers = {each["producer_id"]: each for each in told(nodes, "describe-producers", topic, "0")}
+    assert reported(nodes, "find-hanging", "--topic", topic, "--max-transaction-timeout", "60") == [], "it is younger"
+    producers = {each["producer_id"]: each for each in reported(nodes, "describe-producers", topic, "0")}
     assert producers[late.producer_id]["transaction_start_offset"] == 2
     assert producers[open_one.producer_id]["transaction_start_offset"] == 3
-    described = told(nodes, "describe", name)
+    described = reported(nodes, "describe", name)
     assert (described["state"], described["partitions"]) == ("CompleteCommit", []), (
         "and its coordinator will not end it"
     )
 
     kraft("transactions", "abort", topic, "0", "--start-offset", str(row["start_offset"]), "--data", nodes.data)
-    assert told(nodes, "find-hanging", "--topic", topic) == []
+    assert reported(nodes, "find-hanging", "--topic", topic) == []
     until_open_from(nodes, topic, 3)  # the other one is its coordinator's
     assert open_one.end(commits=True) == 0
     nodes.heal()

@@ -214,16 +214,18 @@ def test_commands_show_what_is_open_and_end_it(nodes: Cluster) -> None:
     producer.begin()
     producer.ask("/topics/shown", {"records": [{"value": "a"}]})
 
-    def told(*arguments: str) -> Any:
+    def reported(*arguments: str) -> Any:
         return json.loads(kraft("transactions", *arguments, "--json", "--data", nodes.data).stdout)
 
-    (row,) = told("list", "--pattern", "shown-.*")
+    (row,) = reported("list", "--pattern", "shown-.*")
     assert (row["state"], row["producer_id"]) == ("Ongoing", producer.named["producer_id"])
     assert int(row["coordinator"]) == producer.coordinator()
-    assert told("describe", "shown-id")["partitions"] == [{"topic_name": "shown", "partition_id": 0}]
-    (row,) = told("describe-producers", "shown", "0")
+    assert reported("describe", "shown-id")["partitions"] == [{"topic_name": "shown", "partition_id": 0}]
+    (row,) = reported("describe-producers", "shown", "0")
     assert (row["transaction_start_offset"], row["producer_epoch"]) == (0, producer.named["producer_epoch"])
-    assert told("find-hanging", "--topic", "shown", "--max-transaction-timeout", "0") == [], "its coordinator ends it"
+    assert reported("find-hanging", "--topic", "shown", "--max-transaction-timeout", "0") == [], (
+        "its coordinator ends it"
+    )
     leader, coordinator = nodes.leader_of("shown"), producer.coordinator()
     where = '{partition="0",topic="shown"}'
     shown = metrics(nodes, leader)
@@ -232,9 +234,9 @@ def test_commands_show_what_is_open_and_end_it(nodes: Cluster) -> None:
     known = metrics(nodes, coordinator)
     assert known["kraft_transactional_ids"] >= known["kraft_transactions_ongoing"] >= 1
     assert known["kraft_transactions_ongoing_ms_max"] > 0
-    told("abort", "shown", "0", "--start-offset", "0")
+    reported("abort", "shown", "0", "--start-offset", "0")
     wait_until(lambda: committed(nodes, nodes.ids[0], "shown") == [], what="the abort")
-    (row,) = told("describe-producers", "shown", "0")
+    (row,) = reported("describe-producers", "shown", "0")
     assert row["transaction_start_offset"] == -1
     assert f"kraft_open_transactions{where}" not in metrics(nodes, leader)
     dumped = kraft("log", "dump", str(nodes.folder(leader, "shown")), "--json").stdout.splitlines()

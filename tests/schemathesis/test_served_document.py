@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-def test_a_strict_node_is_what_its_document_says() -> None:
+def test_a_strict_node_is_what_its_document_describes() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.schemathesis"], check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -31,7 +31,7 @@ def forgets_producers(original: Any) -> Any:
     return _lead
 
 
-def tells_what_is_not_replicated(_original: Any) -> Any:
+def reports_what_is_not_replicated(_original: Any) -> Any:
     async def settle(self: GroupShard) -> None:
         self.check()
 

@@ -156,7 +156,7 @@ def _is_asked_by_its_own(known: Any, event: Any) -> bool:
     )
 
 
-def _told_too_early(original: Callable[..., Any], refuses: Callable[[Any, Any], None]) -> Any:
+def _reported_too_early(original: Callable[..., Any], refuses: Callable[[Any, Any], None]) -> Any:
     def decided(transactional_id: str, known: Any, event: Any, *, now_ms: int) -> Any:
         if _is_asked_by_its_own(known, event):
             refuses(known, event.producer)
@@ -172,7 +172,7 @@ def epoch_checked_first(original: Any) -> Any:
         if known.producer_id == producer.producer_id and known.epoch == producer.epoch:
             raise ProducerFenced(f"{producer} has the epoch of the next transaction")
 
-    return _told_too_early(original, refuses)
+    return _reported_too_early(original, refuses)
 
 
 def producer_id_checked_first(original: Any) -> Any:
@@ -182,4 +182,4 @@ def producer_id_checked_first(original: Any) -> Any:
         if known.next_producer_id == producer.producer_id:
             raise InvalidProducerIdMapping(f"{producer} has the id of the next transaction")
 
-    return _told_too_early(original, refuses)
+    return _reported_too_early(original, refuses)

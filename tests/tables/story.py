@@ -179,8 +179,8 @@ def _records(image: MetadataImage, world: World) -> Iterator[str]:
                 yield f"{name}: {_change(old, old.changed_by(record))} ({record.reason})"
                 if record.unclean is not None:
                     report = record.unclean
-                    told = f"answers {report.answers}, log end {report.log_end_offset}"
-                    yield f"{name} was unclean: {told}, known high watermark {report.high_watermark_known}"
+                    reported = f"answers {report.answers}, log end {report.log_end_offset}"
+                    yield f"{name} was unclean: {reported}, known high watermark {report.high_watermark_known}"
             case _:
                 yield record.model_dump_json(exclude={"topic_id"}, exclude_none=True)
         image = image.apply([record])

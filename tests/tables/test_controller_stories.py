@@ -15,10 +15,10 @@ STORIES = sorted((Path(__file__).parent / "stories").glob("*.txt"))
 @pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
 def test_story(path: Path) -> None:
     text = path.read_text()
-    told = tell(text)
+    reported = tell(text)
     if os.environ.get("KRAFT_UPDATE_STORIES"):
-        path.write_text(told)
-    assert told == text
+        path.write_text(reported)
+    assert reported == text
 
 
 def test_there_are_stories() -> None:

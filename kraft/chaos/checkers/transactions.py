@@ -129,7 +129,8 @@ class TransactionCheck:
         key = self._of_slot.get(slot)
         if key is None or self._known[key].fate != "aborted":
             return
-        text = f"{who} {self._ledger.values.text(slot)!r} at offset {offset} of {topic}-{partition}, {self._told(key)}"
+        shown = repr(self._ledger.values.text(slot))
+        text = f"{who} {shown} at offset {offset} of {topic}-{partition}, {self._outcome_of(key)}"
         self._findings.add(Kind.ABORTED_VISIBLE, text, topic=topic, partition=partition, offset=offset, at_us=at_us)
 
     def _all_or_nothing(self, key: Key, known: _KnownEnd, visible: set[int]) -> None:
@@ -139,9 +140,11 @@ class TransactionCheck:
         if not missing or known.fate == "aborted":
             return
         if known.fate == "committed":
-            self._is_missing(key, missing[0], len(missing), Kind.COMMITTED_MISSING, self._told(key))
+            self._is_missing(key, missing[0], len(missing), Kind.COMMITTED_MISSING, self._outcome_of(key))
         elif len(missing) < len(acked):
-            others = f"and {len(acked) - len(missing)} other records of its transaction are visible, {self._told(key)}"
+            others = (
+                f"and {len(acked) - len(missing)} other records of its transaction are visible, {self._outcome_of(key)}"
+            )
             self._is_missing(key, missing[0], len(missing), Kind.PARTLY_VISIBLE, others)
 
     def _is_missing(self, key: Key, slot: int, count: int, kind: Kind, why: str) -> None:
@@ -153,7 +156,7 @@ class TransactionCheck:
         )
         self._findings.add(kind, text, topic=topic, partition=partition, at_us=None if end is None else end.complete_us)
 
-    def _told(self, key: Key) -> str:
+    def _outcome_of(self, key: Key) -> str:
         process, number = key
         end, fate = self._known[key].end, self._known[key].fate
         named = f"transaction {number} of {process}"
@@ -183,12 +186,12 @@ class TransactionCheck:
                 if offset != found:
                     continue
                 if known.fate == "aborted":
-                    text = f"group {place[0]} has {found} for {place[1]}-{place[2]}, of {self._told(key)}"
+                    text = f"group {place[0]} has {found} for {place[1]}-{place[2]}, of {self._outcome_of(key)}"
                     self._findings.add(Kind.ABORTED_OFFSETS, text, topic=place[1], partition=place[2], offset=found)
                 elif known.fate == "unknown" and self._is_read_back and self._is_invisible(known, visible):
                     text = (
                         f"group {place[0]} has {found} for {place[1]}-{place[2]} and no record is visible, "
-                        f"of {self._told(key)}"
+                        f"of {self._outcome_of(key)}"
                     )
                     self._findings.add(Kind.PARTLY_VISIBLE, text, topic=place[1], partition=place[2], offset=found)
 
@@ -197,7 +200,9 @@ class TransactionCheck:
         if committed and found < max(committed)[0]:
             offset, key = max(committed)
             shown = found if found >= 0 else "nothing"
-            text = f"group {place[0]} has {shown} for {place[1]}-{place[2]}, and {offset} was of {self._told(key)}"
+            text = (
+                f"group {place[0]} has {shown} for {place[1]}-{place[2]}, and {offset} was of {self._outcome_of(key)}"
+            )
             self._findings.add(Kind.COMMIT_LOST, text, topic=place[1], partition=place[2], offset=offset)
 
     def _is_invisible(self, known: _KnownEnd, visible: set[int]) -> bool:

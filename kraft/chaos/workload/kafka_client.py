@@ -202,10 +202,10 @@ async def _learn(producer: AIOKafkaProducer, partition: TopicPartition, *, timeo
 def lead_through(client: Any, addresses: Mapping[int, str]) -> None:
     """aiokafka looks up the address of a broker in its metadata for each connection: it gets the address of the link
     (`host:port`, by broker)."""
-    told_by_cluster = client.cluster.broker_metadata
+    reported_by_cluster = client.cluster.broker_metadata
 
     def broker_metadata(broker_id: int) -> Any:
-        broker = told_by_cluster(broker_id)
+        broker = reported_by_cluster(broker_id)
         if broker is None or broker_id not in addresses:
             return broker
         host, _, port = addresses[broker_id].rpartition(":")

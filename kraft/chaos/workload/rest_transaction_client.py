@@ -51,7 +51,7 @@ class RestTransactionClient:
             body = {"transaction.timeout.ms": self._plan.transaction_timeout_ms}
             answer = await self._send(node, "", body)
             if not _is_done(answer):
-                return _told(answer)
+                return _outcome_of(answer)
             self._take(answer)
         assert self._producer is not None
         return StepResult(outcome="ok", producer_id=self._producer[0], epoch=self._producer[1])
@@ -68,13 +68,13 @@ class RestTransactionClient:
     async def add_offsets(self, node: int, group: str, topic: str, offsets: Mapping[int, int]) -> StepResult:
         rows = [{"topic": topic, "partition": partition, "offset": offset} for partition, offset in offsets.items()]
         answer = await self._send(node, "/offsets", {"group": group, "partitions": rows})
-        return StepResult(outcome="ok") if _is_done(answer) else _told(answer)
+        return StepResult(outcome="ok") if _is_done(answer) else _outcome_of(answer)
 
     async def end(self, node: int, *, is_commit: bool) -> StepResult:
         answer = await self._send(node, "/commit" if is_commit else "/abort")
         if not _is_done(answer):
             self._producer = None
-            return _told(answer)
+            return _outcome_of(answer)
         self._take(answer)
         return StepResult(outcome="ok")
 
@@ -105,7 +105,7 @@ def _is_done(answer: Response) -> bool:
     return isinstance(answer, Answer) and answer.is_success
 
 
-def _told(answer: Response) -> StepResult:
+def _outcome_of(answer: Response) -> StepResult:
     if not isinstance(answer, Answer):
         outcome: Outcome = "fail" if isinstance(answer, Refused) else "info"
         return StepResult(outcome=outcome, error=answer.reason, cannot_now=cannot_now(answer))

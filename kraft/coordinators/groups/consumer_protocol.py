@@ -95,14 +95,14 @@ def heartbeat(draft: ConsumerDraft, event: ConsumerHeartbeat) -> None:
     draft.set_timer(Timer.SESSION, member_id, draft.rules.session_timeout_ms)
     for timer in (Timer.JOIN, Timer.SYNC):  # of a member that spoke the classic protocol before
         draft.clear_timer(timer, member_id)
-    is_told = event.member_epoch == JOIN_EPOCH or event.is_full or after.assigned.keys() != before.assigned.keys()
+    is_informed = event.member_epoch == JOIN_EPOCH or event.is_full or after.assigned.keys() != before.assigned.keys()
     draft.reply(
         event.ticket,
         ConsumerHeartbeatAnswer(
             member_id=member_id,
             member_epoch=after.member_epoch,
             heartbeat_interval_ms=draft.rules.heartbeat_interval_ms,
-            assignment=frozenset(after.assigned) if is_told else None,
+            assignment=frozenset(after.assigned) if is_informed else None,
         ),
     )
 

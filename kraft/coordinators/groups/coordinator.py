@@ -85,7 +85,7 @@ class GroupCoordinator:
         self._events = events
         self._verify = verify
         self._persister = persister
-        expiry = Periodic[_ServedShard](
+        expiry: Periodic[_ServedShard] = Periodic(
             lambda settings: settings.offsets_retention_check_interval_ms, work=expire_offsets
         )
         self.shards = CoordinatorShards(GroupShard.names, context, events, new=self._new_shard, periodic=(expiry,))

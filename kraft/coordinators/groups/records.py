@@ -39,6 +39,7 @@ from kraft.coordinators.groups.share_records import (
 )
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidCommitOffsetSize
+from kraft.values import value
 from metadata.internal_topics import OFFSETS_BATCH_BYTES_MAX, OFFSETS_TOPIC
 
 OFFSET_KEY = 1
@@ -125,14 +126,16 @@ class GroupRecord:
     value: Value | None
 
 
-class TransactionalRecord(NamedTuple):
+@value()
+class TransactionalRecord:
     """A record in a producer's transaction: an offset of it is pending until the marker."""
 
     producer_id: int
     record: GroupRecord
 
 
-class TransactionEnded(NamedTuple):
+@value()
+class TransactionEnded:
     """A marker in the partition."""
 
     producer_id: int

@@ -173,14 +173,14 @@ def heartbeat(draft: ShareDraft, event: ShareHeartbeat) -> None:
     draft.set_timer(Timer.SESSION, member_id, draft.rules.session_timeout_ms)
     if has_new_topics or is_metadata_new or draft.now_ms >= _retry_due_ms(draft):
         _initialize(draft)
-    is_told = event.member_epoch == JOIN_EPOCH or event.topics is not None or after.assigned != before.assigned
+    is_informed = event.member_epoch == JOIN_EPOCH or event.topics is not None or after.assigned != before.assigned
     draft.reply(
         event.ticket,
         ShareHeartbeatAnswer(
             member_id=member_id,
             member_epoch=after.member_epoch,
             heartbeat_interval_ms=draft.rules.heartbeat_interval_ms,
-            assignment=after.assigned if is_told else None,
+            assignment=after.assigned if is_informed else None,
         ),
     )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 from kraft.coordinators.groups.consumer_records import Partitions
 from kraft.protocol.errors import KafkaError
+from kraft.values import value
 from metadata.image import TopicIdPartition
 
 
@@ -79,7 +80,8 @@ class InitializeStates:
     start_offsets: Mapping[TopicIdPartition, int]
 
 
-class StartOffset(NamedTuple):
+@value()
+class StartOffset:
     """What the share coordinator knows of a share partition, and how many records are left of it."""
 
     start_offset: int

@@ -22,11 +22,11 @@ class ShareCoordinator:
 
     def __init__(self, context: CoordinatorContext, events: Events) -> None:
         self._context = context
-        pruning = Periodic[ShareStateShard](
+        pruning: Periodic[ShareStateShard] = Periodic(
             lambda settings: settings.share_coordinator_state_topic_prune_interval_ms,
             work=lambda shard: self.shards.tasks.run(self._prune(shard)),
         )
-        snapshots = Periodic[ShareStateShard](
+        snapshots: Periodic[ShareStateShard] = Periodic(
             lambda settings: settings.share_coordinator_cold_partition_snapshot_interval_ms,
             work=ShareStateShard.write_cold_snapshots,
         )

@@ -50,11 +50,11 @@ class TransactionCoordinator:
         self._new_producer_id = new_producer_id
         self._clock = context.environment.clock
         self._markers = MarkerWriter(self._clock, image=context.image, write=write)
-        timeouts = Periodic[TransactionShard](
+        timeouts: Periodic[TransactionShard] = Periodic(
             lambda settings: settings.transaction_abort_timed_out_transaction_cleanup_interval_ms,
             work=lambda shard: self.shards.tasks.run(shard.abort_timed_out()),
         )
-        expiry = Periodic[TransactionShard](
+        expiry: Periodic[TransactionShard] = Periodic(
             lambda settings: settings.transaction_remove_expired_transaction_cleanup_interval_ms,
             work=TransactionShard.forget_unused,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from kraft.coordinators.transactions.state import (
     LAST_CLIENT_EPOCH,
@@ -32,6 +32,7 @@ from kraft.protocol.errors import (
 )
 from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Producer
+from kraft.values import value
 
 RAISES_EPOCH_FROM = 2
 """Transaction version from which each transaction has an epoch of its own (KIP-890)."""
@@ -95,7 +96,8 @@ Event: TypeAlias = InitProducer | AddPartitions | VerifyPartitions | EndTransact
 Reply: TypeAlias = Producer | Mapping[TopicPartition, KafkaError | None] | KafkaError | None
 
 
-class Decision(NamedTuple):
+@value()
+class Decision:
     transaction: Transaction | None
     """To be written if it is not the one of before."""
     reply: Reply = None
@@ -152,7 +154,7 @@ def _init(transactional_id: str, known: Transaction | None, event: InitProducer,
     if event.expected is not None and not _may_go_on(known, event.expected):
         raise _fenced(known, event.expected)
     if known.phase is Phase.ONGOING:
-        return _fenced_off(known, event, now_ms=now_ms)._replace(reply=_concurrent(known))
+        return replace(_fenced_off(known, event, now_ms=now_ms), reply=_concurrent(known))
     return _next_epoch(known, event, now_ms=now_ms)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from kraft.coordinators.groups.patterns import compiled
@@ -18,7 +19,8 @@ class Listed(NamedTuple):
     phase: Phase
 
 
-class ListFilters(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ListFilters:
     """A transaction has to pass each that is given."""
 
     states: tuple[str, ...] = ()

@@ -158,7 +158,7 @@ class TransactionHandlers:
         done = await produce.write(call, params, partition)
         for _, outcome in done.outcomes():
             if outcome.error_code in ENDS_REQUEST:
-                raise from_kafka(for_code(outcome.error_code, _told(outcome)))
+                raise from_kafka(for_code(outcome.error_code, _outcome_of(outcome)))
         written = {
             number: sum(piece.records for piece in pieces if not piece.outcome.error_code)
             for number, pieces in done.pieces.items()
@@ -208,7 +208,7 @@ class TransactionHandlers:
         return is_current and not found.partitions and not found.phase.is_preparing
 
 
-def _told(outcome: ProduceOutcome) -> str:
+def _outcome_of(outcome: ProduceOutcome) -> str:
     said = worded(for_code(outcome.error_code, outcome.message))
     if outcome.error_code != OutOfOrderSequenceNumber.code:
         return said

@@ -154,11 +154,11 @@ class TransactionAdmin:
             raise LeaderNotAvailable(f"broker {state.leader} did not answer: {type(lost).__name__}") from lost
         for code in codes.values():
             if code:
-                raise _as_told(for_code(code), topic.name, partition.partition)
+                raise _as_reported(for_code(code), topic.name, partition.partition)
         return no_content()
 
 
-def _as_told(error: KafkaError, topic: str, partition: int) -> KafkaError:
+def _as_reported(error: KafkaError, topic: str, partition: int) -> KafkaError:
     if error.message != error.name:
         return error
     return type(error)(f"the leader of {topic}-{partition} refuses the marker")

@@ -43,9 +43,9 @@ def check_batches(data: Buffer, *, expected: int, epoch_of: Callable[[int], int]
         if crc32c(view[position + CRC_START : after]) != crc:
             raise DamagedBatch(f"the batch for offset {expected} does not have the CRC of its header")
         if base_offset < expected or delta < 0:
-            raise DamagedBatch(f"the batch for offset {expected} says that it begins at {base_offset}")
+            raise DamagedBatch(f"the batch for offset {expected} begins at {base_offset} by its header")
         if epoch_of(base_offset + delta) not in (leader_epoch, UNKNOWN_EPOCH):
-            raise DamagedBatch(f"the batch for offset {expected} says that it is of leader epoch {leader_epoch}")
+            raise DamagedBatch(f"the batch for offset {expected} has leader epoch {leader_epoch}")
         has_gap = base_offset > expected
         position, expected = after, base_offset + delta + 1
     return expected, has_gap

@@ -250,7 +250,7 @@ def check_records(plain: Buffer, header: BatchHeader, check: FramingCheck) -> tu
             if timestamp > highest:
                 highest = timestamp
     except (CorruptRecordException, ValueError, MemoryError, OverflowError) as error:
-        raise CorruptMessage(f"the records of a batch are not framed as its header says: {error}") from None
+        raise CorruptMessage(f"the records of a batch are not framed as its header demands: {error}") from None
     if without_keys:
         raise _without_keys(without_keys)
     if not check.checks_timestamps:

@@ -61,7 +61,7 @@ class ControllerChannel:
         of the refusal.
         """
         rpc = CONTROLLER_RPCS[type(request)]
-        reply = await self._peers.call(node_id, "controller", rpc, request, timeout_ms=timeout_ms, tells_timeout=True)
+        reply = await self._peers.call(node_id, "controller", rpc, request, timeout_ms=timeout_ms, sends_timeout=True)
         return cast(Reply, reply)
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM
 from kraft.coordinators.transactions.list_filters import Listed, ListFilters
@@ -36,6 +35,7 @@ from kraft.protocol.messages.write_txn_markers_request import (
 from kraft.protocol.messages.write_txn_markers_response import WriteTxnMarkersResponseData
 from kraft.protocol.primitives import TopicPartition
 from kraft.protocol.transactions import Codes, MarkersToWrite, Producer
+from kraft.values import value
 from kraft.wire.grouping import by_name
 from kraft.wire.peers import Peers
 from kraft.wire.rpc import REPLICA_TIMEOUT_MS, ReplyT, RequestData, RequestT, ResponseData, Rpc
@@ -80,7 +80,8 @@ INIT_PRODUCER_ID: Rpc[InitProducerId, Producer, InitProducerIdRequestData, InitP
 # --- AddPartitionsToTxn ---------------------------------------------------------------------------------------
 
 
-class PartitionsOfTransaction(NamedTuple):
+@value()
+class PartitionsOfTransaction:
     transactional_id: str
     producer: Producer
     is_verify_only: bool
@@ -138,7 +139,8 @@ ADD_PARTITIONS_TO_TXN: Rpc[
 # --- EndTxn ---------------------------------------------------------------------------------------------------
 
 
-class End(NamedTuple):
+@value()
+class End:
     transactional_id: str
     producer: Producer
     is_commit: bool

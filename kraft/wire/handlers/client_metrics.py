@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 from zlib import crc32
 
@@ -27,6 +27,7 @@ from kraft.protocol.messages.get_telemetry_subscriptions_request import GetTelem
 from kraft.protocol.messages.get_telemetry_subscriptions_response import GetTelemetrySubscriptionsResponseData
 from kraft.protocol.messages.push_telemetry_request import PushTelemetryRequestData
 from kraft.protocol.messages.push_telemetry_response import PushTelemetryResponseData
+from kraft.values import value
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.node_parts import NodeParts
 from metadata.settings import ClientMetricsSettings
@@ -51,7 +52,8 @@ MATCHED = frozenset(
 """What a subscription may name of a client."""
 
 
-class _Wanted(NamedTuple):
+@value()
+class _Wanted:
     """What the subscriptions that match a client ask of it together."""
 
     metrics: Sequence[str]

@@ -66,7 +66,7 @@ class _ConsumerGroups:
         answer = await self._broker.broker_or(NotCoordinator).group_coordinator.consumer_heartbeat(
             message.group_id, lambda ticket, new_member_id: _event(call, ticket=ticket, new_member_id=new_member_id)
         )
-        return _told(answer)
+        return _outcome_of(answer)
 
     async def describe(self, call: Call[Describe]) -> DescribeResponse:
         allowed = operations.GROUP if call.message.include_authorized_operations else operations.NOT_ASKED
@@ -117,7 +117,7 @@ def _event(call: Call[Heartbeat], *, ticket: int = 0, new_member_id: str = "") -
     )
 
 
-def _told(answer: ConsumerHeartbeatAnswer) -> HeartbeatResponse:
+def _outcome_of(answer: ConsumerHeartbeatAnswer) -> HeartbeatResponse:
     assignment = None
     if answer.assignment is not None:
         assignment = beaten.Assignment.make(

@@ -88,7 +88,7 @@ def copy(cluster: Cluster, binary: Path, folder: Path, *, records: int) -> None:
                 found = Counter(committed_values(bootstrap, sink))
                 assert not found - wanted, difference(found, wanted)
                 if found != wanted:
-                    raise NotYet(difference(found, wanted), [instance.told() for instance in instances])
+                    raise NotYet(difference(found, wanted), [instance.reported() for instance in instances])
                 return len(kills) >= KILLS and all(instance.starts > 1 for instance in instances)
 
             wait_until(is_copied, deadline_s=DEADLINE_S + records * RECORD_EVERY_S, what="the copies")

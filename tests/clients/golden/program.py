@@ -643,9 +643,9 @@ def _client_metrics(ask: Ask) -> None:
         )
     ask("subscriptions", ListConfigResourcesRequestData.make(), 0)
     asked = GetTelemetrySubscriptionsRequestData.make(client_instance_id=instance)
-    told = ask("a client's subscriptions", asked, 0)
+    reported = ask("a client's subscriptions", asked, 0)
     for name, number, named in (
-        ("metrics", told.subscription_id, instance),
+        ("metrics", reported.subscription_id, instance),
         ("metrics of another subscription", 5, UUID(int=78)),
         ("metrics of nobody", 5, UUID(int=0)),
     ):

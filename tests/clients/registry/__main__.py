@@ -68,17 +68,17 @@ class Story:
         admin.create_topics([new])[self._topic].result(timeout=WAIT_S)
         with self._registry() as first:
             with self._registry() as second:
-                self._told(first, "write")
+                self._reported(first, "write")
                 assert_topic_is_compacted(admin)
                 assert_group_is_of_registries(admin, members=2)
                 assert versions(second, self._topic) == [1]
-            self._told(first, "evolve")
+            self._reported(first, "evolve")
             with self._registry() as third:
-                self._told(third, "read")
+                self._reported(third, "read")
         with self._registry() as fourth:
             assert versions(fourth, self._topic) == [1, 2]
 
-    def _told(self, address: str, verb: str) -> None:
+    def _reported(self, address: str, verb: str) -> None:
         """The registry may not know who is the primary yet; what it refuses with 5xx may be asked again."""
 
         def is_done() -> bool:

@@ -295,10 +295,10 @@ def claims(target: Target) -> None:
     for key in sorted(versions.keys() - {ELECT_LEADERS, UNREGISTER_BROKER}):
         for version in versions[key]:
             for claim in (LONG_ARRAY * 8, b"\xff\xff\xff\xff\x07" * 8, b"\0\0\0\1" * 8, b"\x7f\xff" * 16):
-                says_at_once(target, struct.pack(">hhih", key, version, 1, -1) + b"\0" + claim)
+                reports_at_once(target, struct.pack(">hhih", key, version, 1, -1) + b"\0" + claim)
 
 
-def says_at_once(target: Target, frame: bytes) -> None:
+def reports_at_once(target: Target, frame: bytes) -> None:
     with connected(target.kafka) as (connection,):
         if sent(connection, framed(frame) + API_VERSIONS):
             with suppress(OSError):

@@ -334,7 +334,7 @@ def _judged_alone(v3: V3) -> Rows:
     shape = {"successes": Each(dict, 2), "failures": [failure]}
     yield Row("POST", f"{v3.path}/topics/rows-small/records:batch", 207, shape, {"entries": entries})
     stream = b"".join(json.dumps({"value": entry["value"]}).encode() for entry in entries)
-    told = Text('"offset":5,')
-    yield Row("POST", f"{v3.path}/topics/rows-small/records", 200, told, stream, note="one is too large")
+    reported = Text('"offset":5,')
+    yield Row("POST", f"{v3.path}/topics/rows-small/records", 200, reported, stream, note="one is too large")
     end = {"beginning_offset": 0, "end_offset": 6}
     yield Row("GET", "/topics/rows-small/partitions/0/offsets", 200, end, media=V2)

@@ -120,7 +120,7 @@ class RawProducer:
             producer_id=-1,
             producer_epoch=-1,
         )
-        answer = self._of_coordinator(request, self.flow.init, lambda told: told.error_code)
+        answer = self._of_coordinator(request, self.flow.init, lambda reported: reported.error_code)
         assert not answer.error_code, answer.error_code
         self.producer_id, self.epoch = answer.producer_id, answer.producer_epoch
         self.sequences.clear()
@@ -139,8 +139,8 @@ class RawProducer:
             ],
         )
 
-        def code(told: Any) -> int:
-            first: int = told.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code
+        def code(reported: Any) -> int:
+            first: int = reported.results_by_topic_v3_and_below[0].results_by_partition[0].partition_error_code
             return first
 
         return code(self._of_coordinator(request, self.flow.add_partitions, code))
@@ -165,8 +165,8 @@ class RawProducer:
             transactional_id=self.transactional_id, acks=-1, timeout_ms=30_000, topic_data=data
         )
 
-        def code(told: Any) -> int:
-            found: int = told.responses[0].partition_responses[0].error_code
+        def code(reported: Any) -> int:
+            found: int = reported.responses[0].partition_responses[0].error_code
             return found
 
         found = code(self._asked(lambda: self.cluster.leader_of(topic, partition), request, self.flow.produce, code))
@@ -182,7 +182,7 @@ class RawProducer:
             producer_epoch=self.epoch,
             committed=commits,
         )
-        answer = self._of_coordinator(request, self.flow.end, lambda told: told.error_code)
+        answer = self._of_coordinator(request, self.flow.end, lambda reported: reported.error_code)
         if not answer.error_code and not self.flow.adds_partitions:
             self.producer_id, self.epoch = answer.producer_id, answer.producer_epoch
             self.sequences.clear()
@@ -199,7 +199,7 @@ class RawProducer:
 
     def _asked(self, whom: Callable[[], int], request: TopLevel, version: int, code: Callable[[Any], int]) -> Any:
         """The answer, once it is none that says to try again."""
-        told: list[Any] = []
+        reported: list[Any] = []
 
         def is_answered() -> bool:
             node_id = whom()
@@ -211,11 +211,11 @@ class RawProducer:
                 raise NotYet(f"{type(request).__name__} at node {node_id}: {error}") from error
             if code(answer) in AGAIN:
                 raise NotYet(f"{type(request).__name__} at node {node_id}: error {code(answer)}")
-            told[:] = [answer]
+            reported[:] = [answer]
             return True
 
         wait_until(is_answered, what=f"an answer to {type(request).__name__}", deadline_s=TIMEOUT_S)
-        return told[0]
+        return reported[0]
 
 
 def config_of_brokers(cluster: Cluster, **configs: str | None) -> None:

@@ -41,8 +41,8 @@ def test_l13_snapshot_newer_than_saved_commit_index() -> None:
 
 def test_l13_voter_stays_behind_without_override(monkeypatch: pytest.MonkeyPatch) -> None:
     own = HardenedRaft._SyncObj__raftCommitIndex
-    as_told = property(own.fget, lambda raft, index: setattr(raft, "_commit_index", index))
-    monkeypatch.setattr(HardenedRaft, "_SyncObj__raftCommitIndex", as_told)
+    as_reported = property(own.fget, lambda raft, index: setattr(raft, "_commit_index", index))
+    monkeypatch.setattr(HardenedRaft, "_SyncObj__raftCommitIndex", as_reported)
     monkeypatch.setattr(HardenedRaft, "_set_commit_index", lambda raft, index: setattr(raft, "_commit_index", index))
     world = _restarted_with_a_snapshot_newer_than_its_commit_index()
     assert not world.run_for(30_000, until=lambda: world.is_converged)

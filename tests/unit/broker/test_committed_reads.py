@@ -73,10 +73,10 @@ def test_an_answer_from_any_offset_shows_what_was_committed_and_nothing_else(see
     log = random_log(random.Random(seed))
     for offset in range(log.end):
         start = next(position for position, header in whole_batches(log.data) if header.next_offset > offset)
-        told = [AbortedTransaction(each.producer_id, each.first_offset) for each in log.aborted
+        reported = [AbortedTransaction(each.producer_id, each.first_offset) for each in log.aborted
                 if each.last_offset >= offset]  # fmt: skip
-        random.Random(seed).shuffle(told)
-        for _, header, is_readable in readable_batches(log.data[start:], told):
+        random.Random(seed).shuffle(reported)
+        for _, header, is_readable in readable_batches(log.data[start:], reported):
             assert is_readable == log.visible.get(header.base_offset, False), (offset, header)
 
 

@@ -148,8 +148,8 @@ def test_stored_static_settings_are_not_applied(
         assert publisher.image.config("broker", "")["num.partitions"] == "9"
 
     run(main)
-    told = [record.getMessage().partition(" of ")[0] for record in caplog.records]
-    assert told == ["num.partitions=9", "of.another.version=x"], "each once"
+    reported = [record.getMessage().partition(" of ")[0] for record in caplog.records]
+    assert reported == ["num.partitions=9", "of.another.version=x"], "each once"
 
 
 def test_waiting_for_metadata_ends_with_the_change_or_at_the_deadline() -> None:

@@ -142,11 +142,11 @@ def test_failed_logs_in_heartbeat_answers() -> None:
         life = _life(clock, controller)
         life.start()
         await clock.sleep(120)
-        told = life.offline_replicas
-        assert told == failed
+        reported = life.offline_replicas
+        assert reported == failed
         controller.answer = replace(ACTIVE, offline=dict(failed))
         await clock.sleep(4_000)
-        assert life.offline_replicas is told, "who keeps answers that were made of it keeps them"
+        assert life.offline_replicas is reported, "who keeps answers that were made of it keeps them"
         controller.answer = ACTIVE
         await clock.sleep(4_000)
         assert life.offline_replicas == {}
@@ -168,7 +168,7 @@ def test_b1_a_live_session_of_another_incarnation_is_waited_out() -> None:
     run(main)
 
 
-def test_a_registration_that_never_succeeds_is_fatal_and_says_why() -> None:
+def test_a_registration_that_never_succeeds_is_fatal_and_reports_why() -> None:
     async def main(clock: SimulatedClock) -> None:
         controller, fatal = Controller(clock), list[Exception]()
         controller.refusals = [DuplicateBrokerRegistration("broker 1 is alive elsewhere")] * 1000
@@ -182,7 +182,7 @@ def test_a_registration_that_never_succeeds_is_fatal_and_says_why() -> None:
     run(main)
 
 
-def test_without_a_controller_a_broker_waits_for_ever_and_says_so() -> None:
+def test_without_a_controller_a_broker_waits_for_ever_and_reports_it() -> None:
     """It must not end itself: after an outage of all nodes it would never meet another."""
 
     async def main(clock: SimulatedClock) -> None:
@@ -332,7 +332,7 @@ def test_news_is_answered_with_a_beat_at_once() -> None:
     run(main)
 
 
-def test_a_failed_log_is_told_at_once_and_in_every_heartbeat_until_it_works() -> None:
+def test_a_failed_log_is_reported_at_once_and_in_every_heartbeat_until_it_works() -> None:
     async def main(clock: SimulatedClock) -> None:
         controller, failed = Controller(clock), NO_FAILED_REPLICAS
         life = _life(clock, controller, failed=lambda: failed)

@@ -78,13 +78,13 @@ def test_the_next_block_comes_while_ids_are_left_and_is_asked_for_once() -> None
 
 
 @pytest.mark.parametrize("refusal", [NotController("elsewhere"), StaleBrokerEpoch("registered anew")])
-def test_a_controller_that_gives_none_is_told_as_14_and_asked_again(refusal: Exception) -> None:
+def test_a_controller_that_gives_none_is_reported_as_14_and_asked_again(refusal: Exception) -> None:
     async def story() -> None:
         ids, controller = made()
         controller.refuses = refusal
-        with pytest.raises(CoordinatorLoadInProgress, match="gave no producer ids") as told:
+        with pytest.raises(CoordinatorLoadInProgress, match="gave no producer ids") as reported:
             await ids.next_id()
-        assert told.value.retriable
+        assert reported.value.retriable
         assert await ids.next_id() == 10, "the block of the failed request may have been given to it"
         await ids.stop()
 

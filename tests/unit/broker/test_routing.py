@@ -171,7 +171,7 @@ def test_produce_refused_by_full_disk_goes_to_next_leader() -> None:
     run(main)
 
 
-def test_a_failed_log_without_another_live_isr_member_is_told_at_once() -> None:
+def test_a_failed_log_without_another_live_isr_member_is_reported_at_once() -> None:
     async def main(clock: SimulatedClock) -> None:
         log = HandLog()
         router = _router(clock, log, n1=ScriptedLeader(FAILED_LOG))
@@ -212,7 +212,7 @@ def test_a_read_is_routed_again_until_a_leader_answers() -> None:
     run(main)
 
 
-def test_an_offset_out_of_range_is_the_answer_and_says_what_the_range_is() -> None:
+def test_an_offset_out_of_range_is_the_answer_and_reports_what_the_range_is() -> None:
     async def main(clock: SimulatedClock) -> None:
         log, leader = HandLog(), ScriptedLeader(_fetched(error_code=1, log_start_offset=4, high_watermark=9))
         router = _router(clock, log, n1=leader)

@@ -109,7 +109,7 @@ def test_where_nothing_can_be_waited_for_the_answer_takes_a_while_all_the_same()
     run(main)
 
 
-def test_an_error_is_told_as_something_that_a_read_will_say() -> None:
+def test_an_error_is_reported_as_something_that_a_read_will_say() -> None:
     async def main(clock: SimulatedClock) -> None:
         _, leader, tails = _world(clock)
         wait = asyncio.ensure_future(tails.wait({P0: 5}, ReadOptions(bytes_max=10, wait_ms_max=60_000)))

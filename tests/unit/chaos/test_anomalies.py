@@ -149,7 +149,7 @@ def process_reads_backwards(run: Run) -> None:
     )
 
 
-def process_is_told_that_its_place_is_gone(run: Run) -> None:
+def process_receives_that_its_place_is_gone(run: Run) -> None:
     run.read(10, [], at_s=4, outcome="fail", kafka_code=1)
 
 
@@ -318,7 +318,7 @@ PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (committed_election_is_gone, Kind.METADATA_GONE),
     (process_rereads_and_misses, Kind.NON_MONOTONIC_READ),
     (process_reads_backwards, Kind.NON_MONOTONIC_READ),
-    (process_is_told_that_its_place_is_gone, Kind.NON_MONOTONIC_READ),
+    (process_receives_that_its_place_is_gone, Kind.NON_MONOTONIC_READ),
     (value_that_nobody_sent, Kind.NEVER_SENT),
     (acknowledged_at_another_offset, Kind.WRONG_OFFSET),
     (in_another_partition, Kind.WRONG_OFFSET),
@@ -471,5 +471,5 @@ def test_isr_change_reveals_second_leader(tmp_path: Path) -> None:
 def test_out_of_range_after_retention_is_allowed(tmp_path: Path) -> None:
     run = clean_run()
     run.event("segments_deleted", at_s=3.9, because="retention.bytes", log_start_offset=12, segments=1)
-    process_is_told_that_its_place_is_gone(run)
+    process_receives_that_its_place_is_gone(run)
     assert run.verdict(tmp_path).is_clean

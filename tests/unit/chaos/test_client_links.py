@@ -95,8 +95,8 @@ def test_link_answers_in_order_instead_of_server() -> None:
         found = await answers(reader, 4)
         assert ids(found) == [1, 2, 3, 4]
         for frame in found[1:3]:
-            told = codec.decode_body(HeartbeatResponseData, 3, memoryview(frame), 4)
-            assert told.error_code == NOT_COORDINATOR
+            reported = codec.decode_body(HeartbeatResponseData, 3, memoryview(frame), 4)
+            assert reported.error_code == NOT_COORDINATOR
         assert arrived(p) == [1, 4]
         assert [(fired.node, fired.version, fired.client_id) for fired in shared.table.take_fired()] == [
             (NODE, 3, "c")
@@ -216,9 +216,9 @@ def test_refused_acks_0_produce_closes_connection() -> None:
 
 def test_topic_ids_are_learned_from_metadata() -> None:
     async def story(p: Proxied, shared: ClientRules) -> None:
-        told = MetadataResponseData.make(topics=[MetadataResponseTopic.make(name="orders", topic_id=ORDERS)])
+        reported = MetadataResponseData.make(topics=[MetadataResponseTopic.make(name="orders", topic_id=ORDERS)])
         parts: list[Any] = [struct.pack(">i", 1) + b"\0"]
-        MetadataResponseData.WRITERS[12](parts, told)
+        MetadataResponseData.WRITERS[12](parts, reported)
         p.server.answers = {1: b"".join(parts)}
         shared.begin(rule("answer", "OffsetCommit", topic="orders"))
         reader, writer = await p.connect()

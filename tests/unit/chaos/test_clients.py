@@ -48,8 +48,8 @@ def refused(code: int) -> dict[str, Any]:
         (Unknown(reason="broken"), "0", "ok", None, True),
     ],
 )
-def test_outcome_of_an_answer(told: Any, acks: Any, outcome: str, code: int | None, again: bool) -> None:
-    found = produce_result(told, acks=acks)
+def test_outcome_of_an_answer(reported: Any, acks: Any, outcome: str, code: int | None, again: bool) -> None:
+    found = produce_result(reported, acks=acks)
     assert (found.outcome, found.kafka_code, found.may_try_again) == (outcome, code, again)
 
 
@@ -114,11 +114,11 @@ class FakeCluster:
                 )
                 body = msgspec.json.decode(await reader.readexactly(length))
                 self.asked.append([record["value"] for record in body["records"]])
-                told = self.script.pop(0) if self.script else (200, written(*range(len(body["records"]))))
-                if told is None:
+                reported = self.script.pop(0) if self.script else (200, written(*range(len(body["records"]))))
+                if reported is None:
                     return
-                text = msgspec.json.encode(told[1])
-                writer.write(f"HTTP/1.1 {told[0]} X\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
+                text = msgspec.json.encode(reported[1])
+                writer.write(f"HTTP/1.1 {reported[0]} X\r\nContent-Length: {len(text)}\r\n\r\n".encode() + text)
         except asyncio.IncompleteReadError:
             return
         finally:

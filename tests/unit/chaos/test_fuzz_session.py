@@ -16,7 +16,7 @@ from kraft.chaos.nemesis.fuzz.profiles import STRICT
 from kraft.chaos.nemesis.fuzz.session import SHORTENING_MS_MAX, FuzzSession
 from kraft.chaos.nemesis.fuzz.story import make_story, steps_of
 from kraft.chaos.result import RunResult
-from tests.unit.chaos.test_random_stories import check_order, told_steps
+from tests.unit.chaos.test_random_stories import check_order, reported_steps
 
 SEED = 5
 STORY_US = 10_000_000
@@ -35,14 +35,14 @@ def play(
     folder: Path, outcome: Outcome, monkeypatch: pytest.MonkeyPatch, *, minutes: float = 0.1
 ) -> tuple[FuzzSession, list[Scenario]]:
     """One story, told again as often as it takes to shorten it."""
-    clock, told = Clock(), []
+    clock, reported = Clock(), []
     monkeypatch.setattr(module, "now_us", clock.now_us)
 
     async def run(scenario: Scenario, seed: int, report: Path | None) -> RunResult:
         clock.us += STORY_US
         if report is not None:
             await asyncio.to_thread(report.mkdir, parents=True)
-        told.append(scenario)
+        reported.append(scenario)
         lost, failure = outcome(scenario)
         verdict = Verdict(
             scenario=scenario.name,
@@ -57,7 +57,7 @@ def play(
     said: list[str] = []
     fuzz = FuzzSession(STRICT, seed=SEED, minutes=minutes, directory=folder, run=run, say=said.append)
     asyncio.run(fuzz.run_until_time_is_up(at_a_time=1))
-    return fuzz, told
+    return fuzz, reported
 
 
 def faults(scenario: Scenario) -> list[str]:
@@ -65,8 +65,8 @@ def faults(scenario: Scenario) -> list[str]:
 
 
 def test_stories_run_until_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fuzz, told = play(tmp_path / "fuzz", lambda scenario: (0, ""), monkeypatch, minutes=0.5)
-    assert [scenario.name for scenario in told] == [f"fuzz-strict-{SEED + number}" for number in range(3)]
+    fuzz, reported = play(tmp_path / "fuzz", lambda scenario: (0, ""), monkeypatch, minutes=0.5)
+    assert [scenario.name for scenario in reported] == [f"fuzz-strict-{SEED + number}" for number in range(3)]
     assert (fuzz.stories, fuzz.records, fuzz.violations) == (3, 30, [])
     assert list((tmp_path / "fuzz").iterdir()) == [], "nothing is left when nothing was found"
 
@@ -78,7 +78,7 @@ def test_violation_is_written_with_needed_steps(tmp_path: Path, monkeypatch: pyt
     def loses(scenario: Scenario) -> tuple[int, str]:
         return (7 if needed in faults(scenario) else 0), ""
 
-    fuzz, told = play(tmp_path, loses, monkeypatch)
+    fuzz, reported = play(tmp_path, loses, monkeypatch)
     (violation,) = fuzz.violations
     assert faults(violation.scenario) == [needed]
     assert faults(story).count(needed) < len(steps_of(story))
@@ -86,8 +86,8 @@ def test_violation_is_written_with_needed_steps(tmp_path: Path, monkeypatch: pyt
     text = violation.file.read_text()
     assert "Found by kraft scenario fuzz --profile strict." in text
     assert "lost: 7 records, expected 0" in text
-    assert told_steps(scenario_loader.load(str(violation.file))) == told_steps(violation.scenario)
-    assert told[0] == story
+    assert reported_steps(scenario_loader.load(str(violation.file))) == reported_steps(violation.scenario)
+    assert reported[0] == story
     assert (tmp_path / story.name).is_dir(), "the report of the run that failed"
 
 
@@ -107,9 +107,9 @@ def test_a_shorter_story_that_could_not_be_run_proves_nothing(tmp_path: Path, mo
 
 
 def test_no_shorter_story_asks_for_what_cannot_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fuzz, told = play(tmp_path, lambda scenario: (7, ""), monkeypatch)
+    fuzz, reported = play(tmp_path, lambda scenario: (7, ""), monkeypatch)
     assert faults(fuzz.violations[0].scenario) == []
-    for scenario in told:
+    for scenario in reported:
         check_order(scenario)
 
 
@@ -120,6 +120,6 @@ def test_shortening_has_a_limit_of_its_own(tmp_path: Path, monkeypatch: pytest.M
     def loses_as_a_whole(scenario: Scenario) -> tuple[int, str]:
         return (7 if len(steps_of(scenario)) == len(steps_of(story)) else 0), ""
 
-    fuzz, told = play(tmp_path, loses_as_a_whole, monkeypatch)
-    assert 1 < len(told) <= 2 + SHORTENING_MS_MAX * 1_000 // STORY_US
+    fuzz, reported = play(tmp_path, loses_as_a_whole, monkeypatch)
+    assert 1 < len(reported) <= 2 + SHORTENING_MS_MAX * 1_000 // STORY_US
     assert fuzz.violations[0].scenario == story

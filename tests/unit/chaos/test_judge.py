@@ -76,7 +76,7 @@ def test_as_expected() -> None:
 def test_not_as_expected(found: Verdict, expect: Expect, problem: str) -> None:
     result = judged(found, expect)
     assert result.as_expected is False
-    assert any(problem in told for told in result.problems), result.problems
+    assert any(problem in reported for reported in result.problems), result.problems
 
 
 def test_anomalies_that_belong_to_the_story() -> None:

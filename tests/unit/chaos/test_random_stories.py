@@ -35,10 +35,10 @@ def test_a_story_written_down_is_the_same_story(profile: object, seed: int, tmp_
     file.write_text(render_scenario(story))
     again = scenario_loader.load(str(file))
     assert (again.topics, again.clients, again.expect) == (story.topics, story.clients, story.expect)
-    assert told_steps(again) == told_steps(story)
+    assert reported_steps(again) == reported_steps(story)
 
 
-def told_steps(story: Scenario) -> list[str]:
+def reported_steps(story: Scenario) -> list[str]:
     """What the story does and how long it waits, as it says itself."""
     steps: list[str] = []
 

@@ -74,7 +74,7 @@ def page_of(run: Run, folder: Path, *, command: str = "kraft scenario run plante
 
 def test_page_has_the_whole_run(tmp_path: Path) -> None:
     page = page_of(story(), tmp_path)
-    for told in (
+    for reported in (
         "acks=1, and the leader is killed.",
         "Is it lost?",
         "offset 5-9 (5 records, acks=1): acked by node 1 in epoch 0, node 2 took over in epoch 1 with log end "
@@ -87,7 +87,7 @@ def test_page_has_the_whole_run(tmp_path: Path) -> None:
         "One gap in availability; the longest took 4.00 s.",
         "node 2, t-0: leader in epoch 1",
     ):
-        assert told in page, told
+        assert reported in page, reported
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:

@@ -125,13 +125,13 @@ def test_growth_is_a_leak_and_variation_is_not() -> None:
     leak = usages([100 + 3 * n for n in range(count)], [50 + 10 * n for n in range(count)])
     few = leak[:: count // (SAMPLES_MIN - 1)][: SAMPLES_MIN - 1]
     logs = {1: waves, 2: leak, 3: few, 4: []}
-    told = {growth.node: list(growth.problems) for growth in growth_of(logs, replicas=10)}
-    assert told[1] == told[3] == []
-    assert [text.split(":")[0] for text in told[2]] == [
+    reported = {growth.node: list(growth.problems) for growth in growth_of(logs, replicas=10)}
+    assert reported[1] == reported[3] == []
+    assert [text.split(":")[0] for text in reported[2]] == [
         "node 2 needs more and more memory",
         "node 2 opens more and more files",
     ]
-    assert 4 not in told
+    assert 4 not in reported
     (many,) = growth_of({2: usages([100] * count, [50 + 10 * n for n in range(count)])}, replicas=1_000)
     assert not list(many.problems), "files of replicas are opened when they are needed"
 

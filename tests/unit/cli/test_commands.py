@@ -283,11 +283,11 @@ def test_transactions_list_and_describe(kraft, script):
     code, out, _ = kraft("transactions", "describe", "one/two")
     assert code == 0
     assert {"producer_epoch\t4", "started_ms\t1", "topic_name\tpartition_id", "a\t0"} <= set(out.splitlines())
-    told = json.loads(kraft("transactions", "describe", "one/two", "--json")[1])
-    assert (told["partitions"], told["coordinator"]) == (partitions, "2")
+    reported = json.loads(kraft("transactions", "describe", "one/two", "--json")[1])
+    assert (reported["partitions"], reported["coordinator"]) == (partitions, "2")
 
 
-def test_transactions_abort_says_which(kraft, script):
+def test_transactions_abort_reports_which(kraft, script):
     path = "POST /v3/clusters/c1/topics/a/partitions/0/transactions:abort"
     script.answers[path] = (204, None, {})
     assert kraft("transactions", "abort", "a", "0")[0] == 2
@@ -396,7 +396,7 @@ def test_a_node_that_is_not_in_the_file_is_an_error(monkeypatch, capsys, tmp_pat
     assert "there is no node 4; the nodes are 1" in err
 
 
-def test_log_dump_shows_a_checkpoint_and_says_where_no_log_is(monkeypatch, capsys, tmp_path):
+def test_log_dump_shows_a_checkpoint_and_reports_where_no_log_is(monkeypatch, capsys, tmp_path):
     path = tmp_path / "replication-offset-checkpoint"
     code, _, err = run(monkeypatch, capsys, "log", "dump", str(tmp_path))
     assert code == 1

@@ -46,7 +46,7 @@ def test_batches_have_one_header_however_many_there_are(capsys):
     assert rows[0][3:6] == ["7", "0", "80"]
 
 
-def test_a_batch_tells_its_time_codec_crc_and_producer(capsys):
+def test_a_batch_reports_its_time_codec_crc_and_producer(capsys):
     write_log_tables([batch(0, is_valid=False, producer_id=9, producer_epoch=2, base_sequence=5)], records=False)
     row = " ".join(lines(capsys)[-1])
     assert "1970-01-01 00:00:01.000 lz4 wrong 9 epoch 2 sequence 5" in row
@@ -78,7 +78,7 @@ def test_producers_of_a_snapshot_tell_their_last_batch(capsys):
     assert " ".join(with_open) == f"{2**62} 1 3 to 4 7 to 8 5 1970-01-01 00:00:01.000"
 
 
-def test_transactional_batches_markers_and_aborted_transactions_are_told_apart(capsys):
+def test_transactional_batches_markers_and_aborted_ones_are_distinguished(capsys):
     mine = {"producer_id": 9, "producer_epoch": 2, "is_transactional": True}
     rows = [batch(0, **mine, base_sequence=5), batch(1, **mine, is_control=True, marker="ABORT", coordinator_epoch=4)]
     index = {"kind": "aborted_transaction", "file": FILE.replace(".log", ".txnindex"), "producer_id": 9}

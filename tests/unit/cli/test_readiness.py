@@ -95,7 +95,7 @@ def test_counts_that_rise_quickly_are_said_every_ten_seconds(monkeypatch: pytest
     assert len(world.said) == 6
 
 
-def test_a_start_of_seconds_says_nothing_of_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_of_seconds_reports_nothing_of_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, lambda now_s: f"logs are loaded: {int(now_s * 1000)} of 9" if now_s < 9 else "")
     assert world.wait()
     assert world.said == []

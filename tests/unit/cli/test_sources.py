@@ -42,7 +42,7 @@ def test_a_binary_file_is_one_record(tmp_path):
     assert entries == [{"value": base64.b64encode(b"\x00\n\xff").decode(), "key": "aw=="}]
 
 
-def test_a_line_may_be_a_whole_record_and_says_where_it_goes(tmp_path):
+def test_a_line_may_be_a_whole_record_and_reports_where_it_goes(tmp_path):
     line = b'{"topic": "old", "offset": 7, "partition": 2, "timestamp": 5, "key": null, "value": {"a": 1}}\n'
     assert of_file(tmp_path, line, RECORDS) == [{"partition": 2, "timestamp": 5, "value": {"a": 1}}]
 

@@ -26,7 +26,7 @@ def test_no_code_is_both() -> None:
 
 
 @pytest.mark.parametrize("code", [*outcomes.SURELY_NOT_DONE, *outcomes.INDEFINITE])
-def test_each_code_is_told_by_its_name(code: int) -> None:
+def test_each_code_is_reported_by_its_name(code: int) -> None:
     text = {**outcomes.SURELY_NOT_DONE, **outcomes.INDEFINITE}[code]
     assert ": " in text
     if code in BY_CODE:
@@ -50,7 +50,7 @@ def test_an_answer_without_a_code(status: int, outcome: str) -> None:
     assert outcomes.of_answer(status, None) == outcome
 
 
-def test_what_the_transport_tells() -> None:
+def test_what_the_transport_reports() -> None:
     assert outcomes.of_answer(200, 0) == "ok"
     assert outcomes.of_refused_connection() == "fail"
     assert outcomes.of_broken_connection() == "info"

@@ -368,7 +368,7 @@ def batch(*places: tuple[int, int]) -> list[Record]:
     return [Record("t", partition, offset, 0, None, None) for partition, offset in places]
 
 
-def test_progress_tells_the_record_at_hand_from_those_that_are_done_with() -> None:
+def test_progress_shows_the_record_at_hand_apart_from_those_done_with() -> None:
     progress = Progress()
     progress.begin(batch((0, 5), (0, 6), (1, 2), (1, 3)))
     for _ in range(3):

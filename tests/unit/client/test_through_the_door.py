@@ -222,7 +222,7 @@ def test_an_error_leaves_no_thread_and_closing_twice_is_nothing() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "kraft-client"]
 
 
-def test_a_client_that_is_not_open_says_so() -> None:
+def test_a_client_that_is_not_open_reports_it() -> None:
     with pytest.raises(ClientClosed, match="async with"):
         AsyncClient("127.0.0.1:1").producer()
 

@@ -54,12 +54,12 @@ def with_client(story: Callable[[Told], Awaitable[None]], *, partitions: int = 1
 
 
 def test_leaving_it_commits_and_an_exception_aborts() -> None:
-    async def story(told: Told) -> None:
-        producer = told.client.transactional_producer("one")
+    async def story(reported: Told) -> None:
+        producer = reported.client.transactional_producer("one")
         async with producer.transaction() as transaction:
             await transaction.send("t", "a")
             await transaction.send("t", "b", key="k", headers={"h": b"1"})
-            assert await told.committed() == []
+            assert await reported.committed() == []
         with pytest.raises(ZeroDivisionError):  # noqa: PT012 - leaving the context is what raises
             async with producer.transaction() as transaction:
                 await transaction.send("t", "gone")
@@ -67,8 +67,8 @@ def test_leaving_it_commits_and_an_exception_aborts() -> None:
                 raise ZeroDivisionError
         async with producer.transaction() as transaction:
             await transaction.send("t", "c")
-        assert await told.committed() == ["a", "b", "c"]
-        known = told.transactions.known["one"]
+        assert await reported.committed() == ["a", "b", "c"]
+        known = reported.transactions.known["one"]
         assert (known.epoch, known.partitions) == (3, frozenset()), "one epoch each, and the id was taken over once"
         with pytest.raises(ClientClosed):
             await transaction.send("t", "late")
@@ -77,9 +77,9 @@ def test_leaving_it_commits_and_an_exception_aborts() -> None:
 
 
 def test_records_leave_in_batches_whose_sequences_follow_each_other() -> None:
-    async def story(told: Told) -> None:
+    async def story(reported: Told) -> None:
         options = {"max_request_size": 400, "buffer_memory": 1_000, "compression_type": "gzip"}
-        producer = told.client.transactional_producer("one", **options)
+        producer = reported.client.transactional_producer("one", **options)
         async with producer.transaction() as transaction:
             for number in range(40):
                 await transaction.send("t", f"{number}" * 20, partition=number % 3)
@@ -87,12 +87,12 @@ def test_records_leave_in_batches_whose_sequences_follow_each_other() -> None:
                 await transaction.send("t", "x" * 500)
         for partition in range(3):
             sequence = 0
-            for _, header in whole_batches(told.gateway.log("t", partition).data):
+            for _, header in whole_batches(reported.gateway.log("t", partition).data):
                 if not header.is_control:
                     assert (header.base_sequence, header.producer_epoch) == (sequence, 0)
                     sequence += header.record_count
             assert sequence in (13, 14)
-        assert len(await told.committed()) == 40
+        assert len(await reported.committed()) == 40
 
     with_client(story, partitions=3)
 
@@ -115,16 +115,16 @@ class Lossy(Transport):
 def test_lost_answers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kraft.client.asynchronous.Transport", Lossy)
 
-    async def story(told: Told) -> None:
-        producer = told.client.transactional_producer("one", max_request_size=100)
+    async def story(reported: Told) -> None:
+        producer = reported.client.transactional_producer("one", max_request_size=100)
         for value in ("a", "b"):
             async with producer.transaction() as transaction:
                 for number in range(10):
                     await transaction.send("t", f"{value}{number}")
-        assert await told.committed() == [f"{value}{number}" for value in "ab" for number in range(10)]
-        markers = [header for _, header in whole_batches(told.gateway.log("t").data) if header.is_control]
+        assert await reported.committed() == [f"{value}{number}" for value in "ab" for number in range(10)]
+        markers = [header for _, header in whole_batches(reported.gateway.log("t").data) if header.is_control]
         assert len(markers) == 2
-        assert told.transactions.known["one"].epoch == 2, "one for each transaction: the id was taken over once"
+        assert reported.transactions.known["one"].epoch == 2, "one for each transaction: the id was taken over once"
 
     with_client(story)
 
@@ -169,53 +169,53 @@ def test_unknown_begin_is_repeated_with_same_key(
     with_url(run)
 
 
-def test_one_that_was_fenced_says_so_from_then_on() -> None:
-    async def story(told: Told) -> None:
-        zombie = told.client.transactional_producer("one")
+def test_one_that_was_fenced_reports_it_from_then_on() -> None:
+    async def story(reported: Told) -> None:
+        zombie = reported.client.transactional_producer("one")
         with pytest.raises(ServerError, match="fenced") as caught:  # noqa: PT012 - leaving the context is what raises
             async with zombie.transaction() as transaction:
                 await transaction.send("t", "old")
-                async with told.client.transactional_producer("one").transaction() as other:
+                async with reported.client.transactional_producer("one").transaction() as other:
                     await other.send("t", "new")
         assert caught.value.error_code == 40905
         with pytest.raises(ServerError, match="fenced"):
             async with zombie.transaction():
                 raise AssertionError("it does not begin")
-        assert await told.committed() == ["new"]
+        assert await reported.committed() == ["new"]
 
     with_client(story)
 
 
 def test_a_transaction_whose_time_is_over_fails_and_the_next_one_goes_on() -> None:
-    async def story(told: Told) -> None:
-        producer = told.client.transactional_producer("one", transaction_timeout_ms=10)
+    async def story(reported: Told) -> None:
+        producer = reported.client.transactional_producer("one", transaction_timeout_ms=10)
         with pytest.raises(ServerError, match="nothing to commit"):  # noqa: PT012 - leaving the context is what raises
             async with producer.transaction() as transaction:
                 await transaction.send("t", "gone")
                 await transaction.flush()
-                told.transactions.now_ms += 10
-                told.transactions.ask("one", TimeIsOver())
+                reported.transactions.now_ms += 10
+                reported.transactions.ask("one", TimeIsOver())
         async with producer.transaction() as transaction:
             await transaction.send("t", "kept")
-        assert await told.committed() == ["kept"]
+        assert await reported.committed() == ["kept"]
 
     with_client(story)
 
 
 def test_what_cannot_be_is_refused_before_anything_is_sent() -> None:
-    async def story(told: Told) -> None:
+    async def story(reported: Told) -> None:
         with pytest.raises(ConfigError, match=r"transactional\.id is empty"):
-            told.client.transactional_producer("")
+            reported.client.transactional_producer("")
         with pytest.raises(ConfigError, match=r"transaction\.timeout\.ms"):
-            told.client.transactional_producer("one", transaction_timeout_ms=0)
-        producer = told.client.transactional_producer("one")
+            reported.client.transactional_producer("one", transaction_timeout_ms=0)
+        producer = reported.client.transactional_producer("one")
         with pytest.raises(ConfigError, match=r"enable\.auto\.commit=False"):
-            producer.transaction(told.client.consumer("t", group="g"))
+            producer.transaction(reported.client.consumer("t", group="g"))
         async with producer.transaction():
             with pytest.raises(KraftError, match="is open; end it first"):
                 async with producer.transaction():
                     raise AssertionError("it does not begin")
-        assert told.gateway.log("t").end == 0
+        assert reported.gateway.log("t").end == 0
 
     with_client(story)
 

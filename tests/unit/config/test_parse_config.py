@@ -212,7 +212,7 @@ def test_warnings_do_not_stop_a_start():
     assert any("2 controllers" in text for text in found)
 
 
-def test_clients_are_told_the_addresses_of_their_listener():
+def test_clients_receive_the_addresses_of_their_listener():
     one, two = parse_config(
         LISTENER
         + "port = 5\n[[nodes.listeners]]\nname = 'NAT'\nport = 6\nhost = '0.0.0.0'\nadvertised = 'k.example:9'\n"

@@ -170,7 +170,7 @@ class Groups(RuleBasedStateMachine):
             assert dict(held) == here.owners, "owners are not those who have partitions"
 
     @invariant()
-    def the_log_tells_the_same(self) -> None:
+    def the_log_holds_the_same(self) -> None:
         for is_compacted in (False, True):
             _, again = self.story.replayed(is_compacted=is_compacted)
             assert facts(again) == facts(self.story.consumer), f"another coordinator reads other facts, {is_compacted=}"

@@ -131,7 +131,7 @@ def test_who_was_fenced_begins_anew_with_epoch_0_under_its_id():
     assert list(story.here.members) == ["m1"]
 
 
-def test_a_full_heartbeat_is_told_all():
+def test_a_full_heartbeat_receives_all():
     story = Story({"a": 2})
     story.join("m1")
     everything = partitions(story.image, "a", 0, 1)

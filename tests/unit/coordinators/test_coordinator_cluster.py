@@ -130,9 +130,9 @@ def test_commits_survive_the_coordinator_and_every_node_serves_them() -> None:
 def test_a_kafka_member_joins_syncs_commits_and_is_evicted() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         one, two, three = cluster.nodes.values()
-        with pytest.raises(MemberIdRequired) as told:
+        with pytest.raises(MemberIdRequired) as reported:
             await ask(one, join("g"))
-        joined = await ask(two, join("g", told.value.message))
+        joined = await ask(two, join("g", reported.value.message))
         assert (joined.generation, joined.leader, joined.protocol) == (1, joined.member_id, "range")
         who = {"member_id": joined.member_id, "generation": 1}
         synced = await ask(three, r.SyncGroup(group="g", assignments=((joined.member_id, b"mine"),), **who))
@@ -287,12 +287,12 @@ def test_too_large_group_change_is_refused_alone(limit: str) -> None:
         await ask(node, commit("small", 1))
         shards = [shard for each in cluster.alive for shard in _shards(each)]
         await ask(node, instance("rest", "a"))
-        with pytest.raises(MemberIdRequired) as told:
+        with pytest.raises(MemberIdRequired) as reported:
             await ask(node, join("kafka", client_id="c" * 700))
         for _ in range(3):
             with pytest.raises(InvalidCommitOffsetSize, match=r"bytes, a batch of __consumer_offsets at most 600"):
                 await ask(node, r.CommitOffsets(group="big", offsets=(r.OffsetToCommit("t", 0, 1, "m" * 700),)))
-            joined = await ask(node, join("kafka", told.value.message, client_id="c" * 700))
+            joined = await ask(node, join("kafka", reported.value.message, client_id="c" * 700))
             with pytest.raises(InvalidCommitOffsetSize):
                 await ask(node, r.SyncGroup(group="kafka", member_id=joined.member_id, generation=joined.generation))
             await ask(node, r.Subscribe(group="rest", instance="a", topics=("t",)))
@@ -317,9 +317,9 @@ def test_too_large_due_changes_are_split() -> None:
         await create(cluster, "t", 1)
         for partition in range(40):
             await ask(node, r.CommitOffsets(group="g", offsets=(r.OffsetToCommit("t", partition, 1, ""),)))
-        with pytest.raises(MemberIdRequired) as told:
+        with pytest.raises(MemberIdRequired) as reported:
             await ask(node, join("kafka"))
-        joined = await ask(node, join("kafka", told.value.message))
+        joined = await ask(node, join("kafka", reported.value.message))
         await ask(node, r.SyncGroup(group="kafka", member_id=joined.member_id, generation=1))
         shards = [shard for each in cluster.alive for shard in _shards(each)]
         await _limit(cluster, 100)

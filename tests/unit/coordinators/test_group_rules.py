@@ -141,7 +141,7 @@ def test_g6_the_takeover_of_a_member_that_syncs_makes_a_new_generation() -> None
 
 
 @pytest.mark.parametrize("phase", [E, P, C, S])
-def test_g3_who_is_unknown_or_late_is_told_so_in_every_phase(phase: Phase) -> None:
+def test_g3_who_is_unknown_or_late_is_informed_in_every_phase(phase: Phase) -> None:
     story = in_phase(phase)
     assert isinstance(story.join("x"), errors.UnknownMemberId)
     assert isinstance(story.sync("x"), errors.UnknownMemberId)
@@ -244,9 +244,9 @@ def test_g3_a_smaller_group_max_size_sends_the_last_ones_away() -> None:
 # --- G5, G8 -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("code", "told"), [(6, 16), (56, 16), (19, 15), (20, 15), (7, 15), (3, 15)])
-def test_g5_an_append_that_failed_is_told_as_kafka_tells_it(code: int, told: int) -> None:
-    assert refusal_of(ProduceOutcome(error_code=code)).code == told
+@pytest.mark.parametrize(("code", "reported"), [(6, 16), (56, 16), (19, 15), (20, 15), (7, 15), (3, 15)])
+def test_g5_an_append_that_failed_is_reported_as_kafka_reports_it(code: int, reported: int) -> None:
+    assert refusal_of(ProduceOutcome(error_code=code)).code == reported
 
 
 def test_g5_the_topic_of_the_offsets_has_kafkas_defaults() -> None:

@@ -224,7 +224,7 @@ async def _commit_elsewhere(deposed: SimulatedNode, other: SimulatedNode) -> Non
     assert [row.offset for row in (await ask(other, FETCH)).offsets] == [7]
 
 
-def test_a_coordinator_that_is_cut_off_tells_no_offset() -> None:
+def test_a_coordinator_that_is_cut_off_reports_no_offset() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         await create(cluster, "t", 1)
         await ask(cluster.alive[0], commit("g", 5))

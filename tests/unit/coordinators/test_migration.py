@@ -165,7 +165,7 @@ def test_group_is_downgraded_when_last_consumer_member_dies():
 @pytest.mark.parametrize(
     ("changes", "reason"), [({"can_upgrade": False}, "disabled"), ({"members_max": 1}, "maximum size")]
 )
-def test_who_may_not_upgrade_is_told_that_there_is_no_such_group(changes: dict[str, Any], reason: str):
+def test_who_may_not_upgrade_receives_that_there_is_no_such_group(changes: dict[str, Any], reason: str):
     story, _, newer = mixed()
     story.rules = replace(story.rules, **changes)
     before = story.group
@@ -223,7 +223,7 @@ def test_a_classic_member_joins_a_group_of_the_consumer_protocol():
     assert len(newer.owned) == 4
 
 
-def test_a_new_dynamic_member_is_told_its_id_first():
+def test_a_new_dynamic_member_receives_its_id_first():
     story = Story({"a": 4})
     settle([Client(story, "n1")], [])
     answer = story.classic_join(metadata=wants("a"), is_known_required=True)

@@ -94,7 +94,7 @@ def apply(group: GroupMetadata, each: Entry, *, is_replay: bool) -> None:
             group.end_transaction(producer_id, is_commit=is_commit)
 
 
-def told(group: GroupMetadata) -> Known:
+def reported(group: GroupMetadata) -> Known:
     rows = group.offset_rows(tuple(KEYS), requires_stable=True)
     assert all(row.offset == -1 for row in rows if row.is_unstable)
     unstable = {(row.topic, row.partition) for row in rows if row.is_unstable}
@@ -167,13 +167,13 @@ def mismatch(run: Callable[[Sequence[Entry]], Known], seed: int) -> str | None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_a_group_has_is_what_the_log_says_after_each_of_its_entries(seed: int) -> None:
-    assert mismatch(lambda log: told(replayed(log)), seed) is None
+def test_what_a_group_has_is_what_the_log_holds_after_each_of_its_entries(seed: int) -> None:
+    assert mismatch(lambda log: reported(replayed(log)), seed) is None
     live = GroupMetadata(group=ClassicGroup(group_id="g"))
     log = history(random.Random(seed))
     for at, each in enumerate(log):
         apply(live, each, is_replay=False)
-        assert told(live) == told(replayed(log[: at + 1])), (seed, at)
+        assert reported(live) == reported(replayed(log[: at + 1])), (seed, at)
     for producer_id in PRODUCERS:
         live.end_transaction(producer_id, is_commit=False)
     assert not live.pending
@@ -187,9 +187,9 @@ def test_a_compaction_changes_nothing(seed: int) -> None:
     rng = random.Random(seed)
     log = history(rng)
     once = compacted(log, rng)
-    assert told(replayed(once)) == told(replayed(log)), seed
+    assert reported(replayed(once)) == reported(replayed(log)), seed
     more = [*once, *history(rng, 20)]
-    assert told(replayed(more)) == modelled([*log, *more[len(once) :]]), seed
+    assert reported(replayed(more)) == modelled([*log, *more[len(once) :]]), seed
 
 
 # --- faults that these tests find -----------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_a_planted_fault_is_found(fault: type[PendingOffsets]) -> None:
         group = GroupMetadata(group=ClassicGroup(group_id="g"), pending=fault())
         for each in log:
             apply(group, each, is_replay=True)
-        return told(group)
+        return reported(group)
 
     assert any(mismatch(run, seed) is not None for seed in SEEDS), fault.__doc__
 

@@ -315,7 +315,7 @@ def test_another_topic_is_asked_for_without_those_that_are_being_initialised() -
     assert story.here.initializing == story.of("a", 0, 1) | story.of("b", 0)
 
 
-def test_all_is_told_to_a_member_that_joins_again_or_names_its_topics() -> None:
+def test_all_is_reported_to_a_member_that_joins_again_or_names_its_topics() -> None:
     story = Story()
     story.join("m")
     story.initialize()
@@ -466,7 +466,7 @@ def test_a_share_group_is_one_among_groups() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_members_that_come_and_go_are_served_and_the_log_says_the_same(seed: int) -> None:
+def test_members_that_come_and_go_are_served_and_the_log_holds_the_same(seed: int) -> None:
     rng = random.Random(seed)
     story = Story({"a": rng.randint(1, 5), "b": rng.randint(1, 3)})
     names = [f"m{number}" for number in range(8)]

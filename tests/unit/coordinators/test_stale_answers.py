@@ -75,7 +75,7 @@ class FakeShard:
         self.entries["g"].offsets["t", 0] = offset(9)
 
 
-def test_offsets_that_come_while_others_are_replicated_are_not_told() -> None:
+def test_offsets_that_come_while_others_are_replicated_are_not_returned() -> None:
     shard = FakeShard(
         GroupMetadata(group=ClassicGroup(group_id="g", protocol_type="consumer"), offsets={("t", 0): offset(5)})
     )

@@ -94,7 +94,7 @@ def test_the_older_version_is_read() -> None:
     assert (found[1].phase, found[1].partitions, found[1].client_version) == (Phase.ONGOING, {("t", 2)}, 0)
 
 
-def test_what_is_newer_is_left_and_what_is_broken_is_told() -> None:
+def test_what_is_newer_is_left_and_what_is_broken_is_reported() -> None:
     key, value = written(SAMPLE)
     assert value is not None
     assert decode_record(b"\0\x07" + key[2:], value) is None

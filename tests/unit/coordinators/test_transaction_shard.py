@@ -227,8 +227,8 @@ def test_limit_of_transactional_ids_waiting_for_producer_ids() -> None:
         waiting = [asyncio.ensure_future(init(shard, name)) for name in ("a", "b", "c")]
         await asyncio.sleep(1)
         world.ids.may_go.set()
-        told = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(each) for each in told] == [Producer, Producer, CoordinatorLoadInProgress]
+        reported = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in reported] == [Producer, Producer, CoordinatorLoadInProgress]
         assert shard.transactions.keys() == {"a", "b"}
 
     play(story, transactional_id_max_per_node=2)

@@ -73,10 +73,10 @@ class StoryOfOurs(Story):
         return self._given(InitProducer(timeout_ms=TIMEOUT_MS, timeout_ms_max=TIMEOUT_MS, expected=expected))
 
     def end(self, producer: Id, version: int, *, commits: bool) -> tuple[int, Id | None]:
-        is_told = version >= EPOCH_TOLD_FROM
-        event = EndTransaction(producer=Producer(*producer), is_commit=commits, client_version=2 if is_told else 0)
+        is_informed = version >= EPOCH_TOLD_FROM
+        event = EndTransaction(producer=Producer(*producer), is_commit=commits, client_version=2 if is_informed else 0)
         code, given = self._given(event)
-        return code, given if is_told else None
+        return code, given if is_informed else None
 
     def add(self, producer: Id, version: int, number: int | None, *, is_verifying: bool = False) -> int:
         partition = NOT_IN_IT if number is None else ("t", number)

@@ -80,7 +80,7 @@ def test_verification_depends_on_version() -> None:
     asyncio.run(story())
 
 
-def test_refusals_are_told_as_the_version_knows_them() -> None:
+def test_refusals_are_reported_as_the_version_knows_them() -> None:
     async def story() -> None:
         for support, code in ((Support.OLD, 48), (Support.KNOWS_ABORTABLE, 120)):
             one = Transactions({A: TransactionAbortable("not in it"), B: None})

@@ -233,7 +233,7 @@ def test_foreign_transaction_requests_are_refused() -> None:
     play(story)
 
 
-def test_one_transaction_too_many_is_told_what_producers_try_again() -> None:
+def test_one_transaction_too_many_receives_what_producers_try_again() -> None:
     """Within, it is 89, which is for administration only: a producer takes it for the end."""
 
     async def story(cluster: SimulatedCluster) -> None:
@@ -261,7 +261,7 @@ def test_one_transaction_too_many_is_told_what_producers_try_again() -> None:
     play(story, producer_id_max_per_partition=2)
 
 
-def test_a_producer_that_was_fenced_is_told_so_wherever_it_writes() -> None:
+def test_a_producer_that_was_fenced_is_informed_wherever_it_writes() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         keys = {name: await create(cluster, name) for name in ("a", "b")}
         zombie, heir = Client(cluster), Client(cluster)

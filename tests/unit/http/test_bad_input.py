@@ -289,7 +289,7 @@ def test_errors_of_the_cluster_on_a_read() -> None:
     with_door(story, gateway())
 
 
-def test_refused_writes_are_told_per_record() -> None:
+def test_refused_writes_are_reported_per_record() -> None:
     async def story(door: Door) -> None:
         door.gateway.fail_produce = ProduceOutcome(
             error_code=19, message="ISR too small", leader_id=1, leader_epoch=4, isr=(1,), min_isr=2
@@ -323,7 +323,7 @@ def test_record_for_a_missing_partition_fails_alone() -> None:
     with_door(story, gateway())
 
 
-def test_oversized_record_is_told_as_10() -> None:
+def test_oversized_record_is_reported_as_10() -> None:
     async def story(door: Door) -> None:
         body = {"records": [{"value": b64(b"x" * 2000)}]}
         entry = (await door.ask("POST", "/topics/small", body, Content_Type=BINARY)).json["offsets"][0]
@@ -356,7 +356,7 @@ class GatewayOfALateController(FakeGateway):
         raise errors.RequestTimedOut("no answer of the quorum within 5000 ms")
 
 
-def test_a_change_whose_outcome_is_unknown_says_what_to_do() -> None:
+def test_a_change_whose_outcome_is_unknown_reports_what_to_do() -> None:
     async def story(door: Door) -> None:
         answer = await door.ask("PATCH", f"{V3}/topics/t", {"partitions_count": 537})
         assert_error(answer, 504, 50401)

@@ -31,7 +31,7 @@ def gateway(dialect: str | None = None) -> FakeGateway:
     return fake
 
 
-def told(answer: Answer) -> tuple[int, int, str]:
+def reported(answer: Answer) -> tuple[int, int, str]:
     return answer.status, answer.json["error_code"], answer.headers["Content-Type"]
 
 
@@ -48,21 +48,21 @@ def test_every_dialect_of_the_setting_has_its_line() -> None:
         ("redpanda", (404, 40402, PLAIN), (404, 40402, PLAIN), (422, 422, PLAIN)),
     ],
 )
-def test_errors_are_told_as_the_dialect_tells_them(
+def test_errors_are_reported_as_the_dialect_reports_them(
     dialect: str | None, unknown: Any, missing_partition: Any, bad_body: Any
 ) -> None:
     async def story(door: Door) -> None:
         for tail in ("", "/partitions", "/partitions/0", "/partitions/0/offsets", "/partitions/0/records", "/records"):
             accept = {"Accept": "text/event-stream, */*;q=0.1"} if tail == "/records" else {}
-            assert told(await door.ask("GET", f"/topics/no{tail}", **accept)) == unknown, tail
-        assert told(await door.ask("GET", "/topics/t/partitions/7")) == missing_partition
-        assert told(await door.ask("POST", "/topics/t", {"records": []}, Content_Type=JSON)) == bad_body
+            assert reported(await door.ask("GET", f"/topics/no{tail}", **accept)) == unknown, tail
+        assert reported(await door.ask("GET", "/topics/t/partitions/7")) == missing_partition
+        assert reported(await door.ask("POST", "/topics/t", {"records": []}, Content_Type=JSON)) == bad_body
         plain = await door.ask("GET", "/topics/t/partitions/7", Accept=PLAIN)
-        assert told(plain) == (404, 40402, PLAIN), "a client is told in what it takes"
+        assert reported(plain) == (404, 40402, PLAIN), "a client is told in what it takes"
         for accept in (PLAIN, "*/json"):
             plain = await door.ask("GET", "/topics/t/partitions/7", Accept=accept)
-            assert told(plain) == (404, 40402, PLAIN), accept
-        assert told(await door.ask("GET", f"{V3}/topics/no")) == (404, 40403, PLAIN), "v3 is Confluent's alone"
+            assert reported(plain) == (404, 40402, PLAIN), accept
+        assert reported(await door.ask("GET", f"{V3}/topics/no")) == (404, 40403, PLAIN), "v3 is Confluent's alone"
 
     with_door(story, gateway(dialect))
 
@@ -223,7 +223,7 @@ def test_additions_are_marked_in_openapi() -> None:
     with_door(plain, gateway(), is_strict=True)
 
 
-def test_a_refusal_of_the_cluster_is_told_strictly_in_two_fields() -> None:
+def test_a_refusal_of_the_cluster_is_reported_strictly_in_two_fields() -> None:
     async def story(door: Door) -> None:
         door.gateway.fail_read = errors.LeaderNotAvailable("there is no leader")
         answer = await door.ask("GET", "/topics/t/partitions/0/records?timeout=0", Accept=BINARY)

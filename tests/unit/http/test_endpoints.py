@@ -239,7 +239,7 @@ def test_a_handler_takes_what_the_check_of_its_route_returns() -> None:
         assert taken == expected, f"{route.method} {route.path}: its check returns {checked}, its handler takes {taken}"
 
 
-def test_topic_is_created_where_location_says() -> None:
+def test_topic_is_created_where_location_points() -> None:
     async def story(door: Door) -> None:
         answer = await door.ask("POST", f"{V3}/topics", {"topic_name": "new"})
         location = answer.headers["Location"]
@@ -290,7 +290,7 @@ def test_head_and_html_index_and_readiness() -> None:
     with_door(story, gateway(), awaiting=Waits(service="fenced"))
 
 
-def test_status_tells_the_state_of_each_node() -> None:
+def test_status_reports_the_state_of_each_node() -> None:
     async def story(door: Door) -> None:
         nodes = (await door.ask("GET", "/kraft/status")).json["nodes"]
         assert {node["id"]: node["state"] for node in nodes} == {

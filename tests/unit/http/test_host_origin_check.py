@@ -153,7 +153,7 @@ def test_pages_of_this_node_and_programs_go_on_as_before() -> None:
     with_door(story, gateway())
 
 
-def test_a_listed_origin_may_change_and_read_and_is_told_so() -> None:
+def test_a_listed_origin_may_change_and_read_and_is_informed() -> None:
     page = "https://console.example"
     asking = {"Origin": page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
 

@@ -131,7 +131,7 @@ def test_part_of_a_request_refused_is_an_error_of_its_records() -> None:
     with_door(story)
 
 
-def test_v3_batch_tells_the_first_timestamps_again() -> None:
+def test_v3_batch_reports_the_first_timestamps_again() -> None:
     async def story(door: Door) -> None:
         door.gateway.add_topic("t", 3)
         entries = [

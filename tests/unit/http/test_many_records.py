@@ -127,7 +127,7 @@ def test_a_batch_of_too_many_entries_is_refused_before_they_are_looked_at() -> N
     with_door(story, gateway(), limits=SOME)
 
 
-def test_a_bad_item_is_told_once() -> None:
+def test_a_bad_item_is_reported_once() -> None:
     async def story(door: Door) -> None:
         changes = body(b'{"value":"another"}', 4_000, "data")
         refused = await door.ask("POST", f"{V3}/topics/t/configs:alter", changes)

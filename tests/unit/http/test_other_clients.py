@@ -149,7 +149,7 @@ BATCHES: tuple[tuple[str, str, int, int], ...] = (
 
 
 @pytest.mark.parametrize(("name", "entry", "lenient", "strict"), BATCHES, ids=[each[0] for each in BATCHES])
-def test_a_batch_is_taken_as_the_profile_says(name: str, entry: str, lenient: int, strict: int) -> None:
+def test_a_batch_is_taken_as_the_profile_demands(name: str, entry: str, lenient: int, strict: int) -> None:
     async def story(door: Door) -> None:
         body = f'{{"entries": [{entry}, {{"id": "other"}}]}}'.encode()
         answer = await door.ask("POST", f"{V3}/topics/t/records:batch", body, Content_Type=PLAIN)
@@ -204,16 +204,16 @@ def test_an_entry_that_needs_a_registry_costs_itself_and_not_its_batch(data: dic
         assert stored(door) == [b"x", b"x"]
         records = b"".join(json.dumps({"value": each}).encode() for each in (good, data, good))
         answer = await door.ask("POST", f"{V3}/topics/t/records", records, Content_Type=PLAIN)
-        told = [json.loads(line) for line in answer.body.splitlines()]
-        assert [each["error_code"] for each in told] == [200, 422, 200]
-        assert "schema registry" in told[1]["message"]
+        reported = [json.loads(line) for line in answer.body.splitlines()]
+        assert [each["error_code"] for each in reported] == [200, 422, 200]
+        assert "schema registry" in reported[1]["message"]
         assert stored(door) == [b"x"] * 4
 
     with_door(story, gateway())
 
 
 @pytest.mark.parametrize("charset", ["ISO-8859-1", "iso-8859-1", '"latin1"'])
-def test_a_body_in_latin_1_is_read_as_it_says(charset: str) -> None:
+def test_a_body_in_latin_1_is_read_as_it_declares(charset: str) -> None:
     async def story(door: Door) -> None:
         body = '{"records": [{"value": "Zürich"}]}'.encode("latin-1")
         answer = await door.ask("POST", "/topics/t", body, Content_Type=f"{TEXT}; charset={charset}")

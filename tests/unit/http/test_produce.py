@@ -192,7 +192,7 @@ def test_a_request_larger_than_a_batch_may_be_is_split() -> None:
     with_door(story, gateway(message_max_bytes=1000))
 
 
-def test_topics_are_created_when_the_cluster_says_so() -> None:
+def test_topics_are_created_when_the_cluster_allows_it() -> None:
     async def story(door: Door) -> None:
         answer = await door.ask("POST", "/topics/fresh", {"records": [{"value": 1}]}, Content_Type=JSON)
         assert (answer.status, answer.json["offsets"][0]["offset"]) == (200, 0)

@@ -74,7 +74,7 @@ def test_what_is_nested_nearly_too_deep_is_answered_or_refused_on_a_stream_too()
     assert {is_refused(depth) for depth in range(too_deep - 80, too_deep + 80)} == {True, False}
 
 
-def test_a_value_that_is_not_in_the_format_is_422_and_says_where() -> None:
+def test_a_value_that_is_not_in_the_format_is_422_and_reports_where() -> None:
     async def story(door: Door) -> None:
         for accept, offset in ((JSON, 1), (TEXT, 2)):
             answer = await door.ask("GET", READ, Accept=accept)

@@ -59,7 +59,7 @@ def values(answer: Any) -> list[str]:
     return [record["value"] for record in answer.json]
 
 
-def test_a_read_shows_what_was_committed_and_says_where_to_go_on() -> None:
+def test_a_read_shows_what_was_committed_and_reports_where_to_go_on() -> None:
     async def story(door: Door) -> None:
         answer = await door.ask("GET", f"{READ}?{COMMITTED}&timeout=0", Accept=TEXT)
         assert values(answer) == ["plain", "kept", "between"]

@@ -9,10 +9,10 @@ import pytest
 
 from kraft.broker.txn_markers import WriteMarkers
 from kraft.chaos.workload.requests import cannot_now, fetched
-from kraft.chaos.workload.requests import produce_result as told_by_scenario
+from kraft.chaos.workload.requests import produce_result as reported_by_scenario
 from kraft.cli.rest import is_busy
 from kraft.client.response import ALWAYS, Answer, Untouched, judge
-from kraft.client.response import read_produce_response as told_by_client
+from kraft.client.response import read_produce_response as reported_by_client
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.app import ROUTES
@@ -121,9 +121,9 @@ def test_own_clients_retry_after_refusal() -> None:
         refusal = Answer(status=answer.status, headers=headers, body=answer.body)
         assert judge(refusal) == Untouched(reason=answer.json["message"], retry_after_ms=1_000)
         assert is_busy(refusal)
-        told = told_by_client(refusal, acks="all")
-        assert (told.outcome, told.may_retry, told.retry_after_ms) == ("fail", True, 1_000)
-        seen = told_by_scenario(refusal, acks="all")
+        reported = reported_by_client(refusal, acks="all")
+        assert (reported.outcome, reported.may_retry, reported.retry_after_ms) == ("fail", True, 1_000)
+        seen = reported_by_scenario(refusal, acks="all")
         assert (seen.outcome, seen.may_try_again, cannot_now(refusal)) == ("fail", True, True)
         assert fetched(refusal).outcome == "fail"
 

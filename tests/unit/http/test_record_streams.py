@@ -65,7 +65,7 @@ def test_objects_are_found_however_the_body_is_cut(seed: int) -> None:
 
 
 @pytest.mark.parametrize("body", [b"[1]", b"x", b"{},{}", b'"{}"', b"{}}", b"\x00"])
-def test_what_begins_no_object_is_told_after_the_objects_before_it(body: bytes) -> None:
+def test_what_begins_no_object_is_reported_after_the_objects_before_it(body: bytes) -> None:
     objects, problem = ObjectSplitter(bytes_max=100).feed(b'{"a":1}' + body)
     assert objects[0] == b'{"a":1}'
     assert problem is not None
@@ -184,7 +184,7 @@ def test_what_is_no_json_is_an_error_400_and_the_end(body: bytes, message: str) 
     with_door(story, gateway())
 
 
-def test_an_empty_body_is_told_so() -> None:
+def test_an_empty_body_is_refused() -> None:
     async def story(door: Door) -> None:
         answer = await door.ask("POST", PATH, b" \n", Content_Type=PLAIN)
         assert (answer.json["error_code"], answer.json["message"]) == (400, "the body holds no record")
@@ -192,7 +192,7 @@ def test_an_empty_body_is_told_so() -> None:
     with_door(story, gateway())
 
 
-def test_what_the_leader_refuses_is_told_for_each_record() -> None:
+def test_what_the_leader_refuses_is_reported_for_each_record() -> None:
     async def story(door: Door) -> None:
         door.gateway.fail_produce = ProduceOutcome(
             error_code=20, message="too few", is_appended=True, isr=(1,), min_isr=2

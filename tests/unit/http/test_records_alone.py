@@ -96,16 +96,16 @@ async def write_v2(door: Door, values: list[str], **headers: str) -> list[tuple[
 async def write_batch(door: Door, values: list[str]) -> list[tuple[int | None, Any]]:
     entries = [{"id": str(n), "value": {"type": "STRING", "data": value}} for n, value in enumerate(values)]
     answer = await door.ask("POST", f"{V3}/topics/t/records:batch", {"entries": entries}, Content_Type=PLAIN)
-    told = {each["id"]: (each["offset"], None) for each in answer.json["successes"]}
-    told |= {each["id"]: (None, each["error_code"]) for each in answer.json["failures"]}
-    return [told[str(n)] for n in range(len(values))]
+    reported = {each["id"]: (each["offset"], None) for each in answer.json["successes"]}
+    reported |= {each["id"]: (None, each["error_code"]) for each in answer.json["failures"]}
+    return [reported[str(n)] for n in range(len(values))]
 
 
 async def write_stream(door: Door, values: list[str]) -> list[tuple[int | None, Any]]:
     body = b"".join(json.dumps({"value": {"type": "STRING", "data": value}}).encode() for value in values)
     answer = await door.ask("POST", f"{V3}/topics/t/records", body, Content_Type=PLAIN)
-    told = [json.loads(line) for line in answer.body.splitlines()]
-    return [(each.get("offset"), None if each["error_code"] == 200 else each["error_code"]) for each in told]
+    reported = [json.loads(line) for line in answer.body.splitlines()]
+    return [(each.get("offset"), None if each["error_code"] == 200 else each["error_code"]) for each in reported]
 
 
 @pytest.mark.parametrize("write", [write_v2, write_batch, write_stream], ids=["v2", "records:batch", "records"])
@@ -113,9 +113,9 @@ async def write_stream(door: Door, values: list[str]) -> list[tuple[int | None, 
 def test_one_record_that_is_too_large_fails_alone(write: Any, place: int) -> None:
     async def story(door: Door) -> None:
         values = ["a", "b", "c", "d"]
-        told = await write(door, [*values[:place], LARGE, *values[place:]])
-        assert [each for n, each in enumerate(told) if n != place] == [(n, None) for n in range(4)]
-        assert told[place] == (None, 50002)
+        reported = await write(door, [*values[:place], LARGE, *values[place:]])
+        assert [each for n, each in enumerate(reported) if n != place] == [(n, None) for n in range(4)]
+        assert reported[place] == (None, 50002)
         assert stored(door) == [value.encode() for value in values]
         assert await write(door, [LARGE, LARGE]) == [(None, 50002)] * 2
         assert len(stored(door)) == 4
@@ -168,7 +168,7 @@ def test_more_than_a_segment_holds_goes_in_one_set_after_the_other() -> None:
     with_door(story, gateway(segment_bytes="1900"))
 
 
-def test_nothing_is_told_of_offsets_that_nobody_knows() -> None:
+def test_nothing_is_known_of_offsets_that_nobody_knows() -> None:
     async def story(door: Door) -> None:
         body = {"records": [{"value": "a"}, {"value": LARGE}]}
         answer = await door.ask("POST", "/topics/t?acks=0", body, Content_Type=TEXT)

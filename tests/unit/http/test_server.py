@@ -173,7 +173,7 @@ def test_a_client_that_goes_away_frees_its_place() -> None:
     with_door(story, gateway())
 
 
-def test_connections_beyond_the_limit_are_told_so_and_closed() -> None:
+def test_connections_beyond_the_limit_are_refused_and_closed() -> None:
     async def story() -> None:
         fake = gateway(max_connections=1)
         async with listening(fake) as server, aiohttp.ClientSession() as session:

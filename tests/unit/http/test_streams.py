@@ -302,7 +302,7 @@ def test_streams_beyond_limit_get_503() -> None:
     with_door(story, gateway(**{"rest.max.waiting.reads": 1}))
 
 
-def test_a_stopping_node_says_so_on_its_streams() -> None:
+def test_a_stopping_node_reports_it_on_its_streams() -> None:
     async def story(door: Door) -> None:
         async with stream(door, "/topics/t/records") as reader:
             waiting = asyncio.create_task(reader.event())

@@ -445,13 +445,13 @@ def test_a_transactional_id_may_hold_any_character() -> None:
 
 def with_admin(story: Callable[[Node, list[MarkersToWrite]], Awaitable[None]], *, code: int = 0) -> None:
     """What the leaders were told is noted, and written as they write it."""
-    fake, groups, told = FakeGateway(), FakeGroups(), []
+    fake, groups, reported = FakeGateway(), FakeGroups(), []
     fake.add_topic("t", 2)
     transactions = FakeTransactions(fake)
 
     async def write(node_id: int, markers: Sequence[MarkersToWrite]) -> Sequence[Mapping[tuple[str, int], int]]:
         assert node_id == 1
-        told.extend(markers)
+        reported.extend(markers)
         for each in markers:
             for topic, partition in each.partitions if not code else ():
                 batch = build_marker(
@@ -461,7 +461,7 @@ def with_admin(story: Callable[[Node, list[MarkersToWrite]], Awaitable[None]], *
         return [dict.fromkeys(each.partitions, code) for each in markers]
 
     async def run(door: Door) -> None:
-        await story(Node(door, transactions, groups), told)
+        await story(Node(door, transactions, groups), reported)
 
     known = cast(Transactions, transactions)
     routes = (*transaction_routes(known, cast(Groups, groups)), *transaction_admin_routes(known, write))
@@ -469,7 +469,7 @@ def with_admin(story: Callable[[Node, list[MarkersToWrite]], Awaitable[None]], *
 
 
 def test_operators_see_which_transactions_there_are() -> None:
-    async def story(node: Node, told: list[MarkersToWrite]) -> None:
+    async def story(node: Node, reported: list[MarkersToWrite]) -> None:
         producer = await node.begin()
         await node.begin("other")
         await node.produce(producer, {"value": 1, "partition": 1})
@@ -496,7 +496,7 @@ def test_operators_see_which_transactions_there_are() -> None:
 
 
 def test_an_operator_aborts_what_is_open_in_a_partition() -> None:
-    async def story(node: Node, told: list[MarkersToWrite]) -> None:
+    async def story(node: Node, reported: list[MarkersToWrite]) -> None:
         producer = await node.begin()
         await node.produce(producer, 1, path="/topics/t/partitions/0")
         partition = f"{V3}/topics/t/partitions/0"
@@ -505,10 +505,10 @@ def test_an_operator_aborts_what_is_open_in_a_partition() -> None:
         for body, code in (({}, 40002), ({"producer_id": 5}, 40002), ({"start_offset": 1}, 40903)):
             answer = await node.door.ask("POST", partition + "/transactions:abort", body)
             assert answer.json["error_code"] == code, answer.body
-        assert told == []
+        assert reported == []
         answer = await node.door.ask("POST", partition + "/transactions:abort", {"start_offset": 0})
         assert answer.status == 204, answer.body
-        (marker,) = told
+        (marker,) = reported
         assert (marker.producer_id, marker.producer_epoch, marker.marker.is_commit) == (1000, 0, False)
         assert marker.partitions == {("t", 0)}
         (row,) = (await node.door.ask("GET", partition + "/producers")).json["data"]
@@ -518,8 +518,8 @@ def test_an_operator_aborts_what_is_open_in_a_partition() -> None:
     with_admin(story)
 
 
-def test_an_abort_that_the_leader_refuses_says_so() -> None:
-    async def story(node: Node, told: list[MarkersToWrite]) -> None:
+def test_an_abort_that_the_leader_refuses_reports_it() -> None:
+    async def story(node: Node, reported: list[MarkersToWrite]) -> None:
         body = {"producer_id": 5, "producer_epoch": 0}
         answer = await node.door.ask("POST", f"{V3}/topics/t/partitions/0/transactions:abort", body)
         assert (answer.status, answer.json["kafka_code"]) == (409, 47)

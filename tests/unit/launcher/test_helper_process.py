@@ -25,7 +25,7 @@ async def lost_while_asked(helper: Helper[Reply]) -> None:
         await asked
 
 
-def test_who_waits_for_a_helper_is_told_that_it_has_ended() -> None:
+def test_who_waits_for_a_helper_receives_that_it_has_ended() -> None:
     async def story() -> None:
         helper = Helper(SILENT, name="the process that starts nodes", reply=Reply)
         try:

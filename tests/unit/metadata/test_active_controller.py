@@ -264,12 +264,16 @@ def test_a_refusal_reaches_only_its_sender() -> None:
     run(story)
 
 
-@pytest.mark.parametrize(("failure", "told"), [(AppendLost("x"), NotController), (AppendUnknown("x"), RequestTimedOut)])
-def test_a_failed_append_ends_the_controller_term(failure: AppendLost | AppendUnknown, told: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("failure", "reported"), [(AppendLost("x"), NotController), (AppendUnknown("x"), RequestTimedOut)]
+)
+def test_a_failed_append_ends_the_controller_term(
+    failure: AppendLost | AppendUnknown, reported: type[Exception]
+) -> None:
     async def story(node: Node) -> None:
         await node.start_brokers(1)
         node.log.fail_next = failure
-        with pytest.raises(told):
+        with pytest.raises(reported):
             await node.create("t", 1)
         await until(lambda: node.controller.epoch == 2, what="a new controller term")
         await node.create("u", 1)
@@ -451,8 +455,12 @@ def test_unclean_election_asks_first() -> None:
         await node.controller.submit(AlterConfigs(resources={resource: (change,)}), timeout_ms=60_000)
         await until(lambda: node.shared.image.topics[topic_id].partitions[0].leader == 3, what="unclean leader")
         await until(lambda: bool(node.events.named("unclean_election")), what="announcement")
-        told = node.events.named("unclean_election")[0]
-        assert (told["leader"], told["answers"], told["given_up"]) == (3, {"2": [0, 10], "3": [0, 20]}, [20, 23])
+        reported = node.events.named("unclean_election")[0]
+        assert (reported["leader"], reported["answers"], reported["given_up"]) == (
+            3,
+            {"2": [0, 10], "3": [0, 20]},
+            [20, 23],
+        )
 
     run(story)
 

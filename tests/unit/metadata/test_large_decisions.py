@@ -130,8 +130,8 @@ def test_the_next_controller_aborts_what_it_finds_open(number: int) -> None:
         if number > 1:
             aborted = kinds.index(AbortTransactionRecord)
             assert kinds[aborted - 1] is ControllerEpochRecord, "first of all, and under its own epoch"
-            (told,) = node.events.named("metadata_transaction_aborted")
-            assert told["transaction"] == "CreateTopics"
+            (reported,) = node.events.named("metadata_transaction_aborted")
+            assert reported["transaction"] == "CreateTopics"
         assert all("large" not in image.topic_ids for image in replayed(node))
         await node.controller.submit(topic_of("large", PARTITIONS), timeout_ms=10_000)
         topic = node.shared.image.topic("large")
@@ -168,7 +168,7 @@ def test_next_controller_aborts_open_metadata_transaction() -> None:
     run(story)
 
 
-def test_an_end_whose_outcome_is_not_known_is_told_so() -> None:
+def test_an_end_whose_outcome_is_not_known_is_informed() -> None:
     async def story(node: Node) -> None:
         await node.start_brokers(1, 2, 3)
         request = topic_of("large", PARTITIONS)

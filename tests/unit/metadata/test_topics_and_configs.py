@@ -36,7 +36,7 @@ def world() -> World:
 
 
 @pytest.mark.parametrize(
-    ("topic", "code", "told"),
+    ("topic", "code", "reported"),
     [
         (NewTopic(name=""), 17, "empty"),
         (NewTopic(name="."), 17, "'.'"),
@@ -64,10 +64,10 @@ def world() -> World:
         (NewTopic(name="t", configs={"cleanup.policy": "burn"}), 40, "cleanup.policy"),
     ],
 )
-def test_create_refused(topic: NewTopic, code: int, told: str) -> None:
+def test_create_refused(topic: NewTopic, code: int, reported: str) -> None:
     reply = world().decide(CreateTopics(topics=(topic,))).reply[topic.name]  # type: ignore[index]
     assert isinstance(reply, ErrorDetail), reply
-    assert (reply.error.code, told in reply.message) == (code, True), reply
+    assert (reply.error.code, reported in reply.message) == (code, True), reply
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_snapshot_s_piece_does_not_move_the_commit_index_s1() -> None:
     assert each.incoming(2, _append())["commit_index"] == 12
 
 
-def test_a_leader_of_the_past_is_told_the_term_l6() -> None:
+def test_a_leader_of_the_past_receives_the_term_l6() -> None:
     each, raft = _with(filters.HigherTerm)
     assert each.incoming(2, _append(term=4)) is None
     assert raft.sent == [(2, {"type": "higher_term", "term": 5})]

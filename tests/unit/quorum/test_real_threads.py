@@ -60,7 +60,7 @@ def test_the_next_leader_stands_at_once_when_the_old_one_s_port_refuses(tmp_path
     asyncio.run(scenario())
 
 
-def test_a_blocked_loop_is_told_and_the_voter_goes_on(tmp_path: Path) -> None:
+def test_a_blocked_loop_is_reported_and_the_voter_goes_on(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as cluster:
             await cluster.claim()

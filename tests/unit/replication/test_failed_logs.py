@@ -23,11 +23,11 @@ def test_leader_with_full_disk_serves_reads() -> None:
             key = cluster.create()
             await cluster.produce(key, b"a")
             node = cluster.nodes[1]
-            told: list[FailedReplicas] = []
-            node.manager.failures.listen(lambda: told.append(node.manager.failures.report()))
+            reported: list[FailedReplicas] = []
+            node.manager.failures.listen(lambda: reported.append(node.manager.failures.report()))
             node.logs.failure = FULL
             node.logs.on_failure(key, "no space", True)
-            assert told == [FailedReplicas(read_only=frozenset({key}))]
+            assert reported == [FailedReplicas(read_only=frozenset({key}))]
             assert cluster.leader(key).leader_epoch == 0
             assert node.manager.status().read_only == 1
             cluster.elect(key, 2, (2, 3))
@@ -36,7 +36,7 @@ def test_leader_with_full_disk_serves_reads() -> None:
             assert cluster.payloads(1, key) == [b"a"], "a full disk was asked for more"
             node.logs.failure = None
             await cluster.until(lambda: cluster.copies_agree(key), ms=20_000)
-            assert told[-1] == NO_FAILED_REPLICAS
+            assert reported[-1] == NO_FAILED_REPLICAS
             await cluster.until(lambda: cluster.partition(key).isr == (2, 3, 1))
             assert [event["partition"] for event in node.events.named("replica_works_again")] == [0]
 
@@ -147,7 +147,7 @@ def test_each_failed_attempt_doubles_the_wait() -> None:
     run(story())
 
 
-def test_a_deleted_partition_is_told_no_more() -> None:
+def test_a_deleted_partition_is_reported_no_more() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create()
@@ -163,7 +163,7 @@ def test_a_deleted_partition_is_told_no_more() -> None:
 
 
 @pytest.mark.parametrize("is_readable", [True, False])
-def test_a_failure_that_is_told_twice_is_one(is_readable: bool) -> None:
+def test_a_failure_that_is_reported_twice_is_one(is_readable: bool) -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create()

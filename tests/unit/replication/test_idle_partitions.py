@@ -123,7 +123,7 @@ def test_what_a_record_costs_does_not_rise_with_the_partitions_that_idle(
     play(story)
 
 
-def test_what_tells_nobody_is_found_out_at_intervals() -> None:
+def test_what_nobody_reports_is_found_out_at_intervals() -> None:
     """Retention moves the start of a log on a leader or on a follower, and no round is made for it."""
 
     async def story(cluster: Cluster) -> None:

@@ -60,8 +60,10 @@ def test_what_changes_again_meanwhile_takes_on_the_newest_role_only() -> None:
                 )
             )
             await cluster.until(lambda: len(cluster.nodes[2].manager._registry.replicas) == PARTITIONS)
-            told = [fields for fields in cluster.nodes[1].events.named("became_leader") if fields["partition"] == last]
-            assert told == [], "it was relieved before it had taken on the role"
+            reported = [
+                fields for fields in cluster.nodes[1].events.named("became_leader") if fields["partition"] == last
+            ]
+            assert reported == [], "it was relieved before it had taken on the role"
             (led,) = [f for f in cluster.nodes[2].events.named("became_leader") if f["partition"] == last]
             assert led["leader_epoch"] == 1
 

@@ -7,58 +7,61 @@ from tests.unit.replication.harness.cluster import Cluster, Node
 from tests.unit.replication.harness.virtual import run
 
 
-def test_a_leader_tells_its_epoch_and_where_it_began() -> None:
+def test_a_leader_reports_its_epoch_and_where_it_began() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create()
             await cluster.produce(key, b"a")
             cluster.elect(key, 2, (1, 2, 3))
-            told = cluster.nodes[2].events.named("became_leader")[-1]
-            assert (told["leader_epoch"], told["epoch_start_offset"]) == (cluster.partition(key).leader_epoch, 1)
-            assert told["topic_id"] == str(key.topic_id)
+            reported = cluster.nodes[2].events.named("became_leader")[-1]
+            assert (reported["leader_epoch"], reported["epoch_start_offset"]) == (
+                cluster.partition(key).leader_epoch,
+                1,
+            )
+            assert reported["topic_id"] == str(key.topic_id)
 
     run(story())
 
 
-def test_a_leader_that_stays_tells_a_new_epoch_too() -> None:
+def test_a_leader_that_stays_reports_a_new_epoch_too() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create()
             await cluster.produce(key, b"a")
             cluster.elect(key, 1, (1, 2, 3))
-            epochs = [told["leader_epoch"] for told in cluster.nodes[1].events.named("became_leader")]
+            epochs = [reported["leader_epoch"] for reported in cluster.nodes[1].events.named("became_leader")]
             assert epochs == sorted(set(epochs))
             assert epochs[-1] == cluster.partition(key).leader_epoch
 
     run(story())
 
 
-def test_a_follower_tells_whom_it_follows_and_what_it_has() -> None:
+def test_a_follower_reports_whom_it_follows_and_what_it_has() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create()
             await cluster.produce(key, b"a")
             cluster.elect(key, 2, (1, 2, 3))
-            told = cluster.nodes[1].events.named("became_follower")[-1]
-            assert (told["leader"], told["leader_epoch"]) == (2, cluster.partition(key).leader_epoch)
-            assert (told["log_end_offset"], told["partition"]) == (1, 0)
+            reported = cluster.nodes[1].events.named("became_follower")[-1]
+            assert (reported["leader"], reported["leader_epoch"]) == (2, cluster.partition(key).leader_epoch)
+            assert (reported["log_end_offset"], reported["partition"]) == (1, 0)
 
     run(story())
 
 
-def test_a_follower_of_a_silent_leader_says_how_long_it_has_waited() -> None:
+def test_a_follower_of_a_silent_leader_reports_how_long_it_has_waited() -> None:
     async def story() -> None:
         async with Cluster(replica_socket_timeout_ms=700, replica_fetch_wait_max_ms=300) as cluster:
             cluster.create(replicas=(1, 2))
             cluster.delay_ms = 100_000
             await cluster.until(lambda: bool(cluster.nodes[2].events.named("leader_unreachable")))
-            told = cluster.nodes[2].events.named("leader_unreachable")[-1]
-            assert told["error"] == "leader 1 has not answered a fetch within 1000 ms"
+            reported = cluster.nodes[2].events.named("leader_unreachable")[-1]
+            assert reported["error"] == "leader 1 has not answered a fetch within 1000 ms"
 
     run(story())
 
 
-def test_deleted_records_are_told_once() -> None:
+def test_deleted_records_are_reported_once() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
             key = cluster.create()
@@ -66,8 +69,8 @@ def test_deleted_records_are_told_once() -> None:
             await cluster.produce(key, b"b")
             for _ in range(2):
                 await cluster.nodes[1].manager.offsets.delete_records(key, offset=1, timeout_ms=5_000)
-            told = [event["log_start_offset"] for event in cluster.nodes[1].events.named("records_deleted")]
-            assert told == [1]
+            reported = [event["log_start_offset"] for event in cluster.nodes[1].events.named("records_deleted")]
+            assert reported == [1]
 
     run(story())
 

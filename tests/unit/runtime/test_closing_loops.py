@@ -13,7 +13,7 @@ async def leave_a_port_open() -> None:
     await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
 
 
-def test_a_loop_is_closed_that_has_a_port_open_and_says_so() -> None:
+def test_a_loop_is_closed_that_has_a_port_open_and_reports_it() -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.warn("unclosed resource <of nobody>", ResourceWarning, stacklevel=1)  # or else it would hang here
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

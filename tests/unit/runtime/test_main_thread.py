@@ -49,7 +49,7 @@ def test_the_stack_names_the_function_that_the_main_thread_is_in() -> None:
     assert all(__file__ in call for call in stacks[0] if call.endswith("hangs_here"))
 
 
-def test_the_end_comes_at_once_and_tells_why_and_where() -> None:
+def test_the_end_comes_at_once_and_reports_why_and_where() -> None:
     program = """
 import threading
 from kraft.runtime.main_thread import MainThread

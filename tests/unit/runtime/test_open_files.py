@@ -110,7 +110,7 @@ def test_what_was_written_is_synced_before_it_is_closed(disk: WatchedDisk, tmp_p
     assert all(file.pread(0, 9).endswith(b"x") for file in files)
 
 
-def test_a_failed_sync_is_told_to_the_owner_by_every_later_call(disk: WatchedDisk, tmp_path: Path) -> None:
+def test_a_failed_sync_is_reported_to_the_owner_by_every_later_call(disk: WatchedDisk, tmp_path: Path) -> None:
     cache = CachedFiles(disk, open_max=1)
     (victim,) = made(cache, tmp_path, "a")
     victim.append([b"x"])

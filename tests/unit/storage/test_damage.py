@@ -86,7 +86,7 @@ def test_every_bit_of_a_batch_is_checked() -> None:
 @pytest.mark.parametrize("others_have_it", [True, False])
 def test_a_damaged_log_goes_offline_when_others_have_what_it_loses(others_have_it: bool, tmp_path: Path) -> None:
     async def play(environment: Environment) -> None:
-        events, told = RecordedEvents(), list[str]()
+        events, reported = RecordedEvents(), list[str]()
         manager = LogManager(
             environment,
             directories=[str(tmp_path)],
@@ -96,7 +96,7 @@ def test_a_damaged_log_goes_offline_when_others_have_what_it_loses(others_have_i
             settings=BrokerSettings,
             topic_settings_of=lambda _topic: SMALL,
         )
-        manager.watch_failures(lambda _key, reason, _is_readable: told.append(reason), lambda _key: others_have_it)
+        manager.watch_failures(lambda _key, reason, _is_readable: reported.append(reason), lambda _key: others_have_it)
         await manager.start()
         log = manager.get_or_create(topic="t", topic_id=TOPIC_ID, partition=0, settings=SMALL)
         _fill(log)
@@ -108,7 +108,7 @@ def test_a_damaged_log_goes_offline_when_others_have_what_it_loses(others_have_i
             if others_have_it:
                 break
         assert log.is_offline is others_have_it
-        assert len(told) == others_have_it
+        assert len(reported) == others_have_it
         assert events.names().count("log_damaged") == 1
         if others_have_it:
             await manager.reopen(KEY, topic="t", is_last=False)

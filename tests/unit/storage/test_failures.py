@@ -113,8 +113,8 @@ def test_a_dying_disk_takes_the_log_offline(tmp_path: Path) -> None:
     run(play, files=disk)
 
 
-@pytest.mark.parametrize(("at", "told"), [(8, "the batch at position 0"), (0, "the log ends, or continues, at")])
-def test_damage_met_while_reading_is_told_and_the_log_goes_on(tmp_path: Path, at: int, told: str) -> None:
+@pytest.mark.parametrize(("at", "reported"), [(8, "the batch at position 0"), (0, "the log ends, or continues, at")])
+def test_damage_met_while_reading_is_reported_and_the_log_goes_on(tmp_path: Path, at: int, reported: str) -> None:
     """A length, or a base offset, that cannot be: an error, never an empty answer that the reader would repeat."""
 
     async def play(environment: Environment) -> None:
@@ -122,7 +122,7 @@ def test_damage_met_while_reading_is_told_and_the_log_goes_on(tmp_path: Path, at
         for _ in range(3):
             log.append_as_leader(batch(2), leader_epoch=0, now_ms=NOW_MS)
         _overwrite(tmp_path / "t-0" / f"{0:020d}.log", at=at, data=b"\x7f\xff\xff\xff")
-        with pytest.raises(CorruptMessage, match=told):
+        with pytest.raises(CorruptMessage, match=reported):
             log.read(1, bytes_max=1000, upper_bound=6)
         assert not log.is_offline
         assert log.append_as_leader(batch(2), leader_epoch=0, now_ms=NOW_MS).base_offset == 6

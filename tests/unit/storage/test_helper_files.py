@@ -319,12 +319,12 @@ def test_no_damage_to_a_helper_file_costs_more_than_its_partition(
             await manager.start()
             _append_to_neighbour(manager)
             log = manager.get(TopicIdPartition(TOPIC_ID, 0))
-            told = victim, damage.__name__, events.seen
+            reported = victim, damage.__name__, events.seen
             if log is None:
-                assert kind == "partition.metadata", told
+                assert kind == "partition.metadata", reported
             else:
-                assert _records(log) == whole, told
-                assert not log.is_damaged, told
+                assert _records(log) == whole, reported
+                assert not log.is_damaged, reported
                 _append_and_read(log, turn=BATCHES, whole=whole)
             await manager.stop()
             shutil.rmtree(node)

@@ -109,7 +109,7 @@ class World:
     environment: Environment
     manager: LogManager
     events: RecordedEvents
-    told: list[tuple[TopicIdPartition, str]] = field(default_factory=list)
+    reported: list[tuple[TopicIdPartition, str]] = field(default_factory=list)
     moved: list[TopicIdPartition] = field(default_factory=list)
 
     @property
@@ -150,7 +150,7 @@ async def started(environment: Environment, *paths: str, settings: TopicSettings
         topic_settings_of=lambda _topic: settings,
     )
     world = World(environment, manager, events)
-    manager.watch_failures(lambda key, reason, is_readable: world.told.append((key, reason)), lambda key: False)
+    manager.watch_failures(lambda key, reason, is_readable: world.reported.append((key, reason)), lambda key: False)
     manager.watch_moves(lambda key, _log: world.moved.append(key))
     await manager.start()
     return world
@@ -215,7 +215,7 @@ def test_a_log_moves_with_all_that_is_known_of_it_while_it_is_written() -> None:
             append(log, epoch=7)  # rolls in its new folder
         await world.manager.background_tasks.remove_due()
         assert not world.names("/a")
-        assert not world.told
+        assert not world.reported
         after = contents(log)
         await world.manager.stop()
         next_world = await started(environment)
@@ -381,7 +381,7 @@ def test_a_copy_whose_directory_fails_is_given_up_and_the_log_does_not_notice(tr
         disk.is_full = False
         assert copy.log.is_offline
         assert world.manager.directories()[1].is_offline is (trouble == "gone")
-        assert not world.told
+        assert not world.reported
         append(log)
         assert (world.log.folder, log.is_offline, log.cleaning.is_paused) == ("/a/t-0", False, False)
         if trouble == "gone":

@@ -276,7 +276,7 @@ def test_producers_are_there_again_after_a_start(is_clean: bool, tmp_path: Path)
     run(play)
 
 
-def test_a_damaged_snapshot_is_dropped_and_the_log_tells(tmp_path: Path) -> None:
+def test_a_damaged_snapshot_is_dropped_and_the_log_reports(tmp_path: Path) -> None:
     async def play(environment: Environment) -> None:
         folder = tmp_path / "t-0"
         log, _ = load(environment, str(folder), settings=SMALL)

@@ -20,13 +20,13 @@ Told = list[tuple[TopicIdPartition, bool]]
 
 
 async def _started(environment: Environment) -> tuple[LogManager, RecordedEvents, Told]:
-    events, told = RecordedEvents(), Told()
+    events, reported = RecordedEvents(), Told()
     manager = LogManager(
         environment, directories=["/d"], cluster_id="c1", node_id=1, settings=BrokerSettings, events=events
     )
-    manager.watch_failures(lambda key, reason, is_readable: told.append((key, is_readable)), lambda key: False)
+    manager.watch_failures(lambda key, reason, is_readable: reported.append((key, is_readable)), lambda key: False)
     await manager.start()
-    return manager, events, told
+    return manager, events, reported
 
 
 def _create(manager: LogManager, partition: int = 0) -> PartitionLog:
@@ -37,18 +37,18 @@ def _append(log: PartitionLog, count: int = 1) -> None:
     log.append_as_leader(batch(count), leader_epoch=0, now_ms=NOW_MS)
 
 
-def test_a_full_disk_is_told_and_asked_for_room() -> None:
+def test_a_full_disk_is_reported_and_asked_for_room() -> None:
     disk = Disk(random.Random(1))
 
     async def play(environment: Environment) -> None:
-        manager, _, told = await _started(environment)
+        manager, _, reported = await _started(environment)
         log = _create(manager)
         _append(log)
         await manager.check_room(KEY)
         disk.is_full = True
         with pytest.raises(KafkaStorageError):
             _append(log)
-        assert told == [(KEY, True)]
+        assert reported == [(KEY, True)]
         assert not log.is_offline
         with pytest.raises(OSError, match="No space left"):
             await manager.check_room(KEY)
@@ -66,7 +66,7 @@ def test_a_log_whose_disk_failed_is_loaded_again_with_what_is_in_it() -> None:
     disk = Disk(random.Random(1))
 
     async def play(environment: Environment) -> None:
-        manager, events, told = await _started(environment)
+        manager, events, reported = await _started(environment)
         logs = [_create(manager, index) for index in (0, 1)]
         for log in logs:
             _append(log, 3)
@@ -74,7 +74,7 @@ def test_a_log_whose_disk_failed_is_loaded_again_with_what_is_in_it() -> None:
         disk.fails = lambda path: "t-0" in path
         with pytest.raises(KafkaStorageError):
             _append(logs[0])
-        assert told[0] == (KEY, False)
+        assert reported[0] == (KEY, False)
         assert all(log.is_offline for log in logs), "the device has failed: the whole directory goes"
         with pytest.raises(OSError, match="Input/output"):
             await manager.reopen(KEY, topic="t", is_last=False)
@@ -120,14 +120,14 @@ def test_failed_log_is_loaded_later() -> None:
 
 def test_reopening_what_works_or_is_not_there_changes_nothing() -> None:
     async def play(environment: Environment) -> None:
-        manager, _, told = await _started(environment)
+        manager, _, reported = await _started(environment)
         log = _create(manager)
         _append(log)
         await manager.reopen(KEY, topic="t", is_last=False)
         assert _create(manager) is log
         await manager.reopen(TopicIdPartition(TOPIC_ID, 5), topic="t", is_last=False)
         assert _create(manager, 5).log_end_offset == 0
-        assert told == []
+        assert reported == []
         await manager.stop()
 
     run(play, files=SimulatedFiles(Disk(random.Random(1))))

@@ -139,7 +139,7 @@ def test_a_question_reads_little_of_a_large_index(tmp_path: Path) -> None:
     index.close()
 
 
-def test_what_was_changed_after_it_was_loaded_is_not_told(tmp_path: Path) -> None:
+def test_what_was_changed_after_it_was_loaded_is_not_reported(tmp_path: Path) -> None:
     entries = [AbortedTransaction(number, 10 * number, 10 * number + 5, 10 * number) for number in range(10)]
     index = index_of(DiskFiles(), tmp_path, entries)
     path = tmp_path / f"{0:020}.txnindex"

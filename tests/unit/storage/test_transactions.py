@@ -343,7 +343,7 @@ def test_a_later_batch_does_not_overtake_the_one_that_asked_before_it(tmp_path: 
     run(play)
 
 
-def test_an_older_epoch_is_told_so_before_anything_else(tmp_path: Path) -> None:
+def test_an_older_epoch_is_refused_before_anything_else(tmp_path: Path) -> None:
     """47 lets a producer that timed out abort and go on; 48 would end it (KAFKA-19690)."""
 
     async def play(environment: Environment) -> None:
@@ -518,15 +518,15 @@ class Told:
 
     @classmethod
     def by(cls, log: PartitionLog) -> Told:
-        told = cls()
+        reported = cls()
         for header, batch in headers(log):
             marker = marker_of(batch, header) if header.is_control else None
-            if marker is not None and header.producer_id in told.open:
-                first = told.open.pop(header.producer_id)
-                told.ended.append((header.producer_id, first, header.last_offset, not marker.is_commit))
+            if marker is not None and header.producer_id in reported.open:
+                first = reported.open.pop(header.producer_id)
+                reported.ended.append((header.producer_id, first, header.last_offset, not marker.is_commit))
             elif header.is_transactional and not header.is_control:
-                told.open.setdefault(header.producer_id, header.base_offset)
-        return told
+                reported.open.setdefault(header.producer_id, header.base_offset)
+        return reported
 
     def aborted(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         found = [each[:3] for each in self.ended if each[3] and each[1] < stop and each[2] >= start]
@@ -547,17 +547,17 @@ def test_open_stable_and_aborted_are_functions_of_the_log(seed: int, tmp_path: P
         log, _ = load(environment, folder, settings=SMALL)
         for _ in range(90):
             log = await _step(environment, folder, log, rng)
-            told = Told.by(log)
+            reported = Told.by(log)
             known = {pid: each.current_txn_first_offset for pid, each in log.producers.states.items()}
-            assert {pid: first for pid, first in known.items() if first >= 0} == told.open
-            assert aborted(log) == told.aborted(0, log.log_end_offset)
+            assert {pid: first for pid, first in known.items() if first >= 0} == reported.open
+            assert aborted(log) == reported.aborted(0, log.log_end_offset)
             start = rng.randint(0, log.log_end_offset)
             stop = rng.randint(start, log.log_end_offset)
-            assert aborted(log, start, stop) == told.aborted(start, stop)
+            assert aborted(log, start, stop) == reported.aborted(start, stop)
             log.high_watermark = max(log.high_watermark, stop)
             # After a start it may have forgotten a transaction whose marker is not below the high watermark, as Kafka.
-            assert told.stable(log.high_watermark) <= log.last_stable_offset
-            assert log.last_stable_offset <= min([log.high_watermark, *told.open.values()])
+            assert reported.stable(log.high_watermark) <= log.last_stable_offset
+            assert log.last_stable_offset <= min([log.high_watermark, *reported.open.values()])
         await log.close()
 
     run(play)
@@ -609,7 +609,9 @@ def test_a_read_finds_what_was_aborted_in_segments_behind_it(tmp_path: Path) -> 
     run(play)
 
 
-def test_a_read_asks_no_segment_behind_the_one_that_tells_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_asks_no_segment_behind_the_one_that_reports_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     overlapping = TransactionIndex.overlapping
 
@@ -672,8 +674,8 @@ def test_a_damaged_index_is_made_anew_at_the_start(damage: str, is_clean: bool, 
         write(log, 2)
         end(log, 1, commits=False)
         end(log, 2, commits=False)
-        told = log.aborted_transactions(0, 9)
-        assert len(told) == 2
+        reported = log.aborted_transactions(0, 9)
+        assert len(reported) == 2
         await log.close()
         (path,) = files_of(tmp_path, "*.txnindex")
         data = bytearray(path.read_bytes())
@@ -693,7 +695,7 @@ def test_a_damaged_index_is_made_anew_at_the_start(damage: str, is_clean: bool, 
             path.unlink()
         point = log.log_end_offset if is_clean else 0
         log, loaded = load(environment, folder, is_clean=is_clean, recovery_point=point)
-        assert log.aborted_transactions(0, 9) == told
+        assert log.aborted_transactions(0, 9) == reported
         reasons = [str(each.fields["reason"]) for each in loaded.repairs if each.event == "producer_snapshot_dropped"]
         assert damage == "gone" or any(".txnindex" in reason for reason in reasons), reasons
         await log.close()
@@ -750,10 +752,12 @@ async def clean(log: PartitionLog, *, remembers: bool = True) -> None:
 
 def committed(log: PartitionLog) -> dict[bytes, tuple[int, bytes]]:
     """As a read_committed consumer ends up with it: key -> offset and value."""
-    told = [(each.producer_id, each.first_offset, each.last_offset) for each in log.aborted_transactions(0, 1 << 40)]
+    reported = [
+        (each.producer_id, each.first_offset, each.last_offset) for each in log.aborted_transactions(0, 1 << 40)
+    ]
     state: dict[bytes, tuple[int, bytes]] = {}
     for header, batch in headers(log):
-        is_out = any(pid == header.producer_id and first <= header.base_offset < last for pid, first, last in told)
+        is_out = any(pid == header.producer_id and first <= header.base_offset < last for pid, first, last in reported)
         if not header.is_control and not is_out:
             for record in read_batches(batch):
                 assert record.key is not None

@@ -31,8 +31,8 @@ def test_timeline_of_events_and_faults():
         Fault(at_us=2 * S, until_us=4 * S, fault="kill", nodes=(1,), text="killed node 1 with -9"),
         Fault(at_us=1 * S, until_us=int(1.5 * S), fault="kill", nodes=(3,), text="of another test"),
     ]
-    told = list(timeline(events, [faults[0]], since_us=int(1.9 * S)))
-    assert told == [
+    reported = list(timeline(events, [faults[0]], since_us=int(1.9 * S)))
+    assert reported == [
         "   +0.100 s  killed node 1 with -9",
         "   +0.610 s  node 2 leads the quorum in term 9",
         "   +1.100 s  node 2 leads t-0 in epoch 3, ISR 2, 3",

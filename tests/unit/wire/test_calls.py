@@ -96,7 +96,7 @@ def test_each_caller_gets_its_answer_in_whatever_order_they_come() -> None:
     run(story)
 
 
-def test_a_silent_peer_is_closed_at_the_first_timeout_and_the_others_are_told() -> None:
+def test_a_silent_peer_is_closed_at_the_first_timeout_for_all_that_wait() -> None:
     async def story(rpc: RpcConnection, peer: Peer) -> None:
         clock = peer.environment.clock
         await peer.settle()
@@ -220,9 +220,9 @@ def test_lost_connection_fails_all_requests() -> None:
         await peer.settle()
         assert peer.connection is not None
         peer.connection.abort()
-        told = await asyncio.gather(*asking, return_exceptions=True)
-        assert all(isinstance(error, ConnectionClosed) for error in told), told
-        assert ["unknown" in str(error) for error in told] == [True, True, False]
+        reported = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(error, ConnectionClosed) for error in reported), reported
+        assert ["unknown" in str(error) for error in reported] == [True, True, False]
         assert "".join(text for _, text in peer.asked) == "ab"
 
     run(story, in_flight_max=2)

@@ -61,7 +61,7 @@ def test_a_long_client_id_and_an_api_that_is_not_there_are_kept_short():
     assert lines(counts)['kraft_kafka_requests_total{api="unknown"}'] == 2_000
 
 
-def test_connections_are_told_by_listener_and_library():
+def test_connections_are_reported_by_listener_and_library():
     counts = ClientCounts()
     counts.refused = 7
     found = lines(counts, connection("librdkafka"), connection("librdkafka"), connection("librdkafka", "2", "OUTSIDE"))

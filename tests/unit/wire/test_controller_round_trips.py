@@ -247,9 +247,9 @@ def test_request_and_reply_arrive_as_they_were_sent(request_: Any, reply: Any) -
             world.controller.answer = reply
             peers = world.peers()
             assert await ControllerChannel(peers).request(1, request_, timeout_ms=54_321) == reply
-            [(asked, told_ms)] = world.controller.asked
+            [(asked, reported_ms)] = world.controller.asked
             assert asked == request_
-            assert 0 < told_ms <= 54_321  # what is left of it after the connection was opened
+            assert 0 < reported_ms <= 54_321  # what is left of it after the connection was opened
             await peers.close()
 
     run(main())

@@ -87,7 +87,7 @@ def test_a_followers_fetch_arrives_whole() -> None:
     run(main())
 
 
-def test_a_read_of_committed_records_says_so_and_is_told_what_was_aborted() -> None:
+def test_a_read_of_committed_records_reports_it_and_receives_what_was_aborted() -> None:
     aborted = (AbortedTransaction(2**40, 5), AbortedTransaction(9, 7))
     answer = FetchResponse(partitions=(replace(FETCHED, aborted=aborted),))
     request = replace(REQUEST, replica_id=CONSUMER, is_read_committed=True)
@@ -286,7 +286,7 @@ def test_log_ends_are_asked_of_any_replica() -> None:
     run(main())
 
 
-def test_a_probe_tells_refused_from_alive() -> None:
+def test_a_probe_distinguishes_refused_from_alive() -> None:
     async def main() -> None:
         async with loopback() as world:
             peers = world.peers()

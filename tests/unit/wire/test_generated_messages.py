@@ -285,13 +285,13 @@ def written_partition(partition: Any) -> bytes:
 def test_fields_of_ours_travel_as_tagged_fields_and_only_where_they_are_set():
     module = module_of("ProduceResponse")
     plain = module.PartitionProduceResponse.make(index=1, base_offset=5)
-    told = module.PartitionProduceResponse.make(index=1, base_offset=5, last_offset=6, is_appended=True, isr=(1, 2))
-    for partition in (plain, told):
+    reported = module.PartitionProduceResponse.make(index=1, base_offset=5, last_offset=6, is_appended=True, isr=(1, 2))
+    for partition in (plain, reported):
         topic = module.TopicProduceResponse.make(topic_id=UUID(int=1), partition_responses=(partition,))
         made = module.ProduceResponseData.make(responses=(topic,))
         data = written(made, 13)
         assert module.ProduceResponseData.READERS[13](memoryview(data), 0) == (made, len(data))
-        assert (varint(10_000) in data) == (partition is told)
+        assert (varint(10_000) in data) == (partition is reported)
         assert varint(10_000) not in written(made, 12)
 
 

@@ -82,6 +82,6 @@ def test_a_refusal_is_answered_in_the_version_of_the_question(version: int) -> N
     assert joined(codec.encode_body(refused, version)) == response_bytes(version, code=16, producer_id=-1, epoch=-1)
 
 
-def test_a_node_without_a_broker_says_who_to_ask() -> None:
+def test_a_node_without_a_broker_reports_who_to_ask() -> None:
     with pytest.raises(NotCoordinator, match="ask a broker"):
         asyncio.run(handled(INIT_PRODUCER_ID.to_request(InitProducerId(), 1), None))

@@ -138,7 +138,7 @@ def test_api_versions_is_refused_so_that_any_client_can_read_it():
 
 
 @pytest.mark.parametrize(
-    ("name", "version", "code", "told"),
+    ("name", "version", "code", "reported"),
     [
         ("InitProducerId", 3, FENCED, INVALID_EPOCH),
         ("InitProducerId", 4, FENCED, FENCED),
@@ -153,10 +153,10 @@ def test_api_versions_is_refused_so_that_any_client_can_read_it():
         ("TxnOffsetCommit", 2, CONCURRENT, LOADING),
     ],
 )
-def test_a_producer_is_told_no_code_that_its_version_does_not_know(name: str, version: int, code: int, told: int):
+def test_a_producer_receives_no_code_that_its_version_does_not_know(name: str, version: int, code: int, reported: int):
     """KIP-588, KAFKA-7296: an unknown code ends a transactional producer."""
     response = REFUSALS._apis.get(request_type(name).API_KEY).response  # type: ignore[union-attr]
     answer = answered(name, version, code)
     assert answer is not None
     decoded = codec.decode_body(response, version, memoryview(answer), 4 + (version >= response.FLEXIBLE_FROM))
-    assert set(codes_in(decoded)) - {0} == {told}
+    assert set(codes_in(decoded)) - {0} == {reported}

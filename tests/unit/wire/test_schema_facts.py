@@ -57,7 +57,7 @@ THEIRS: Mapping[str, Any] = {
 PART, NUMBER, ROOT = ("fields", 1), ("fields", 1, "fields", 0), ("fields", 1, "fields", 1)
 
 
-def test_a_line_says_what_its_parts_say():
+def test_a_line_contains_what_its_parts_contain():
     request, response = parsed(FIND)
     assert (request.name, request.api_key, request.versions, request.flexible_from) == (
         "FindRequest",

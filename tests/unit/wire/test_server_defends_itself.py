@@ -380,7 +380,7 @@ def test_connection_beyond_limit_is_closed() -> None:
     run(main())
 
 
-def test_who_says_nothing_loses_the_last_place_to_a_newcomer() -> None:
+def test_one_that_sends_nothing_loses_the_last_place_to_a_newcomer() -> None:
     async def main() -> None:
         async with loopback(max_connections=2) as world, raw(world) as first, raw(world) as second:
             await until(lambda: world.server.connections == 2)
@@ -395,7 +395,7 @@ def test_who_says_nothing_loses_the_last_place_to_a_newcomer() -> None:
     run(main())
 
 
-def test_a_broken_controller_connection_is_told_once() -> None:
+def test_a_broken_controller_connection_is_reported_once() -> None:
     async def main() -> None:
         async with loopback() as world:
             world.controller.answer = ProducerIdBlock(first=1, count=2)

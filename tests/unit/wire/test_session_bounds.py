@@ -336,7 +336,7 @@ def test_nothing_is_begun_for_a_peer_that_takes_no_answers() -> None:
     run(story())
 
 
-def test_versions_are_told_even_when_all_places_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_are_returned_even_when_all_places_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "NODE_IN_FLIGHT_MAX", 1)
 
     async def story() -> None:
@@ -403,7 +403,7 @@ class _Broken(Exception):
     [(NotLeaderOrFollower(""), 1, False), (CloseConnection(""), 0, True), (_Broken(), 0, True)],
 )
 @pytest.mark.parametrize("where", ["at once", "later", "when it is rendered"])
-def test_a_refusal_is_told_wherever_it_comes_from(error: Exception, sent: int, is_closed: bool, where: str) -> None:
+def test_a_refusal_is_reported_wherever_it_comes_from(error: Exception, sent: int, is_closed: bool, where: str) -> None:
     def raised(*_: object) -> Any:
         raise error
 

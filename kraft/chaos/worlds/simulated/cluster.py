@@ -36,7 +36,7 @@ QUORUM_PORT = 9192
 EVENTS = "/data/events.jsonl"
 METADATA_FOLDER = "/data/__cluster_metadata"
 EVENTS_BYTES = 10_000_000
-EVENTS_TOLD = 25
+EVENTS_SHOWN = 25
 
 
 class SimulatedProcess:
@@ -338,7 +338,7 @@ class SimulatedCluster:
             lines.append(f"--- node {node.node_id}, running: {node.node is not None}: {self.partition(node, which)}")
             files = node.machine.environment.files
             if files.exists(EVENTS):
-                lines += files.open(EVENTS).pread(0, EVENTS_BYTES).decode().splitlines()[-EVENTS_TOLD:]
+                lines += files.open(EVENTS).pread(0, EVENTS_BYTES).decode().splitlines()[-EVENTS_SHOWN:]
         return "\n".join(lines)
 
     def _is_in_sync(self, node: SimulatedNode, which: TopicIdPartition) -> bool:

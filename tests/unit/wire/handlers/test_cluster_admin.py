@@ -114,7 +114,7 @@ def test_the_level_that_a_feature_has_is_fine(version: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "level", "kind", "told"),
+    ("name", "level", "kind", "reported"),
     [
         ("no.such.feature", 1, 1, "no such feature"),
         ("metadata.version", 9999, 1, "levels"),
@@ -124,10 +124,10 @@ def test_the_level_that_a_feature_has_is_fine(version: int) -> None:
         ("group.version", 1, 9, "upgrade type"),
     ],
 )
-def test_other_levels_are_refused_in_words(name: str, level: int, kind: int, told: str) -> None:
+def test_other_levels_are_refused_in_words(name: str, level: int, kind: int, reported: str) -> None:
     answer = update((name, level, kind))
     assert (answer.error_code, list(answer.results)) == (95, [])
-    assert told in (answer.error_message or "")
+    assert reported in (answer.error_message or "")
     assert name in (answer.error_message or "")
 
 

@@ -190,15 +190,15 @@ def test_client_telemetry_subscription_and_push() -> None:
         wanted: list[tuple[str, int, str | None]] = [("metrics", SET, name), ("match", SET, match)]
         wanted.append(("interval.ms", SET, "1000"))
         assert change(admin, (CLIENT_METRICS, name, wanted)) == [(CLIENT_METRICS, name, 0)]
-    told = subscriptions(admin, nothing.client_instance_id)
-    assert (told.push_interval_ms, list(told.requested_metrics)) == (1_000, ["mine"])
-    assert told.client_instance_id == nothing.client_instance_id
+    reported = subscriptions(admin, nothing.client_instance_id)
+    assert (reported.push_interval_ms, list(reported.requested_metrics)) == (1_000, ["mine"])
+    assert reported.client_instance_id == nothing.client_instance_id
     push = PushTelemetryRequestData.make(
-        client_instance_id=told.client_instance_id, subscription_id=told.subscription_id, metrics=b"any"
+        client_instance_id=reported.client_instance_id, subscription_id=reported.subscription_id, metrics=b"any"
     )
     assert admin.ask(push, 0, PushTelemetryResponseData).error_code == 0
     old = PushTelemetryRequestData.make(
-        client_instance_id=told.client_instance_id, subscription_id=nothing.subscription_id
+        client_instance_id=reported.client_instance_id, subscription_id=nothing.subscription_id
     )
     assert admin.ask(old, 0, PushTelemetryResponseData).error_code == 117
     assert admin.ask(PushTelemetryRequestData.make(), 0, PushTelemetryResponseData).error_code == 42
@@ -431,7 +431,7 @@ def test_settings_named_twice_in_a_resource_are_not_changed() -> None:
     assert admin.gateway.image.config("topic", "t") == {"retention.ms": "5000"}
 
 
-def test_each_resource_is_told_that_there_is_no_controller() -> None:
+def test_each_resource_receives_that_there_is_no_controller() -> None:
     admin = client()
     admin.gateway.unreachable = NotController("none")
     fine: list[tuple[str, int, str | None]] = [("flush.ms", SET, "9")]

@@ -84,7 +84,7 @@ async def as_rest_sees_it(door: ClientDoor, group: str) -> GroupDescription:
 
 
 @pytest.mark.parametrize("version", [0, 1])
-def test_a_member_joins_is_told_its_partitions_by_id_and_leaves(version: int) -> None:
+def test_a_member_joins_receives_its_partitions_by_id_and_leaves(version: int) -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         joined = await door.ask(joining("g", "m" if version else ""), version)
@@ -182,13 +182,13 @@ def test_a_group_is_described_with_what_members_have_and_should_have(version: in
         assert (list(has.partitions), len(should.partitions)) == ([0, 1], 1)
         assert list(second.assignment.topic_partitions) == []
         assert first.member_type == (1 if version else -1)
-        told = await as_rest_sees_it(door, "g")
-        assert (told.state, told.group_type, told.is_mixed) == ("Reconciling", "consumer", False)
+        reported = await as_rest_sees_it(door, "g")
+        assert (reported.state, reported.group_type, reported.is_mixed) == ("Reconciling", "consumer", False)
 
     play(story)
 
 
-def test_the_classic_way_to_describe_and_list_tells_the_type() -> None:
+def test_the_classic_way_to_describe_and_list_reports_the_type() -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         await door.ask(joining("g"), BEAT)
@@ -285,8 +285,8 @@ def test_members_and_epochs_survive_the_coordinator_and_silent_ones_do_not() -> 
         door = await groups.coordinator("g")
         after = await describe(door, "g")
         assert after == before
-        told = await door.ask(beat("g", "m1", 2, instance_id="i"), BEAT)
-        assert (told.error_code, told.member_epoch) == (0, 2)
+        reported = await door.ask(beat("g", "m1", 2, instance_id="i"), BEAT)
+        assert (reported.error_code, reported.member_epoch) == (0, 2)
         epoch = 3
         for _ in range(10):
             await asyncio.sleep(5)
@@ -305,9 +305,9 @@ def test_topics_that_grow_come_and_go_are_followed() -> None:
         joined = await door.ask(joining("g", topics=("t", "u")), BEAT)
         assert len(assigned(joined) or ()) == 1
         await create(groups.cluster, "u", 3)
-        told = await door.ask(beat("g", "m", 2), BEAT)
-        assert assigned(told) == {topic_id(door.node, "t"): [0, 1], topic_id(door.node, "u"): [0, 1, 2]}
-        assert told.member_epoch == 3
+        reported = await door.ask(beat("g", "m", 2), BEAT)
+        assert assigned(reported) == {topic_id(door.node, "t"): [0, 1], topic_id(door.node, "u"): [0, 1, 2]}
+        assert reported.member_epoch == 3
 
     play(story)
 

@@ -146,7 +146,7 @@ def test_first_batch_is_whole() -> None:
     run(story())
 
 
-def test_a_session_tells_what_is_new() -> None:
+def test_a_session_reports_what_is_new() -> None:
     """KIP-227: partitions without news are left out; one with records goes to the end."""
 
     async def story() -> None:
@@ -159,8 +159,8 @@ def test_a_session_tells_what_is_new() -> None:
                 partitions = [each for topic in answer.responses for each in topic.partitions]
                 return answer.error_code, answer.session_id, {each.partition_index: values(each) for each in partitions}
 
-            code, session, told = await ask(0, 0, 0, session_epoch=0)
-            assert (code, told) == (0, {0: [], 1: [], 2: []})
+            code, session, reported = await ask(0, 0, 0, session_epoch=0)
+            assert (code, reported) == (0, {0: [], 1: [], 2: []})
             assert session > 0
             assert await ask(session_id=session, session_epoch=1) == (0, session, {})
             await produce(client, records(b"a"), partition=1)
@@ -197,8 +197,8 @@ def test_a_session_names_a_partition_again_when_its_error_comes_and_goes() -> No
                 answer = await client.ask(request(*offsets, **how), FetchResponseData, 18)
                 return answer.session_id, [each.error_code for topic in answer.responses for each in topic.partitions]
 
-            session, told = await ask(0, 0, 0, leader_epoch=0)
-            assert told == [0]
+            session, reported = await ask(0, 0, 0, leader_epoch=0)
+            assert reported == [0]
             assert await ask(1, session) == (session, [])
             cluster.elect(key, 1, (1, 2, 3))
             assert await ask(2, session) == (session, [74]), "KAFKA-9338: epochs in a session are compared each time"
@@ -226,8 +226,8 @@ def test_a_topic_that_is_deleted_and_created_again(version: int) -> None:
                 found = [(each.error_code, values(each)) for topic in answer.responses for each in topic.partitions]
                 return answer.session_id, found
 
-            session, told = await ask(0, 0, 0)
-            assert told == [(0, [b"old"])]
+            session, reported = await ask(0, 0, 0)
+            assert reported == [(0, [b"old"])]
             cluster.remove_topic()
             unknown = 100 if version >= 13 else 3
             assert await ask(1, session) == (session, [(unknown, [])])
@@ -260,33 +260,33 @@ def test_an_unknown_topic_does_not_end_the_wait_for_others() -> None:
     run(story())
 
 
-def test_who_does_not_lead_says_who_does() -> None:
+def test_who_does_not_lead_reports_who_does() -> None:
     """KIP-951: the leader from version 12 on, its address from 16 on. Before 11 nobody reads from a follower."""
 
     async def story() -> None:
         async with Brokers() as cluster:
             key = cluster.create()
             for version in (4, 10):
-                (told,) = await fetch(cluster.clients[2], 0, version=version)
-                assert told.error_code == 6
+                (reported,) = await fetch(cluster.clients[2], 0, version=version)
+                assert reported.error_code == 6
             cluster.elect(key, 3, (1, 2, 3))
             for version in range(11, 19):
                 asked = request(0, version=version, leader_epoch=0)
                 answer = await cluster.clients[2].ask(asked, FetchResponseData, version)
-                (told,) = answer.responses[0].partitions
-                leader = (told.current_leader.leader_id, told.current_leader.leader_epoch)
+                (reported,) = answer.responses[0].partitions
+                leader = (reported.current_leader.leader_id, reported.current_leader.leader_epoch)
                 endpoints = [(each.node_id, each.host, each.port) for each in answer.node_endpoints]
-                assert told.error_code == 74
+                assert reported.error_code == 74
                 assert leader == ((3, 1) if version >= 12 else (-1, -1))
                 assert endpoints == ([(3, "k", 3)] if version >= 16 else [])
             cluster.elect(key, 2, (1, 2, 3))
-            (told,) = await fetch(cluster.clients[2], 0, leader_epoch=1)
-            assert (told.error_code, told.current_leader.leader_id) == (74, -1), "nobody names itself"
+            (reported,) = await fetch(cluster.clients[2], 0, leader_epoch=1)
+            assert (reported.error_code, reported.current_leader.leader_id) == (74, -1), "nobody names itself"
 
     run(story())
 
 
-def test_a_consumer_that_read_what_was_cut_off_is_told_where_its_log_diverges() -> None:
+def test_a_consumer_that_read_what_was_cut_off_receives_where_its_log_diverges() -> None:
     """KIP-595, from version 12 on."""
 
     async def story() -> None:
@@ -296,9 +296,13 @@ def test_a_consumer_that_read_what_was_cut_off_is_told_where_its_log_diverges() 
             await produce(client, records(b"a"))
             cluster.elect(key, 1, (1, 2, 3))
             await produce(client, records(b"b", b"c"))
-            (told,) = await fetch(client, 2, leader_epoch=1, last_epoch=0, wait_ms=60_000)
-            assert (told.error_code, told.diverging_epoch.epoch, told.diverging_epoch.end_offset) == (0, 0, 1)
-            assert not told.records
+            (reported,) = await fetch(client, 2, leader_epoch=1, last_epoch=0, wait_ms=60_000)
+            assert (reported.error_code, reported.diverging_epoch.epoch, reported.diverging_epoch.end_offset) == (
+                0,
+                0,
+                1,
+            )
+            assert not reported.records
             (agrees,) = await fetch(client, 1, leader_epoch=1, last_epoch=0)
             assert values(agrees) == [b"b", b"c"]
 
@@ -313,9 +317,9 @@ def test_aborted_transactions_in_fetch_answers(isolation: int, aborted: tuple[()
             await produce(cluster.clients[1], records(b"a"))
             for version in ALL_VERSIONS:
                 for offset in (0, 1):
-                    (told,) = await fetch(cluster.clients[1], offset, version=version, isolation_level=isolation)
-                    assert told.aborted_transactions == aborted
-                    assert told.last_stable_offset == told.high_watermark == 1
+                    (reported,) = await fetch(cluster.clients[1], offset, version=version, isolation_level=isolation)
+                    assert reported.aborted_transactions == aborted
+                    assert reported.last_stable_offset == reported.high_watermark == 1
                 (failed,) = await fetch(cluster.clients[1], 5, version=version, isolation_level=isolation)
                 assert (failed.error_code, failed.aborted_transactions) == (1, None)
 
@@ -338,18 +342,18 @@ def test_a_consumer_is_sent_to_the_replica_in_its_rack_and_reads_there() -> None
             await cluster.until(lambda: all(cluster.high_watermark(n, key) == 1 for n in cluster.nodes))
 
             async def preferred(rack: str, version: int = 11, offset: int = 0) -> tuple[int, list[Any]]:
-                (told,) = await fetch(
+                (reported,) = await fetch(
                     cluster.clients[1], offset, version=version, rack_id=rack, wait_ms=60_000 if rack == "b" else 0
                 )
-                assert (told.error_code, told.high_watermark) == (0, 1)
-                return told.preferred_read_replica, values(told)
+                assert (reported.error_code, reported.high_watermark) == (0, 1)
+                return reported.preferred_read_replica, values(reported)
 
             assert await preferred("b") == (3, []), "at once, and without records"
             assert await preferred("a") == (-1, [b"a"]), "the leader's own"
             assert await preferred("c") == (-1, [b"a"])
             assert await preferred("") == (-1, [b"a"])
-            (told,) = await fetch(cluster.clients[1], 0, version=10)
-            assert values(told) == [b"a"], "before version 11 nobody says where it is"
+            (reported,) = await fetch(cluster.clients[1], 0, version=10)
+            assert values(reported) == [b"a"], "before version 11 nobody says where it is"
             cluster.change_isr(key, (1, 2))
             assert await preferred("b") == (2, []), "one that lags would hold its consumers back"
             cluster.change_isr(key, (1,))
@@ -357,8 +361,8 @@ def test_a_consumer_is_sent_to_the_replica_in_its_rack_and_reads_there() -> None
             cluster.change_isr(key, (1, 2, 3))
 
             follower = cluster.clients[2]
-            (told,) = await fetch(follower, 0, version=11, rack_id="b")
-            assert (told.error_code, values(told), told.preferred_read_replica) == (0, [b"a"], -1)
+            (reported,) = await fetch(follower, 0, version=11, rack_id="b")
+            assert (reported.error_code, values(reported), reported.preferred_read_replica) == (0, [b"a"], -1)
             waiting = fetching(follower, 1, version=11, rack_id="b", wait_ms=60_000)
             await asyncio.sleep(0.01)
             began = asyncio.get_running_loop().time()
@@ -382,8 +386,8 @@ def test_only_with_the_setting_does_a_rack_say_where_to_read() -> None:
                 cluster.register(node_id)
             cluster.create()
             await produce(cluster.clients[1], records(b"a"))
-            (told,) = await fetch(cluster.clients[1], 0, rack_id="b")
-            assert (told.preferred_read_replica, values(told)) == (-1, [b"a"])
+            (reported,) = await fetch(cluster.clients[1], 0, rack_id="b")
+            assert (reported.preferred_read_replica, values(reported)) == (-1, [b"a"])
 
     run(story())
 
@@ -422,8 +426,8 @@ def test_no_error_of_a_partition_ends_the_poll_of_a_consumer(monkeypatch: pytest
                 return FetchResponse(partitions=(failed,))
 
             monkeypatch.setattr(cluster.nodes[1].manager.fetch, "begin", begin_fetch)
-            told = {code: (await fetch(cluster.clients[1], 0))[0].error_code for code in range(-1, 134)}
-            assert told == {code: code if code in survived else 56 for code in told}
+            reported = {code: (await fetch(cluster.clients[1], 0))[0].error_code for code in range(-1, 134)}
+            assert reported == {code: code if code in survived else 56 for code in reported}
 
     run(story())
 

@@ -180,7 +180,7 @@ async def settled(door: ClientDoor, group: str, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("version", [2, 4, 5])
-def test_a_commit_of_old_versions_says_how_long_it_is_kept(version: int) -> None:
+def test_a_commit_of_old_versions_reports_how_long_it_is_kept(version: int) -> None:
     async def story(groups: Groups) -> None:
         door = await groups.coordinator("g")
         commit = offset_commit("g", ("t", 0, 5), generation_id_or_member_epoch=-1, retention_time_ms=60_000)
@@ -548,7 +548,7 @@ def test_static_member_returns_without_rebalance() -> None:
     play(story)
 
 
-def test_an_older_client_that_leads_and_comes_back_is_told_that_another_leads() -> None:
+def test_an_older_client_that_leads_and_comes_back_receives_that_another_leads() -> None:
     """Before KIP-814 that is how it is kept from assigning anew."""
 
     async def story(groups: Groups) -> None:

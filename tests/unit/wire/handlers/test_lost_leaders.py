@@ -66,7 +66,7 @@ def follows(door: ClientDoor, leader: int) -> bool:
     return image is not None and len(image.partitions[0].isr) == 3 and image.partitions[0].leader == leader
 
 
-def test_a_client_that_asks_just_when_the_leader_died_is_told_the_next_leader() -> None:
+def test_a_client_that_asks_just_when_the_leader_died_receives_the_next_leader() -> None:
     world = SimulatedWorld(3)
 
     async def story() -> None:

@@ -50,7 +50,7 @@ def by_id(admin: AdminClient, *ids: UUID, version: int = NEWEST) -> list[Metadat
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_topic_is_told_with_its_partitions_and_replicas(version: int):
+def test_a_topic_is_reported_with_its_partitions_and_replicas(version: int):
     admin = client()
     topic = metadata(admin, version, "old")["old"]
     assert topic.error_code == 0
@@ -105,7 +105,7 @@ def test_an_answer_is_kept_until_the_metadata_changes():
     assert ask().controller_id == 2
 
 
-def test_a_topic_named_twice_is_told_once():
+def test_a_topic_named_twice_is_reported_once():
     answer = client().ask(
         MetadataRequestData.make(topics=[MetadataRequestTopic.make(name="old")] * 2), NEWEST, MetadataResponseData
     )
@@ -136,7 +136,7 @@ def test_ids_before_version_12_are_an_invalid_request(version: int):
     assert answer.brokers == ()
 
 
-def test_version_13_says_a_refusal_at_the_top_too():
+def test_version_13_reports_a_refusal_at_the_top_too():
     answer = client_metadata._refuse_metadata(
         MetadataRequestData.make(topics=None), NEWEST, client_metadata.InvalidRequest("x")
     )
@@ -222,10 +222,10 @@ def test_listener_missing_at_leader_is_an_error(version: int):
 
 
 @pytest.mark.parametrize(
-    ("listener", "told"),
+    ("listener", "reported"),
     [("PLAINTEXT", ["nat:1", "host2:9092"]), ("OUTSIDE", ["out:2", "out:3"]), ("OTHER", ["x:4"]), ("NONE", [])],
 )
-def test_clients_are_told_the_addresses_of_the_listener_that_they_use(listener: str, told: list[str]):
+def test_clients_receive_the_addresses_of_the_listener_that_they_use(listener: str, reported: list[str]):
     world = World()
     world.register(1, listeners={"PLAINTEXT": "nat:1", "OUTSIDE": "out:2", "OTHER": "x:4"})
     world.register(2, listeners={"OUTSIDE": "out:3"})
@@ -234,11 +234,11 @@ def test_clients_are_told_the_addresses_of_the_listener_that_they_use(listener: 
     admin = AdminClient(client_metadata.apis, world, listener=listener)
     assert decode_image(encode_image(world.image)) == world.image
     answer = admin.ask(MetadataRequestData.make(topics=[]), NEWEST, MetadataResponseData)
-    assert [f"{each.host}:{each.port}" for each in answer.brokers] == told
+    assert [f"{each.host}:{each.port}" for each in answer.brokers] == reported
     described = admin.ask(DescribeClusterRequestData.make(), 2, DescribeClusterResponseData)
-    assert [f"{each.host}:{each.port}" for each in described.brokers] == told
+    assert [f"{each.host}:{each.port}" for each in described.brokers] == reported
     broker, connection = admin.parts, admin._connection
-    assert [f"{each.host}:{each.port}" for each in node_endpoints(broker, [2, 1, 1, -1, 9], connection)] == told
+    assert [f"{each.host}:{each.port}" for each in node_endpoints(broker, [2, 1, 1, -1, 9], connection)] == reported
 
 
 def test_the_controller_is_a_live_broker_whatever_is_known_of_the_active_one():
@@ -261,7 +261,7 @@ def test_the_controller_is_a_live_broker_whatever_is_known_of_the_active_one():
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_operations_are_told_to_who_asks(version: int):
+def test_operations_are_reported_to_a_caller_that_asks(version: int):
     admin = client()
     request = MetadataRequestData.make(
         topics=[MetadataRequestTopic.make(name="old")],
@@ -343,7 +343,7 @@ def test_describe_cluster(version: int):
     assert answer.cluster_authorized_operations == operations.CLUSTER
 
 
-def test_describe_cluster_tells_fenced_brokers_to_who_asks():
+def test_describe_cluster_reports_fenced_brokers_to_a_caller_that_asks():
     admin = client()
     admin.gateway.world.decide_fence(3)
     answer = admin.ask(DescribeClusterRequestData.make(include_fenced_brokers=True), 2, DescribeClusterResponseData)

@@ -51,7 +51,7 @@ async def listed(
     return found
 
 
-async def told(client: Client, timestamp: int, **how: object) -> tuple[int, int, int]:
+async def reported(client: Client, timestamp: int, **how: object) -> tuple[int, int, int]:
     found = await listed(client, timestamp, **how)  # type: ignore[arg-type]
     return found.error_code, found.offset, found.timestamp
 
@@ -78,7 +78,9 @@ def test_offsets_by_time_and_the_special_ones_that_a_version_knows(version: int)
             }
             for timestamp, (since, answer) in expected.items():
                 for isolation in (0, 1):
-                    found = await told(client, timestamp, version=version, isolation=isolation if version >= 2 else 0)
+                    found = await reported(
+                        client, timestamp, version=version, isolation=isolation if version >= 2 else 0
+                    )
                     assert found == (answer if version >= since else (35, -1, -1)), timestamp
 
     run(story())
@@ -118,11 +120,11 @@ def test_leader_epochs_come_with_offsets_and_are_compared() -> None:
                     for timestamp in (-2, -1, NOW_MS, NOW_MS + 5)
                 ]
                 assert epochs == ([1, 2, 1, 2] if version >= 4 else [-1] * 4)
-            assert [(await told(client, -1, leader_epoch=epoch))[0] for epoch in (-1, 1, 2, 3)] == [0, 74, 0, 75]
-            assert (await told(cluster.clients[2], -1))[0] == 6
-            assert (await told(cluster.clients[2], -5))[0] == 6
-            assert (await told(client, -1, topic="unknown"))[0] == 3
-            assert (await told(client, -1, partition=1))[0] == 3
+            assert [(await reported(client, -1, leader_epoch=epoch))[0] for epoch in (-1, 1, 2, 3)] == [0, 74, 0, 75]
+            assert (await reported(cluster.clients[2], -1))[0] == 6
+            assert (await reported(cluster.clients[2], -5))[0] == 6
+            assert (await reported(client, -1, topic="unknown"))[0] == 3
+            assert (await reported(client, -1, partition=1))[0] == 3
 
     run(story())
 
@@ -141,10 +143,10 @@ def test_a_fresh_leader_does_not_know_the_end_yet() -> None:
             log.append_as_follower(log_of(cluster, records(b"b")), now_ms=NOW_MS)
             cluster.elect(key, 2, (1, 2, 3))
             client = cluster.clients[2]
-            assert [(await told(client, -1, version=version))[0] for version in (4, 5)] == [5, 78]
-            assert (await told(client, -2))[:2] == (0, 0)
-            assert (await told(client, NOW_MS))[:2] == (0, 0)
-            assert (await told(client, NOW_MS + 1))[0] == 78, "it may be among what is not known to be committed"
+            assert [(await reported(client, -1, version=version))[0] for version in (4, 5)] == [5, 78]
+            assert (await reported(client, -2))[:2] == (0, 0)
+            assert (await reported(client, NOW_MS))[:2] == (0, 0)
+            assert (await reported(client, NOW_MS + 1))[0] == 78, "it may be among what is not known to be committed"
 
     def log_of(cluster: Brokers, batch: bytes) -> bytes:
         stamped = bytearray(batch)
@@ -207,7 +209,7 @@ def test_records_are_deleted_on_all_replicas(version: int) -> None:
 
             assert await deleted(2) == (0, 2)
             assert await deleted(1) == (0, 2), "what is gone stays gone"
-            assert await told(client, -2) == (0, 2, -1)
+            assert await reported(client, -2) == (0, 2, -1)
             assert await deleted(6) == (1, -1)
             assert await deleted(-1) == (0, 5), "all that is committed"
             assert await deleted(0, topic="unknown") == (3, -1)

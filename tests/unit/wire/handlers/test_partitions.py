@@ -175,7 +175,7 @@ def test_refused_moves() -> None:
     }
 
 
-def test_the_replication_factor_is_kept_when_the_request_says_so() -> None:
+def test_the_replication_factor_is_kept_when_the_request_asks_for_it() -> None:
     admin = client()
     assert reassign(admin, {("t", 0): [1, 2, 3]}, allow_factor_change=False)[1] == {("t", 0): 38}
     assert reassign(admin, {("t", 0): [3, 2]}, allow_factor_change=False)[1] == {("t", 0): 0}

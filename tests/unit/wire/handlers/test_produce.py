@@ -46,7 +46,7 @@ async def produce(client: Client, data: bytes | None, *, version: int = 13, **ho
 
 
 @pytest.mark.parametrize("version", ALL_VERSIONS)
-def test_every_version_appends_by_name_or_by_id_and_says_where(version: int) -> None:
+def test_every_version_appends_by_name_or_by_id_and_reports_where(version: int) -> None:
     async def story() -> None:
         async with Brokers() as cluster:
             cluster.create()
@@ -118,8 +118,8 @@ def test_a_refusal_names_the_records_at_fault_from_version_8_on() -> None:
             cluster.create(cleanup_policy="compact")
             for version in (7, 8, 13):
                 answer = await produce(cluster.clients[1], records(b"a", b"b"), version=version)
-                told = [each.batch_index for each in answer.record_errors]
-                assert (answer.error_code, told) == (87, [0, 1] if version >= 8 else []), answer
+                reported = [each.batch_index for each in answer.record_errors]
+                assert (answer.error_code, reported) == (87, [0, 1] if version >= 8 else []), answer
                 assert answer.log_start_offset == 0
 
     run(story())
@@ -238,7 +238,7 @@ def test_with_acks_0_nothing_is_answered_and_an_error_closes_the_connection() ->
     run(story())
 
 
-def test_who_does_not_lead_says_who_does_from_version_10_on() -> None:
+def test_who_does_not_lead_reports_who_does_from_version_10_on() -> None:
     """KIP-951."""
 
     async def story() -> None:
@@ -295,9 +295,11 @@ def test_what_one_partition_is_refused_does_not_concern_the_others() -> None:
             unknown = TopicProduceData.make(name="u", partition_data=data[:1])
             asked = ProduceRequestData.make(acks=-1, timeout_ms=5_000, topic_data=[known, unknown])
             answer = await cluster.clients[1].ask(asked, ProduceResponseData, 9)
-            told = [[(p.index, p.error_code) for p in topic.partition_responses] for topic in answer.responses]
+            reported = [[(p.index, p.error_code) for p in topic.partition_responses] for topic in answer.responses]
             assert [topic.name for topic in answer.responses] == ["t", "u"]
-            assert told == [[(0, 0), (7, 3), (1, 87), (1, 87)], [(0, 3)]], "two batches for one partition are too many"
+            assert reported == [[(0, 0), (7, 3), (1, 87), (1, 87)], [(0, 3)]], (
+                "two batches for one partition are too many"
+            )
 
     run(story())
 

@@ -300,8 +300,8 @@ def test_an_api_that_clients_are_not_served_closes_with_one_line(caplog: pytest.
 
     with caplog.at_level(logging.WARNING):
         served(story)
-    told = [record.getMessage().partition(": ")[2] for record in caplog.records]
-    assert told == [f"API key {key} is not served to clients" for key in NOT_SERVED]
+    reported = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert reported == [f"API key {key} is not served to clients" for key in NOT_SERVED]
 
 
 @pytest.mark.parametrize("version", [-1, 5, 99])
@@ -329,8 +329,8 @@ def test_no_api_is_served_below_or_above_its_versions(caplog: pytest.LogCaptureF
 
     with caplog.at_level(logging.WARNING):
         run(main())
-    told = [record.getMessage().partition(": ")[2] for record in caplog.records]
-    assert told == [
+    reported = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    assert reported == [
         f"{api.name} version {version}; {api.clients[0]} to {api.clients[-1]} are served"
         for api in SERVED
         for version in (api.clients[0] - 1, api.clients[-1] + 1)
@@ -421,7 +421,7 @@ async def shakes_hands_in_vain(client: Client, *, mechanism: str = "SCRAM-SHA-25
     assert await client.answer() == (2, b"\0\x22" + bytes(4)), "ILLEGAL_SASL_STATE 34, and no mechanism"
 
 
-async def is_told_that_nobody_authenticates(client: Client) -> None:
+async def receives_that_nobody_authenticates(client: Client) -> None:
     """And is served on, as what it was."""
     await shakes_hands_in_vain(client)
     client.raw(framed(36, 2, SaslAuthenticateRequestData.make(auth_bytes=b"n,,n=node-1,r=abc"), 3))
@@ -432,7 +432,7 @@ async def is_told_that_nobody_authenticates(client: Client) -> None:
 
 
 @pytest.mark.parametrize("asks_first", [False, True])
-def test_a_client_that_is_set_up_to_authenticate_is_told_that_nobody_does(asks_first: bool):
+def test_a_client_that_is_set_up_to_authenticate_receives_that_nobody_does(asks_first: bool):
     async def story(world: Loopback, held: Held) -> None:
         client = await dial(world)
         if asks_first:
@@ -440,7 +440,7 @@ def test_a_client_that_is_set_up_to_authenticate_is_told_that_nobody_does(asks_f
             client.raw(framed(18, 4, software, 1))
             await client.answer()
         await shakes_hands_in_vain(client, mechanism="PLAIN")
-        await is_told_that_nobody_authenticates(client)
+        await receives_that_nobody_authenticates(client)
         await assert_alive(world)
 
     served(story)
@@ -460,7 +460,7 @@ def test_a_listener_for_clients_takes_no_node():
     async def story(world: Loopback, held: Held) -> None:
         node = await dial(world, world.server.ports["OUTSIDE"])
         await shakes_hands_in_vain(node, client_id=b"node-2-fetch")
-        await is_told_that_nobody_authenticates(node)
+        await receives_that_nobody_authenticates(node)
 
     served(story, client_listeners=[ClientListener("OUTSIDE", "127.0.0.1", 0)])
 
@@ -518,7 +518,7 @@ def test_clients_leave_places_for_nodes():
     served(story, max_connections=3)
 
 
-def test_who_says_nothing_loses_his_place_to_clients_and_nodes():
+def test_one_that_sends_nothing_loses_his_place_to_clients_and_nodes():
     async def story(world: Loopback, held: Held) -> None:
         for _ in range(300):
             await dial(world)

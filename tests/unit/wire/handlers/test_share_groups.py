@@ -41,9 +41,9 @@ def test_a_member_joins_gets_partitions_and_leaves() -> None:
         assert (joined.error_code, joined.member_id, joined.member_epoch) == (0, "m", 2)
         assert (joined.heartbeat_interval_ms, assigned(joined)) == (5_000, {})
         await asyncio.sleep(0.1)
-        told = await door.ask(beat("g", "m", 2), V)
+        reported = await door.ask(beat("g", "m", 2), V)
         t = topic_id(door.node, "t")
-        assert (told.member_epoch, assigned(told)) == (3, {t: [0, 1]})
+        assert (reported.member_epoch, assigned(reported)) == (3, {t: [0, 1]})
         assert assigned(await door.ask(beat("g", "m", 3), V)) is None
         (found,) = await describe(door, "g")
         assert (found.error_code, found.group_state, found.group_epoch, found.assignment_epoch) == (0, "Stable", 3, 3)

@@ -80,12 +80,12 @@ async def joined(door: ClientDoor) -> int:
 
     async def has_all() -> bool:
         nonlocal epoch
-        told = await beat(door, epoch, subscribed_topic_names=["t"])
-        assert told.error_code in (0, 14, 15, 16), told.error_message
-        if told.error_code:
+        reported = await beat(door, epoch, subscribed_topic_names=["t"])
+        assert reported.error_code in (0, 14, 15, 16), reported.error_message
+        if reported.error_code:
             return False
-        epoch = told.member_epoch
-        return bool(told.assignment is not None and told.assignment.topic_partitions)
+        epoch = reported.member_epoch
+        return bool(reported.assignment is not None and reported.assignment.topic_partitions)
 
     await until(has_all, every_s=0.2)
     return epoch

@@ -127,7 +127,7 @@ def test_a_manual_assignment_is_kept() -> None:
         (wanted("__cluster_metadata"), 42),
     ],
 )
-def test_a_refused_topic_has_a_code_and_says_why_and_the_others_are_made(topic: CreatableTopic, code: int) -> None:
+def test_a_refused_topic_has_a_code_and_reports_why_and_the_others_are_made(topic: CreatableTopic, code: int) -> None:
     admin = client()
     answer = create(admin, topic, wanted("other"))
     refused = answer[topic.name]
@@ -145,7 +145,7 @@ def test_a_topic_named_twice_is_refused_once_and_not_made() -> None:
 
 
 @pytest.mark.parametrize("error", [NotController("none"), RequestTimedOut("late")])
-def test_each_topic_is_told_that_the_controller_does_not_answer(error: NotController | RequestTimedOut) -> None:
+def test_each_topic_receives_that_the_controller_does_not_answer(error: NotController | RequestTimedOut) -> None:
     admin = client()
     admin.gateway.unreachable = error
     answer = create(admin, wanted("new"), wanted("other"))
