@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
 
+from kraft.broker.client_quotas import ClientQuotas
 from kraft.broker.permissions import Permissions
 from kraft.broker.principal import Principal
 from kraft.protocol.primitives import Buffer
@@ -82,6 +83,11 @@ class Gateway(Protocol):
 
     def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
         """What the principal may do; None: everything. `what` is the API or the route, for the audit of refusals."""
+        ...
+
+    @property
+    def quotas(self) -> ClientQuotas | None:
+        """The quotas of clients; None while there are none."""
         ...
 
     @property

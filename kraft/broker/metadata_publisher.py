@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from kraft.broker.client_quotas import ClientQuotas
 from metadata.authorizer import Authorizer, authorizer_of
 from metadata.delta import MetadataDelta, delta_between
 from metadata.environment import Clock
@@ -36,6 +37,7 @@ class MetadataPublisher:
         """Cluster-wide and this broker's dynamic settings."""
         self._settings = broker_settings(static)
         self._authorizer = authorizer_of(self._settings, self._image)
+        self._quotas = ClientQuotas(self._image.quotas)
         self._topic_settings: dict[str, TopicSettings] = {}
         self._alike: dict[tuple[tuple[str, str], ...], TopicSettings] = {}
         """A topic's own settings -> its effective ones: most of a thousand topics set nothing, and share one value."""
@@ -67,6 +69,11 @@ class MetadataPublisher:
         """The decisions on the ACLs of the current image; None when nothing is checked. A change of any ACL makes
         another one, so that nothing that was decided before it counts."""
         return self._authorizer
+
+    @property
+    def quotas(self) -> ClientQuotas | None:
+        """The quotas of clients, and what was used of them; None while there are none."""
+        return self._quotas if self._image.quotas else None
 
     def current_settings(self) -> BrokerSettings:
         """`settings`, for those who ask again each time."""
@@ -118,6 +125,8 @@ class MetadataPublisher:
         delta = delta_between(old, self._image)
         if old.configs is not self._image.configs:
             self._refresh_settings(delta)
+        if old.quotas is not self._image.quotas:
+            self._quotas.update(self._image.quotas)
         if old.acls is not self._image.acls:
             self._authorizer = authorizer_of(self._settings, self._image)
         for topic in delta.removed_topics.values():

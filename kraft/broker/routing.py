@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TypeVar
 from uuid import UUID
 
+from kraft.broker.client_quotas import ClientQuotas
 from kraft.broker.consumer_fetch import consumer_fetch, records_of
 from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import NodeInfo, Records
@@ -128,6 +129,10 @@ class Router:
         return permissions_of(self._publisher.authorizer, principal)
 
     @property
+    def quotas(self) -> ClientQuotas | None:
+        return self._publisher.quotas
+
+    @property
     def described_settings(self) -> Mapping[str, str]:
         return self._described_settings
 
@@ -138,6 +143,8 @@ class Router:
 
     async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
         """Answers when this node, too, has seen what was done: who asks it next reads what he wrote."""
+        if (quotas := self._publisher.quotas) is not None:
+            quotas.change_metadata(request, self.image, self._clock.monotonic_ms())
         reply = await self._door.control(request, timeout_ms=timeout_ms)
         await self._publisher.wait_for(lambda image: is_visible(image, request, reply), timeout_ms=METADATA_WAIT_MS)
         return reply

@@ -27,6 +27,7 @@ from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_routes
 from kraft.http.parameters import check_names_in_path
 from kraft.http.partitioner import Partitioner
+from kraft.http.quotas import check_quota, count
 from kraft.http.readiness import Awaiting, Nothing, add_awaits_header, refuse_early
 from kraft.http.request_body import BodyLease, check_length
 from kraft.http.responses import InternalErrors, finished, refused
@@ -189,6 +190,7 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
             if call.is_latin_1:
                 call.body = utf8_of_latin_1(call.body)
         response = await (route.handler(call) if checked is None else route.handler(call, checked))
+        count(call, route, response)
         if route.answers_early:
             add_awaits_header(response, context.awaiting)
         return finished(call, route, response) if context.is_strict else response
@@ -212,6 +214,7 @@ def _check(call: Call, route: Route) -> Any:
         refuse_early(context.awaiting, node_id=context.gateway.node_id)
     if context.gateway.authorizer is not None:
         check_access(call, route)
+    check_quota(call, route)
     if context.is_strict:
         check_strictly(call, route)
     if route.tag == "v2" and context.dialect.checks_parameters:

@@ -172,7 +172,9 @@ def from_kafka(error: KafkaError, *, unknown_topic: int = TOPIC_NOT_FOUND) -> Ht
     code = code_of(error)
     if code == TOPIC_NOT_FOUND:
         code = unknown_topic
-    return HttpError(code, worded(error), extra={"kafka_code": error.code, "retriable": error.retriable})
+    headers = {"Retry-After": str(-(-error.wait_ms // 1_000))} if error.wait_ms else {}
+    extra = {"kafka_code": error.code, "retriable": error.retriable}
+    return HttpError(code, worded(error), extra=extra, headers=headers)
 
 
 def worded(error: KafkaError) -> str:

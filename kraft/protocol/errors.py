@@ -23,6 +23,8 @@ class KafkaError(Exception):
         super().__init__(message or self.name)
         self.message = message or self.name
         self.record_errors = record_errors
+        self.wait_ms = 0
+        """How long a client that is over its quota has to wait."""
 
 
 @dataclass(frozen=True, slots=True)

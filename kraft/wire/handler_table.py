@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
 
+from kraft.broker.client_quotas import ClientQuotas
 from kraft.protocol import apis
 from kraft.protocol.apis import Api
 from kraft.wire.access import Guard
@@ -151,6 +152,11 @@ class ApiHandlers:
     def metadata_offset(self) -> int:
         """The metadata offset of the image that clients are answered from."""
         return self._parts.gateway.image.offset
+
+    @property
+    def quotas(self) -> ClientQuotas | None:
+        """The quotas of clients; None while there are none."""
+        return self._parts.gateway.quotas
 
     def get(self, key: int) -> ApiHandler | None:
         """The handler of the API; None when there is none. The first call for an API imports its module."""

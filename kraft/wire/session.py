@@ -27,10 +27,11 @@ from functools import partial
 from typing import Any
 
 from kraft.broker.answer_budget import AnswerBudget
+from kraft.broker.client_quotas import OWNER, ClientQuotas, Owner
 from kraft.broker.principal import NodePrincipal, UserPrincipal, ask_for, decode_user, node_principal_of
 from kraft.protocol import apis, codec
 from kraft.protocol.codec import Malformed, RequestHeader
-from kraft.protocol.encoding import TooManyItems, TopLevel
+from kraft.protocol.encoding import TooManyItems, TopLevel, Written
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, CloseConnection, Later, Waiting
@@ -40,6 +41,7 @@ from kraft.wire.client_counts import ClientCounts
 from kraft.wire.handler_table import ROWS, ApiHandlers, Order
 from kraft.wire.large_requests import LargeRequests, at_once_max, read
 from kraft.wire.request_pieces import PIECE_ITEMS, PIECES
+from metadata.controller.decide.client_quotas import CONSUMER_BYTE_RATE, PRODUCER_BYTE_RATE
 from metadata.environment import Clock, FrameConnection
 
 LOG = logging.getLogger(__name__)
@@ -145,6 +147,8 @@ class Session:
         """One that is not done yet: nothing begins meanwhile."""
         self._produces = 0
         """Those that are not done yet."""
+        self._muted_until_ms = 0
+        """Until then nothing is read of a client that is over its quota."""
         self._serving: asyncio.Task[Any] | None = None
         self.activity = 0
         """Requests begun and answers sent."""
@@ -199,6 +203,8 @@ class Session:
                     await self._shared.clock.sleep(0)
                     self._started = 0
                 await self._connection.drain()
+                if self._muted_until_ms:
+                    await self._wait_muted()
                 await self._wait_for_room(header, len(frame))
                 self._start(header, frame)
                 frame = await self._connection.receive_while(self._starts_at_once)
@@ -227,6 +233,8 @@ class Session:
     def _starts_at_once(self, frame: memoryview) -> bool:
         """False: something has to be waited for first. Nothing was begun then."""
         if not self._connection.is_writable or (self._started >= STARTED_MAX and not self._is_node):
+            return False
+        if self._muted_until_ms:
             return False
         header = codec.decode_request_head(frame)
         if self._authenticates(header) or self._has_to_wait(header) or not self._takes_room(header, len(frame)):
@@ -264,6 +272,8 @@ class Session:
 
     def _start_of_client(self, header: RequestHeader, frame: memoryview) -> None:
         key, shared = header.api_key, self._shared
+        if shared.handlers.quotas is not None:
+            OWNER.set(Owner(self.client.principal.name, header.client_id))
         slot = _Slot(
             len(frame),
             header,
@@ -394,6 +404,8 @@ class Session:
         if isinstance(error, KafkaError):
             try:
                 response = api.refuse(message, slot.header.api_version, error)
+                if error.wait_ms and not self._is_node:
+                    self._throttle(response, error.wait_ms)
                 self._answered(slot, api.response, response, refused=error if self._is_node else None)
                 return
             except CloseConnection as reason:
@@ -428,6 +440,8 @@ class Session:
         version: int | None = None,
         refused: KafkaError | None = None,
     ) -> None:
+        if not self._is_node and (quotas := self._shared.handlers.quotas) is not None:
+            self._count(quotas, slot, response)
         if response is not None:
             asked = slot.header.api_version if version is None else version
             try:
@@ -451,6 +465,32 @@ class Session:
         elif slot.order is WRITE_ORDER:
             self._has_write = False
         self._send_what_is_done()
+
+    def _count(self, quotas: ClientQuotas, slot: _Slot, response: TopLevel | None) -> None:
+        """Count the bytes of a produce or a fetch. Beyond its quota, a client learns from the answer how long it has to
+        wait, and nothing more is read of it until then (KIP-219)."""
+        key = slot.header.api_key
+        if key not in (PRODUCE, FETCH):
+            return
+        owner = Owner(self.client.principal.name, slot.header.client_id)
+        now_ms = self._shared.clock.monotonic_ms()
+        if key == PRODUCE:
+            wait_ms = quotas.used(PRODUCER_BYTE_RATE, owner, slot.size, now_ms)
+        else:
+            wait_ms = quotas.used(CONSUMER_BYTE_RATE, owner, _records_size(response), now_ms)
+        if wait_ms:
+            self._throttle(response, wait_ms)
+
+    def _throttle(self, response: Any, wait_ms: int) -> None:
+        if response is not None and "throttle_time_ms" in response.__slots__:
+            response.throttle_time_ms = wait_ms
+        self._muted_until_ms = max(self._muted_until_ms, self._shared.clock.monotonic_ms() + wait_ms)
+
+    async def _wait_muted(self) -> None:
+        left_ms = self._muted_until_ms - self._shared.clock.monotonic_ms()
+        if left_ms > 0:
+            await self._shared.clock.sleep(left_ms)
+        self._muted_until_ms = 0
 
     def _send_what_is_done(self) -> None:
         slots, answers = self._slots, self._shared.answers
@@ -531,3 +571,11 @@ class Session:
             call()
         self._slots.clear()
         self._node_slots.clear()
+
+
+def _records_size(response: Any) -> int:
+    """Bytes of records in the answer to a fetch."""
+    if isinstance(response, Written):
+        return sum(map(len, response.parts))
+    topics = () if response is None else response.responses
+    return sum(len(each.records) for topic in topics for each in topic.partitions if each.records)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from kraft.broker.client_quotas import ClientQuotas
 from kraft.broker.gateway import NodeInfo
 from kraft.broker.permissions import Permissions, permissions_of
 from kraft.broker.principal import ANONYMOUS, Principal
@@ -60,6 +61,10 @@ class WorldGateway:
     @property
     def authorizer(self) -> Authorizer | None:
         return authorizer_of(self.settings, self.image)
+
+    @property
+    def quotas(self) -> ClientQuotas | None:
+        return ClientQuotas(self.image.quotas) if self.image.quotas else None
 
     def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
         return permissions_of(self.authorizer, principal)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from kraft.broker.client_quotas import ClientQuotas
 from kraft.broker.gateway import NodeInfo, Records
 from kraft.broker.permissions import Permissions, permissions_of
 from kraft.broker.principal import Principal
@@ -165,6 +166,7 @@ class FakeGateway:
     def __init__(self, *, static: Mapping[str, Any] | None = None) -> None:
         self.static = dict(static or {})
         self._image = MetadataImage()
+        self._quotas = ClientQuotas({})
         self.logs: dict[TopicIdPartition, FakeLog] = {}
         self.fail_produce: ProduceOutcome | None = None
         self.fail_read: errors.KafkaError | None = None
@@ -241,6 +243,11 @@ class FakeGateway:
     @property
     def authorizer(self) -> Authorizer | None:
         return authorizer_of(self.settings, self._image)
+
+    @property
+    def quotas(self) -> ClientQuotas | None:
+        self._quotas.update(self._image.quotas)
+        return self._quotas if self._image.quotas else None
 
     def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
         return permissions_of(self.authorizer, principal)

@@ -20,7 +20,7 @@ from kraft.http.v3.share_records import share_record_routes
 from kraft.http.v3.transactions import transaction_admin_routes
 from metadata.acls import CLUSTER_NAME, AclOperation, AclPattern, AclPermission, AclResource
 from metadata.controller.requests import CreateAcls, CreateTopics, DeleteAcls
-from metadata.records import AccessControlEntryRecord, RemoveAccessControlEntryRecord
+from metadata.records import AccessControlEntryRecord, ClientQuotaRecord, RemoveAccessControlEntryRecord
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, V3, Door, with_door
 
@@ -190,3 +190,19 @@ def test_a_super_user_is_not_restricted() -> None:
         assert (await door.ask("GET", "/metrics")).status == 200
 
     with_door(story, gateway(**{"super.users": "User:ANONYMOUS"}))
+
+
+def test_a_quota_of_bytes_is_429_with_the_time_to_wait() -> None:
+    fake = FakeGateway()
+    fake.add_topic("mine", 1)
+    fake.apply(ClientQuotaRecord(entity=(("user", None),), key="producer_byte_rate", value=1.0))
+
+    async def story(door: Door) -> None:
+        assert await produce(door, "mine") == 200
+        refused = await door.ask("POST", "/topics/mine", VALUE, Content_Type=JSON)
+        assert (refused.status, refused.json["error_code"]) == (429, 42901)
+        assert 0 < int(refused.headers["Retry-After"]) <= 60
+        assert (await door.ask("GET", "/topics")).status == 200
+
+    with_door(story, fake)
+    assert len(fake.produced) == 1

@@ -133,6 +133,7 @@ class FakeGateway:
     """Of a node that knows of no topics and of no nodes."""
 
     authorizer = None
+    quotas = None
 
     def __init__(self) -> None:
         self.node_id = 1

@@ -113,6 +113,7 @@ class Client:
 
 class _Gateway:
     authorizer = None
+    quotas = None
 
     def __init__(self, cluster: Brokers, node_id: int) -> None:
         self._node = cluster.nodes[node_id]

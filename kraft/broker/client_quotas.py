@@ -1,0 +1,182 @@
+"""Quotas of clients: which one holds for a client, how much was used, and how long to wait.
+
+The rules are those of KIP-13, KIP-219, KIP-546 and KIP-599.
+
+Each broker counts for itself, as in Kafka. A rate is measured over eleven samples of a second; who has used more than
+allowed is throttled for as long as it takes until the rate is the quota. Changes of metadata are drawn from a bucket of
+tokens, which fills with the quota. Pure, apart from what was counted: time comes with each call.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, Final, NamedTuple
+
+from kraft.protocol.errors import ThrottlingQuotaExceeded
+from metadata.controller.decide.client_quotas import CLIENT_ID, CONTROLLER_MUTATION_RATE, USER
+from metadata.controller.requests import CreatePartitions, CreateTopics, DeleteTopics, Request
+from metadata.image import MetadataImage, QuotaEntity
+
+SAMPLES: Final = 11
+"""quota.window.num of Kafka."""
+SAMPLE_MS: Final = 1_000
+"""quota.window.size.seconds of Kafka."""
+THROTTLE_MS_MAX: Final = 60_000
+"""Longest wait of a client at a time; a client that is still over it waits again."""
+COUNTED_MAX: Final = 10_000
+"""Users and client ids that are counted; when there are more, those that were idle for longest begin again."""
+
+
+class Owner(NamedTuple):
+    """User and client id of a request."""
+
+    user: str
+    client_id: str | None
+
+
+OWNER: ContextVar[Owner | None] = ContextVar("OWNER", default=None)
+"""The client for whom the current task changes metadata, while there are quotas; None: a node for itself."""
+
+
+class Rate:
+    """An amount for each second, over the latest samples."""
+
+    __slots__ = ("_samples", "total")
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[int, float]] = deque()
+        self.total = 0.0
+
+    def add(self, amount: float, now_ms: int) -> None:
+        self._forget(now_ms)
+        if self._samples and now_ms - self._samples[-1][0] < SAMPLE_MS:
+            begun_ms, before = self._samples.pop()
+            self._samples.append((begun_ms, before + amount))
+        else:
+            self._samples.append((now_ms, amount))
+        self.total += amount
+
+    def over_ms(self, bound: float, now_ms: int) -> int:
+        """How long nothing may be added until the rate is the bound; 0 below it."""
+        self._forget(now_ms)
+        if not self._samples:
+            return 0
+        elapsed_ms = max(now_ms - self._samples[0][0], (SAMPLES - 1) * SAMPLE_MS)
+        rate = self.total * 1_000 / elapsed_ms
+        return round((rate - bound) / bound * elapsed_ms) if rate > bound else 0
+
+    def _forget(self, now_ms: int) -> None:
+        while self._samples and now_ms - self._samples[0][0] >= SAMPLES * SAMPLE_MS:
+            self.total -= self._samples.popleft()[1]
+        if not self._samples:
+            self.total = 0.0
+
+
+class Tokens:
+    """A bucket that fills with the quota and holds what it allows within all samples. It may be overdrawn once."""
+
+    __slots__ = ("_at_ms", "_left")
+
+    def __init__(self, bound: float, now_ms: int) -> None:
+        self._left, self._at_ms = bound * SAMPLES * SAMPLE_MS / 1_000, now_ms
+
+    def take(self, amount: float, bound: float, now_ms: int) -> int:
+        """0, or how long to wait when nothing is left; then nothing was taken."""
+        filled = self._left + bound * (now_ms - self._at_ms) / 1_000
+        self._left, self._at_ms = min(filled, bound * SAMPLES * SAMPLE_MS / 1_000), now_ms
+        if self._left < 0:
+            return max(1, round(-self._left / bound * 1_000))
+        self._left -= amount
+        return 0
+
+
+class ClientQuotas:
+    """The quotas of the current image, and what clients have used of them."""
+
+    def __init__(self, quotas: Mapping[QuotaEntity, Mapping[str, float]]) -> None:
+        self._quotas = quotas
+        self._found: dict[tuple[str, Owner], tuple[tuple[str, ...], float] | None] = {}
+        self._rates: OrderedDict[tuple[str, ...], Rate] = OrderedDict()
+        self._tokens: OrderedDict[tuple[str, ...], Tokens] = OrderedDict()
+
+    def update(self, quotas: Mapping[QuotaEntity, Mapping[str, float]]) -> None:
+        """Other quotas hold from now on; what was used stays counted."""
+        self._quotas = quotas
+        self._found.clear()
+
+    def used(self, key: str, owner: Owner, amount: float, now_ms: int) -> int:
+        """Count what a client has used. Returns how long it is throttled, 0 within its quota."""
+        found = self._find(key, owner)
+        if found is None:
+            return 0
+        counted, bound = found
+        rate = _latest(self._rates, counted) or self._rates.setdefault(counted, Rate())
+        if amount:
+            rate.add(amount, now_ms)
+        return min(rate.over_ms(bound, now_ms), THROTTLE_MS_MAX)
+
+    def change_metadata(self, request: Request[Any], image: MetadataImage, now_ms: int) -> None:
+        """Draw what the request of the current client changes. Raises ThrottlingQuotaExceeded 89."""
+        owner = OWNER.get()
+        found = None if owner is None else self._find(CONTROLLER_MUTATION_RATE, owner)
+        changes = 0 if found is None else mutations(request, image)
+        if found is None or not changes:
+            return
+        counted, bound = found
+        tokens = _latest(self._tokens, counted) or self._tokens.setdefault(counted, Tokens(bound, now_ms))
+        wait_ms = tokens.take(changes, bound, now_ms)
+        if wait_ms:
+            error = ThrottlingQuotaExceeded("The throttling quota has been exceeded.")
+            error.wait_ms = min(wait_ms, THROTTLE_MS_MAX)
+            raise error
+
+    def _find(self, key: str, owner: Owner) -> tuple[tuple[str, ...], float] | None:
+        """What the quota is counted for, and the quota; None: nothing limits this client."""
+        if (key, owner) not in self._found:
+            if len(self._found) >= COUNTED_MAX:
+                self._found.clear()
+            self._found[key, owner] = next(
+                (
+                    ((key, *counted), self._quotas[entity][key])
+                    for entity, counted in precedence(owner)
+                    if key in self._quotas.get(entity, ())
+                ),
+                None,
+            )
+        return self._found[key, owner]
+
+
+def _latest(counted: OrderedDict[tuple[str, ...], Any], key: tuple[str, ...]) -> Any:
+    if key in counted:
+        counted.move_to_end(key)
+    elif len(counted) >= COUNTED_MAX:
+        counted.popitem(last=False)
+    return counted.get(key)
+
+
+def precedence(owner: Owner) -> Iterator[tuple[QuotaEntity, tuple[str, ...]]]:
+    """The entities whose quota holds for a client, the first that has one, each with what it is counted for: a quota of
+    users counts all client ids of a user together, one of client ids all users."""
+    user, client = owner.user, owner.client_id or ""
+    for name in (user, None):
+        yield ((CLIENT_ID, client), (USER, name)), (user, client)
+        yield ((CLIENT_ID, None), (USER, name)), (user, client)
+        yield ((USER, name),), (user, "")
+    yield ((CLIENT_ID, client),), ("", client)
+    yield ((CLIENT_ID, None),), ("", client)
+
+
+def mutations(request: Request[Any], image: MetadataImage) -> int:
+    """Partitions that a request creates or deletes."""
+    match request:
+        case CreateTopics(validate_only=False):
+            return sum(max(1, len(new.assignment or ()) or new.partitions) for new in request.topics)
+        case CreatePartitions(validate_only=False):
+            topics = ((image.topic(grown.topic), grown.count) for grown in request.topics)
+            return sum(max(0, count - len(topic.partitions)) for topic, count in topics if topic is not None)
+        case DeleteTopics():
+            found = (image.topic(each) if isinstance(each, str) else image.topics.get(each) for each in request.topics)
+            return sum(len(topic.partitions) for topic in found if topic is not None)
+    return 0

@@ -1,0 +1,141 @@
+"""Quotas of clients: which one holds, rates against a slow twin, buckets of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kraft.broker import client_quotas
+from kraft.broker.client_quotas import OWNER, SAMPLES, ClientQuotas, Owner, Rate, precedence
+from kraft.protocol.errors import ThrottlingQuotaExceeded
+from metadata.controller.requests import (
+    AlterConfigs,
+    CreatePartitions,
+    CreateTopics,
+    DeleteTopics,
+    NewPartitions,
+    NewTopic,
+)
+from metadata.image import MetadataImage, QuotaEntity
+from metadata.records import PartitionRecord, TopicRecord
+
+PRODUCE = "producer_byte_rate"
+ALICE, BOB = Owner("alice", "app"), Owner("bob", "app")
+USER_AND_CLIENT: QuotaEntity = (("client-id", "app"), ("user", "alice"))
+EVERY: list[QuotaEntity] = [
+    USER_AND_CLIENT,
+    (("client-id", None), ("user", "alice")),
+    (("user", "alice"),),
+    (("client-id", "app"), ("user", None)),
+    (("client-id", None), ("user", None)),
+    (("user", None),),
+    (("client-id", "app"),),
+    (("client-id", None),),
+]
+
+
+def test_the_most_specific_quota_holds() -> None:
+    """Kafka's order, from a user with a client id to the default of client ids."""
+    assert [entity for entity, _ in precedence(ALICE)] == EVERY
+    for place, entity in enumerate(EVERY):
+        quotas = {each: {PRODUCE: float(number + 1)} for number, each in enumerate(EVERY) if number >= place}
+        assert ClientQuotas(quotas)._find(PRODUCE, ALICE) == ((PRODUCE, *dict(precedence(ALICE))[entity]), place + 1.0)
+    assert ClientQuotas({EVERY[0]: {"other": 1.0}})._find(PRODUCE, ALICE) is None
+
+
+def used(quotas: ClientQuotas, owner: Owner, amount: float, now_ms: int = 0) -> int:
+    return quotas.used(PRODUCE, owner, amount, now_ms)
+
+
+def test_a_client_waits_until_its_rate_is_the_quota() -> None:
+    quotas = ClientQuotas({(("user", None),): {PRODUCE: 100.0}})
+    assert used(quotas, ALICE, 1_000) == 0
+    wait_ms = used(quotas, ALICE, 500)
+    assert wait_ms == 5_000
+    assert used(quotas, BOB, 1_000) == 0  # the default of users counts each of them alone
+    assert used(quotas, Owner("alice", "other"), 0) == 5_000  # and all of a user's client ids together
+    assert used(quotas, ALICE, 0, 11_000) == 0
+
+
+def test_a_quota_of_client_ids_counts_all_users_together() -> None:
+    quotas = ClientQuotas({(("client-id", "app"),): {PRODUCE: 100.0}})
+    assert used(quotas, ALICE, 1_000) == 0
+    assert used(quotas, BOB, 100) > 0
+    assert used(quotas, Owner("alice", "other"), 10_000) == 0
+
+
+def test_another_quota_holds_at_once() -> None:
+    quotas = ClientQuotas({(("user", "alice"),): {PRODUCE: 1.0}})
+    assert used(quotas, ALICE, 1_000) == client_quotas.THROTTLE_MS_MAX
+    quotas.update({(("user", "alice"),): {PRODUCE: 1e6}})
+    assert used(quotas, ALICE, 1) == 0
+    quotas.update({})
+    assert used(quotas, ALICE, 1e9) == 0
+
+
+def test_what_is_counted_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_quotas, "COUNTED_MAX", 3)
+    quotas = ClientQuotas({(("user", None),): {PRODUCE: 1.0}})
+    for number in range(10):
+        used(quotas, Owner(f"user-{number}", None), 1)
+    assert (len(quotas._rates), len(quotas._found)) == (3, 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4_000), st.integers(1, 500)), min_size=1, max_size=40))
+def test_a_rate_counts_what_is_not_older_than_its_samples(steps: list[tuple[int, int]]) -> None:
+    """The twin keeps each amount, with the time at which its sample began."""
+    rate, now_ms = Rate(), 0
+    every: list[tuple[int, int]] = []
+    for pause_ms, amount in steps:
+        now_ms += pause_ms
+        rate.add(amount, now_ms)
+        begun_ms = every[-1][0] if every and now_ms - every[-1][0] < 1_000 else now_ms
+        every.append((begun_ms, amount))
+        counted = [each for each in every if now_ms - each[0] < SAMPLES * 1_000]
+        total = sum(size for _, size in counted)
+        assert rate.total == total
+        elapsed_ms = max(now_ms - counted[0][0], 10_000)
+        expected = max(0.0, (total * 1_000 / elapsed_ms - 20) / 20 * elapsed_ms)
+        assert rate.over_ms(20, now_ms) == pytest.approx(expected, abs=1)
+
+
+TOPIC = UUID(int=5)
+IMAGE = MetadataImage().apply(
+    [
+        TopicRecord(name="t", topic_id=TOPIC),
+        *(PartitionRecord(topic_id=TOPIC, partition=each, replicas=(1,), isr=(1,), leader=1) for each in range(3)),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "count"),
+    [
+        (CreateTopics(topics=(NewTopic(name="a", partitions=4), NewTopic(name="b", assignment={0: (1,), 1: (1,)}))), 6),
+        (CreateTopics(topics=(NewTopic(name="a", partitions=4),), validate_only=True), 0),
+        (CreatePartitions(topics=(NewPartitions(topic="t", count=5), NewPartitions(topic="gone", count=9))), 2),
+        (DeleteTopics(topics=("t", TOPIC, "gone")), 6),
+        (AlterConfigs(resources={}), 0),
+    ],
+)
+def test_partitions_are_counted(request_: object, count: int) -> None:
+    assert client_quotas.mutations(request_, IMAGE) == count  # type: ignore[arg-type]
+
+
+def test_changes_of_metadata_are_drawn_from_a_bucket() -> None:
+    quotas: Mapping[QuotaEntity, Mapping[str, float]] = {(("user", "alice"),): {"controller_mutation_rate": 1.0}}
+    made, many = ClientQuotas(quotas), CreateTopics(topics=(NewTopic(name="a", partitions=13),))
+    made.change_metadata(many, IMAGE, 0)  # a node for itself
+    token = OWNER.set(ALICE)
+    try:
+        made.change_metadata(many, IMAGE, 0)  # the bucket may be overdrawn
+        with pytest.raises(ThrottlingQuotaExceeded) as caught:
+            made.change_metadata(many, IMAGE, 0)
+        assert caught.value.wait_ms == 2_000
+        made.change_metadata(many, IMAGE, 2_000)
+    finally:
+        OWNER.reset(token)
