@@ -60,6 +60,9 @@ FROM_THE_FIRST_RECORD = 0
 """For a partition that is added to a topic of the group: records that are written to it before its state exists would
 be lost to the group with `latest` (KAFKA-20742)."""
 
+INITIALIZING_HEARTBEAT_MS = 500
+"""The heartbeat interval of a member without an assignment, while states of its topics are being initialised."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareRules:
@@ -179,10 +182,20 @@ def heartbeat(draft: ShareDraft, event: ShareHeartbeat) -> None:
         ShareHeartbeatAnswer(
             member_id=member_id,
             member_epoch=after.member_epoch,
-            heartbeat_interval_ms=draft.rules.heartbeat_interval_ms,
+            heartbeat_interval_ms=_next_heartbeat_ms(draft, event, after),
             assignment=after.assigned if is_informed else None,
         ),
     )
+
+
+def _next_heartbeat_ms(draft: ShareDraft, event: ShareHeartbeat, member: ShareMember) -> int:
+    """A member has its first assignment with its second heartbeat, as in Kafka, if the states are initialised by then;
+    else soon after they are, and not a whole interval later."""
+    interval_ms = draft.rules.heartbeat_interval_ms
+    if event.member_epoch == JOIN_EPOCH or member.assigned:
+        return interval_ms
+    is_waiting = any(topic.name in member.topics for topic in draft.group.states.initializing.values())
+    return min(interval_ms, INITIALIZING_HEARTBEAT_MS) if is_waiting else interval_ms
 
 
 def _member(draft: ShareDraft, event: ShareHeartbeat) -> ShareMember:

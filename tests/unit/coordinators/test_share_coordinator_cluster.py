@@ -32,6 +32,7 @@ class ShareCoordinator:
         self.states: dict[tuple[str, TopicIdPartition], int] = {}
         """With the start offset."""
         self.is_down = False
+        self.answers_after_s = 0.0
         self.asked = 0
         self.may_delete = asyncio.Event()
         self.may_delete.set()
@@ -40,6 +41,7 @@ class ShareCoordinator:
         self.asked += 1
         if self.is_down:
             raise CoordinatorNotAvailable("down")
+        await asyncio.sleep(self.answers_after_s)
         for partition, offset in request.start_offsets.items():
             self.states[request.group_id, partition] = offset
         return frozenset(request.start_offsets)
@@ -150,6 +152,36 @@ def test_what_the_share_coordinator_did_not_answer_is_asked_for_again() -> None:
         assert shares.asked >= 2
         shares.is_down = False
         assert await settled(cluster, "m") == {"m": 2}
+
+    play(story)
+
+
+def test_a_new_group_on_fresh_topics_begins_with_its_second_heartbeat() -> None:
+    """As soon as Kafka's does: `__share_group_state` comes into being and all states are there in one interval."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "t", 6)
+        joined = await beat(cluster, "m", 0, "t")
+        assert (joined.heartbeat_interval_ms, joined.assignment) == (5_000, frozenset())
+        await asyncio.sleep(joined.heartbeat_interval_ms / 1_000)
+        begun = await beat(cluster, "m", joined.member_epoch)
+        assert begun.assignment is not None
+        assert len(begun.assignment) == 6
+
+    play(story, share_coordinator_state_topic_num_partitions=50)
+
+
+def test_a_group_begins_soon_after_a_share_coordinator_that_was_away() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        shares = served_by(cluster)
+        await create(cluster, "t", 2)
+        shares.answers_after_s = 5.8
+        answer, begun_s = await beat(cluster, "m", 0, "t"), cluster.world.loop.time()
+        while not answer.assignment:
+            await asyncio.sleep(answer.heartbeat_interval_ms / 1_000)
+            answer = await beat(cluster, "m", answer.member_epoch)
+        assert shares.asked == 1
+        assert 5.8 < cluster.world.loop.time() - begun_s < 6.6
 
     play(story)
 

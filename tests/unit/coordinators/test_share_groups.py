@@ -15,7 +15,7 @@ from kraft.coordinators.groups.group_metadata import GroupMetadata, Kind
 from kraft.coordinators.groups.group_protocols import decide_share_group
 from kraft.coordinators.groups.records import GroupRecord, decode_record, encode_key, encode_value
 from kraft.coordinators.groups.share_group import ShareGroup
-from kraft.coordinators.groups.share_protocol import ShareRules, check_share_heartbeat
+from kraft.coordinators.groups.share_protocol import INITIALIZING_HEARTBEAT_MS, ShareRules, check_share_heartbeat
 from kraft.coordinators.groups.share_records import ShareStatesKey, ShareTargetEpochKey
 from kraft.coordinators.groups.share_requests import (
     InitializeStates,
@@ -149,6 +149,23 @@ def test_a_partition_is_assigned_once_it_has_a_state() -> None:
     third = story.beat("m", 3)
     assert (third.member_epoch, third.assignment) == (3, None)
     assert story.last == (), "a heartbeat without news writes nothing"
+
+
+def test_the_first_assignment_comes_soon_after_the_states_however_late_these_are() -> None:
+    """Kafka's comes with the second heartbeat, or with a later one, a whole interval behind the states."""
+    story = Story()
+    assert story.join("m").heartbeat_interval_ms == 5_000
+    story.now_ms += 5_000
+    late = story.beat("m", 2)
+    assert (late.heartbeat_interval_ms, late.assignment) == (INITIALIZING_HEARTBEAT_MS, None)
+    story.do(StatesInitialized(initialized=story.of("a", 0, 1), failed=story.of("a", 2, 3)))
+    story.now_ms += INITIALIZING_HEARTBEAT_MS
+    some = story.beat("m", 2)
+    assert (some.heartbeat_interval_ms, some.assignment) == (5_000, story.of("a", 0, 1)), "it has work to do"
+    other = story.join("other", "nothing")
+    idle = story.beat("other", other.member_epoch)
+    assert story.here.initializing == story.of("a", 2, 3)
+    assert (idle.heartbeat_interval_ms, idle.assignment) == (5_000, None), "nothing that it wants is missing"
 
 
 def test_a_new_group_has_an_epoch_before_its_first_assignment() -> None:
