@@ -116,6 +116,17 @@ class Faults(Decay):
         await self._heal_after(event, pairs)
         self._oracle.out_of_reach.discard(node.node_id)
 
+    async def _depose_leader(self, event: Event) -> None:
+        """The leader of a partition does not reach the controller and hears of no successor; its clients and the other
+        brokers reach it."""
+        found, controller = self._partition(event.numbers[0]), self._controller()
+        if found is None or controller is None or not found[1].has_leader or found[1].leader == controller.node_id:
+            return
+        leader = self.cluster.nodes[found[1].leader]
+        self._oracle.count("leader deposed")
+        self._world.network.cut(leader.machine.name, controller.machine.name)
+        await self._heal_after(event, [(leader.machine.name, controller.machine.name)])
+
     async def _split(self, event: Event) -> None:
         """Two groups that cannot reach each other; perhaps one node reaches both."""
         hosts = self.cluster.hosts

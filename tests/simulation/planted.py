@@ -19,6 +19,7 @@ from kraft.coordinators.groups import classic_rebalance, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.shard import CoordinatorShard
+from kraft.coordinators.shares import decide as share_decisions
 from kraft.coordinators.shares import leaders
 from kraft.coordinators.shares.leader import ShareLeader
 from kraft.coordinators.shares.shard import ShareStateShard
@@ -482,7 +483,7 @@ PLANTED: dict[str, Planted] = {
         what="a new leader of a share partition forgets how often records were delivered",
         patches=(Patch(leaders, "loaded", queued.counts_begin_again),),
         profile="queues",
-        found_by=(2,),
+        found_by=(4,),
     ),
     "queue_skips_released_records": Planted(
         what="the start offset of a share partition moves past records that were released",
@@ -500,6 +501,7 @@ PLANTED: dict[str, Planted] = {
         what="a lock ends after half of its time",
         patches=(Patch(SharePartition, "_lock", queued.locks_end_early),),
         profile="queues",
+        seen_as="holds it",
         found_by=(1,),
     ),
     "queue_locks_never_end": Planted(
@@ -522,6 +524,26 @@ PLANTED: dict[str, Planted] = {
         ),
         profile="queues",
         found_by=(1,),
+    ),
+    "queue_dead_letters_twice": Planted(
+        what="a leader writes dead letters again that it has written",
+        patches=(Patch(ShareLeader, "_send", queued.letters_sent_again),),
+        profile="queues",
+        seen_as="twice",
+        found_by=(2,),
+    ),
+    "queue_dead_letters_never": Planted(
+        what="what is given up is archived without a dead letter",
+        patches=(Patch(SharePartition, "_archived", queued.archived_at_once),),
+        profile="queues",
+        seen_as="without a dead letter",
+        found_by=(2,),
+    ),
+    "queue_state_read_before_fencing": Planted(
+        what="a new leader reads its state before earlier leaders are fenced",
+        patches=(Patch(share_decisions, "read", queued.reads_fence_nobody),),
+        profile="queues",
+        found_by=(28,),
     ),
     "queue_prunes_what_is_needed": Planted(
         what="the share coordinator deletes records up to the end of its log (KAFKA-19695)",

@@ -46,8 +46,8 @@ def anybody_holds_it(_original: Any) -> Any:
 def locks_end_early(original: Any) -> Any:
     """A lock ends after half of its time."""
 
-    def _lock(self: SharePartition, run: Run, member: str, now_ms: int) -> None:
-        original(self, run, member, now_ms - self.limits.lock_duration_ms // 2)
+    def _lock(self: SharePartition, run: Run, member: str, now_ms: int, lock_ms: int) -> None:
+        original(self, run, member, now_ms - self.limits.lock_duration_ms // 2, lock_ms)
 
     return _lock
 
@@ -95,6 +95,32 @@ def remembers_connections(original: Any) -> Any:
         return original(self, key, epoch, connection, **options)
 
     return begin
+
+
+def letters_sent_again(original: Any) -> Any:
+    """A leader does not remember which dead letters are written."""
+
+    async def _send(self: ShareLeader) -> None:
+        letters = list(self._letters)
+        await original(self)
+        self._letters = letters
+        await original(self)
+
+    return _send
+
+
+def archived_at_once(_original: Any) -> Any:
+    """What is given up is archived, whether there is a topic for dead letters or not."""
+    return property(lambda _self: DeliveryState.ARCHIVED)
+
+
+def reads_fence_nobody(_original: Any) -> Any:
+    """A new leader gets the state, and earlier leaders may still write."""
+
+    def read(state: Any, *, leader_epoch: int) -> None:
+        return None
+
+    return read
 
 
 def prunes_up_to_the_end(_original: Any) -> Any:

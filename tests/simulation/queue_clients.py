@@ -15,7 +15,7 @@ from replication.partition.states import LeaderState
 from tests.simulation.clients import choose
 from tests.simulation.oracle import Oracle
 from tests.simulation.queue_member import QueueMember
-from tests.simulation.queue_plan import TOPIC
+from tests.simulation.queue_plan import DEAD_LETTERS, TOPIC
 
 if TYPE_CHECKING:
     from tests.simulation.plan import Plan
@@ -46,8 +46,12 @@ class QueueClients:
     async def _begin(self, group: str, members: list[QueueMember]) -> None:
         """Its group begins with the first record, which Kafka's default does not."""
         resource = ConfigResource(resource_type="group", name=group)
-        alteration = ConfigAlteration(name="share.auto.offset.reset", operation="set", value="earliest")
-        request = AlterConfigs(resources={resource: (alteration,)})
+        assert self._plan is not None
+        configs = {"share.auto.offset.reset": "earliest"}
+        if self._plan.has_dead_letters:
+            configs["errors.deadletterqueue.topic.name"] = DEAD_LETTERS
+        alterations = tuple(ConfigAlteration(name=name, operation="set", value=configs[name]) for name in configs)
+        request = AlterConfigs(resources={resource: alterations})
         while self._oracle.image.config("group", group).get("share.auto.offset.reset") != "earliest":
             node = choose(self._oracle.cluster, self._rng)
             if node is not None and node.node is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from kraft.coordinators.shares.leader import ShareLeader
 from replication.shares.acknowledgements import Acknowledgement, Part
+from replication.shares.partition import DeadLetters, SharePartition
 from replication.shares.states import AcknowledgeType
 from tests.simulation.oracle import Oracle
 
@@ -53,8 +54,26 @@ def _release(oracle: Oracle, original: Callable[..., None]) -> Callable[..., Non
     return release
 
 
+def _send_letters(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
+    def send_letters(self: ShareLeader) -> None:
+        oracle.queues.dead_letters.leads(self)
+        original(self)
+
+    return send_letters
+
+
+def _dead_lettered(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
+    def dead_lettered(self: SharePartition, letters: DeadLetters, lost: frozenset[int] = frozenset()) -> None:
+        oracle.queues.dead_letters.written(self, letters, lost)
+        original(self, letters, lost)
+
+    return dead_lettered
+
+
 WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable[..., Any]]], ...] = (
     (ShareLeader, "acquire", _acquire),
     (ShareLeader, "acknowledge", _acknowledge),
     (ShareLeader, "release", _release),
+    (ShareLeader, "_send_letters", _send_letters),
+    (SharePartition, "dead_lettered", _dead_lettered),
 )

@@ -23,6 +23,7 @@ from metadata.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC
 from replication.shares.acknowledgements import Part
 from replication.shares.partition import Acquired
 from replication.shares.states import AcknowledgeType
+from tests.simulation.dead_letter_oracle import DeadLetterOracle
 from tests.simulation.queue_plan import QueuePlan
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Record:
     deliveries: int = 0
     accepted_by: str | None = None
     """The member whose acceptance is durable."""
+    rejected: bool = False
+    """Its rejection is durable."""
     ending_begun: bool = False
     """Somebody has accepted or rejected it, whatever became of that."""
     over_us: int | None = None
@@ -74,6 +77,7 @@ class QueueOracle:
     def __init__(self, oracle: Oracle) -> None:
         self.oracle = oracle
         self.plan: QueuePlan | None = None
+        self.dead_letters = DeadLetterOracle(oracle)
         self._known: dict[ShareKey, _Known] = {}
 
     # --- excuses ------------------------------------------------------------------------------------------------
@@ -140,10 +144,13 @@ class QueueOracle:
         """The leader answers the acknowledgement with success."""
         known = self._known.setdefault(leader.key, _Known())
         for part in parts:
-            if part.type is not AcknowledgeType.ACCEPT:
+            if part.type not in FINAL:
                 continue
             for offset in range(part.first, part.last + 1):
                 record = known.record(offset)
+                if part.type is AcknowledgeType.REJECT:
+                    record.rejected = True
+                    continue
                 if record.accepted_by is not None:
                     self._fail(leader.key, f"offset {offset} is accepted by {record.accepted_by} and by {member}")
                 record.accepted_by = member
@@ -201,6 +208,7 @@ class QueueOracle:
             if not self.is_certain(key):
                 continue
             known = self._known.setdefault(key, _Known())
+            letters = self.dead_letters.of(key) if self.plan.has_dead_letters else None
             for offset in logs.get(TopicIdPartition(key.topic_id, key.partition), ()):
                 record = known.records.get(offset, Record())
                 if offset >= known.start_offset:
@@ -209,3 +217,6 @@ class QueueOracle:
                     self._fail(key, f"offset {offset} is lost: handed out {record.deliveries} times, and never ended")
                 if not record.ending_begun:
                     self.oracle.count("queue: record archived at the limit")
+                is_given_up = record.rejected or not record.ending_begun
+                if letters is not None and is_given_up and offset not in letters:
+                    self._fail(key, f"offset {offset} was given up without a dead letter")

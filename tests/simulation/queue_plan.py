@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.simulation.plan import Plan
+    from tests.simulation.plan import Event, Plan
 
 PROFILE = "queues"
 EVENTS = (
@@ -20,6 +20,7 @@ EVENTS = (
     *("elect_preferred", "elect_preferred", "rolling_restart", "kill_controller", "disk_full"),
 )
 TOPIC = "queue"
+DEAD_LETTERS = "dlq.queue"
 HEARTBEAT_MS = 400
 
 
@@ -52,10 +53,12 @@ class QueuePlan:
     lock_ms: int
     limit: int
     """share.delivery.count.limit"""
+    has_dead_letters: bool
 
     def __str__(self) -> str:
         groups = [f"queue group {name}: {', '.join(each.name for each in members)}" for name, members in self.groups]
-        return "\n".join([*groups, f"locks last {self.lock_ms} ms, at most {self.limit} deliveries"])
+        then = ", then a dead letter" if self.has_dead_letters else ""
+        return "\n".join([*groups, f"locks last {self.lock_ms} ms, at most {self.limit} deliveries{then}"])
 
 
 def made_queues(plan: Plan) -> Plan:
@@ -70,6 +73,13 @@ def made_queues(plan: Plan) -> Plan:
         groups=tuple((f"q{number}", _members(rng, f"q{number}")) for number in range(rng.choice((1, 1, 2)))),
         lock_ms=rng.choice((1_000, 1_500, 2_000)),
         limit=rng.choice((2, 3, 5)),
+        has_dead_letters=random.Random(f"dead letters {plan.seed}").random() < 0.5,
+    )
+    letters = TopicPlan(
+        name=DEAD_LETTERS,
+        partitions=1,
+        replication_factor=3,
+        configs={"min.insync.replicas": "2", "errors.deadletterqueue.group.enable": "true"},
     )
     sessions_ms = rng.choice((1_500, 3_000))
     settings = {
@@ -80,6 +90,8 @@ def made_queues(plan: Plan) -> Plan:
         "share.coordinator.state.topic.min.isr": 2,
         "share.coordinator.state.topic.segment.bytes": rng.choice((20_000, 104_857_600)),
         "share.coordinator.snapshot.update.records.per.snapshot": rng.choice((0, 3, 500)),
+        # Slower than a follower's fetch waits (500 ms). A coordinator that appends and prunes faster has followers that
+        # are a high watermark behind for ever, with all records in sync, and no look finds the cluster at rest.
         "share.coordinator.state.topic.prune.interval.ms": rng.choice((700, 300_000)),
         "share.coordinator.cold.partition.snapshot.interval.ms": rng.choice((1_500, 300_000)),
         "share.coordinator.write.timeout.ms": rng.choice((300, 1_000, 5_000)),
@@ -95,13 +107,29 @@ def made_queues(plan: Plan) -> Plan:
         replace(each, topic=1, acks=-1, in_flight=1, pause_ms=rng.choice((150, 400)), records=rng.choice((1, 4)))
         for each in plan.producers[:2]
     )
+    events = (*plan.events, *(_deposed(plan, number) for number in range(rng.choice((0, 1, 2)))))
     return replace(
         plan,
+        events=tuple(sorted(events, key=lambda event: event.at_ms)),
         settings={**plan.settings, **settings},
-        topics=(*plan.topics[:1], own),
+        topics=(*plan.topics[:1], own, *([letters] if drawn.has_dead_letters else [])),
         producers=producers,
         queues=drawn,
         down_max=1,
+    )
+
+
+def _deposed(plan: Plan, number: int) -> Event:
+    """A leader that hears of no successor, for long enough for the next one to read its states and hand out records."""
+    from tests.simulation.plan import Event
+
+    rng = random.Random(f"deposed {plan.seed} {number}")
+    session_ms = int(str(plan.settings["broker.session.timeout.ms"]))
+    return Event(
+        at_ms=rng.randint(1_000, 1_000 + plan.faults_ms),
+        kind="depose_leader",
+        lasts_ms=session_ms + rng.randint(1_000, 4_000),
+        numbers=(rng.randrange(10_000), 0, 0, 0),
     )
 
 

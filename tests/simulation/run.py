@@ -37,6 +37,9 @@ WHOLE_S = 30
 """Virtual time after the last fault within which the cluster has to be whole."""
 CALM_S = 0.5
 LOOK_S = 0.1
+RUN_S_MAX = 500
+"""Virtual time of a run; most take 5 to 30 s. Each wait in it has a limit of its own, and all of them take less: a run
+that reaches this one has a client that retries for ever."""
 CREATE_MS = 5_000
 READS_MAX = 4
 """How often all logs are read at the end: two members that are both damaged are mended one after the other."""
@@ -65,6 +68,7 @@ def play(plan: Plan, *, keeps_trace: bool = False) -> Result:
     """Never raises for what the cluster does wrong: that is in the result."""
     began = time.perf_counter()  # for the reported speed; the simulated world never uses it
     world = SimulatedWorld(plan.seed)
+    world.loop.s_max = RUN_S_MAX
     if keeps_trace:
         world.lines = []
     cluster = SimulatedCluster(world, settings=plan.settings, rates=plan.rates, roles=plan.roles, is_new=plan.is_new)

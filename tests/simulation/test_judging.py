@@ -21,8 +21,10 @@ from metadata.image import (
 )
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState
+from tests.simulation import run
 from tests.simulation.eras import Eras
 from tests.simulation.oracle import IMPOSSIBLE, Oracle, Violation
+from tests.simulation.plan_generator import draw_plan
 
 KEY = TopicIdPartition(UUID(int=1), 0)
 CHOSEN = 5
@@ -104,6 +106,13 @@ def test_follower_with_newer_epoch_is_a_violation() -> None:
     judge.event(1, "replica_fetch_refused", {"topic": "t"})
     with pytest.raises(Violation, match="node 1 knows an epoch that its leader does not"):
         judge.event(1, IMPOSSIBLE, {"topic": "t"})
+
+
+def test_a_run_without_an_end_is_a_failure_and_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "RUN_S_MAX", 2)
+    result = run.play(draw_plan(1, "queues"))
+    assert (result.failure or "").startswith("Livelock: no end within 2 s of virtual time; there run ")
+    assert "QueueMember.run" in (result.failure or "")
 
 
 def test_join_longer_than_rebalance_is_a_violation() -> None:

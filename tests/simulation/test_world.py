@@ -108,6 +108,30 @@ def test_uncaught_exception_fails_the_world() -> None:
         SimulatedWorld(1).run(scenario())
 
 
+def test_a_world_ends_at_its_limit_of_virtual_time() -> None:
+    """A client that retries for ever would hang a run, although time moves on; what it does at its end has time."""
+    world, ended = SimulatedWorld(1), []
+
+    async def retrying() -> None:
+        try:
+            for _ in range(10**9):
+                await asyncio.sleep(0.1)
+        finally:
+            await asyncio.sleep(1)
+            ended.append(world.loop.now_us)
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().create_task(retrying())
+        await asyncio.get_running_loop().create_task(retrying())
+
+    world.loop.s_max = 10
+    with pytest.raises(
+        Livelock, match=r"no end within 10 s of virtual time; there run 2 x .*\.retrying, 1 x .*scenario"
+    ):
+        world.run(scenario())
+    assert [1e6 * 11 - 1e5 <= each <= 1e6 * 11 for each in ended] == [True, True]
+
+
 def test_clock_drift_and_jump() -> None:
     world = SimulatedWorld(1)
     fast = world.machine("fast", rate=2.0).clock

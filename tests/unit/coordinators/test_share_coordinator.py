@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable
 from typing import Any, TypeVar
+
+import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.coordinators.shares.coordinator import ShareCoordinator
 from kraft.coordinators.shares.decide import Write
 from kraft.coordinators.shares.routing import SharePersister
+from kraft.coordinators.shares.shard import ShareStateShard
 from kraft.coordinators.shares.state import UNKNOWN, ShareKey
 from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.errors import FencedLeaderEpoch, InvalidRequest, UnknownTopicOrPartition
 from kraft.protocol.messages.find_coordinator_request import FindCoordinatorRequestData
-from metadata.controller.requests import DeleteTopics
+from metadata.controller.requests import DeleteTopics, ElectLeaders
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import SHARE_STATE_TOPIC
 from replication.requests import ReadOptions
@@ -142,6 +146,54 @@ def test_records_that_nothing_needs_are_deleted_and_the_others_are_read():
         share_coordinator_state_topic_prune_interval_ms=2_000,
         share_coordinator_cold_partition_snapshot_interval_ms=2_000,
     )
+
+
+@pytest.mark.long
+def test_periodic_work_goes_with_its_partition_and_happens_once(monkeypatch: pytest.MonkeyPatch):
+    """KAFKA-20710: a coordinator that has moved, and comes back, leaves no job behind on the node that it was on."""
+    worked: list[tuple[int, int]] = []
+    original = ShareStateShard.write_cold_snapshots
+
+    def write_cold_snapshots(self: ShareStateShard) -> int:
+        worked.append((self.context.node_id, self.partition.partition))
+        return original(self)
+
+    monkeypatch.setattr(ShareStateShard, "write_cold_snapshots", write_cold_snapshots)
+
+    async def story(cluster: SimulatedCluster) -> None:
+        key = ShareKey("g", (await create(cluster, "t")).topic_id, 0)
+        first = cluster.alive[0]
+        await at(first, persister(first).initialize(key, state_epoch=1, start_offset=0))
+        home = cluster.nodes[await at(first, persister(first).coordinator_of(key.coordinator_key))]
+
+        async def works() -> set[tuple[int, int]]:
+            """Node and partition, once each interval."""
+            await asyncio.sleep(3)
+            leaders = {
+                number: node for node, each in coordinators(cluster).items() for number in each.shards.by_partition
+            }
+            worked.clear()
+            await asyncio.sleep(10)
+            assert Counter(worked) == {(node, number): 5 for number, node in leaders.items()}
+            return set(worked)
+
+        before = await works()
+        for _ in range(2):
+            await home.stop()
+            assert home.node_id not in {node for node, _ in await works()}
+            await home.start()
+            await cluster.wait_ready()
+            await elect_preferred(cluster)
+            assert await works() == before
+
+    play(story, **SETTINGS, share_coordinator_cold_partition_snapshot_interval_ms=2_000)
+
+
+async def elect_preferred(cluster: SimulatedCluster) -> None:
+    node = cluster.alive[0]
+    assert node.node is not None
+    await asyncio.sleep(2)
+    await at(node, node.node.gateway.control(ElectLeaders(election="preferred", partitions=None), timeout_ms=10_000))
 
 
 def test_find_coordinator_names_the_coordinator_of_a_share_partition():

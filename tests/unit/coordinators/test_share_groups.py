@@ -151,7 +151,7 @@ def test_a_partition_is_assigned_once_it_has_a_state() -> None:
     assert story.last == (), "a heartbeat without news writes nothing"
 
 
-def test_the_first_assignment_comes_soon_after_the_states_however_late_these_are() -> None:
+def test_the_first_assignment_comes_soon_after_late_states() -> None:
     """Kafka's comes with the second heartbeat, or with a later one, a whole interval behind the states."""
     story = Story()
     assert story.join("m").heartbeat_interval_ms == 5_000

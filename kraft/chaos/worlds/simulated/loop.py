@@ -16,11 +16,12 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import math
 import signal
 import threading
 import traceback
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ from typing import Any
 
 STEPS_PER_INSTANT_MAX = 1_000_000
 """More callbacks than this at one instant, or more rounds of timers, are an endless loop."""
+CANCEL_S = 60
+"""Virtual time for what is cancelled at the limit of virtual time."""
+TASKS_NAMED = 10
+"""Tasks that the error at this limit names."""
 RESOLUTION_S = 1e-9
 TASKS_REMEMBERED = 1_000
 """Finished tasks are removed when there are so many of them, or twice as many as running ones."""
@@ -60,7 +65,8 @@ class Deadlock(AssertionError):
 
 
 class Livelock(AssertionError):
-    """Time does not advance: callbacks always schedule callbacks, or one of them does not end."""
+    """Time does not advance, because callbacks always schedule callbacks or one of them does not end; or it advances
+    beyond all measure, because a task retries for ever."""
 
 
 _Ready = tuple[Callable[..., object] | None, Any, contextvars.Context]
@@ -146,6 +152,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._buried: list[asyncio.Task[Any]] = []
         self.step_s_max = STEP_S_MAX
         """The limit of processor time of one step."""
+        self.s_max = math.inf
+        """The limit of virtual time. A run that knows how long it may last sets it."""
         self.failures: list[dict[str, Any]] = []
         """Uncaught exceptions: contexts of the exception handler. A simulation must end with none."""
         # Each future is made by the one and asks the other; methods of ours would cost more than the future.
@@ -166,6 +174,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if not timers:
             raise Deadlock(f"nothing is scheduled at {self.now_us} us, and the awaited result is not there")
         when = timers[0][0]
+        if when > self.s_max:
+            self._give_up()
         if when > self._now:
             self._now, self._rounds = when, 0
             self.now_us = round(when * 1_000_000)
@@ -176,6 +186,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         while timers and timers[0][0] < until:
             handle = heappop(timers)[2]
             self._queue.append((None, handle, handle.context))
+
+    def _give_up(self) -> None:
+        """Raises Livelock, with what still runs outside of all processes. Then there is time to cancel it."""
+        running = Counter(getattr(task.get_coro(), "__qualname__", "?") for task in self._tasks_of(None))
+        limit_s, self.s_max = self.s_max, self.s_max + CANCEL_S
+        text = ", ".join(f"{count} x {name}" for name, count in running.most_common(TASKS_NAMED))
+        raise Livelock(f"no end within {limit_s:.0f} s of virtual time; there run {text}")
 
     # Scheduling
 

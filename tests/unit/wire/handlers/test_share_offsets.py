@@ -113,6 +113,8 @@ def test_a_group_is_described_with_its_lag() -> None:
 
 
 def test_a_reset_group_reads_again_from_there_and_only_without_members() -> None:
+    """A refusal of all of it is an error of the whole answer (KAFKA-19440)."""
+
     async def story(cluster: SimulatedCluster) -> None:
         where = await create(cluster, "t", on=(1, 2, 3))
         await produce(cluster, where, 10)
