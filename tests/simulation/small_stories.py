@@ -161,11 +161,54 @@ async def queue_restarts(run: ScenarioRun) -> None:
     await run.until(lambda now: now.done("more") and now.accepted() >= 25)
 
 
+@scenario(
+    "unclean-election-of-two",
+    question="Does a queue hand out new records that have the offsets of lost ones?",
+    brokers=[1, 2],
+    controllers=[3],
+    settings={
+        **ONE_QUEUE_PARTITION,
+        "offsets.topic.replication.factor": 2,
+        "share.coordinator.state.topic.replication.factor": 2,
+        "replica.lag.time.max.ms": 500,
+        "broker.session.timeout.ms": 500,
+        "broker.heartbeat.interval.ms": 100,
+    },
+    topics=[
+        Topic(
+            name="t",
+            assignment=((1, 2),),
+            configs={"min.insync.replicas": 1, "unclean.leader.election.enable": True},
+        ),
+    ],
+    clients=[
+        Producer(name="before", topic="t", limit=10, batch=10),
+        Producer(name="doomed", topic="t", limit=10, batch=10, starts="in the story"),
+        Producer(name="after", topic="t", limit=10, batch=10, retries=20, starts="in the story"),
+        Worker(name="only", topic="t", lock_ms=1_000),
+    ],
+    expect=Expect(kept=20, lost=10, accepted=20),
+)
+async def unclean_election_of_two(run: ScenarioRun) -> None:
+    """The worker has accepted ten records that only the dead leader had, and gets ten others for them."""
+    await run.until(lambda now: now.accepted() == 10 and now.log_end(2, "t", 0) == 10)
+    await run.cut(dials=2, answers=1, purpose="fetch")
+    await run.start("doomed")
+    await run.until(lambda now: now.isr("t", 0) == [1] and now.accepted() == 20)
+    await run.kill(1)
+    await run.until(lambda now: now.leader("t", 0) == 2)
+    await run.start("after")
+    await run.until(lambda now: now.done("after"))
+    await run.restart(1)
+    await run.until(lambda now: now.isr("t", 0) == [1, 2])
+
+
 SMALL: Final[dict[str, Scenario]] = {
     "vote_not_persisted": one_voter,
     "commits_more_than_was_read": group_goes_on,
     "committed_offsets_not_replayed": coordinator_restarts,
     "queue_begins_again": queue_restarts,
+    "queue_state_beyond_log": unclean_election_of_two,
     "queue_takes_late_acceptances": late_worker_on_one_node,
     "queue_writes_no_dead_letters": poison_on_one_node,
     "queue_skips_released_records": poison_on_one_node,

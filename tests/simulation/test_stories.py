@@ -47,6 +47,7 @@ LONG_BUGS = frozenset(
         *("committed_offsets_not_replayed", "commits_more_than_was_read", "queue_begins_again"),
         *(
             "queue_skips_released_records",
+            "queue_state_beyond_log",
             "queue_takes_late_acceptances",
             "queue_writes_no_dead_letters",
             "vote_not_persisted",

@@ -110,7 +110,7 @@ class QueueCheck:
         self._letters: set[str] = set()
         self._queues: dict[Name, _Queue] = {}
         self._counts: dict[str, int] = defaultdict(int)
-        self.redeliveries = Ranges(ledger)
+        self.redeliveries = Ranges(ledger, nouns=("delivery", "deliveries"))
         self.archives = Ranges(ledger)
         self.expiries = Ranges(ledger)
 

@@ -27,8 +27,10 @@ class _Group:
 class Ranges:
     """Grouped by partition, acks and explanation, in the order in which they were first seen."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, *, nouns: tuple[str, str] = ("record", "records")) -> None:
+        """`nouns`: what is added, in singular and plural."""
         self._ledger = ledger
+        self._nouns = nouns
         self._groups: dict[tuple[int, str, Explanation], _Group] = {}
 
     def add(self, slot: int, *, offset: int, explanation: Explanation) -> None:
@@ -58,6 +60,7 @@ class Ranges:
         topic, number = self._ledger.partitions[partition]
         text = self._ledger.values.text
         has_offsets = group.first_offset != UNKNOWN
+        count = _count(group.records, self._nouns)
         return Range(
             topic=topic,
             partition=number,
@@ -68,7 +71,7 @@ class Ranges:
             first_value=text(group.first),
             last_value=text(group.last),
             at_us=group.at_us,
-            cause=f"{_where(group)} ({_count(group.records)}, acks={acks}): {group.explanation.text or NOT_EXPLAINED}",
+            cause=f"{_where(group)} ({count}, acks={acks}): {group.explanation.text or NOT_EXPLAINED}",
             reason=group.explanation.reason,
         )
 
@@ -81,5 +84,6 @@ def _where(group: _Group) -> str:
     return f"offset {group.first_offset}-{group.last_offset}"
 
 
-def _count(records: int) -> str:
-    return "1 record" if records == 1 else f"{records} records"
+def _count(number: int, nouns: tuple[str, str]) -> str:
+    one, several = nouns
+    return f"1 {one}" if number == 1 else f"{number} {several}"

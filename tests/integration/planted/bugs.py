@@ -119,6 +119,15 @@ def _from_the_beginning(original: Any) -> Any:
     return loaded
 
 
+def _all_of_it(_original: Any) -> Any:
+    """New records with these offsets count as accepted."""
+
+    def within_log(state: Any, _end_offset: int) -> Any:
+        return state
+
+    return within_log
+
+
 def _no_letters(_original: Any) -> Any:
     """Each of them counts as written."""
 
@@ -252,6 +261,13 @@ BUGS: Final[dict[str, Bug]] = {
         within_s=60,
         verdict=("anomaly handed_out_after_acceptance: group q",),
         patches=(Patch(leaders, "loaded", _from_the_beginning),),
+    ),
+    "queue_state_beyond_log": Bug(
+        what="a new leader of a share partition keeps the state of records that the log has lost (U11)",
+        found_by="queue-unclean-election",
+        within_s=90,
+        verdict=("anomaly lost_by_queue: group q",),
+        patches=(Patch(leaders, "within_log", _all_of_it),),
     ),
     "queue_writes_no_dead_letters": Bug(
         what="the leader of a share partition archives a record and writes no dead letter (U14)",
