@@ -5,7 +5,8 @@ kill -9 of the leader, and of leader and controller, under an idempotent produce
 is there once) and `topics` (1,000 topics of three partitions: creation, memory, idle processor time, a node killed, all
 restarted), `transactions` (of 100 records over 3 partitions and a group's offsets) and `aborted` (reading committed
 records of a partition with many aborted transactions, beside one without; --megabytes and --aborted say how large) and
-`shares` (share consumers that accept each record of 1 KB).
+`shares` (share consumers that accept each record of 1 KB), `share-latency` (from a record's production to its
+acceptance, 200 a second) and `share-gap` (a kill -9 of the leader while a member has locks; every record is accepted).
 Kafka's nodes are found by the ports that they listen on, so they have to run on this machine; one that was killed is
 started again by its own command line. Both sides are measured in turn. Needs confluent-kafka and aiokafka.
 """
@@ -29,15 +30,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.cluster import POLL_S, BenchError, process_cpu_s, process_resident_bytes
-from bench.report import percentile
-from bench.shares import share_consume
+from bench.report import percentiles_ms
+from bench.shares import share_consume, share_gap, share_latency
 from bench.sides import (
     ADMIN_S,
     PARTITIONS,
-    WAIT_S,
     WARM_S,
     Here,
     Kafka,
@@ -49,7 +49,18 @@ from bench.sides import (
 )
 from bench.transactions import ABORTED, MEGABYTES, read_aborted, transactions
 
-ROWS: Final = ("latency", "connections", "gap", "topics", "transactions", "aborted", "shares")
+SHARES: Final = ("shares", "share-latency", "share-gap")
+ROWS: Final = (
+    "latency",
+    "connections",
+    "gap",
+    "topics",
+    "transactions",
+    "aborted",
+    "shares",
+    "share-latency",
+    "share-gap",
+)
 ROUNDS: Final = 5
 LATENCY_S: Final = 8.0
 LATENCY_RATE: Final = 500
@@ -105,7 +116,7 @@ def latency(side: Side) -> dict[str, float]:
         reader.join()
         topics.delete(name)
     cost = {"nodes' CPU ms a record": cpu_s / len(acked[warm:]) * 1000}
-    return _percentiles("ack", acked[warm:]) | _percentiles("end to end", arrived[warm:]) | cost
+    return percentiles_ms("ack", acked[warm:]) | percentiles_ms("end to end", arrived[warm:]) | cost
 
 
 def _tail(side: Side, name: str, arrived: list[float], is_over: threading.Event) -> None:
@@ -122,11 +133,6 @@ def _tail(side: Side, name: str, arrived: list[float], is_over: threading.Event)
 def _age(message: Any) -> float:
     """Seconds since it was made: its value begins with the time."""
     return time.perf_counter() - float(struct.unpack(">d", message.value()[:8])[0])
-
-
-def _percentiles(name: str, seconds: Sequence[float]) -> dict[str, float]:
-    ordered = sorted(seconds)
-    return {f"{name} {label} ms": percentile(ordered, share) * 1000 for label, share in (("p50", 0.5), ("p99", 0.99))}
 
 
 # connections
@@ -165,7 +171,7 @@ async def _many_producers(side: Side, name: str) -> dict[str, float]:
         grown = sum(map(process_resident_bytes, side.pids.values())) - before
     finally:
         await asyncio.gather(*(producer.stop() for producer in producers))
-    return _percentiles("ack", took) | {"KB a connection": grown / opened / 1000, "connections": float(opened)}
+    return percentiles_ms("ack", took) | {"KB a connection": grown / opened / 1000, "connections": float(opened)}
 
 
 def _sockets(side: Side) -> int:
@@ -185,15 +191,7 @@ def _sockets(side: Side) -> int:
 def gap(side: Side, *, is_controller: bool) -> dict[str, float]:
     """The longest time between two acknowledgements around a kill -9, of a producer that sends 200 records a second."""
     topics = Topics(side)
-    some = next(iter(side.addresses))
-    deadline = time.perf_counter() + WAIT_S
-    name = topics.create(1, is_warm=False)
-    while (topics.leader(name) == controller(side, ask=some)) != is_controller:
-        topics.delete(name)
-        if time.perf_counter() > deadline:
-            raise BenchError("no topic could be made whose leader is what is to be killed")
-        name = topics.create(1, is_warm=False)
-    time.sleep(WARM_S)
+    name = topics.create_led(is_controller=is_controller)
     victim = topics.leader(name)
     acked: list[tuple[float, bytes]] = []
     failures: list[str] = []
@@ -216,7 +214,7 @@ def gap(side: Side, *, is_controller: bool) -> dict[str, float]:
     times = sorted(moment for moment, _ in acked)
     longest = max(later - earlier for earlier, later in itertools.pairwise(times))
     side.start_again(victim)
-    until(lambda: _is_whole(topics, name), f"{name} is in sync again")
+    until(lambda: topics.is_whole(name), f"{name} is in sync again")
     _check(side, name, [value for _, value in acked], failures)
     topics.delete(name)
     return {"gap ms": longest * 1000}
@@ -227,13 +225,6 @@ def _is_served_since(acked: Sequence[tuple[float, bytes]], killed: float) -> boo
     first = bisect.bisect(acked, killed + 0.1, key=lambda each: each[0])
     served_s = acked[-1][0] - acked[first][0] if first < len(acked) else 0.0
     return served_s > GAP_AFTER_S / 4 and time.perf_counter() > killed + GAP_AFTER_S
-
-
-def _is_whole(topics: Topics, name: str) -> bool:
-    try:
-        return len(topics.admin.list_topics(name, timeout=ADMIN_S).topics[name].partitions[0].isrs) == 3
-    except (KafkaException, KeyError):
-        return False
 
 
 def _check(side: Side, name: str, acked: Sequence[bytes], failures: Sequence[str]) -> None:
@@ -331,6 +322,10 @@ def measures(row: str, options: argparse.Namespace) -> list[tuple[str, Callable[
                 for partitions in (1, 6)
                 for consumers in (1, 8)
             ]
+        case "share-latency":
+            return [("from produce to accept, 200/s", share_latency, ROUNDS)]
+        case "share-gap":
+            return [("kill -9 of the leader with locks held", share_gap, ROUNDS)]
         case _:
             return [("1,000 topics x 3", many_topics, 1)]
 

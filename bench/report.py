@@ -36,6 +36,12 @@ def percentile(sorted_values: Sequence[float], share: float) -> float:
     return sorted_values[min(len(sorted_values) - 1, int(len(sorted_values) * share))]
 
 
+def percentiles_ms(name: str, seconds: Sequence[float]) -> dict[str, float]:
+    """p50 and p99 of a figure in milliseconds."""
+    ordered = sorted(seconds)
+    return {f"{name} {label} ms": percentile(ordered, share) * 1000 for label, share in (("p50", 0.5), ("p99", 0.99))}
+
+
 def header(width: int) -> str:
     return f"{'':{width}}" + "".join(f"{column:>13}" for column in COLUMNS)
 

@@ -183,6 +183,7 @@ class Topics:
     """A topic of one side, created with its own administration."""
 
     def __init__(self, side: Side, *, without: int = -1) -> None:
+        self._side = side
         self.admin = AdminClient(bootstrap(side, without=without))
 
     def create(self, partitions: int, *, is_warm: bool = True, replicas: int = 3) -> str:
@@ -197,6 +198,19 @@ class Topics:
         for future in self.admin.create_topics([new]).values():
             future.result(ADMIN_S)
 
+    def create_led(self, *, is_controller: bool) -> str:
+        """One partition, whose leader is the active controller, or is not."""
+        some = next(iter(self._side.addresses))
+        deadline = time.perf_counter() + WAIT_S
+        name = self.create(1, is_warm=False)
+        while (self.leader(name) == controller(self._side, ask=some)) != is_controller:
+            self.delete(name)
+            if time.perf_counter() > deadline:
+                raise BenchError("no topic could be made whose leader is what is to be killed")
+            name = self.create(1, is_warm=False)
+        time.sleep(WARM_S)
+        return name
+
     def delete(self, *names: str) -> None:
         for future in self.admin.delete_topics(list(names)).values():
             future.result(ADMIN_S)
@@ -210,6 +224,13 @@ class Topics:
                 return int(partitions[0].leader)
             time.sleep(POLL_S)
         raise BenchError(f"{name} has no leader after {WAIT_S} s")
+
+    def is_whole(self, name: str) -> bool:
+        """All replicas of its first partition are in sync."""
+        try:
+            return len(self.admin.list_topics(name, timeout=ADMIN_S).topics[name].partitions[0].isrs) == 3
+        except (KafkaException, KeyError):
+            return False
 
     def are_there(self, names: Sequence[str], *, without: int = -1, is_whole: bool = False) -> bool:
         """All partitions have a leader other than the dead node, in the metadata of a live node."""

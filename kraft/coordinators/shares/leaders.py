@@ -29,6 +29,7 @@ from kraft.protocol.errors import (
     KafkaError,
     NotLeaderOrFollower,
     OffsetOutOfRange,
+    UnknownTopicId,
     UnknownTopicOrPartition,
     for_code,
 )
@@ -142,8 +143,8 @@ class ShareLeaders:
         return found.effective
 
     async def leader(self, key: ShareKey) -> ShareLeader:
-        """Raises UnknownTopicOrPartition 3, NotLeaderOrFollower 6, CoordinatorNotAvailable 15, or what the share
-        coordinator refuses."""
+        """Raises UnknownTopicId 100, UnknownTopicOrPartition 3, NotLeaderOrFollower 6, CoordinatorNotAvailable 15, or
+        what the share coordinator refuses."""
         found = self._leaders.get(key)
         if found is not None:
             await self._end_if_reset(found)
@@ -172,6 +173,8 @@ class ShareLeaders:
 
     def _led(self, key: ShareKey) -> PartitionImage:
         partition = self._context.image().partition(key.topic_id, key.partition)
+        if key.topic_id not in self._context.image().topics:
+            raise UnknownTopicId(f"no topic has the id {key.topic_id}")
         if partition is None:
             raise UnknownTopicOrPartition(f"partition {key.partition} of topic {key.topic_id} does not exist")
         if partition.leader != self._context.node_id:

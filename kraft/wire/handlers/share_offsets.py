@@ -89,7 +89,7 @@ class _ShareOffsets:
                         described.DescribeShareGroupOffsetsResponsePartition.make(
                             partition_index=row.partition,
                             start_offset=row.start_offset,
-                            leader_epoch=row.leader_epoch,
+                            leader_epoch=max(0, row.leader_epoch),  # as in Kafka where no leader has begun
                             lag=row.lag,
                             error_code=row.error_code,
                             error_message=row.error_message,

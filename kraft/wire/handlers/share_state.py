@@ -53,7 +53,6 @@ def apis(broker: NodeParts) -> Sequence[ApiHandler]:
             served.read,
             topic=reading.ReadStateResult.make,
             make=reading.ReadShareGroupStateResponseData,
-            start_offset=NO_OFFSET,
         ),
         _api(
             WriteShareGroupStateRequestData,
@@ -75,20 +74,15 @@ def apis(broker: NodeParts) -> Sequence[ApiHandler]:
             served.summary,
             topic=summary.ReadStateSummaryResult.make,
             make=summary.ReadShareGroupStateSummaryResponseData,
-            start_offset=NO_OFFSET,
         ),
     ]
 
 
-def _api(
-    request: type[TopLevel], messages: Any, handle: Partitions, *, topic: Any, make: Any, **failed: int
-) -> ApiHandler:
+def _api(request: type[TopLevel], messages: Any, handle: Partitions, *, topic: Any, make: Any) -> ApiHandler:
     """All five have the same shape: topics, partitions, and a result for each partition."""
 
     def failure(number: int, error: KafkaError) -> Any:
-        return messages.PartitionResult.make(
-            partition=number, error_code=error.code, error_message=error.message, **failed
-        )
+        return messages.PartitionResult.make(partition=number, error_code=error.code, error_message=error.message)
 
     async def result(key: ShareKey, partition: Any) -> Any:
         try:

@@ -83,6 +83,7 @@ from kraft.protocol.messages.push_telemetry_request import PushTelemetryRequestD
 from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.messages.unregister_broker_request import UnregisterBrokerRequestData
+from tests.clients.golden import share_questions
 
 Ask = Callable[[str, TopLevel, int], Any]
 
@@ -90,6 +91,8 @@ UNKNOWN = "no-such-topic"
 UNKNOWN_ID = UUID("0a0b0c0d-0000-4000-8000-0102030405ff")
 TOPIC_RESOURCE, BROKER_RESOURCE, METRICS_RESOURCE, GROUP_RESOURCE = 2, 4, 16, 32
 SETTLE_S = 30
+SHARED_BATCHES = 40
+"""Each is handed out once, and some while their share partition is loaded."""
 
 
 def versions(key: int) -> Iterator[int]:
@@ -105,6 +108,7 @@ def run(ask: Ask) -> None:
     _transactions(ask)
     _dynamic_configs(ask)
     _client_metrics(ask)
+    _shares(ask)
     _authentication(ask)
 
 
@@ -776,6 +780,24 @@ def _deletions(ask: Ask) -> None:
         if version >= 6:
             by_id = dt.DeleteTopicState.make(topic_id=UNKNOWN_ID)
             ask("no topic, by id", dt.DeleteTopicsRequestData.make(topics=[by_id], timeout_ms=10_000), version)
+
+
+def _shares(ask: Ask) -> None:
+    topic = ct.CreatableTopic.make(name=share_questions.TOPIC, num_partitions=2, replication_factor=1)
+    ask("a topic for share groups", ct.CreateTopicsRequestData.make(topics=[topic]), 7)
+    named = md.MetadataRequestTopic.make(name=share_questions.TOPIC)
+    request = md.MetadataRequestData.make(topics=[named], allow_auto_topic_creation=False)
+    _until(lambda: ask("while it is made", request, 12).topics[0].error_code == 0, "no topic")
+    change = iac.AlterableConfig.make(name="share.auto.offset.reset", config_operation=0, value="earliest")
+    group = iac.AlterConfigsResource.make(
+        resource_type=GROUP_RESOURCE, resource_name=share_questions.GROUP, configs=[change]
+    )
+    ask("where a share group begins", iac.IncrementalAlterConfigsRequestData.make(resources=[group]), 1)
+    topic_id = id_of(ask, share_questions.TOPIC)
+    for _ in range(SHARED_BATCHES):
+        request = _produce_request(share_questions.TOPIC, topic_id, batch(), version=apis.BY_KEY[0].clients[-1])
+        ask("records for share groups", request, apis.BY_KEY[0].clients[-1])
+    share_questions.ask_all(ask, _until, topic_id)
 
 
 # --- transactions -----------------------------------------------------------------------------------------------------

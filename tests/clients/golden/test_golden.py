@@ -21,6 +21,7 @@ WAITS = {
     "while it is made",
     "while it is loaded",
     "while it ends",
+    "while it is assigned",
     "while the first ids are fetched",
     "with the id that it was given",
 }
