@@ -197,7 +197,7 @@ class _Paced:
         self._sent = 0
         self._begin = time.perf_counter()
         self.values: list[bytes] = []
-        """Of the records that were acknowledged."""
+        """Values of the records that were acknowledged."""
         self._failures: list[str] = []
 
     @property
