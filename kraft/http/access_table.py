@@ -196,6 +196,7 @@ def _v3_groups() -> dict[str, RouteAccess]:
         f"DELETE {consumers}/offsets/{place}": _group(DELETE),
         f"POST {V3}/share-groups": RouteAccess(states="Read on the Group"),
         f"POST {shares}/records:receive": _group(READ, states="Read on each Topic"),
+        f"POST {shares}/records:peek": _group(READ, states="Read on each Topic"),
         f"POST {shares}/records:acknowledge": _group(READ),
         f"GET {shares}/configs": _group(DESCRIBE_CONFIGS),
         f"POST {shares}/configs:alter": _group(ALTER_CONFIGS),

@@ -48,7 +48,10 @@ def test_a_cluster_starts_reports_what_it_waits_for_and_stops(fakes):
     assert all(is_alive(node.pid) for node in run.nodes)
     assert said == [f"cluster {run.cluster_id}: starting 3 nodes in {fakes}"], "a start of seconds is one line"
     summary = json.loads(json.dumps(run.summary()))
-    assert set(summary["nodes"][0]) == {"id", "roles", "pid", "rest", "kafka", "quorum", "data"}
+    assert set(summary["nodes"][0]) == {
+        *("id", "roles", "pid", "rest", "kafka", "quorum", "data"),
+        *("logs_in", "ca", "certificate"),
+    }
     bring_down(fakes, say=said.append)
     assert not any(is_alive(node.pid) for node in run.nodes)
     assert load_run(fakes) is None

@@ -33,7 +33,7 @@ def refused(code: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("told", "acks", "outcome", "code", "again"),
+    ("reported", "acks", "outcome", "code", "again"),
     [
         (answer(200, written(4, 5)), "all", "ok", 0, False),
         (answer(200, refused(19)), "all", "fail", 19, True),

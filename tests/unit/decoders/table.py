@@ -20,6 +20,7 @@ from uuid import UUID
 import msgspec
 from crc32c import crc32c
 
+from kraft.broker.principal import UserPrincipal, decode_user
 from kraft.config.parse import parse_config
 from kraft.config.problems import ConfigError
 from kraft.config.toml import parse_toml
@@ -860,7 +861,14 @@ REPLIED: dict[str, tuple[Any, Any, Any]] = {
     CONTROLLER_RPCS[type(request)].api.name: (CONTROLLER_RPCS[type(request)], request, reply)
     for request, reply in CASES
 }
+PRINCIPAL = Decoder(
+    module="kraft.broker.principal",
+    decode=decode_user,
+    refuses=(ValueError,),
+    samples=[UserPrincipal("alice", "10.0.0.7").encode()],
+)
 WIRE = {
+    "principal of a forwarded request": PRINCIPAL,
     "frames": Decoder(
         module="kraft.runtime.tcp",
         decode=framed,

@@ -61,7 +61,7 @@ def more_routes() -> tuple[Route, ...]:
         *transaction_admin_routes(NOTHING, NOTHING),
         *group_routes(NOTHING),
         *share_record_routes(NOTHING),
-        *share_group_routes(NOTHING),
+        *share_group_routes(NOTHING, NOTHING),
         *replica_routes(dict),
     )
 
