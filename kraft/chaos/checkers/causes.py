@@ -112,6 +112,12 @@ class Causes:
             text = f"{acked}, node {successor.leader} {loss.text} and {took} in epoch {successor.epoch}"
             text += f" with log end offset {successor.start_offset}"
             return Explanation(loss.reason, text + self._old_copy(partition, leadership, successor, gone))
+        unclean = _unclean_before(partition, leadership, successor)
+        if unclean is not None:
+            took = f"an unclean election made node {unclean.leader} leader in epoch {unclean.epoch}, which never began"
+            text = f"{acked}, {took}, and node {successor.leader} took over in epoch {successor.epoch}"
+            text += f" with log end offset {successor.start_offset}"
+            return Explanation("unclean election", text + self._old_copy(partition, leadership, successor, gone))
         text = f"{acked}, node {successor.leader} took over in epoch {successor.epoch}"
         text += f" with log end offset {successor.start_offset}" + self._old_copy(
             partition, leadership, successor, gone
@@ -205,6 +211,21 @@ def _also_possible(partition: PartitionTimeline, leadership: Leadership, gone: L
         for later in believed_leaderships(partition, gone.invoke_us, gone.at_us, slack_us=0)
         if later.epoch > leadership.epoch and later.start_offset is not None and later.start_offset <= gone.offset
     ]
+
+
+def _unclean_before(
+    partition: PartitionTimeline, leadership: Leadership | None, successor: Leadership
+) -> Leadership | None:
+    """An unclean leader between the two that was deposed before it began to lead: the ISR came from it."""
+    after = -1 if leadership is None else leadership.epoch
+    return next(
+        (
+            each
+            for each in partition.in_order()
+            if after < each.epoch < successor.epoch and each.is_unclean and each.start_offset is None
+        ),
+        None,
+    )
 
 
 def _acked(leadership: Leadership | None, gone: LostRecord) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from kraft.chaos.checkers.verdict import Counts, Range, Verdict
 from kraft.chaos.history import Attempt
 from kraft.client.outcome import Outcome
@@ -106,6 +108,22 @@ def test_an_unclean_election_gives_up_a_range(tmp_path: Path) -> None:
         "offset 412-414 (3 records, acks=all): acked by node 1 in epoch 3, an unclean election made node 2 leader in "
         "epoch 4 with log end offset 412 and gave up 412-414, node 1 was killed and did not bring them back"
     )
+
+
+@pytest.mark.parametrize("is_unclean", [True, False])
+def test_unclean_leader_that_never_began_explains_loss(tmp_path: Path, is_unclean: bool) -> None:
+    """It was fenced before it heard of its election, and the next leader has its log."""
+    run = led_by_node_1()
+    run.sent(*values(412, 3), at_s=2, offset=412)
+    run.fault("kill", 1, at_s=2.5)
+    reason = "unclean leader election" if is_unclean else "broker fenced"
+    run.event("leader_elected", at_s=3, leader=2, leader_epoch=4, reason=reason, isr=[2])
+    run.leads(2, 6, at_s=5, start=412)
+    run.ends_with(*values(0, 412))
+    loss = only(run.verdict(tmp_path).losses, run.verdict(tmp_path))
+    assert loss.explained == is_unclean
+    words = "an unclean election made node 2 leader in epoch 4, which never began, and node 2 took over in epoch 6"
+    assert (words in loss.cause) == is_unclean
 
 
 def test_a_leader_that_does_not_know_that_it_was_deposed(tmp_path: Path) -> None:
