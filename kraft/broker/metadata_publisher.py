@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from kraft.broker.client_quotas import ClientQuotas
-from metadata.authorizer import Authorizer, authorizer_of
+from metadata.authorizer import authorizer_of
 from metadata.delta import MetadataDelta, delta_between
 from metadata.environment import Clock
 from metadata.image import MetadataImage
@@ -36,8 +36,12 @@ class MetadataPublisher:
         self._dynamic: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
         """Cluster-wide and this broker's dynamic settings."""
         self._settings = broker_settings(static)
-        self._authorizer = authorizer_of(self._settings, self._image)
         self._quotas = ClientQuotas(self._image.quotas)
+        self.quotas: ClientQuotas | None = None
+        """The quotas of clients, and what was used of them; None while there are none."""
+        self.authorizer = authorizer_of(self._settings, self._image)
+        """The decisions on the ACLs of the current image; None when nothing is checked. A change of any ACL makes
+        another one, so that nothing that was decided before it counts."""
         self._topic_settings: dict[str, TopicSettings] = {}
         self._alike: dict[tuple[tuple[str, str], ...], TopicSettings] = {}
         """A topic's own settings -> its effective ones: most of a thousand topics set nothing, and share one value."""
@@ -63,17 +67,6 @@ class MetadataPublisher:
     def settings(self) -> BrokerSettings:
         """Static, then cluster-wide dynamic, then this broker's dynamic settings."""
         return self._settings
-
-    @property
-    def authorizer(self) -> Authorizer | None:
-        """The decisions on the ACLs of the current image; None when nothing is checked. A change of any ACL makes
-        another one, so that nothing that was decided before it counts."""
-        return self._authorizer
-
-    @property
-    def quotas(self) -> ClientQuotas | None:
-        """The quotas of clients, and what was used of them; None while there are none."""
-        return self._quotas if self._image.quotas else None
 
     def current_settings(self) -> BrokerSettings:
         """`settings`, for those who ask again each time."""
@@ -127,8 +120,9 @@ class MetadataPublisher:
             self._refresh_settings(delta)
         if old.quotas is not self._image.quotas:
             self._quotas.update(self._image.quotas)
+            self.quotas = self._quotas if self._image.quotas else None
         if old.acls is not self._image.acls:
-            self._authorizer = authorizer_of(self._settings, self._image)
+            self.authorizer = authorizer_of(self._settings, self._image)
         for topic in delta.removed_topics.values():
             self._topic_settings.pop(topic.name, None)
         for subscriber in self._subscribers:

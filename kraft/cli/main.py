@@ -96,6 +96,8 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "groups": ("kraft.cli.groups", "app"),
     "queues": ("kraft.cli.queues", "app"),
     "transactions": ("kraft.cli.transactions", "app"),
+    "acls": ("kraft.cli.acls", "app"),
+    "quotas": ("kraft.cli.quotas", "app"),
     "produce": ("kraft.cli.produce_command", "produce"),
     "consume": ("kraft.cli.consume_command", "consume"),
     "reassign": ("kraft.cli.admin", "reassign"),

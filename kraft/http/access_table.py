@@ -114,7 +114,7 @@ def _node() -> dict[str, RouteAccess]:
     described = _cluster(DESCRIBE)
     return {f"GET {path}": _OPEN for path in paths} | {
         "GET /metrics": described,
-        "GET /kraft/status": described,
+        "GET /kraft/status": RouteAccess(states="nothing: how many, and no names; `kraft up` waits for it"),
         "GET /kraft/partitions": described,
     }
 
@@ -132,6 +132,8 @@ def _v3_cluster() -> dict[str, RouteAccess]:
         f"DELETE {V3}/acls": _cluster(ALTER),
         f"POST {V3}/acls:batch": _cluster(ALTER),
         f"POST {V3}/elections": _cluster(ALTER),
+        f"GET {V3}/client-quotas": _cluster(DESCRIBE_CONFIGS),
+        f"POST {V3}/client-quotas:alter": _cluster(ALTER_CONFIGS),
     }
     for path in (f"{V3}/brokers/{{broker_id}}/configs", f"{V3}/broker-configs"):
         rows |= {

@@ -190,7 +190,8 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
             if call.is_latin_1:
                 call.body = utf8_of_latin_1(call.body)
         response = await (route.handler(call) if checked is None else route.handler(call, checked))
-        count(call, route, response)
+        if context.gateway.quotas is not None:
+            count(call, route, response, context.gateway.quotas)
         if route.answers_early:
             add_awaits_header(response, context.awaiting)
         return finished(call, route, response) if context.is_strict else response
@@ -214,7 +215,8 @@ def _check(call: Call, route: Route) -> Any:
         refuse_early(context.awaiting, node_id=context.gateway.node_id)
     if context.gateway.authorizer is not None:
         check_access(call, route)
-    check_quota(call, route)
+    if context.gateway.quotas is not None:
+        check_quota(call, route, context.gateway.quotas)
     if context.is_strict:
         check_strictly(call, route)
     if route.tag == "v2" and context.dialect.checks_parameters:

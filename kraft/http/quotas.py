@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from kraft.broker.client_quotas import OWNER, Owner
+from kraft.broker.client_quotas import OWNER, ClientQuotas, Owner
 from kraft.http.access_table import ROUTE_ACCESS
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import HttpError
@@ -17,25 +17,21 @@ TOO_MANY_REQUESTS = 42901
 _COUNTED: Final = {AclOperation.WRITE: PRODUCER_BYTE_RATE, AclOperation.READ: CONSUMER_BYTE_RATE}
 
 
-def check_quota(call: Call, route: Route) -> None:
+def check_quota(call: Call, route: Route, quotas: ClientQuotas) -> None:
     """Raises HttpError 42901 while the client is over its quota. Quotas of client ids hold for the Kafka port alone:
     HTTP has none."""
-    gateway = call.context.gateway
-    if gateway.quotas is None:
-        return
     owner = Owner(call.principal.name, None)
     OWNER.set(owner)
     key = quota_of(route)
-    wait_ms = gateway.quotas.used(key, owner, 0, call.context.clock.monotonic_ms()) if key else 0
+    wait_ms = quotas.used(key, owner, 0, call.context.clock.monotonic_ms()) if key else 0
     if wait_ms:
         raise too_many(wait_ms)
 
 
-def count(call: Call, route: Route, response: web.StreamResponse) -> None:
+def count(call: Call, route: Route, response: web.StreamResponse, quotas: ClientQuotas) -> None:
     """Count what a request has produced or read."""
-    quotas = call.context.gateway.quotas
     key = quota_of(route)
-    if quotas is None or key is None:
+    if key is None:
         return
     body = response.body if isinstance(response, web.Response) else None
     answered = len(body) if isinstance(body, (bytes, bytearray)) else 0

@@ -22,6 +22,7 @@ from kraft.protocol.batches.records import read_batches
 from kraft.protocol.primitives import Buffer
 from metadata.authorizer import Authorizer, authorizer_of
 from metadata.controller.requests import (
+    AlterClientQuotas,
     AlterConfigs,
     AlterReassignments,
     CreateAcls,
@@ -167,6 +168,8 @@ class FakeGateway:
         self.static = dict(static or {})
         self._image = MetadataImage()
         self._quotas = ClientQuotas({})
+        self.quotas: ClientQuotas | None = None
+        self.authorizer: Authorizer | None = None
         self.logs: dict[TopicIdPartition, FakeLog] = {}
         self.fail_produce: ProduceOutcome | None = None
         self.fail_read: errors.KafkaError | None = None
@@ -187,7 +190,10 @@ class FakeGateway:
     def apply(self, *records: Record) -> None:
         self._image = self._image.apply(records)
         self._settings_cache.clear()
+        self._quotas.update(self._image.quotas)
+        self.quotas = self._quotas if self._image.quotas else None
         self.settings_now = broker_settings(self.static, applied(self._image.config("broker", "")))
+        self.authorizer = authorizer_of(self.settings_now, self._image)
 
     def _register(self, broker: int) -> None:
         epoch = self._image.next_offset
@@ -239,15 +245,6 @@ class FakeGateway:
     @property
     def settings(self) -> BrokerSettings:
         return self.settings_now
-
-    @property
-    def authorizer(self) -> Authorizer | None:
-        return authorizer_of(self.settings, self._image)
-
-    @property
-    def quotas(self) -> ClientQuotas | None:
-        self._quotas.update(self._image.quotas)
-        return self._quotas if self._image.quotas else None
 
     def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
         return permissions_of(self.authorizer, principal)
@@ -445,6 +442,8 @@ class FakeGateway:
             case ElectLeaders():
                 every = [(t.name, p) for t in self._image.topics.values() for p in t.partitions]
                 return dict.fromkeys(request.partitions or every, self.refuse)
+            case AlterClientQuotas():
+                return [self.refuse for _ in request.alterations]
             case CreateAcls():
                 return [self.refuse for _ in request.acls]
             case DeleteAcls():

@@ -280,3 +280,15 @@ class AclDocument(Resource):
 
 class DeletedAcls(BaseModel):
     data: list[AclDocument]
+
+
+class QuotaChange(RequestBody):
+    """Quotas of one entity: of a user, a client-id, an ip, or a default of these (null)."""
+
+    entity: dict[str, str | None]
+    quotas: dict[str, float | None]
+
+
+class ClientQuota(BaseModel):
+    entity: dict[str, str | None]
+    quotas: dict[str, float]

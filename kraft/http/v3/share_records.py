@@ -26,7 +26,7 @@ from kraft.http.v3 import share_records_models as models
 from kraft.http.v3.config_changes import alteration, check_names
 from kraft.http.v3.envelope import Document, answer, no_content, route
 from kraft.http.v3.models import ConfigChange
-from kraft.protocol.errors import InvalidRequest, KafkaError
+from kraft.protocol.errors import InvalidRequest, KafkaError, UnknownTopicOrPartition
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from metadata.acls import AclOperation, AclResource
@@ -299,7 +299,10 @@ class _Look:
 
 def topic_name(call: Call, where: TopicIdPartition) -> str:
     """The name of the partition's topic."""
-    return call.context.gateway.image.topics[where.topic_id].name
+    topic = call.context.gateway.image.topics.get(where.topic_id)
+    if topic is None:  # for this principal, or by now
+        raise UnknownTopicOrPartition("a topic of the group is not there")
+    return topic.name
 
 
 def _fields(record: InRecord, topic: str, partition: int, form: str) -> dict[str, Any]:

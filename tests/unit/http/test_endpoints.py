@@ -42,6 +42,7 @@ def gateway() -> FakeGateway:
 OFFSET_0 = {"partition": 0, "offset": 0, "error_code": None, "error": None}
 JSON_IN = {"Content_Type": JSON}
 PLAIN_IN = {"Content_Type": "application/json"}
+ONE_QUOTA = {"entity": {"user": None}, "quotas": {"producer_byte_rate": 1}}
 SEVEN = {"configs": [{"name": "retention.ms", "value": 7}]}
 CASES = (
     Case("GET", "/", 200, {"name": "kraft", "cluster_id": "test-cluster", "links": {"topics": "/topics"}}),
@@ -53,6 +54,15 @@ CASES = (
     Case("GET", "/_health", 200, {"kraft_version": __version__}),
     Case("POST", "/admin/topics", 201, None, {"topic_name": "new", "partitions_count": 2}, PLAIN_IN),
     Case("POST", "/topics/one?async=true", 204, None, {"records": [{"value": 1}]}, JSON_IN),
+    Case("GET", f"{V3}/client-quotas", 200, {"kind": "KafkaClientQuotaList", "data": []}),
+    Case(
+        "POST",
+        f"{V3}/client-quotas:alter",
+        204,
+        None,
+        {"entity": {"user": None}, "quotas": {"producer_byte_rate": 1}},
+        PLAIN_IN,
+    ),
     Case("GET", f"{V3}/acls", 400, {"error_code": 40002, "kafka_code": 54}),
     Case("POST", f"{V3}/acls", 400, {"error_code": 40002}),
     Case("DELETE", f"{V3}/acls", 400, {"error_code": 40002}),
