@@ -379,7 +379,7 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(ProducerStateManager, "truncated", transactional.keeps_what_was_open),),
         profile="transactions",
         seen_as="transaction_hangs",
-        found_by=(38,),
+        found_by=(19,),
     ),
     "fenced_by_no_epoch": Planted(
         what="the coordinator takes requests of any epoch of a producer id (T2)",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kraft.coordinators.transactions import decide, state
 
 if TYPE_CHECKING:
-    from tests.simulation.plan import Plan
+    from tests.simulation.plan import Event, Plan
 
 PROFILE = "transactions"
 PIPELINED = "pipelined"
@@ -27,6 +27,8 @@ EVENTS = (
     *("elect_preferred", "rolling_restart", "kill_controller", "disk_full"),
 )
 TOPIC = "transactional"
+DEPOSED_EVERY = 10
+"""One seed of so many deposes leaders that come back."""
 _PARTITIONS = {PROFILE: (1, 2, 3), PIPELINED: (3, 4, 6)}
 
 
@@ -45,13 +47,27 @@ def made_transactional(plan: Plan) -> Plan:
         "offsets.topic.replication.factor": 3,
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": 200,
     }
+    deposed = _deposed(plan) if plan.profile == PROFILE and plan.seed % DEPOSED_EVERY == DEPOSED_EVERY - 1 else ()
     return replace(
         plan,
+        events=tuple(sorted((*plan.events, *deposed), key=lambda event: event.at_ms)),
         settings={**plan.settings, **settings},
         topics=(*plan.topics[:1], own),
         producers=tuple(replace(each, topic=0) for each in plan.producers[:1]),
         down_max=1,
     )
+
+
+def _deposed(plan: Plan) -> Iterator[Event]:
+    """Twice: a leader hears of no successor, then cuts its log, where a transaction may be open, and leads again."""
+    from tests.simulation.plan import Event
+
+    session_ms = int(str(plan.settings["broker.session.timeout.ms"]))
+    for number in range(2):
+        at_ms = 600 + number * (session_ms + 3_500)
+        partition = (plan.seed * 7 + number * 3, 0, 0, 0)
+        yield Event(at_ms=at_ms, kind="depose_leader", lasts_ms=session_ms + 1_500, numbers=partition)
+        yield Event(at_ms=at_ms + session_ms + 2_600, kind="elect_preferred", lasts_ms=0, numbers=(0, 0, 0, 0))
 
 
 @contextlib.contextmanager
