@@ -144,6 +144,8 @@ class SharePartition:
         """A heap of (end of the lock, first and last offset); entries of ended locks stay until their time."""
         self._waiting: list[Acknowledgement] = []
         self._changed: list[tuple[int, int]] = []
+        self._sending: set[int] = set()
+        """The offsets whose dead letters are on their way; they are in flight, and so they are bounded."""
         """Ranges that the share coordinator does not know as they are."""
         self._write: StateWrite | None = None
         """The one that is under way."""
@@ -569,15 +571,26 @@ class SharePartition:
         return self._dead_letters(self.start_offset, self.end_offset)
 
     def _dead_letters(self, first: int, last: int) -> list[DeadLetters]:
-        return [
-            DeadLetters(run.first, run.last, run.delivery_count, run.reason or BEFORE)
-            for run in self._runs.within(first, last)
-            if run.state is DeliveryState.ARCHIVING and run.is_saved
-        ]
+        """Without those that are on their way: a write of their neighbours has them in its batch again."""
+        found: list[DeadLetters] = []
+        for run in self._runs.within(first, last):
+            if run.state is not DeliveryState.ARCHIVING or not run.is_saved:
+                continue
+            for offset in range(run.first, run.last + 1):
+                if offset in self._sending:
+                    continue
+                self._sending.add(offset)
+                letter = DeadLetters(offset, offset, run.delivery_count, run.reason or BEFORE)
+                if found and (found[-1].last_offset + 1, *found[-1][2:]) == (offset, *letter[2:]):
+                    found[-1] = found[-1]._replace(last_offset=offset)
+                else:
+                    found.append(letter)
+        return found
 
     def dead_lettered(self, letters: DeadLetters, lost: Container[int] = ()) -> None:
         """They stand in the dead letter topic, or could not be written there (`lost`): they are archived in either
         case (U10)."""
+        self._sending.difference_update(range(letters.first_offset, letters.last_offset + 1))
         for run in self._runs.cut(letters.first_offset, letters.last_offset):
             if run.state is DeliveryState.ARCHIVING:
                 missing = sum(offset in lost for offset in range(run.first, run.last + 1)) if lost else 0

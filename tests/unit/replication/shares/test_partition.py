@@ -336,6 +336,16 @@ def test_a_dead_letter_waits_for_its_state_to_be_written():
     assert [letters[:3] for letters in dead_letters(partition)] == [(0, 0, 5)]
 
 
+def test_a_dead_letter_on_its_way_is_sent_once():
+    """The neighbours are one batch of the second write."""
+    partition = partition_of(limits=ShareLimits(has_dead_letters=True))
+    acquire(partition, (0, 1))
+    partition.acknowledge("a", [Part(0, 0, REJECT, "")], 0)
+    assert [letters[:3] for letters in dead_letters(partition)] == [(0, 0, 1)]
+    partition.acknowledge("a", [Part(1, 1, REJECT, "")], 0)
+    assert [letters[:3] for letters in dead_letters(partition)] == [(1, 1, 1)]
+
+
 # --- what the log has lost ------------------------------------------------------------------------------------------
 
 
