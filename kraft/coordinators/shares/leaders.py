@@ -154,8 +154,13 @@ class ShareLeaders:
         task = self._loads.get(key)
         if task is None:
             task = self._loads[key] = asyncio.get_running_loop().create_task(self._load(key, epoch))
-            task.add_done_callback(lambda _: self._loads.pop(key, None))
+            task.add_done_callback(lambda done: self._load_ended(key, done))
         return await asyncio.shield(task)
+
+    def _load_ended(self, key: ShareKey, task: asyncio.Task[ShareLeader]) -> None:
+        self._loads.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # all requests that waited for it may be gone
 
     async def _end_if_reset(self, leader: ShareLeader) -> None:
         """A group without sessions may have been reset, which no leader notices. A leader that has to stay asks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from replication.requests import ProduceOptions
 from replication.shares.states import AcknowledgeType
 from tests.support.client_door import ClientDoor
 from tests.unit.coordinators.test_share_coordinator import at, persister
-from tests.unit.coordinators.test_transaction_cluster import create, play, until
+from tests.unit.coordinators.test_transaction_cluster import create, eventually, play, until
 
 GAP, ACCEPT, RELEASE, REJECT, RENEW = AcknowledgeType
 SETTINGS: dict[str, Any] = {"share_coordinator_state_topic_num_partitions": 2}
@@ -373,6 +374,24 @@ def test_a_session_outlives_changes_of_the_leader():
         assert await first.acknowledge((3, 3, ACCEPT)) == 42, "this leader has handed out nothing"
         assert await first.got() == [(2, 2, 2), (3, 9, 1)]
         assert await first.acknowledge((2, 9, ACCEPT)) == 0
+
+    play(story, **SETTINGS)
+
+
+def test_a_load_fails_unnoticed_when_its_requests_are_gone():
+    """The world fails for an exception that nobody has seen."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await create(cluster, "t", on=(1, 2, 3))
+        node = Member(cluster, where).leader()
+        assert node.node is not None
+        assert node.node.broker is not None
+        leaders = node.node.broker.shares.leaders
+        request = asyncio.create_task(at(node, leaders.leader(ShareKey("not initialized", where.topic_id, 0))))
+        await eventually(lambda: leaders._loads)
+        request.cancel()
+        await eventually(lambda: not leaders._loads)
+        gc.collect()
 
     play(story, **SETTINGS)
 
