@@ -14,7 +14,7 @@ from metadata.environment import Environment, File
 from metadata.watchdog import Lock, NoLock
 
 EVENTS_FILE: Final = "events.jsonl"
-ROTATED_FILE: Final = "events.jsonl.1"
+ROTATED_FILE: Final = f"{EVENTS_FILE}.1"
 EVENTS_BYTES_MAX: Final = 16 * 1024 * 1024
 """Size of one file; two are kept."""
 EVENT_BYTES_MAX: Final = 64 * 1024
@@ -35,11 +35,12 @@ class EventLog:
         node_id: int,
         lock: Lock | None = None,
         bytes_max: int = EVENTS_BYTES_MAX,
+        name: str = EVENTS_FILE,
     ) -> None:
         self._environment = environment
         self._lock = lock or NoLock()
-        self._path = f"{data}/{EVENTS_FILE}"
-        self._rotated_path = f"{data}/{ROTATED_FILE}"
+        self._path = f"{data}/{name}"
+        self._rotated_path = f"{data}/{name}.1"
         self._data = data
         self._node_id = node_id
         self._bytes_max = bytes_max

@@ -16,7 +16,7 @@ from kraft.protocol.errors import (
 from metadata.acls import CLUSTER_NAME, AclOperation, AclResource
 from metadata.authorizer import Asker, Authorizer
 
-Note = Callable[[Principal, AclOperation, AclResource, str], None]
+Note = Callable[[AclOperation, AclResource, str], None]
 
 _REFUSALS: Final[dict[AclResource, type[KafkaError]]] = {
     AclResource.TOPIC: TopicAuthorizationFailed,
@@ -47,19 +47,18 @@ def permissions_of(authorizer: Authorizer | None, principal: Principal, note: No
 class Permissions:
     """The decisions about one principal; a call decides, and notes a refusal."""
 
-    __slots__ = ("_asker", "_authorizer", "_note", "_principal")
+    __slots__ = ("_asker", "_authorizer", "_note")
 
     def __init__(self, authorizer: Authorizer, principal: Principal, note: Note | None = None) -> None:
         """`note` is called with each operation that is refused."""
         self._authorizer = authorizer
         self._asker = Asker(str(principal), principal.host)
-        self._principal = principal
         self._note = note
 
     def __call__(self, operation: AclOperation, resource: AclResource, name: str = CLUSTER_NAME) -> bool:
         is_allowed = self._authorizer.allows(self._asker, operation, resource, name)
         if not is_allowed and self._note is not None:
-            self._note(self._principal, operation, resource, name)
+            self._note(operation, resource, name)
         return is_allowed
 
     def silently(self, operation: AclOperation, resource: AclResource, name: str = CLUSTER_NAME) -> bool:

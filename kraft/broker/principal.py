@@ -86,6 +86,9 @@ ANONYMOUS = UserPrincipal(ANONYMOUS_NAME)
 ASKER: ContextVar[UserPrincipal | None] = ContextVar("ASKER", default=None)
 """The authenticated user for whom the current task asks another node; None for a node itself and for ANONYMOUS."""
 
+CLIENT: ContextVar[Principal | None] = ContextVar("CLIENT", default=None)
+"""The principal of the request that the current task answers; None for what a node does for itself."""
+
 
 def node_principal_of(client_id: str | None, *, host: str = "") -> NodePrincipal | None:
     """The principal that a node's client id names; None for a client id of any other form."""
@@ -106,6 +109,7 @@ def decode_user(data: bytes) -> UserPrincipal:
 
 def ask_for(principal: Principal) -> None:
     """What the current task asks of other nodes from now on is asked for this principal."""
+    CLIENT.set(principal)
     ASKER.set(principal if isinstance(principal, UserPrincipal) and not principal.is_anonymous else None)
 
 

@@ -11,9 +11,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
+from kraft.broker.audit import Audit
 from kraft.broker.client_quotas import ClientQuotas
 from kraft.broker.consumer_fetch import consumer_fetch, records_of
 from kraft.broker.control import ControllerDoor
@@ -21,7 +22,7 @@ from kraft.broker.gateway import NodeInfo, Records
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder, PartitionClient
 from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.broker.permissions import Permissions, permissions_of
-from kraft.broker.principal import Principal
+from kraft.broker.principal import CLIENT, Principal
 from kraft.broker.tail_waits import Tails
 from kraft.broker.visibility import is_visible
 from kraft.protocol.acks import ACKS
@@ -86,7 +87,9 @@ class Router:
         door: ControllerDoor,
         finder: LeaderFinder,
         tails: Tails,
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._node_id = node_id
         self._cluster_id = cluster_id
         self._nodes = nodes
@@ -126,7 +129,10 @@ class Router:
         return self._publisher.authorizer
 
     def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
-        return permissions_of(self._publisher.authorizer, principal)
+        def refused(*refusal: Any) -> None:
+            self._audit.refused(principal, what, *refusal)
+
+        return permissions_of(self._publisher.authorizer, principal, refused)
 
     @property
     def quotas(self) -> ClientQuotas | None:
@@ -145,8 +151,21 @@ class Router:
         """Answers when this node, too, has seen what was done: who asks it next reads what he wrote."""
         if (quotas := self._publisher.quotas) is not None:
             quotas.change_metadata(request, self.image, self._clock.monotonic_ms())
-        reply = await self._door.control(request, timeout_ms=timeout_ms)
+        reply = await self._audited(request, self._door.control(request, timeout_ms=timeout_ms))
         await self._publisher.wait_for(lambda image: is_visible(image, request, reply), timeout_ms=METADATA_WAIT_MS)
+        return reply
+
+    async def _audited(self, request: Request[Reply], asked: Awaitable[Reply]) -> Reply:
+        """What a client changes is written down while there is an authorizer."""
+        principal = CLIENT.get()
+        if principal is None or self._publisher.authorizer is None:
+            return await asked
+        try:
+            reply = await asked
+        except KafkaError as error:
+            self._audit.changed(principal, request, error)
+            raise
+        self._audit.changed(principal, request, reply)
         return reply
 
     async def topic_id_or_create(self, name: str) -> UUID:

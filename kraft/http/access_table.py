@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from kraft.broker.principal import CLIENT
 from kraft.http.endpoint import Call, Route
 from kraft.http.restricted_gateway import restricted
 from kraft.protocol.errors import ClusterAuthorizationFailed
@@ -214,6 +215,7 @@ ROUTE_ACCESS: Final[Mapping[str, RouteAccess]] = {
 def check_access(call: Call, route: Route) -> None:
     """Refuses what the principal may not do, and lets its request see only what it may. Raises the authorization
     errors of Kafka."""
+    CLIENT.set(call.principal)
     may = call.permissions
     if may is None:
         return

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from kraft.broker.answer_budget import AnswerBudget
+from kraft.broker.audit import Audit
 from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder, PartitionClient
@@ -149,6 +150,7 @@ class Node:
         finally:
             self.events.emit("node_stopped")
             self.events.close()
+            self._context.audit.close()
 
     async def _hand_over(self) -> None:
         if self.broker is not None:
@@ -218,6 +220,7 @@ def _routing(context: NodeContext, *, control: ControllerDoor, local: PartitionC
         door=control,
         finder=finder,
         tails=tails,
+        audit=Audit(context.audit, clock),
     )
     return tails, router
 

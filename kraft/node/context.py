@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
+from kraft.broker.audit import AUDIT_FILE
 from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.config.models import ClusterConfig, NodeConfig, has_tls
 from kraft.events import EventLog
@@ -25,6 +26,7 @@ class NodeContext:
     environment: Environment
     quorum: HostedQuorum
     events: EventLog
+    audit: EventLog
     publisher: MetadataPublisher
     main_loop: MainLoopWatch
     incarnation_id: UUID
@@ -57,6 +59,7 @@ def node_context(
         environment=environment,
         quorum=quorum,
         events=events,
+        audit=EventLog(environment, data=node.data, node_id=node_id, name=AUDIT_FILE),
         publisher=publisher,
         main_loop=MainLoopWatch(
             environment,

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from kraft.broker.audit import Audit
 from kraft.broker.control import ControllerDoor, RemoteController
 from kraft.broker.leaders import LeaderFinder
 from kraft.broker.metadata_publisher import MetadataPublisher
@@ -178,12 +179,23 @@ class NoController:
         raise ConnectionRefusedError(node_id)
 
 
+class Recorded:
+    """Events, as lines of their name and fields."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, object]] = []
+
+    def emit(self, event: str, /, **fields: object) -> None:
+        self.lines.append({"event": event, **fields})
+
+
 def router_on(
     clock: SimulatedClock,
     publisher: MetadataPublisher,
     clients: Mapping[int, ScriptedLeader],
     *,
     controller: RemoteController | None = None,
+    events: Recorded | None = None,
 ) -> Router:
     """The router of node 1, for which node 2 is the active controller."""
     finder = finder_on(publisher, clients)
@@ -203,4 +215,5 @@ def router_on(
         door=door,
         finder=finder,
         tails=Tails(clock=clock, finder=finder),
+        audit=Audit(Recorded() if events is None else events, clock),
     )

@@ -62,7 +62,7 @@ class Gateway:
 
     def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
         del what
-        return Permissions(self.authorizer, principal, lambda who, *refused: self.noted.append(refused))
+        return Permissions(self.authorizer, principal, lambda *refused: self.noted.append(refused))
 
 
 def filled(kind: type[Message], version: int) -> Any:

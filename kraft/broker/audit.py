@@ -1,0 +1,134 @@
+"""`<data>/audit.jsonl`: who was refused what, and who has changed the cluster; kept while there is an authorizer.
+
+Refusals are limited for each principal, and a line states how many were left out before it. Produces, fetches,
+heartbeats and commits that are allowed leave no line. Values never do: a line names what was changed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from kraft.broker.principal import Principal
+from kraft.protocol.errors import KafkaError
+from metadata.acls import Acl, AclFilter, AclOperation, AclResource
+from metadata.controller.requests import (
+    AlterClientQuotas,
+    AlterConfigs,
+    AlterReassignments,
+    CreateAcls,
+    CreatePartitions,
+    CreateTopics,
+    DeleteAcls,
+    DeleteTopics,
+    ElectLeaders,
+    ErrorDetail,
+    ReplaceConfigs,
+    Request,
+)
+from metadata.environment import Clock
+from metadata.events import Events
+from metadata.rate_limited_log import RateLimitedLog
+
+AUDIT_FILE: Final = "audit.jsonl"
+PRINCIPALS_MAX: Final = 1_000
+"""Principals whose refusals are limited each for itself; a further one takes the place of the one refused longest
+ago."""
+NAMES_MAX: Final = 100
+"""Names in one line; of more, their number."""
+
+
+class Audit:
+    """Writes what has to be known later."""
+
+    def __init__(self, events: Events, clock: Clock) -> None:
+        self._events = events
+        self._clock = clock
+        self._refusals: OrderedDict[tuple[str, str], RateLimitedLog] = OrderedDict()
+
+    def refused(
+        self, principal: Principal, what: str, operation: AclOperation, resource: AclResource, name: str
+    ) -> None:
+        """An operation that the ACLs do not allow. `what` is the API or the route."""
+        left_out = self._admit(principal)
+        if left_out is not None:
+            self._events.emit(
+                "refused",
+                **_who(principal),
+                request=what,
+                operation=operation.name,
+                resource_type=resource.name,
+                resource=name,
+                left_out=left_out,
+            )
+
+    def changed(self, principal: Principal, request: Request[Any], outcome: object) -> None:
+        """A change that was asked of the controller, and its outcome: an answer, or the error of all of it."""
+        names = subjects(request)
+        self._events.emit(
+            "changed",
+            **_who(principal),
+            request=type(request).__name__,
+            resources=names[:NAMES_MAX],
+            count=len(names),
+            errors=sorted(set(_errors(outcome))),
+        )
+
+    def _admit(self, principal: Principal) -> int | None:
+        key = (str(principal), principal.host)
+        limited = self._refusals.pop(key, None) or RateLimitedLog()
+        self._refusals[key] = limited
+        if len(self._refusals) > PRINCIPALS_MAX:
+            self._refusals.popitem(last=False)
+        return limited.admit(self._clock.monotonic_ms())
+
+
+def _who(principal: Principal) -> dict[str, str]:
+    return {"principal": str(principal), "host": principal.host}
+
+
+def subjects(request: Request[Any]) -> Sequence[str]:
+    """What a request changes, by name."""
+    match request:
+        case CreateTopics():
+            return [f"topic {new.name}" for new in request.topics]
+        case DeleteTopics():
+            return [f"topic {topic}" for topic in request.topics]
+        case CreatePartitions():
+            return [f"topic {grown.topic}" for grown in request.topics]
+        case AlterConfigs() | ReplaceConfigs():
+            return [
+                f"{resource.resource_type} {resource.name}: {', '.join(_settings(changes))}"
+                for resource, changes in request.resources.items()
+            ]
+        case CreateAcls():
+            return [_acl(each) for each in request.acls]
+        case DeleteAcls():
+            return [_acl(each) for each in request.filters]
+        case AlterClientQuotas():
+            return [f"quotas of {dict(each.entity)}: {', '.join(each.quotas)}" for each in request.alterations]
+        case ElectLeaders():
+            return [f"{topic}-{number}" for topic, number in request.partitions or ()]
+        case AlterReassignments():
+            return [f"{each.topic}-{each.partition}" for each in request.reassignments]
+    return ()
+
+
+def _settings(changes: Any) -> Iterable[str]:
+    return changes if isinstance(changes, Mapping) else [each.name for each in changes]
+
+
+def _acl(acl: Acl | AclFilter) -> str:
+    return (
+        f"{acl.permission.name} {acl.principal or 'anybody'} {acl.operation.name} on {acl.pattern.name} "
+        f"{acl.resource.name} {acl.name or 'any'} from {acl.host or 'anywhere'}"
+    )
+
+
+def _errors(outcome: object) -> Iterable[str]:
+    if isinstance(outcome, KafkaError):
+        yield outcome.name
+        return
+    outcomes = outcome.values() if isinstance(outcome, Mapping) else outcome if isinstance(outcome, list) else ()
+    yield from (each.error.name for each in outcomes if isinstance(each, ErrorDetail))
