@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from kraft.testing.cluster import Cluster as Cluster
     from kraft.testing.cluster import ClusterFailed as ClusterFailed
     from kraft.testing.faults import FaultCluster as FaultCluster
+    from kraft.testing.queues import DeadLetter as DeadLetter
+    from kraft.testing.queues import Queue as Queue
+    from kraft.testing.queues import QueuedRecord as QueuedRecord
 
 _HOME_OF: Final = {
     "Cluster": "cluster",
     "ClusterFailed": "cluster",
+    "DeadLetter": "queues",
     "FaultCluster": "faults",
+    "Queue": "queues",
+    "QueuedRecord": "queues",
     "Record": "assertions",
     "Sent": "assertions",
     "Verdict": "assertions",

@@ -31,6 +31,7 @@ from kraft.testing.cluster import ClusterFailed
 JUDGE: Final = "kraft.testing.judge"
 """A program, because it needs packages that are not imported in the process of other people's tests."""
 BINARY: Final = "application/vnd.kafka.binary.v2+json"
+JSON: Final = "application/json"
 READ_BYTES: Final = 4 * 1024 * 1024
 READ_LIMIT_S: Final = 30.0
 COMMIT_LIMIT_S: Final = 5.0
@@ -214,7 +215,7 @@ def records_of(rest_urls: Sequence[str], topic: str) -> list[Record]:
     appended, deadline = _log_ends(rest_urls, topic), time.monotonic() + COMMIT_LIMIT_S
     while _is_behind(_log_ends(rest_urls, topic), appended) and time.monotonic() < deadline:
         time.sleep(RETRY_S)
-    outcome = _asked(rest_urls, f"/topics/{quote(topic)}/partitions")
+    outcome = asked(rest_urls, f"/topics/{quote(topic)}/partitions")
     return [record for each in outcome.json() for record in _records_of_partition(rest_urls, topic, each["partition"])]
 
 
@@ -255,28 +256,29 @@ def _records_of_partition(rest_urls: Sequence[str], topic: str, number: int) -> 
     position = "earliest"
     while True:
         path = f"/topics/{quote(topic)}/partitions/{number}/records"
-        answer = _asked(rest_urls, f"{path}?offset={position}&timeout=0&max_bytes={READ_BYTES}")
+        answer = asked(rest_urls, f"{path}?offset={position}&timeout=0&max_bytes={READ_BYTES}")
         for record in answer.json():
             yield Record(
                 topic=topic,
                 partition=number,
                 offset=record["offset"],
                 timestamp_ms=record["timestamp"],
-                key=_bytes(record["key"]),
-                value=_bytes(record["value"]),
-                headers=tuple((each["key"], _bytes(each["value"])) for each in record.get("headers") or ()),
+                key=decoded(record["key"]),
+                value=decoded(record["value"]),
+                headers=tuple((each["key"], decoded(each["value"])) for each in record.get("headers") or ()),
             )
         position = answer.headers["x-next-offset"]
         if int(position) >= int(answer.headers["x-high-watermark"]):
             return
 
 
-def _asked(rest_urls: Sequence[str], path: str) -> Answer:
+def asked(rest_urls: Sequence[str], path: str, *, accept: str = BINARY, body: bytes = b"") -> Answer:
     """The answer of the first node that can answer, tried again for a while: leaders may be changing."""
+    method, headers = "POST" if body else "GET", {"Accept": accept, **({"Content-Type": JSON} if body else {})}
     deadline, problem = time.monotonic() + READ_LIMIT_S, "no node runs"
     while True:
         for url in rest_urls:
-            outcome = send(url, Request(method="GET", path=path, headers={"Accept": BINARY}))
+            outcome = send(url, Request(method=method, path=path, body=body, headers=headers))
             if isinstance(outcome, Answer) and outcome.is_success:
                 return outcome
             problem = _problem_of(outcome)
@@ -291,5 +293,5 @@ def _problem_of(outcome: object) -> str:
     return outcome.body[:500].decode("utf-8", "replace") if isinstance(outcome, Answer) else str(outcome)
 
 
-def _bytes(text: str | None) -> bytes | None:
+def decoded(text: str | None) -> bytes | None:
     return None if text is None else b64decode(text)

@@ -19,6 +19,7 @@ from kraft.launcher.forks import end_fork_server
 from kraft.testing.assertions import Record, Sent, Verdict, create_topic, judged, records_of, verdict_of
 from kraft.testing.cluster import Cluster, ClusterFailed, Setting
 from kraft.testing.faults import FaultCluster
+from kraft.testing.queues import Queue
 
 TOPIC_CHARACTERS_MAX: Final = 100
 """Characters of a test's name in the name of its topic; Kafka's limit is 249."""
@@ -83,8 +84,14 @@ class KafkaCluster:
         if isinstance(now, FaultCluster):
             now.create_topic(topic, partitions=partitions, replicas=replicas, configs=configs)
             return
-        urls = [now.rest_urls[node] for node in now.ids if now.state(node) == "running"]
-        create_topic(urls, now.cluster_id, topic, partitions=partitions, replicas=replicas, configs=dict(configs or {}))
+        create_topic(
+            self._running(),
+            now.cluster_id,
+            topic,
+            partitions=partitions,
+            replicas=replicas,
+            configs=dict(configs or {}),
+        )
 
     def new_topic(self, test: str, **options: Any) -> str:
         """Create a topic that no other test uses; its name has the test's."""
@@ -97,7 +104,15 @@ class KafkaCluster:
         now = self._now
         if isinstance(now, FaultCluster):
             return now.records(topic)
-        return records_of([now.rest_urls[node] for node in now.ids if now.state(node) == "running"], topic)
+        return records_of(self._running(), topic)
+
+    def queue(self, group: str) -> Queue:
+        """Checks of a queue (share group): accepted once, nothing in flight, dead letters."""
+        return Queue(group, rest_urls=self._running, records=self.records)
+
+    def _running(self) -> list[str]:
+        now = self._now
+        return [now.rest_urls[node] for node in now.ids if now.state(node) == "running"]
 
     def verdict(self, sent: Iterable[Sent]) -> Verdict:
         """The checker's result, for records that the test has sent with a client of its own."""

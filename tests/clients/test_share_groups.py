@@ -12,13 +12,14 @@ from typing import Any
 from confluent_kafka import AcknowledgeType, Producer, ShareConsumer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from kraft.testing import FaultCluster
 from tests.clients.conftest import Kafka
 
 DEADLINE_S = 60
 RECORDS = 500
 
 
-def new_group(kafka: Kafka) -> str:
+def new_group(kafka: Kafka | FaultCluster) -> str:
     """A group that begins at the start of the log."""
     name = f"share-{uuid.uuid4().hex[:8]}"
     entry = ConfigEntry("share.auto.offset.reset", "earliest", incremental_operation=AlterConfigOpType.SET)

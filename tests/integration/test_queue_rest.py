@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from kraft.client.response import Answer
+from kraft.testing.assertions import records_of
+from kraft.testing.queues import Queue
 from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.waiting import wait_until
 
@@ -306,3 +308,46 @@ def test_dead_letters_of_a_queue_are_shown_without_those_of_others(nodes: Cluste
     assert (letter["message"], letter["delivery.count"]) == ("no address", "1")
     without = kraft("queues", "peek", "none", "--dead-letters", "--data", nodes.data, check=False)
     assert "has no dead letter topic" in without.stderr
+
+
+def test_checks_of_a_queue_name_each_record_and_what_became_of_it(nodes: Cluster):
+    nodes.create_topic("checked")
+    nodes.create_topic("dlq.checked", **{"errors.deadletterqueue.group.enable": "true"})
+    named = "errors.deadletterqueue.topic.name=dlq.checked"
+    kraft("queues", "create", "checkers", "checked", "--config", named, "--data", nodes.data)
+    nodes.write_all("checked", ["done", "held", "bad", "waits"])
+    urls = [node.rest for node in nodes.nodes]
+    queue = Queue("checkers", rest_urls=lambda: urls, records=lambda topic: records_of(urls, topic))
+    found = receive(nodes, "checkers", "checked", max_wait_ms=10_000, max_records=3)
+    assert acknowledge(nodes, "checkers", found[:1]).status == 200
+    acks = [{"ack_id": found[2]["ack_id"], "type": "reject", "reason": "no address"}]
+    assert nodes.call("POST", "/share-groups/checkers/records:acknowledge", {"acks": acks}).status == 200
+    queue.assert_dead_letters(b"bad")
+    failed = failure(lambda: queue.assert_accepted_once(["done", "done", "held", "strange"]))
+    assert failed.splitlines() == [
+        "expected 4 records of queue checkers accepted once; but",
+        "  b'done': accepted 2 times",
+        "  b'strange': accepted, and in none of ['checked']",
+        "  checked-0@1 b'held': ACQUIRED, delivered 1 times, although it was accepted",
+        "  checked-0@2 b'bad': never accepted; it is a dead letter: no address",
+        "  checked-0@3 b'waits': never accepted; it is AVAILABLE, delivered 0 times",
+    ]
+    assert failure(lambda: queue.assert_nothing_in_flight(0)).splitlines() == [
+        "expected nothing of queue checkers in flight; but",
+        "  checked-0@1 b'held': ACQUIRED, delivered 1 times",
+    ]
+    assert failure(lambda: queue.assert_dead_letters("held", within_s=0)).splitlines() == [
+        "expected dead letters of queue checkers: b'held'; but",
+        "  b'held': no dead letter; checked-0@1 b'held': ACQUIRED, delivered 1 times",
+        "  checked-0@2 b'bad': no address (delivered 1 times)",
+    ]
+    found += receive(nodes, "checkers", "checked", max_wait_ms=10_000)
+    assert acknowledge(nodes, "checkers", [found[1], found[3]]).status == 200
+    queue.assert_nothing_in_flight()
+    queue.assert_accepted_once([b"done", b"held", b"waits"], besides=[b"bad"])
+
+
+def failure(check: Callable[[], None]) -> str:
+    with pytest.raises(AssertionError) as raised:
+        check()
+    return str(raised.value)

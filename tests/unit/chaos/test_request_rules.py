@@ -32,6 +32,7 @@ from kraft.protocol.messages import (
     offset_commit_request,
     offset_fetch_request,
     produce_request,
+    share_fetch_request,
 )
 from kraft.wire.handler_table import SERVED
 
@@ -203,6 +204,27 @@ def test_topics_of_requests_in_every_version(message: Any, versions: range, expe
 def test_an_unknown_id_names_nothing():
     message = offset_commit_request.OffsetCommitRequestData.make(topics=[Committed.make(topic_id=UUID(int=99))])
     assert topics_of(through(message, 10), NAMES) == set()
+
+
+def test_topics_of_share_session():
+    def fetch(epoch: int, *topics: UUID, forgotten: tuple[UUID, ...] = ()) -> Any:
+        partitions = [share_fetch_request.FetchPartition.make(partition_index=0)]
+        message = share_fetch_request.ShareFetchRequestData.make(
+            group_id="g",
+            member_id="m",
+            share_session_epoch=epoch,
+            topics=[share_fetch_request.FetchTopic.make(topic_id=topic, partitions=partitions) for topic in topics],
+            forgotten_topics_data=[
+                share_fetch_request.ForgottenTopic.make(topic_id=topic, partitions=[0]) for topic in forgotten
+            ],
+        )
+        return through(message, 2)
+
+    session, seen = FetchSession(), []
+    for message in (fetch(0, ORDERS), fetch(1), fetch(2, FLIGHTS, forgotten=(ORDERS,)), fetch(3), fetch(-1)):
+        session.take(message)
+        seen.append(session.topics(NAMES))
+    assert seen == [{"orders"}, {"orders"}, {"flights"}, {"flights"}, set()]
 
 
 def test_topics_of_fetch_session():

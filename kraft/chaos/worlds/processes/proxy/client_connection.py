@@ -25,6 +25,7 @@ from kraft.chaos.worlds.processes.proxy.messages import messages_of
 from kraft.chaos.worlds.processes.proxy.requests import (
     EVERY_TOPIC,
     FETCH,
+    SHARE_FETCH,
     ClientRequest,
     Decision,
     FetchSession,
@@ -41,6 +42,7 @@ from kraft.protocol.encoding import REFUSALS, TopLevel
 from kraft.protocol.messages.fetch_request import FetchRequestData
 from kraft.protocol.messages.metadata_response import MetadataResponseData
 from kraft.protocol.messages.produce_request import ProduceRequestData
+from kraft.protocol.messages.share_fetch_request import ShareFetchRequestData
 from kraft.protocol.varints import Reader
 
 if TYPE_CHECKING:
@@ -115,7 +117,7 @@ class ClientConnection(Connection):
         self._arriving = bytearray()
         self._answer_frames = AnswerFrames()
         self._pending: deque[_Pending] = deque()
-        self._session = FetchSession()
+        self._sessions = {FETCH: FetchSession(), SHARE_FETCH: FetchSession()}
         self._is_ending = False
         """The client gets the bytes in flight, and nothing more."""
 
@@ -166,9 +168,12 @@ class ClientConnection(Connection):
         self._send_own()
 
     def _decide(self, header: RequestHeader, body: memoryview, *, has_answer: bool) -> Decision:
-        message = _decoded(FetchRequestData, header, body) if header.api_key == FETCH else None
-        if message is not None:
-            self._session.take(message)
+        session = self._sessions.get(header.api_key)
+        if session is not None:
+            kind = FetchRequestData if header.api_key == FETCH else ShareFetchRequestData
+            message = _decoded(kind, header, body)
+            if message is not None:
+                session.take(message)
         asked = ClientRequest(
             api_key=header.api_key,
             version=header.api_version,
@@ -180,8 +185,8 @@ class ClientConnection(Connection):
         return self._shared.table.decide(asked, at_us=time.monotonic_ns() // 1_000)
 
     def _named(self, header: RequestHeader, body: memoryview) -> Topics:
-        if header.api_key == FETCH:
-            return self._session.topics(self._shared.topic_ids.names)
+        if header.api_key in self._sessions:
+            return self._sessions[header.api_key].topics(self._shared.topic_ids.names)
         kind = self._shared.request_types.get(header.api_key)
         message = None if kind is None else _decoded(kind, header, body)
         if message is None:

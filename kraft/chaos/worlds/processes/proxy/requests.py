@@ -132,6 +132,7 @@ def names_topics(request: type[TopLevel]) -> bool:
 
 FETCH: Final = 1
 OFFSET_FETCH: Final = 9
+SHARE_FETCH: Final = 78
 ELECT_LEADERS: Final = 43
 FIRST_OF_SESSION: Final = (0, -1)
 """Session epochs of a fetch with all its topics (KIP-227)."""
@@ -180,22 +181,29 @@ def _name(item: Message, names: Mapping[UUID, str]) -> str:
 
 
 class FetchSession:
-    """The topics of the fetch session of one connection (KIP-227): later fetches contain only changes."""
+    """The topics of the fetch session (KIP-227) or the share session (KIP-932) of one connection: later fetches contain
+    only changes."""
 
     def __init__(self) -> None:
         self._partitions: set[tuple[UUID | str, int]] = set()
 
     def take(self, message: Any) -> None:
-        """Apply a FetchRequest of the connection, in order."""
-        if message.session_epoch in FIRST_OF_SESSION:
+        """Apply a FetchRequest, or a ShareFetchRequest, of the connection, in order."""
+        is_share = message.API_KEY == SHARE_FETCH
+        number = "partition_index" if is_share else "partition"
+        if (message.share_session_epoch if is_share else message.session_epoch) in FIRST_OF_SESSION:
             self._partitions.clear()
         for topic in message.topics:
-            self._partitions.update((topic.topic or topic.topic_id, each.partition) for each in topic.partitions)
+            self._partitions.update((_id(topic), getattr(each, number)) for each in topic.partitions)
         for topic in message.forgotten_topics_data:
-            self._partitions.difference_update((topic.topic or topic.topic_id, each) for each in topic.partitions)
+            self._partitions.difference_update((_id(topic), each) for each in topic.partitions)
 
     def topics(self, names: Mapping[UUID, str]) -> Topics:
         return {names.get(each, "") if isinstance(each, UUID) else each for each, _ in self._partitions}
+
+
+def _id(topic: Any) -> UUID | str:
+    return getattr(topic, "topic", "") or topic.topic_id
 
 
 class TopicIds:
