@@ -12,8 +12,13 @@ PAGE = (ROOT / "docs" / "queues.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.long
-def test_the_worker_of_the_page_empties_the_queue(tmp_path: Path) -> None:
+def test_the_tutorial_ends_with_a_dead_letter(tmp_path: Path) -> None:
     blocks = dict(BLOCK.findall(PAGE))
     (tmp_path / "worker.py").write_text(blocks["python"])
     printed = run("sh", "-ec", blocks["sh"], folder=tmp_path)
-    assert "3 accepted, 1 rejected" in printed, printed
+    before, done, after = printed.partition("3 accepted, 1 rejected")
+    assert done, printed
+    assert before.count("AVAILABLE\t0\t-\t-\t") == 4, before
+    nothing, _, letters = after.partition("topic\tpartition\toffset\tdelivery.count")
+    assert "AVAILABLE" not in nothing, "all are done with"
+    assert "\t1\tOffset rejected by client.\t-\tpoison\n" in letters, letters
