@@ -92,7 +92,7 @@ class Queue:
         ]
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Each dead letter once, in the order of topic, partition and offset; none if the queue has no dead letter topic."""
+        """Each dead letter once, by topic, partition and offset; none if the queue has no topic for them."""
         settings = {each["name"]: each["value"] for each in self._get("configs")}
         topic = settings["errors.deadletterqueue.topic.name"]
         found: dict[tuple[str, int, int], DeadLetter] = {}
