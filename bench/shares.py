@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from bench.cluster import BenchError, process_cpu_s
 from bench.kafka import FULL_QUEUE_MS
 from bench.report import percentiles_ms
-from bench.sides import ADMIN_S, WAIT_S, WARM_S, Side, Topics, bootstrap, until
+from bench.sides import ADMIN_S, WAIT_S, WARM_S, Nodes, Side, Topics, bootstrap, until
 
 RECORDS: Final = 100_000
 WARM_RECORDS: Final = 20_000
@@ -56,7 +56,7 @@ def share_consume(side: Side, *, partitions: int, consumers: int) -> dict[str, f
     name = topics.create(partitions)
     try:
         fill(side, name, partitions, FILLED)
-        _begin_at_the_start(topics.admin, name)
+        begin_at_the_start(topics.admin, name)
         return _Consumed(side, name, partitions, consumers).run()
     finally:
         topics.delete(name)
@@ -77,7 +77,8 @@ def fill(side: Side, name: str, partitions: int, count: int) -> None:
         raise BenchError("the records of the share group were not acknowledged")
 
 
-def _begin_at_the_start(admin: AdminClient, group: str) -> None:
+def begin_at_the_start(admin: AdminClient, group: str) -> None:
+    """A new group has the records that are there already."""
     entry = ConfigEntry("share.auto.offset.reset", "earliest", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=[entry])
     for future in admin.incremental_alter_configs([resource]).values():
@@ -87,8 +88,8 @@ def _begin_at_the_start(admin: AdminClient, group: str) -> None:
 class Counted:
     """Time and processor time of the nodes from the end of the warm-up to the last record that is counted."""
 
-    def __init__(self, side: Side, *, warm: int, count: int) -> None:
-        self._side, self._warm, self._wanted = side, warm, count
+    def __init__(self, nodes: Nodes, *, warm: int, count: int) -> None:
+        self._nodes, self._warm, self._wanted = nodes, warm, count
         self._lock = threading.Lock()
         self._count = 0
         self._begun: tuple[float, float] | None = None
@@ -113,7 +114,7 @@ class Counted:
         return {"records a second": self._wanted / took, "nodes' CPU us a record": cpu_s / self._wanted * 1e6}
 
     def _now(self) -> tuple[float, float]:
-        return time.perf_counter(), sum(map(process_cpu_s, self._side.pids.values()))
+        return time.perf_counter(), sum(map(process_cpu_s, self._nodes.pids.values()))
 
 
 class _Consumed:
@@ -166,7 +167,7 @@ def share_latency(side: Side) -> dict[str, float]:
     """From the call of the producer until the answer to the acceptance has come, record by record."""
     topics = Topics(side)
     name = topics.create(1)
-    _begin_at_the_start(topics.admin, name)
+    begin_at_the_start(topics.admin, name)
     took: list[float] = []
     with _accepting(side, name, 1, lambda value: took.append(time.perf_counter() - _made_at(value))):
         paced = _Paced(side, name)
@@ -267,7 +268,7 @@ def share_gap(side: Side) -> dict[str, float]:
     records are. Every acknowledged record has to be accepted."""
     topics = Topics(side)
     name = topics.create_led(is_controller=False)
-    _begin_at_the_start(topics.admin, name)
+    begin_at_the_start(topics.admin, name)
     accepted: list[tuple[float, bytes]] = []
     doubtful: set[bytes] = set()
     paced, holder = _Paced(side, name), share_consumer(side, name)

@@ -35,6 +35,13 @@ VERSION: Final = 1
 """The version of DescribeQuorum: both sides have it."""
 
 
+class Nodes(Protocol):
+    """Processes whose processor time is measured."""
+
+    @property
+    def pids(self) -> Mapping[int, int]: ...
+
+
 class Side(Protocol):
     """One of the two clusters, and what is done to its processes."""
 
@@ -67,6 +74,15 @@ class Here:
     def __init__(self) -> None:
         self._cluster = Cluster()
         self._cluster.start()
+
+    @property
+    def cluster_id(self) -> str:
+        return self._cluster.cluster_id
+
+    @property
+    def rest(self) -> Mapping[int, str]:
+        """URL by node id."""
+        return {node_id: node["rest"] for node_id, node in self._cluster.nodes.items()}
 
     @property
     def addresses(self) -> Mapping[int, str]:

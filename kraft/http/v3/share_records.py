@@ -109,13 +109,14 @@ class ShareRecordHandlers:
     ) -> list[models.ReceivedRecord]:
         """The records that were acquired: others have those in between."""
         topic = topic_name(call, where)
+        first_offset, last_offset = handed.acquired[0].first_offset, handed.acquired[-1].last_offset
 
         def read(inflated_max: int) -> list[models.ReceivedRecord]:
             taken = take_records(
                 handed.records,
-                handed.acquired[0].first_offset,
+                first_offset,
                 bytes_max=INT64_MAX,
-                records_max=INT32_MAX,
+                records_max=last_offset - first_offset + 1,
                 inflated_max=inflated_max,
             )
             found = ((record, locks.get((where, record.offset))) for record in taken.records)

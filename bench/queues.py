@@ -1,0 +1,275 @@
+"""`python -m bench.queues`: queues over REST beside share consumers, beside RabbitMQ, and the memory of a large one.
+
+Rows: `rest` (8 workers receive 100 records and accept them, beside 8 share consumers: processor time of the nodes for a
+record), `rabbitmq` (1 KB published with confirmation, received and acknowledged, by Debian's rabbitmq-server 3.10 as a
+quorum queue of three nodes, and by this cluster; needs rabbitmq-server and aio-pika) and `memory` (100,000 records in
+flight and 2,000 share sessions). Sides are measured in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+import signal
+import statistics
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, TypeAlias
+from uuid import UUID
+
+from confluent_kafka import AcknowledgeType, Producer, TopicCollection
+
+from bench.client import Answer, Client, request
+from bench.cluster import JSON, BenchError, process_resident_bytes
+from bench.rabbitmq import OUTSTANDING, RabbitMq, publish_and_accept
+from bench.shares import POLL_S, RECORD_BYTES, Counted, begin_at_the_start, fill, share_consume, share_consumer
+from bench.sides import Here, Topics, bootstrap
+from kraft.protocol.codec import decode_client_body, encode_body
+from kraft.protocol.messages.share_fetch_request import FetchPartition, FetchTopic, ShareFetchRequestData
+from kraft.protocol.messages.share_fetch_response import ShareFetchResponseData
+
+ROWS: Final = ("rest", "rabbitmq", "memory")
+ROUNDS: Final = 5
+WORKERS: Final = 8
+BATCH: Final = 100
+PARTITIONS: Final = 6
+REST_RECORDS: Final = 60_000
+REST_WARM: Final = 5_000
+SESSIONS: Final = 2_000
+IN_FLIGHT: Final = 100_000
+MEMORY_PARTITIONS: Final = 60
+"""Each may have 2,000 records in flight."""
+SHARE_FETCH_VERSION: Final = 2
+RECORD_LIMIT: Final = 1
+WAIT_S: Final = 120.0
+_ACK_ID: Final = re.compile(rb'"ack_id":"([^"]+)"')
+
+SESSION_WAIT_MS: Final = 5_000
+MESSAGES: Final = 20_000
+"""Messages of RabbitMQ, whose client is slower."""
+OURS: Final = 100_000
+
+Figures: TypeAlias = dict[str, float]
+Link: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+# rest
+
+
+def rest(side: Here) -> Figures:
+    """Workers that receive and accept over REST."""
+    topics = Topics(side)
+    name = topics.create(PARTITIONS)
+    fill(side, name, PARTITIONS, 2 * (REST_WARM + REST_RECORDS))
+    counted = Counted(side, warm=REST_WARM, count=REST_RECORDS)
+    asyncio.run(_work(side, name, counted))
+    topics.delete(name)
+    return counted.figures()
+
+
+async def _work(side: Here, name: str, counted: Counted) -> None:
+    group = f"/v3/clusters/{side.cluster_id}/share-groups"
+    nodes = list(side.rest.values())
+    await _create_group(side, name)
+    body = json.dumps({"topics": [name], "max_records": BATCH, "max_wait_ms": 1_000}).encode()
+    receive = request("POST", f"{group}/{name}/records:receive", body=body, headers=JSON)
+
+    async def worker(number: int) -> None:
+        client, deadline = Client(nodes[number % len(nodes)]), time.perf_counter() + WAIT_S
+        while not counted.is_over and time.perf_counter() < deadline:
+            ids = _ACK_ID.findall((await _ask(client, receive)).body)
+            if not ids:
+                continue
+            acks = b",".join(b'{"ack_id":"%b","type":"accept"}' % each for each in ids)
+            accept = request("POST", f"{group}/{name}/records:acknowledge", body=b'{"acks":[%b]}' % acks, headers=JSON)
+            if (await _ask(client, accept)).status != 200:
+                raise BenchError("not all records were accepted")
+            counted.add(len(ids))
+        client.close()
+
+    await asyncio.gather(*map(worker, range(WORKERS)))
+
+
+async def _create_group(side: Here, name: str) -> None:
+    """It begins with the first record."""
+    client = Client(next(iter(side.rest.values())))
+    body = json.dumps({"share_group_id": name, "topics": [name]}).encode()
+    await _ask(client, request("POST", f"/v3/clusters/{side.cluster_id}/share-groups", body=body, headers=JSON))
+    client.close()
+
+
+async def _ask(client: Client, data: bytes) -> Answer:
+    answer = await client.ask(data)
+    if answer.status >= 300:
+        raise BenchError(f"{answer.status}: {answer.body[:300]!r}")
+    return answer
+
+
+# rabbitmq
+
+
+def rabbitmq(rabbit: RabbitMq) -> Figures:
+    """Records a second that are published, confirmed, received and acknowledged."""
+    counted = Counted(rabbit, warm=MESSAGES // 10, count=MESSAGES)
+    asyncio.run(publish_and_accept(rabbit, b"." * RECORD_BYTES, counted))
+    return counted.figures()
+
+
+def produced_and_accepted(side: Here) -> Figures:
+    """The same with librdkafka: one producer with as many records under way, and one share consumer."""
+    topics = Topics(side)
+    name = topics.create(1)
+    begin_at_the_start(topics.admin, name)
+    counted = Counted(side, warm=OURS // 10, count=OURS)
+    room, deadline = threading.Semaphore(OUTSTANDING), time.perf_counter() + WAIT_S
+
+    def is_going_on() -> bool:
+        return not counted.is_over and time.perf_counter() < deadline
+
+    def consume() -> None:
+        consumer = share_consumer(side, name)
+        while is_going_on():
+            messages = consumer.poll(POLL_S)
+            for message in messages:
+                consumer.acknowledge(message, AcknowledgeType.ACCEPT)
+            counted.add(len(messages))
+        consumer.close()
+
+    consuming = threading.Thread(target=consume)
+    consuming.start()
+    producer = Producer({**bootstrap(side), "acks": "all", "enable.idempotence": True, "linger.ms": 1})
+    while is_going_on():
+        while not room.acquire(blocking=False):
+            producer.poll(POLL_S)
+        producer.produce(name, b"." * RECORD_BYTES, partition=0, on_delivery=lambda *_: room.release())
+    producer.flush(WAIT_S)
+    consuming.join()
+    topics.delete(name)
+    return counted.figures()
+
+
+# memory
+
+
+def memory(side: Here) -> Figures:
+    """Resident memory of the nodes, before and with share sessions that have records in flight."""
+    topics = Topics(side)
+    name = topics.create(MEMORY_PARTITIONS)
+    fill(side, name, MEMORY_PARTITIONS, IN_FLIGHT + IN_FLIGHT // 5)
+    described = topics.admin.describe_topics(TopicCollection([name]))[name].result(WAIT_S)
+    found = described.topic_id
+    topic_id = UUID(int=found.get_most_significant_bits() % 2**64 << 64 | found.get_least_significant_bits() % 2**64)
+    leaders = {each.id: each.leader.id for each in described.partitions}
+    before = sum(map(process_resident_bytes, side.pids.values()))
+    locked, grown = asyncio.run(_hold(side, name, topic_id, leaders))
+    topics.delete(name)
+    return {"MB before": before / 1e6, "MB more": (grown - before) / 1e6, "records in flight": float(locked)}
+
+
+async def _hold(side: Here, name: str, topic_id: UUID, leaders: Mapping[int, int]) -> tuple[int, int]:
+    """How many records the sessions have together, and the memory of the nodes while they have them."""
+    await _create_group(side, name)
+    links = [await _connect(side.addresses[leaders[at % MEMORY_PARTITIONS]]) for at in range(SESSIONS)]
+    locked = 0
+    for at, link in enumerate(links):
+        locked += await _open_session(link, name, f"member-{at}", topic_id, at % MEMORY_PARTITIONS)
+    grown = sum(map(process_resident_bytes, side.pids.values()))
+    for _, writer in links:
+        writer.close()
+    return locked, grown
+
+
+async def _connect(address: str) -> Link:
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def _open_session(link: Link, group: str, member: str, topic_id: UUID, partition: int) -> int:
+    """A share session of one partition; how many records it has now."""
+    wanted = FetchTopic.make(topic_id=topic_id, partitions=[FetchPartition.make(partition_index=partition)])
+    asked = ShareFetchRequestData.make(
+        group_id=group,
+        member_id=member,
+        max_wait_ms=SESSION_WAIT_MS,
+        min_bytes=1,
+        max_bytes=2**20,
+        max_records=IN_FLIGHT // SESSIONS,
+        batch_size=IN_FLIGHT // SESSIONS,
+        share_acquire_mode=RECORD_LIMIT,
+        topics=[wanted],
+    )
+    body = b"".join(encode_body(asked, SHARE_FETCH_VERSION))
+    head = struct.pack(">hhih", ShareFetchRequestData.API_KEY, SHARE_FETCH_VERSION, 1, -1) + b"\0"
+    reader, writer = link
+    writer.write(struct.pack(">i", len(head) + len(body)) + head + body)
+    (size,) = struct.unpack(">i", await reader.readexactly(4))
+    answer = decode_client_body(
+        ShareFetchResponseData, SHARE_FETCH_VERSION, memoryview(await reader.readexactly(size)), 5
+    )
+    if answer.error_code:
+        raise BenchError(f"no share session: {answer.error_code} {answer.error_message}")
+    return sum(
+        each.last_offset - each.first_offset + 1
+        for topic in answer.responses
+        for part in topic.partitions
+        for each in part.acquired_records
+    )
+
+
+# all
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.queues", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default=",".join(ROWS), metavar="ROWS", help=f"of {', '.join(ROWS)}, by comma")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended"))  # not without ending the nodes
+    wanted = asked.only.split(",")
+    here = Here()
+    rabbit = None
+    try:
+        if "rest" in wanted:
+            consumers = partial(share_consume, here, partitions=PARTITIONS, consumers=WORKERS)
+            _compare("receive and accept 100 at a time, 8 workers", asked.rounds, consumers, partial(rest, here))
+        if "memory" in wanted:
+            _compare(f"{IN_FLIGHT:,} records in flight, {SESSIONS:,} sessions", 1, partial(memory, here))
+        if "rabbitmq" in wanted:
+            rabbit = RabbitMq()
+            measures = partial(rabbitmq, rabbit), partial(produced_and_accepted, here)
+            _compare("1 KB published, confirmed, received and acknowledged", asked.rounds, *measures)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    finally:
+        here.close()
+        if rabbit is not None:
+            rabbit.close()
+    return 0
+
+
+def _compare(name: str, rounds: int, *measures: Callable[[], Figures]) -> None:
+    """Rounds in turn; the medians, and the last divided by the first."""
+    found = [[measure() for measure in measures] for _ in range(rounds)]
+    print(name)
+    for figure in found[0][0]:
+        values = [[round_[at][figure] for round_ in found] for at in range(len(measures))]
+        medians = [statistics.median(each) for each in values]
+        text = "; ".join(
+            f"{median:,.2f} ({', '.join(f'{value:,.1f}' for value in each)})"
+            for median, each in zip(medians, values, strict=True)
+        )
+        ratio = f"  x {medians[-1] / medians[0]:.2f}" if len(medians) > 1 else ""
+        print(f"  {figure:26}{text}{ratio}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""RabbitMQ of Debian's package: three nodes on this machine in a temporary folder, and a quorum queue of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from bench.cluster import BenchError, listener
+
+PROGRAMS: Final = Path("/usr/lib/rabbitmq/bin")
+NODES: Final = 3
+START_S: Final = 90.0
+STOP_S: Final = 30
+WAIT_S: Final = 120.0
+OUTSTANDING: Final = 500
+"""Publishings without a confirmation, and deliveries without an acknowledgement, at most."""
+
+
+class Accepted(Protocol):
+    """Counts what was acknowledged."""
+
+    @property
+    def is_over(self) -> bool: ...
+
+    def add(self, count: int) -> None: ...
+
+
+class RabbitMq:
+    """The nodes, each with a name, an Erlang cookie and ports of its own. `pids` are those of the Erlang machines."""
+
+    name = "RabbitMQ"
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="bench-rabbitmq-")
+        self._home = Path(self._folder.name)
+        cookie = self._home / ".erlang.cookie"
+        cookie.write_text("bench")
+        cookie.chmod(0o400)
+        mapper, *ports = _free_ports(1 + 2 * NODES)
+        self._environment = {**os.environ, "HOME": str(self._home), "ERL_EPMD_PORT": str(mapper)}
+        self._ports = ports[:NODES]
+        names = [f"bench{number}@localhost" for number in range(NODES)]
+        peers = "".join(f"cluster_formation.classic_config.nodes.{at} = {each}\n" for at, each in enumerate(names, 1))
+        config = self._home / "rabbitmq.conf"
+        config.write_text(f"cluster_formation.peer_discovery_backend = classic_config\n{peers}")
+        mapping = subprocess.Popen(["epmd", "-port", str(mapper)], env=self._environment)
+        self._processes: list[subprocess.Popen[bytes]] = [mapping]
+        for name, port, distribution in zip(names, self._ports, ports[NODES:], strict=True):
+            self._processes.append(self._start(name, port, distribution, config))
+        try:
+            self._wait()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pids(self) -> Mapping[int, int]:
+        return {port: listener(port) for port in self._ports}
+
+    def _start(self, name: str, port: int, distribution: int, config: Path) -> subprocess.Popen[bytes]:
+        folder = self._home / name
+        folder.mkdir()
+        environment = self._environment | {
+            "RABBITMQ_NODENAME": name,
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(folder),
+            "RABBITMQ_CONFIG_FILE": str(config.with_suffix("")),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        }
+        with (folder / "output").open("wb") as output:
+            return subprocess.Popen([PROGRAMS / "rabbitmq-server"], env=environment, stdout=output, stderr=output)
+
+    def _wait(self) -> None:
+        """Until all nodes are one cluster."""
+        program = str(PROGRAMS / "rabbitmqctl")
+        command = [program, "-n", "bench0@localhost", "await_online_nodes", str(NODES)]
+        deadline = time.perf_counter() + START_S
+        while time.perf_counter() < deadline:
+            ended = subprocess.run(command, env=self._environment, capture_output=True, timeout=START_S)
+            if not ended.returncode:
+                return
+            time.sleep(1.0)
+        raise BenchError(f"RabbitMQ is not there after {START_S} s")
+
+    async def connection(self) -> Any:
+        return await import_module("aio_pika").connect(f"amqp://guest:guest@127.0.0.1:{self._ports[0]}/")
+
+    async def queue(self, channel: Any, name: str) -> Any:
+        arguments = {"x-queue-type": "quorum", "x-quorum-initial-group-size": NODES}
+        return await channel.declare_queue(name, durable=True, arguments=arguments)
+
+    def close(self) -> None:
+        for process in reversed(self._processes):
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._folder.cleanup()
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+async def publish_and_accept(rabbit: RabbitMq, value: bytes, accepted: Accepted) -> None:
+    """Publishes until `accepted` is over: persistent messages, each confirmed; a consumer acknowledges each. Both have
+    `OUTSTANDING` under way."""
+    aio_pika = import_module("aio_pika")
+    async with await rabbit.connection() as publishing, await rabbit.connection() as consuming:
+        channel, receiving = await publishing.channel(), await consuming.channel()
+        await receiving.set_qos(prefetch_count=OUTSTANDING)
+        name = f"bench-{time.time_ns()}"
+        queue = await rabbit.queue(receiving, name)
+        room = asyncio.Semaphore(OUTSTANDING)
+        message = aio_pika.Message(value, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+
+        async def publish() -> None:
+            try:
+                await channel.default_exchange.publish(message, routing_key=name)
+            finally:
+                room.release()
+
+        async def on_message(delivered: Any) -> None:
+            await delivered.ack()
+            accepted.add(1)
+
+        await queue.consume(on_message)
+        deadline, tasks = time.perf_counter() + WAIT_S, set[asyncio.Task[None]]()
+        while not accepted.is_over and time.perf_counter() < deadline:
+            await room.acquire()
+            tasks.add(task := asyncio.create_task(publish()))
+            task.add_done_callback(tasks.discard)
+        await asyncio.gather(*tasks)
+        await queue.delete(if_unused=False, if_empty=False)
