@@ -30,6 +30,8 @@ class Purgatory(Generic[Key]):
         self._clock = clock
         self._waiting_max = waiting_max
         self._watched: dict[Key, dict[Operation[Key], None]] = {}
+        self._of_all: dict[Operation[Key], None] = {}
+        """Operations that are tried after each event, whatever its key."""
         self._timers: dict[Operation[Key], tuple[TimerHandle, dict[Key, None]]] = {}
 
     def __len__(self) -> int:
@@ -49,6 +51,13 @@ class Purgatory(Generic[Key]):
         self._timers[operation] = (self._clock.call_later(wait_ms, self._expire, operation), watched)
         return True
 
+    def watch_all(self, operation: Operation[Key], *, wait_ms: int) -> bool:
+        """Wait for events of any key, of which the operation sorts out its own. False as for `watch`."""
+        if not self.watch(operation, (), wait_ms=wait_ms):
+            return False
+        self._of_all[operation] = None
+        return True
+
     def watch_also(self, operation: Operation[Key], key: Key) -> None:
         """Add a key to an operation that waits."""
         waited = self._timers.get(operation)
@@ -59,9 +68,9 @@ class Purgatory(Generic[Key]):
     def check(self, key: Key) -> None:
         """Try the operations of `key` again after an event."""
         waiting = self._watched.get(key)
-        if not waiting:
+        if not waiting and not self._of_all:
             return
-        for operation in tuple(waiting):
+        for operation in (*(waiting or ()), *self._of_all):
             if operation in self._timers and operation.try_complete(key):
                 self.forget(operation)
 
@@ -72,6 +81,7 @@ class Purgatory(Generic[Key]):
             return
         timer, keys = waited
         timer.cancel()
+        self._of_all.pop(operation, None)
         for key in keys:
             waiting = self._watched[key]
             waiting.pop(operation, None)

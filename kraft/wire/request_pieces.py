@@ -93,12 +93,19 @@ def too_many(items: int, items_max: int, why: str) -> KafkaError:
     return PolicyViolation(f"{items} items, {items_max} at most are taken ({why}): send several requests")
 
 
-async def in_pieces(api: ApiHandler, call: Call[Any], clock: Clock, problem: KafkaError | None = None) -> TopLevel:
-    """The answer to a request of an API that has pieces; with a problem the whole of it is refused. Raises what the
-    handler raises that is no KafkaError.
+async def in_pieces(
+    api: ApiHandler,
+    call: Call[Any],
+    clock: Clock,
+    problem: KafkaError | None = None,
+    *,
+    cuts: Sequence[Cut] = (),
+) -> TopLevel:
+    """The answer to a request of an API that has pieces, or of another one that is cut here; with a problem the whole
+    of it is refused. Raises what the handler raises that is no KafkaError.
     """
     answer = _Answer(api.response, call.version)
-    cuts = PIECES[api.request.API_KEY]
+    cuts = cuts or PIECES[api.request.API_KEY]
     problem = problem or await _repeated(call.message, cuts, clock)
     for cut in cuts:
         if not getattr(call.message, cut.asked[0]):

@@ -6,8 +6,10 @@ A follower's progress is noted before the wait, once per request; the answer aft
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
+from uuid import UUID
 
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower, OffsetOutOfRange
 from kraft.values import value
@@ -113,6 +115,15 @@ class Fetch:
                 pass_.answers[number] = (partition, found)
         return pass_
 
+    def watch_many(self, request: FetchRequest, offsets: OffsetsOfMany, *, wait_ms: int) -> asyncio.Future[None] | None:
+        """Done when one of these partitions has records from its offset on, or the time is over; to be cancelled when
+        nobody waits. None when too many wait already."""
+        operation = DelayedFetchOfMany(self._reader, request, offsets)
+        if not self._registry.fetches.watch_all(operation, wait_ms=wait_ms):
+            return None
+        operation.done.add_done_callback(lambda _: self._registry.fetches.forget(operation))
+        return operation.done
+
     def wake_followers(self, broker_ids: Iterable[int]) -> None:
         """Answer waiting fetches of these brokers: they now have more partitions to ask for."""
         until_ms = self._registry.clock.monotonic_ms() + NEWS_MS
@@ -212,6 +223,35 @@ class DeferredFetch:
     async def complete(self) -> FetchResponse:
         await self.future
         return self.answer()
+
+
+OffsetsOfMany: TypeAlias = Mapping[UUID, tuple[Sequence[int], Sequence[int]]]
+"""Topic id -> partitions, ascending, and the offset that is fetched from each."""
+
+
+class DelayedFetchOfMany:
+    """The long poll of a fetch of thousands of partitions. It keeps two numbers for each, and looks at each event of
+    the broker."""
+
+    def __init__(self, reader: PartitionReader, request: FetchRequest, offsets: OffsetsOfMany) -> None:
+        self._reader, self._request, self._offsets = reader, request, offsets
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def try_complete(self, replica: Replica, /) -> bool:
+        partitions, offsets = self._offsets.get(replica.key.topic_id, ((), ()))
+        place = bisect_left(partitions, replica.key.partition)
+        if place == len(partitions) or partitions[place] != replica.key.partition:
+            return False
+        state = replica.state
+        can_read = isinstance(state, LeaderState) or self._request.reads_followers
+        if can_read and self._reader.bound(replica, state, self._request) <= offsets[place]:
+            return False
+        self.expire()
+        return True
+
+    def expire(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class DelayedFetch:

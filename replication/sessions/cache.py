@@ -212,6 +212,9 @@ class FetchSession:
             partition.must_answer = answer.error_code != 0 or answer.diverging_epoch is not None
             if len(answer.records) and self.awake.pop(partition.asked, None) is not None:
                 self.awake[partition.asked] = partition
+        if self.session_id == NO_SESSION and not self.is_follower:
+            self.partitions.clear()  # nobody asks again: each has the session, which would wait for a collection
+            self.awake.clear()
         made = new(FetchResponse)
         FetchResponse.__init__(made, session_id=self.session_id, partitions=answered)
         return made

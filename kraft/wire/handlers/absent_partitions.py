@@ -9,7 +9,7 @@ of them again, and so meets a topic that comes to exist.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from kraft.protocol.errors import UnknownTopicId, UnknownTopicOrPartition
@@ -26,7 +26,30 @@ UNKNOWN_OFFSET = -1
 
 def has_many(message: FetchRequestData) -> bool:
     topics = message.topics
-    return len(topics) > MANY or sum([len(topic.partitions) for topic in topics]) > MANY
+    return len(topics) > MANY or partition_count(message) > MANY
+
+
+def partition_count(message: FetchRequestData) -> int:
+    return sum([len(topic.partitions) for topic in message.topics])
+
+
+def without_session(
+    message: FetchRequestData, topics: Sequence[FetchTopic], *, wait_ms: int | None = None
+) -> FetchRequestData:
+    """A request of these topics in place of its own, and with another wait if one is given."""
+    return FetchRequestData.make(
+        cluster_id=message.cluster_id,
+        replica_id=message.replica_id,
+        replica_state=message.replica_state,
+        max_wait_ms=message.max_wait_ms if wait_ms is None else wait_ms,
+        min_bytes=message.min_bytes,
+        max_bytes=message.max_bytes,
+        isolation_level=message.isolation_level,
+        session_id=message.session_id,
+        session_epoch=FINAL_EPOCH,
+        topics=topics,
+        rack_id=message.rack_id,
+    )
 
 
 def failed_partition(number: int, code: int) -> PartitionData:
@@ -48,6 +71,8 @@ class AbsentPartitions:
         self._topics = sum(1 for _ in self._each())
         self.rest = self._rest() if self._topics else message
         """The request without them, and without a session; of a partition that comes twice the last counts."""
+        self.rest_count = partition_count(self.rest)
+        """Partitions of `rest`, each of which may be made to be counted."""
 
     def __bool__(self) -> bool:
         return self._topics > 0
@@ -75,20 +100,7 @@ class AbsentPartitions:
                 topics.append(
                     FetchTopic.make(topic=topic.topic, topic_id=topic.topic_id, partitions=tuple(kept.values()))
                 )
-        message = self._message
-        return FetchRequestData.make(
-            cluster_id=message.cluster_id,
-            replica_id=message.replica_id,
-            replica_state=message.replica_state,
-            max_wait_ms=message.max_wait_ms,
-            min_bytes=message.min_bytes,
-            max_bytes=message.max_bytes,
-            isolation_level=message.isolation_level,
-            session_id=message.session_id,
-            session_epoch=FINAL_EPOCH,
-            topics=topics,
-            rack_id=message.rack_id,
-        )
+        return without_session(self._message, topics)
 
     def answered_with(self, found: FetchResponseData) -> FetchResponseData:
         """The answer to the rest, and behind it an error for each of these."""

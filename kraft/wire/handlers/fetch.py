@@ -50,15 +50,22 @@ from kraft.wire.access import readable
 from kraft.wire.api_handler import Answer, ApiHandler, Call, Later
 from kraft.wire.connection_watch import LOOK_MS, STANDSTILL_MS
 from kraft.wire.grouping import by_topic
-from kraft.wire.handlers.absent_partitions import UNKNOWN_OFFSET, AbsentPartitions, has_many
+from kraft.wire.handlers.absent_partitions import (
+    UNKNOWN_OFFSET,
+    AbsentPartitions,
+    has_many,
+    without_session,
+)
 from kraft.wire.handlers.endpoints import node_endpoints
+from kraft.wire.handlers.fetch_in_parts import AGAIN_MS, AT_ONCE_MAX, CUTS, Reading, offsets_of
 from kraft.wire.handlers.leaders import UNKNOWN, Leaders
 from kraft.wire.handlers.metadata_log import fetch_metadata, is_metadata_fetch
 from kraft.wire.large_requests import written
 from kraft.wire.lazy import Lazy
 from kraft.wire.node_parts import NodeParts
+from kraft.wire.request_pieces import in_pieces
 from kraft.wire.terms import DEBUGGING_REPLICA, READ_COMMITTED
-from metadata.image import TopicIdPartition
+from metadata.image import MetadataImage, TopicIdPartition
 from replication.manager.manager import ReplicaManager
 from replication.partition.log import AbortedTransaction
 from replication.record_workers import RecordWorkers
@@ -85,8 +92,7 @@ KNOWN_TO_CLIENTS = frozenset({0, 1, 2, 3, 6, 9, 29, 56, 74, 75, 78, 100, 103})
 
 
 def apis(parts: NodeParts) -> Sequence[ApiHandler]:
-    fetch = _Fetch(parts)
-    return [ApiHandler(request=FetchRequestData, response=FetchResponseData, handle=fetch.handle, refuse=_refuse)]
+    return [_Fetch(parts).api]
 
 
 class _Fetch:
@@ -94,6 +100,7 @@ class _Fetch:
         self._parts = parts
         self._leaders = Leaders(parts.gateway)
         self._answers = parts.answers
+        self.api = ApiHandler(request=FetchRequestData, response=FetchResponseData, handle=self.handle, refuse=_refuse)
 
     @cached_property
     def _work(self) -> RecordWorkers:
@@ -126,12 +133,46 @@ class _Fetch:
     async def _of_many(self, call: Call[FetchRequestData]) -> TopLevel:
         image, names_topics = self._parts.gateway.image, call.version < FIRST_WITH_TOPIC_IDS
         absent = await self._work.run(AbsentPartitions, call.message, image, names_topics=names_topics)
-        if absent and call.message.session_epoch not in (INITIAL_EPOCH, FINAL_EPOCH):
-            raise FetchSessionIdNotFound("a fetch of many partitions, of which some do not exist, has no session")
+        is_in_parts = absent.rest_count > AT_ONCE_MAX
+        if (absent or is_in_parts) and call.message.session_epoch not in (INITIAL_EPOCH, FINAL_EPOCH):
+            raise FetchSessionIdNotFound(
+                f"a fetch of more than {AT_ONCE_MAX} partitions, or of many that do not exist, has no session"
+            )
+        if is_in_parts:
+            return await self._in_parts(call, image)
         rest = replace(call, message=absent.rest)
         begun = self._begin(rest) if self._answers.has_room() else await self._when_there_is_room(rest)
         found = await _come(begun)
         return await self._work.run(written, absent.answered_with(found), call.version) if absent else found
+
+    async def _in_parts(self, call: Call[FetchRequestData], image: MetadataImage) -> TopLevel:
+        """The answer to a fetch of thousands of partitions that exist. Raises ClusterAuthorizationFailed 31."""
+        message, clock, fetch = call.message, self._parts.environment.clock, self._replicas.fetch
+        names_topics = call.version < FIRST_WITH_TOPIC_IDS
+        offsets = await self._work.run(offsets_of, message, image, names_topics=names_topics)
+        nothing = replace(call, message=without_session(message, ()))
+        request = _client_request(nothing, room=self._answers.room, may_read=None)
+        until_ms = clock.monotonic_ms() + max(message.max_wait_ms, 0)
+        while True:
+            if not self._answers.has_room():
+                await self._answers.wait(clock, ms_max=max(message.max_wait_ms, 0) + ROOM_WAIT_MS)
+                self._answers.admit()
+            wait_ms = until_ms - clock.monotonic_ms()
+            event = fetch.watch_many(request, offsets, wait_ms=wait_ms) if wait_ms > 0 else None
+            reading = Reading(self.api, self._read_part, self._answers, message)
+            try:
+                answer = await in_pieces(reading.api, call, clock, cuts=CUTS)
+                if event is None or reading.is_over:
+                    return answer
+                await event
+            finally:
+                reading.close()
+                if event is not None:
+                    event.cancel()
+            await clock.sleep(AGAIN_MS)
+
+    async def _read_part(self, call: Call[FetchRequestData], room: Callable[[], int]) -> FetchResponseData:
+        return await _come(self._begin(call, room))
 
     async def _when_there_is_room(self, call: Call[FetchRequestData]) -> FetchResponseData:
         """Without room in time, the answer has no records, and its reader asks again."""
@@ -143,9 +184,10 @@ class _Fetch:
             self._answers.admit()
         return await _come(begun)
 
-    def _begin(self, call: Call[FetchRequestData]) -> FetchResponseData | Later:
+    def _begin(self, call: Call[FetchRequestData], room: Callable[[], int] | None = None) -> FetchResponseData | Later:
         may_read = readable(call, self._parts.gateway)
-        begun = self._replicas.fetch.begin(_client_request(call, room=self._answers.room, may_read=may_read))
+        request = _client_request(call, room=room or self._answers.room, may_read=may_read)
+        begun = self._replicas.fetch.begin(request)
         if isinstance(begun, FetchResponse):
             return self._response(call, begun)
         come = begun.answer

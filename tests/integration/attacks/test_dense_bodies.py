@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.integration.attacks.test_dense_frames import KIB, MEMORY_BYTES, MEMORY_FACTOR, TRIES, TURN_MS_MAX
+from tests.integration.attacks.test_dense_frames import KIB, MEMORY_BYTES, MEMORY_FACTOR, SLOW_S, TRIES, TURN_MS_MAX
 from tests.support.dense_bodies import DenseBody, bodies, operations
 from tests.support.measured_node import HOST, MeasuredNode
 
@@ -33,6 +33,7 @@ def test_a_dense_body_of_each_operation_costs_little(node: MeasuredNode) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(SLOW_S)
 @pytest.mark.parametrize("size", [8 * KIB, 1024 * KIB])
 def test_dense_bodies_of_other_sizes_cost_little(node: MeasuredNode, size: int) -> None:
     hold(node, size=size)
