@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -48,7 +48,7 @@ def test_each_api_is_served_to_those_who_may_ask(api: Api, principal: Principal)
             around, line = environment(1), Line()
             shared = Shared(
                 clock=around.clock,
-                handlers=ApiHandlers(node_parts_of()),
+                handlers=ApiHandlers(node_parts_of(gateway=SimpleNamespace(quotas=None))),
                 bytes_max=1 << 20,
                 produce_budget=Budget(1 << 20),
                 answers=AnswerBudget(1 << 20),
