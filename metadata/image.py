@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
+from kraft.protocol.scram import Credential
 from metadata.acls import Acl
 from metadata.persistent_map import PersistentMap, spread_text
 from metadata.records import (
@@ -37,9 +38,11 @@ from metadata.records import (
     RegisterBrokerRecord,
     RemoveAccessControlEntryRecord,
     RemoveTopicRecord,
+    RemoveUserScramCredentialRecord,
     TopicRecord,
     UncleanElectionReport,
     UnregisterBrokerRecord,
+    UserScramCredentialRecord,
 )
 
 QuotaEntity: TypeAlias = tuple[tuple[str, str | None], ...]
@@ -188,6 +191,10 @@ def quotas_map(quotas: Mapping[QuotaEntity, Mapping[str, float]]) -> PersistentM
 _NUMBER_OF_UUID = attrgetter("int")
 
 
+def users_map(users: Mapping[str, Mapping[str, Credential]]) -> PersistentMap[str, Mapping[str, Credential]]:
+    return PersistentMap(users, spread=_spread_name)
+
+
 def collision_key(name: str) -> str:
     """Topics with the same key must not exist together: '.' and '_' are equal, as in the names of Kafka's metrics."""
     return name.replace(".", "_")
@@ -220,6 +227,8 @@ class MetadataImage:
     """ACLs by their ids."""
     quotas: PersistentMap[QuotaEntity, Mapping[str, float]] = field(default_factory=lambda: quotas_map({}))
     """Quotas of clients: entity -> name of the quota -> its value."""
+    users: PersistentMap[str, Mapping[str, Credential]] = field(default_factory=lambda: users_map({}))
+    """Users with a password: name -> mechanism -> what its proofs are checked with."""
     next_producer_id: int = 0
     transaction: OpenTransaction | None = None
 
@@ -289,6 +298,7 @@ class _Draft:
         self.configs = image.configs.draft()
         self.acls = image.acls.draft()
         self.quotas = image.quotas.draft()
+        self.users = image.users.draft()
         self.transaction = image.transaction
         self._pending: list[Record] = [] if image.transaction is None else list(image.transaction.records)
         self._owned: dict[UUID, dict[int, PartitionImage]] = {}
@@ -307,6 +317,7 @@ class _Draft:
             configs=self.configs.frozen(),
             acls=self.acls.frozen(),
             quotas=self.quotas.frozen(),
+            users=self.users.frozen(),
             next_producer_id=self.next_producer_id,
             transaction=self.transaction and replace(self.transaction, records=tuple(self._pending)),
         )
@@ -364,6 +375,8 @@ class _Draft:
                 del self.acls[record.id]
             case ClientQuotaRecord():
                 self._set_quota(record)
+            case UserScramCredentialRecord() | RemoveUserScramCredentialRecord():
+                self._set_credential(record)
             case ProducerIdsRecord():
                 self.next_producer_id = record.next_producer_id
 
@@ -442,6 +455,22 @@ class _Draft:
             operation=record.operation,
             permission=record.permission_type,
         )
+
+    def _set_credential(self, record: UserScramCredentialRecord | RemoveUserScramCredentialRecord) -> None:
+        credentials = {**self.users.get(record.name, {})}
+        credentials.pop(record.mechanism, None)
+        if isinstance(record, UserScramCredentialRecord):
+            credentials[record.mechanism] = Credential(
+                salt=bytes.fromhex(record.salt),
+                iterations=record.iterations,
+                stored_key=bytes.fromhex(record.stored_key),
+                server_key=bytes.fromhex(record.server_key),
+                mechanism=record.mechanism,
+            )
+        if credentials:
+            self.users[record.name] = MappingProxyType(dict(sorted(credentials.items())))
+        else:
+            self.users.pop(record.name, None)
 
     def _set_quota(self, record: ClientQuotaRecord) -> None:
         quotas = {**self.quotas.get(record.entity, {})}

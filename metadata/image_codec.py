@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from kraft.protocol.scram import Credential
 from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
 from metadata.image import (
     BrokerImage,
@@ -29,6 +31,7 @@ from metadata.image import (
     quotas_map,
     topic_ids_map,
     topics_map,
+    users_map,
 )
 from metadata.records import LeaderRecovery, UncleanElectionReport, decode_record, encode_record
 
@@ -57,10 +60,11 @@ def encode_image(image: MetadataImage) -> bytes:
     version = VERSION
     if image.transaction is not None:
         version, fields["transaction"] = VERSION_WITH_TRANSACTION, _transaction_fields(image.transaction)
-    if image.acls or image.quotas:
+    if image.acls or image.quotas or image.users:
         version = VERSION_WITH_SECURITY
         fields["acls"] = [_acl_fields(acl_id, image.acls[acl_id]) for acl_id in sorted(image.acls)]
         fields["quotas"] = sorted(([entity, dict(values)] for entity, values in image.quotas.items()), key=repr)
+        fields["users"] = [_user_fields(name, image.users[name]) for name in sorted(image.users)]
     body = msgspec.json.encode(fields, order="sorted")
     return _HEADER.pack(MAGIC, version, zlib.crc32(body)) + body
 
@@ -170,8 +174,28 @@ def _image(fields: dict[str, Any]) -> MetadataImage:
                 for entity, values in fields.get("quotas", ())
             }
         ),
+        users=users_map(dict(map(_user, fields.get("users", ())))),
         transaction=_transaction(fields["transaction"]) if "transaction" in fields else None,
     )
+
+
+def _user_fields(name: str, credentials: Mapping[str, Credential]) -> list[Any]:
+    return [
+        name,
+        [
+            [each.mechanism, each.salt.hex(), each.iterations, each.stored_key.hex(), each.server_key.hex()]
+            for each in credentials.values()
+        ],
+    ]
+
+
+def _user(fields: Sequence[Any]) -> tuple[str, Mapping[str, Credential]]:
+    name, credentials = fields
+    made = [
+        Credential(bytes.fromhex(salt), iterations, bytes.fromhex(stored), bytes.fromhex(server), mechanism)
+        for mechanism, salt, iterations, stored, server in credentials
+    ]
+    return name, MappingProxyType({each.mechanism: each for each in made})
 
 
 def _transaction(fields: dict[str, Any]) -> OpenTransaction:

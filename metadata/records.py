@@ -152,6 +152,7 @@ class PartitionChangeRecord(Fact):
     unclean: UncleanElectionReport | None = None
 
 
+ScramMechanism: TypeAlias = Literal["SCRAM-SHA-256", "SCRAM-SHA-512"]
 ResourceType: TypeAlias = Literal["topic", "broker", "group", "client-metrics"]
 
 
@@ -206,6 +207,24 @@ class ClientQuotaRecord(Fact):
     """None removes the quota."""
 
 
+class UserScramCredentialRecord(Fact):
+    """What a user's password is checked with (RFC 5802); never the password. Bytes are hexadecimal."""
+
+    type: Literal["user_scram_credential"] = "user_scram_credential"
+    name: str
+    mechanism: ScramMechanism
+    salt: str
+    iterations: int
+    stored_key: str
+    server_key: str
+
+
+class RemoveUserScramCredentialRecord(Fact):
+    type: Literal["remove_user_scram_credential"] = "remove_user_scram_credential"
+    name: str
+    mechanism: ScramMechanism
+
+
 class BeginTransactionRecord(Fact):
     """KIP-868: the records that follow take effect when the End of this transaction is committed, and not before.
 
@@ -245,6 +264,8 @@ Record: TypeAlias = Annotated[
     | AccessControlEntryRecord
     | RemoveAccessControlEntryRecord
     | ClientQuotaRecord
+    | UserScramCredentialRecord
+    | RemoveUserScramCredentialRecord
     | BeginTransactionRecord
     | EndTransactionRecord
     | AbortTransactionRecord,

@@ -512,6 +512,35 @@ class BrokerSettings(_Settings):
         pattern=r"^TLSv1\.[23](,TLSv1\.[23])?$",
         description="Versions of TLS, with commas between.",
     )
+    # Logins
+    sasl_enabled_mechanisms: str = Field(
+        default="SCRAM-SHA-256,SCRAM-SHA-512",
+        pattern=r"^(SCRAM-SHA-256|SCRAM-SHA-512|PLAIN|OAUTHBEARER)(,(SCRAM-SHA-256|SCRAM-SHA-512|PLAIN|OAUTHBEARER))*$",
+        description="Mechanisms of listeners that name none, with commas between.",
+    )
+    sasl_plain_without_tls_enable: bool = Field(
+        default=False, description="May PLAIN and Basic send passwords over connections without TLS?"
+    )
+    connections_max_reauth_ms: int = _int(
+        0, 0, INT64_MAX, "A Kafka client logs in again within this time, or is disconnected; 0: never."
+    )
+    connection_failed_authentication_delay_ms: int = _int(
+        100, 0, 10_000, "Wait before the connection of a failed login is closed."
+    )
+    sasl_oauthbearer_jwks_endpoint_url: str = Field(
+        default="",
+        pattern=r"^(file://.*)?$",
+        description="File with the keys (JWKS) that tokens are checked with, as file:///path.",
+    )
+    sasl_oauthbearer_expected_audience: str = Field(
+        default="", description="Audiences of which a token has one, with commas between; empty: any."
+    )
+    sasl_oauthbearer_expected_issuer: str = Field(default="", description="Issuer of tokens; empty: any.")
+    sasl_oauthbearer_sub_claim_name: str = Field(default="sub", description="Claim with the name of the user.")
+    sasl_oauthbearer_clock_skew_seconds: int = _int(30, 0, 3_600, "How far the clock of the issuer may differ.")
+    sasl_oauthbearer_unsecured_tokens_enable: bool = Field(
+        default=False, description="Are tokens without a signature taken? For tests only: anybody can make one."
+    )
     ssl_endpoint_identification_algorithm: Literal["https", ""] = Field(
         default="https",
         description="https: a node checks the host in the certificate of another; empty: it does not.",
@@ -703,6 +732,7 @@ _LISTS = frozenset(
         "group.consumer.assignors",
         "match",
         "metrics",
+        "sasl.enabled.mechanisms",
         "ssl.enabled.protocols",
     }
 )

@@ -106,6 +106,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "log": ("kraft.cli.files", "log_app"),
     "config": ("kraft.cli.configuration", "config"),
     "certs": ("kraft.cli.certs", "app"),
+    "users": ("kraft.cli.users", "app"),
     "scenario": ("kraft.cli.scenario", "app"),
 }
 """Commands in the order of `--help`: the module, and the name of the function, or of the app of its commands."""

@@ -12,7 +12,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from kraft.config.models import ClusterFile, ListenerConfig, NodeConfig, PeerAddresses
+from kraft.config.models import ClusterFile, ListenerConfig, NodeConfig, PeerAddresses, UserConfig
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from metadata.settings import BrokerSettings
 
@@ -21,9 +21,10 @@ _SECTIONS: Final[tuple[tuple[str, str, type[BaseModel]], ...]] = (
     ("[[nodes]]", "", NodeConfig),
     ("[[nodes]]", "peers.ID.", PeerAddresses),
     ("[[nodes.listeners]]", "", ListenerConfig),
+    ("[[users]]", "", UserConfig),
     ("[settings]", "", BrokerSettings),
 )
-_TABLES: Final = frozenset({"nodes", "peers", "listeners", "settings"})
+_TABLES: Final = frozenset({"nodes", "users", "peers", "listeners", "settings"})
 _NAMED_LIMITS: Final = {INT32_MAX: "2^31-1", INT64_MAX: "2^63-1"}
 _TYPE_NAMES: Final = {str: "text", int: "integer", float: "number", bool: "true/false", SecretStr: "text"}
 
@@ -74,7 +75,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(value) or "-"
     return _number(value) if isinstance(value, int) else str(value) or '""'
 
 

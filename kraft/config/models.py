@@ -22,6 +22,9 @@ Purpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward"]
 SecurityProtocol: TypeAlias = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 
 
+Mechanism: TypeAlias = Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "OAUTHBEARER"]
+
+
 def has_tls(protocol: SecurityProtocol) -> bool:
     """Whether connections of the protocol are encrypted."""
     return protocol in ("SSL", "SASL_SSL")
@@ -92,6 +95,21 @@ class ListenerConfig(_Model):
         default=None, description="host:port that brokers send to clients; default: the node's host and this port."
     )
     protocol: SecurityProtocol = Field(default="PLAINTEXT", description="Security of the listener, as Kafka names it.")
+    mechanisms: tuple[Mechanism, ...] = Field(
+        default=(), description="SASL mechanisms of the listener; default: sasl.enabled.mechanisms."
+    )
+
+
+class UserConfig(_Model):
+    """A user that the cluster has from its start: one with whom all others can be added."""
+
+    name: str = Field(
+        pattern=r"^[^\x00-\x1f]+$", min_length=1, max_length=255, description="Name of the user, as ACLs have it."
+    )
+    password: SecretStr | None = Field(default=None, min_length=1, max_length=1024, description="The password.")
+    password_file: str | None = Field(
+        default=None, min_length=1, description="File with the password, which nobody else may read, instead of it."
+    )
 
 
 class NodeConfig(_Model):
@@ -209,6 +227,9 @@ class ClusterFile(_Model):
         default_factory=dict, description="Kafka settings of all nodes, under Kafka's names."
     )
     nodes: tuple[NodeConfig, ...] = Field(min_length=1, description="One [[nodes]] table per node.")
+    users: tuple[UserConfig, ...] = Field(
+        default=(), description="One [[users]] table for each user that the cluster has from its start."
+    )
 
 
 class ClusterConfig(_Model):
@@ -220,11 +241,17 @@ class ClusterConfig(_Model):
     strict: bool = False
     settings: Mapping[str, SettingValue]
     nodes: tuple[NodeConfig, ...]
+    users: tuple[UserConfig, ...] = ()
 
     @property
     def keys(self) -> ClusterKeys:
         """The derived keys. Slow the first time in a process."""
         return cluster_keys(self.secret.get_secret_value(), cluster_id=self.cluster_id)
+
+    @property
+    def passwords(self) -> Mapping[str, str]:
+        """User of the file -> its password."""
+        return {each.name: each.password.get_secret_value() for each in self.users if each.password is not None}
 
     @property
     def voters(self) -> tuple[NodeConfig, ...]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kraft.config.checks import check_cluster, contradictions
-from kraft.config.models import ClusterFile, ListenerConfig, NodeConfig, PeerAddresses
+from kraft.config.models import ClusterFile, ListenerConfig, NodeConfig, PeerAddresses, UserConfig
 from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import (
     ConfigError,
@@ -124,6 +124,8 @@ def _problem(details: ErrorDetails, lines: Mapping[str, int]) -> Problem:
 
 def _model_of(location: tuple[int | str, ...]) -> tuple[type[BaseModel], str]:
     """The model that a pydantic location lies in, and the key there."""
+    if location[0] == "users" and len(location) > 2:
+        return UserConfig, str(location[2])
     if location[0] != "nodes" or len(location) < 3:
         return ClusterFile, str(location[0])
     if location[2] == "peers" and len(location) > 4:

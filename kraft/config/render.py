@@ -17,12 +17,16 @@ KEYS = (
 
 
 def render(config: ClusterConfig, *, secret_file: str) -> str:
-    """The text of a configuration. It has the secret's file, not the secret. `parse_config` of it returns the same
+    """The text of a configuration. It has the secret's file, not the secret, and the
+    users with their passwords: only the owner may read it. `parse_config` of it returns the same
     one."""
     lines = ["# Written by kraft: the configuration that this cluster runs with.", ""]
     lines += [f"cluster_id = {_value(config.cluster_id)}", f"secret_file = {_value(secret_file)}"]
     lines += [f"data = {_value(config.data)}", f"strict = {_value(config.strict)}", "", "[settings]"]
     lines += [f"{name} = {_value(value)}" for name, value in config.settings.items()]
+    for user in config.users:
+        password = "" if user.password is None else user.password.get_secret_value()
+        lines += ["", "[[users]]", f"name = {_value(user.name)}", f"password = {_value(password)}"]
     for node in config.nodes:
         lines += ["", *_node_lines(node)]
     return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.gateway import Gateway
 from kraft.broker.measures import NO_KAFKA_PORT, KafkaPort
 from kraft.http.access_table import check_access
+from kraft.http.authentication import HttpAuthentication
 from kraft.http.connection import Connection
 from kraft.http.context import Context
 from kraft.http.docs.pages import docs_routes
@@ -62,13 +63,13 @@ def create_app(
     is_strict: bool = False,
     own_hosts: Sequence[str] = (),
     connections_max: int = INT32_MAX,
+    authentication: HttpAuthentication | None = None,
 ) -> web.Application:
     """The HTTP server as an aiohttp application. `is_strict` chooses the strict profile (`kraft.http.strict_profile`).
     `connections_max` is what the process has descriptors for, whatever `max.connections` allows. `awaiting` returns
     what the node waits for, by default nothing; `gauges` adds gauges to /metrics; `extra_routes` are further resources.
-    `own_hosts` are the names under which clients reach the cluster's nodes (`kraft.http.host_origin_check`).
-
-    A fault of ours in a handler is an event `http_request_failed` and an answer 500 with the id of the event.
+    `own_hosts` are the names under which clients reach the nodes (`kraft.http.host_origin_check`). A fault of ours in a
+    handler is an event `http_request_failed` and an answer 500 with the id of the event.
     """
     limits = limits or _limits(gateway.settings, connections_max=connections_max)
     long_polls = Slots(lambda: gateway.settings.rest_max_waiting_reads, what="waiting reads (rest.max.waiting.reads)")
@@ -89,14 +90,14 @@ def create_app(
         patience=SlowClients(environment.clock, limits),
         awaiting=awaiting or Nothing(),
         started_ms=environment.clock.monotonic_ms(),
+        authentication=authentication,
         is_strict=is_strict,
         origins=Origins(own_hosts, lambda: gateway.settings),
     )
     routes = _served((*ALL_ROUTES, *docs_routes(environment.files), *extra_routes), is_strict=is_strict)
     app = web.Application(client_max_size=limits.body_bytes_max)
     app[CONTEXT], app[ROUTES] = context, routes
-    app.on_shutdown.append(_end_streams)
-    app.on_response_prepare.append(_allow_reading)
+    _add_signals(app)
     _register_all(app, context, routes, InternalErrors(events, environment.rng))
     return app
 
@@ -134,6 +135,11 @@ def _register_all(app: web.Application, context: Context, routes: Sequence[Route
         app.router.add_route("*", path, _refuse_method({route.method for route in special if route.path == path}))
     _register(app, context, [route for route in routes if route not in special], faults)
     app.router.add_route("*", "/{anything:.*}", _unmatched)
+
+
+def _add_signals(app: web.Application) -> None:
+    app.on_shutdown.append(_end_streams)
+    app.on_response_prepare.append(_allow_reading)
 
 
 async def _allow_reading(request: web.Request, response: web.StreamResponse) -> None:
@@ -183,6 +189,8 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
     call, lease = Call(context, request), None
     try:
         context.connections.admit(request.protocol)
+        if context.authentication is not None:
+            await context.authentication.authenticate(request)
         checked = _check(call, route)
         if route.body and not route.streams_body:
             lease = BodyLease(context)
@@ -232,6 +240,8 @@ def _continue(context: Context, route: Route) -> Callable[[web.Request], Awaitab
         try:
             if not route.streams_body:
                 check_length(request, context.limits.body_bytes_max)
+            if context.authentication is not None:
+                await context.authentication.authenticate(request)
             _check(call, route)
         except (HttpError, KafkaError) as error:
             return refused(call, route, error)

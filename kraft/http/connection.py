@@ -48,10 +48,13 @@ class Connection(web.RequestHandler):
         "_held",
         "_is_at_hand",
         "_mapping_rules",
+        "certified",
+        "has_certificate",
         "header_since_ms",
         "is_ending",
         "made_ms",
         "principal",
+        "remembered",
         "unsent",
         "unsent_since_ms",
     )
@@ -68,6 +71,11 @@ class Connection(web.RequestHandler):
         """When the first bytes of a header came whose end is still missing."""
         self.principal: Principal = ANONYMOUS
         """Computed once for the connection, and again when a request brings other credentials."""
+        self.certified = ANONYMOUS
+        """The principal of the connection itself: the user of its certificate, or ANONYMOUS."""
+        self.has_certificate = False
+        self.remembered: object = None
+        """The login of the last request (`kraft.http.authentication`)."""
         self.made_ms = clock.monotonic_ms()
         self.is_ending = False
         """Answered for the last time."""
@@ -82,7 +90,8 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         subject = distinguished_name(transport.get_extra_info("peercert"))
         name = user_of(subject, self._mapping_rules()) if subject else ANONYMOUS_NAME
-        self.principal = UserPrincipal(name, _host_of(transport))
+        self.has_certificate = bool(subject)
+        self.certified = self.principal = UserPrincipal(name, _host_of(transport))
         if not name:
             LOG.warning(
                 "closing %s: no rule of ssl.principal.mapping.rules matches its certificate", self.principal.host

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.gateway import Gateway
+from kraft.http.authentication import HttpAuthentication
 from kraft.http.connection import Connection
 from kraft.http.dialects import DIALECTS, Dialect
 from kraft.http.errors import PARTITION_NOT_FOUND, HttpError, overloaded
@@ -56,6 +57,8 @@ class Context:
     started_ms: int = 0
     """On the monotonic clock."""
     origins: Origins
+    authentication: HttpAuthentication | None = None
+    """None where clients do not log in."""
     is_strict: bool = False
     """The strict profile, see `kraft.http.strict_profile`."""
 

@@ -112,5 +112,5 @@ def _write_resolved(config: ClusterConfig) -> str:
     secret_file = os.path.join(config.data, SECRET_FILE)
     write_whole(secret_file, config.secret.get_secret_value() + "\n", mode=0o600)
     resolved = os.path.join(config.data, RESOLVED_FILE)
-    write_whole(resolved, render(config, secret_file=secret_file))
+    write_whole(resolved, render(config, secret_file=secret_file), mode=0o600 if config.users else 0o644)
     return resolved

@@ -15,18 +15,23 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from kraft.config.models import ClusterConfig, ClusterFile
+from kraft.config.models import ClusterConfig, ClusterFile, UserConfig
 from kraft.config.parse import parse_config
 from kraft.config.positions import key_lines, line_of
 from kraft.config.problems import ConfigError, Problem
 from kraft.launcher.identity import Identity, new_identity
 from kraft.layout import SECRET_FILE
 from kraft.protocol.primitives import SettingValue
+from kraft.runtime.tls import refuse_readable_by_others
 
 BUILT_IN: Final = str(Path(__file__).parent.parent / "config" / "cluster.toml")
 IN_NO_FILE: Final = "the configuration"
 ID_FILE: Final = "cluster.id"
 SECRET_LENGTH_MIN: Final = 8
+USER_VARIABLE: Final = "KRAFT_INITIAL_USER"
+PASSWORD_VARIABLE: Final = "KRAFT_INITIAL_PASSWORD"
+"""Variables of the environment that name a user which the cluster has from its start."""
+PASSWORD_WORDS: Final = "a user has a password, or a password_file with one"
 FILE_SETTINGS: Final = frozenset({"ssl.keystore.location", "ssl.truststore.location"})
 
 
@@ -115,7 +120,36 @@ def _identified(parsed: ClusterFile, *, file: str, text: str, identity: Callable
         strict=parsed.strict,
         settings=_with_absolute_files(parsed.settings),
         nodes=nodes,
+        users=_users(parsed, file=file, text=text),
     )
+
+
+def _password(user: UserConfig) -> SecretStr:
+    """Raises OSError for a file that cannot be read or that everybody may read, and ValueError."""
+    if (user.password is None) == (user.password_file is None):
+        raise ValueError("one of both is needed")
+    if user.password is not None:
+        return user.password
+    path = str(user.password_file)
+    refuse_readable_by_others(path, what="password_file")
+    return SecretStr(read_text(path).strip())
+
+
+def _users(parsed: ClusterFile, *, file: str, text: str) -> tuple[UserConfig, ...]:
+    """The users of the file with their passwords, and the one that the environment names."""
+    found = []
+    for place, user in enumerate(parsed.users):
+        try:
+            password = _password(user)
+        except (OSError, ValueError) as error:
+            line = line_of(f"users.{place}.name", key_lines(text))
+            wrong = f"user {user.name!r}: {error}"
+            raise ConfigError(file, [Problem(key="password", wrong=wrong, right=PASSWORD_WORDS, line=line)]) from error
+        found.append(user.model_copy(update={"password": password, "password_file": None}))
+    name, password_text = os.environ.get(USER_VARIABLE), os.environ.get(PASSWORD_VARIABLE)
+    if name and password_text and name not in {user.name for user in found}:
+        found.append(UserConfig(name=name, password=SecretStr(password_text)))
+    return tuple(found)
 
 
 def _absolute(path: str) -> str:

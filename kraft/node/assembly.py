@@ -74,7 +74,7 @@ class Node:
         context = node_context(
             config, node_id, environment=environment, quorum=quorum, on_fatal=on_fatal, certificates=certificates
         )
-        self._context, self.certificates = context, certificates
+        self._context, self.certificates, self.logins = context, certificates, context.logins
         self.config, self.node, self.environment = config, context.node, environment
         self.events, self.publisher, self.main_loop = context.events, context.publisher, context.main_loop
         self.controller: ControllerParts | None = controller_parts(context) if context.node.is_voter else None

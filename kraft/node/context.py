@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from kraft.broker.audit import AUDIT_FILE
+from kraft.broker.logins import Logins
 from kraft.broker.metadata_publisher import MetadataPublisher
+from kraft.broker.tokens import Tokens
+from kraft.broker.users import Users
 from kraft.config.models import ClusterConfig, NodeConfig, has_tls
 from kraft.events import EventLog
 from kraft.node.addresses import AddressBook
@@ -35,6 +38,8 @@ class NodeContext:
     """Connections to the other nodes."""
     on_fatal: OnFatal
     """Must stop the node."""
+    logins: Logins
+    """The logins of all ports."""
     certificates: Certificates | None = None
     """None on a node whose listeners and peers have no TLS."""
 
@@ -77,5 +82,18 @@ def node_context(
             tls=lambda peer: certificates.client if certificates and peer in encrypted else None,
         ),
         on_fatal=on_fatal,
+        logins=_logins(config, environment, publisher),
         certificates=certificates,
+    )
+
+
+def _logins(config: ClusterConfig, environment: Environment, publisher: MetadataPublisher) -> Logins:
+    keys = config.keys
+    users = Users(environment, image=lambda: publisher.image, passwords=config.passwords, key=keys.operator)
+    return Logins(
+        users=users,
+        tokens=Tokens(environment, lambda: publisher.settings),
+        clock=environment.clock,
+        settings=lambda: publisher.settings,
+        operator_key=keys.operator,
     )

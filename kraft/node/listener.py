@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kraft.broker.answer_budget import AnswerBudget
-from kraft.config.models import SecurityProtocol, has_tls
+from kraft.config.models import Mechanism, SecurityProtocol, has_sasl, has_tls
 from kraft.node.context import NodeContext
 from kraft.node.controller import ControllerParts
+from kraft.wire.client_login import PLAIN, LoginRules
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.listener_security import ListenerSecurity
 from kraft.wire.server import ClientListener, WireServer
@@ -26,16 +29,31 @@ def kafka_listener(
         settings=context.publisher.settings,
         answers=answers,
         client_listeners=[
-            ClientListener(each.name, each.host or own.bind_host, each.port, _security(context, each.protocol))
+            ClientListener(
+                each.name, each.host or own.bind_host, each.port, _security(context, each.protocol, each.mechanisms)
+            )
             for each in own.listeners
         ],
-        security=_security(context, own.kafka_protocol),
+        security=_security(context, own.kafka_protocol, ()),
         on_broker_connection_lost=None if controller is None else controller.active.broker_connection_lost,
     )
 
 
-def _security(context: NodeContext, protocol: SecurityProtocol) -> ListenerSecurity:
+def _security(context: NodeContext, protocol: SecurityProtocol, mechanisms: Sequence[Mechanism]) -> ListenerSecurity:
     return ListenerSecurity(
         tls=context.certificates.server if context.certificates is not None and has_tls(protocol) else None,
         mapping_rules=lambda: context.publisher.settings.ssl_principal_mapping_rules,
+        login=_login(context, protocol, mechanisms) if has_sasl(protocol) else None,
+    )
+
+
+def _login(context: NodeContext, protocol: SecurityProtocol, mechanisms: Sequence[Mechanism]) -> LoginRules:
+    settings = context.publisher.settings
+    enabled = mechanisms or settings.sasl_enabled_mechanisms.split(",")
+    may_be_plain = has_tls(protocol) or settings.sasl_plain_without_tls_enable
+    return LoginRules(
+        logins=context.logins,
+        mechanisms=[each for each in enabled if each != PLAIN or may_be_plain],
+        clock=context.environment.clock,
+        rng=context.environment.rng,
     )

@@ -18,10 +18,12 @@ import uvloop
 import kraft
 from kraft.broker.measures import KafkaPort, Measure
 from kraft.broker.transaction_measures import transaction_measures
-from kraft.config.models import ClusterConfig, has_tls
+from kraft.config.models import ClusterConfig, has_sasl, has_tls
 from kraft.http.app import create_app, learn_paths
+from kraft.http.authentication import HttpAuthentication
 from kraft.http.replicas import replica_routes
 from kraft.http.server import HttpServer
+from kraft.http.users import user_routes
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
@@ -73,6 +75,7 @@ def warm_up() -> None:
             *group_routes(nothing),
             *share_record_routes(nothing),
             *share_group_routes(nothing, nothing),
+            *user_routes(),
             *replica_routes(dict),
         )
     )
@@ -290,6 +293,11 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
+def _http_authentication(node: Node) -> HttpAuthentication | None:
+    protocol = node.node.rest_protocol
+    return HttpAuthentication(logins=node.logins, is_encrypted=has_tls(protocol)) if has_sasl(protocol) else None
+
+
 def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[str, float]]) -> HttpServer:
     """The HTTP listener of a node, with all of its routes; not started."""
     app = create_app(
@@ -299,6 +307,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
         is_strict=node.config.strict,
         own_hosts=[name for each in node.config.nodes for name in (each.host, each.bind_host)],
         connections_max=connections_max,
+        authentication=_http_authentication(node),
         gauges=gauges,
         kafka=KafkaPort(
             measures=lambda: _measures(node),
@@ -312,6 +321,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *group_routes(node.groups),
             *share_record_routes(node.queues),
             *share_group_routes(node.groups, node.queues),
+            *user_routes(),
             *replica_routes(lambda: {} if node.broker is None else node.broker.replicas.describe()),
         ),
     )

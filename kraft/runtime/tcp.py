@@ -137,9 +137,9 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         else:
             self._when_taken.append(then)
 
-    def take_frames(self, *, bytes_max: int) -> None:
+    def take_frames(self, *, bytes_max: int, is_trusted: bool = True) -> None:
         self._frame_bytes_max = bytes_max
-        if self._arriving is not None:
+        if self._arriving is not None and is_trusted:
             self._arriving.leave(self)
             self._arriving = None
             self._large_granted = 0 if self._large is None else len(self._large)

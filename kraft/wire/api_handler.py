@@ -15,6 +15,7 @@ from kraft.broker.principal import ANONYMOUS, NodePrincipal, Principal, UserPrin
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.values import value
+from kraft.wire.client_login import ClientLogin
 
 RequestData = TypeVar("RequestData", bound=TopLevel)
 
@@ -28,6 +29,8 @@ class ClientConnection:
     listener: str
     """Name of the listener that it came through: its address is what Metadata names."""
     principal: Principal = ANONYMOUS
+    login: ClientLogin | None = None
+    """Where clients of the listener log in."""
     software_name: str = "unknown"
     software_version: str = "unknown"
     is_node: bool = field(init=False)

@@ -12,7 +12,7 @@ from base64 import b64encode
 from typing import TypeVar
 
 from kraft.broker.principal import NodePrincipal, asker_bytes
-from kraft.protocol import apis, codec
+from kraft.protocol import apis, codec, scram
 from kraft.protocol.apis import Api
 from kraft.protocol.codec import Malformed
 from kraft.protocol.encoding import TopLevel
@@ -23,7 +23,6 @@ from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestD
 from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.protocol.primitives import Buffer
 from kraft.values import new
-from kraft.wire import scram
 from kraft.wire.budget import Budget
 from metadata.environment import ConnectionClosed, Environment, FrameConnection, NotConnected, TimerHandle, Tls
 from metadata.unauthenticated import KAFKA_LISTENER

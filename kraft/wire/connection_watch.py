@@ -109,6 +109,11 @@ class ClientWatch:
             if client.is_closed:
                 client.give_up()
                 continue
+            login = client.client.login
+            if login is not None and not login.is_current:
+                LOG.info("closing %s: its login is over", client.peer)
+                client.close()
+                continue
             unread, activity = client.unread_bytes, client.activity
             unread_of_all += unread
             if not unread or unread <= seen.mark - TAKEN_BYTES_MIN:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kraft.broker.certificate_names import user_of
 from kraft.broker.principal import ANONYMOUS_NAME, UserPrincipal, host_of
+from kraft.wire.client_login import LoginRules
 from metadata.environment import FrameConnection, Tls
 
 LOG = logging.getLogger(__name__)
@@ -21,10 +22,13 @@ class ListenerSecurity:
     mapping_rules: Callable[[], str] = lambda: DEFAULT_RULES
     """Returns `ssl.principal.mapping.rules`."""
 
+    login: LoginRules | None = None
+    """None where clients do not log in."""
+
     def principal(self, connection: FrameConnection) -> UserPrincipal | None:
         """The user of the connection's certificate, or ANONYMOUS; None if no rule makes a user of the certificate."""
         host, subject = host_of(connection.peer), connection.certificate_name
-        if not subject:
+        if self.login is not None or not subject:
             return UserPrincipal(ANONYMOUS_NAME, host)
         name = user_of(subject, self.mapping_rules())
         if not name:

@@ -14,11 +14,11 @@ from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import ClusterAuthorizationFailed, KafkaError
 from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.protocol.scram import Credential
 from kraft.wire.api_handler import CloseConnection
 from kraft.wire.api_versions import node_versions
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.sasl import Authentication
-from kraft.wire.scram import Credential
 from metadata.environment import Environment, FrameConnection
 from metadata.unauthenticated import KAFKA_LISTENER, UnauthenticatedConnections
 

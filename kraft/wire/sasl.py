@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kraft.broker.principal import NodePrincipal, node_principal_of
+from kraft.protocol import scram
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import IllegalSaslState, KafkaError, SaslAuthenticationFailed, UnsupportedSaslMechanism
 from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateResponseData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
-from kraft.wire import scram
-from kraft.wire.scram import Credential, ScramFailed, ScramServer
+from kraft.protocol.scram import Credential, ScramFailed, ScramServer
 
 
 class State(Enum):

@@ -18,11 +18,11 @@ from functools import partial
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.measures import Measure
 from kraft.broker.principal import NodePrincipal
-from kraft.protocol import codec
+from kraft.protocol import codec, scram
 from kraft.protocol.codec import Malformed
-from kraft.wire import scram
 from kraft.wire.api_handler import ClientConnection
 from kraft.wire.budget import Budget
+from kraft.wire.client_authentication import LOGIN_FRAME_BYTES_MAX, ClientAuthentication
 from kraft.wire.connection_watch import ClientWatch
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.large_requests import LargeRequests
@@ -89,13 +89,13 @@ class WireServer:
         self._send_buffer_bytes = settings.socket_send_buffer_bytes
         answers = answers or AnswerBudget(settings.queued_max_response_bytes)
         credential = scram.credential(password, salt=scram.salt_of(cluster_id))
-        self._nodes = NodeAuthentication(
-            environment, credential, handlers, frame_bytes_max=settings.socket_request_max_bytes
-        )
+        frame_max = settings.socket_request_max_bytes
+        self._nodes = NodeAuthentication(environment, credential, handlers, frame_bytes_max=frame_max)
+        self._clients = ClientAuthentication(environment, handlers, self._nodes.unauthenticated)
         self._shared = Shared(
             clock=environment.clock,
             handlers=handlers,
-            bytes_max=settings.socket_request_max_bytes,
+            bytes_max=frame_max,
             produce_budget=Budget(memory // 2 if serves_clients else memory),
             answers=answers,
             large=LargeRequests(environment, items_max=settings.socket_request_max_items),
@@ -137,6 +137,8 @@ class WireServer:
 
     async def _listen(self, listener: ClientListener, serve: OnConnection) -> None:
         first = self._nodes.frame_bytes_max if self._serves_clients else KAFKA_LISTENER.frame_bytes_max
+        if listener.security.login is not None:
+            first = min(first, LOGIN_FRAME_BYTES_MAX)
         self._listeners.append(
             await self._environment.network.listen(
                 listener.host,
@@ -200,10 +202,17 @@ class WireServer:
         if self._send_buffer_bytes >= 0:
             connection.bound_send_buffer(self._send_buffer_bytes)
         connection.bound_unsent(UNSENT_BYTES_MAX)
-        principal = self._by_name[listener].security.principal(connection)
+        security = self._by_name[listener].security
+        principal = security.principal(connection)
         if principal is None:
             return None
         client = ClientConnection(peer=connection.peer, listener=listener, principal=principal)
+        if security.login is not None:
+            node = await self._clients.log_in(security.login, connection, first, client, takes_nodes=takes_nodes)
+            if client.login is None or client.login.login is None:
+                return node
+            connection.take_frames(bytes_max=self._nodes.frame_bytes_max, is_trusted=False)
+            first = await connection.receive()
         session = Session(self._shared, connection, client, takes_nodes=takes_nodes)
         with self.watch.watching(session):
             return await session.serve(first)

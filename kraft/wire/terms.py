@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 from uuid import UUID
 
@@ -89,3 +90,7 @@ def id_of(name: str) -> UUID:
         return UUID(hex=name.removeprefix(TOPIC_ID_PREFIX))
     except ValueError:
         raise UnknownTopicOrPartition(f"topic {name[:60]!r}: brokers name topics by 'id:' and the topic id") from None
+
+
+MECHANISM_NUMBERS: Mapping[str, int] = {"SCRAM-SHA-256": 1, "SCRAM-SHA-512": 2}
+"""Source: ScramMechanism."""

@@ -319,6 +319,35 @@ class AlterClientQuotas(Request[Sequence["ErrorDetail | None"]]):
     validate_only: bool = False
 
 
+# --- users ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScramDeletion:
+    name: str
+    mechanism: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScramUpsertion:
+    name: str
+    mechanism: str
+    iterations: int
+    salt: bytes
+    salted_password: bytes
+
+    def __repr__(self) -> str:
+        return f"ScramUpsertion({self.name!r}, {self.mechanism!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlterUsers(Request[Mapping[str, "ErrorDetail | None"]]):
+    """Add, change and remove credentials of users; the reply has an outcome for each user (KIP-554)."""
+
+    deletions: tuple[ScramDeletion, ...] = ()
+    upsertions: tuple[ScramUpsertion, ...] = ()
+
+
 # --- producer ids -------------------------------------------------------------------------------------------
 
 
@@ -348,6 +377,7 @@ ControllerRequest: TypeAlias = (
     | CreateAcls
     | DeleteAcls
     | AlterClientQuotas
+    | AlterUsers
     | AllocateProducerIds
     | UnregisterBroker
     | DescribeQuorum

@@ -10,8 +10,8 @@ from typing import Any
 from kraft.chaos.worlds.simulated.loop import PROCESS
 from kraft.coordinators.groups.shard import GroupShard
 from kraft.events import EventLog
+from kraft.protocol import scram
 from kraft.protocol.errors import OffsetOutOfRange
-from kraft.wire import scram
 from metadata.controller.decide import isr
 from metadata.quorum import engine, state_machine
 from metadata.quorum.journal import Journal

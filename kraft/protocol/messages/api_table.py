@@ -46,7 +46,7 @@ ROWS = (
     (48, "DescribeClientQuotas", 1, range(0, 2), range(0, 0)),
     (49, "AlterClientQuotas", 1, range(0, 2), range(1, 2)),
     (50, "DescribeUserScramCredentials", 0, range(0, 1), range(0, 0)),
-    (51, "AlterUserScramCredentials", 0, range(0, 1), range(0, 0)),
+    (51, "AlterUserScramCredentials", 0, range(0, 1), range(0, 1)),
     (55, "DescribeQuorum", 0, range(0, 3), range(2, 3)),
     (56, "AlterPartition", 0, range(0, 0), range(3, 4)),
     (57, "UpdateFeatures", 0, range(0, 3), range(0, 0)),

@@ -1,21 +1,20 @@
-"""Authentication (17, 36) and SCRAM users (50, 51): clients have none of them.
+"""Logins of clients (17, 36), and users with a password (50, 51).
 
-It answers as a Kafka without users: descriptions are empty, and what would
-change them is refused in words, so that nobody believes in a rule that nothing enforces.
+At a listener without SASL a login is ILLEGAL_SASL_STATE 34, as at a PLAINTEXT listener of Kafka. Elsewhere a client has
+logged in before its session begins, and what comes here is a login that is repeated (KIP-368).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import (
     DuplicateResource,
     IllegalSaslState,
     KafkaError,
     ResourceNotFound,
-    UnsupportedSaslMechanism,
 )
 from kraft.protocol.messages.alter_user_scram_credentials_request import AlterUserScramCredentialsRequestData
 from kraft.protocol.messages.alter_user_scram_credentials_response import (
@@ -24,6 +23,7 @@ from kraft.protocol.messages.alter_user_scram_credentials_response import (
 )
 from kraft.protocol.messages.describe_user_scram_credentials_request import DescribeUserScramCredentialsRequestData
 from kraft.protocol.messages.describe_user_scram_credentials_response import (
+    CredentialInfo,
     DescribeUserScramCredentialsResponseData,
     DescribeUserScramCredentialsResult,
 )
@@ -31,31 +31,35 @@ from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRe
 from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateResponseData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
+from kraft.protocol.scram import Credential
 from kraft.wire.api_handler import ApiHandler, Call
+from kraft.wire.client_login import ClientLogin
+from kraft.wire.error_details import detail_code, detail_message
+from kraft.wire.handlers.control import Control
 from kraft.wire.node_parts import NodeParts
+from kraft.wire.terms import MECHANISM_NUMBERS
+from metadata.controller.requests import AlterUsers, ErrorDetail, ScramDeletion, ScramUpsertion
 
 _NO_AUTHENTICATION = IllegalSaslState("clients are served without authentication here: set security.protocol=PLAINTEXT")
-_NO_USERS = UnsupportedSaslMechanism("this cluster has no users: clients are served without authentication")
 
 
-def apis(broker: NodeParts) -> Sequence[ApiHandler]:
-    return (*_authentication(), *_users_apis())
+def apis(parts: NodeParts) -> Sequence[ApiHandler]:
+    return (*_authentication(), *_users_apis(_UserHandlers(parts)))
 
 
 def _authentication() -> tuple[ApiHandler, ...]:
-    """The answers of a PLAINTEXT listener of Kafka, where no client authenticates. Nodes authenticate before any other
-    request, and never reach these handlers."""
+    """Nodes authenticate before any other request, and never reach these handlers."""
     return (
         ApiHandler(
             request=SaslHandshakeRequestData,
             response=SaslHandshakeResponseData,
-            handle=_is_not_authenticated,
+            handle=_handshake,
             refuse=lambda message, version, error: SaslHandshakeResponseData.make(error_code=error.code),
         ),
         ApiHandler(
             request=SaslAuthenticateRequestData,
             response=SaslAuthenticateResponseData,
-            handle=_is_not_authenticated,
+            handle=_authenticate,
             refuse=lambda message, version, error: SaslAuthenticateResponseData.make(
                 error_code=error.code, error_message=error.message
             ),
@@ -63,12 +67,12 @@ def _authentication() -> tuple[ApiHandler, ...]:
     )
 
 
-def _users_apis() -> tuple[ApiHandler, ...]:
+def _users_apis(handlers: _UserHandlers) -> tuple[ApiHandler, ...]:
     return (
         ApiHandler(
             request=DescribeUserScramCredentialsRequestData,
             response=DescribeUserScramCredentialsResponseData,
-            handle=_describe_users,
+            handle=handlers.describe,
             refuse=lambda message, version, error: DescribeUserScramCredentialsResponseData.make(
                 error_code=error.code, error_message=error.message
             ),
@@ -76,57 +80,100 @@ def _users_apis() -> tuple[ApiHandler, ...]:
         ApiHandler(
             request=AlterUserScramCredentialsRequestData,
             response=AlterUserScramCredentialsResponseData,
-            handle=_alter_users,
+            handle=handlers.alter,
             refuse=_refuse_users,
         ),
     )
 
 
-def _is_not_authenticated(call: Call[TopLevel]) -> TopLevel:
-    raise IllegalSaslState(_NO_AUTHENTICATION.message)
+def _handshake(call: Call[SaslHandshakeRequestData]) -> SaslHandshakeResponseData:
+    return _login(call).handshake(call.message)
+
+
+async def _authenticate(call: Call[SaslAuthenticateRequestData]) -> SaslAuthenticateResponseData:
+    return await _login(call).authenticate(call.message)
+
+
+def _login(call: Call[Any]) -> ClientLogin:
+    if call.connection.login is None:
+        raise IllegalSaslState(_NO_AUTHENTICATION.message)
+    return call.connection.login
 
 
 # --- SCRAM users --------------------------------------------------------------------------------------------------
 
 
-def _describe_users(
-    call: Call[DescribeUserScramCredentialsRequestData],
-) -> DescribeUserScramCredentialsResponseData:
-    """None of all (null or no names); each one that is named is not there."""
-    times = Counter(user.name for user in call.message.users or ())
-    results = []
-    for name, count in times.items():
-        error = (
-            ResourceNotFound(f"there is no SCRAM user {name!r}")
-            if count == 1
-            else DuplicateResource(f"SCRAM user {name!r} is named {count} times")
+class _UserHandlers:
+    def __init__(self, parts: NodeParts) -> None:
+        self._gateway = parts.gateway
+        self._control = Control(parts)
+
+    def describe(self, call: Call[DescribeUserScramCredentialsRequestData]) -> DescribeUserScramCredentialsResponseData:
+        """All users for null or no names."""
+        users = self._gateway.image.users
+        times = Counter(user.name for user in call.message.users or ()) or Counter(sorted(users))
+        return DescribeUserScramCredentialsResponseData.make(
+            error_message=None, results=[_described(name, users.get(name), count) for name, count in times.items()]
         )
-        results.append(
-            DescribeUserScramCredentialsResult.make(user=name, error_code=error.code, error_message=error.message)
+
+    async def alter(self, call: Call[AlterUserScramCredentialsRequestData]) -> AlterUserScramCredentialsResponseData:
+        message = call.message
+        request = AlterUsers(
+            deletions=tuple(
+                ScramDeletion(name=each.name, mechanism=_name(each.mechanism)) for each in message.deletions
+            ),
+            upsertions=tuple(
+                ScramUpsertion(
+                    name=each.name,
+                    mechanism=_name(each.mechanism),
+                    iterations=each.iterations,
+                    salt=bytes(each.salt),
+                    salted_password=bytes(each.salted_password),
+                )
+                for each in message.upsertions
+            ),
         )
-    return DescribeUserScramCredentialsResponseData.make(error_message=None, results=results)
+        return _users(await self._control.ask(call, request))
 
 
-def _alter_users(call: Call[AlterUserScramCredentialsRequestData]) -> AlterUserScramCredentialsResponseData:
-    outcomes: dict[str, KafkaError] = {
-        each.name: ResourceNotFound(f"there is no SCRAM user {each.name!r}") for each in call.message.deletions
-    }
-    outcomes |= {each.name: _NO_USERS for each in call.message.upsertions}
-    return _users(outcomes)
+def _name(number: int) -> str:
+    """The mechanism of a number; empty for an unknown one, which the controller refuses."""
+    return next((name for name, each in MECHANISM_NUMBERS.items() if each == number), "")
+
+
+def _described(
+    name: str, credentials: Mapping[str, Credential] | None, times: int
+) -> DescribeUserScramCredentialsResult:
+    error: KafkaError | None = None
+    if times > 1:
+        error = DuplicateResource(f"SCRAM user {name!r} is named {times} times")
+    elif credentials is None:
+        error = ResourceNotFound(f"there is no SCRAM user {name!r}")
+    if error is not None or credentials is None:
+        assert error is not None, name
+        return DescribeUserScramCredentialsResult.make(user=name, error_code=error.code, error_message=error.message)
+    return DescribeUserScramCredentialsResult.make(
+        user=name,
+        error_message=None,
+        credential_infos=[
+            CredentialInfo.make(mechanism=MECHANISM_NUMBERS[mechanism], iterations=each.iterations)
+            for mechanism, each in credentials.items()
+        ],
+    )
 
 
 def _refuse_users(
     message: AlterUserScramCredentialsRequestData, version: int, error: KafkaError
 ) -> AlterUserScramCredentialsResponseData:
     names = [*(each.name for each in message.deletions), *(each.name for each in message.upsertions)]
-    return _users(dict.fromkeys(names, error))
+    return _users(dict.fromkeys(names, ErrorDetail(type(error), error.message)))
 
 
-def _users(outcomes: dict[str, KafkaError]) -> AlterUserScramCredentialsResponseData:
+def _users(outcomes: Mapping[str, ErrorDetail | None]) -> AlterUserScramCredentialsResponseData:
     return AlterUserScramCredentialsResponseData.make(
         results=[
             AlterUserScramCredentialsResult.make(
-                user=name, error_code=outcomes[name].code, error_message=outcomes[name].message
+                user=name, error_code=detail_code(outcomes[name]), error_message=detail_message(outcomes[name])
             )
             for name in sorted(outcomes)
         ]

@@ -14,6 +14,7 @@ from metadata.controller.decide import (
     producer_ids,
     reassignment,
     topics,
+    users,
 )
 from metadata.controller.decide.broker_heartbeats import Liveness
 from metadata.controller.decide.decision import ControllerState, Decision
@@ -34,6 +35,7 @@ from metadata.controller.requests import (
     AlterConfigs,
     AlterPartition,
     AlterReassignments,
+    AlterUsers,
     BrokerHeartbeat,
     ControllerRequest,
     CreateAcls,
@@ -113,6 +115,8 @@ def _decide_request(controller: ControllerState, request: ControllerRequest) -> 
             return acls.delete_acls(controller, request)
         case AlterClientQuotas():
             return client_quotas.alter_client_quotas(controller, request)
+        case AlterUsers():
+            return users.alter_users(controller, request)
         case AllocateProducerIds():
             return producer_ids.allocate_producer_ids(controller, request)
         case UnregisterBroker():

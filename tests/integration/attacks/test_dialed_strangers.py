@@ -18,10 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from kraft.protocol import apis, codec
+from kraft.protocol import apis, codec, scram
 from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateResponseData
 from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
-from kraft.wire import scram
 from tests.integration.attacks.attack import ANSWER_S_MAX, MEMORY_MIB_MAX, framed, resident_mib
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.configuration import QUICK_FAILURES

@@ -260,9 +260,10 @@ def test_every_key_has_type_default_and_sentence():
 
 def test_every_section_is_one_that_a_file_may_have():
     sections = dict.fromkeys(row.section for row in key_rows())
-    assert list(sections) == ["top level", "[[nodes]]", "[[nodes.listeners]]", "[settings]"]
+    assert list(sections) == ["top level", "[[nodes]]", "[[nodes.listeners]]", "[[users]]", "[settings]"]
     for section in sections:
-        given = LISTENER + "port = 1\n" if "nodes" in section else f"{section}\n{THREE}".removeprefix("top level")
+        key = 'name = "a"\n' if "users" in section else ""
+        given = LISTENER + "port = 1\n" if "nodes" in section else f"{section}\n{key}{THREE}".removeprefix("top level")
         parse_config(given, file="f.toml")
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import random
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,10 @@ from uuid import UUID
 import msgspec
 from crc32c import crc32c
 
+from kraft.broker.logins import Logins
 from kraft.broker.principal import UserPrincipal, decode_user
+from kraft.broker.tokens import BadToken, Tokens
+from kraft.broker.users import Users
 from kraft.config.parse import parse_config
 from kraft.config.problems import ConfigError
 from kraft.config.toml import parse_toml
@@ -43,6 +47,7 @@ from kraft.coordinators.shares.state import ShareKey, Snapshot
 from kraft.coordinators.transactions import records as transaction_records
 from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.http import embedded_records, raw_records
+from kraft.http.authentication import HttpAuthentication
 from kraft.http.errors import HttpError
 from kraft.http.media import Format, is_latin_1, media_ranges, utf8_of_latin_1
 from kraft.http.offset_spec import parse_timestamp
@@ -50,7 +55,7 @@ from kraft.http.record_counts import check_counts
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.record_bodies import parse_produce
 from kraft.http.v3.record_bodies import parse_batch, parse_record
-from kraft.protocol import apis, codec
+from kraft.protocol import apis, codec, scram
 from kraft.protocol.apis import Api
 from kraft.protocol.batches import batch_check, compression, header, markers
 from kraft.protocol.batches.budget import Budget
@@ -65,26 +70,30 @@ from kraft.protocol.errors import (
     NotLeaderOrFollower,
     SnapshotNotFound,
 )
+from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
+from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.runtime.tcp import TcpConnection
-from kraft.wire import scram
 from kraft.wire.api_handler import CloseConnection
 from kraft.wire.channels.controller import CONTROLLER_RPCS
+from kraft.wire.client_login import MECHANISMS, ClientLogin, LoginRules
 from kraft.wire.rpc import Rpc
 from metadata import image_codec
 from metadata import records as metadata_records
+from metadata.controller.requests import AlterUsers, ScramUpsertion
 from metadata.decode_errors import DECODE_ERRORS
 from metadata.image import MetadataImage, TopicIdPartition
 from metadata.quorum import command, durable, identity, journal, journal_format, record_file, snapshots, votes
 from metadata.quorum.frame_auth import Hello, Refused, Seal, decode_hello, encode_hello
 from metadata.quorum.link import message_of
 from metadata.quorum.messages import MalformedMessage, checked
-from metadata.settings import BrokerSettings, TopicSettings, canonical_value
+from metadata.settings import BrokerSettings, TopicSettings, broker_settings, canonical_value
 from replication.log_validator import BatchRules, prepare_or_refuse
 from replication.partition.log import AbortedTransaction
 from replication.producers.state import Producer, ProducerBatch
 from replication.shares.states import StateBatch
 from replication.storage import indexes, names, producer_snapshot, text_files, transaction_index
 from tests.conformance.groups.consumer_groups import consumer_records
+from tests.support.controller_world import World as ControllerWorld
 from tests.unit.coordinators.test_share_records import share_records
 from tests.unit.decoders.files import Holding
 from tests.unit.replication.harness.virtual import environment
@@ -828,6 +837,68 @@ def scram_client(data: bytes) -> object:
     return None
 
 
+class _Inline:
+    """Workers that work at once, so that a login needs no loop."""
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args)
+
+
+class _Standing:
+    """A clock that stands still."""
+
+    def monotonic_ms(self) -> int:
+        return 1_000
+
+    def wall_ms(self) -> int:
+        return 1_700_000_000_000
+
+
+WORLD: Any = replace(environment(1), workers=_Inline(), clock=_Standing())
+SETTINGS = broker_settings({"sasl.oauthbearer.unsecured.tokens.enable": True})
+USERS = Users(WORLD, image=MetadataImage, passwords={"alice": "p"}, key=b"k" * 32)
+TOKENS = Tokens(WORLD, lambda: SETTINGS)
+UNSECURED = b"eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSIsImV4cCI6OTk5OTk5OTk5OX0."
+BEARER = b"n,,\x01auth=Bearer " + UNSECURED + b"\x01\x01"
+
+
+def new_logins() -> Logins:
+    return Logins(users=USERS, tokens=TOKENS, clock=WORLD.clock, settings=lambda: SETTINGS, operator_key=b"k" * 32)
+
+
+def login(mechanism: str) -> Callable[[bytes], object]:
+    """What a client sends first, and what it sends after that."""
+
+    def decode(data: bytes) -> object:
+        rules = LoginRules(logins=new_logins(), mechanisms=MECHANISMS, clock=WORLD.clock, rng=random.Random(1))
+        client = ClientLogin(rules, host="h")
+        client.handshake(SaslHandshakeRequestData.make(mechanism=mechanism))
+        for part in data.split(b"|", 1):
+            at_once(client.authenticate(SaslAuthenticateRequestData.make(auth_bytes=part)))
+        return None
+
+    return decode
+
+
+def at_once(waiting: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        waiting.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits for something")
+
+
+def authorization(data: bytes) -> object:
+    checker = HttpAuthentication(logins=new_logins(), is_encrypted=True)
+    return at_once(checker._login(data.decode("latin-1"), "h"))
+
+
+def user_credential(data: bytes) -> object:
+    salt, _, salted = data.partition(b"|")
+    upsertion = ScramUpsertion(name="u", mechanism="SCRAM-SHA-256", iterations=4_096, salt=salt, salted_password=salted)
+    return ControllerWorld().decide(AlterUsers(upsertions=(upsertion,)))
+
+
 class _Transport:
     """What a connection asks of one while it reads."""
 
@@ -903,16 +974,46 @@ WIRE = {
         for name, (rpc, request, reply) in REPLIED.items()
     },
     "SCRAM of a client": Decoder(
-        module="kraft.wire.scram",
+        module="kraft.protocol.scram",
         decode=scram_server,
         refuses=(scram.ScramFailed,),
         samples=[b"n,,n=__cluster__,r=abc|c=biws,r=abcSERVER,p=" + b"YWJj" * 8, b"n,,n=__cluster__,r=abc"],
     ),
     "SCRAM of a server": Decoder(
-        module="kraft.wire.scram",
+        module="kraft.protocol.scram",
         decode=scram_client,
         refuses=(scram.ScramFailed,),
         samples=[SERVER_FIRST + b"|v=" + b"YWJj" * 8, SERVER_FIRST + b"|e=no"],
+    ),
+    "login with SCRAM": Decoder(
+        module="kraft.wire.client_login",
+        decode=login("SCRAM-SHA-512"),
+        refuses=(),
+        samples=[b"n,,n=alice,r=abc|c=biws,r=abcSERVER,p=" + b"YWJj" * 8, b"n,,n=__cluster__,r=abc"],
+    ),
+    "login with PLAIN": Decoder(
+        module="kraft.wire.client_login", decode=login("PLAIN"), refuses=(), samples=[b"\0alice\0p", b"alice\0alice\0x"]
+    ),
+    "login with a token": Decoder(
+        module="kraft.wire.client_login", decode=login("OAUTHBEARER"), refuses=(), samples=[BEARER + b"|\x01"]
+    ),
+    "token": Decoder(
+        module="kraft.broker.tokens",
+        decode=lambda data: TOKENS.check(data.decode("latin-1")),
+        refuses=(BadToken,),
+        samples=[UNSECURED],
+    ),
+    "Authorization of a request": Decoder(
+        module="kraft.http.authentication",
+        decode=authorization,
+        refuses=(HttpError,),
+        samples=[b"Basic YWxpY2U6cA==", b"bearer " + UNSECURED],
+    ),
+    "credential of a user": Decoder(
+        module="metadata.controller.decide.users",
+        decode=user_credential,
+        refuses=(),
+        samples=[b"salt|" + b"p" * 32],
     ),
 }
 

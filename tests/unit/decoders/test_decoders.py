@@ -114,6 +114,8 @@ OUTSIDE = {
 }
 """Packages that no node runs, or that are read by a row elsewhere."""
 COVERED = {
+    "metadata.image": "users of records, which pydantic has checked: rows of metadata.records",
+    "kraft.http.users": "a body whose model takes hexadecimal digits only",
     "kraft.coordinators.groups.consumer_records": "keys and values of kraft.coordinators.groups.records, see its row",
     "kraft.coordinators.groups.share_records": "keys and values of kraft.coordinators.groups.records, see its row",
     "kraft.protocol.encoding": "what the generated readers are made of, see kraft.protocol.codec",

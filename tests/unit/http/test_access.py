@@ -12,6 +12,7 @@ from kraft.http.access_table import ROUTE_ACCESS
 from kraft.http.app import ROUTES
 from kraft.http.endpoint import Route
 from kraft.http.replicas import replica_routes
+from kraft.http.users import user_routes
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
@@ -62,6 +63,7 @@ def more_routes() -> tuple[Route, ...]:
         *group_routes(NOTHING),
         *share_record_routes(NOTHING),
         *share_group_routes(NOTHING, NOTHING),
+        *user_routes(),
         *replica_routes(dict),
     )
 

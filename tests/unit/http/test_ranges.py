@@ -17,6 +17,7 @@ from kraft.http.offset_spec import parse_iso_time
 from kraft.http.openapi import schema_of
 from kraft.http.replicas import replica_routes
 from kraft.http.routes import ALL_ROUTES
+from kraft.http.users import user_routes
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
@@ -31,6 +32,7 @@ ROUTES: tuple[Route, ...] = (
     *transaction_routes(cast(Transactions, None), NO_GROUPS),
     *transaction_admin_routes(cast(Transactions, None), cast(WriteMarkers, None)),
     *group_routes(NO_GROUPS),
+    *user_routes(),
     *replica_routes(dict),
 )
 LOW, HIGH = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}

@@ -20,6 +20,7 @@ from kraft.http.endpoint import Route
 from kraft.http.parameters import parameters_in
 from kraft.http.readiness import AWAITS_HEADER
 from kraft.http.replicas import replica_routes
+from kraft.http.users import user_routes
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
@@ -39,6 +40,7 @@ EXTRA = (
     *transaction_routes(cast(Transactions, None), NO_GROUPS),
     *transaction_admin_routes(cast(Transactions, None), cast(WriteMarkers, None)),
     *group_routes(NO_GROUPS),
+    *user_routes(),
     *replica_routes(dict),
 )
 PARAMETERS = {"topic": "t", "asset": "kraft.css", "cluster_id": "test-cluster", "name": "retention.ms"}

@@ -28,6 +28,7 @@ from metadata.controller.requests import (
     AlterConfigs,
     AlterPartition,
     AlterReassignments,
+    AlterUsers,
     BrokerHeartbeat,
     BrokerRegistered,
     ConfigAlteration,
@@ -53,6 +54,8 @@ from metadata.controller.requests import (
     QuotaAlteration,
     RegisterBroker,
     ReplaceConfigs,
+    ScramDeletion,
+    ScramUpsertion,
     TopicCreated,
     UnregisterBroker,
 )
@@ -235,6 +238,17 @@ CASES: list[tuple[Any, Any]] = [
             validate_only=True,
         ),
         [None, ErrorDetail(InvalidConfig, "no")],
+    ),
+    (
+        AlterUsers(
+            deletions=(ScramDeletion(name="a", mechanism="SCRAM-SHA-256"),),
+            upsertions=(
+                ScramUpsertion(
+                    name="b", mechanism="SCRAM-SHA-512", iterations=5_000, salt=b"salt", salted_password=b"p" * 64
+                ),
+            ),
+        ),
+        {"a": ErrorDetail(InvalidConfig, "no"), "b": None},
     ),
     (AllocateProducerIds(broker_id=1, broker_epoch=5), ProducerIdBlock(first=2**33, count=1000)),
 ]

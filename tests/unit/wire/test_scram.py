@@ -6,8 +6,8 @@ from base64 import b64decode
 
 import pytest
 
-from kraft.wire import scram
-from kraft.wire.scram import ScramClient, ScramFailed, ScramServer
+from kraft.protocol import scram
+from kraft.protocol.scram import ScramClient, ScramFailed, ScramServer
 
 SALT = b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
 CLIENT_NONCE = "rOprNGfwEbeRWgbNEkqO"

@@ -16,7 +16,7 @@ from kraft.coordinators.shares.decide import Write
 from kraft.coordinators.shares.leaders import ShareFetch
 from kraft.coordinators.shares.state import ShareKey
 from kraft.coordinators.transactions.list_filters import ListFilters
-from kraft.protocol import apis, codec
+from kraft.protocol import apis, codec, scram
 from kraft.protocol.apis import Api
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.codec import RequestHeader
@@ -26,7 +26,6 @@ from kraft.protocol.messages.api_versions_request import ApiVersionsRequestData
 from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.transactions import MarkersToWrite, Producer
-from kraft.wire import scram
 from kraft.wire.channels.controller import CONTROLLER_RPCS, ControllerChannel
 from kraft.wire.channels.forward import (
     DELETE_RECORDS,
@@ -63,8 +62,9 @@ from kraft.wire.channels.transactions import (
     InitProducerId,
     PartitionsOfTransaction,
 )
+from kraft.wire.channels.users import ALTER_USERS
 from kraft.wire.metadata_fetches import SnapshotFetch
-from metadata.controller.requests import AllocateProducerIds, ProducerIdBlock
+from metadata.controller.requests import AllocateProducerIds, AlterUsers, ProducerIdBlock, ScramDeletion
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
 from metadata.unauthenticated import KAFKA_LISTENER
 from replication.requests import ProduceOptions
@@ -159,6 +159,10 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
         ),
     ),
     "DeleteShareGroupState": (DELETE_STATE, SHARE),
+    "AlterUserScramCredentials": (
+        ALTER_USERS,
+        AlterUsers(deletions=(ScramDeletion(name="a", mechanism="SCRAM-SHA-256"),)),
+    ),
     "ReadShareGroupStateSummary": (STATE_SUMMARY, SHARE),
     "ShareFetch": (
         SHARE_FETCH,

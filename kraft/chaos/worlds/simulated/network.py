@@ -126,7 +126,7 @@ class SimulatedConnection(FrameReceiver):
         else:
             self._when_taken.append(then)
 
-    def take_frames(self, *, bytes_max: int) -> None:
+    def take_frames(self, *, bytes_max: int, is_trusted: bool = True) -> None:
         self._frame_bytes_max = bytes_max
 
     def close(self) -> None:
