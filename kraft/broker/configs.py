@@ -12,6 +12,7 @@ from metadata.settings import (
     BROKER_SYNONYMS,
     GROUP_SYNONYMS,
     INTERNAL_TOPIC_SETTINGS,
+    SENSITIVE,
     BrokerSettings,
     ClientMetricsSettings,
     GroupSettings,
@@ -56,6 +57,15 @@ class ConfigEntry:
     kind: Kind
     documentation: str
     is_read_only: bool = False
+
+    @property
+    def is_sensitive(self) -> bool:
+        """Whether nobody is shown the value."""
+        return self.name in SENSITIVE
+
+    def shown(self, value: str) -> str | None:
+        """A value of this setting as everybody may see it: None in place of a secret, as in Kafka."""
+        return None if self.is_sensitive else value
 
     @property
     def source(self) -> str:

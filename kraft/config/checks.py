@@ -63,9 +63,23 @@ def warnings(config: ClusterFile | ClusterConfig) -> list[str]:
         lacking = [str(node.id) for node in config.nodes if node.is_broker and node.id not in having]
         if lacking:
             found.append(f"clients of the listener {name} cannot reach the nodes {', '.join(lacking)}")
+    found += _open_to_strangers(config.nodes)
     if voters % 2 == 0:
         found.append(f"{voters} controllers survive no more failures than {voters - 1} would")
     return found
+
+
+def _open_to_strangers(nodes: tuple[NodeConfig, ...]) -> Iterator[str]:
+    """Ports that others than this machine reach, and that ask nobody who it is."""
+    for node in nodes:
+        ports = [("HTTP port", node.bind_host, node.rest_protocol), ("Kafka port", node.bind_host, node.kafka_protocol)]
+        ports += [(f"listener {each.name}", each.host or node.bind_host, each.protocol) for each in node.listeners]
+        found = [name for name, host, protocol in ports if host not in LOOPBACK_HOSTS and protocol == "PLAINTEXT"]
+        if found:
+            yield (
+                f"node {node.id}: {', '.join(found)}: neither TLS nor users: everybody who reaches "
+                f"{'it' if len(found) == 1 else 'them'} may do everything (docs/security.md)"
+            )
 
 
 def _duplicate_ids(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:

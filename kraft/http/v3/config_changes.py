@@ -24,12 +24,12 @@ _OPERATIONS: dict[str, Operation] = {"SET": "set", "DELETE": "delete", "APPEND":
 def config_fields(entry: ConfigEntry) -> Document:
     return {
         "name": entry.name,
-        "value": entry.value,
+        "value": entry.shown(entry.value),
         "is_default": entry.is_default,
         "is_read_only": entry.is_read_only,
-        "is_sensitive": False,
+        "is_sensitive": entry.is_sensitive,
         "source": entry.source,
-        "synonyms": [{"name": s.name, "value": s.value, "source": s.source} for s in entry.synonyms],
+        "synonyms": [{"name": s.name, "value": entry.shown(s.value), "source": s.source} for s in entry.synonyms],
     }
 
 

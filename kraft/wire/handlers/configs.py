@@ -260,11 +260,12 @@ class _Configs:
 def _config(entry: ConfigEntry, *, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult:
     return DescribeConfigsResourceResult.make(
         name=entry.name,
-        value=entry.value,
+        value=entry.shown(entry.value),
+        is_sensitive=entry.is_sensitive,
         read_only=entry.is_read_only,
         config_source=SOURCES[entry.source],
         synonyms=[
-            DescribeConfigsSynonym.make(name=each.name, value=each.value, source=SOURCES[each.source])
+            DescribeConfigsSynonym.make(name=each.name, value=entry.shown(each.value), source=SOURCES[each.source])
             for each in (entry.synonyms if synonyms else ())
         ],
         config_type=KINDS[entry.kind],

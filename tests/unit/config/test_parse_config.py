@@ -323,3 +323,12 @@ def test_settings_of_share_groups_that_contradict_each_other_are_refused():
     assert "1000 is outside its bounds; it is from 15000 (group.share.min.record.lock.duration.ms) to 60000" in text
     crossed = "[settings]\ngroup.share.min.session.timeout.ms = 60001\n"
     assert "60001 is more than group.share.max.session.timeout.ms=60000" in str(problems(crossed + THREE))
+
+
+def test_a_port_that_is_open_to_strangers_is_a_warning():
+    text = '[[nodes]]\nid = 1\nhost = "10.0.0.7"\nkafka_protocol = "SASL_SSL"\n'
+    assert [each for each in warnings(parse_config(text)) if "neither TLS nor users" in each] == [
+        "node 1: HTTP port: neither TLS nor users: everybody who reaches it may do everything (docs/security.md)"
+    ]
+    secured = text + 'rest_protocol = "SASL_SSL"\n'
+    assert not [each for each in warnings(parse_config(secured)) if "neither" in each]

@@ -78,7 +78,7 @@ def test_every_route_has_a_row_and_is_refused_without_acls() -> None:
         for route in routes:
             row = ROUTE_ACCESS[f"{route.method} {route.path}"]
             path = route.path.replace("{cluster_id}", "test-cluster")
-            for name in ("topic", "group", "instance", "transactional_id", "name", "consumer", "asset"):
+            for name in ("topic", "group", "instance", "transactional_id", "name", "consumer", "asset", "user"):
                 path = path.replace("{" + name + "}", "mine")
             for name in ("partition", "broker_id"):
                 path = path.replace("{" + name + "}", "0")
