@@ -236,12 +236,12 @@ def test_a_queue_from_the_command_line(nodes: Cluster):
 
 
 def test_peek_shows_what_waits_and_is_in_flight_and_locks_nothing(nodes: Cluster):
-    nodes.create_topic("shown", partitions=3)
+    nodes.create_topic("peeked", partitions=3)
     path = "/share-groups/lookers/records:peek"
     assert nodes.call("POST", path, {}).status == 404
-    assert nodes.call("POST", "/share-groups", {"share_group_id": "lookers", "topics": ["shown"]}).status == 204
+    assert nodes.call("POST", "/share-groups", {"share_group_id": "lookers", "topics": ["peeked"]}).status == 204
     for partition in range(3):
-        nodes.write_all("shown", [f"{partition}-{number}" for number in range(3)], partition=partition)
+        nodes.write_all("peeked", [f"{partition}-{number}" for number in range(3)], partition=partition)
 
     def peek(node_id: int, **more: Any) -> dict[str, tuple[str, int]]:
         answer = nodes.call("POST", path, {"format": "STRING", **more}, node_id=node_id)
@@ -252,7 +252,7 @@ def test_peek_shows_what_waits_and_is_in_flight_and_locks_nothing(nodes: Cluster
 
     everything = {f"{p}-{n}": ("AVAILABLE", 0) for p in range(3) for n in range(3)}
     assert peek(1) == peek(2) == peek(3) == everything
-    held = receive(nodes, "lookers", "shown", max_wait_ms=10_000, lock_ms=SHORT_LOCK_MS)
+    held = receive(nodes, "lookers", "peeked", max_wait_ms=10_000, lock_ms=SHORT_LOCK_MS)
     assert len(held) == 9
     assert {record["delivery_count"] for record in held} == {1}, "nobody was handed anything by a look"
     by_value = {record["value"]["data"]: record for record in held}
