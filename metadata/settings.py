@@ -441,6 +441,15 @@ class BrokerSettings(_Settings):
     max_connections: int = _int(
         10_000, 1, INT32_MAX, "Clients' connections, over HTTP and over Kafka's protocol each; one more is closed."
     )
+    max_connections_per_ip: int = _int(INT32_MAX, 0, INT32_MAX, "Connections of Kafka clients of one address.")
+    max_connections_per_ip_overrides: str = Field(
+        default="",
+        pattern=r"^( *[^,; ]+:\d{1,9}(, *[^,; ]+:\d{1,9})* *)?$",
+        description="Addresses with another limit: 10.0.0.1:100,10.0.0.2:5.",
+    )
+    max_connection_creation_rate: int = _int(
+        INT32_MAX, 1, INT32_MAX, "New connections of Kafka clients in a second; further ones wait."
+    )
     connections_max_idle_ms: int = _int(
         600_000, -1, INT64_MAX, "A Kafka client idle for longer is disconnected; -1: never."
     )

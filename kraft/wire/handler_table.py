@@ -20,6 +20,8 @@ from kraft.wire.access import Guard
 from kraft.wire.access_table import access_of
 from kraft.wire.api_handler import ApiHandler
 from kraft.wire.node_parts import NodeParts
+from metadata.image import QuotaEntity
+from metadata.settings import BrokerSettings
 
 
 class Order(Enum):
@@ -157,6 +159,16 @@ class ApiHandlers:
     def quotas(self) -> ClientQuotas | None:
         """The quotas of clients; None while there are none."""
         return self._parts.gateway.quotas
+
+    @property
+    def settings(self) -> BrokerSettings:
+        """The settings of the node, dynamic ones included."""
+        return self._parts.gateway.settings
+
+    @property
+    def quota_entities(self) -> Mapping[QuotaEntity, Mapping[str, float]]:
+        """The quotas of the current image, by their entities."""
+        return self._parts.gateway.image.quotas
 
     def get(self, key: int) -> ApiHandler | None:
         """The handler of the API; None when there is none. The first call for an API imports its module."""

@@ -13,16 +13,17 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.measures import Measure
-from kraft.broker.principal import NodePrincipal
+from kraft.broker.principal import NodePrincipal, host_of
 from kraft.protocol import codec, scram
 from kraft.protocol.codec import Malformed
 from kraft.wire.api_handler import ClientConnection
 from kraft.wire.budget import Budget
 from kraft.wire.client_authentication import LOGIN_FRAME_BYTES_MAX, ClientAuthentication
+from kraft.wire.connection_quotas import ConnectionQuotas, connection_quotas
 from kraft.wire.connection_watch import ClientWatch
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.large_requests import LargeRequests
@@ -107,6 +108,10 @@ class WireServer:
         self._open = 0
         self._controller_connections: Counter[int] = Counter()
         self._is_stopping = False
+
+    @cached_property
+    def _by_address(self) -> ConnectionQuotas:
+        return connection_quotas(self._environment.clock, self._shared.handlers)
 
     @property
     def port(self) -> int:
@@ -199,6 +204,20 @@ class WireServer:
             self.counts.refused += 1
             connection.abort()
             return None
+        host = host_of(connection.peer)
+        if why := self._by_address.refusal(host):
+            LOG.warning("refusing %s: %s", connection.peer, why)
+            self.counts.refused += 1
+            connection.abort()
+            return None
+        with self._by_address.counting(host):
+            if delay_ms := self._by_address.delay_ms():
+                await self._environment.clock.sleep(delay_ms)
+            return await self._serve_admitted(listener, connection, first, takes_nodes=takes_nodes)
+
+    async def _serve_admitted(
+        self, listener: str, connection: FrameConnection, first: memoryview, *, takes_nodes: bool
+    ) -> memoryview | None:
         if self._send_buffer_bytes >= 0:
             connection.bound_send_buffer(self._send_buffer_bytes)
         connection.bound_unsent(UNSENT_BYTES_MAX)
