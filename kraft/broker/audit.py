@@ -17,6 +17,7 @@ from metadata.controller.requests import (
     AlterClientQuotas,
     AlterConfigs,
     AlterReassignments,
+    AlterUsers,
     CreateAcls,
     CreatePartitions,
     CreateTopics,
@@ -108,6 +109,10 @@ def subjects(request: Request[Any]) -> Sequence[str]:
             return [_acl(each) for each in request.filters]
         case AlterClientQuotas():
             return [f"quotas of {dict(each.entity)}: {', '.join(each.quotas)}" for each in request.alterations]
+        case AlterUsers():
+            return [
+                f"user {name}" for name in [*(d.name for d in request.deletions), *(u.name for u in request.upsertions)]
+            ]
         case ElectLeaders():
             return [f"{topic}-{number}" for topic, number in request.partitions or ()]
         case AlterReassignments():

@@ -23,6 +23,7 @@ from metadata.controller.requests import (
     AlterClientQuotas,
     AlterConfigs,
     AlterReassignments,
+    AlterUsers,
     ConfigResource,
     CreateAcls,
     CreatePartitions,
@@ -181,7 +182,7 @@ class RestrictedGateway:
                     self._check_configs(resource)
             case AlterClientQuotas():
                 self._check(AclOperation.ALTER_CONFIGS, CLUSTER)
-            case ElectLeaders() | AlterReassignments() | CreateAcls() | DeleteAcls():
+            case ElectLeaders() | AlterReassignments() | CreateAcls() | DeleteAcls() | AlterUsers():
                 self._check(AclOperation.ALTER, CLUSTER)
             case _:
                 self._check(AclOperation.CLUSTER_ACTION, CLUSTER)
