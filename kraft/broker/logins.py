@@ -105,12 +105,13 @@ class Logins:
 
     def by_token(self, text: str, host: str, *, mechanism: str) -> Login:
         """The user that a token names, or the operator of the cluster. Raises LoginFailed."""
+        is_operator = is_operator_token(text)
+        if is_operator and is_valid(self._operator_key, text, now_ms=self._clock.wall_ms()):
+            return Login(UserPrincipal(OPERATOR, host), mechanism, is_current=lambda: True)
         self.guesses.check(host)
-        if is_operator_token(text):
-            if not is_valid(self._operator_key, text, now_ms=self._clock.wall_ms()):
-                self.guesses.failed(host)
-                raise LoginFailed("the token is not valid")
-            return Login(UserPrincipal(OPERATOR, host), mechanism, is_current=bool)
+        if is_operator:
+            self.guesses.failed(host)
+            raise LoginFailed("the token is not valid")
         try:
             token = self.tokens.check(text)
         except BadToken as error:
