@@ -204,7 +204,7 @@ def soak(cluster: Cluster, rows: list[Row], steps: Steps, *, seconds: float, rat
         for row in rows:
 
             def each_record_is_copied_once(row: Row = row) -> None:
-                print(f"{row.name}: {row.written:,} written; {row.told()}, {row.given_up()} gave up", flush=True)
+                print(f"{row.name}: {row.written:,} written; {row.reported()}, {row.given_up()} gave up", flush=True)
                 row.judge()
 
             each_record_is_copied_once.__name__ = f"{row.name}: each record is copied once"
@@ -216,7 +216,7 @@ def watch(rows: list[Row], strikes: Strikes, seconds: float) -> None:
     begun_s = time.monotonic()
     while (gone_s := time.monotonic() - begun_s) < seconds:
         time.sleep(min(LOOK_S, seconds - gone_s))
-        reported = " | ".join(f"{row.name}: {row.written:,} written, {row.told()}" for row in rows)
+        reported = " | ".join(f"{row.name}: {row.written:,} written, {row.reported()}" for row in rows)
         print(f"{gone_s:6.0f} s  {dict(strikes.counts)}  {reported}", flush=True)
         assert strikes.failure is None, strikes.failure
         for row in rows:
