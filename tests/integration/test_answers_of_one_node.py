@@ -14,8 +14,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from kraft.protocol.messages.describe_configs_request import DescribeConfigsRequestData, DescribeConfigsResource
+from kraft.wire.handlers.config_sources import SOURCES
 from metadata.rate_limited_log import LINES_MAX
 from tests.integration.support.cluster import Cluster
+from tests.integration.support.transactional import ask
 from tests.integration.support.waiting import wait_until
 
 pytestmark = pytest.mark.long
@@ -35,6 +38,7 @@ auto.create.topics.enable = false
 rest.dialect = "{dialect}"
 [[nodes]]
 id = 1
+rack = "north"
 """
 INSTANCE_TIMEOUT_MS = 1_000
 READ_MS = 3_000
@@ -215,3 +219,55 @@ def test_what_a_kafka_client_calls_itself_is_escaped(node: OneNode) -> None:
         metrics = answer.read().decode()
     assert "evil\\\\u000a\\\\u001b[31mclient" in metrics
     assert "\x1b" not in metrics
+
+
+BROKER = 4
+"""Type of a resource of DescribeConfigs."""
+Synonyms = dict[str, list[tuple[str, str | None, int]]]
+
+
+def synonyms_on_the_wire(node: OneNode, broker: str) -> tuple[dict[str, str | None], Synonyms]:
+    """Values and synonyms of all settings of a broker; of all brokers for the empty name."""
+    resource = DescribeConfigsResource.make(resource_type=BROKER, resource_name=broker, configuration_keys=None)
+    answer = ask(node.cluster, 1, DescribeConfigsRequestData.make(resources=[resource], include_synonyms=True), 4)
+    (result,) = answer.results
+    assert result.error_code == 0, result
+    return {each.name: each.value for each in result.configs}, {
+        each.name: [(synonym.name, synonym.value, synonym.source) for synonym in each.synonyms]
+        for each in result.configs
+    }
+
+
+def synonyms_over_rest(node: OneNode, path: str) -> Synonyms:
+    _, document, _ = node.ask("GET", f"{node.v3}/{path}")
+    return {
+        each["name"]: [(synonym["name"], synonym["value"], SOURCES[synonym["source"]]) for synonym in each["synonyms"]]
+        for each in document["data"]
+    }
+
+
+def test_settings_of_a_broker_are_the_same_over_rest_and_on_the_wire(node: OneNode) -> None:
+    """Synonyms, sources, and what is not among the settings: its listeners, folders and id."""
+    for path, value in (("broker-configs", "20000"), ("brokers/1/configs", "30000")):
+        url = f"{node.v3}/{path}/log.retention.ms"
+        assert node.ask("PUT", url, {"value": value}, Content_Type=PLAIN)[0] == 204
+
+    def has_both() -> bool:
+        return len(synonyms_on_the_wire(node, "1")[1]["log.retention.ms"]) == 3
+
+    wait_until(has_both, what="both values")
+    values, synonyms = synonyms_on_the_wire(node, "1")
+    assert synonyms == synonyms_over_rest(node, "brokers/1/configs")
+    assert [value for _, value, _ in synonyms["log.retention.ms"]][:2] == ["30000", "20000"]
+    assert [source for _, _, source in synonyms["min.insync.replicas"]] == [4, 5]
+    _, for_all = synonyms_on_the_wire(node, "")
+    assert (
+        for_all
+        == synonyms_over_rest(node, "broker-configs")
+        == {"log.retention.ms": [("log.retention.ms", "20000", 3)]}
+    )
+    assert values["node.id"] == values["broker.id"] == "1"
+    assert values["advertised.listeners"] == f"PLAINTEXT://{node.cluster.node(1).kafka}"
+    assert (values["listeners"] or "").startswith("PLAINTEXT://")
+    assert (values["log.dirs"] or "").startswith(str(node.cluster.data))
+    assert values["broker.rack"] == "north"

@@ -92,6 +92,15 @@ def test_defaults_are_those_of_the_cluster() -> None:
     assert (retention.value, retention.config_source) == ("77", 4)
 
 
+def test_a_topic_of_kafkas_own_tests_has_small_segments() -> None:
+    admin = client()
+    created = create(admin, wanted("small", **{"internal.segment.bytes": "2000"}))["small"]
+    assert (created.error_code, created.error_message) == (0, None)
+    shown = {config.name: (config.value, config.config_source) for config in created.configs or ()}
+    assert (shown["internal.segment.bytes"], shown["segment.bytes"]) == (("2000", 1), ("1073741824", 5))
+    assert admin.gateway.image.config("topic", "small") == {"internal.segment.bytes": "2000"}
+
+
 def test_what_is_only_validated_is_not_made() -> None:
     admin = client()
     assert create(admin, wanted("new"), validate_only=True)["new"].num_partitions == 2
