@@ -1,7 +1,9 @@
 """`ack_id`: what a receive over REST returns with each record, and an acknowledgement sends back. Opaque to clients.
 
 It holds all that a node needs to know of the lock, so that none keeps anything between two requests, and a code of
-authentication with a key of the cluster: a forged one, or one of another group, is refused by any node.
+authentication with a key of the cluster: a forged one, or one of another group, is refused by any node. Records that
+were handed out together have one lock, whose token is made and checked once for all of them; the id of each has its
+place behind the token. So a receiver can make ids of the records that it has, and of no others.
 """
 
 from __future__ import annotations
@@ -10,22 +12,27 @@ import base64
 import binascii
 import hmac
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from kraft.protocol.errors import InvalidRequest
+from kraft.protocol.errors import InvalidRequest, KafkaError
 from metadata.image import TopicIdPartition
 
-VERSION: Final = 1
+VERSION: Final = 2
 CODE_BYTES: Final = 16
-_FORM: Final = struct.Struct(">B16siqiHqi16s")
+_PLACE_CHARACTERS_MAX: Final = 5
+_FORM: Final = struct.Struct(">B16siqHiHqi16s")
+"""With the code a multiple of three bytes: base64 of it has no spare bits, and one form only."""
 
 
-class AckId(NamedTuple):
-    """One record in the hands of a receiver."""
+class Lock(NamedTuple):
+    """Records that follow each other and are in the hands of one receiver."""
 
     where: TopicIdPartition
-    offset: int
+    first: int
+    size: int
+    """Offsets, from the first one on."""
     leader_epoch: int
     delivery_count: int
     until_ms: int
@@ -41,6 +48,13 @@ class AckId(NamedTuple):
         return str(self.receipt)
 
 
+class AckId(NamedTuple):
+    """One of the records."""
+
+    lock: Lock
+    offset: int
+
+
 class AckIds:
     """Writes and reads the ids of one cluster."""
 
@@ -48,31 +62,49 @@ class AckIds:
         """`key`: all nodes of the cluster have the same."""
         self._key = key
 
-    def text(self, group: str, ack_id: AckId) -> str:
-        """The id as it stands in an answer."""
-        where, *numbers, receipt = ack_id
+    def token(self, group: str, lock: Lock) -> str:
+        """What the ids of all records of the lock begin with; `id_of` adds the place."""
+        where, *numbers, receipt = lock
         packed = _FORM.pack(VERSION, where.topic_id.bytes, where.partition, *numbers, receipt.bytes)
-        return base64.urlsafe_b64encode(packed + self._code(group, packed)).decode().rstrip("=")
+        return base64.urlsafe_b64encode(packed + self._code(group, packed)).decode()
 
-    def read(self, group: str, text: str) -> AckId:
-        """Raises InvalidRequest 42 for what this cluster has not made for this group."""
+    def reader(self, group: str) -> Callable[[str], AckId]:
+        """Reads the ids of one request, many of which have one token. What it returns raises InvalidRequest 42 for what
+        this cluster has not made for this group."""
+        known: dict[str, Lock] = {}
+
+        def read(text: str) -> AckId:
+            token, _, place = text.partition(".")
+            lock = known.get(token)
+            if lock is None:
+                lock = known[token] = self._lock(group, token)
+            if place.isascii() and place.isdecimal() and len(place) <= _PLACE_CHARACTERS_MAX:
+                number = int(place)
+                if number < lock.size:
+                    return AckId(lock, lock.first + number)
+            raise _not_made_for(group)
+
+        return read
+
+    def _lock(self, group: str, token: str) -> Lock:
         try:
-            data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            data = base64.b64decode(token, altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             data = b""
         packed, code = data[:-CODE_BYTES], data[-CODE_BYTES:]
         if len(packed) != _FORM.size or not hmac.compare_digest(code, self._code(group, packed)):
-            raise InvalidRequest(f"this ack_id was not made for group {group!r}: send one as a receive has returned it")
-        _, topic_id, partition, offset, leader_epoch, delivery_count, until_ms, lock_ms, receipt = _FORM.unpack(packed)
-        return AckId(
-            TopicIdPartition(UUID(bytes=topic_id), partition),
-            offset,
-            leader_epoch,
-            delivery_count,
-            until_ms,
-            lock_ms,
-            UUID(bytes=receipt),
-        )
+            raise _not_made_for(group)
+        _, topic_id, partition, *numbers, receipt = _FORM.unpack(packed)
+        return Lock._make((TopicIdPartition(UUID(bytes=topic_id), partition), *numbers, UUID(bytes=receipt)))
 
     def _code(self, group: str, packed: bytes) -> bytes:
         return hmac.digest(self._key, group.encode() + b"\0" + packed, "sha256")[:CODE_BYTES]
+
+
+def id_of(token: str, lock: Lock, offset: int) -> str:
+    """The id of a record as it stands in an answer."""
+    return f"{token}.{offset - lock.first}"
+
+
+def _not_made_for(group: str) -> KafkaError:
+    return InvalidRequest(f"this ack_id was not made for group {group!r}: send one as a receive has returned it")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from operator import attrgetter
+from typing import Final, Protocol, TypeAlias, TypeVar
 from uuid import UUID
 
 from kraft.broker.gateway import Gateway
@@ -19,7 +21,7 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.group_metadata import Kind
 from kraft.coordinators.groups.routing import Groups
-from kraft.coordinators.shares.ack_ids import AckId, AckIds
+from kraft.coordinators.shares.ack_ids import AckId, AckIds, Lock
 from kraft.coordinators.shares.leaders import Handed, ShareFetch
 from kraft.coordinators.shares.peek import Peeked
 from kraft.protocol.errors import (
@@ -40,6 +42,17 @@ from replication.shares.states import AcknowledgeType
 
 Leases = Sequence[tuple[TopicIdPartition, Lease]]
 Results = Sequence["KafkaError | None"]
+
+
+class HasOffset(Protocol):
+    """A record of a partition."""
+
+    @property
+    def offset(self) -> int: ...
+
+
+Record = TypeVar("Record", bound=HasOffset)
+_OFFSET = attrgetter("offset")
 
 LOOK_MS_MAX: Final = 1_000
 """Longest wait of one look for news at a leader. When another leader has some first, what waits here ends by this."""
@@ -165,11 +178,11 @@ class Queues:
 
     # --- acknowledge --------------------------------------------------------------------------------------------
 
-    async def acknowledge(self, group: str, items: Sequence[tuple[AckId, AcknowledgeType, str, int]]) -> Results:
+    async def acknowledge(self, group: str, items: Sequence[_Item]) -> Results:
         """(id, type, reason, lock of a renewal in ms) of each -> None, or why it was refused. Sent again until its
         leader has answered: each may come twice."""
         results: list[KafkaError | None] = [None] * len(items)
-        left = _joined([(each[0].where, _lease(*each), (at,)) for at, each in enumerate(items)])
+        left = _joined(_in_a_row(items))
         deadline_ms = self._clock.monotonic_ms() + ACKNOWLEDGE_WAIT_MS
         while True:
             left = await self._acknowledge_once(group, left, results)
@@ -192,7 +205,7 @@ class Queues:
             if _is_to_repeat(error):
                 again.append(each)
             elif error is not None and len(places) > 1:
-                again.extend((where, _one(lease, step), (at,)) for step, at in enumerate(places))
+                again.extend((where, _one(lease, step), [at]) for step, at in enumerate(places))
 
         for each in asked:
             try:
@@ -370,23 +383,64 @@ class _Look:
 
 def locks_of(
     handed: Mapping[TopicIdPartition, Handed], receipt: UUID, *, now_ms: int
-) -> dict[tuple[TopicIdPartition, int], AckId]:
-    """(partition, offset) -> what names each record of a receive in an acknowledgement."""
+) -> Mapping[TopicIdPartition, Sequence[Lock]]:
+    """What was acquired by a receive, in the order of the offsets."""
     return {
-        (where, offset): AckId(
-            where, offset, each.leader_epoch, delivery_count, now_ms + each.lock_ms, each.lock_ms, receipt
-        )
+        where: [
+            Lock(
+                where,
+                first,
+                last - first + 1,
+                each.leader_epoch,
+                delivery_count,
+                now_ms + each.lock_ms,
+                each.lock_ms,
+                receipt,
+            )
+            for first, last, delivery_count in each.acquired
+        ]
         for where, each in handed.items()
-        for first, last, delivery_count in each.acquired
-        for offset in range(first, last + 1)
     }
 
 
-_Asked: TypeAlias = tuple[TopicIdPartition, Lease, tuple[int, ...]]
+def by_lock(records: Sequence[Record], locks: Iterable[Lock]) -> Iterable[tuple[Lock, Sequence[Record]]]:
+    """The records of each lock; others have those in between. Both are in the order of the offsets."""
+    for lock in locks:
+        begin = bisect_left(records, lock.first, key=_OFFSET)
+        end = bisect_left(records, lock.first + lock.size, begin, key=_OFFSET)
+        yield lock, records[begin:end]
+
+
+_Item: TypeAlias = tuple[AckId, AcknowledgeType, str, int]
+_Asked: TypeAlias = tuple[TopicIdPartition, Lease, list[int]]
 """What is settled, and its places among the items of the request."""
 
 
-def _joined(asked: Sequence[_Asked]) -> list[_Asked]:
+def _in_a_row(items: Sequence[_Item]) -> Iterable[_Asked]:
+    """Items of one lock that follow each other and get the same word, as one."""
+    begin = 0
+    for at in range(1, len(items) + 1):
+        if at < len(items) and _follows(items[at - 1], items[at]):
+            continue
+        (lock, first), kind, reason, lock_ms = items[begin]
+        lease = Lease(
+            member=lock.member,
+            part=Part(first, first + at - 1 - begin, kind, reason),
+            leader_epoch=lock.leader_epoch,
+            delivery_count=lock.delivery_count,
+            until_ms=lock.until_ms,
+            lock_ms=lock_ms or lock.lock_ms,
+        )
+        yield lock.where, lease, list(range(begin, at))
+        begin = at
+
+
+def _follows(earlier: _Item, later: _Item) -> bool:
+    (lock, offset), (later_lock, later_offset) = earlier[0], later[0]
+    return later_offset == offset + 1 and later_lock == lock and later[1:] == earlier[1:]
+
+
+def _joined(asked: Iterable[_Asked]) -> list[_Asked]:
     """Records that follow each other, are in the same hands and get the same word, as one."""
     joined: list[_Asked] = []
     for each in sorted(asked, key=lambda one: (one[0], one[1].member, one[1].part.first)):
@@ -399,7 +453,8 @@ def _joined(asked: Sequence[_Asked]) -> list[_Asked]:
                 and where == each[0]
                 and each[1] == lease._replace(part=longer._replace(first=each[1].part.first))
             ):
-                joined[-1] = (where, lease._replace(part=longer), (*places, *each[2]))
+                places += each[2]
+                joined[-1] = (where, lease._replace(part=longer), places)
                 continue
         joined.append(each)
     return joined
@@ -412,14 +467,3 @@ def _one(lease: Lease, step: int) -> Lease:
 
 def _is_to_repeat(error: KafkaError | None) -> bool:
     return error is not None and error.retriable and not isinstance(error, UnknownTopicOrPartition)
-
-
-def _lease(ack_id: AckId, kind: AcknowledgeType, reason: str, lock_ms: int) -> Lease:
-    return Lease(
-        member=ack_id.member,
-        part=Part(ack_id.offset, ack_id.offset, kind, reason),
-        leader_epoch=ack_id.leader_epoch,
-        delivery_count=ack_id.delivery_count,
-        until_ms=ack_id.until_ms,
-        lock_ms=lock_ms or ack_id.lock_ms,
-    )

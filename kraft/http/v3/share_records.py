@@ -6,25 +6,26 @@ an acknowledgement whose answer was lost may be sent again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 from aiohttp import web
 
 from kraft.broker.gateway import Records
-from kraft.coordinators.shares.ack_ids import AckId
+from kraft.coordinators.shares.ack_ids import AckId, Lock, id_of
 from kraft.coordinators.shares.leaders import Handed
 from kraft.coordinators.shares.peek import Peeked
-from kraft.coordinators.shares.queue import Queues, Receive, locks_of
+from kraft.coordinators.shares.queue import Queues, Receive, by_lock, locks_of
 from kraft.http.embedded_records import as_format
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import BAD_REQUEST, HttpError, code_of, from_kafka, worded
 from kraft.http.media import Format
+from kraft.http.record_counts import check_values
 from kraft.http.records import InRecord, on_records, take_records
 from kraft.http.v3 import share_records_models as models
 from kraft.http.v3.config_changes import alteration, check_names
-from kraft.http.v3.envelope import Document, answer, no_content, route
+from kraft.http.v3.envelope import answer, no_content, route
 from kraft.http.v3.models import ConfigChange
 from kraft.protocol.errors import InvalidRequest, KafkaError, UnknownTopicOrPartition
 from kraft.protocol.media_types import PLAIN_JSON
@@ -87,13 +88,13 @@ class ShareRecordHandlers:
             records = [
                 record
                 for where, each in handed.items()
-                for record in await self._records(call, group, where, each, locks, asked.format)
+                for record in await self._records(call, group, each, locks[where], asked.format)
             ]
         except BaseException:
-            await self._acknowledge_all(group, locks.values(), AcknowledgeType.RELEASE)
+            await self._acknowledge_all(group, _all_of(locks), AcknowledgeType.RELEASE)
             raise
         if asked.acknowledgement == "implicit":
-            records = await self._accepted(group, records, locks)
+            records = await self._accepted(group, records)
         body = msgspec.json.encode(models.Received(records, lock_ms))
         context.hold(call.request, len(body))
         return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
@@ -102,12 +103,12 @@ class ShareRecordHandlers:
         self,
         call: Call,
         group: str,
-        where: TopicIdPartition,
         handed: Handed,
-        locks: Mapping[_Place, AckId],
+        locks: Sequence[Lock],
         form: str,
     ) -> list[models.ReceivedRecord]:
         """The records that were acquired: others have those in between."""
+        where = locks[0].where
         topic = topic_name(call, where)
         first_offset, last_offset = handed.acquired[0].first_offset, handed.acquired[-1].last_offset
 
@@ -119,25 +120,23 @@ class ShareRecordHandlers:
                 records_max=last_offset - first_offset + 1,
                 inflated_max=inflated_max,
             )
-            found = ((record, locks.get((where, record.offset))) for record in taken.records)
-            return [
-                models.ReceivedRecord(
-                    **_fields(record, topic, where.partition, form),
-                    delivery_count=lock.delivery_count,
-                    lock_until=lock.until_ms,
-                    ack_id=self._queues.ack_ids.text(group, lock),
-                )
-                for record, lock in found
-                if lock is not None
-            ]
+            found = []
+            for lock, records in by_lock(taken.records, locks):
+                token, common = self._queues.ack_ids.token(group, lock), (lock.delivery_count, lock.until_ms)
+                found += [
+                    models.ReceivedRecord(
+                        *_fields(record, topic, where.partition, form), *common, id_of(token, lock, record.offset)
+                    )
+                    for record in records
+                ]
+            return found
 
         return await on_records(call.context.record_workers, handed.records, read)
 
-    async def _accepted(
-        self, group: str, records: Sequence[models.ReceivedRecord], locks: Mapping[_Place, AckId]
-    ) -> list[models.ReceivedRecord]:
+    async def _accepted(self, group: str, records: Sequence[models.ReceivedRecord]) -> list[models.ReceivedRecord]:
         """Without those whose acceptance was refused: they are handed out again."""
-        ids = [self._queues.ack_ids.read(group, record.ack_id or "") for record in records]
+        read = self._queues.ack_ids.reader(group)
+        ids = [read(record.ack_id or "") for record in records]
         results = await self._acknowledge_all(group, ids, AcknowledgeType.ACCEPT)
         return [
             msgspec.structs.replace(record, ack_id=None, lock_until=None)
@@ -145,7 +144,9 @@ class ShareRecordHandlers:
             if error is None
         ]
 
-    async def _acknowledge_all(self, group: str, ids: Any, kind: AcknowledgeType) -> Sequence[KafkaError | None]:
+    async def _acknowledge_all(
+        self, group: str, ids: Iterable[AckId], kind: AcknowledgeType
+    ) -> Sequence[KafkaError | None]:
         return await self._queues.acknowledge(group, [(each, kind, "", 0) for each in ids])
 
     # --- peek ---------------------------------------------------------------------------------------------
@@ -174,15 +175,16 @@ class ShareRecordHandlers:
     async def acknowledge_records(self, call: Call) -> web.Response:
         """200 when all are done, with a result for each in the order of the request; 207 when some are not. When all of
         them are refused for the same reason, the status is that of the reason: 409 when the locks have ended."""
-        asked = call.model(models.AcknowledgeRequest)
-        group = call.path["group"]
+        acks, group = _acknowledgements(call), call.path["group"]
         items: list[tuple[AckId, AcknowledgeType, str, int]] = []
-        results: list[KafkaError | None] = [None] * len(asked.acks)
+        results: list[KafkaError | None] = [None] * len(acks)
         places = []
-        for at, each in enumerate(asked.acks):
-            _check_lock(call, each.lock_ms)
+        read = self._queues.ack_ids.reader(group)
+        for at, each in enumerate(acks):
+            if each.lock_ms is not None:
+                _check_lock(call, each.lock_ms)
             try:
-                ack_id = self._queues.ack_ids.read(group, each.ack_id)
+                ack_id = read(each.ack_id)
             except InvalidRequest as error:
                 results[at] = error
                 continue
@@ -194,37 +196,54 @@ class ShareRecordHandlers:
         now_ms = call.context.clock.wall_ms()
         rows = [
             self._result(group, each, error, ids.get(at), now_ms)
-            for at, (each, error) in enumerate(zip(asked.acks, results, strict=True))
+            for at, (each, error) in enumerate(zip(acks, results, strict=True))
         ]
         return _answer(rows, results)
 
     def _result(
-        self, group: str, asked: models.Acknowledgement, error: KafkaError | None, ack_id: AckId | None, now_ms: int
-    ) -> Document:
-        row: Document = {"ack_id": asked.ack_id, "error_code": None, "message": None, "kafka_code": None}
-        row |= {"renewed_ack_id": None, "lock_until": None}
+        self, group: str, asked: _Acknowledgement, error: KafkaError | None, ack_id: AckId | None, now_ms: int
+    ) -> models.AcknowledgeResult:
         if error is not None:
-            return row | {"error_code": code_of(error), "message": worded(error), "kafka_code": error.code}
-        if asked.type == "renew":
-            assert ack_id is not None
-            lock_ms = asked.lock_ms or ack_id.lock_ms
-            renewed = ack_id._replace(until_ms=now_ms + lock_ms, lock_ms=lock_ms)
-            row |= {"renewed_ack_id": self._queues.ack_ids.text(group, renewed), "lock_until": renewed.until_ms}
-        return row
+            return models.AcknowledgeResult(asked.ack_id, code_of(error), worded(error), error.code, None, None)
+        if asked.type != "renew":
+            return models.AcknowledgeResult(asked.ack_id, None, None, None, None, None)
+        assert ack_id is not None
+        lock, offset = ack_id
+        lock_ms = asked.lock_ms or lock.lock_ms
+        renewed = lock._replace(first=offset, size=1, until_ms=now_ms + lock_ms, lock_ms=lock_ms)
+        text = id_of(self._queues.ack_ids.token(group, renewed), renewed, offset)
+        return models.AcknowledgeResult(asked.ack_id, None, None, None, text, renewed.until_ms)
 
 
-_Place = tuple[TopicIdPartition, int]
+_Acknowledgement: TypeAlias = models.Acknowledgement | models.PlainAcknowledgement
+_plain = msgspec.json.Decoder(models.PlainAcknowledgeRequest)
 
 
-def _answer(rows: Sequence[Document], results: Sequence[KafkaError | None]) -> web.Response:
+def _acknowledgements(call: Call) -> Sequence[_Acknowledgement]:
+    """Raises what `Call.model` raises."""
+    check_values(call.body, values_max=call.context.limits.body_values_max)
+    try:
+        return _plain.decode(call.body).acks
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return call.model(models.AcknowledgeRequest).acks
+
+
+def _all_of(locks: Mapping[TopicIdPartition, Sequence[Lock]]) -> Iterable[AckId]:
+    for those in locks.values():
+        for lock in those:
+            for offset in range(lock.first, lock.first + lock.size):
+                yield AckId(lock, offset)
+
+
+def _answer(rows: list[models.AcknowledgeResult], results: Sequence[KafkaError | None]) -> web.Response:
     refused = [error for error in results if error is not None]
     if not refused:
-        return answer({"results": rows})
+        return answer(models.AcknowledgeResults(rows))
     if len(refused) == len(results) and len({type(error) for error in refused}) == 1:
         error = from_kafka(refused[0])
         error.extra["results"] = rows
         raise error
-    return answer({"results": rows}, status=207)
+    return answer(models.AcknowledgeResults(rows), status=207)
 
 
 def _check_lock(call: Call, lock_ms: int | None) -> None:
@@ -286,10 +305,10 @@ class _Look:
             names: dict[DeliveryState, Any] = {state: state.name for state in DeliveryState}
             return [
                 models.PeekedRecord(
-                    **_fields(record, topic, self._where.partition, self._form),
-                    delivery_count=known.delivery_count,
-                    lock_until=now_ms + known.lock_ms if known.lock_ms else None,
-                    state=names[known.state],
+                    *_fields(record, topic, self._where.partition, self._form),
+                    known.delivery_count,
+                    now_ms + known.lock_ms if known.lock_ms else None,
+                    names[known.state],
                 )
                 for record, known in found
                 if known is not None
@@ -306,21 +325,28 @@ def topic_name(call: Call, where: TopicIdPartition) -> str:
     return topic.name
 
 
-def _fields(record: InRecord, topic: str, partition: int, form: str) -> dict[str, Any]:
-    return {
-        "topic_name": topic,
-        "partition_id": partition,
-        "offset": record.offset,
-        "timestamp": record.timestamp,
-        "key": _data(record.key, form),
-        "value": _data(record.value, form),
-        "headers": [models.ReceivedHeader(name, value) for name, value in record.headers],
-    }
+_Data: TypeAlias = models.ReceivedData | None
+_Fields: TypeAlias = tuple[str, int, int, int, _Data, _Data, list[models.ReceivedHeader]]
+_NO_HEADERS: list[models.ReceivedHeader] = []
 
 
-def _data(data: bytes | None, form: Any) -> models.ReceivedData | None:
-    if data is None:
-        return None
+def _fields(record: InRecord, topic: str, partition: int, form: Any) -> _Fields:
+    """The first fields of a QueuedRecord, in their order."""
+    key, value, headers = record.key, record.value, record.headers
+    return (
+        topic,
+        partition,
+        record.offset,
+        record.timestamp,
+        None if key is None else _data(key, form),
+        None if value is None else _data(value, form),
+        [models.ReceivedHeader(name, value) for name, value in headers] if headers else _NO_HEADERS,
+    )
+
+
+def _data(data: bytes, form: Any) -> models.ReceivedData:
+    if form == "BINARY":
+        return models.ReceivedData("BINARY", data)
     try:
         return models.ReceivedData(form, as_format(data, _FORMATS[form]))
     except (ValueError, msgspec.DecodeError):

@@ -6,50 +6,65 @@ from uuid import UUID
 
 import pytest
 
-from kraft.coordinators.shares.ack_ids import AckId, AckIds
+from kraft.coordinators.shares.ack_ids import AckId, AckIds, Lock, id_of
 from kraft.protocol.errors import InvalidRequest
 from metadata.image import TopicIdPartition
 
 IDS = AckIds(b"key of the cluster")
-LARGEST = AckId(
+LARGEST = Lock(
     TopicIdPartition(UUID(int=2**128 - 1), 2**31 - 1),
-    2**63 - 1,
+    2**63 - 2**16,
+    2**16 - 1,
     2**31 - 1,
     2**16 - 1,
     2**63 - 1,
     2**31 - 1,
     UUID(int=7),
 )
-SMALLEST = AckId(TopicIdPartition(UUID(int=0), 0), 0, 0, 1, 0, 0, UUID(int=0))
+SMALLEST = Lock(TopicIdPartition(UUID(int=0), 0), 0, 1, 0, 1, 0, 0, UUID(int=0))
 
 
-@pytest.mark.parametrize("ack_id", [LARGEST, SMALLEST])
-def test_an_id_is_read_as_it_was_written(ack_id: AckId):
-    text = IDS.text("group", ack_id)
-    assert IDS.read("group", text) == ack_id
-    assert len(text) <= 120
-    assert len(ack_id.member) == 36, "the longest id that a member may have"
+def written(lock: Lock, offset: int) -> str:
+    return id_of(IDS.token("group", lock), lock, offset)
+
+
+@pytest.mark.parametrize("lock", [LARGEST, SMALLEST])
+def test_an_id_is_read_as_it_was_written(lock: Lock):
+    read = IDS.reader("group")
+    for offset in (lock.first, lock.first + lock.size - 1):
+        text = written(lock, offset)
+        assert read(text) == AckId(lock, offset)
+        assert len(text) <= 120
+    assert len(lock.member) == 36, "the longest id that a member may have"
 
 
 def test_each_changed_character_is_refused():
-    text = IDS.text("group", LARGEST)
+    text = written(LARGEST, LARGEST.first)
     for at in range(len(text)):
         forged = text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :]
-        if at == len(text) - 1:
-            continue  # its last bits are no part of any byte
         with pytest.raises(InvalidRequest, match="was not made for group"):
-            IDS.read("group", forged)
+            IDS.reader("group")(forged)
 
 
-@pytest.mark.parametrize("text", ["", "A", "====", "ä" * 10, "no id", "A" * 200, "\0"])
+@pytest.mark.parametrize("place", ["", "3", "-1", "1.0", "+1", " 1", "²", "٣", "9" * 5_000])
+def test_a_record_that_the_lock_does_not_have_is_refused(place: str):
+    lock = SMALLEST._replace(size=3)
+    read, token = IDS.reader("group"), IDS.token("group", lock)
+    assert read(f"{token}.2").offset == 2
+    with pytest.raises(InvalidRequest, match="was not made for group"):
+        read(f"{token}.{place}")
+
+
+@pytest.mark.parametrize("text", ["", "A", "====", "ä" * 10, "no id", "A" * 200, "\0", ".", ".0"])
 def test_what_is_no_id_is_refused(text: str):
     with pytest.raises(InvalidRequest):
-        IDS.read("group", text)
+        IDS.reader("group")(text)
 
 
 def test_another_group_and_another_cluster_refuse_it():
-    text = IDS.text("group", SMALLEST)
+    text = written(SMALLEST, 0)
+    assert IDS.reader("group")(text).lock == SMALLEST
     with pytest.raises(InvalidRequest):
-        IDS.read("other", text)
+        IDS.reader("other")(text)
     with pytest.raises(InvalidRequest):
-        AckIds(b"another key").read("group", text)
+        AckIds(b"another key").reader("group")(text)

@@ -42,7 +42,7 @@ from kraft.coordinators.groups.records import (
     encode_value,
 )
 from kraft.coordinators.shares import records as share_state_records
-from kraft.coordinators.shares.ack_ids import AckId, AckIds
+from kraft.coordinators.shares.ack_ids import AckIds, Lock, id_of
 from kraft.coordinators.shares.state import ShareKey, Snapshot
 from kraft.coordinators.transactions import records as transaction_records
 from kraft.coordinators.transactions.state import Phase, Transaction
@@ -676,13 +676,13 @@ V2 = {
     Format.TEXT: b'{"records": [{"key": "a", "value": "b"}], "value_schema_id": null}',
 }
 ACK_IDS = AckIds(b"key of the cluster")
-ACK_ID = AckId(TopicIdPartition(UUID(int=1), 2), 3, 4, 5, NOW_MS, 30_000, UUID(int=6))
+LOCK = Lock(TopicIdPartition(UUID(int=1), 2), 3, 10, 4, 5, NOW_MS, 30_000, UUID(int=6))
 HTTP = {
     "id of an acknowledgement": Decoder(
         module="kraft.coordinators.shares.ack_ids",
-        decode=lambda data: ACK_IDS.read("group", data.decode("utf-8", "replace")),
+        decode=lambda data: ACK_IDS.reader("group")(data.decode("utf-8", "replace")),
         refuses=(InvalidRequest,),
-        samples=[ACK_IDS.text("group", ACK_ID).encode()],
+        samples=[id_of(ACK_IDS.token("group", LOCK), LOCK, 5).encode()],
     ),
     **{
         f"v2 {form.value}": Decoder(

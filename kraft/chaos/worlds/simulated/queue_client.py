@@ -18,7 +18,8 @@ from kraft.chaos.workload.requests import value_of
 from kraft.chaos.worlds.simulated.client import Refused, SimulatedClient, Unanswered
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.client.outcome import of_broken_connection, of_code, of_refused_connection
-from kraft.coordinators.shares.queue import Receive, locks_of
+from kraft.coordinators.shares.ack_ids import AckId
+from kraft.coordinators.shares.queue import Receive, by_lock, locks_of
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError
 from replication.shares.states import AcknowledgeType
@@ -70,12 +71,12 @@ class SimulatedQueueClient:
         locks = locks_of(handed, receipt, now_ms=asked.machine.clock.wall_ms())
         held = []
         for where, each in handed.items():
-            for record in read_batches(each.records, from_offset=each.acquired[0].first_offset):
-                lock = locks.get((where, record.offset))
-                if lock is not None:
+            records = list(read_batches(each.records, from_offset=each.acquired[0].first_offset))
+            for lock, those in by_lock(records, locks[where]):
+                for record in those:
                     value = value_of((record.value or b"").decode())
                     found = Delivered(where.partition, record.offset, lock.delivery_count, value)
-                    held.append(Held(record=found, ack_id=lock))
+                    held.append(Held(record=found, ack_id=AckId(lock, record.offset)))
         return held
 
     async def acknowledge(self, node: int, items: Sequence[tuple[Held, Word]]) -> Sequence[AcknowledgeResult]:
