@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from kraft.broker.consumer_fetch import readable_batches
 from kraft.broker.gateway import Gateway
@@ -22,6 +22,7 @@ from kraft.coordinators.shares.leader import ShareLeader, as_answered, limits_of
 from kraft.coordinators.shares.measures import ShareTotals
 from kraft.coordinators.shares.peek import Peeked, peeked
 from kraft.coordinators.shares.routing import SharePersister
+from kraft.coordinators.shares.settings import KnownSettings
 from kraft.coordinators.shares.state import NO_EPOCH, ShareKey, Snapshot
 from kraft.coordinators.tasks import Tasks
 from kraft.protocol.errors import (
@@ -37,7 +38,7 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from metadata.events import Events
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
-from metadata.settings import BrokerSettings, GroupSettings, group_settings
+from metadata.settings import GroupSettings
 from replication.manager.fetch import DeferredFetch
 from replication.requests import (
     CONSUMER,
@@ -55,8 +56,6 @@ from replication.shares.states import NO_OFFSET, AcknowledgeType
 
 READ_BYTES_MAX: Final = 1_048_576
 """What one fetch reads of one partition at most; a first batch comes whole."""
-SETTINGS_KEPT: Final = 1_000
-"""Groups whose settings are kept; with one more all of them are made again."""
 _DURATION: Final = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 
 Results = Mapping[TopicIdPartition, "KafkaError | None"]
@@ -96,14 +95,6 @@ class Handed:
     """For how long they are locked."""
 
 
-class _KnownSettings(NamedTuple):
-    """Settings of a group, and what they were made of."""
-
-    broker: BrokerSettings
-    own: Mapping[str, str]
-    effective: GroupSettings
-
-
 class ShareLeaders:
     """The share partitions of one broker."""
 
@@ -119,7 +110,7 @@ class ShareLeaders:
         self._clock = context.environment.clock
         self._events = events
         self._persister = persister
-        self._settings: dict[str, _KnownSettings] = {}
+        self.settings_of = KnownSettings(context.settings, context.image).of
         self.dead_letters = DeadLetterWriter(gateway, self._clock, events, self.settings_of)
         self._leaders: dict[ShareKey, ShareLeader] = {}
         self._before: dict[ShareKey, Before] = {}
@@ -130,17 +121,6 @@ class ShareLeaders:
         self.sessions = ShareSessions()
 
     # --- share partitions ---------------------------------------------------------------------------------------
-
-    def settings_of(self, group: str) -> GroupSettings:
-        """The settings that the group has now. Each request asks for them, and they seldom change."""
-        broker, own = self._context.settings(), self._context.image().config("group", group)
-        known = self._settings.get(group)
-        if known is not None and known.broker is broker and known.own == own:
-            return known.effective
-        if len(self._settings) >= SETTINGS_KEPT:
-            self._settings.clear()
-        found = self._settings[group] = _KnownSettings(broker, own, group_settings(broker, own))
-        return found.effective
 
     async def leader(self, key: ShareKey) -> ShareLeader:
         """Raises UnknownTopicId 100, UnknownTopicOrPartition 3, NotLeaderOrFollower 6, CoordinatorNotAvailable 15, or
@@ -468,6 +448,7 @@ class _Fetch:
         self._replicas = context.replicas
         self._clock = context.environment.clock
         self._records_left = ask.records_max
+        self._bytes_each = 1
 
     async def look(self, deadline_ms: int) -> bool:
         """Hands out what there is, else waits for something. Returns whether the wait is over."""
@@ -477,13 +458,13 @@ class _Fetch:
             for where, leader in self._leaders.items()
             if leader.holder is None and leader.ended is None and leader.partition.can_acquire()
         }
+        self._bytes_each = max(1, min(self._ask.bytes_max // max(len(held), 1), READ_BYTES_MAX))
         for leader in held.values():
             leader.holder = self
         for leader in self._leaders.values():
             leader.waiting[wake] = self
         try:
-            if held:
-                await self._read(held, wait_ms=0, wake=wake)
+            await self._read_what_is_there(held, wake)
             remaining_ms = deadline_ms - self._clock.monotonic_ms()
             if not self.handed and remaining_ms > 0 and not wake.is_set():
                 await self._wait(held, wake, remaining_ms)
@@ -507,6 +488,16 @@ class _Fetch:
         except TimeoutError:
             return
 
+    async def _read_what_is_there(self, held: Mapping[TopicIdPartition, ShareLeader], wake: asyncio.Event) -> None:
+        """A strict member may have enough of the first partition: it has each read by itself until it has."""
+        if not self._ask.is_strict or not self._ask.records_max:
+            if held:
+                await self._read(held, wait_ms=0, wake=wake)
+            return
+        for where, leader in held.items():
+            if self._records_left > 0 and leader.ended is None:
+                await self._read({where: leader}, wait_ms=0, wake=wake)
+
     async def _read(self, held: Mapping[TopicIdPartition, ShareLeader], *, wait_ms: int, wake: asyncio.Event) -> None:
         begun = self._replicas.fetch.begin(self._request(held, wait_ms))
         if isinstance(begun, DeferredFetch):
@@ -522,7 +513,6 @@ class _Fetch:
                 self._take(where, leader, item)
 
     def _request(self, held: Mapping[TopicIdPartition, ShareLeader], wait_ms: int) -> FetchRequest:
-        bytes_max = max(1, min(self._ask.bytes_max // max(len(held), 1), READ_BYTES_MAX))
         self._offsets = {where: leader.partition.next_fetch_offset() for where, leader in held.items()}
         return FetchRequest(
             replica_id=CONSUMER,
@@ -538,7 +528,7 @@ class _Fetch:
                     fetch_offset=offset,
                     last_fetched_epoch=-1,
                     log_start_offset=-1,
-                    bytes_max=bytes_max,
+                    bytes_max=self._bytes_each,
                 )
                 for where, offset in self._offsets.items()
             ),

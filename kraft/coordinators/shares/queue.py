@@ -24,6 +24,7 @@ from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.shares.ack_ids import AckId, AckIds, Lock
 from kraft.coordinators.shares.leaders import Handed, ShareFetch
 from kraft.coordinators.shares.peek import Peeked
+from kraft.coordinators.shares.settings import KnownSettings
 from kraft.protocol.errors import (
     GroupIdNotFound,
     InvalidRequest,
@@ -35,7 +36,6 @@ from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigR
 from metadata.environment import Clock, ConnectionClosed, NotConnected
 from metadata.image import TopicIdPartition, TopicImage
 from metadata.retries import ELECTION_RETRY_MS
-from metadata.settings import group_settings
 from replication.shares.acknowledgements import Part
 from replication.shares.settled import Lease
 from replication.shares.states import AcknowledgeType
@@ -105,6 +105,7 @@ class Queues:
     ) -> None:
         self.ack_ids = ack_ids
         self._gateway = gateway
+        self._settings = KnownSettings(lambda: gateway.settings, lambda: gateway.image)
         self._groups = groups
         self._clock = clock
         self._rng = rng
@@ -113,8 +114,7 @@ class Queues:
 
     def lock_ms(self, group: str) -> int:
         """share.record.lock.duration.ms of the group."""
-        settings = group_settings(self._gateway.settings, self._gateway.image.config("group", group))
-        return settings.share_record_lock_duration_ms
+        return self._settings.of(group).share_record_lock_duration_ms
 
     def new_receipt(self) -> UUID:
         """Names one receive."""
