@@ -16,12 +16,12 @@ from kraft.protocol.encoding import TooManyItems, TopLevel, Written, WrittenOnce
 from kraft.protocol.errors import KafkaError, ThrottlingQuotaExceeded
 from kraft.protocol.primitives import Buffer
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
-from kraft.wire.request_pieces import PIECES, WHOLE_MAX, WHOLE_MAX_OF, answered, in_pieces, too_many
+from kraft.wire.request_pieces import AT_ONCE_MAX_OF, PIECES, WHOLE_MAX, WHOLE_MAX_OF, answered, in_pieces, too_many
 from metadata.environment import Environment
 from replication.record_workers import RecordWorkers
 
 UNCOUNTED_BYTES = 1_024
-"""A frame as short as this is read without counting."""
+"""A frame as short as this is read without counting, unless its API is in `AT_ONCE_MAX_OF`."""
 AT_ONCE_MAX = 2_048
 """Items that are read on the event loop."""
 ITEMS_FREE = 2_048
@@ -62,7 +62,7 @@ def at_once_max(api_key: int, frame_bytes: int) -> int:
 def read(api: ApiHandler, header: RequestHeader, frame: memoryview, *, items_max: int) -> tuple[TopLevel, int]:
     """The request and the number of its items, 0 for a frame too short to have many. Raises Malformed, TooManyItems."""
     offset = codec.body_offset(header, frame, is_flexible=header.api_version >= api.request.FLEXIBLE_FROM)
-    if len(frame) <= UNCOUNTED_BYTES:
+    if len(frame) <= UNCOUNTED_BYTES and header.api_key not in AT_ONCE_MAX_OF:
         return codec.decode_client_body(api.request, header.api_version, frame, offset), 0
     with counting(items_max) as counted:
         message = codec.decode_client_body(api.request, header.api_version, frame, offset)

@@ -9,7 +9,7 @@ how many there are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,24 @@ PIECE_ITEMS = 128
 UNCUT_MAX = 2_048
 """Items of one item that cannot be cut."""
 
+DESCRIBED_MAX = 1_024
+"""Weight of all resources whose settings one DescribeConfigs asks for, those of topics aside: 128 groups, or 8 brokers.
+Groups and subscriptions have settings whether there is one of that name or not, and a broker has hundreds of them."""
+GROUP_WEIGHT, BROKER_WEIGHT = 8, 128
+TOPIC_RESOURCE, BROKER_RESOURCES = 2, (4, 8)
+
 Path = tuple[str, ...]
+
+
+def _light(item: Any) -> int:
+    return 0
+
+
+def _described(resource: Any) -> int:
+    """Weight of a resource of DescribeConfigs."""
+    if resource.resource_type == TOPIC_RESOURCE:
+        return 0
+    return BROKER_WEIGHT if resource.resource_type in BROKER_RESOURCES else GROUP_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +54,10 @@ class Cut:
     answered: Path
     is_key_unique: bool = False
     """Whether an item of the outermost array that comes twice refuses the request."""
+    weight: Callable[[Any], int] = _light
+    """Number of items as which an item of the outermost array counts beside itself: its answer is as long as theirs."""
+    weight_max: int = 0
+    """The most that all items may weigh; a request with more is refused."""
 
 
 PIECES: Mapping[int, Sequence[Cut]] = {
@@ -58,7 +79,7 @@ PIECES: Mapping[int, Sequence[Cut]] = {
     28: [Cut(("topics", "partitions"), ("topics", "partitions"))],
     30: [Cut(("creations",), ("results",))],
     31: [Cut(("filters",), ("filter_results",))],
-    32: [Cut(("resources",), ("results",))],
+    32: [Cut(("resources",), ("results",), weight=_described, weight_max=DESCRIBED_MAX)],
     33: [Cut(("resources",), ("responses",), is_key_unique=True)],
     37: [Cut(("topics",), ("results",), is_key_unique=True)],
     42: [Cut(("groups_names",), ("results",))],
@@ -82,6 +103,8 @@ PIECES: Mapping[int, Sequence[Cut]] = {
 """API key -> arrays that may be handled in pieces. Left out: requests that are one change (Produce, AddPartitionsToTxn,
 a group's members) or one view (Fetch, DescribeLogDirs, a page of DescribeTopicPartitions)."""
 
+AT_ONCE_MAX_OF: Mapping[int, int] = {32: PIECE_ITEMS // GROUP_WEIGHT}
+"""API key -> items of a request that is not cut, where they are fewer than `PIECE_ITEMS`."""
 WHOLE_MAX = 2_048
 """Items of a request of another API, unless `WHOLE_MAX_OF` has it."""
 WHOLE_MAX_OF: Mapping[int, int] = {14: 10_000, 24: 10_000, 35: 20_000, 68: 4_000, 75: 10_000}
@@ -106,13 +129,13 @@ async def in_pieces(
     """
     answer = _Answer(api.response, call.version)
     cuts = cuts or PIECES[api.request.API_KEY]
-    problem = problem or await _repeated(call.message, cuts, clock)
+    problem = problem or await _repeated(call.message, cuts, clock) or await _too_heavy(call.message, cuts, clock)
     for cut in cuts:
         if not getattr(call.message, cut.asked[0]):
             continue
         others = {each.asked[0] for each in cuts} - {cut.asked[0]}
         rest = _changed(call.message, **{name: _empty(call.message, name) for name in others})
-        for piece in _cut(rest, cut.asked):
+        for piece in _cut(rest, cut.asked, cut.weight):
             if isinstance(piece, int):
                 answer.end(piece)
                 continue
@@ -171,18 +194,18 @@ class _Piece:
     """Depth of the array that was cut, in its path."""
 
 
-def _cut(message: Any, path: Path, depth: int = 0) -> Iterator[_Piece | int]:
+def _cut(message: Any, path: Path, weigh: Callable[[Any], int], depth: int = 0) -> Iterator[_Piece | int]:
     """A number: here ends the item around the array at this depth, whose pieces have come."""
     name, inner = path[0], path[1:]
     run: list[Any] = []
     weight = 0
     for item in getattr(message, name) or ():
-        items = 1 + _items_in(item)
+        items = 1 + _items_in(item) + weigh(item)
         if run and weight + items > PIECE_ITEMS:
             yield _Piece(_changed(message, **{name: run}), weight, depth)
             run, weight = [], 0
         if inner and items > PIECE_ITEMS and getattr(item, inner[0]):
-            for piece in _cut(item, inner, depth + 1):
+            for piece in _cut(item, inner, _light, depth + 1):
                 if isinstance(piece, int):
                     yield piece
                 else:
@@ -229,6 +252,19 @@ async def _repeated(message: Any, cuts: Sequence[Cut], clock: Clock) -> KafkaErr
             if key in seen:
                 return InvalidRequest(f"an item of {cut.asked[0]} is there twice: each may be named once in a request")
             seen.add(key)
+            if not number % PIECE_ITEMS:
+                await clock.sleep(0)
+    return None
+
+
+async def _too_heavy(message: Any, cuts: Sequence[Cut], clock: Clock) -> KafkaError | None:
+    """The refusal of a request whose answer would be long however short its items are."""
+    for cut in cuts:
+        weight = 0
+        for number, item in enumerate((getattr(message, cut.asked[0]) or ()) if cut.weight_max else ()):
+            weight += cut.weight(item)
+            if weight > cut.weight_max:
+                return PolicyViolation("the answer would be too long: ask for fewer in one request")
             if not number % PIECE_ITEMS:
                 await clock.sleep(0)
     return None

@@ -40,7 +40,7 @@ from kraft.wire.budget import Budget
 from kraft.wire.client_counts import ClientCounts
 from kraft.wire.handler_table import ROWS, ApiHandlers, Order
 from kraft.wire.large_requests import LargeRequests, at_once_max, read
-from kraft.wire.request_pieces import PIECE_ITEMS, PIECES
+from kraft.wire.request_pieces import AT_ONCE_MAX_OF, PIECE_ITEMS, PIECES
 from metadata.controller.decide.client_quotas import CONSUMER_BYTE_RATE, PRODUCER_BYTE_RATE
 from metadata.environment import Clock, FrameConnection
 
@@ -300,7 +300,12 @@ class Session:
         except TooManyItems:
             self._start_large(slot, api, frame)
             return
-        self._handle(slot, api, self._call(header, message), is_cut=items > PIECE_ITEMS and key in PIECES)
+        self._handle(
+            slot,
+            api,
+            self._call(header, message),
+            is_cut=items > AT_ONCE_MAX_OF.get(key, PIECE_ITEMS) and key in PIECES,
+        )
 
     def _start_large(self, slot: _Slot, api: ApiHandler, frame: memoryview) -> None:
         """Raises Malformed for a produce: what is behind it would be appended before it."""

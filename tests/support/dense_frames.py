@@ -24,6 +24,7 @@ from kraft.protocol.varints import varint
 API_VERSIONS = 18
 API_VERSIONS_VERSIONS = range(5)
 KEYS = ("empty", "same", "distinct")
+IN_A_BYTE = "distinct, numbers in a byte"
 KNOWN = "t"
 """A topic, a group and a transactional id have this name where a key is the same each time: what exists costs more."""
 SCALARS = {
@@ -36,6 +37,8 @@ SCALARS = {
 """Values of fields whose default is refused first."""
 NAMES = {"group_id", "key", "transactional_id", "protocol_type", "protocol_name", "v3_and_below_transactional_id"}
 UNKNOWN_TAG = 99
+BYTE_VALUES = 128
+"""Distinct values of a number of one byte, such as the type of a resource: items come again after so many."""
 Path = tuple[str, ...]
 KindT = TypeVar("KindT")
 FoundT = TypeVar("FoundT")
@@ -160,7 +163,11 @@ def _filled(
 
     try:
         few, more = len(body(200)), len(body(300))
-    except (struct.error, AttributeError, TypeError):
+    except struct.error:
+        if keys != "distinct":
+            return None
+        return _filled(kind, version, path, IN_A_BYTE, has_many_outer=has_many_outer, size=size)
+    except (AttributeError, TypeError):
         return None
     if more <= few:
         return None
@@ -181,8 +188,8 @@ def _nested(kind: type[Any], version: int, path: Path, keys: str, count: int, ha
 
 
 def _value(item: type[Any], version: int, keys: str, number: int, inner: Path) -> Any:
-    text = {"empty": "", "same": KNOWN, "distinct": short_name(number)}[keys]
-    place = number if keys == "distinct" else 0
+    text = {"empty": "", "same": KNOWN}.get(keys, short_name(number))
+    place = {"distinct": number, IN_A_BYTE: number % BYTE_VALUES}.get(keys, 0)
     if item is str:
         return text
     if item is int:

@@ -169,7 +169,7 @@ class _Configs:
 
     def _check_is_here(self, name: str, what: str) -> None:
         """Raises InvalidRequest 42."""
-        if not name.isdecimal() or int(name) != self._gateway.node_id:
+        if name != str(self._gateway.node_id):  # "01" would be another name of it, and each is described
             raise InvalidRequest(f"{what} are asked of that broker: this is {self._gateway.node_id}, not {name!r}")
 
     # --- IncrementalAlterConfigs ------------------------------------------------------------------------------

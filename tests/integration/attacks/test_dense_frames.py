@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from kraft.protocol import apis, codec
+from kraft.protocol.encoding import TopLevel
+from kraft.protocol.messages.describe_configs_request import DescribeConfigsRequestData, DescribeConfigsResource
 from kraft.protocol.messages.fetch_request import FetchPartition, FetchRequestData, FetchTopic
 from kraft.protocol.messages.list_offsets_request import ListOffsetsPartition, ListOffsetsRequestData, ListOffsetsTopic
 from kraft.protocol.messages.metadata_request import MetadataRequestData, MetadataRequestTopic
@@ -25,7 +27,7 @@ from kraft.protocol.messages.offset_fetch_request import (
     OffsetFetchRequestTopics,
 )
 from kraft.wire.handler_table import ROWS
-from tests.support.dense_frames import API_VERSIONS, KNOWN, DenseFrame, frames, versions
+from tests.support.dense_frames import API_VERSIONS, KNOWN, DenseFrame, frames, short_name, versions
 from tests.support.measured_node import MeasuredNode
 
 TURN_MS_MAX = 50
@@ -119,11 +121,51 @@ BYTES_AN_ITEM = 8
 @pytest.mark.parametrize("name", NEEDED)
 def test_what_large_clusters_need_is_answered(node: MeasuredNode, name: str) -> None:
     message, version = NEEDED[name], VERSIONS[name]
-    head = struct.pack(">hhih", message.API_KEY, version, 7, -1) + b"\0"
-    frame = DenseFrame(name, version, "needed", head + b"".join(codec.encode_body(message, version)))
+    frame = DenseFrame(name, version, "needed", framed(message, version))
     turn_ms, answered = node.turn_ms(frame.data)
     assert answered > 10_000 * BYTES_AN_ITEM, "the connection was closed, or the request refused"
     assert turn_ms <= TURN_MS_MAX or _turn_ms(node, frame) <= TURN_MS_MAX
+
+
+def framed(message: TopLevel, version: int) -> bytes:
+    head = struct.pack(">hhih", message.API_KEY, version, 7, -1) + b"\0"
+    return head + b"".join(codec.encode_body(message, version))
+
+
+BROKER, CLIENT_METRICS, GROUP = 4, 16, 32
+"""Types of resources."""
+DESCRIBED_GROUPS = 128
+DESCRIBE_CONFIGS_VERSION = 4
+
+
+def describing(kind: int, count: int) -> DenseFrame:
+    """Asks for all there is to know about the settings of `count` resources. A node has one broker: itself."""
+    names = ["1" if kind == BROKER else short_name(number) for number in range(count)]
+    message = DescribeConfigsRequestData.make(
+        resources=[
+            DescribeConfigsResource.make(resource_type=kind, resource_name=name, configuration_keys=None)
+            for name in names
+        ],
+        include_synonyms=True,
+        include_documentation=True,
+    )
+    version = DESCRIBE_CONFIGS_VERSION
+    return DenseFrame("DescribeConfigs", version, f"{count} of type {kind}", framed(message, version))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [BROKER, CLIENT_METRICS, GROUP])
+def test_settings_of_many_resources_cost_little(node: MeasuredNode, kind: int) -> None:
+    """A group has settings whether there is one of that name or not, and what is known of them takes kilobytes."""
+    hold(node, iter([describing(kind, count) for count in (100, 129, 900, 7_000)]))
+
+
+@pytest.mark.long
+def test_settings_of_some_groups_are_described(node: MeasuredNode) -> None:
+    _, answered = node.turn_ms(describing(GROUP, DESCRIBED_GROUPS).data)
+    assert answered > DESCRIBED_GROUPS * 1_000
+    _, refused = node.turn_ms(describing(GROUP, DESCRIBED_GROUPS + 1).data)
+    assert 0 < refused < DESCRIBED_GROUPS * 100
 
 
 def hold(node: MeasuredNode, dense: Iterator[DenseFrame]) -> None:

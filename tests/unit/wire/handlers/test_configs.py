@@ -212,6 +212,7 @@ def test_client_telemetry_subscription_and_push() -> None:
         (TOPIC, "", 17),
         (BROKER, "2", 42),
         (BROKER, "two", 42),
+        (BROKER, "01", 42),
         (BROKER_LOGGER, "2", 42),
         (BROKER_LOGGER, "", 42),
         (GROUP, "", 42),
