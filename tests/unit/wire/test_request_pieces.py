@@ -57,7 +57,7 @@ def test_the_answer_to_the_pieces_is_the_answer_to_the_whole(key: int, version: 
         return api.refuse(call.message, call.version, ERROR)
 
     paths = sorted({each.asked[:depth] for each in PIECES[key] for depth in range(1, len(each.asked) + 1)})
-    size = 700 if key == DESCRIBE_CONFIGS else 7_500  # of many brokers and groups it describes none
+    size = 400 if key == DESCRIBE_CONFIGS else 7_500  # of many brokers and groups it describes none
     for frame in long_arrays(key, version, size=size, all_keys=["distinct"], paths=paths):
         call = asked(api, version, frame)
         whole = api.refuse(call.message, version, ERROR)
