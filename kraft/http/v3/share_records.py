@@ -7,7 +7,7 @@ an acknowledgement whose answer was lost may be sent again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -216,14 +216,15 @@ class ShareRecordHandlers:
 
 
 _Acknowledgement: TypeAlias = models.Acknowledgement | models.PlainAcknowledgement
-_plain = msgspec.json.Decoder(models.PlainAcknowledgeRequest)
+PLAIN: Final = msgspec.json.Decoder(models.PlainAcknowledgeRequest)
+"""Reads a body of acknowledgements of the usual form, and refuses any other."""
 
 
 def _acknowledgements(call: Call) -> Sequence[_Acknowledgement]:
     """Raises what `Call.model` raises."""
     check_values(call.body, values_max=call.context.limits.body_values_max)
     try:
-        return _plain.decode(call.body).acks
+        return PLAIN.decode(call.body).acks
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return call.model(models.AcknowledgeRequest).acks
 

@@ -55,6 +55,7 @@ from kraft.http.record_counts import check_counts
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.record_bodies import parse_produce
 from kraft.http.v3.record_bodies import parse_batch, parse_record
+from kraft.http.v3.share_records import PLAIN as ACKNOWLEDGEMENTS
 from kraft.protocol import apis, codec, scram
 from kraft.protocol.apis import Api
 from kraft.protocol.batches import batch_check, compression, header, markers
@@ -711,6 +712,12 @@ HTTP = {
             b'{"key": {"type": "JSON", "data": {"a": 1}}, "value": {"type": "BINARY", "data": "YQ=="}}',
             b'{"partition_id": 1, "timestamp": "2024-01-01T00:00:00Z", "value": {"type": "STRING", "data": "x"}}',
         ],
+    ),
+    "acknowledgements of the usual form": Decoder(
+        module="kraft.http.v3.share_records",
+        decode=ACKNOWLEDGEMENTS.decode,
+        refuses=(msgspec.DecodeError, UnicodeDecodeError, RecursionError),
+        samples=[b'{"acks": [{"ack_id": "abc.0", "type": "accept"}, {"ack_id": "abc.1", "type": "renew"}]}'],
     ),
     "v3 batch": Decoder(
         module="kraft.http.v3.record_bodies",
