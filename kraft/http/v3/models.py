@@ -285,7 +285,7 @@ class DeletedAcls(BaseModel):
 class QuotaChange(RequestBody):
     """Quotas of one entity: of a user, a client-id, an ip, or a default of these (null)."""
 
-    entity: dict[str, str | None]
+    entity: Annotated[dict[str, str | None], Field(min_length=1)]
     quotas: dict[str, float | None]
 
 
