@@ -282,11 +282,15 @@ class DeletedAcls(BaseModel):
     data: list[AclDocument]
 
 
+QUOTAS_MAX = 10
+"""Quotas in one change; there are fewer kinds of them."""
+
+
 class QuotaChange(RequestBody):
     """Quotas of one entity: of a user, a client-id, an ip, or a default of these (null)."""
 
-    entity: Annotated[dict[str, str | None], Field(min_length=1)]
-    quotas: dict[str, float | None]
+    entity: Annotated[dict[str, str | None], Field(min_length=1, max_length=3)]
+    quotas: Annotated[dict[str, float | None], Field(max_length=QUOTAS_MAX)]
 
 
 class ClientQuota(BaseModel):
