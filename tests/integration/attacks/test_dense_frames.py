@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import struct
-import time
 import tracemalloc
 from collections.abc import Iterator
 
@@ -68,16 +67,18 @@ def test_a_dense_frame_of_each_version_costs_little(node: MeasuredNode, key: int
         hold(node, frames(key, version, size=size))
 
 
+CLASSIC = "of a large cluster"
+"""A group that no dense frame makes a share group: that one has no committed offsets."""
 NEEDED = {
     "OffsetFetch": OffsetFetchRequestData.make(
         groups=[
             OffsetFetchRequestGroup.make(
-                group_id=KNOWN, topics=[OffsetFetchRequestTopics.make(name=KNOWN, partition_indexes=range(20_000))]
+                group_id=CLASSIC, topics=[OffsetFetchRequestTopics.make(name=KNOWN, partition_indexes=range(20_000))]
             )
         ]
     ),
     "OffsetCommit": OffsetCommitRequestData.make(
-        group_id=KNOWN,
+        group_id=CLASSIC,
         topics=[
             OffsetCommitRequestTopic.make(
                 name=KNOWN,
@@ -116,7 +117,6 @@ NEEDED = {
 """What a large cluster's clients ask for at once."""
 VERSIONS = {"OffsetFetch": 9, "OffsetCommit": 9, "ListOffsets": 10, "Metadata": 12, "Fetch": 12}
 BYTES_AN_ITEM = 8
-ANSWERED_S = 20
 
 
 @pytest.mark.long
@@ -124,11 +124,7 @@ ANSWERED_S = 20
 def test_what_large_clusters_need_is_answered(node: MeasuredNode, name: str) -> None:
     message, version = NEEDED[name], VERSIONS[name]
     frame = DenseFrame(name, version, "needed", framed(message, version))
-    until_s = time.monotonic() + ANSWERED_S
     turn_ms, answered = node.turn_ms(frame.data)
-    while answered <= 10_000 * BYTES_AN_ITEM and time.monotonic() < until_s:
-        time.sleep(0.2)  # a coordinator without its session with the controller answers an error, as clients know it
-        turn_ms, answered = node.turn_ms(frame.data)
     assert answered > 10_000 * BYTES_AN_ITEM, "the connection was closed, or the request refused"
     assert turn_ms <= TURN_MS_MAX or _turn_ms(node, frame) <= TURN_MS_MAX
 
