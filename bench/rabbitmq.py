@@ -13,7 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from bench.cluster import BenchError, listener
+from bench.cluster import listener
+from bench.sides import until
 
 PROGRAMS: Final = Path("/usr/lib/rabbitmq/bin")
 NODES: Final = 3
@@ -86,13 +87,11 @@ class RabbitMq:
         """Until all nodes are one cluster."""
         program = str(PROGRAMS / "rabbitmqctl")
         command = [program, "-n", "bench0@localhost", "await_online_nodes", str(NODES)]
-        deadline = time.perf_counter() + START_S
-        while time.perf_counter() < deadline:
-            ended = subprocess.run(command, env=self._environment, capture_output=True, timeout=START_S)
-            if not ended.returncode:
-                return
-            time.sleep(1.0)
-        raise BenchError(f"RabbitMQ is not there after {START_S} s")
+
+        def are_one() -> bool:
+            return not subprocess.run(command, env=self._environment, capture_output=True, timeout=START_S).returncode
+
+        until(are_one, "RabbitMQ's nodes are one cluster", limit_s=START_S)
 
     async def connection(self) -> Any:
         return await import_module("aio_pika").connect(f"amqp://guest:guest@127.0.0.1:{self._ports[0]}/")

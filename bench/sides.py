@@ -168,11 +168,11 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.perf_counter() + WAIT_S
+def until(is_so: Callable[[], bool], what: str, *, limit_s: float = WAIT_S) -> None:
+    deadline = time.perf_counter() + limit_s
     while not is_so():
         if time.perf_counter() > deadline:
-            raise BenchError(f"not within {WAIT_S} s: {what}")
+            raise BenchError(f"not within {limit_s} s: {what}")
         time.sleep(POLL_S)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
 from kraft.broker.gateway import Gateway
 from kraft.http.endpoint import Body, Call, Route
+from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
 from metadata.image import TopicIdPartition
 from replication.manager.status import ReplicaStatus
@@ -120,7 +120,7 @@ def replica_routes(replicas: Replicas) -> tuple[Route, ...]:
 
     async def partitions(call: Call) -> web.Response:
         belief = node_belief(call.context.gateway, replicas())
-        return web.Response(body=msgspec.json.encode(belief.model_dump()), headers={"Content-Type": PLAIN_JSON})
+        return plain_json(belief.model_dump())
 
     return (
         Route(

@@ -37,6 +37,11 @@ def with_body(body: bytes | bytearray, headers: Mapping[str, str]) -> web.Respon
     return (_HeadersFirst if len(body) > JOINED_BYTES_MAX else web.Response)(body=body, headers=headers)
 
 
+def plain_json(document: Any, *, status: int = 200) -> web.Response:
+    """A document as JSON, in the media type of everything outside v2."""
+    return web.Response(status=status, body=msgspec.json.encode(document), headers={"Content-Type": PLAIN_JSON})
+
+
 def refused(call: Call, route: Route, error: HttpError | KafkaError) -> web.Response:
     """The JSON error for this request: status and code by the table of `kraft.http.errors`, media type as the dialect
     has it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
@@ -13,6 +12,7 @@ from kraft import __version__
 from kraft.broker.gateway import Gateway, NodeInfo
 from kraft.http.docs.pages import HTML, index_page
 from kraft.http.endpoint import Body, Call, Route
+from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
 from metadata.image import MetadataImage
 from metadata.records import NO_LEADER
@@ -157,35 +157,31 @@ def cluster_status(
     )
 
 
-def _json(document: Any, *, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(document), headers={"Content-Type": PLAIN_JSON})
-
-
 async def status(call: Call) -> web.Response:
     """200 with what this node believes of the whole cluster: its quorum, nodes and partitions (`ClusterStatus`)."""
     context = call.context
     found = cluster_status(context.gateway, context.awaiting.service(), context.kafka_clients())
-    return _json(found.model_dump())
+    return plain_json(found.model_dump())
 
 
 async def healthz(call: Call) -> web.Response:
     """200 for as long as the process answers at all; `reason` names what it waits for before it serves."""
     reason = call.context.awaiting.service()
-    return _json({"status": "ok", "reason": reason} if reason else {"status": "ok"})
+    return plain_json({"status": "ok", "reason": reason} if reason else {"status": "ok"})
 
 
 async def readyz(call: Call) -> web.Response:
     """200 when the node serves, 503 with the `reason` until then: for probes of load balancers."""
     reason = call.context.awaiting.service()
     if not reason:
-        return _json({"status": "ready"})
-    return _json({"status": "not ready", "reason": reason}, status=503)
+        return plain_json({"status": "ready"})
+    return plain_json({"status": "not ready", "reason": reason}, status=503)
 
 
 async def health(call: Call) -> web.Response:
     """The health check of Karapace: uptime and version."""
     uptime_ms = call.context.clock.monotonic_ms() - call.context.started_ms
-    return _json({"process_uptime_sec": uptime_ms // 1000, "kraft_version": __version__})
+    return plain_json({"process_uptime_sec": uptime_ms // 1000, "kraft_version": __version__})
 
 
 async def metrics(call: Call) -> web.Response:
@@ -224,7 +220,7 @@ async def index(call: Call) -> web.Response:
     gateway = call.context.gateway
     if "text/html" in (call.accept or ""):
         return index_page(call, _PLACES)
-    return _json({"name": "kraft", "cluster_id": gateway.cluster_id, "node_id": gateway.node_id, "links": _LINKS})
+    return plain_json({"name": "kraft", "cluster_id": gateway.cluster_id, "node_id": gateway.node_id, "links": _LINKS})
 
 
 def _get(path: str, handler: Any, summary: str, model: Any, media: str = PLAIN_JSON, *, alias: str = "") -> Route:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
 from aiohttp import web
 from pydantic import BaseModel, Field
 
 from kraft.http.endpoint import Body, Call, Route
 from kraft.http.errors import HttpError
+from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.scram import DIGESTS, ITERATIONS, ITERATIONS_MAX
 from metadata.controller.requests import AlterUsers, ErrorDetail, ScramDeletion, ScramUpsertion
@@ -95,7 +95,7 @@ async def _list(call: Call) -> web.Response:
         )
         for name in sorted(users)
     ]
-    return _answer(UserList(users=found))
+    return plain_json(UserList(users=found).model_dump())
 
 
 async def _put(call: Call) -> web.Response:
@@ -125,8 +125,4 @@ async def _altered(call: Call, request: AlterUsers) -> web.Response:
     outcome = outcomes.get(name)
     if isinstance(outcome, ErrorDetail):
         raise outcome.error(outcome.message)
-    return _answer(Changed(name=name))
-
-
-def _answer(model: BaseModel) -> web.Response:
-    return web.Response(body=msgspec.json.encode(model.model_dump()), headers={"Content-Type": PLAIN_JSON})
+    return plain_json(Changed(name=name).model_dump())

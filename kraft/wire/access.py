@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from kraft.broker.gateway import Gateway
 from kraft.broker.permissions import Permissions, refusal_of
@@ -26,7 +26,8 @@ Subject: TypeAlias = "tuple[AclResource, str] | None"
 """A resource; None for one that is not known, which the handler refuses."""
 
 
-class Need(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Need:
     """An operation that the request as a whole needs, on all of these names; on none: nothing is needed."""
 
     operation: AclOperation
@@ -48,7 +49,8 @@ class Need(NamedTuple):
         return True
 
 
-class Each(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Each:
     """An operation that each item of an array of the request needs."""
 
     asked: str

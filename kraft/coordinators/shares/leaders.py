@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from kraft.broker.consumer_fetch import readable_batches
 from kraft.broker.gateway import Gateway
@@ -59,6 +59,7 @@ READ_BYTES_MAX: Final = 1_048_576
 _DURATION: Final = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 
 Results = Mapping[TopicIdPartition, "KafkaError | None"]
+Key = TypeVar("Key")
 
 
 @value(kw_only=True)
@@ -157,9 +158,10 @@ class ShareLeaders:
                 leader.end(NotLeaderOrFollower("the group was reset; the state is loaded again"))
 
     def _led(self, key: ShareKey) -> PartitionImage:
-        partition = self._context.image().partition(key.topic_id, key.partition)
-        if key.topic_id not in self._context.image().topics:
+        image = self._context.image()
+        if key.topic_id not in image.topics:
             raise UnknownTopicId(f"no topic has the id {key.topic_id}")
+        partition = image.partition(key.topic_id, key.partition)
         if partition is None:
             raise UnknownTopicOrPartition(f"partition {key.partition} of topic {key.topic_id} does not exist")
         if partition.leader != self._context.node_id:
@@ -352,11 +354,7 @@ class ShareLeaders:
                     answers[where] = answer
             except KafkaError as error:
                 results[where] = error
-        for where, answer in answers.items():
-            try:
-                await asyncio.shield(answer)
-            except KafkaError as error:
-                results[where] = error
+        results.update(await _refusals(answers))
         return results
 
     async def settle(self, group: str, leases: Sequence[tuple[TopicIdPartition, Lease]]) -> Sequence[KafkaError | None]:
@@ -374,11 +372,8 @@ class ShareLeaders:
                     answers[at] = answer
             except KafkaError as error:
                 results[at] = error
-        for at, answer in answers.items():
-            try:
-                await asyncio.shield(answer)
-            except KafkaError as error:
-                results[at] = error
+        for at, refusal in (await _refusals(answers)).items():
+            results[at] = refusal
         return results
 
     # --- looking ------------------------------------------------------------------------------------------------
@@ -434,6 +429,17 @@ class ShareLeaders:
 
         await asyncio.gather(*map(one, ask.partitions))
         return {where: leaders[where] for where in ask.partitions if where in leaders}
+
+
+async def _refusals(answers: Mapping[Key, asyncio.Future[None]]) -> Mapping[Key, KafkaError]:
+    """Waits for all of them. The errors of those that failed."""
+    refusals: dict[Key, KafkaError] = {}
+    for key, answer in answers.items():
+        try:
+            await asyncio.shield(answer)
+        except KafkaError as error:
+            refusals[key] = error
+    return refusals
 
 
 class _Fetch:

@@ -33,9 +33,10 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
 )
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
-from metadata.environment import Clock, ConnectionClosed, NotConnected
+from metadata.environment import Clock, ConnectionClosed
 from metadata.image import TopicIdPartition, TopicImage
 from metadata.retries import ELECTION_RETRY_MS
+from metadata.settings import GroupSettings
 from replication.shares.acknowledgements import Part
 from replication.shares.settled import Lease
 from replication.shares.states import AcknowledgeType
@@ -112,9 +113,9 @@ class Queues:
         self._local = local
         self._remote = remote
 
-    def lock_ms(self, group: str) -> int:
-        """share.record.lock.duration.ms of the group."""
-        return self._settings.of(group).share_record_lock_duration_ms
+    def settings_of(self, group: str) -> GroupSettings:
+        """The settings that the group has now."""
+        return self._settings.of(group)
 
     def new_receipt(self) -> UUID:
         """Names one receive."""
@@ -218,7 +219,7 @@ class Queues:
             try:
                 answered = await self.at(node_id).settle(group, [each[:2] for each in those])
             except _LOST as lost:
-                answered = [LeaderNotAvailable(f"leader {node_id} did not answer: {type(lost).__name__}")] * len(those)
+                answered = [_no_answer(node_id, lost)] * len(those)
             except KafkaError as refused:
                 answered = [refused] * len(those)
             for each, error in zip(those, answered, strict=True):
@@ -250,9 +251,8 @@ class Queues:
         async def one(node_id: int, partitions: Sequence[TopicIdPartition]) -> None:
             try:
                 found.update(await self.at(node_id).peek(group, partitions, records_max=records_max))
-            except (NotConnected, *_LOST) as lost:
-                error = LeaderNotAvailable(f"leader {node_id} did not answer: {type(lost).__name__}")
-                found.update(dict.fromkeys(partitions, Peeked(error=error)))
+            except _LOST as lost:
+                found.update(dict.fromkeys(partitions, Peeked(error=_no_answer(node_id, lost))))
 
         await asyncio.gather(*(one(node_id, partitions) for node_id, partitions in by_leader.items()))
         return found
@@ -361,8 +361,8 @@ class _Look:
         )
         try:
             return await self._queues.at(node_id).fetch(ask)
-        except (NotConnected, *_LOST) as lost:
-            self.error = LeaderNotAvailable(f"leader {node_id} did not answer: {type(lost).__name__}")
+        except _LOST as lost:
+            self.error = _no_answer(node_id, lost)
         except KafkaError as refused:
             self.error = refused
         return {}
@@ -379,6 +379,10 @@ class _Look:
                 self.handed[where] = handed
                 self._records_left -= sum(last - first + 1 for first, last, _ in handed.acquired)
                 self._bytes_left -= len(handed.records)
+
+
+def _no_answer(node_id: int, lost: Exception) -> KafkaError:
+    return LeaderNotAvailable(f"leader {node_id} did not answer: {type(lost).__name__}")
 
 
 def locks_of(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from metadata.image import MetadataImage
 from metadata.settings import BrokerSettings, GroupSettings, group_settings
@@ -12,7 +13,8 @@ SETTINGS_KEPT: Final = 1_000
 """Groups whose settings are kept; with one more all of them are made again."""
 
 
-class _Known(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Known:
     """Settings of a group, and what they were made of."""
 
     broker: BrokerSettings

@@ -6,7 +6,7 @@ Confluent's proxy answers with 400 / 40002.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import IntEnum
 from typing import TypeVar
@@ -110,8 +110,7 @@ def _code(kind: type[Code], text: str, what: str) -> Code:
     return kind[name]
 
 
-def _sorted(acls: object) -> list[Acl]:
-    assert isinstance(acls, (list, tuple)), acls
+def _sorted(acls: Iterable[Acl]) -> list[Acl]:
     return sorted(acls, key=lambda acl: (acl.resource, acl.name, acl.pattern, acl.principal, acl.operation, acl.host))
 
 

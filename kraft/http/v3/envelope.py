@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
-import msgspec
 from aiohttp import web
 
 from kraft.http.endpoint import Body, Call, Handler, Method, Parameter, Route
 from kraft.http.errors import HttpError
 from kraft.http.media import require_accepts, require_json_body
+from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
 from metadata.controller.requests import ErrorDetail
 
@@ -69,10 +69,10 @@ def listing(call: Call, kind: str, path: Sequence[object], data: Iterable[Docume
 
 def answer(document: Any, *, status: int = 200, location: str | None = None) -> web.Response:
     """A JSON response; `location` is the URL of what was created."""
-    headers = {"Content-Type": PLAIN_JSON}
+    response = plain_json(document, status=status)
     if location:
-        headers["Location"] = location
-    return web.Response(status=status, body=msgspec.json.encode(document), headers=headers)
+        response.headers["Location"] = location
+    return response
 
 
 def no_content() -> web.Response:

@@ -252,7 +252,7 @@ class NewReassignment(RequestBody):
     replicas: Items[BrokerId] = Field(min_length=1)
 
 
-class NewAcl(RequestBody):
+class AclFields(BaseModel):
     """One ACL, with the names of Kafka's codes."""
 
     resource_type: str
@@ -264,18 +264,16 @@ class NewAcl(RequestBody):
     permission: str
 
 
+class NewAcl(AclFields, RequestBody):
+    """One ACL, with the names of Kafka's codes."""
+
+
 class NewAcls(RequestBody):
     data: Items[NewAcl]
 
 
-class AclDocument(Resource):
-    resource_type: str
-    resource_name: str
-    pattern_type: str
-    principal: str
-    host: str
-    operation: str
-    permission: str
+class AclDocument(AclFields, Resource):
+    """One ACL, as it is listed."""
 
 
 class DeletedAcls(BaseModel):

@@ -1,4 +1,4 @@
-"""v3 `records:receive` and `records:acknowledge` of share groups: a queue for clients of any language.
+"""v3 `records:receive`, `records:peek` and `records:acknowledge` of share groups: a queue for clients of any language.
 
 Each request stands alone, and any node serves it. A connection that is lost releases nothing, the time of a lock does;
 an acknowledgement whose answer was lost may be sent again.
@@ -33,7 +33,6 @@ from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from metadata.acls import AclOperation, AclResource
 from metadata.controller.requests import ConfigResource
 from metadata.image import TopicIdPartition
-from metadata.settings import group_settings
 from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
 from replication.shares.states import AcknowledgeType, DeliveryState
 
@@ -69,7 +68,8 @@ class ShareRecordHandlers:
         for name in asked.topics:
             call.check(AclOperation.READ, AclResource.TOPIC, name)
         _check_lock(call, asked.lock_ms)
-        receipt, lock_ms = self._queues.new_receipt(), asked.lock_ms or self._queues.lock_ms(group)
+        receipt = self._queues.new_receipt()
+        lock_ms = asked.lock_ms or self._queues.settings_of(group).share_record_lock_duration_ms
         with context.long_polls:
             handed = await self._queues.receive(
                 Receive(
@@ -156,6 +156,7 @@ class ShareRecordHandlers:
         is acquired. Raises HttpError 40405, or the error of a partition."""
         asked, context = call.model(models.PeekRequest), call.context
         group, topics = call.path["group"], asked.topics or ()
+        is_read_committed = self._queues.settings_of(group).share_isolation_level == "read_committed"
         bytes_left = await context.room(context.limits.read_bytes_default)
         records: list[models.PeekedRecord] = []
         peeked = await self._queues.peek(group, topics=topics, records_max=asked.max_records)
@@ -163,7 +164,7 @@ class ShareRecordHandlers:
             if each.error is not None:
                 raise each.error
             if len(records) < asked.max_records and bytes_left > 0:
-                look = _Look(call, group, where, each, asked.format)
+                look = _Look(call, where, each, asked.format, is_read_committed=is_read_committed)
                 records += await look.records(asked.max_records - len(records), bytes_left)
                 bytes_left -= look.bytes_read
         body = msgspec.json.encode(models.Peeked(records))
@@ -261,15 +262,15 @@ def _check_lock(call: Call, lock_ms: int | None) -> None:
 class _Look:
     """Reads records of one partition that its group is not done with."""
 
-    def __init__(self, call: Call, group: str, where: TopicIdPartition, peeked: Peeked, form: str) -> None:
+    def __init__(
+        self, call: Call, where: TopicIdPartition, peeked: Peeked, form: str, *, is_read_committed: bool
+    ) -> None:
         self.bytes_read = 0
         self._call = call
         self._where = where
         self._peeked = peeked
         self._form = form
-        gateway = call.context.gateway
-        settings = group_settings(gateway.settings, gateway.image.config("group", group))
-        self._is_read_committed = settings.share_isolation_level == "read_committed"
+        self._is_read_committed = is_read_committed
 
     async def records(self, records_max: int, bytes_max: int) -> list[models.PeekedRecord]:
         """From the first one on, in READS_MAX reads at most: those in between that are done are read, too."""

@@ -73,16 +73,7 @@ class _Acls:
 
     def describe(self, call: Call[DescribeAclsRequestData]) -> DescribeAclsResponseData:
         self._check_authorizer(call)
-        message = call.message
-        wanted = AclFilter(
-            resource=acl_resource(message.resource_type_filter),
-            name=message.resource_name_filter,
-            pattern=acl_pattern(message.pattern_type_filter),
-            principal=message.principal_filter,
-            host=message.host_filter,
-            operation=acl_operation(message.operation),
-            permission=acl_permission(message.permission_type),
-        )
+        wanted = _filter(call.message)
         check_filter(wanted)
         found: dict[tuple[AclResource, str, AclPattern], list[AclDescription]] = {}
         for _, acl in wanted.among(self._gateway.image.acls.items()):
@@ -136,7 +127,7 @@ def _created(creation: AclCreation) -> Acl:
     )
 
 
-def _filter(wanted: DeleteAclsFilter) -> AclFilter:
+def _filter(wanted: DescribeAclsRequestData | DeleteAclsFilter) -> AclFilter:
     return AclFilter(
         resource=acl_resource(wanted.resource_type_filter),
         name=wanted.resource_name_filter,
