@@ -26,6 +26,7 @@ def urls(nodes: Cluster) -> list[str]:
     return [node.rest for node in nodes.nodes]
 
 
+@pytest.mark.long
 def test_both_clients_work_at_one_queue(nodes: Cluster) -> None:
     nodes.create_topic("jobs", partitions=2)
     nodes.write_all("jobs", ["a", "b", "poison", "c"])

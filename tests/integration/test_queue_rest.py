@@ -105,6 +105,7 @@ def test_release_reject_renew_and_implicit(nodes: Cluster):
     assert [row["kafka_code"] for row in mixed.json()["results"]] == [121, None]
 
 
+@pytest.mark.long
 def test_a_lock_that_ran_out_is_409_and_the_record_is_handed_out_again(nodes: Cluster):
     nodes.create_topic("slow")
     nodes.write_all("slow", ["once"])
@@ -310,6 +311,7 @@ def test_dead_letters_of_a_queue_are_shown_without_those_of_others(nodes: Cluste
     assert "has no dead letter topic" in without.stderr
 
 
+@pytest.mark.long
 def test_checks_of_a_queue_name_each_record_and_what_became_of_it(nodes: Cluster):
     nodes.create_topic("checked")
     nodes.create_topic("dlq.checked", **{"errors.deadletterqueue.group.enable": "true"})

@@ -7,6 +7,8 @@ import gc
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.coordinators.shares.state import ShareKey
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
@@ -378,6 +380,7 @@ def test_a_session_outlives_changes_of_the_leader():
     play(story, **SETTINGS)
 
 
+@pytest.mark.long
 def test_a_load_fails_unnoticed_when_its_requests_are_gone():
     """The world fails for an exception that nobody has seen."""
 
