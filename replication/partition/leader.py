@@ -42,7 +42,8 @@ def continue_leadership(
     state: LeaderState, image: PartitionImage, *, epoch_start_offset: int, min_isr: int, now_ms: int
 ) -> LeaderState:
     """New facts about a partition that this broker already leads. Any newer partition epoch settles a pending change
-    (I8)."""
+    (I8). In a leader epoch that this broker skipped another one may have led, and followers may have truncated: what
+    they had fetched before it counts no longer (P4)."""
     if image.partition_epoch < state.partition_epoch:
         return state
     is_new_epoch = image.leader_epoch > state.leader_epoch
@@ -62,11 +63,12 @@ def continue_leadership(
 def _kept_followers(
     state: LeaderState, image: PartitionImage, *, is_new_epoch: bool, now_ms: int
 ) -> Mapping[int, FollowerProgress]:
+    has_skipped_epoch = image.leader_epoch > state.leader_epoch + 1
     followers: dict[int, FollowerProgress] = {}
     for replica in image.replicas:
         if replica == image.leader:
             continue
-        known = state.followers.get(replica, FollowerProgress())
+        known = FollowerProgress() if has_skipped_epoch else state.followers.get(replica, FollowerProgress())
         if is_new_epoch and replica in image.isr:
             known = replace(known, caught_up_ms=now_ms)
         followers[replica] = known

@@ -41,6 +41,33 @@ def test_kip_101_a_new_leader_truncates_the_old_one_by_epoch() -> None:
     run(story())
 
 
+def test_a_leader_that_missed_an_epoch_trusts_no_offset_from_before_it() -> None:
+    """Node 1 leads epochs 0 and 2, and never learns of epoch 1, in which node 3 truncates what it had fetched."""
+
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create(min_insync_replicas=2)
+            await cluster.produce(key, b"a")
+            cluster.cut.add((2, 1))
+            produce = asyncio.ensure_future(cluster.produce(key, b"b"))
+            await cluster.until(lambda: cluster.leader(key).followers[3].end_offset == 2)
+            cluster.nodes[1].hears_metadata = False
+            cluster.elect(key, 2, (1, 2, 3))
+            await cluster.until(lambda: cluster.payloads(3, key) == [b"a"])
+            cluster.cut.add((3, 1))
+            cluster.fence(2)
+            cluster.nodes[1].hears_metadata = True
+            cluster.elect(key, 1, (1, 3))
+            await asyncio.sleep(0.1)
+            assert cluster.high_watermark(1, key) == 1
+            assert not produce.done()
+            cluster.cut.clear()
+            assert (await produce).error_code == 0
+            assert cluster.payloads(3, key) == [b"a", b"b"]
+
+    run(story())
+
+
 def test_many_records_in_flight() -> None:
     async def story() -> None:
         async with Cluster() as cluster:
