@@ -26,6 +26,7 @@ def up(
     ] = None,
     data: DataOption = None,
     free_ports: Annotated[bool, typer.Option("--free-ports", help="Pick free ports instead of the file's.")] = False,
+    secure: Annotated[bool, typer.Option("--secure", help="TLS, a user, ACLs; files of clients: DIR/client.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; `kraft down` stops it.")] = False,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
@@ -37,7 +38,8 @@ def up(
     If a node ends, after five minutes without progress, or after --timeout, all nodes are stopped again.
 
     With --json the first line on standard output, printed when the cluster is ready, is one JSON object:
-    cluster_id, bootstrap_servers (for Kafka clients) and nodes, each with id, roles, pid, rest, kafka, quorum, data.
+    cluster_id, bootstrap_servers (for Kafka clients) and nodes, each with id, roles, pid, rest, kafka, quorum, data;
+    with --secure also client, the folder of client.properties and the other files that clients need.
     """
     if help_config:
         from kraft.cli.configuration import show_keys
@@ -49,7 +51,14 @@ def up(
         limit_ms = None if timeout is None else round(timeout * 1_000)
         view = start_view(say, on_terminal=_on_terminal(as_json=as_json))
         run = start_cluster(
-            config, data=data, free_ports=free_ports, detach=detach, say=say, view=view, limit_ms=limit_ms
+            config,
+            data=data,
+            free_ports=free_ports,
+            secure=secure,
+            detach=detach,
+            say=say,
+            view=view,
+            limit_ms=limit_ms,
         )
     except Interrupted:
         say("stopped before the cluster was ready")
@@ -81,6 +90,8 @@ def _announce(run: ClusterRun, *, as_json: bool) -> None:
     title = f"cluster {run.cluster_id} is ready; its data is in {run.data}"
     columns = ("id", "roles", "rest", "kafka", "quorum", "pid") + (() if sys.stdout.isatty() else ("data",))
     write_rows(live.node_rows(run), columns, as_json=False, title=title, whole=ADDRESSES)
+    if run.client is not None:
+        write(f"\nTLS, logins and ACLs are on. The user admin may do everything; its files are in {run.client}")
     write("\nTry:\n")
     write(live.first_commands(run) + "\n")
     write("Kafka clients:\n")

@@ -13,6 +13,7 @@ from kraft.launcher.identity import Identity, new_identity
 from kraft.launcher.ports import taken_ports, with_free_ports
 from kraft.launcher.processes import LaunchError, StartProcess, is_alive, stop_nodes
 from kraft.launcher.runfile import (
+    CLIENT_FOLDER,
     RESOLVED_FILE,
     WITNESS_FOLDER,
     ClusterRun,
@@ -30,23 +31,34 @@ def prepare(
     text: str | None = None,
     data: str | None,
     free_ports: bool,
+    secure: bool = False,
     identity: Callable[[], Identity] = new_identity,
 ) -> ClusterConfig:
-    """Prepare a cluster. `text`: a configuration that is in no file. `identity`: that of a new cluster. Raises
-    ConfigError or LaunchError; nothing is started."""
+    """Prepare a cluster. `text`: a configuration that is in no file. `secure`: with TLS, a user and ACLs. `identity`:
+    that of a new cluster. Raises ConfigError or LaunchError; nothing is started."""
     config = load_config(config_file, text=text, data=data, identity=identity)
     _refuse_second_start(config.data)
     if free_ports:
-        return with_free_ports(config)
-    if taken := taken_ports(config):
+        config = with_free_ports(config)
+    elif taken := taken_ports(config):
         raise LaunchError("\n".join(str(port) for port in taken))
-    return config
+    if not secure:
+        return config
+    from kraft.launcher.secured import secured  # it takes time to load, and few clusters need it
+
+    return secured(config)
 
 
 def launch(
-    config: ClusterConfig, *, parent_pid: int | None, start: StartProcess, has_witness: bool = False
+    config: ClusterConfig,
+    *,
+    parent_pid: int | None,
+    start: StartProcess,
+    has_witness: bool = False,
+    secure: bool = False,
 ) -> ClusterRun:
-    """Start all nodes, and write their run file. They end with `parent_pid`. Raises LaunchError; then none runs."""
+    """Start all nodes, and write their run file. They end with `parent_pid`. `secure`: as prepared. Raises LaunchError;
+    then none runs."""
     resolved = _write_resolved(config)
     if any(has_sasl(node.rest_protocol) for node in config.nodes):
         write_whole(os.path.join(config.data, OPERATOR_FILE), config.keys.operator.hex() + "\n", mode=0o600)
@@ -58,6 +70,7 @@ def launch(
         launcher_pid=parent_pid,
         nodes=(),
         witness=witness,
+        client=os.path.join(config.data, CLIENT_FOLDER) if secure else None,
     )
     nodes: list[NodeRun] = []
     try:

@@ -85,6 +85,8 @@ class Prepare(msgspec.Struct, kw_only=True, frozen=True):
     is_temporary: bool = False
     """Its data folder is made by the fork server, as `data` if that is set, and removed at the end."""
     free_ports: bool = False
+    secure: bool = False
+    """With TLS, a user and ACLs (`kraft/launcher/secured.py`)."""
     owner_pid: int | None = None
     """Its nodes are killed when this process ends, for any reason. None: they live on."""
     ends_users: bool = False

@@ -100,6 +100,7 @@ class _Connection:
 class _Cluster:
     config: ClusterConfig
     is_temporary: bool
+    secure: bool
     owner: int | None
     """Descriptor of its owner's process (pidfd)."""
     listener: socket.socket | None = None
@@ -285,7 +286,12 @@ class ForkServer:
             if asked.is_temporary:
                 data = made = _temporary_folder(asked.data)
             config = prepare(
-                asked.config, text=asked.text, data=data, free_ports=asked.free_ports, identity=self._identity
+                asked.config,
+                text=asked.text,
+                data=data,
+                free_ports=asked.free_ports,
+                secure=asked.secure,
+                identity=self._identity,
             )
         except BaseException:
             if made is not None:
@@ -295,7 +301,9 @@ class ForkServer:
             raise
         if config.data in self._clusters:
             self._forget(config.data)
-        self._clusters[config.data] = _Cluster(config=config, is_temporary=asked.is_temporary, owner=owner)
+        self._clusters[config.data] = _Cluster(
+            config=config, is_temporary=asked.is_temporary, secure=asked.secure, owner=owner
+        )
         if owner is not None:
             self._watch(owner, lambda: self._end_with_owner(config.data, ends_users=asked.ends_users))
         return {"data": config.data, "warnings": list(warnings(config))}
@@ -306,7 +314,13 @@ class ForkServer:
             raise LaunchError(f"the cluster of {asked.data} was not prepared")
         _say_into(os.path.join(asked.data, LOG_FILE))
         self._listen(asked.data, cluster)
-        run = launch(cluster.config, parent_pid=asked.parent_pid, start=self._start_node, has_witness=asked.has_witness)
+        run = launch(
+            cluster.config,
+            parent_pid=asked.parent_pid,
+            start=self._start_node,
+            has_witness=asked.has_witness,
+            secure=cluster.secure,
+        )
         return run.to_document()
 
     def _start_node(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from kraft.launcher import client_files
 from kraft.launcher.processes import is_alive, reap
 from kraft.launcher.readiness import cluster_status
 from kraft.launcher.runfile import ClusterRun, NodeRun, load_run
@@ -19,13 +20,14 @@ def first_commands(run: ClusterRun) -> str:
     node = next((node for node in run.nodes if node.is_broker), run.nodes[0])
     last = [node for node in run.nodes if node.is_broker][-1:] or [node]
     cluster = f"{node.rest}/v3/clusters/{run.cluster_id}"
+    curl = "curl -s" if run.client is None else client_files.curl(run.client)
     return "\n".join(
         (
-            f"curl -s {cluster}/topics \\",
+            f"{curl} {cluster}/topics \\",
             "     -H 'Content-Type: application/json' -d '{\"topic_name\": \"hello\"}'",
-            f"curl -s {node.rest}/topics/hello -H 'Content-Type: application/vnd.kafka.json.v2+json' \\",
+            f"{curl} {node.rest}/topics/hello -H 'Content-Type: application/vnd.kafka.json.v2+json' \\",
             '     -d \'{"records": [{"key": "a", "value": {"n": 1}}, {"value": "anything"}]}\'',
-            f"curl -s '{last[0].rest}/topics/hello/partitions/0/records?offset=earliest' \\",
+            f"{curl} '{last[0].rest}/topics/hello/partitions/0/records?offset=earliest' \\",
             "     -H 'Accept: application/vnd.kafka.json.v2+json'",
         )
     )
@@ -37,7 +39,10 @@ def bootstrap_servers(run: ClusterRun) -> str:
 
 
 def kafka_commands(run: ClusterRun) -> str:
-    """The bootstrap.servers of a Kafka client, and a line each for kafka-python, kcat and Java's tools."""
+    """The bootstrap.servers of a Kafka client, and a line each for kafka-python, kcat and Java's tools; with `--secure`
+    lines that log in."""
+    if run.client is not None:
+        return "\n".join(client_files.kafka_lines(run.client, servers=bootstrap_servers(run)))
     first = next((node for node in run.nodes if node.is_broker), run.nodes[0]).kafka
     python = f"from kafka import KafkaProducer as P; P(bootstrap_servers='{first}').send('hello', b'hi').get(10)"
     return "\n".join(

@@ -19,6 +19,8 @@ from kraft.layout import OPERATOR_FILE, WITNESS_VARIABLE
 RUN_FILE: Final = "cluster.json"
 RESOLVED_FILE: Final = "resolved.toml"
 WITNESS_FOLDER: Final = "witness"
+CLIENT_FOLDER: Final = "client"
+"""Folder with what a client of a cluster of `--secure` needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,8 @@ class ClusterRun:
     nodes: tuple[NodeRun, ...]
     witness: str | None = None
     """Folder where each node's disk keeps a witness of durable data (`kraft/runtime/witness.py`), if it does."""
+    client: str | None = None
+    """Folder with what a client needs to log in (`kraft/launcher/client_files.py`); None without `--secure`."""
 
     def node(self, node_id: int) -> NodeRun:
         """The node of an id. Raises LookupError with all ids."""
@@ -92,7 +96,8 @@ class ClusterRun:
 
     def summary(self) -> dict[str, Any]:
         """The output of `kraft up --json`."""
-        return {"cluster_id": self.cluster_id, "nodes": [asdict(node) for node in self.nodes]}
+        client = {} if self.client is None else {"client": self.client}
+        return {"cluster_id": self.cluster_id, **client, "nodes": [asdict(node) for node in self.nodes]}
 
 
 def run_of(document: dict[str, Any]) -> ClusterRun:

@@ -30,6 +30,7 @@ def start_cluster(
     *,
     data: str | None,
     free_ports: bool,
+    secure: bool = False,
     detach: bool,
     say: Say,
     view: StartView | None = None,
@@ -38,15 +39,16 @@ def start_cluster(
 ) -> ClusterRun:
     """Start all nodes and return when the cluster is ready. Raises ConfigError or LaunchError; then nothing runs.
 
-    `view` shows the start; without one, `say` gets it as text. `limit_ms`: limit of the start; None: as long as the
-    nodes make progress. `start`: the function that starts each node; None: forks of one process where that is safe,
-    else programs."""
+    `secure`: with TLS, a user and ACLs (`kraft/launcher/secured.py`). `view` shows the start; without one, `say` gets
+    it as text. `limit_ms`: limit of the start; None: as long as the nodes make progress. `start`: the function that
+    starts each node; None: forks of one process where that is safe, else programs."""
     parent = None if detach else os.getpid()
+    asked = Prepare(config=config_file, data=data, free_ports=free_ports, secure=secure)
     run = None
     if start is None and CAN_WATCH_FORKS:
-        run = _start_forks(Prepare(config=config_file, data=data, free_ports=free_ports), parent, say=say)
+        run = _start_forks(asked, parent, say=say)
     if run is None:
-        run = _start_each(config_file, data, parent, free_ports=free_ports, say=say, start=start or start_program)
+        run = _start_each(asked, parent, say=say, start=start or start_program)
     return _ready_or_stopped(run, limit_ms=limit_ms, say=say, view=view or StartInPipe(say))
 
 
@@ -71,16 +73,14 @@ def _start_forks(asked: Prepare, parent: int | None, *, say: Say) -> ClusterRun 
         server.leave()
 
 
-def _start_each(
-    config_file: str | None, data: str | None, parent: int | None, *, free_ports: bool, say: Say, start: StartProcess
-) -> ClusterRun:
+def _start_each(asked: Prepare, parent: int | None, *, say: Say, start: StartProcess) -> ClusterRun:
     from kraft.config.checks import warnings
     from kraft.launcher.cluster_preparation import launch, prepare
 
-    config = prepare(config_file, data=data, free_ports=free_ports)
+    config = prepare(asked.config, data=asked.data, free_ports=asked.free_ports, secure=asked.secure)
     for warning in warnings(config):
         say(f"warning: {warning}")
-    return launch(config, parent_pid=parent, start=start)
+    return launch(config, parent_pid=parent, start=start, secure=asked.secure)
 
 
 def stop_cluster(run: ClusterRun, *, say: Say) -> None:
