@@ -80,7 +80,8 @@ def _metadata_cells(row: Mapping[str, Any]) -> dict[str, Any]:
     text = "  ".join(f"{name}={cell(value)}" for name, value in fields.items() if name != "type")
     if row["type"] == "Snapshot":
         return {"offset": row["next_offset"] - 1, "type": "Snapshot", "record": "everything up to here"}
-    return {"offset": row["offset"], "epoch": row["controller_epoch"], "type": row["type"], "record": text}
+    offset = None if row.get("in_snapshot") else row["offset"]
+    return {"offset": offset, "epoch": row["controller_epoch"], "type": row["type"], "record": text}
 
 
 def write_log_tables(rows: Iterable[Mapping[str, Any]], *, records: bool) -> None:

@@ -21,7 +21,9 @@ from kraft.layout import METADATA_FOLDER
 if TYPE_CHECKING:
     from metadata.quorum.files import MetadataFiles
 
-metadata_app = typer.Typer(help="Read the metadata log from a node's folder.", no_args_is_help=True)
+metadata_app = typer.Typer(
+    help="Read the metadata log from a node's folder, or from one of Kafka.", no_args_is_help=True
+)
 log_app = typer.Typer(help="Read the records of a partition from its folder.", no_args_is_help=True)
 
 TAIL_EVERY_MS: Final = 250
@@ -34,8 +36,17 @@ FolderArgument = Annotated[
 
 @metadata_app.command("dump")
 def dump_metadata(folder: FolderArgument, as_json: JsonOption = False) -> None:
-    """Print the snapshot's offset and every committed record after it."""
-    _write_metadata([_metadata_rows(_read_metadata(folder), after=-1)], as_json=as_json)
+    """Print the snapshot's offset and every committed record after it.
+
+    From a log directory of Apache Kafka, or its __cluster_metadata-0: the records of the newest snapshot, and all after
+    it; or those of one .checkpoint or .log file.
+    """
+    from kraft.kafka_data.dump import metadata_path
+    from kraft.runtime.files import DiskFiles
+
+    of_kafka = metadata_path(DiskFiles(), folder)
+    rows = _metadata_rows(_read_metadata(folder), after=-1) if of_kafka is None else _kafka_rows(of_kafka)
+    _write_metadata([rows], as_json=as_json)
 
 
 @metadata_app.command("tail")
@@ -97,14 +108,15 @@ def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
         return dump_folder(DiskFiles(), path, records=records)
     if path.endswith((".index", ".timeindex", ".txnindex")):
         return dump_index(DiskFiles(), path)
-    if path.endswith(".log"):
+    if path.endswith((".log", ".checkpoint")):
         return dump_segment(DiskFiles(), path, records=records)
     if path.endswith(".snapshot"):
         return dump_producers(DiskFiles(), path)
     if os.path.basename(path) in CHECKPOINTS:
         return dump_checkpoint(DiskFiles(), path)
     raise CommandFailed(
-        f"{path} is neither a folder nor a .log, .index, .timeindex, .txnindex, .snapshot or checkpoint file"
+        f"{path} is neither a folder nor a .log, .index, .timeindex, .txnindex, .snapshot, .checkpoint or text file "
+        "with offsets"
     )
 
 
@@ -134,6 +146,17 @@ def _read_metadata(folder: str) -> MetadataFiles:
     try:
         return read_metadata_files(DiskFiles(), inner if os.path.isdir(inner) else folder)
     except (QuorumStorageError, OSError) as error:
+        raise CommandFailed(str(error)) from error
+
+
+def _kafka_rows(path: str) -> Iterator[dict[str, Any]]:
+    from kraft.kafka_data.dump import metadata_rows
+    from kraft.kafka_data.metadata_log import UnreadableMetadata
+    from kraft.runtime.files import DiskFiles
+
+    try:
+        yield from metadata_rows(DiskFiles(), path)
+    except (UnreadableMetadata, OSError) as error:
         raise CommandFailed(str(error)) from error
 
 

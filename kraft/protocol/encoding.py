@@ -78,7 +78,7 @@ class TopLevel(Message):
 
     __slots__ = ()
     API_KEY: ClassVar[int] = -1
-    """-1: neither request nor response."""
+    """Key of a request, a response or a metadata record; -1: none of these."""
     VERSIONS: ClassVar[range] = range(0)
     FLEXIBLE_FROM: ClassVar[int]
     """The first version with tagged fields; beyond all versions when there is none."""
@@ -470,6 +470,11 @@ def array_item(read: Reader[T]) -> Reader[Sequence[T]]:
 def numbers_item(code: str) -> Reader[Sequence[int]]:
     """The reader of an array of numbers with this struct code."""
     return lambda frame, offset: read_numbers(frame, *_after_length(frame, offset), code)
+
+
+def or_null(read: Reader[T]) -> Reader[T | None]:
+    """The reader of an array that may be null, and is read by `read` if it is not."""
+    return lambda frame, offset: read(frame, offset) if frame[offset] else (None, offset + 1)
 
 
 def _after_length(frame: memoryview, offset: int) -> tuple[int, int]:

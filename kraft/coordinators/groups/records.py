@@ -2,7 +2,8 @@
 
 Keys: int16 version, then for 0 and 1 (offset) group, topic, partition int32; for 2 (group) group. Strings are an
 int16 length and UTF-8. Offset value, version 3: offset int64, leader epoch int32, metadata, commit timestamp int64; one
-with a time of its own when it expires is version 1: no leader epoch, and that time as int64 at the end.
+with a time of its own when it expires is version 1: no leader epoch, and that time as int64 at the end. Version 4, of
+Kafka from 4.1 on, is read too: the metadata is a compact string, and a tagged field has the topic's id.
 Group value, version 3: protocol type, generation int32, protocol, leader, state timestamp int64, and an array of
 members: id, instance id, client id, host, rebalance timeout int32, session timeout int32, subscription and assignment
 as bytes (int32 length). Keys 3 to 8 and 16 are those of the consumer protocol: `consumer_records`; 10 to 15 those of
@@ -39,6 +40,7 @@ from kraft.coordinators.groups.share_records import (
 )
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import InvalidCommitOffsetSize
+from kraft.protocol.varints import varint_at
 from kraft.values import value
 from metadata.internal_topics import OFFSETS_BATCH_BYTES_MAX, OFFSETS_TOPIC
 
@@ -50,6 +52,8 @@ GROUP_VERSION_MIN = 3
 """Older ones come from brokers before 2.4; their bytes are laid out differently and are skipped."""
 EXPIRING_VERSION = 1
 LEADER_EPOCHS_FROM = 3
+OFFSET_FLEXIBLE_FROM = 4
+OFFSET_VERSION_MAX = 4
 NO_EXPIRY = -1
 
 _SHORT = struct.Struct(">h")
@@ -242,11 +246,13 @@ def _with_value(key: Key, value: bytes | None, read: Callable[[_Reader, int], Va
     return None if found is None else GroupRecord(key, found)
 
 
-def _read_offset(reader: _Reader, version: int) -> CommittedOffset:
+def _read_offset(reader: _Reader, version: int) -> CommittedOffset | None:
+    if version > OFFSET_VERSION_MAX:
+        return None
     return CommittedOffset(
         offset=reader.long(),
         leader_epoch=reader.integer() if version >= LEADER_EPOCHS_FROM else -1,
-        metadata=reader.text(),
+        metadata=reader.compact_text() if version >= OFFSET_FLEXIBLE_FROM else reader.text(),
         commit_timestamp=reader.long(),
         expire_timestamp=reader.long() if version == EXPIRING_VERSION else NO_EXPIRY,
     )
@@ -346,6 +352,13 @@ class _Reader:
 
     def text(self) -> str:
         return self.nullable() or ""
+
+    def compact_text(self) -> str:
+        try:
+            size, self._at = varint_at(memoryview(self._data), self._at)
+        except (IndexError, ValueError) as error:
+            raise MalformedRecord(f"{len(self._data)} bytes end within a length: {error}") from error
+        return self._take(size - 1).decode("utf-8", "replace")
 
     def data(self) -> bytes:
         return self._take(self.integer())

@@ -89,7 +89,7 @@ def schema_of(raw: Mapping[str, Any]) -> Schema:
     versions = versions_of(raw["validVersions"])
     return Schema(
         name=raw["name"],
-        api_key=raw.get("apiKey", -1) if raw["type"] in ("request", "response") else -1,
+        api_key=raw.get("apiKey", -1) if raw["type"] in ("request", "response", "metadata") else -1,
         is_ours=False,
         versions=versions,
         flexible_from=flexible.start if flexible else versions.stop,
@@ -236,7 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m kraft.protocol.schema.compare",
         description="Compare our facts of messages with those in Kafka's jars.",
     )
-    parser.add_argument("jars", nargs="+", type=Path, metavar="JAR", help="kafka-clients and the coordinators' jars")
+    parser.add_argument(
+        "jars", nargs="+", type=Path, metavar="JAR", help="kafka-clients, kafka-metadata and the coordinators' jars"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
     without = left_out(LEFT_OUT.read_text(encoding="utf-8"))

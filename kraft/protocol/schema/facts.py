@@ -80,7 +80,7 @@ class Schema:
     name: str
     """Kafka's name, such as `FetchRequest`."""
     api_key: int
-    """-1: neither request nor response."""
+    """The key of a request, a response or a metadata record; -1: none of these."""
     is_ours: bool
     versions: range
     flexible_from: int
@@ -180,9 +180,11 @@ class _Message:
     def __init__(self, name: str, api: _Api, words: Sequence[str]) -> None:
         self._name, self._api = name, api
         self._versions = versions_of(words[0])
-        if words[1:] and (words[1] != "flexible" or len(words) != 3):
+        facts = dict(zip(words[1::2], words[2::2], strict=False))
+        if len(words) % 2 == 0 or not facts.keys() <= ({"flexible"} if api.name else {"flexible", "key"}):
             raise ValueError(f"{' '.join(words[1:])} where flexible and its first version is expected")
-        self._flexible_from = versions_of(words[2]).start if words[1:] else NEVER
+        self._flexible_from = versions_of(facts["flexible"]).start if "flexible" in facts else NEVER
+        self._key = int(facts.get("key", api.key))
         self._owners = [_Owner(0, name, self._versions)]
         self._structures: dict[str, Structure] = {}
 
@@ -214,7 +216,7 @@ class _Message:
         self._order(top, ordered)
         return Schema(
             name=self._name,
-            api_key=self._api.key,
+            api_key=self._key,
             is_ours=self._api.is_ours,
             clients=self._api.clients,
             nodes=self._api.nodes,

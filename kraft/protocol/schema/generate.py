@@ -317,10 +317,9 @@ class _ReaderLines:
     def _tag_reader(self, field: Field) -> str:
         is_nullable = self._version in field.nullable
         if field.is_array:
-            assert not is_nullable, field
-            if field.kind in NUMBERS and field.kind != "uuid":
-                return f'numbers_item("{NUMBERS[field.kind]}")'
-            return f"array_item({self._item(field)})"
+            is_numbers = field.kind in NUMBERS and field.kind != "uuid"
+            read = f'numbers_item("{NUMBERS[field.kind]}")' if is_numbers else f"array_item({self._item(field)})"
+            return f"or_null({read})" if is_nullable else read
         if field.kind == "string":
             return "string_or_null_item" if is_nullable else "string_item"
         assert not is_nullable, field

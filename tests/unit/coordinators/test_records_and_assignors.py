@@ -75,6 +75,19 @@ def test_offsets_of_before_leader_epochs_are_read(version: str) -> None:
     assert found == GroupRecord(OffsetKey("g", "t", 5), replace(OFFSET, leader_epoch=-1))
 
 
+def test_an_offset_with_the_id_of_its_topic_is_read() -> None:
+    """Kafka 4.4 writes version 4."""
+    key = bytes.fromhex("0001 0002 6731 0006 6f7264657273 00000001")
+    value = bytes.fromhex(
+        "0004 0000000000000028 ffffffff 01 000001a211b54d3c 01 00 10 9ebe93c6c77f4ffca14766f277a1f23e"
+    )
+    expected = CommittedOffset(offset=40, leader_epoch=-1, metadata="", commit_timestamp=0x1A211B54D3C)
+    assert decode_record(key, value) == GroupRecord(OffsetKey("g1", "orders", 1), expected)
+    assert decode_record(key, b"\0\5" + value[2:]) is None
+    with pytest.raises(MalformedRecord):
+        decode_record(key, value[:15])
+
+
 def test_unknown_versions_are_skipped_and_cut_records_refused() -> None:
     assert decode_record(bytes.fromhex("0009 0001 67"), b"") is None
     for size in range(2, 12):

@@ -56,6 +56,7 @@ from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.record_bodies import parse_produce
 from kraft.http.v3.record_bodies import parse_batch, parse_record
 from kraft.http.v3.share_records import PLAIN as ACKNOWLEDGEMENTS
+from kraft.kafka_data import metadata_log as kafka_metadata
 from kraft.protocol import apis, codec, scram
 from kraft.protocol.apis import Api
 from kraft.protocol.batches import batch_check, compression, header, markers
@@ -71,8 +72,10 @@ from kraft.protocol.errors import (
     NotLeaderOrFollower,
     SnapshotNotFound,
 )
+from kraft.protocol.messages.partition_change_record import PartitionChangeRecordData
 from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
+from kraft.protocol.messages.topic_record import TopicRecordData
 from kraft.runtime.tcp import TcpConnection
 from kraft.wire.api_handler import CloseConnection
 from kraft.wire.channels.controller import CONTROLLER_RPCS
@@ -422,6 +425,16 @@ REPLICATION = {
         decode=lambda data: transaction_records.decode_record(TRANSACTION[0], data),
         refuses=(transaction_records.MalformedRecord,),
         samples=[TRANSACTION[1]],
+    ),
+    "metadata records of Kafka": Decoder(
+        module="kraft.kafka_data.metadata_log",
+        decode=lambda data: list(kafka_metadata.read_file(Holding(data), "00.log")),
+        refuses=(kafka_metadata.UnreadableMetadata,),
+        samples=[
+            build_batch([NewRecord(None, kafka_metadata.encode_value(record, 0), [], NOW_MS)])
+            for record in (TopicRecordData.make(name="t"), PartitionChangeRecordData.make(isr=[1]))
+        ],
+        reseal=resealed_batch,
     ),
     "share state records": Decoder(
         module="kraft.coordinators.shares.records",

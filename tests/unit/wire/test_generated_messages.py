@@ -21,6 +21,7 @@ from kio.schema.errors import ErrorCode
 from kio.serial import entity_reader, entity_writer
 from kio.serial._implicit_defaults import get_tagged_field_default
 
+from kraft.kafka_data.metadata_log import CONTROL_RECORDS, RECORDS
 from kraft.protocol import apis
 from kraft.protocol.encoding import REFUSALS, ZERO_UUID, TopLevel
 from kraft.protocol.schema import generate
@@ -45,8 +46,13 @@ NOT_IN_KIO = {
         )
         for part in ("Key", "Value")
     },
+    **{
+        schema.name: set(schema.versions)
+        for schema in read_schemas()
+        if schema.name in {*RECORDS.values(), *CONTROL_RECORDS.values()}
+    },
 }
-"""Messages of our own and of a coordinator's log, and versions that are newer than it."""
+"""Messages of our own, of a coordinator's log and of the metadata log, and versions that are newer than it."""
 RENAMED = {("TxnOffsetCommitRequestData", "generationid"): "generationidormemberepoch"}
 """Fields that have another name in Kafka 4.4 than in kio."""
 

@@ -112,7 +112,7 @@ def test_what_is_described_is_served_or_sent():
     asked = {api.name: [*api.clients, *api.nodes] for api in apis.BY_KEY.values()}
     known = {name: range(min(versions), max(versions) + 1) for name, versions in asked.items()}
     sides = ("Request", "Response")
-    schemas = [schema for schema in read_schemas() if schema.api_key >= 0]
+    schemas = [schema for schema in read_schemas() if schema.name.endswith(sides)]
     described = {schema.name: schema.versions for schema in schemas}
     assert described == {f"{name}{side}": versions for name, versions in known.items() for side in sides}
 
@@ -234,4 +234,4 @@ def test_what_is_left_out_is_not_described():
         name for name, versions in left_out(LEFT_OUT.read_text(encoding="utf-8")).items() if len(versions) == NEVER
     ]
     assert not set(whole) & set(described)
-    assert len(whole) > 100
+    assert len(whole) > 60
