@@ -137,6 +137,16 @@ class GroupSettings(_Settings):
     share_renew_acknowledge_enable: bool = Field(
         default=True, description="Members may renew the lock of a record (KIP-1222)."
     )
+    share_retry_backoff_ms: int = _int(
+        0,
+        0,
+        43_200_000,
+        "Ours: how long nobody gets a record that is released, or whose lock runs out, after its first delivery. It "
+        "doubles with each further one. 0: it is available at once.",
+    )
+    share_retry_backoff_max_ms: int = _int(
+        300_000, 0, 43_200_000, "Ours: the longest such time; not shorter than share.retry.backoff.ms."
+    )
     errors_deadletterqueue_topic_name: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9._-]{0,249}$",
@@ -683,6 +693,11 @@ def check_group_settings(broker: BrokerSettings, overrides: Mapping[str, Any]) -
             raise InvalidConfig(
                 f"{session} ({effective[session]}) must be greater than {interval} ({effective[interval]})"
             )
+    backoff_ms, most_ms = settings.share_retry_backoff_ms, settings.share_retry_backoff_max_ms
+    if backoff_ms > most_ms:
+        raise InvalidConfig(
+            f"share.retry.backoff.ms={backoff_ms} must be at most share.retry.backoff.max.ms ({most_ms})"
+        )
     problem = dead_letter_name_problem(broker, settings.errors_deadletterqueue_topic_name)
     if problem:
         raise InvalidConfig(f"errors.deadletterqueue.topic.name: {problem}")

@@ -32,7 +32,7 @@ ConfigsOption = Annotated[
     typer.Option("--config", metavar="NAME=VALUE", help="A group setting under Kafka's name; may be repeated."),
 ]
 PEEK_COLUMNS = (
-    "topic_name", "partition_id", "offset", "state", "delivery_count", "lock_ends_in_s", "key", "value",
+    "topic_name", "partition_id", "offset", "state", "delivery_count", "lock_ends_in_s", "due_in_s", "key", "value",
 )  # fmt: skip
 PEEK_FORMATS: Final = {"text": "STRING", "json": "JSON", "binary": "BINARY"}
 DEAD_LETTER_TOPIC: Final = "errors.deadletterqueue.topic.name"
@@ -133,6 +133,7 @@ def peek(
     rows = [{**row, "key": _text(row["key"]), "value": _text(row["value"])} for row in found]
     for row in rows:
         row["lock_ends_in_s"] = _seconds_left(row.pop("lock_until"))
+        row["due_in_s"] = _seconds_left(row.pop("not_before"))
     write_rows(rows, PEEK_COLUMNS, as_json=as_json, empty="nothing waits, and nothing is in flight")
 
 

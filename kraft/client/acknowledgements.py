@@ -32,6 +32,7 @@ class Ack:
     type: Word
     reason: str = ""
     lock_ms: int | None = None
+    delay_ms: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -124,6 +125,8 @@ def _document(ack: Ack) -> Mapping[str, Any]:
         document["reason"] = ack.reason
     if ack.lock_ms is not None:
         document["lock_ms"] = ack.lock_ms
+    if ack.delay_ms is not None:
+        document["delay_ms"] = ack.delay_ms
     return document
 
 

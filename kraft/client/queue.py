@@ -71,9 +71,10 @@ class AsyncQueueRecord(Record):
         """The record is done. Raises ServerError: 121 when the lock had ended, and others may have it."""
         await self.queue.settle(self, "accept")
 
-    async def release(self, reason: str = "") -> None:
-        """Hand it out again, to any worker; after share.delivery.count.limit deliveries it is a dead letter."""
-        await self.queue.settle(self, "release", reason)
+    async def release(self, reason: str = "", *, delay_ms: int | None = None) -> None:
+        """Hand it out again, to any worker, after `delay_ms` (None: share.retry.backoff.ms of the group decides). After
+        share.delivery.count.limit deliveries it is a dead letter."""
+        await self.queue.settle(self, "release", reason, delay_ms)
 
     async def reject(self, reason: str = "") -> None:
         """Do not hand it out again. With a dead letter topic it goes there, with the reason."""
@@ -307,17 +308,17 @@ class AsyncQueue:
 
     async def _give_back(self) -> None:
         records, self._buffer = self._buffer, deque()
-        await asyncio.gather(*(self._settle_or_log(each, "release", "the worker has stopped") for each in records))
+        await asyncio.gather(*(self._settle_or_log(each, "release", "the worker has stopped", 0) for each in records))
 
     # --- settle -----------------------------------------------------------------------------------------------------
 
-    async def settle(self, record: AsyncQueueRecord, word: Word, reason: str = "") -> None:
+    async def settle(self, record: AsyncQueueRecord, word: Word, reason: str = "", delay_ms: int | None = None) -> None:
         """What became of a record; the same may be repeated. Raises ServerError, NothingDone, OutcomeUnknown."""
         lock = record.lock
         lock.settled = word
         self._let(record)
         try:
-            await self._acknowledgements.send(Ack(ack_id=lock.ack_id, type=word, reason=reason))
+            await self._acknowledgements.send(Ack(ack_id=lock.ack_id, type=word, reason=reason, delay_ms=delay_ms))
         except KraftError:
             self.counts.unsettled += 1
             raise
@@ -332,12 +333,16 @@ class AsyncQueue:
     async def give_up(self, record: AsyncQueueRecord, error: BaseException) -> None:
         """After an exception: as `on_error` is set. A record is not to blame for a worker that is cancelled."""
         if record.lock.settled is None:
-            word: Word = self._on_error if isinstance(error, Exception) else "release"
-            await self._settle_or_log(record, word, f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX])
+            has_failed = isinstance(error, Exception)
+            word: Word = self._on_error if has_failed else "release"
+            reason = f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
+            await self._settle_or_log(record, word, reason, None if has_failed else 0)
 
-    async def _settle_or_log(self, record: AsyncQueueRecord, word: Word, reason: str) -> None:
+    async def _settle_or_log(
+        self, record: AsyncQueueRecord, word: Word, reason: str, delay_ms: int | None = None
+    ) -> None:
         try:
-            await self.settle(record, word, reason)
+            await self.settle(record, word, reason, delay_ms)
         except KraftError as error:
             message = "queue %s: %s of %s had no effect, its lock ends by its time: %s"
             _log.warning(message, self.group, word, _place(record), error.message)

@@ -12,6 +12,11 @@ from typing import Final, NamedTuple
 from kraft.protocol.errors import InvalidRequest, KafkaError
 from replication.shares.states import AcknowledgeType
 
+GROUP_DELAY: Final = -1
+"""A delay that nobody has named: share.retry.backoff.ms of the group decides it."""
+DELAY_MS_MAX: Final = 43_200_000
+"""Twelve hours, as SQS lets a visibility timeout last. A delayed record is in flight, and holds up the start offset."""
+
 _TYPES: Final = {int(kind): kind for kind in AcknowledgeType}
 
 
@@ -32,6 +37,8 @@ class Part(NamedTuple):
     last: int
     type: AcknowledgeType
     reason: str
+    delay_ms: int = GROUP_DELAY
+    """How long nobody gets what is released."""
 
     def includes(self, other: Part) -> bool:
         """Whether it does the same with all offsets of the other."""

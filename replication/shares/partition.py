@@ -2,7 +2,7 @@
 passed in, and what has to be written or sent is returned.
 
     AVAILABLE -> ACQUIRED -> ACKNOWLEDGED                    accepted
-                          -> AVAILABLE                       released, or its lock ran out
+                          -> AVAILABLE                       released, or its lock ran out; perhaps not at once
                           -> ARCHIVED                        a gap; rejected; released or run out at the limit
                           -> ARCHIVING -> ARCHIVED           the same two, where there is a dead letter topic
 
@@ -13,6 +13,9 @@ succeeded; until then nobody else gets its records, and the start offset does no
 
 What ends a lock without its holder (time, a closed session) takes effect at once. Its write carries the delivery count
 to the next leader, and a failure of it costs that count alone.
+
+A record may be released for later. It is available then, and is not handed out before its time. The time runs by the
+leader's monotonic clock; it is written by the wall clock, with which the next leader goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from kraft.protocol.errors import InvalidRecordState, InvalidRequest, KafkaError
-from replication.shares.acknowledgements import Acknowledgement, Part
+from replication.shares.acknowledgements import DELAY_MS_MAX, GROUP_DELAY, Acknowledgement, Part
 from replication.shares.runs import Run, Runs
 from replication.shares.settled import Before, Lease, Settled, was_settled_before
 from replication.shares.states import TERMINAL, AcknowledgeType, DeliveryState, StateBatch
@@ -53,11 +56,19 @@ class ShareLimits:
     """share.record.lock.duration.ms"""
     has_dead_letters: bool = False
     """Whether rejected and undeliverable records go to a dead letter topic (KIP-1191)."""
+    retry_backoff_ms: int = 0
+    """share.retry.backoff.ms: after the first delivery; it doubles with each further one."""
+    retry_backoff_max_ms: int = 300_000
+    """share.retry.backoff.max.ms"""
 
     @property
     def isolation_from(self) -> int:
         """The delivery count from which an offset is handed out in parts of its batch only (KAFKA-19903)."""
         return max(2, (self.delivery_count + 1) // 2)
+
+    def backoff_ms(self, delivery_count: int) -> int:
+        """How long nobody gets a record that was handed out so often and is released without a time."""
+        return min(self.retry_backoff_ms << max(0, delivery_count - 1), self.retry_backoff_max_ms)
 
 
 class Fetched(NamedTuple):
@@ -140,8 +151,11 @@ class SharePartition:
         """Terminal offsets from the start offset on."""
         self._available_from = start_offset
         """No offset below it is available."""
+        self.wall_ahead_ms = 0
+        """The wall clock less the monotonic one."""
         self._locks: list[tuple[int, int, int]] = []
-        """A heap of (end of the lock, first and last offset); entries of ended locks stay until their time."""
+        """A heap of (end of the lock or of the delay, first and last offset); entries of what has ended otherwise stay
+        until their time."""
         self._waiting: list[Acknowledgement] = []
         self._changed: list[tuple[int, int]] = []
         self._sending: set[int] = set()
@@ -177,11 +191,8 @@ class SharePartition:
         """Whether the share coordinator knows all that there is to know: a partition that is loaded again is the same.
         Nobody has a lock, nothing has to be written, and no dead letter is on its way."""
         is_written = self._write is None and not self._waiting and not self._needs_write
-        return (
-            is_written
-            and self.deadline_ms() is None
-            and not any(run.state is DeliveryState.ARCHIVING for run in self._runs)
-        )
+        soft = DeliveryState.ACQUIRED, DeliveryState.ARCHIVING
+        return is_written and not any(run.state in soft for run in self._runs)
 
     def next_fetch_offset(self) -> int:
         """The first offset that is available; the one behind the end offset when none is (KAFKA-19463: records whose
@@ -199,10 +210,10 @@ class SharePartition:
         return self.next_fetch_offset() <= self.end_offset or self._room() > 0
 
     def deadline_ms(self) -> int | None:
-        """When the next lock runs out; None while nothing is locked."""
+        """When the next lock or delay runs out; None while nothing is locked or delayed."""
         while self._locks:
             until_ms, first, last = self._locks[0]
-            if any(_is_locked(run) and run.lock_until_ms <= until_ms for run in self._runs.within(first, last)):
+            if any(_runs_out(run, until_ms) for run in self._runs.within(first, last)):
                 return until_ms
             heapq.heappop(self._locks)
         return None
@@ -255,7 +266,7 @@ class SharePartition:
                     for run in self._runs.cut(first, last):
                         self._lock(run, member, now_ms, lock_ms)
                 else:
-                    self._begin(part, first, last)
+                    self._begin(part, first, last, now_ms)
                     to_write.append(part._replace(first=first, last=last))
         if not to_write:
             return None
@@ -300,9 +311,16 @@ class SharePartition:
                 )
         return ranges
 
-    def _begin(self, part: Part, first: int, last: int) -> None:
+    def _begin(self, part: Part, first: int, last: int, now_ms: int) -> None:
         for run in self._runs.cut(first, last):
             run.target, run.reason = self._target(run, part)
+            if run.target is DeliveryState.AVAILABLE:
+                self._delay(run, part.delay_ms, now_ms)
+
+    def _delay(self, run: Run, delay_ms: int, now_ms: int) -> None:
+        if delay_ms == GROUP_DELAY:
+            delay_ms = self.limits.backoff_ms(run.delivery_count)
+        run.not_before_ms = now_ms + delay_ms if delay_ms else 0
 
     def _target(self, run: Run, part: Part) -> tuple[DeliveryState, str]:
         match part.type:
@@ -323,21 +341,25 @@ class SharePartition:
     # --- locks --------------------------------------------------------------------------------------------------
 
     def expire(self, now_ms: int) -> bool:
-        """Ends the locks whose time has run out; whether there were any."""
+        """Ends the locks and delays whose time has run out; whether there were any."""
         found = False
         while self._locks and self._locks[0][0] <= now_ms:
             _, first, last = heapq.heappop(self._locks)
             for run in self._runs.within(first, last):
-                if _is_locked(run) and run.lock_until_ms <= now_ms:
-                    self._end_lock(run, TIMED_OUT)
-                    found = True
+                if not _runs_out(run, now_ms):
+                    continue
+                found = True
+                if run.is_delayed:
+                    self._end_delay(run)
+                else:
+                    self._end_lock(run, TIMED_OUT, now_ms)
         if found:
             self._advance_start()
         return found
 
     def release(self, member: str) -> bool:
         """Ends all locks of a member whose session was closed; whether there were any. The delivery counts stay as
-        they are (U14, KAFKA-19972)."""
+        they are (U14, KAFKA-19972). They are available at once: a worker that goes is no failure of its records."""
         locked = [run for run in self._runs if run.is_locked_by(member)]
         for run in locked:
             self._end_lock(run, RELEASED)
@@ -349,14 +371,27 @@ class SharePartition:
         if lock_ms:
             self.remembers_until_ms = max(self.remembers_until_ms, until_ms)
         run.state, run.member, run.lock_until_ms = DeliveryState.ACQUIRED, member, until_ms
-        if len(self._locks) > LOCK_ENTRIES_SPARE + 2 * len(self._runs):
-            self._locks = [(run.lock_until_ms, run.first, run.last) for run in self._runs if _is_locked(run)]
-            heapq.heapify(self._locks)
-        heapq.heappush(self._locks, (run.lock_until_ms, run.first, run.last))
+        self._note_end(run)
 
-    def _end_lock(self, run: Run, reason: str) -> None:
+    def _note_end(self, run: Run) -> None:
+        """Its lock or its delay ends by time."""
+        if len(self._locks) > LOCK_ENTRIES_SPARE + 2 * len(self._runs):
+            self._locks = [(end, each.first, each.last) for each in self._runs if (end := _end_ms(each)) is not None]
+            heapq.heapify(self._locks)
+        end_ms = _end_ms(run)
+        assert end_ms is not None, run
+        heapq.heappush(self._locks, (end_ms, run.first, run.last))
+
+    def _end_delay(self, run: Run) -> None:
+        run.not_before_ms = 0
+        self._available_from = min(self._available_from, run.first)
+        self._runs.join(run.first, run.last)
+
+    def _end_lock(self, run: Run, reason: str, now_ms: int | None = None) -> None:
         """Without its holder: the record is available again, or archived if it was handed out often enough."""
         state, run.reason = DeliveryState.AVAILABLE, ""
+        if now_ms is not None:
+            self._delay(run, GROUP_DELAY, now_ms)
         if run.delivery_count >= self.limits.delivery_count:
             state, run.reason = self._archived, reason
             self.counts.archived_at_limit += run.size
@@ -369,7 +404,16 @@ class SharePartition:
 
     # --- changes ------------------------------------------------------------------------------------------------
 
-    def _append(self, first: int, last: int, state: DeliveryState, delivery_count: int, *, is_saved: bool) -> Run:
+    def _append(
+        self,
+        first: int,
+        last: int,
+        state: DeliveryState,
+        delivery_count: int,
+        *,
+        is_saved: bool,
+        not_before_ms: int = 0,
+    ) -> Run:
         """A run behind all others."""
         size = last - first + 1
         run = Run(
@@ -380,11 +424,14 @@ class SharePartition:
             batch=first,
             batch_size=size,
             is_saved=is_saved,
+            not_before_ms=not_before_ms,
         )
         self._runs.add(run)
         self.end_offset = last
         if state in TERMINAL:
             self._complete += size
+        if run.is_delayed:
+            self._note_end(run)
         if not is_saved:
             self._changed.append((first, last))
         self._runs.join(first, last)
@@ -395,12 +442,16 @@ class SharePartition:
         run.state, run.target, run.member, run.is_saved = state, None, "", is_saved
         if state is not DeliveryState.ARCHIVING:
             run.reason = ""
+        if state is not DeliveryState.AVAILABLE:
+            run.not_before_ms = 0
         if run.last < self.start_offset:
             self._end_below_start(run)
             return
         if state in TERMINAL:
             self._complete += run.size
-        if state is DeliveryState.AVAILABLE:
+        if run.is_delayed:
+            self._note_end(run)
+        elif state is DeliveryState.AVAILABLE:
             self._available_from = min(self._available_from, run.first)
         if not is_saved:
             self._changed.append((run.first, run.last))
@@ -497,12 +548,16 @@ class SharePartition:
             for part in each.parts:
                 for run in self._runs.within(part.first, part.last):
                     if run.target is not None:
-                        yield StateBatch(run.first, run.last, run.target, run.delivery_count)
+                        yield self._batch(run, run.target)
         for first, last in changed:
             for run in self._runs.within(first, last):
                 if not run.is_saved and run.state is not DeliveryState.ACQUIRED:
                     run.is_saved = True
-                    yield StateBatch(run.first, run.last, run.state, run.delivery_count)
+                    yield self._batch(run, run.state)
+
+    def _batch(self, run: Run, state: DeliveryState) -> StateBatch:
+        not_before_ms = run.not_before_ms + self.wall_ahead_ms if run.not_before_ms else 0
+        return StateBatch(run.first, run.last, state, run.delivery_count, not_before_ms)
 
     def end_write(self, error: KafkaError | None, now_ms: int) -> list[DeadLetters]:
         """The write has succeeded, or failed for good. Its acknowledgements have taken effect, or their records are
@@ -547,11 +602,11 @@ class SharePartition:
 
     def _lock_again(self, run: Run, now_ms: int) -> None:
         """What was acknowledged in vain is locked as before, unless the lock's time has run out meanwhile."""
-        run.target, run.reason = None, ""
+        run.target, run.reason, run.not_before_ms = None, "", 0
         if run.lock_until_ms <= now_ms:
-            self._end_lock(run, TIMED_OUT)
+            self._end_lock(run, TIMED_OUT, now_ms)
         else:
-            heapq.heappush(self._locks, (run.lock_until_ms, run.first, run.last))
+            self._note_end(run)
 
     def _not_written(self, write: StateWrite) -> None:
         """What needs no answer is written with what comes next; at once if a dead letter waits for it."""
@@ -602,15 +657,24 @@ class SharePartition:
 
 
 def loaded(
-    start_offset: int, batches: Iterable[StateBatch], *, state_epoch: int, leader_epoch: int, limits: ShareLimits
+    start_offset: int,
+    batches: Iterable[StateBatch],
+    *,
+    state_epoch: int,
+    leader_epoch: int,
+    limits: ShareLimits,
+    now_ms: int = 0,
+    wall_ms: int = 0,
 ) -> SharePartition:
     """A share partition as the share coordinator knows it. Offsets between its batches were handed out to members that
-    acknowledged nothing before the leader changed: they are available, with an unknown delivery count. Raises
-    ValueError for batches that overlap.
+    acknowledged nothing before the leader changed: they are available, with an unknown delivery count. Delays go on,
+    for DELAY_MS_MAX at most, whatever the clocks of this leader and the one before are. Raises ValueError for batches
+    that overlap.
     """
     partition = SharePartition(start_offset, state_epoch=state_epoch, leader_epoch=leader_epoch, limits=limits)
     partition.before = Before(leader_epoch, start_offset, sorted(batches))
-    for first, last, number, count in partition.before.batches:
+    partition.wall_ahead_ms = wall_ms - now_ms
+    for first, last, number, count, not_before_ms in partition.before.batches:
         if last < start_offset:
             continue
         first = max(first, start_offset)
@@ -618,13 +682,26 @@ def loaded(
             raise ValueError(f"a state batch begins at {first}, where the one before has not ended")
         if first > partition.end_offset + 1:
             partition._append(partition.end_offset + 1, first - 1, DeliveryState.AVAILABLE, 0, is_saved=True)
-        partition._append(first, last, DeliveryState(number), count, is_saved=True)
+        until_ms = now_ms + min(not_before_ms - wall_ms, DELAY_MS_MAX) if not_before_ms > wall_ms else 0
+        partition._append(first, last, DeliveryState(number), count, is_saved=True, not_before_ms=until_ms)
     partition._advance_start()
     return partition
 
 
 def _is_locked(run: Run) -> bool:
     return run.state is DeliveryState.ACQUIRED and run.target is None
+
+
+def _end_ms(run: Run) -> int | None:
+    """When its lock or its delay ends."""
+    if run.is_delayed:
+        return run.not_before_ms
+    return run.lock_until_ms if _is_locked(run) else None
+
+
+def _runs_out(run: Run, now_ms: int) -> bool:
+    end_ms = _end_ms(run)
+    return end_ms is not None and end_ms <= now_ms
 
 
 class _Taking:

@@ -31,6 +31,8 @@ class Run:
     member: str = ""
     """The member that holds the lock; empty unless the state is ACQUIRED."""
     lock_until_ms: int = 0
+    not_before_ms: int = 0
+    """While it is available, or released by an acknowledgement that is not written yet: nobody gets it before."""
     target: DeliveryState | None = None
     """The state that an acknowledgement gives it once it is written. Until then nobody else may touch it."""
     reason: str = ""
@@ -44,7 +46,11 @@ class Run:
 
     @property
     def is_available(self) -> bool:
-        return self.state is DeliveryState.AVAILABLE
+        return self.state is DeliveryState.AVAILABLE and not self.not_before_ms
+
+    @property
+    def is_delayed(self) -> bool:
+        return self.state is DeliveryState.AVAILABLE and self.not_before_ms > 0
 
     @property
     def is_terminal(self) -> bool:
@@ -63,6 +69,7 @@ class Run:
             and (self.batch == other.batch or self.state in TERMINAL)
             and (self.state is not DeliveryState.ACQUIRED)
             and self.reason == other.reason
+            and self.not_before_ms == other.not_before_ms
         )
 
 

@@ -43,29 +43,32 @@ class AcknowledgeType(IntEnum):
 
 
 class StateBatch(NamedTuple):
-    """Offsets that follow each other, with one delivery state and one delivery count."""
+    """Offsets that follow each other, with one delivery state, one delivery count and one time."""
 
     first_offset: int
     last_offset: int
     state: int
     delivery_count: int
+    not_before_ms: int = 0
+    """When records that are available are handed out again, by the wall clock; 0: at once."""
 
 
 def combined(batches: Iterable[StateBatch], newer: Iterable[StateBatch], start_offset: int) -> list[StateBatch]:
     """All batches as they stand after the newer ones came: in order, without overlaps, joined where neighbours are
     alike, and without what is below the start offset. Where two overlap, the higher delivery count wins, then the
-    higher state: writes of one leader only ever raise them, and one that arrives twice changes nothing.
+    higher state, then the later time: writes of one leader only ever raise them, and one that arrives twice changes
+    nothing.
     """
     kept: list[StateBatch] = []
-    for first, last, state, count in _resolved([*batches, *newer]):
+    for first, last, *known in _resolved([*batches, *newer]):
         if last < start_offset:
             continue
         first = max(first, start_offset)
         before = kept[-1] if kept else None
-        if before is not None and before[1:] == (first - 1, state, count):
-            kept[-1] = StateBatch(before.first_offset, last, state, count)
+        if before is not None and before[1:] == (first - 1, *known):
+            kept[-1] = StateBatch(before.first_offset, last, *known)
         else:
-            kept.append(StateBatch(first, last, state, count))
+            kept.append(StateBatch(first, last, *known))
     return kept
 
 
@@ -79,5 +82,5 @@ def _resolved(batches: list[StateBatch]) -> Iterator[StateBatch]:
             open_ones.append(opening.pop())
         open_ones = [batch for batch in open_ones if batch.last_offset >= first]
         if open_ones:
-            winner = max(open_ones, key=lambda batch: (batch.delivery_count, batch.state))
-            yield StateBatch(first, end - 1, winner.state, winner.delivery_count)
+            winner = max(open_ones, key=lambda batch: (batch.delivery_count, batch.state, batch.not_before_ms))
+            yield winner._replace(first_offset=first, last_offset=end - 1)

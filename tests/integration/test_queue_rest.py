@@ -144,6 +144,37 @@ def test_the_leader_is_killed_with_locks_held(nodes: Cluster):
     assert acknowledge(nodes, "keepers", held[1:2], node_id=other).status == 409, "another receiver has accepted it"
 
 
+@pytest.mark.long
+def test_a_record_that_was_released_for_later_waits_also_when_its_leader_dies(nodes: Cluster):
+    leader = others(nodes, nodes.controller())[0]
+    nodes.create_assigned("later", [leader, *others(nodes, leader)])
+    nodes.write_all("later", ["now", "soon"])
+    other = others(nodes, leader)[0]
+    held = receive(nodes, "patient", "later", node_id=other, max_wait_ms=10_000)
+    acks = [
+        {"ack_id": held[0]["ack_id"], "type": "release", "delay_ms": 0},
+        {"ack_id": held[1]["ack_id"], "type": "release", "delay_ms": 8_000},
+    ]
+    path = "/share-groups/patient/records"
+    assert nodes.call("POST", path + ":acknowledge", {"acks": acks}, node_id=other).status == 200
+    released = time.monotonic()
+    (now, soon) = nodes.call("POST", path + ":peek", {}, node_id=other).json()["records"]
+    assert (now["not_before"], now["state"], soon["state"]) == (None, "AVAILABLE", "AVAILABLE")
+    assert 0 < soon["not_before"] - time.time() * 1_000 <= 8_000
+    nodes.kill(leader)
+    nodes.wait_for_leader("later", other_than=leader)
+    again = receive(nodes, "patient", "later", node_id=other, max_wait_ms=5_000)
+    assert values(again) == ["now"]
+    again = receive(nodes, "patient", "later", node_id=other, max_wait_ms=20_000)
+    assert [(record["value"]["data"], record["delivery_count"]) for record in again] == [("soon", 2)]
+    assert time.monotonic() - released > 7.5
+    wrong = {"acks": [{"ack_id": again[0]["ack_id"], "type": "accept", "delay_ms": 5}]}
+    refused = nodes.call("POST", path + ":acknowledge", wrong, node_id=other)
+    assert (refused.status, refused.json()["message"]) == (400, "delay_ms=5 goes with release, not with accept")
+    wrong["acks"][0] |= {"type": "release", "delay_ms": 43_200_001}
+    assert nodes.call("POST", path + ":acknowledge", wrong, node_id=other).status == 400
+
+
 def test_foreign_and_forged_ids_are_refused(nodes: Cluster):
     nodes.create_topic("closed")
     nodes.write_all("closed", ["x"])

@@ -109,7 +109,7 @@ def within_log(state: Snapshot, end_offset: int) -> Snapshot:
         for batch in state.batches
         if batch.first_offset < end_offset
     ]
-    complete = sum(last - first + 1 for first, last, number, _ in batches if number in TERMINAL)
+    complete = sum(last - first + 1 for first, last, number, *_ in batches if number in TERMINAL)
     return replace(
         state, start_offset=min(state.start_offset, end_offset), delivery_complete_count=complete, batches=batches
     )

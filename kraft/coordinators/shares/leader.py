@@ -79,6 +79,7 @@ class ShareLeader:
         """Those that have to be written; they count as in flight, and so they are bounded."""
         self._sending: asyncio.Task[None] | None = None
         self._send_letters()
+        self._set_timer()
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -201,6 +202,9 @@ class ShareLeader:
             return
         self._begin_write()
         self._end_unattended()
+        self._set_timer()
+
+    def _set_timer(self) -> None:
         deadline_ms = self.partition.deadline_ms()
         if self.ended is None and deadline_ms is not None and (self._timer is None or deadline_ms < self._timer_ms):
             if self._timer is not None:
@@ -219,6 +223,7 @@ class ShareLeader:
     def _begin_write(self) -> None:
         if self._has_failed and not self.partition.has_waiting_acknowledgements:
             return
+        self.partition.wall_ahead_ms = self._clock.wall_ms() - self._clock.monotonic_ms()
         write = self.partition.begin_write()
         if write is not None:
             self._run(self._persist(write))
@@ -301,4 +306,6 @@ def limits_of(settings: Any) -> ShareLimits:
         record_locks=settings.share_partition_max_record_locks,
         lock_duration_ms=settings.share_record_lock_duration_ms,
         has_dead_letters=bool(settings.errors_deadletterqueue_topic_name),
+        retry_backoff_ms=settings.share_retry_backoff_ms,
+        retry_backoff_max_ms=settings.share_retry_backoff_max_ms,
     )

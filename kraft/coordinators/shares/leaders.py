@@ -207,6 +207,8 @@ class ShareLeaders:
             state_epoch=state.state_epoch,
             leader_epoch=epoch,
             limits=limits_of(settings),
+            now_ms=self._clock.monotonic_ms(),
+            wall_ms=self._clock.wall_ms(),
         )
         return partition, state.start_offset != NO_OFFSET
 

@@ -19,7 +19,7 @@ class InFlight(NamedTuple):
     state: DeliveryState
     delivery_count: int
     lock_ms: int
-    """How long their lock still lasts; 0 while they are not acquired."""
+    """How long nobody gets them: their lock lasts while they are acquired, their delay while they are available."""
 
 
 @value(kw_only=True)
@@ -58,7 +58,8 @@ def peeked(partition: SharePartition, *, records_max: int, now_ms: int) -> Peeke
             continue
         if left <= 0:
             return Peeked(start_offset=start_offset, in_flight=found)
-        lock_ms = max(0, run.lock_until_ms - now_ms) if run.state is DeliveryState.ACQUIRED else 0
+        until_ms = run.lock_until_ms if run.state is DeliveryState.ACQUIRED else run.not_before_ms
+        lock_ms = max(0, until_ms - now_ms)
         found.append(InFlight(max(run.first, start_offset), run.last, run.state, run.delivery_count, lock_ms))
         left -= run.size
     return Peeked(start_offset=start_offset, end_offset=partition.end_offset + 1, in_flight=found)

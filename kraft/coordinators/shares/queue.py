@@ -180,8 +180,8 @@ class Queues:
     # --- acknowledge --------------------------------------------------------------------------------------------
 
     async def acknowledge(self, group: str, items: Sequence[_Item]) -> Results:
-        """(id, type, reason, lock of a renewal in ms) of each -> None, or why it was refused. Sent again until its
-        leader has answered: each may come twice."""
+        """(id, type, reason, lock of a renewal in ms, delay of a release in ms) of each -> None, or why it was refused.
+        Sent again until its leader has answered: each may come twice."""
         results: list[KafkaError | None] = [None] * len(items)
         left = _joined(_in_a_row(items))
         deadline_ms = self._clock.monotonic_ms() + ACKNOWLEDGE_WAIT_MS
@@ -415,7 +415,7 @@ def by_lock(records: Sequence[Record], locks: Iterable[Lock]) -> Iterable[tuple[
         yield lock, records[begin:end]
 
 
-_Item: TypeAlias = tuple[AckId, AcknowledgeType, str, int]
+_Item: TypeAlias = tuple[AckId, AcknowledgeType, str, int, int]
 _Asked: TypeAlias = tuple[TopicIdPartition, Lease, list[int]]
 """What is settled, and its places among the items of the request."""
 
@@ -426,10 +426,10 @@ def _in_a_row(items: Sequence[_Item]) -> Iterable[_Asked]:
     for at in range(1, len(items) + 1):
         if at < len(items) and _follows(items[at - 1], items[at]):
             continue
-        (lock, first), kind, reason, lock_ms = items[begin]
+        (lock, first), kind, reason, lock_ms, delay_ms = items[begin]
         lease = Lease(
             member=lock.member,
-            part=Part(first, first + at - 1 - begin, kind, reason),
+            part=Part(first, first + at - 1 - begin, kind, reason, delay_ms),
             leader_epoch=lock.leader_epoch,
             delivery_count=lock.delivery_count,
             until_ms=lock.until_ms,

@@ -1,4 +1,4 @@
-"""The records of `__share_group_state`, byte for byte Kafka's. Pure.
+"""The records of `__share_group_state`, byte for byte Kafka's; a time of delivery is a tagged field of ours. Pure.
 
 The key is an int16 type (0 snapshot, 1 update) and a ShareSnapshotKey or ShareUpdateKey, the value an int16 version and
 a ShareSnapshotValue or ShareUpdateValue. A share partition that is deleted has a snapshot key without a value.
@@ -73,8 +73,14 @@ def _update_value(update: Update) -> ShareUpdateValueData:
 
 
 def _fields(batch: StateBatch) -> dict[str, int]:
-    first, last, state, count = batch
-    return {"first_offset": first, "last_offset": last, "delivery_state": state, "delivery_count": count}
+    first, last, state, count, not_before_ms = batch
+    return {
+        "first_offset": first,
+        "last_offset": last,
+        "delivery_state": state,
+        "delivery_count": count,
+        "not_before_ms": not_before_ms,
+    }
 
 
 def _encoded(number: int, message: TopLevel) -> bytes:
@@ -139,4 +145,6 @@ def _update(stored: ShareUpdateValueData) -> Update:
 def _batches(
     stored: Iterable[share_snapshot_value.StateBatch] | Iterable[share_update_value.StateBatch],
 ) -> list[StateBatch]:
-    return [StateBatch(b.first_offset, b.last_offset, b.delivery_state, b.delivery_count) for b in stored]
+    return [
+        StateBatch(b.first_offset, b.last_offset, b.delivery_state, b.delivery_count, b.not_before_ms) for b in stored
+    ]

@@ -34,6 +34,7 @@ from metadata.acls import AclOperation, AclResource
 from metadata.controller.requests import ConfigResource
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
+from replication.shares.acknowledgements import GROUP_DELAY
 from replication.shares.states import AcknowledgeType, DeliveryState
 
 _FORMATS = {"BINARY": Format.BINARY, "JSON": Format.JSON, "STRING": Format.TEXT}
@@ -147,7 +148,7 @@ class ShareRecordHandlers:
     async def _acknowledge_all(
         self, group: str, ids: Iterable[AckId], kind: AcknowledgeType
     ) -> Sequence[KafkaError | None]:
-        return await self._queues.acknowledge(group, [(each, kind, "", 0) for each in ids])
+        return await self._queues.acknowledge(group, [(each, kind, "", 0, 0) for each in ids])
 
     # --- peek ---------------------------------------------------------------------------------------------
 
@@ -177,19 +178,22 @@ class ShareRecordHandlers:
         """200 when all are done, with a result for each in the order of the request; 207 when some are not. When all of
         them are refused for the same reason, the status is that of the reason: 409 when the locks have ended."""
         acks, group = _acknowledgements(call), call.path["group"]
-        items: list[tuple[AckId, AcknowledgeType, str, int]] = []
+        items: list[tuple[AckId, AcknowledgeType, str, int, int]] = []
         results: list[KafkaError | None] = [None] * len(acks)
         places = []
         read = self._queues.ack_ids.reader(group)
         for at, each in enumerate(acks):
             if each.lock_ms is not None:
                 _check_lock(call, each.lock_ms)
+            if each.delay_ms is not None and each.type != "release":
+                raise HttpError(BAD_REQUEST, f"delay_ms={each.delay_ms} goes with release, not with {each.type}")
             try:
                 ack_id = read(each.ack_id)
             except InvalidRequest as error:
                 results[at] = error
                 continue
-            items.append((ack_id, _TYPES[each.type], each.reason, each.lock_ms or 0))
+            delay_ms = GROUP_DELAY if each.delay_ms is None else each.delay_ms
+            items.append((ack_id, _TYPES[each.type], each.reason, each.lock_ms or 0, delay_ms))
             places.append(at)
         for at, result in zip(places, await self._queues.acknowledge(group, items), strict=True):
             results[at] = result
@@ -309,8 +313,9 @@ class _Look:
                 models.PeekedRecord(
                     *_fields(record, topic, self._where.partition, self._form),
                     known.delivery_count,
-                    now_ms + known.lock_ms if known.lock_ms else None,
+                    now_ms + known.lock_ms if known.lock_ms and known.state is DeliveryState.ACQUIRED else None,
                     names[known.state],
+                    now_ms + known.lock_ms if known.lock_ms and known.state is DeliveryState.AVAILABLE else None,
                 )
                 for record, known in found
                 if known is not None

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from kraft.http.body_models import Items, RequestBody
 from kraft.http.v3.models import ConfigValue, TopicName
+from replication.shares.acknowledgements import DELAY_MS_MAX
 
 TOPICS_MAX = 32
 RECORDS_MAX = 500
@@ -90,6 +91,8 @@ class PeekedRecord(QueuedRecord, gc=False):
 
     state: Literal["AVAILABLE", "ACQUIRED", "ARCHIVING"]
     """ACQUIRED: a consumer has it until its lock ends. ARCHIVING: its dead letter is on its way."""
+    not_before: int | None
+    """Milliseconds since 1970: nobody gets it before; null if it was not released for later."""
 
 
 class Peeked(Struct, gc=False):
@@ -115,6 +118,12 @@ class Acknowledgement(RequestBody):
     lock_ms: int | None = Field(
         default=None, ge=LOCK_MS_MIN, le=LOCK_MS_MAX, description=f"Of renew: as at the receive if absent. {_LOCK}"
     )
+    delay_ms: int | None = Field(
+        default=None,
+        ge=0,
+        le=DELAY_MS_MAX,
+        description="Of release: nobody gets the record before. share.retry.backoff.ms of the group if absent.",
+    )
 
 
 class AcknowledgeRequest(RequestBody):
@@ -128,6 +137,7 @@ class PlainAcknowledgement(Struct, forbid_unknown_fields=True, gc=False):
     type: Word
     reason: Annotated[str, Meta(max_length=REASON_CHARACTERS_MAX)] = ""
     lock_ms: Annotated[int, Meta(ge=LOCK_MS_MIN, le=LOCK_MS_MAX)] | None = None
+    delay_ms: Annotated[int, Meta(ge=0, le=DELAY_MS_MAX)] | None = None
 
 
 class PlainAcknowledgeRequest(Struct, forbid_unknown_fields=True):

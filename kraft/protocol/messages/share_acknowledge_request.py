@@ -7,12 +7,12 @@ from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
 from kraft.protocol.messages.layouts import (
-    pack_16s, pack_16siqqb, pack_i, pack_ihqi, pack_it, pack_qq, unpack_16sB, unpack_16siqqbB, unpack_iB, unpack_ihqiB,
-    unpack_itB, unpack_qqB,
+    pack_16s, pack_16siqqb, pack_3si, pack_i, pack_ihqi, pack_it, pack_qq, unpack_16sB, unpack_16siqqbB, unpack_iB,
+    unpack_ihqiB, unpack_itB, unpack_qqB,
 )
 from kraft.protocol.encoding import (
     Message, TagReaders, TopLevel, ZERO_UUID, array_item, by_version, compact_string, length, long_array, long_numbers,
-    new, numbers, read_array, read_numbers, read_tags, string, tag_count, tagged, uuid_of,
+    new, number_item, numbers, read_array, read_numbers, read_tags, string, tag_count, tagged, uuid_of,
 )
 
 class AcknowledgementBatch(Message):
@@ -56,7 +56,7 @@ class AcknowledgeTopic(Message):
 class Lease(Message):
     __slots__ = (
         "topic_id", "partition_index", "first_offset", "last_offset", "acknowledge_type", "lease_member_id",
-        "leader_epoch", "delivery_count", "until_ms", "lock_ms", "reason",
+        "leader_epoch", "delivery_count", "until_ms", "lock_ms", "reason", "delay_ms",
     )
     topic_id: UUID  # 2+
     partition_index: int  # 2+
@@ -69,18 +69,19 @@ class Lease(Message):
     until_ms: int  # 2+: the end of the lock, by the wall clock
     lock_ms: int  # 2+: of a renewal
     reason: str  # 2+
+    delay_ms: int  # 2+: of a release; -1: as the group is set
 
     @staticmethod
     def make(
         *, topic_id: UUID = ZERO_UUID, partition_index: int = 0, first_offset: int = 0, last_offset: int = 0,
         acknowledge_type: int = 0, lease_member_id: str = "", leader_epoch: int = 0, delivery_count: int = 0,
-        until_ms: int = 0, lock_ms: int = 0, reason: str = "",
+        until_ms: int = 0, lock_ms: int = 0, reason: str = "", delay_ms: int = -1,
     ) -> Lease:
         m = new(Lease)
         m.topic_id, m.partition_index, m.first_offset = topic_id, partition_index, first_offset
         m.last_offset, m.acknowledge_type, m.lease_member_id = last_offset, acknowledge_type, lease_member_id
         m.leader_epoch, m.delivery_count, m.until_ms = leader_epoch, delivery_count, until_ms
-        m.lock_ms, m.reason = lock_ms, reason
+        m.lock_ms, m.reason, m.delay_ms = lock_ms, reason, delay_ms
         return m
 
 class ShareAcknowledgeRequestData(TopLevel):
@@ -154,8 +155,11 @@ def _read_ShareAcknowledgeRequestData_1(frame: memoryview, offset: int) -> tuple
     t = frame[offset]
     return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
 
+_TAGS_Lease_2: TagReaders = {10000: ("delay_ms", number_item("i"))}
+
 def _read_Lease_2(frame: memoryview, offset: int) -> tuple[Lease, int]:
     m = new(Lease)
+    m.delay_ms = -1
     m.lease_member_id = m.reason = ""
     (
         raw_topic_id, m.partition_index, m.first_offset, m.last_offset, m.acknowledge_type, n,
@@ -167,7 +171,7 @@ def _read_Lease_2(frame: memoryview, offset: int) -> tuple[Lease, int]:
     offset += 19
     if n != 1: m.reason, offset = compact_string(frame, offset, n)
     t = frame[offset]
-    return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
+    return m, read_tags(m, frame, offset + 1, t, _TAGS_Lease_2) if t else offset + 1
 
 _TAGS_ShareAcknowledgeRequestData_2: TagReaders = {10000: ("leases", array_item(_read_Lease_2))}
 
@@ -214,10 +218,13 @@ def _write_ShareAcknowledgeRequestData_1(out: list[Buffer], m: ShareAcknowledgeR
     out.append(b"\0")
 
 def _write_Lease_2(out: list[Buffer], m: Lease) -> None:
+    tags: list[bytes] = []
+    if m.delay_ms != -1:
+        tags.append(pack_3si(b'\x90N\x04', m.delay_ms))
     out += (
         pack_16siqqb(m.topic_id.int.to_bytes(16, "big"), m.partition_index, m.first_offset, m.last_offset,
         m.acknowledge_type), string(m.lease_member_id), pack_ihqi(m.leader_epoch, m.delivery_count, m.until_ms,
-        m.lock_ms), string(m.reason), b"\0",
+        m.lock_ms), string(m.reason), tag_count(tags), *tags,
     )
 
 def _write_ShareAcknowledgeRequestData_2(out: list[Buffer], m: ShareAcknowledgeRequestData) -> None:

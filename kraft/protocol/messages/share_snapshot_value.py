@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kraft.protocol.primitives import Buffer
-from kraft.protocol.messages.layouts import (pack_2si, pack_iiiqqq, pack_qqbhx, unpack_iiiqqqB, unpack_qqbhB)
+from kraft.protocol.messages.layouts import (pack_2si, pack_3sq, pack_iiiqqq, pack_qqbh, unpack_iiiqqqB, unpack_qqbhB)
 from kraft.protocol.encoding import (
     Message, TagReaders, TopLevel, by_version, length, long_array, new, number_item, read_array, read_tags, tag_count,
 )
 
 class StateBatch(Message):
-    __slots__ = ("first_offset", "last_offset", "delivery_state", "delivery_count")
+    __slots__ = ("first_offset", "last_offset", "delivery_state", "delivery_count", "not_before_ms")
     first_offset: int
     last_offset: int
     delivery_state: int
     delivery_count: int
+    not_before_ms: int  # records that are available are not handed out before
 
     @staticmethod
     def make(
         *, first_offset: int = 0, last_offset: int = 0, delivery_state: int = 0, delivery_count: int = 0,
+        not_before_ms: int = 0,
     ) -> StateBatch:
         m = new(StateBatch)
         m.first_offset, m.last_offset, m.delivery_state = first_offset, last_offset, delivery_state
-        m.delivery_count = delivery_count
+        m.delivery_count, m.not_before_ms = delivery_count, not_before_ms
         return m
 
 class ShareSnapshotValueData(TopLevel):
@@ -55,10 +57,13 @@ class ShareSnapshotValueData(TopLevel):
         m.write_timestamp, m.state_batches = write_timestamp, state_batches
         return m
 
+_TAGS_StateBatch_0: TagReaders = {10000: ("not_before_ms", number_item("q"))}
+
 def _read_StateBatch_0(frame: memoryview, offset: int) -> tuple[StateBatch, int]:
     m = new(StateBatch)
+    m.not_before_ms = 0
     m.first_offset, m.last_offset, m.delivery_state, m.delivery_count, t = unpack_qqbhB(frame, offset)
-    return m, read_tags(m, frame, offset + 20, t, {}) if t else offset + 20
+    return m, read_tags(m, frame, offset + 20, t, _TAGS_StateBatch_0) if t else offset + 20
 
 _TAGS_ShareSnapshotValueData_0: TagReaders = {0: ("delivery_complete_count", number_item("i"))}
 
@@ -75,7 +80,10 @@ def _read_ShareSnapshotValueData_0(frame: memoryview, offset: int) -> tuple[Shar
     return m, read_tags(m, frame, offset + 1, t, _TAGS_ShareSnapshotValueData_0) if t else offset + 1
 
 def _write_StateBatch_0(out: list[Buffer], m: StateBatch) -> None:
-    out.append(pack_qqbhx(m.first_offset, m.last_offset, m.delivery_state, m.delivery_count))
+    tags: list[bytes] = []
+    if m.not_before_ms != 0:
+        tags.append(pack_3sq(b'\x90N\x08', m.not_before_ms))
+    out += (pack_qqbh(m.first_offset, m.last_offset, m.delivery_state, m.delivery_count), tag_count(tags), *tags)
 
 def _write_ShareSnapshotValueData_0(out: list[Buffer], m: ShareSnapshotValueData) -> None:
     state_batches = m.state_batches

@@ -7,27 +7,29 @@ from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
 from kraft.protocol.messages.layouts import (
-    pack_16s, pack_iiiq, pack_iiiqi, pack_qqbhx, unpack_16sB, unpack_iiiqB, unpack_iiiqiB, unpack_qqbhB,
+    pack_16s, pack_3sq, pack_iiiq, pack_iiiqi, pack_qqbh, unpack_16sB, unpack_iiiqB, unpack_iiiqiB, unpack_qqbhB,
 )
 from kraft.protocol.encoding import (
-    Message, TopLevel, ZERO_UUID, by_version, compact_string, length, long_array, new, read_array, read_tags, string,
-    uuid_of,
+    Message, TagReaders, TopLevel, ZERO_UUID, by_version, compact_string, length, long_array, new, number_item,
+    read_array, read_tags, string, tag_count, uuid_of,
 )
 
 class StateBatch(Message):
-    __slots__ = ("first_offset", "last_offset", "delivery_state", "delivery_count")
+    __slots__ = ("first_offset", "last_offset", "delivery_state", "delivery_count", "not_before_ms")
     first_offset: int
     last_offset: int
     delivery_state: int
     delivery_count: int
+    not_before_ms: int  # records that are available are not handed out before
 
     @staticmethod
     def make(
         *, first_offset: int = 0, last_offset: int = 0, delivery_state: int = 0, delivery_count: int = 0,
+        not_before_ms: int = 0,
     ) -> StateBatch:
         m = new(StateBatch)
         m.first_offset, m.last_offset, m.delivery_state = first_offset, last_offset, delivery_state
-        m.delivery_count = delivery_count
+        m.delivery_count, m.not_before_ms = delivery_count, not_before_ms
         return m
 
 class PartitionData(Message):
@@ -74,10 +76,13 @@ class WriteShareGroupStateRequestData(TopLevel):
         m.group_id, m.topics = group_id, topics
         return m
 
+_TAGS_StateBatch_0: TagReaders = {10000: ("not_before_ms", number_item("q"))}
+
 def _read_StateBatch_0(frame: memoryview, offset: int) -> tuple[StateBatch, int]:
     m = new(StateBatch)
+    m.not_before_ms = 0
     m.first_offset, m.last_offset, m.delivery_state, m.delivery_count, t = unpack_qqbhB(frame, offset)
-    return m, read_tags(m, frame, offset + 20, t, {}) if t else offset + 20
+    return m, read_tags(m, frame, offset + 20, t, _TAGS_StateBatch_0) if t else offset + 20
 
 def _read_PartitionData_0(frame: memoryview, offset: int) -> tuple[PartitionData, int]:
     m = new(PartitionData)
@@ -147,7 +152,10 @@ def _read_WriteShareGroupStateRequestData_1(frame: memoryview, offset: int) -> t
     return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
 
 def _write_StateBatch_0(out: list[Buffer], m: StateBatch) -> None:
-    out.append(pack_qqbhx(m.first_offset, m.last_offset, m.delivery_state, m.delivery_count))
+    tags: list[bytes] = []
+    if m.not_before_ms != 0:
+        tags.append(pack_3sq(b'\x90N\x08', m.not_before_ms))
+    out += (pack_qqbh(m.first_offset, m.last_offset, m.delivery_state, m.delivery_count), tag_count(tags), *tags)
 
 def _write_PartitionData_0(out: list[Buffer], m: PartitionData) -> None:
     state_batches = m.state_batches

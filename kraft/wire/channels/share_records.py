@@ -104,6 +104,7 @@ def _settle_request(request: Settling, timeout_ms: int) -> acknowledging.ShareAc
                 until_ms=lease.until_ms,
                 lock_ms=lease.lock_ms,
                 reason=lease.part.reason,
+                delay_ms=lease.part.delay_ms,
             )
             for where, lease in request.leases
         ],

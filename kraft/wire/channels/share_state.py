@@ -94,7 +94,13 @@ def _read_reply(request: ReadState, response: ReadShareGroupStateResponseData) -
         created_ms=0,
         written_ms=0,
         batches=[
-            StateBatch(batch.first_offset, batch.last_offset, batch.delivery_state, batch.delivery_count)
+            StateBatch(
+                batch.first_offset,
+                batch.last_offset,
+                batch.delivery_state,
+                batch.delivery_count,
+                batch.not_before_ms,
+            )
             for batch in found.state_batches
         ],
     )
@@ -110,9 +116,13 @@ def _write(request: WriteState, timeout_ms: int) -> writing.WriteShareGroupState
         delivery_complete_count=write.delivery_complete_count,
         state_batches=[
             writing.StateBatch.make(
-                first_offset=first, last_offset=last, delivery_state=state, delivery_count=delivery_count
+                first_offset=first,
+                last_offset=last,
+                delivery_state=state,
+                delivery_count=delivery_count,
+                not_before_ms=not_before_ms,
             )
-            for first, last, state, delivery_count in write.batches
+            for first, last, state, delivery_count, not_before_ms in write.batches
         ],
     )
     topic = writing.WriteStateData.make(topic_id=topic_id, partitions=[partition])

@@ -277,7 +277,13 @@ class _Shares:
                 TopicIdPartition(each.topic_id, each.partition_index),
                 Lease(
                     member=each.lease_member_id,
-                    part=Part(each.first_offset, each.last_offset, AcknowledgeType(each.acknowledge_type), each.reason),
+                    part=Part(
+                        each.first_offset,
+                        each.last_offset,
+                        AcknowledgeType(each.acknowledge_type),
+                        each.reason,
+                        each.delay_ms,
+                    ),
                     leader_epoch=each.leader_epoch,
                     delivery_count=each.delivery_count,
                     until_ms=each.until_ms,

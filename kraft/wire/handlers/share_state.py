@@ -140,9 +140,13 @@ class _State:
             start_offset=found.start_offset,
             state_batches=[
                 reading.StateBatch.make(
-                    first_offset=first, last_offset=last, delivery_state=state, delivery_count=delivery_count
+                    first_offset=first,
+                    last_offset=last,
+                    delivery_state=state,
+                    delivery_count=delivery_count,
+                    not_before_ms=not_before_ms,
                 )
-                for first, last, state, delivery_count in found.batches
+                for first, last, state, delivery_count, not_before_ms in found.batches
             ],
         )
 
@@ -153,7 +157,13 @@ class _State:
             start_offset=asked.start_offset,
             delivery_complete_count=asked.delivery_complete_count,
             batches=[
-                StateBatch(batch.first_offset, batch.last_offset, batch.delivery_state, batch.delivery_count)
+                StateBatch(
+                    batch.first_offset,
+                    batch.last_offset,
+                    batch.delivery_state,
+                    batch.delivery_count,
+                    batch.not_before_ms,
+                )
                 for batch in asked.state_batches
             ],
         )

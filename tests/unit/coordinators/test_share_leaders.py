@@ -312,6 +312,25 @@ def test_the_next_leader_knows_what_was_acknowledged_and_hands_out_the_rest():
     play(story, **SETTINGS)
 
 
+def test_a_record_is_tried_again_after_its_back_off_also_by_the_next_leader():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=10)
+        await configure(cluster, "g", **{"share.retry.backoff.ms": "4000", "share.retry.backoff.max.ms": "60000"})
+        member, other = Member(cluster, where), Member(cluster, where, "n")
+        assert await member.got() == [(0, 9, 1)]
+        assert await member.acknowledge((0, 0, ACCEPT), (1, 8, RELEASE)) == 0
+        assert await other.got(wait_ms=3_900) == []
+        assert await other.got(wait_ms=200) == [(1, 8, 2)], "as soon as it is due"
+        assert await other.acknowledge((1, 7, ACCEPT), (8, 8, RELEASE)) == 0
+        await lead(cluster, (2, 3, 1))
+        late = Member(cluster, where, "l")
+        assert await late.got() == [(9, 9, 1)], "its lock was soft"
+        assert await late.got(wait_ms=5_000) == []
+        assert await late.got(wait_ms=2_000) == [(8, 8, 3)], "8 seconds after its second delivery, 2 went by for lead()"
+
+    play(story, **SETTINGS)
+
+
 def test_nothing_is_lost_when_every_node_restarts_between_any_two_steps():
     async def story(cluster: SimulatedCluster) -> None:
         where = await topic_of(cluster, records=20)

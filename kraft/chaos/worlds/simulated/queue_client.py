@@ -22,6 +22,7 @@ from kraft.coordinators.shares.ack_ids import AckId
 from kraft.coordinators.shares.queue import Receive, by_lock, locks_of
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError
+from replication.shares.acknowledgements import GROUP_DELAY
 from replication.shares.states import AcknowledgeType
 
 WORDS = {kind.name.lower(): kind for kind in AcknowledgeType}
@@ -82,7 +83,7 @@ class SimulatedQueueClient:
     async def acknowledge(self, node: int, items: Sequence[tuple[Held, Word]]) -> Sequence[AcknowledgeResult]:
         async def work(asked: SimulatedNode) -> Sequence[KafkaError | None]:
             assert asked.node is not None
-            asks = [(held.ack_id, WORDS[word], "", 0) for held, word in items]
+            asks = [(held.ack_id, WORDS[word], "", 0, GROUP_DELAY) for held, word in items]
             return await asked.node.queues.acknowledge(self._plan.group, asks)
 
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kraft.protocol.errors import InvalidRecordState, InvalidRequest
-from replication.shares.acknowledgements import Part
+from replication.shares.acknowledgements import DELAY_MS_MAX, Part
 from replication.shares.partition import Fetched, ShareLimits
 from replication.shares.states import AcknowledgeType, DeliveryState, StateBatch
 
@@ -22,6 +22,11 @@ class Entry:
     member: str = ""
     until_ms: int = 0
     target: DeliveryState | None = None
+    not_before_ms: int = 0
+
+    @property
+    def is_handed_out(self) -> bool:
+        return self.state is AVAILABLE and not self.not_before_ms
 
     @property
     def is_done(self) -> bool:
@@ -29,7 +34,9 @@ class Entry:
 
 
 class SlowPartition:
-    def __init__(self, start: int, batches: Iterable[StateBatch], limits: ShareLimits) -> None:
+    def __init__(
+        self, start: int, batches: Iterable[StateBatch], limits: ShareLimits, *, now_ms: int = 0, wall_ms: int = 0
+    ) -> None:
         self.limits = limits
         self.start = start
         self.entries: dict[int, Entry] = {}
@@ -43,6 +50,8 @@ class SlowPartition:
             for offset in range(max(batch.first_offset, start), batch.last_offset + 1):
                 entry = self.entries[offset]
                 entry.state, entry.count = DeliveryState(batch.state), batch.delivery_count
+                if batch.not_before_ms > wall_ms:
+                    entry.not_before_ms = now_ms + min(batch.not_before_ms - wall_ms, DELAY_MS_MAX)
         self.advance()
 
     @property
@@ -57,12 +66,13 @@ class SlowPartition:
         return sum(not entry.is_done for offset, entry in self.entries.items() if offset >= self.start)
 
     def next_fetch_offset(self) -> int:
-        available = [o for o, entry in self.entries.items() if o >= self.start and entry.state is AVAILABLE]
+        available = [o for o, entry in self.entries.items() if o >= self.start and entry.is_handed_out]
         return min(available, default=self.end + 1)
 
     def deadline_ms(self) -> int | None:
         locked = [each.until_ms for each in self.entries.values() if each.state is ACQUIRED and each.target is None]
-        return min(locked, default=None)
+        delayed = [each.not_before_ms for each in self.entries.values() if each.state is AVAILABLE]
+        return min([*locked, *(each for each in delayed if each)], default=None)
 
     # --- acquire ------------------------------------------------------------------------------------------------
 
@@ -80,17 +90,17 @@ class SlowPartition:
         """These offsets were handed out, and those archived because the log has no records for them: is that right?"""
         in_log = {o for base, last in fetched.batches for o in range(base, last + 1)}
         window = range(fetched.first_offset, fetched.end_offset)
-        old = [o for o in window if o in self.entries and self.entries[o].state is AVAILABLE and o in in_log]
+        old = [o for o in window if o in self.entries and self.entries[o].is_handed_out and o in in_log]
         fresh = [o for o in window if o > self.end and o in in_log]
         assert list(got) == [*old, *fresh][: len(got)], "in order, and none left out"
         self._check_number(old, fresh, fetched, got, max_records=max_records, is_strict=is_strict)
         for offset in gaps:
             assert offset in window
             assert offset not in in_log
-            assert offset > self.end or self.entries[offset].state is AVAILABLE
+            assert offset > self.end or self.entries[offset].is_handed_out
         if len(got) == len(old) + len(fresh):
             open_gaps = {o for o in window if o not in in_log and o in self.entries}
-            assert not [o for o in open_gaps - set(gaps) if self.entries[o].state is AVAILABLE]
+            assert not [o for o in open_gaps - set(gaps) if self.entries[o].is_handed_out]
         ends = [o for o in got if o > self.end]
         for offset in (*gaps, *got):
             if offset > self.end or offset not in self.entries:
@@ -170,6 +180,8 @@ class SlowPartition:
                 self.lock(entry, member, now_ms)
             else:
                 entry.target = self._target(entry, part.type)
+                if entry.target is AVAILABLE:
+                    self.delay(entry, part.delay_ms, now_ms)
                 pending.add(offset)
         if pending:
             self.waiting.append(pending)
@@ -185,10 +197,20 @@ class SlowPartition:
 
     # --- everything else ----------------------------------------------------------------------------------------
 
-    def end_lock(self, offset: int) -> None:
+    def delay(self, entry: Entry, delay_ms: int, now_ms: int) -> None:
+        if delay_ms < 0:
+            delay_ms = self.limits.retry_backoff_ms
+            for _ in range(entry.count - 1):
+                delay_ms *= 2
+            delay_ms = min(delay_ms, self.limits.retry_backoff_max_ms)
+        entry.not_before_ms = now_ms + delay_ms if delay_ms else 0
+
+    def end_lock(self, offset: int, timed_out_ms: int | None = None) -> None:
         entry = self.entries[offset]
         entry.member, entry.target = "", None
         if entry.count < self.limits.delivery_count:
+            if timed_out_ms is not None:
+                self.delay(entry, -1, timed_out_ms)
             self.change(offset, AVAILABLE)
         else:
             self.change(offset, ARCHIVING if self.limits.has_dead_letters else ARCHIVED)
@@ -196,6 +218,8 @@ class SlowPartition:
     def change(self, offset: int, state: DeliveryState) -> None:
         entry = self.entries[offset]
         entry.state, entry.target = state, None
+        if state is not AVAILABLE:
+            entry.not_before_ms = 0
         if offset < self.start:
             self.lost += state is not ACKNOWLEDGED
             del self.entries[offset]
@@ -203,7 +227,9 @@ class SlowPartition:
     def expire(self, now_ms: int) -> None:
         for offset, entry in list(self.entries.items()):
             if entry.state is ACQUIRED and entry.target is None and entry.until_ms <= now_ms:
-                self.end_lock(offset)
+                self.end_lock(offset, now_ms)
+            elif entry.state is AVAILABLE and entry.not_before_ms <= now_ms:
+                entry.not_before_ms = 0
         self.advance()
 
     def release(self, member: str) -> None:
@@ -233,9 +259,9 @@ class SlowPartition:
                 entry.member = ""
                 self.change(offset, entry.target)
             else:
-                entry.target = None
+                entry.target, entry.not_before_ms = None, 0
                 if entry.until_ms <= now_ms:
-                    self.end_lock(offset)
+                    self.end_lock(offset, now_ms)
         self.advance()
 
     def dead_lettered(self, first: int, last: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from kraft.protocol.errors import CoordinatorNotAvailable, InvalidRecordState, InvalidRequest
 from replication.shares import partition as shares
-from replication.shares.acknowledgements import AcknowledgementBatch, Part, checked
+from replication.shares.acknowledgements import DELAY_MS_MAX, AcknowledgementBatch, Part, checked
 from replication.shares.partition import (
     Acquired,
     DeadLetters,
@@ -79,7 +79,7 @@ def test_what_is_accepted_behind_an_open_record_counts_as_complete():
     partition = partition_of()
     acquire(partition, (0, 99))
     written = acknowledge(partition, 10, 99, ACCEPT)
-    assert (written.start_offset, written.batches) == (0, [(10, 99, DeliveryState.ACKNOWLEDGED, 1)])
+    assert (written.start_offset, written.batches) == (0, [StateBatch(10, 99, DeliveryState.ACKNOWLEDGED, 1)])
     assert (written.delivery_complete_count, partition.delivery_complete_count, partition.in_flight) == (90, 90, 10)
 
 
@@ -316,7 +316,7 @@ def test_a_rejected_record_is_written_as_archiving_then_sent_then_archived():
     assert dead_letters(partition) == [(3, 4, 1, "no such customer")]
     assert (partition.in_flight, bounds(partition)[1]) == (10, (3, 4, "ARCHIVING", 1))
     partition.dead_lettered(DeadLetters(3, 4, 1, ""))
-    assert write(partition).batches == [(3, 4, DeliveryState.ARCHIVED, 1)]
+    assert write(partition).batches == [StateBatch(3, 4, DeliveryState.ARCHIVED, 1)]
     assert partition.waiting_dead_letters() == []
 
 
@@ -411,9 +411,96 @@ def test_state_that_overlaps_is_refused(batches: Sequence[tuple[int, int]]):
 def test_batches_are_combined_as_the_share_coordinator_keeps_them():
     old = [StateBatch(0, 9, 0, 1), StateBatch(10, 19, 2, 1), StateBatch(30, 39, 4, 3)]
     new = [StateBatch(5, 14, 0, 2), StateBatch(30, 34, 0, 1), StateBatch(40, 44, 4, 3)]
-    assert combined(old, new, 3) == [(3, 4, 0, 1), (5, 14, 0, 2), (15, 19, 2, 1), (30, 44, 4, 3)]
+    assert [batch[:4] for batch in combined(old, new, 3)] == [
+        (3, 4, 0, 1), (5, 14, 0, 2), (15, 19, 2, 1), (30, 44, 4, 3),
+    ]  # fmt: skip
     assert combined(combined(old, new, 3), new, 3) == combined(old, new, 3), "twice is once"
     assert combined(old, new, 45) == []
+
+
+def test_of_two_times_of_one_delivery_the_later_one_counts():
+    early, late = StateBatch(0, 9, 0, 1, 500), StateBatch(5, 14, 0, 1, 900)
+    assert combined([early], [late], 0) == combined([late], [early], 0)
+    assert combined([early], [late], 0) == [StateBatch(0, 4, 0, 1, 500), late]
+    assert combined([late], [StateBatch(5, 14, 0, 2)], 0) == [StateBatch(5, 14, 0, 2)], "delivered again meanwhile"
+
+
+# --- later ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_released_for_later_is_not_handed_out_before():
+    partition = partition_of()
+    acquire(partition, (0, 9))
+    partition.acknowledge("a", [Part(0, 4, RELEASE, "", 700)], now_ms=100)
+    partition.wall_ahead_ms = 50_000
+    assert write(partition).batches == [StateBatch(0, 4, DeliveryState.AVAILABLE, 1, 50_800)]
+    assert (partition.next_fetch_offset(), partition.deadline_ms()) == (10, 800)
+    assert acquire(partition, (0, 9), at=0) == []
+    assert not partition.expire(799)
+    assert partition.expire(800)
+    assert partition.deadline_ms() == LOCK_MS, "of what is still locked"
+    assert acquire(partition, (0, 9), member="b", now_ms=800) == [(0, 4, 2)]
+
+
+def test_the_group_doubles_its_back_off_up_to_its_maximum():
+    limits = ShareLimits(delivery_count=25, retry_backoff_ms=100, retry_backoff_max_ms=700)
+    assert [limits.backoff_ms(count) for count in (0, 1, 2, 3, 4, 25)] == [100, 100, 200, 400, 700, 700]
+    partition = partition_of(limits=limits)
+    now_ms = 0
+    for wait_ms in (100, 200, 400, 700, 700):
+        (got,) = acquire(partition, (0, 0), now_ms=now_ms)
+        acknowledge(partition, 0, 0, RELEASE, now_ms=now_ms)
+        assert partition.deadline_ms() == now_ms + wait_ms, got
+        now_ms += wait_ms
+        partition.expire(now_ms)
+
+
+def test_a_release_with_a_time_of_its_own_has_no_back_off():
+    partition = partition_of(limits=ShareLimits(retry_backoff_ms=1_000))
+    acquire(partition, (0, 1))
+    partition.acknowledge("a", [Part(0, 0, RELEASE, "", 0), Part(1, 1, RELEASE, "", 20)], now_ms=0)
+    write(partition)
+    assert (partition.next_fetch_offset(), partition.deadline_ms()) == (0, 20)
+
+
+def test_a_lock_that_runs_out_has_the_back_off_and_a_closed_session_has_not():
+    limits = ShareLimits(lock_duration_ms=LOCK_MS, retry_backoff_ms=300)
+    partition = partition_of(limits=limits)
+    acquire(partition, (0, 0))
+    acquire(partition, (1, 1), member="b")
+    partition.release("b")
+    assert partition.next_fetch_offset() == 1
+    partition.expire(LOCK_MS)
+    assert (partition.next_fetch_offset(), partition.deadline_ms()) == (1, LOCK_MS + 300)
+
+
+def test_a_release_that_was_not_written_delays_nothing():
+    partition = partition_of()
+    acquire(partition, (0, 0))
+    partition.acknowledge("a", [Part(0, 0, RELEASE, "", 5_000)], now_ms=0)
+    partition.begin_write()
+    partition.end_write(CoordinatorNotAvailable("gone"), now_ms=10)
+    assert partition.deadline_ms() == LOCK_MS
+    acknowledge(partition, 0, 0, ACCEPT)
+    assert partition.start_offset == 1
+
+
+def test_the_next_leader_goes_on_with_a_delay_within_its_maximum():
+    batches = [StateBatch(0, 0, 0, 1, 10_500), StateBatch(1, 1, 0, 1, 9_000), StateBatch(2, 2, 0, 1, 2**60)]
+    partition = loaded(0, batches, state_epoch=1, leader_epoch=2, limits=LIMITS, now_ms=77, wall_ms=10_000)
+    assert (partition.next_fetch_offset(), partition.deadline_ms()) == (1, 577)
+    assert [run.not_before_ms for run in partition.runs()] == [577, 0, 77 + DELAY_MS_MAX]
+    assert partition.is_settled, "the next one would know the same"
+
+
+def test_records_that_are_delayed_are_in_flight():
+    partition = partition_of(limits=ShareLimits(record_locks=3))
+    acquire(partition, (0, 2))
+    partition.acknowledge("a", [Part(0, 2, RELEASE, "", 50)], now_ms=0)
+    write(partition)
+    assert (partition.in_flight, partition.can_acquire()) == (3, False)
+    partition.expire(50)
+    assert partition.can_acquire()
 
 
 # --- requests -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 from kraft.protocol.errors import CoordinatorNotAvailable, InvalidRecordState, InvalidRequest, KafkaError
-from replication.shares.acknowledgements import Acknowledgement, Part
+from replication.shares.acknowledgements import GROUP_DELAY, Acknowledgement, Part
 from replication.shares.partition import DeadLetters, Fetched, ShareLimits, StateWrite, loaded
 from replication.shares.states import AcknowledgeType, DeliveryState, StateBatch, combined
 from tests.support.repetitions import few_and_many
@@ -48,8 +48,11 @@ class Both:
             record_locks=self.rng.choice((8, 30)),
             lock_duration_ms=self.rng.choice((30, 100)),
             has_dead_letters=self.rng.random() < 0.4,
+            retry_backoff_ms=self.rng.choice((0, 0, 20)),
+            retry_backoff_max_ms=50,
         )
         self.now_ms = 0
+        self.wall_ahead_ms = 1_000
         self.was_answer_lost = False
         """Whether something was written, and its leader believes that it was not."""
         self.saved: list[StateBatch] = []
@@ -59,9 +62,10 @@ class Both:
 
     def lead(self) -> None:
         """A leader begins with what the coordinator has."""
-        arguments = {"state_epoch": 1, "leader_epoch": 1, "limits": self.limits}
-        self.real = loaded(self.saved_start, self.saved, **arguments)  # type: ignore[arg-type]
-        self.slow = SlowPartition(self.saved_start, self.saved, self.limits)
+        self.wall_ahead_ms += self.rng.choice((0, 0, -60, 60))  # its clock is another one
+        clocks = {"now_ms": self.now_ms, "wall_ms": self.now_ms + self.wall_ahead_ms}
+        self.real = loaded(self.saved_start, self.saved, state_epoch=1, leader_epoch=1, limits=self.limits, **clocks)
+        self.slow = SlowPartition(self.saved_start, self.saved, self.limits, **clocks)
         for run in self.real.runs():
             for offset in range(run.first, run.last + 1):
                 self.slow.entries[offset].batch_size = run.batch_size
@@ -140,8 +144,9 @@ class Both:
                 member = self.slow.entries[at].member if self.rng.random() < 0.95 else member
         for _ in range(self.rng.choice((1, 1, 2))):
             size = self.rng.choice((1, 1, 2, 6))
+            delay_ms = self.rng.choice((GROUP_DELAY, 0, 35))
             if at >= 0:
-                parts.append(Part(at, at + size - 1, AcknowledgeType(self.rng.randrange(5)), ""))
+                parts.append(Part(at, at + size - 1, AcknowledgeType(self.rng.randrange(5)), "", delay_ms))
             at += size + self.rng.choice((0, 1))
         before = states(self.real)
         errors: list[type[KafkaError] | None] = []
@@ -157,6 +162,7 @@ class Both:
         assert errors[0] is None or before == states(self.real), "all of them, or none"
 
     def begin_write(self) -> None:
+        self.real.wall_ahead_ms = self.wall_ahead_ms
         write = self.real.begin_write()
         if write is not None:
             assert self.write is None, "one after the other"
@@ -215,11 +221,13 @@ class Both:
     def compare(self) -> None:
         real, slow = self.real, self.slow
         seen = {
-            offset: (run.state, run.delivery_count, run.member, run.target)
+            offset: (run.state, run.delivery_count, run.member, run.target, run.not_before_ms)
             for run in real.runs()
             for offset in range(run.first, run.last + 1)
         }
-        assert seen == {o: (e.state, e.count, e.member, e.target) for o, e in sorted(slow.entries.items())}
+        assert seen == {
+            o: (e.state, e.count, e.member, e.target, e.not_before_ms) for o, e in sorted(slow.entries.items())
+        }
         assert (real.start_offset, real.end_offset) == (slow.start, slow.end)
         assert real.in_flight == slow.in_flight
         assert real.next_fetch_offset() == slow.next_fetch_offset()
@@ -243,7 +251,7 @@ class Both:
             self.begin_write()
         assert self.write is None
         known = {
-            offset: (batch.state, batch.delivery_count)
+            offset: (batch.state, batch.delivery_count, batch.not_before_ms)
             for batch in self.saved
             for offset in range(batch.first_offset, batch.last_offset + 1)
         }
@@ -254,8 +262,11 @@ class Both:
         for run in done:
             here = run.delivery_count, run.state
             for offset in range(max(run.first, self.saved_start), run.last + 1) if run.delivery_count else ():
-                there = known[offset][::-1]
-                assert there == here or (self.was_answer_lost and there > here), offset
+                state, count, not_before_ms = known[offset]
+                assert (count, state) == here or (self.was_answer_lost and (count, state) > here), offset
+                if run.not_before_ms and (count, state) == here:
+                    due_ms = run.not_before_ms + self.wall_ahead_ms
+                    assert not_before_ms == due_ms or (self.was_answer_lost and not_before_ms > due_ms), offset
 
 
 def states(partition: object) -> dict[int, DeliveryState]:
