@@ -119,6 +119,12 @@ def asker_bytes() -> bytes | None:
     return None if asker is None else asker.encode()
 
 
+def owner_of(principal: Principal | None) -> str:
+    """Whose the things are that a request of this principal makes, `User:alice`; empty where anybody may be ANONYMOUS:
+    such things are everybody's."""
+    return str(principal) if isinstance(principal, UserPrincipal) and not principal.is_anonymous else ""
+
+
 def host_of(peer: str) -> str:
     """The host of `host:port`."""
     return peer.rpartition(":")[0]

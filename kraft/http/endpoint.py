@@ -15,7 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from kraft.broker.permissions import Permissions
-from kraft.broker.principal import ANONYMOUS, Principal
+from kraft.broker.principal import ANONYMOUS, Principal, owner_of
 from kraft.http.body_models import IS_STRICT
 from kraft.http.connection import Connection
 from kraft.http.errors import (
@@ -61,6 +61,11 @@ class Call:
         """The principal of the request, with the client's host; ANONYMOUS without credentials."""
         connection = self.request.protocol
         return connection.principal if isinstance(connection, Connection) else ANONYMOUS
+
+    @property
+    def owner(self) -> str:
+        """Whose the consumers, transactions, keys and acknowledgement ids are that the request makes or names."""
+        return owner_of(self.principal)
 
     @property
     def permissions(self) -> Permissions | None:

@@ -46,7 +46,10 @@ HEADERS = (
     ),
     Parameter(
         name=CLIENT_HEADER,
-        description="Whose key it is: each client has its own keys. Without it: those of the client without a name.",
+        description=(
+            "Whose key it is: each client of each user has its own keys. Without it: those of the client without a "
+            "name."
+        ),
         schema=_TEXT_SCHEMA,
     ),
 )
@@ -113,7 +116,12 @@ def idempotency_key(call: Call) -> IdempotencyKey | None:
     headers = call.request.headers
     key = _text(call, KEY_HEADER) if KEY_HEADER in headers else None
     client = _text(call, CLIENT_HEADER) if CLIENT_HEADER in headers else None
-    return None if key is None else IdempotencyKey(client=client or "", key=key)
+    return None if key is None else IdempotencyKey(client=_client_of(call.owner, client or ""), key=key)
+
+
+def _client_of(owner: str, client: str) -> str:
+    """Each principal has its own clients. A client's name has no space."""
+    return f"{owner} {client}" if owner else client
 
 
 def _text(call: Call, name: str) -> str | None:

@@ -42,9 +42,17 @@ class FakeTransactions:
         gateway.verify = self.verify
 
     async def init(
-        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+        self,
+        transactional_id: str,
+        *,
+        timeout_ms: int,
+        expected: Producer | None = None,
+        key: bytes = b"",
+        owner: str = "",
     ) -> Producer:
-        event = InitProducer(timeout_ms=timeout_ms, timeout_ms_max=TIMEOUT_MS_MAX, expected=expected, key=key)
+        event = InitProducer(
+            timeout_ms=timeout_ms, timeout_ms_max=TIMEOUT_MS_MAX, expected=expected, key=key, owner=owner
+        )
         while True:
             try:
                 reply = self._ask(transactional_id, event)

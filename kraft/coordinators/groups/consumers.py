@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
@@ -31,6 +31,9 @@ TOKEN = 40904
 UNAVAILABLE = 50302
 TOPICS_MAX = 10_000
 """Topics that one REST consumer may name in its subscription."""
+
+
+_NamesInstance: TypeAlias = r.InstanceRequest | r.CommitInstanceInTransaction
 
 
 class _Refusal(Exception):
@@ -66,9 +69,10 @@ class Consumers:
         except _Refusal as refusal:
             return refusal.answer
 
-    def _find(self, entry: GroupMetadata, name: str) -> Instance:
+    def _find(self, entry: GroupMetadata, request: _NamesInstance) -> Instance:
+        name = request.instance
         instance = entry.instances.get(name)
-        if instance is None:
+        if instance is None or instance.owner not in ("", request.owner):
             raise _Refusal(
                 NOT_FOUND,
                 f"Consumer instance not found: {name!r} in group {entry.group.group_id!r}; it was deleted, or expired",
@@ -87,7 +91,7 @@ class Consumers:
 
     async def _create(self, entry: GroupMetadata, request: r.CreateInstance) -> a.Answer:
         known = entry.instances.get(request.instance)
-        if known is not None and known.nonce != request.nonce:
+        if known is not None and (known.nonce, known.owner) != (request.nonce, request.owner):
             raise _Refusal(
                 EXISTS,
                 "Consumer with specified consumer ID already exists in the specified consumer group. "
@@ -107,6 +111,7 @@ class Consumers:
                 group=request.group,
                 name=request.instance,
                 nonce=request.nonce,
+                owner=request.owner,
                 config=request.config,
                 member_id=f"{request.instance}-{request.nonce}",
             )
@@ -116,7 +121,7 @@ class Consumers:
         return a.Taken()
 
     async def _delete(self, entry: GroupMetadata, request: r.DeleteInstance) -> a.Answer:
-        instance = self._find(entry, request.instance)
+        instance = self._find(entry, request)
         records: list[GroupRecord] = []
         if instance.config.auto_commit:
             records += self._commits(entry, instance, instance.position_of)
@@ -127,7 +132,7 @@ class Consumers:
         return a.Taken()
 
     async def _describe(self, entry: GroupMetadata, request: r.DescribeInstance) -> a.Answer:
-        instance = self._find(entry, request.instance)
+        instance = self._find(entry, request)
         await self._shard.settle()
         return a.InstanceDescription(
             config=instance.config, topics=instance.topics, pattern=instance.pattern, partitions=instance.partitions
@@ -136,7 +141,7 @@ class Consumers:
     # --- what it reads ------------------------------------------------------------------------------------
 
     async def _subscribe(self, entry: GroupMetadata, request: r.Subscribe) -> a.Answer:
-        instance = self._find(entry, request.instance)
+        instance = self._find(entry, request)
         if request.topics or request.pattern is not None:
             if instance.manual is not None:
                 raise _Refusal(ILLEGAL_STATE, "partitions are assigned by hand; delete the subscription first")
@@ -171,7 +176,7 @@ class Consumers:
             raise _Refusal(ILLEGAL_STATE, message, error=InconsistentGroupProtocol)
 
     async def _assign(self, entry: GroupMetadata, request: r.AssignInstance) -> a.Answer:
-        instance = self._find(entry, request.instance)
+        instance = self._find(entry, request)
         if instance.is_subscribed:
             raise _Refusal(ILLEGAL_STATE, "the instance is subscribed; delete the subscription first")
         kept = instance.with_partitions(request.partitions)
@@ -179,7 +184,7 @@ class Consumers:
         return a.Taken()
 
     async def _seek(self, entry: GroupMetadata, request: r.Seek) -> a.Answer:
-        instance = self._find(entry, request.instance)
+        instance = self._find(entry, request)
         positions = {(topic, partition): offset for topic, partition, offset in request.positions}
         foreign = sorted(set(positions) - set(instance.partitions))
         if foreign:
@@ -191,7 +196,7 @@ class Consumers:
     # --- polls --------------------------------------------------------------------------------------------
 
     async def _begin_poll(self, entry: GroupMetadata, request: r.BeginPoll) -> a.Answer:
-        instance = self._find(entry, request.instance)
+        instance = self._find(entry, request)
         longest_ms = instance.config.request_timeout_ms
         self.membership.touch(
             entry, instance, reads_ms=longest_ms if request.reads_ms < 0 else min(request.reads_ms, longest_ms)
@@ -201,7 +206,7 @@ class Consumers:
         deadline_ms = self._shard.now_ms + request.wait_ms
         while self._is_rebalancing(entry, instance) and await self._shard.wait_changed(deadline_ms=deadline_ms):
             self._shard.check()
-            instance = self._find(entry, request.instance)
+            instance = self._find(entry, request)
         number = instance.served + 1 if request.number is None else request.number
         if number not in (instance.served, instance.served + 1):
             if number > instance.served:
@@ -255,7 +260,7 @@ class Consumers:
         )
 
     async def _end_poll(self, entry: GroupMetadata, request: r.EndPoll) -> a.Answer:
-        instance = self._find(entry, request.instance)
+        instance = self._find(entry, request)
         if request.number == instance.served:
             await self._shard.settle()
             return a.PollEnded(ranges=instance.batch)
@@ -273,7 +278,7 @@ class Consumers:
     # --- commits ------------------------------------------------------------------------------------------
 
     async def _commit(self, entry: GroupMetadata, request: r.CommitInstance) -> a.Answer:
-        instance = self._find(entry, request.instance)
+        instance = self._find(entry, request)
         if request.offsets is None:
             records = self._commits(entry, instance, instance.position_of)
         else:
@@ -291,7 +296,7 @@ class Consumers:
         the generation of now: the partitions may be another's then."""
         entry = self._shard.entry(request.group)
         try:
-            instance = self._find(entry, request.instance)
+            instance = self._find(entry, request)
             if request.offsets is not None:
                 _check_assigned(instance, request.offsets)
         except _Refusal as refusal:

@@ -23,6 +23,8 @@ class Instance(Struct, frozen=True, kw_only=True):
     name: str
     nonce: str
     config: InstanceConfig
+    owner: str = ""
+    """The principal that has made it, `User:alice`; empty: everybody's."""
     member_id: str = ""
     topics: tuple[str, ...] = ()
     pattern: str | None = None

@@ -184,10 +184,14 @@ class CreateInstance(_Request, frozen=True, kw_only=True):
     nonce: str
     """Distinguishes a repetition of this request from another consumer of the same name."""
     config: InstanceConfig
+    owner: str = ""
+    """The principal that asks, `User:alice`; empty without one."""
 
 
 class _InstanceRequest(_Request, frozen=True, kw_only=True):
     instance: str
+    owner: str = ""
+    """The principal that asks. An instance of another one is not there for it."""
 
 
 class DeleteInstance(_InstanceRequest, frozen=True, kw_only=True):

@@ -1,9 +1,9 @@
 """`ack_id`: what a receive over REST returns with each record, and an acknowledgement sends back. Opaque to clients.
 
 It holds all that a node needs to know of the lock, so that none keeps anything between two requests, and a code of
-authentication with a key of the cluster: a forged one, or one of another group, is refused by any node. Records that
-were handed out together have one lock, whose token is made and checked once for all of them; the id of each has its
-place behind the token. So a receiver can make ids of the records that it has, and of no others.
+authentication with a key of the cluster: a forged one, or one of another group or user, is refused by any node.
+Records that were handed out together have one lock, whose token is made and checked once for all of them; the id of
+each has its place behind the token. So a receiver can make ids of the records that it has, and of no others.
 """
 
 from __future__ import annotations
@@ -62,22 +62,23 @@ class AckIds:
         """`key`: all nodes of the cluster have the same."""
         self._key = key
 
-    def token(self, group: str, lock: Lock) -> str:
-        """What the ids of all records of the lock begin with; `id_of` adds the place."""
+    def token(self, group: str, lock: Lock, *, owner: str) -> str:
+        """What the ids of all records of the lock begin with; `id_of` adds the place. `owner`: the principal that has
+        received them, empty without one."""
         where, *numbers, receipt = lock
         packed = _FORM.pack(VERSION, where.topic_id.bytes, where.partition, *numbers, receipt.bytes)
-        return base64.urlsafe_b64encode(packed + self._code(group, packed)).decode()
+        return base64.urlsafe_b64encode(packed + self._code(group, packed, owner)).decode()
 
-    def reader(self, group: str) -> Callable[[str], AckId]:
+    def reader(self, group: str, *, owner: str) -> Callable[[str], AckId]:
         """Reads the ids of one request, many of which have one token. What it returns raises InvalidRequest 42 for what
-        this cluster has not made for this group."""
+        this cluster has not made for this group and this principal."""
         known: dict[str, Lock] = {}
 
         def read(text: str) -> AckId:
             token, _, place = text.partition(".")
             lock = known.get(token)
             if lock is None:
-                lock = known[token] = self._lock(group, token)
+                lock = known[token] = self._lock(group, token, owner)
             if place.isascii() and place.isdecimal() and len(place) <= _PLACE_CHARACTERS_MAX:
                 number = int(place)
                 if number < lock.size:
@@ -86,19 +87,21 @@ class AckIds:
 
         return read
 
-    def _lock(self, group: str, token: str) -> Lock:
+    def _lock(self, group: str, token: str, owner: str) -> Lock:
         try:
             data = base64.b64decode(token, altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             data = b""
         packed, code = data[:-CODE_BYTES], data[-CODE_BYTES:]
-        if len(packed) != _FORM.size or not hmac.compare_digest(code, self._code(group, packed)):
+        if len(packed) != _FORM.size or not hmac.compare_digest(code, self._code(group, packed, owner)):
             raise _not_made_for(group)
         _, topic_id, partition, *numbers, receipt = _FORM.unpack(packed)
         return Lock._make((TopicIdPartition(UUID(bytes=topic_id), partition), *numbers, UUID(bytes=receipt)))
 
-    def _code(self, group: str, packed: bytes) -> bytes:
-        return hmac.digest(self._key, group.encode() + b"\0" + packed, "sha256")[:CODE_BYTES]
+    def _code(self, group: str, packed: bytes, owner: str) -> bytes:
+        """Each principal has a key of its own."""
+        key = hmac.digest(self._key, owner.encode(), "sha256") if owner else self._key
+        return hmac.digest(key, group.encode() + b"\0" + packed, "sha256")[:CODE_BYTES]
 
 
 def id_of(token: str, lock: Lock, offset: int) -> str:

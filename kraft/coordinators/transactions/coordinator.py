@@ -66,15 +66,24 @@ class TransactionCoordinator:
     # Each raises NotCoordinator 16, CoordinatorLoadInProgress 14, CoordinatorNotAvailable 15, or its refusal.
 
     async def init(
-        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+        self,
+        transactional_id: str,
+        *,
+        timeout_ms: int,
+        expected: Producer | None = None,
+        key: bytes = b"",
+        owner: str = "",
     ) -> Producer:
         """The producer of the id, with the next epoch: older instances are fenced, and what they left open is aborted.
-        With the `key` of the one before it, this is the same request again, and has the same answer.
+        With the `key` of the one before it, this is the same request again, and has the same answer. The id belongs to
+        `owner` from then on, empty: to nobody.
 
         Raises ConcurrentTransactions 51 while that is done, ProducerFenced 90, InvalidTransactionTimeout 50, and
         InvalidRequest 42 for another request with that key."""
         timeout_ms_max = self._context.settings().transaction_max_timeout_ms
-        event = InitProducer(timeout_ms=timeout_ms, timeout_ms_max=timeout_ms_max, expected=expected, key=key)
+        event = InitProducer(
+            timeout_ms=timeout_ms, timeout_ms_max=timeout_ms_max, expected=expected, key=key, owner=owner
+        )
         reply = await self._ask(transactional_id, event)
         assert isinstance(reply, Producer), reply
         return reply

@@ -46,6 +46,8 @@ class InitProducer:
     """The producer id and epoch that the producer has (KIP-360); None for a new one."""
     key: bytes = b""
     """The key of a request that may be repeated; each request without one takes the id over again."""
+    owner: str = ""
+    """The user who takes the id over, where it belongs to one from then on."""
     new_producer_id: int | None = None
     """Given when the decision before has asked for it."""
 
@@ -192,6 +194,7 @@ def _next_epoch(known: Transaction, event: InitProducer, *, now_ms: int) -> Deci
         partitions=frozenset(),
         started_ms=NO_TIMESTAMP,
         updated_ms=now_ms,
+        owner=event.owner,
         begun=Begun(key=event.key, producer_id=producer_id, epoch=epoch) if event.key else None,
     )
     return Decision(changed, Producer(producer_id, epoch))

@@ -2,7 +2,7 @@
 
 The key is an int16 version and a TransactionLogKey, the value an int16 version and a TransactionLogValue. Written in
 version 1, as a cluster whose transaction.version is 1 or later does. A transactional id that is over has no value.
-What Kafka has no field for, the key with which an id was taken over, stands in tagged fields, which Kafka skips.
+What Kafka has no field for, key and user with which an id was taken over, stands in tagged fields, which Kafka skips.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def _value(transaction: Transaction) -> TransactionLogValueData:
         begin_key=begun.key,
         begun_producer_id=begun.producer_id,
         begun_producer_epoch=begun.epoch,
+        owner=transaction.owner,
     )
 
 
@@ -112,6 +113,7 @@ def _transaction(transactional_id: str, stored: TransactionLogValueData) -> Tran
         updated_ms=stored.transaction_last_update_timestamp_ms,
         started_ms=stored.transaction_start_timestamp_ms,
         client_version=stored.client_transaction_version,
+        owner=stored.owner,
         begun=_begun(stored),
     )
 

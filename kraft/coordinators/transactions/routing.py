@@ -40,7 +40,13 @@ class Coordinator(Protocol):
     """The transaction coordinator of one node."""
 
     async def init(
-        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+        self,
+        transactional_id: str,
+        *,
+        timeout_ms: int,
+        expected: Producer | None = None,
+        key: bytes = b"",
+        owner: str = "",
     ) -> Producer: ...
 
     async def add_partitions(
@@ -96,11 +102,12 @@ class Transactions:
         timeout_ms: int,
         expected: Producer | None = None,
         key: bytes = b"",
+        owner: str = "",
         wait_ms: int = COORDINATOR_WAIT_MS,
     ) -> Producer:
         return await self._ask(
             transactional_id,
-            lambda it: it.init(transactional_id, timeout_ms=timeout_ms, expected=expected, key=key),
+            lambda it: it.init(transactional_id, timeout_ms=timeout_ms, expected=expected, key=key, owner=owner),
             wait_ms=wait_ms,
         )
 

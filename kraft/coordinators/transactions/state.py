@@ -91,6 +91,8 @@ class Transaction:
     """What takes its place once the transaction is complete (KIP-890)."""
     client_version: int = 0
     """Transaction version of its client: 2 raises the epoch with each transaction."""
+    owner: str = ""
+    """The user who took the id over over REST, `User:alice`; empty without one, and for Kafka's clients."""
     begun: Begun | None = None
     """None where the last one that took the id over sent no key, as Kafka's clients."""
 

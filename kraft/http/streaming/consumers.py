@@ -29,7 +29,7 @@ _RESET = {"earliest": EARLIEST_TIMESTAMP, "latest": LATEST_TIMESTAMP}
 
 
 class ConsumerSource:
-    """`names`: group and instance, as every request to the coordinator has them. `had`: what the client has already."""
+    """`names`: group, instance and owner, as in each request to the coordinator. `had`: what the client has already."""
 
     def __init__(
         self,

@@ -72,7 +72,7 @@ class ConsumerHandlers:
             is_read_committed=asked.isolation == READ_COMMITTED,
         )
         group = call.path["group"]
-        await self._ask(r.CreateInstance(group=group, instance=name, nonce=nonce, config=config))
+        await self._ask(r.CreateInstance(group=group, instance=name, nonce=nonce, config=config, owner=call.owner))
         base = f"{call.request.scheme}://{call.request.host}"
         uri = f"{base}/consumers/{quote(group, safe='')}/instances/{quote(name, safe='')}"
         response = _answer(call, {"instance_id": name, "base_uri": uri})
@@ -297,7 +297,7 @@ def check(call: Call) -> None:
 
 
 def _names(call: Call) -> dict[str, Any]:
-    return {"group": call.path["group"], "instance": call.path["instance"]}
+    return {"group": call.path["group"], "instance": call.path["instance"], "owner": call.owner}
 
 
 def known_partitions(call: Call, partitions: Iterable[Any]) -> tuple[tuple[str, int], ...]:

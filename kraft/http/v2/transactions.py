@@ -8,6 +8,7 @@ vanished left open is aborted by its timeout.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -53,6 +54,7 @@ from kraft.protocol.errors import (
     ProducerFenced,
     TransactionAbortable,
     TransactionalIdAuthorizationFailed,
+    TransactionalIdNotFound,
     UnknownProducerId,
     for_code,
 )
@@ -62,6 +64,8 @@ from kraft.protocol.transactions import Producer
 from metadata.acls import AclOperation, AclResource
 from replication.requests import ProduceOutcome
 
+OWNED_MAX = 10_000
+"""Producers whose owner a node remembers; of others it asks the coordinator."""
 TIMEOUT_MS_DEFAULT = 60_000
 """transaction.timeout.ms of Kafka's producer."""
 ENDS_REQUEST = frozenset(
@@ -117,6 +121,8 @@ class TransactionHandlers:
     def __init__(self, transactions: Transactions, groups: Groups) -> None:
         self._transactions = transactions
         self._groups = groups
+        self._owned: OrderedDict[tuple[str, str, Producer], None] = OrderedDict()
+        """Owner, id and producer of transactions that were found to be the owner's."""
 
     async def begin_transaction(self, call: Call) -> web.Response:
         """InitProducerId: 200 with the `producer_id` and `producer_epoch` of the next transaction. Fences the producer
@@ -126,7 +132,7 @@ class TransactionHandlers:
         asked = body_of(call, NewTransaction)
         digest = b"" if key is None else key.digest()
         try:
-            given = await self._transactions.init(_id(call), timeout_ms=asked.timeout_ms, key=digest)
+            given = await self._transactions.init(_id(call), timeout_ms=asked.timeout_ms, key=digest, owner=call.owner)
         except InvalidRequest as error:
             if key is None:
                 raise
@@ -155,6 +161,7 @@ class TransactionHandlers:
     async def _produce(self, call: Call, params: ProduceParams, partition: int | None) -> web.Response:
         transaction = params.sender
         assert isinstance(transaction, InTransaction), "the check of the route chooses it"
+        await self._check_owner(call, Producer(transaction.producer_id, transaction.producer_epoch))
         done = await produce.write(call, params, partition)
         for _, outcome in done.outcomes():
             if outcome.error_code in ENDS_REQUEST:
@@ -172,6 +179,7 @@ class TransactionHandlers:
         is committed. Raises HttpError 422 for a body that names neither."""
         producer, asked = _producer(call), body_of(call, GroupOffsets)
         call.check(AclOperation.READ, AclResource.GROUP, asked.group)
+        await self._check_owner(call, producer)
         offsets: tuple[r.OffsetToCommit, ...] | None = None
         if asked.offsets is not None or asked.partitions is not None:
             known_partitions(call, [*(asked.offsets or ()), *(asked.partitions or ())])
@@ -179,7 +187,7 @@ class TransactionHandlers:
             offsets = (*read, *(offset_to_commit(each, each.offset) for each in asked.partitions or ()))
         if asked.instance is None and offsets is None:
             raise HttpError(UNPROCESSABLE, "without an `instance` the body has `offsets` or `partitions`")
-        await self._ask(_commit(_id(call), producer, asked, offsets))
+        await self._ask(_commit(call, producer, asked, offsets))
         return web.Response(status=204)
 
     async def _ask(self, request: r.Request) -> None:
@@ -192,6 +200,7 @@ class TransactionHandlers:
         """EndTxn: 200 with the producer of the next transaction (KIP-890). To commit one that has written nothing is no
         error. Raises InvalidTxnState 48, ProducerFenced 90."""
         asked = _producer(call)
+        await self._check_owner(call, asked)
         try:
             following = await self._transactions.end(_id(call), asked, is_commit=is_commit)
         except InvalidTxnState:
@@ -199,6 +208,26 @@ class TransactionHandlers:
                 raise
             following = asked
         return _answer(call, following)
+
+    async def _check_owner(self, call: Call, named: Producer) -> None:
+        """A producer of an id belongs to the user who took the id over, until it is taken over again. Raises
+        InvalidProducerIdMapping 49, as for one that nobody has, where that was another user."""
+        owner, transactional_id = call.owner, _id(call)
+        key = owner, transactional_id, named
+        if not owner or key in self._owned:
+            return
+        try:
+            found = await self._transactions.describe(transactional_id)
+        except TransactionalIdNotFound:
+            return  # the coordinator refuses what is asked next
+        is_current = Producer(found.producer_id, found.epoch) == named
+        is_later = named.producer_id == found.producer_id and named.epoch > found.epoch
+        if found.owner not in ("", owner) or is_later:
+            raise InvalidProducerIdMapping("no user has been given this producer for this transactional id")
+        if is_current:
+            self._owned[key] = None
+            if len(self._owned) > OWNED_MAX:
+                self._owned.popitem(last=False)
 
     async def _has_nothing(self, transactional_id: str, asked: Producer) -> bool:
         """Nothing was written in this transaction, so that there is nothing to commit: Kafka's own producers do not ask
@@ -225,12 +254,12 @@ def _producer(call: Call) -> Producer:
 
 
 def _commit(
-    transactional_id: str, producer: Producer, asked: GroupOffsets, offsets: tuple[r.OffsetToCommit, ...] | None
+    call: Call, producer: Producer, asked: GroupOffsets, offsets: tuple[r.OffsetToCommit, ...] | None
 ) -> r.CommitInTransaction | r.CommitInstanceInTransaction:
     if asked.instance is None:
         return r.CommitInTransaction(
             group=asked.group,
-            transactional_id=transactional_id,
+            transactional_id=_id(call),
             producer_id=producer.producer_id,
             producer_epoch=producer.epoch,
             adds_partition=True,
@@ -239,7 +268,8 @@ def _commit(
     return r.CommitInstanceInTransaction(
         group=asked.group,
         instance=asked.instance,
-        transactional_id=transactional_id,
+        owner=call.owner,
+        transactional_id=_id(call),
         producer_id=producer.producer_id,
         producer_epoch=producer.epoch,
         offsets=offsets,

@@ -95,7 +95,7 @@ class ShareRecordHandlers:
             await self._acknowledge_all(group, _all_of(locks), AcknowledgeType.RELEASE)
             raise
         if asked.acknowledgement == "implicit":
-            records = await self._accepted(group, records)
+            records = await self._accepted(call, group, records)
         body = msgspec.json.encode(models.Received(records, lock_ms))
         context.hold(call.request, len(body))
         return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
@@ -110,7 +110,7 @@ class ShareRecordHandlers:
     ) -> list[models.ReceivedRecord]:
         """The records that were acquired: others have those in between."""
         where = locks[0].where
-        topic = topic_name(call, where)
+        topic, owner = topic_name(call, where), call.owner
         first_offset, last_offset = handed.acquired[0].first_offset, handed.acquired[-1].last_offset
 
         def read(inflated_max: int) -> list[models.ReceivedRecord]:
@@ -123,7 +123,8 @@ class ShareRecordHandlers:
             )
             found = []
             for lock, records in by_lock(taken.records, locks):
-                token, common = self._queues.ack_ids.token(group, lock), (lock.delivery_count, lock.until_ms)
+                token = self._queues.ack_ids.token(group, lock, owner=owner)
+                common = (lock.delivery_count, lock.until_ms)
                 found += [
                     models.ReceivedRecord(
                         *_fields(record, topic, where.partition, form), *common, id_of(token, lock, record.offset)
@@ -134,9 +135,11 @@ class ShareRecordHandlers:
 
         return await on_records(call.context.record_workers, handed.records, read)
 
-    async def _accepted(self, group: str, records: Sequence[models.ReceivedRecord]) -> list[models.ReceivedRecord]:
+    async def _accepted(
+        self, call: Call, group: str, records: Sequence[models.ReceivedRecord]
+    ) -> list[models.ReceivedRecord]:
         """Without those whose acceptance was refused: they are handed out again."""
-        read = self._queues.ack_ids.reader(group)
+        read = self._queues.ack_ids.reader(group, owner=call.owner)
         ids = [read(record.ack_id or "") for record in records]
         results = await self._acknowledge_all(group, ids, AcknowledgeType.ACCEPT)
         return [
@@ -181,7 +184,7 @@ class ShareRecordHandlers:
         items: list[tuple[AckId, AcknowledgeType, str, int, int]] = []
         results: list[KafkaError | None] = [None] * len(acks)
         places = []
-        read = self._queues.ack_ids.reader(group)
+        read = self._queues.ack_ids.reader(group, owner=call.owner)
         for at, each in enumerate(acks):
             if each.lock_ms is not None:
                 _check_lock(call, each.lock_ms)
@@ -200,13 +203,13 @@ class ShareRecordHandlers:
         ids = dict(zip(places, (item[0] for item in items), strict=True))
         now_ms = call.context.clock.wall_ms()
         rows = [
-            self._result(group, each, error, ids.get(at), now_ms)
+            self._result(call, each, error, ids.get(at), now_ms)
             for at, (each, error) in enumerate(zip(acks, results, strict=True))
         ]
         return _answer(rows, results)
 
     def _result(
-        self, group: str, asked: _Acknowledgement, error: KafkaError | None, ack_id: AckId | None, now_ms: int
+        self, call: Call, asked: _Acknowledgement, error: KafkaError | None, ack_id: AckId | None, now_ms: int
     ) -> models.AcknowledgeResult:
         if error is not None:
             return models.AcknowledgeResult(asked.ack_id, code_of(error), worded(error), error.code, None, None)
@@ -216,7 +219,8 @@ class ShareRecordHandlers:
         lock, offset = ack_id
         lock_ms = asked.lock_ms or lock.lock_ms
         renewed = lock._replace(first=offset, size=1, until_ms=now_ms + lock_ms, lock_ms=lock_ms)
-        text = id_of(self._queues.ack_ids.token(group, renewed), renewed, offset)
+        token = self._queues.ack_ids.token(call.path["group"], renewed, owner=call.owner)
+        text = id_of(token, renewed, offset)
         return models.AcknowledgeResult(asked.ack_id, None, None, None, text, renewed.until_ms)
 
 

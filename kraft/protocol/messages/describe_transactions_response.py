@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from kraft.protocol.primitives import Buffer
 from kraft.protocol.messages.layouts import (pack_h, pack_i, pack_iqqh, unpack_hB, unpack_iB, unpack_iqqhB)
 from kraft.protocol.encoding import (
-    Message, TopLevel, by_version, compact_string, length, long_array, long_numbers, new, numbers, read_array,
-    read_numbers, read_tags, string,
+    Message, TagReaders, TopLevel, by_version, compact_string, length, long_array, long_numbers, new, numbers,
+    read_array, read_numbers, read_tags, string, string_item, tag_count, tagged,
 )
 
 class TopicData(Message):
@@ -25,7 +25,7 @@ class TopicData(Message):
 class TransactionState(Message):
     __slots__ = (
         "error_code", "transactional_id", "transaction_state", "transaction_timeout_ms", "transaction_start_time_ms",
-        "producer_id", "producer_epoch", "topics",
+        "producer_id", "producer_epoch", "topics", "owner",
     )
     error_code: int
     transactional_id: str
@@ -35,17 +35,18 @@ class TransactionState(Message):
     producer_id: int
     producer_epoch: int
     topics: Sequence[TopicData]
+    owner: str  # The user who has begun it over REST, for nodes that ask; empty without one.
 
     @staticmethod
     def make(
         *, error_code: int = 0, transactional_id: str = "", transaction_state: str = "",
         transaction_timeout_ms: int = 0, transaction_start_time_ms: int = 0, producer_id: int = 0,
-        producer_epoch: int = 0, topics: Sequence[TopicData] = (),
+        producer_epoch: int = 0, topics: Sequence[TopicData] = (), owner: str = "",
     ) -> TransactionState:
         m = new(TransactionState)
         m.error_code, m.transactional_id, m.transaction_state = error_code, transactional_id, transaction_state
         m.transaction_timeout_ms, m.transaction_start_time_ms, m.producer_id = transaction_timeout_ms, transaction_start_time_ms, producer_id
-        m.producer_epoch, m.topics = producer_epoch, topics
+        m.producer_epoch, m.topics, m.owner = producer_epoch, topics, owner
         return m
 
 class DescribeTransactionsResponseData(TopLevel):
@@ -77,9 +78,11 @@ def _read_TopicData_0(frame: memoryview, offset: int) -> tuple[TopicData, int]:
     t = frame[offset]
     return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
 
+_TAGS_TransactionState_0: TagReaders = {10000: ("owner", string_item)}
+
 def _read_TransactionState_0(frame: memoryview, offset: int) -> tuple[TransactionState, int]:
     m = new(TransactionState)
-    m.transactional_id = m.transaction_state = ""
+    m.owner = m.transactional_id = m.transaction_state = ""
     m.topics = ()
     m.error_code, n = unpack_hB(frame, offset)
     offset += 3
@@ -93,7 +96,7 @@ def _read_TransactionState_0(frame: memoryview, offset: int) -> tuple[Transactio
     offset += 23
     if n != 1: m.topics, offset = (read_array if n < 128 else long_array)(frame, offset, n, _read_TopicData_0)
     t = frame[offset]
-    return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
+    return m, read_tags(m, frame, offset + 1, t, _TAGS_TransactionState_0) if t else offset + 1
 
 def _read_DescribeTransactionsResponseData_0(frame: memoryview, offset: int) -> tuple[DescribeTransactionsResponseData, int]:
     m = new(DescribeTransactionsResponseData)
@@ -117,7 +120,10 @@ def _write_TransactionState_0(out: list[Buffer], m: TransactionState) -> None:
     )
     for topic_data_item in topics:
         _write_TopicData_0(out, topic_data_item)
-    out.append(b"\0")
+    tags: list[bytes] = []
+    if m.owner:
+        tags.append(tagged(10000, (string(m.owner),)))
+    out += (tag_count(tags), *tags)
 
 def _write_DescribeTransactionsResponseData_0(out: list[Buffer], m: DescribeTransactionsResponseData) -> None:
     transaction_states = m.transaction_states

@@ -6,11 +6,11 @@ from kraft.protocol.primitives import Buffer
 from kraft.protocol.messages.layouts import (pack_i, pack_iqh, unpack_h, unpack_i, unpack_iB, unpack_iqhB)
 from kraft.protocol.encoding import (
     TagReaders, TopLevel, by_version, bytes_item, compact_string, length, new, old_string, read_string, read_tags,
-    string, tag_count, tagged,
+    string, string_item, tag_count, tagged,
 )
 
 class InitProducerIdRequestData(TopLevel):
-    __slots__ = ("transactional_id", "transaction_timeout_ms", "producer_id", "producer_epoch", "begin_key")
+    __slots__ = ("transactional_id", "transaction_timeout_ms", "producer_id", "producer_epoch", "begin_key", "owner")
     API_KEY = 22
     VERSIONS = range(0, 6)
     FLEXIBLE_FROM = 2
@@ -19,21 +19,23 @@ class InitProducerIdRequestData(TopLevel):
     producer_id: int  # 3+
     producer_epoch: int  # 3+
     begin_key: Buffer  # 2+: The hash of the Idempotency-Key of a request that may be repeated; empty when there is none.
+    owner: str  # 2+: The user for whom a node begins a transaction over REST; empty without one.
 
     @staticmethod
     def make(
         *, transactional_id: str | None = "", transaction_timeout_ms: int = 0, producer_id: int = -1,
-        producer_epoch: int = -1, begin_key: Buffer = b'',
+        producer_epoch: int = -1, begin_key: Buffer = b'', owner: str = "",
     ) -> InitProducerIdRequestData:
         m = new(InitProducerIdRequestData)
         m.transactional_id, m.transaction_timeout_ms, m.producer_id = transactional_id, transaction_timeout_ms, producer_id
-        m.producer_epoch, m.begin_key = producer_epoch, begin_key
+        m.producer_epoch, m.begin_key, m.owner = producer_epoch, begin_key, owner
         return m
 
 def _read_InitProducerIdRequestData_0(frame: memoryview, offset: int) -> tuple[InitProducerIdRequestData, int]:
     m = new(InitProducerIdRequestData)
     m.producer_id = m.producer_epoch = -1
     m.begin_key = b''
+    m.owner = ""
     m.transactional_id = None
     (n,) = unpack_h(frame, offset)
     offset += 2
@@ -42,12 +44,13 @@ def _read_InitProducerIdRequestData_0(frame: memoryview, offset: int) -> tuple[I
     (m.transaction_timeout_ms,) = unpack_i(frame, offset)
     return m, offset + 4
 
-_TAGS_InitProducerIdRequestData_2: TagReaders = {10000: ("begin_key", bytes_item)}
+_TAGS_InitProducerIdRequestData_2: TagReaders = {10000: ("begin_key", bytes_item), 10001: ("owner", string_item)}
 
 def _read_InitProducerIdRequestData_2(frame: memoryview, offset: int) -> tuple[InitProducerIdRequestData, int]:
     m = new(InitProducerIdRequestData)
     m.producer_id = m.producer_epoch = -1
     m.begin_key = b''
+    m.owner = ""
     m.transactional_id = None
     n = frame[offset]
     offset += 1
@@ -56,11 +59,12 @@ def _read_InitProducerIdRequestData_2(frame: memoryview, offset: int) -> tuple[I
     m.transaction_timeout_ms, t = unpack_iB(frame, offset)
     return m, read_tags(m, frame, offset + 5, t, _TAGS_InitProducerIdRequestData_2) if t else offset + 5
 
-_TAGS_InitProducerIdRequestData_3: TagReaders = {10000: ("begin_key", bytes_item)}
+_TAGS_InitProducerIdRequestData_3: TagReaders = {10000: ("begin_key", bytes_item), 10001: ("owner", string_item)}
 
 def _read_InitProducerIdRequestData_3(frame: memoryview, offset: int) -> tuple[InitProducerIdRequestData, int]:
     m = new(InitProducerIdRequestData)
     m.begin_key = b''
+    m.owner = ""
     m.transactional_id = None
     n = frame[offset]
     offset += 1
@@ -79,6 +83,8 @@ def _write_InitProducerIdRequestData_2(out: list[Buffer], m: InitProducerIdReque
         begin_key = m.begin_key
         of_begin_key += (length(begin_key), begin_key)
         tags.append(tagged(10000, of_begin_key))
+    if m.owner:
+        tags.append(tagged(10001, (string(m.owner),)))
     out += (string(m.transactional_id), pack_i(m.transaction_timeout_ms), tag_count(tags), *tags)
 
 def _write_InitProducerIdRequestData_3(out: list[Buffer], m: InitProducerIdRequestData) -> None:
@@ -88,6 +94,8 @@ def _write_InitProducerIdRequestData_3(out: list[Buffer], m: InitProducerIdReque
         begin_key = m.begin_key
         of_begin_key += (length(begin_key), begin_key)
         tags.append(tagged(10000, of_begin_key))
+    if m.owner:
+        tags.append(tagged(10001, (string(m.owner),)))
     out += (
         string(m.transactional_id), pack_iqh(m.transaction_timeout_ms, m.producer_id, m.producer_epoch),
         tag_count(tags), *tags,

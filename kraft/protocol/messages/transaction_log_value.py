@@ -12,7 +12,7 @@ from kraft.protocol.messages.layouts import (
 from kraft.protocol.encoding import (
     Message, TagReaders, TopLevel, by_version, bytes_item, compact_string, length, long_array, long_numbers, new,
     number_item, numbers, old_length, old_numbers, old_string, read_array, read_numbers, read_string, read_tags, string,
-    tag_count, tagged,
+    string_item, tag_count, tagged,
 )
 
 class PartitionsSchema(Message):
@@ -31,7 +31,7 @@ class TransactionLogValueData(TopLevel):
         "producer_id", "previous_producer_id", "next_producer_id", "producer_epoch", "next_producer_epoch",
         "transaction_timeout_ms", "transaction_status", "transaction_partitions",
         "transaction_last_update_timestamp_ms", "transaction_start_timestamp_ms", "client_transaction_version",
-        "begin_key", "begun_producer_id", "begun_producer_epoch",
+        "begin_key", "begun_producer_id", "begun_producer_epoch", "owner",
     )
     API_KEY = -1
     VERSIONS = range(0, 2)
@@ -50,6 +50,7 @@ class TransactionLogValueData(TopLevel):
     begin_key: Buffer  # 1+: The hash of the Idempotency-Key of the latest InitProducerId; empty when it had none.
     begun_producer_id: int  # 1+: The producer id in the answer to it.
     begun_producer_epoch: int  # 1+: The producer epoch in the answer to it.
+    owner: str  # 1+: The user who took the id over over REST; empty without one.
 
     @staticmethod
     def make(
@@ -57,14 +58,14 @@ class TransactionLogValueData(TopLevel):
         next_producer_epoch: int = -1, transaction_timeout_ms: int = 0, transaction_status: int = 0,
         transaction_partitions: Sequence[PartitionsSchema] | None = (), transaction_last_update_timestamp_ms: int = 0,
         transaction_start_timestamp_ms: int = 0, client_transaction_version: int = 0, begin_key: Buffer = b'',
-        begun_producer_id: int = -1, begun_producer_epoch: int = -1,
+        begun_producer_id: int = -1, begun_producer_epoch: int = -1, owner: str = "",
     ) -> TransactionLogValueData:
         m = new(TransactionLogValueData)
         m.producer_id, m.previous_producer_id, m.next_producer_id = producer_id, previous_producer_id, next_producer_id
         m.producer_epoch, m.next_producer_epoch, m.transaction_timeout_ms = producer_epoch, next_producer_epoch, transaction_timeout_ms
         m.transaction_status, m.transaction_partitions, m.transaction_last_update_timestamp_ms = transaction_status, transaction_partitions, transaction_last_update_timestamp_ms
         m.transaction_start_timestamp_ms, m.client_transaction_version, m.begin_key = transaction_start_timestamp_ms, client_transaction_version, begin_key
-        m.begun_producer_id, m.begun_producer_epoch = begun_producer_id, begun_producer_epoch
+        m.begun_producer_id, m.begun_producer_epoch, m.owner = begun_producer_id, begun_producer_epoch, owner
         return m
 
 def _read_PartitionsSchema_0(frame: memoryview, offset: int) -> tuple[PartitionsSchema, int]:
@@ -84,6 +85,7 @@ def _read_TransactionLogValueData_0(frame: memoryview, offset: int) -> tuple[Tra
     m.previous_producer_id = m.next_producer_id = m.next_producer_epoch = m.begun_producer_id = m.begun_producer_epoch = -1
     m.client_transaction_version = 0
     m.begin_key = b''
+    m.owner = ""
     m.transaction_partitions = None
     m.producer_id, m.producer_epoch, m.transaction_timeout_ms, m.transaction_status, n = unpack_qhibi(frame, offset)
     offset += 19
@@ -108,7 +110,8 @@ def _read_PartitionsSchema_1(frame: memoryview, offset: int) -> tuple[Partitions
 _TAGS_TransactionLogValueData_1: TagReaders = {
     0: ("previous_producer_id", number_item("q")), 1: ("next_producer_id", number_item("q")), 3: ("next_producer_epoch",
     number_item("h")), 2: ("client_transaction_version", number_item("h")), 10000: ("begin_key", bytes_item),
-    10001: ("begun_producer_id", number_item("q")), 10002: ("begun_producer_epoch", number_item("h")),
+    10001: ("begun_producer_id", number_item("q")), 10002: ("begun_producer_epoch", number_item("h")), 10003: ("owner",
+    string_item),
 }
 
 def _read_TransactionLogValueData_1(frame: memoryview, offset: int) -> tuple[TransactionLogValueData, int]:
@@ -116,6 +119,7 @@ def _read_TransactionLogValueData_1(frame: memoryview, offset: int) -> tuple[Tra
     m.previous_producer_id = m.next_producer_id = m.next_producer_epoch = m.begun_producer_id = m.begun_producer_epoch = -1
     m.client_transaction_version = 0
     m.begin_key = b''
+    m.owner = ""
     m.transaction_partitions = None
     m.producer_id, m.producer_epoch, m.transaction_timeout_ms, m.transaction_status, n = unpack_qhibB(frame, offset)
     offset += 16
@@ -167,6 +171,8 @@ def _write_TransactionLogValueData_1(out: list[Buffer], m: TransactionLogValueDa
         tags.append(pack_3sq(b'\x91N\x08', m.begun_producer_id))
     if m.begun_producer_epoch != -1:
         tags.append(pack_3sh(b'\x92N\x02', m.begun_producer_epoch))
+    if m.owner:
+        tags.append(tagged(10003, (string(m.owner),)))
     out += (pack_qq(m.transaction_last_update_timestamp_ms, m.transaction_start_timestamp_ms), tag_count(tags), *tags)
 
 TransactionLogValueData.READERS = by_version(

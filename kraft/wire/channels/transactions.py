@@ -57,6 +57,8 @@ class InitProducerId:
     epoch: int = NO_PRODUCER.epoch
     key: bytes = b""
     """Identifies a repetition of this request; only our nodes send one."""
+    owner: str = ""
+    """The user for whom a node asks; empty without one."""
 
 
 def _init_request(request: InitProducerId, timeout_ms: int) -> InitProducerIdRequestData:
@@ -66,6 +68,7 @@ def _init_request(request: InitProducerId, timeout_ms: int) -> InitProducerIdReq
         producer_id=request.producer_id,
         producer_epoch=request.epoch,
         begin_key=request.key,
+        owner=request.owner,
     )
 
 
@@ -222,6 +225,7 @@ def _description(message: DescribeTransactionsResponseData) -> Transaction:
         partitions=frozenset([(topic.topic, number) for topic in state.topics for number in topic.partitions]),
         updated_ms=-1,
         started_ms=state.transaction_start_time_ms,
+        owner=state.owner,
     )
 
 
@@ -261,7 +265,13 @@ class TransactionChannel:
         self._node_id = node_id
 
     async def init(
-        self, transactional_id: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b""
+        self,
+        transactional_id: str,
+        *,
+        timeout_ms: int,
+        expected: Producer | None = None,
+        key: bytes = b"",
+        owner: str = "",
     ) -> Producer:
         named = expected or NO_PRODUCER
         request = InitProducerId(
@@ -270,6 +280,7 @@ class TransactionChannel:
             producer_id=named.producer_id,
             epoch=named.epoch,
             key=key,
+            owner=owner,
         )
         return await self._call(INIT_PRODUCER_ID, request)
 

@@ -146,6 +146,7 @@ class _Transactions:
                 timeout_ms=message.transaction_timeout_ms,
                 expected=None if named.producer_id == NO_PRODUCER_ID else named,
                 key=bytes(message.begin_key) if call.is_from_node else b"",
+                owner=message.owner if call.is_from_node else "",
             )
         return InitProducerIdResponseData.make(error_code=0, producer_id=given.producer_id, producer_epoch=given.epoch)
 
@@ -231,12 +232,13 @@ class _Transactions:
     # --- looking ----------------------------------------------------------------------------------------------
 
     async def describe(self, call: Call[DescribeTransactionsRequestData]) -> DescribeTransactionsResponseData:
-        states = [await self._described(each) for each in call.message.transactional_ids]
+        states = [await self._described(each, call) for each in call.message.transactional_ids]
         return DescribeTransactionsResponseData.make(transaction_states=states)
 
-    async def _described(self, transactional_id: str) -> TransactionState:
+    async def _described(self, transactional_id: str, call: Call[DescribeTransactionsRequestData]) -> TransactionState:
         try:
-            return described(await self._coordinator.describe(transactional_id))
+            found = await self._coordinator.describe(transactional_id)
+            return described(found, owner=found.owner if call.is_from_node else "")
         except KafkaError as error:
             return undescribed(transactional_id, error.code)
 
@@ -278,7 +280,7 @@ def topic_results(codes: Codes) -> list[AddPartitionsToTxnTopicResult]:
     ]
 
 
-def described(transaction: Transaction) -> TransactionState:
+def described(transaction: Transaction, *, owner: str = "") -> TransactionState:
     return TransactionState.make(
         transactional_id=transaction.transactional_id,
         transaction_state=transaction.phase.kafka_name,
@@ -290,6 +292,7 @@ def described(transaction: Transaction) -> TransactionState:
             TopicData.make(topic=topic, partitions=numbers)
             for topic, numbers in by_name(transaction.partitions).items()
         ],
+        owner=owner,
     )
 
 

@@ -25,12 +25,12 @@ SMALLEST = Lock(TopicIdPartition(UUID(int=0), 0), 0, 1, 0, 1, 0, 0, UUID(int=0))
 
 
 def written(lock: Lock, offset: int) -> str:
-    return id_of(IDS.token("group", lock), lock, offset)
+    return id_of(IDS.token("group", lock, owner=""), lock, offset)
 
 
 @pytest.mark.parametrize("lock", [LARGEST, SMALLEST])
 def test_an_id_is_read_as_it_was_written(lock: Lock):
-    read = IDS.reader("group")
+    read = IDS.reader("group", owner="")
     for offset in (lock.first, lock.first + lock.size - 1):
         text = written(lock, offset)
         assert read(text) == AckId(lock, offset)
@@ -43,13 +43,13 @@ def test_each_changed_character_is_refused():
     for at in range(len(text)):
         forged = text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :]
         with pytest.raises(InvalidRequest, match="was not made for group"):
-            IDS.reader("group")(forged)
+            IDS.reader("group", owner="")(forged)
 
 
 @pytest.mark.parametrize("place", ["", "3", "-1", "1.0", "+1", " 1", "²", "٣", "9" * 5_000])
 def test_a_record_that_the_lock_does_not_have_is_refused(place: str):
     lock = SMALLEST._replace(size=3)
-    read, token = IDS.reader("group"), IDS.token("group", lock)
+    read, token = IDS.reader("group", owner=""), IDS.token("group", lock, owner="")
     assert read(f"{token}.2").offset == 2
     with pytest.raises(InvalidRequest, match="was not made for group"):
         read(f"{token}.{place}")
@@ -58,13 +58,23 @@ def test_a_record_that_the_lock_does_not_have_is_refused(place: str):
 @pytest.mark.parametrize("text", ["", "A", "====", "ä" * 10, "no id", "A" * 200, "\0", ".", ".0"])
 def test_what_is_no_id_is_refused(text: str):
     with pytest.raises(InvalidRequest):
-        IDS.reader("group")(text)
+        IDS.reader("group", owner="")(text)
 
 
 def test_another_group_and_another_cluster_refuse_it():
     text = written(SMALLEST, 0)
-    assert IDS.reader("group")(text).lock == SMALLEST
+    assert IDS.reader("group", owner="")(text).lock == SMALLEST
     with pytest.raises(InvalidRequest):
-        IDS.reader("other")(text)
+        IDS.reader("other", owner="")(text)
     with pytest.raises(InvalidRequest):
-        AckIds(b"another key").reader("group")(text)
+        AckIds(b"another key").reader("group", owner="")(text)
+
+
+def test_another_user_and_nobody_refuse_it():
+    text = id_of(IDS.token("group", SMALLEST, owner="User:alice"), SMALLEST, 0)
+    assert IDS.reader("group", owner="User:alice")(text).lock == SMALLEST
+    for other in ("", "User:bob", "User:alice\0"):
+        with pytest.raises(InvalidRequest):
+            IDS.reader("group", owner=other)(text)
+    with pytest.raises(InvalidRequest):
+        IDS.reader("group", owner="User:alice")(written(SMALLEST, 0))

@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
@@ -218,6 +219,41 @@ def test_batch_token_repeats_after_failover() -> None:
         assert [row.offset for row in committed.offsets] == [10]
         assert isinstance(await begin(survivor, 5), a.Refused)
         assert isinstance(await begin(survivor, 0), a.Refused)
+
+    play(story)
+
+
+def test_a_rest_consumer_is_there_for_its_user_alone() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        await create(cluster, "t", 1)
+        nodes = list(cluster.nodes.values())
+        alice, bob = {"owner": "User:alice"}, {"owner": "User:bob"}
+        made = msgspec.structs.replace(instance("g", "a"), **alice)
+        assert await ask(nodes[0], made) == await ask(nodes[1], made) == a.Taken()
+        assert (await ask(nodes[2], msgspec.structs.replace(made, **bob))).code == 40902
+        await ask(nodes[0], instance("g", "everybodys"))
+        name = {"group": "g", "instance": "a"}
+        asked: list[Any] = [
+            r.Subscribe(**name, topics=("t",), **bob),
+            r.DescribeInstance(**name),
+            r.AssignInstance(**name, partitions=(("t", 0),), **bob),
+            r.Seek(**name, positions=(), **bob),
+            r.BeginPoll(**name, wait_ms=0, **bob),
+            r.EndPoll(**name, number=1, generation=0, ranges=(), **bob),
+            r.CommitInstance(**name, **bob),
+            r.CommitInstanceInTransaction(**name, transactional_id="x", producer_id=1, producer_epoch=0, **bob),
+            r.DeleteInstance(**name, **bob),
+        ]
+        unknown = "Consumer instance not found: 'a' in group 'g'; it was deleted, or expired"
+        for each in asked:
+            for node in nodes:
+                assert await ask(node, each) == a.Refused(code=40403, message=unknown, kafka_code=25), each
+        coordinator = cluster.nodes[await nodes[0].machine.run(nodes[0].node.groups.coordinator_of("g"))]
+        coordinator.kill()
+        survivor = next(node for node in nodes if node is not coordinator)
+        assert (await ask(survivor, asked[-1])).code == 40403
+        assert await ask(survivor, r.DeleteInstance(group="g", instance="everybodys", **bob)) == a.Taken()
+        assert await ask(survivor, r.DeleteInstance(**name, **alice)) == a.Taken()
 
     play(story)
 

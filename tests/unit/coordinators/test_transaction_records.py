@@ -76,6 +76,7 @@ def test_records_come_back_as_they_were() -> None:
             started_ms=rng.choice([-1, rng.randrange(1 << 50)]),
             client_version=rng.randrange(3),
             begun=rng.choice([None, Begun(key=rng.randbytes(16), producer_id=rng.randrange(1 << 62), epoch=4)]),
+            owner=rng.choice(["", "User:é"]),
         )
         name = transaction.transactional_id
         expected = transaction

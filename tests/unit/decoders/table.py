@@ -694,9 +694,9 @@ LOCK = Lock(TopicIdPartition(UUID(int=1), 2), 3, 10, 4, 5, NOW_MS, 30_000, UUID(
 HTTP = {
     "id of an acknowledgement": Decoder(
         module="kraft.coordinators.shares.ack_ids",
-        decode=lambda data: ACK_IDS.reader("group")(data.decode("utf-8", "replace")),
+        decode=lambda data: ACK_IDS.reader("group", owner="")(data.decode("utf-8", "replace")),
         refuses=(InvalidRequest,),
-        samples=[id_of(ACK_IDS.token("group", LOCK), LOCK, 5).encode()],
+        samples=[id_of(ACK_IDS.token("group", LOCK, owner=""), LOCK, 5).encode()],
     ),
     **{
         f"v2 {form.value}": Decoder(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from kraft.http.endpoint import Call
 from kraft.http.idempotency import IdempotencyKey
 from kraft.protocol.batches.header import computed_crc, whole_batches
 from kraft.protocol.batches.records import NewRecord, build_batch
@@ -48,6 +49,19 @@ def test_a_retry_is_answered_with_the_first_result_and_appends_nothing() -> None
         assert sum(log.end for log in door.gateway.logs.values()) == 5
         without = await door.ask("POST", "/topics/t", {"records": [{"value": "a"}]}, Content_Type=TEXT)
         assert headers_of(door, "t", places(without)[0][0])[-1].producer_id == -1
+
+    with_door(story)
+
+
+def test_a_key_belongs_to_the_user_who_sent_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Call, "owner", property(lambda call: call.request.headers.get("X-Owner", "")))
+
+    async def story(door: Door) -> None:
+        door.gateway.add_topic("t", 1)
+        owners = ({}, {"X_Owner": "User:alice"}, {"X_Owner": "User:bob"}, {"X_Owner": "User:bob", "Client_Id": "c"})
+        first = [places(await write(door, "/topics/t", "a", **who)) for who in owners]
+        assert first == [[(0, 0)], [(0, 1)], [(0, 2)], [(0, 3)]]
+        assert [places(await write(door, "/topics/t", "a", **who)) for who in owners] == first
 
     with_door(story)
 

@@ -13,6 +13,7 @@ from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.transactions.decide import TimeIsOver
 from kraft.coordinators.transactions.routing import Transactions
+from kraft.http.endpoint import Call
 from kraft.http.transactional import after, parse_sequence, sequence_text
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.transactions import transaction_admin_routes
@@ -114,6 +115,50 @@ def test_what_is_written_shows_when_it_is_committed() -> None:
         assert (await node.ask("/abort", producer)).status == 200
         assert await node.committed() == [1, 2, 3]
         assert node.log() == [(0, 0, 2, False), (0, 2, 1, False), (1, -1, 1, True), (1, 0, 1, False), (2, -1, 1, True)]
+
+    with_node(story)
+
+
+def test_a_producer_belongs_to_the_user_who_took_the_id_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Call, "owner", property(lambda call: call.request.headers.get("X-Owner", "")))
+    alice, bob = {"X_Owner": "User:alice"}, {"X_Owner": "User:bob"}
+
+    async def story(node: Node) -> None:
+        async def begin(**who: str) -> dict[str, int]:
+            return whose(await node.door.ask("POST", ONE, {}, **who))
+
+        async def statuses(producer: dict[str, int], **who: str) -> list[tuple[int, Any]]:
+            offsets = {"group": "g", "offsets": [{"topic": "t", "partition": 0, "offset": 3}]}
+            asked = (
+                await node.produce(producer, 7, **who),
+                await node.ask("/offsets", producer, offsets, **who),
+                await node.ask("/commit", producer, **who),
+                await node.ask("/abort", producer, **who),
+            )
+            return [(each.status, each.json.get("kafka_code") if each.body else 0) for each in asked]
+
+        producer = await begin(**alice)
+        assert (await node.produce(producer, 1, **alice)).status == 200
+        unknown = [(404, 49)] * 4
+        assert (await statuses({**producer, "producer_id": 77}, **alice))[2:] == unknown[2:]
+        node.groups.asked.clear()
+        assert await statuses(producer, **bob) == unknown
+        guessed = {**producer, "producer_epoch": producer["producer_epoch"] + 1}
+        assert await statuses(guessed, **alice) == unknown
+        assert node.groups.asked == []
+        following = await node.ask("/commit", producer, **alice)
+        assert (following.status, await node.committed()) == (200, [1])
+        assert await statuses(whose(following), **bob) == unknown
+
+        theirs = await begin(**bob)
+        assert await statuses(theirs, **alice) == unknown
+        assert (await node.produce(whose(following), 8, **bob)).status == 409, "fenced, whoever asks"
+        assert (await node.produce(theirs, 2, **bob)).status == 200
+        assert (await node.ask("/commit", theirs, **bob)).status == 200
+        everybodys = await begin()
+        assert (await node.produce(everybodys, 3, **alice)).status == 200
+        assert (await node.ask("/commit", everybodys, **bob)).status == 200
+        assert await node.committed() == [1, 2, 3]
 
     with_node(story)
 

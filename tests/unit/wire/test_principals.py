@@ -121,23 +121,30 @@ def test_a_version_stands_in_one_place() -> None:
 
 
 def test_a_client_cannot_send_what_only_nodes_send() -> None:
-    asked: list[bytes] = []
+    asked: list[tuple[bytes, str]] = []
 
     class Coordinator:
-        async def init(self, name: str, *, timeout_ms: int, expected: Producer | None, key: bytes) -> Producer:
-            asked.append(key)
+        async def init(
+            self, name: str, *, timeout_ms: int, expected: Producer | None, key: bytes, owner: str
+        ) -> Producer:
+            asked.append((key, owner))
             return Producer(1, 0)
 
     handler = handlers_of(transaction_coordinator=Coordinator()).get(apis.INIT_PRODUCER_ID.key)
     assert handler is not None
     message = InitProducerIdRequestData.make(
-        transactional_id="t", transaction_timeout_ms=1, producer_id=-1, producer_epoch=-1, begin_key=b"k" * 16
+        transactional_id="t",
+        transaction_timeout_ms=1,
+        producer_id=-1,
+        producer_epoch=-1,
+        begin_key=b"k" * 16,
+        owner="User:x",
     )
     for principal in (ANONYMOUS, NODE):
         connection = ClientConnection(peer="h:1", listener="PLAINTEXT", principal=principal)
         call = Call(message=message, version=5, client_id=None, connection=connection)
         asyncio.run(cast(Any, handler.handle(call)))
-    assert asked == [b"", b"k" * 16]
+    assert asked == [(b"", ""), (b"k" * 16, "User:x")]
 
 
 class _One:

@@ -43,6 +43,7 @@ OPEN = Transaction(
     partitions=frozenset({A0, A7, B0}),
     updated_ms=-1,
     started_ms=1_700_000_000_000,
+    owner="User:alice",
 )
 MARKERS = [
     MarkersToWrite(PRODUCER.producer_id, 4, Marker(True, 9), frozenset({A0, B0}), 2),
@@ -64,8 +65,10 @@ class Coordinator:
             raise self.answer
         return self.answer
 
-    async def init(self, name: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b"") -> Any:
-        return self._answered(name, timeout_ms, expected, key)
+    async def init(
+        self, name: str, *, timeout_ms: int, expected: Producer | None = None, key: bytes = b"", owner: str = ""
+    ) -> Any:
+        return self._answered(name, timeout_ms, expected, key, owner)
 
     async def add_partitions(
         self, name: str, producer: Producer, partitions: frozenset[TopicPartition], *, client_version: int
@@ -108,9 +111,10 @@ def with_channel(answer: Any, story: Any) -> Coordinator:
 @pytest.mark.parametrize(("expected", "key"), [(None, b""), (PRODUCER, b""), (None, b"k" * 16)])
 def test_a_producer_is_made_at_the_coordinator(expected: Producer | None, key: bytes) -> None:
     async def story(channel: TransactionChannel) -> None:
-        assert await channel.init("id", timeout_ms=70_000, expected=expected, key=key) == PRODUCER
+        given = await channel.init("id", timeout_ms=70_000, expected=expected, key=key, owner="User:alice")
+        assert given == PRODUCER
 
-    assert with_channel(PRODUCER, story).asked == [("id", 70_000, expected, key)]
+    assert with_channel(PRODUCER, story).asked == [("id", 70_000, expected, key, "User:alice")]
 
 
 def test_partitions_are_added_and_verified() -> None:
