@@ -413,6 +413,7 @@ class BrokerSettings(_Settings):
     node_hang_timeout_ms: int = _int(
         120_000, 1_000, INT32_MAX, "A node whose main loop computes for longer without a turn ends itself."
     )
+    event_ring_bytes: int = _int(1_048_576, 0, INT32_MAX, "Memory for a node's newest events (GET /kraft/events).")
     # Authorization
     authorizer_class_name: AuthorizerClass = Field(
         default="",

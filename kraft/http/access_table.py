@@ -117,6 +117,7 @@ def _node() -> dict[str, RouteAccess]:
         "GET /metrics": described,
         "GET /kraft/status": RouteAccess(states="nothing: how many, and no names; `kraft up` waits for it"),
         "GET /kraft/partitions": described,
+        "GET /kraft/events": described,
         "GET /kraft/users": described,
         "PUT /kraft/users/{user}": _cluster(ALTER),
         "DELETE /kraft/users/{user}": _cluster(ALTER),

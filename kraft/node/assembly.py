@@ -69,13 +69,13 @@ class Node:
         on_fatal: OnFatal,
         certificates: Certificates | None = None,
     ) -> None:
-        """`door` makes the HTTP listener, if there is one. `on_fatal` must stop the node. `certificates` are there
-        where a listener has TLS."""
+        """`door` makes the HTTP listener, if any. `on_fatal` must stop the node. `certificates`: a listener has TLS."""
         context = node_context(
             config, node_id, environment=environment, quorum=quorum, on_fatal=on_fatal, certificates=certificates
         )
         self._context, self.certificates, self.logins = context, certificates, context.logins
         self.config, self.node, self.environment = config, context.node, environment
+        self.incarnation_id = context.incarnation_id
         self.events, self.publisher, self.main_loop = context.events, context.publisher, context.main_loop
         self.controller: ControllerParts | None = controller_parts(context) if context.node.is_voter else None
         self.log: MetadataLog = _observer(context) if self.controller is None else self.controller.log

@@ -12,7 +12,7 @@ from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.broker.tokens import Tokens
 from kraft.broker.users import Users
 from kraft.config.models import ClusterConfig, NodeConfig, has_tls
-from kraft.events import EventLog
+from kraft.events import EventLog, EventRing
 from kraft.node.addresses import AddressBook
 from kraft.node.node_watchdog import MainLoopWatch
 from kraft.node.quorum import Certificates, HostedQuorum
@@ -55,7 +55,8 @@ def node_context(
 ) -> NodeContext:
     node = config.node(node_id)
     publisher = MetadataPublisher(node_id=node_id, clock=environment.clock, static=config.static_settings(node_id))
-    events = EventLog(environment, data=node.data, node_id=node_id, lock=quorum.process.lock())
+    ring = EventRing(lambda: publisher.settings.event_ring_bytes, lock=quorum.process.lock())
+    events = EventLog(environment, data=node.data, node_id=node_id, ring=ring)
     encrypted = {each.id for each in config.nodes if has_tls(each.kafka_protocol)}
     addresses = AddressBook(config, node_id=node_id, image=lambda: publisher.image)
     return NodeContext(
@@ -64,7 +65,7 @@ def node_context(
         environment=environment,
         quorum=quorum,
         events=events,
-        audit=EventLog(environment, data=node.data, node_id=node_id, name=AUDIT_FILE),
+        audit=EventLog(environment, data=node.data, node_id=node_id, ring=ring, name=AUDIT_FILE),
         publisher=publisher,
         main_loop=MainLoopWatch(
             environment,

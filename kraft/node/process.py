@@ -21,6 +21,7 @@ from kraft.broker.transaction_measures import transaction_measures
 from kraft.config.models import ClusterConfig, has_sasl, has_tls
 from kraft.http.app import create_app, learn_paths
 from kraft.http.authentication import HttpAuthentication
+from kraft.http.events import event_routes
 from kraft.http.replicas import replica_routes
 from kraft.http.server import HttpServer
 from kraft.http.users import user_routes
@@ -77,6 +78,7 @@ def warm_up() -> None:
             *share_group_routes(nothing, nothing),
             *user_routes(),
             *replica_routes(dict),
+            *event_routes(nothing, incarnation=""),
         )
     )
     with contextlib.suppress(WrongLibrary):  # each node logs it
@@ -323,6 +325,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *share_group_routes(node.groups, node.queues),
             *user_routes(),
             *replica_routes(lambda: {} if node.broker is None else node.broker.replicas.describe()),
+            *event_routes(node.events.ring, incarnation=str(node.incarnation_id)),
         ),
     )
     tls = node.certificates.server if node.certificates is not None and has_tls(node.node.rest_protocol) else None

@@ -22,7 +22,7 @@ IMPATIENT = {**REPLICATED, "initial.broker.registration.timeout.ms": 1_000, "gro
 ROLES = {1: ("broker", "controller"), 2: ("broker", "controller"), 3: ("controller",), 4: ("broker",)}
 ALWAYS = (
     "/", "/healthz", "/readyz", "/healthy", "/ready", "/status/ready", "/_health", "/metrics", "/kraft/status",
-    "/docs", "/docs/{asset}", "/openapi.json", "/openapi", "/openapi/v3",
+    "/kraft/events", "/docs", "/docs/{asset}", "/openapi.json", "/openapi", "/openapi/v3",
 )  # fmt: skip
 VALUES = {"topic": "t", "asset": "kraft.css", "name": "retention.ms"}
 

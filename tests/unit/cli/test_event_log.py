@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from kraft.events import EVENT_BYTES_MAX, EventLog
+from kraft.events import EVENT_BYTES_MAX, EventLog, EventRing
 from kraft.runtime.files import DiskFiles
 from metadata.environment import Clock, Environment, File, Network, Workers
 
@@ -50,7 +50,7 @@ def lines(path: Path) -> list[dict]:
 
 def test_who_runs_beside_the_owner_never_waits_for_it(tmp_path, files):
     lock = threading.Lock()
-    log = EventLog(environment(files), data=str(tmp_path), node_id=3, lock=lock)
+    log = EventLog(environment(files), data=str(tmp_path), node_id=3, ring=EventRing(lambda: 0, lock=lock))
     log.emit("one")
     with lock:  # as while the owner writes
         assert not log.emit_beside("two", {"stack": ["a"]})

@@ -8,9 +8,11 @@ from uuid import UUID
 
 import pytest
 
+from kraft.events import EventRing
 from kraft.http.access_table import ROUTE_ACCESS
 from kraft.http.app import ROUTES
 from kraft.http.endpoint import Route
+from kraft.http.events import event_routes
 from kraft.http.replicas import replica_routes
 from kraft.http.users import user_routes
 from kraft.http.v2.consumers_routes import consumer_routes
@@ -65,6 +67,7 @@ def more_routes() -> tuple[Route, ...]:
         *share_group_routes(NOTHING, NOTHING),
         *user_routes(),
         *replica_routes(dict),
+        *event_routes(EventRing(lambda: 0), incarnation="i"),
     )
 
 

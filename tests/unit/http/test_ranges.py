@@ -11,8 +11,10 @@ import pytest
 from kraft.broker.txn_markers import WriteMarkers
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.transactions.routing import Transactions
+from kraft.events import EventRing
 from kraft.http.endpoint import Route
 from kraft.http.errors import HttpError
+from kraft.http.events import event_routes
 from kraft.http.offset_spec import parse_iso_time
 from kraft.http.openapi import schema_of
 from kraft.http.replicas import replica_routes
@@ -34,6 +36,7 @@ ROUTES: tuple[Route, ...] = (
     *group_routes(NO_GROUPS),
     *user_routes(),
     *replica_routes(dict),
+    *event_routes(EventRing(lambda: 0), incarnation="i"),
 )
 LOW, HIGH = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}
 

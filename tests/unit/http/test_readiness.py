@@ -15,8 +15,10 @@ from kraft.client.response import ALWAYS, Answer, Untouched, judge
 from kraft.client.response import read_produce_response as reported_by_client
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.transactions.routing import Transactions
+from kraft.events import EventRing
 from kraft.http.app import ROUTES
 from kraft.http.endpoint import Route
+from kraft.http.events import event_routes
 from kraft.http.parameters import parameters_in
 from kraft.http.readiness import AWAITS_HEADER
 from kraft.http.replicas import replica_routes
@@ -31,7 +33,7 @@ from tests.unit.http.waits import Waits
 
 EARLY = {
     "/", "/healthz", "/readyz", "/healthy", "/ready", "/status/ready", "/_health", "/metrics", "/kraft/status",
-    "/docs", "/docs/{asset}", "/openapi.json", "/openapi", "/openapi/v3",
+    "/kraft/events", "/docs", "/docs/{asset}", "/openapi.json", "/openapi", "/openapi/v3",
 }  # fmt: skip
 NO_GROUPS = cast(Groups, None)
 """Nothing that is closed may ask them."""
@@ -42,6 +44,7 @@ EXTRA = (
     *group_routes(NO_GROUPS),
     *user_routes(),
     *replica_routes(dict),
+    *event_routes(EventRing(lambda: 0), incarnation="i"),
 )
 PARAMETERS = {"topic": "t", "asset": "kraft.css", "cluster_id": "test-cluster", "name": "retention.ms"}
 WAITS = "the quorum\r\nhas no lêader yet"

@@ -1,0 +1,133 @@
+"""GET /kraft/events: what has happened at one node, from its memory: elections, changes of ISRs, truncations, fencings,
+faults, refused clients. The same lines are in its `events.jsonl` and `audit.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from kraft.events import EventRing
+from kraft.http.endpoint import Body, Call, Parameter, Route
+from kraft.http.errors import BAD_REQUEST, HttpError
+from kraft.http.parameters import TOPIC_PATTERN, integer
+from kraft.http.responses import plain_json
+from kraft.protocol.media_types import PLAIN_JSON
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+
+LIMIT_DEFAULT: Final = 500
+LIMIT_MAX: Final = 10_000
+_NUMBER: Final = {"type": "integer", "minimum": 0}
+_QUERY: Final = (
+    Parameter(
+        name="since",
+        description="Events from this position on, the oldest first: `next` of the answer before. Without it the "
+        "newest ones.",
+        schema=_NUMBER | {"maximum": INT64_MAX},
+    ),
+    Parameter(
+        name="limit",
+        description="Events in the answer at most.",
+        schema=_NUMBER | {"maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
+    ),
+    Parameter(
+        name="topic", description="Only events of this topic.", schema={"type": "string", "pattern": TOPIC_PATTERN}
+    ),
+    Parameter(
+        name="partition",
+        description="Only events of the partition with this number; needs `topic`.",
+        schema=_NUMBER | {"maximum": INT32_MAX},
+    ),
+    Parameter(
+        name="event",
+        description="Only events with one of these names, separated by commas: `leader_elected,isr_changed`.",
+        schema={"type": "string"},
+    ),
+)
+
+
+class NodeEvent(BaseModel):
+    """One event. Its further fields depend on its name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    position: int
+    """Its place in the node's memory, from 0 at the start of the process."""
+    at_ms: int
+    """On the wall clock of the node."""
+    monotonic_us: int
+    """On the monotonic clock of the node's machine."""
+    node_id: int
+    sequence: int
+    """Its line in the node's file; `events.jsonl` and `audit.jsonl` count each for itself."""
+    event: str
+
+
+class NodeEvents(BaseModel):
+    """What GET /kraft/events answers."""
+
+    node_id: int
+    incarnation: str
+    """Another one after each start of the node; its positions begin again then."""
+    at_ms: int
+    """The time of the answer on the wall clock of the node."""
+    monotonic_us: int
+    next: int
+    """`since` of the next request."""
+    forgotten: int
+    """Events after `since` that the node's memory (`event.ring.bytes`) does not have any more."""
+    events: list[NodeEvent]
+
+
+def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
+    """The routes. `incarnation` identifies the process that fills the ring."""
+
+    async def events(call: Call) -> web.Response:
+        query = call.request.query
+        if "partition" in query and "topic" not in query:
+            raise HttpError(BAD_REQUEST, "partition needs topic: the number alone is no partition")
+        page = ring.read(
+            since=integer(call, "since", default=0, high=INT64_MAX) if "since" in query else None,
+            limit=integer(call, "limit", default=LIMIT_DEFAULT, high=LIMIT_MAX),
+            topic=query.get("topic"),
+            partition=integer(call, "partition", default=0) if "partition" in query else None,
+            events=frozenset(filter(None, query.get("event", "").split(","))),
+        )
+        clock = call.context.clock
+        found = [_fields(each.line) | {"position": each.position} for each in page.events]
+        answer: dict[str, Any] = {
+            "node_id": call.context.gateway.node_id,
+            "incarnation": incarnation,
+            "at_ms": clock.wall_ms(),
+            "monotonic_us": clock.monotonic_us(),
+            "next": page.next,
+            "forgotten": page.forgotten,
+            "events": found,
+        }
+        return plain_json(answer)
+
+    return (
+        Route(
+            method="GET",
+            path="/kraft/events",
+            handler=events,
+            summary="What has happened at this node: elections, ISRs, truncations, fencings, faults, refusals.",
+            tag="node",
+            query=_QUERY,
+            answers={200: Body(content={PLAIN_JSON: NodeEvents})},
+            errors=(BAD_REQUEST,),
+            answers_early=True,
+        ),
+    )
+
+
+def _fields(line: bytes) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = msgspec.json.decode(line)
+    except msgspec.DecodeError:  # a half of a surrogate pair: of the name of a file that is no UTF-8
+        fields = json.loads(json.dumps(json.loads(line), ensure_ascii=False).encode(errors="replace"))
+    return fields
