@@ -245,15 +245,19 @@ class CoordinatorShard(ABC, Generic[RecordT]):
         would be taken for a replicated one.
         """
         try:
-            outcomes = await self.context.replicas.produce.outcomes(
-                {self.partition: batch}, ProduceOptions(ACKS_ALL, self.append_timeout_ms), origin=COORDINATOR
-            )
-            outcome = outcomes[self.partition]
+            outcome = await self.outcome_of(batch)
             if outcome.error_code:
                 raise refusal_of(outcome)
         except KafkaError as error:
             self.end(error)
             raise
+
+    async def outcome_of(self, batch: bytes) -> ProduceOutcome:
+        """Append and wait for the replicas. Raises KafkaError with nothing appended."""
+        outcomes = await self.context.replicas.produce.outcomes(
+            {self.partition: batch}, ProduceOptions(ACKS_ALL, self.append_timeout_ms), origin=COORDINATOR
+        )
+        return outcomes[self.partition]
 
     def _appended(self, task: asyncio.Task[None]) -> None:
         self._appends.discard(task)

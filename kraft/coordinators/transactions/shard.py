@@ -1,7 +1,8 @@
 """The shard of one partition of `__transaction_state`: it owns the transactional ids of the partition.
 
 A transaction whose end is decided has its markers written by `on_prepared`, once that decision is replicated; when all
-are written it is complete.
+are written it is complete. While too few replicas are in sync, nothing is decided: requests are refused, and a
+completion is tried again, without its markers (TransactionMarkerChannelManager.tryAppendToLog).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard, ShardNames
+from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard, ShardNames, refusal_of
 from kraft.coordinators.transactions.decide import (
     EndTransaction,
     Event,
@@ -23,14 +24,24 @@ from kraft.coordinators.transactions.decide import (
 )
 from kraft.coordinators.transactions.records import TransactionRecord, decode_record, encode_batch
 from kraft.coordinators.transactions.state import Phase, Transaction
-from kraft.protocol.errors import CoordinatorLoadInProgress, KafkaError
+from kraft.protocol.errors import (
+    CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
+    KafkaError,
+    NotEnoughReplicas,
+    NotEnoughReplicasAfterAppend,
+    RequestTimedOut,
+)
 from kraft.protocol.primitives import TopicPartition
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import TRANSACTIONS_TOPIC
+from metadata.retries import RETRY_BACKOFF_MS
 
 NOTHING: TransactionRecord = ("", None)
 """Deletes what never was: no transactional id is empty."""
 EXPIRE_AT_ONCE = 1_000
+NOT_REPLICATED = (NotEnoughReplicasAfterAppend.code, RequestTimedOut.code)
+"""The record is in the log of this leader, and stays there while it leads."""
 GROWTH_BYTES_MAX = 64
 """What the record of an open transaction may grow by until it is complete: its next producer id."""
 
@@ -98,7 +109,9 @@ class TransactionShard(CoordinatorShard[TransactionRecord]):
             self._check_room(name)  # others may have come meanwhile
             decision = decide(name, self.transactions.get(name), event, now_ms=self.wall_ms)
         assert decision.transaction is not None, (name, event)
-        if decision.transaction is not self.transactions.get(name):
+        if isinstance(event, MarkersWritten):
+            await asyncio.shield(self._write_complete(decision.transaction))
+        elif decision.transaction is not self.transactions.get(name):
             await asyncio.shield(self._write(decision.transaction))
         else:
             await self.settle()
@@ -131,12 +144,44 @@ class TransactionShard(CoordinatorShard[TransactionRecord]):
                 )
         return batch
 
+    def append(self, records: Sequence[TransactionRecord]) -> asyncio.Task[None]:
+        """Appends as every shard does. Raises CoordinatorNotAvailable 15, with nothing applied, while too few replicas
+        are in sync."""
+        self._check_replicas()
+        return super().append(records)
+
+    def _check_replicas(self) -> None:
+        try:
+            self.context.replicas.produce.check_appendable(self.partition)
+        except NotEnoughReplicas as error:
+            raise CoordinatorNotAvailable(f"the change cannot be replicated: {error.message}") from error
+        except KafkaError:
+            return  # the append fails for the same reason, and ends the shard
+
     def _write(self, transaction: Transaction) -> asyncio.Task[None]:
-        """Raises KafkaError, with nothing changed, for a transaction that is too large."""
+        """Raises KafkaError, with nothing changed, for a transaction that is too large, or as `append` does."""
         task = self.append([(transaction.transactional_id, transaction)])
         if transaction.phase.is_preparing:
             task.add_done_callback(lambda task: self._prepared(transaction, task))
         return task
+
+    def _write_complete(self, transaction: Transaction) -> asyncio.Task[None]:
+        """All markers stand, so nothing is lost with this record: the next coordinator would write the markers and the
+        record again. If this log has it and too few replicas do, this coordinator goes on."""
+        self._check_replicas()
+        record = (transaction.transactional_id, transaction)
+        batch = self.encode([record])
+        self.apply(record, is_replay=False)
+        return self.begin_append(self._write_completion(batch))
+
+    async def _write_completion(self, batch: bytes) -> None:
+        try:
+            outcome = await self.outcome_of(batch)
+            if outcome.error_code and not (outcome.is_appended and outcome.error_code in NOT_REPLICATED):
+                raise refusal_of(outcome)
+        except KafkaError as error:
+            self.end(error)
+            raise
 
     def _prepared(self, transaction: Transaction, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is None and not self.has_ended:
@@ -154,18 +199,25 @@ class TransactionShard(CoordinatorShard[TransactionRecord]):
         return True
 
     async def markers_written(self, transaction: Transaction) -> None:
-        """Nothing, if it has been ended otherwise meanwhile. Raises KafkaError."""
+        """Nothing, if it has been ended otherwise meanwhile. Waits for enough replicas in sync. Raises the KafkaError
+        with which the shard has ended."""
         name = transaction.transactional_id
-        if self.transactions.get(name) is transaction:
-            await self.ask(name, MarkersWritten())
+        while self.transactions.get(name) is transaction:
+            self.check()
+            try:
+                await self.ask(name, MarkersWritten())
+            except CoordinatorNotAvailable:
+                if self.has_ended:
+                    raise
+                await self.context.environment.clock.sleep(RETRY_BACKOFF_MS)
 
     # --- time -------------------------------------------------------------------------------------------------
 
     async def abort_timed_out(self) -> None:
         """Transactions that have been open for longer than their timeout. One that needs a producer id, and gets none
-        now, is aborted the next time."""
+        now, is aborted the next time; so is one for which too few replicas are in sync."""
         for name in [name for name, known in self.transactions.items() if known.phase is Phase.ONGOING]:
-            with suppress(CoordinatorLoadInProgress):
+            with suppress(CoordinatorLoadInProgress, CoordinatorNotAvailable):
                 await self._abort_if_over(name)
 
     async def _abort_if_over(self, name: str) -> None:
@@ -179,13 +231,17 @@ class TransactionShard(CoordinatorShard[TransactionRecord]):
             event = event.with_producer_id(await self._new_producer_id())
 
     def forget_unused(self) -> int:
-        """Forgets ids without a transaction that were not used for transactional.id.expiration.ms. Returns how many."""
+        """Forgets ids without a transaction that were not used for transactional.id.expiration.ms. Returns how many:
+        none while too few replicas are in sync."""
         oldest_ms = self.wall_ms - self.context.settings().transactional_id_expiration_ms
         unused = [
             name
             for name, known in self.transactions.items()
             if known.updated_ms <= oldest_ms and (known.phase is Phase.EMPTY or known.phase.is_complete)
         ][:EXPIRE_AT_ONCE]
-        for name in unused:
-            self.append([(name, None)])
-        return len(unused)
+        forgotten = 0
+        with suppress(CoordinatorNotAvailable):
+            for name in unused:
+                self.append([(name, None)])
+                forgotten += 1
+        return forgotten

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 
+from kraft.broker.txn_markers import WriteMarkers
 from kraft.coordinators.shard import CoordinatorContext
+from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.coordinators.transactions.decide import AddPartitions, EndTransaction, InitProducer
 from kraft.coordinators.transactions.shard import TransactionShard
 from kraft.coordinators.transactions.state import EPOCH_MAX, LAST_CLIENT_EPOCH, Phase, Transaction
-from kraft.protocol.errors import ConcurrentTransactions, CoordinatorLoadInProgress, KafkaError, NotCoordinator
-from kraft.protocol.transactions import Producer
+from kraft.protocol.errors import (
+    ConcurrentTransactions,
+    CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
+    KafkaError,
+    NotCoordinator,
+)
+from kraft.protocol.transactions import MarkersToWrite, Producer
 from metadata.image import TopicIdPartition
 from metadata.settings import TopicSettings
 from tests.unit.replication.harness.virtual import environment, run
@@ -50,8 +59,8 @@ class World:
         self.ids_elsewhere = 0
         """Of other partitions that the same broker leads."""
 
-    def shard(self, node_id: int) -> TransactionShard:
-        context = CoordinatorContext(
+    def context(self, node_id: int) -> CoordinatorContext:
+        return CoordinatorContext(
             node_id=node_id,
             environment=environment(node_id),
             replicas=self._cluster.nodes[node_id].manager,
@@ -60,10 +69,12 @@ class World:
             image=lambda: self._cluster.image,
             has_session=lambda: True,
         )
+
+    def shard(self, node_id: int) -> TransactionShard:
         shard = TransactionShard(
             self._key,
             self._cluster.partition(self._key).leader_epoch,
-            context,
+            self.context(node_id),
             ids_of_node=lambda: self.ids_elsewhere + len(shard.transactions),
             new_producer_id=self.ids.next_id,
             on_prepared=lambda shard, transaction: self.prepared.append(transaction),
@@ -168,6 +179,73 @@ def test_nothing_is_prepared_that_is_not_replicated() -> None:
         assert shard.has_ended
 
     play(story, replica_lag_time_max_ms=600_000)
+
+
+def test_too_few_replicas_refuse_what_is_new_and_end_no_shard() -> None:
+    async def story(cluster: Brokers, world: World) -> None:
+        shard = await world.loaded(1)
+        producer = await init(shard, timeout_ms=10_000)
+        await begin(shard, producer)
+        before = dict(shard.transactions)
+        cluster.cut = {(2, 1), (3, 1)}
+        cluster.change_isr(world._key, (1,))
+        for asked in (init(shard, "b"), end(shard, producer)):
+            with pytest.raises(CoordinatorNotAvailable, match=r"cannot be replicated: .* asks for 2"):
+                await asked
+        await asyncio.sleep(11)
+        await shard.abort_timed_out()
+        assert (shard.transactions, world.failed) == (before, [])
+        cluster.cut = set()
+        await cluster.until(lambda: len(cluster.partition(world._key).isr) == 3)
+        await shard.abort_timed_out()
+        await shard.settle()
+        assert [each.phase for each in world.prepared] == [Phase.PREPARE_ABORT]
+
+    play(story, min_insync_replicas=2)
+
+
+def coordinator(cluster: Brokers, world: World, write: WriteMarkers) -> TransactionCoordinator:
+    return TransactionCoordinator(
+        world.context(1), cluster.nodes[1].events, new_producer_id=world.ids.next_id, write=write
+    )
+
+
+@pytest.mark.parametrize("is_shrunk_before", [True, False])
+def test_a_completion_with_too_few_replicas_is_tried_again_without_its_markers(is_shrunk_before: bool) -> None:
+    """Before: the shard ended, and the next one wrote the markers again."""
+    written: list[MarkersToWrite] = []
+
+    async def story(cluster: Brokers, world: World) -> None:
+        async def write(_node_id: int, markers: Sequence[MarkersToWrite]) -> list[dict[tuple[str, int], int]]:
+            written.extend(markers)
+            cluster.cut = {(2, 1), (3, 1)}
+            if is_shrunk_before:
+                cluster.change_isr(world._key, (1,))
+            return [dict.fromkeys(each.partitions, 0) for each in markers]
+
+        cluster.create("t", topic_id=UUID(int=8))
+        known = coordinator(cluster, world, write)
+        known.on_metadata(cluster.image)
+        await cluster.until(lambda: any(known.shards.loaded()))
+        (shard,) = known.shards.loaded()
+        producer = await known.init("a", timeout_ms=60_000)
+        await known.add_partitions("a", producer, T0, client_version=2)
+        await known.end("a", producer, is_commit=True, client_version=2)
+        await cluster.until(lambda: bool(written))
+        await asyncio.sleep(3)
+        cluster.cut = set()
+        await cluster.until(lambda: len(cluster.partition(world._key).isr) == 3)
+        await cluster.until(lambda: shard.transactions["a"].phase is Phase.COMPLETE_COMMIT)
+        assert [*known.shards.loaded()] == [shard]
+        assert len(written) == 1
+        assert cluster.nodes[1].events.named("transaction_not_completed") == []
+        await shard.prove_leadership()
+        cluster.elect(world._key, 2, (1, 2, 3))
+        again = await world.loaded(2)
+        assert again.transactions["a"].phase is Phase.COMPLETE_COMMIT
+        known.stop()
+
+    play(story, min_insync_replicas=2, request_timeout_ms=1_000, replica_lag_time_max_ms=60_000)
 
 
 def test_what_is_open_for_too_long_is_aborted_and_what_is_unused_is_forgotten() -> None:
