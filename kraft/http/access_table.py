@@ -110,7 +110,7 @@ def _transactions() -> dict[str, RouteAccess]:
 def _node() -> dict[str, RouteAccess]:
     paths = (
         "/", "/healthz", "/readyz", "/healthy", "/ready", "/status/ready", "/_health", "/docs", "/docs/{asset}",
-        "/openapi.json", "/openapi", "/openapi/v3",
+        "/openapi.json", "/openapi", "/openapi/v3", "/console", "/console/{file}",
     )  # fmt: skip
     described = _cluster(DESCRIBE)
     return {f"GET {path}": _OPEN for path in paths} | {
@@ -118,6 +118,9 @@ def _node() -> dict[str, RouteAccess]:
         "GET /kraft/status": RouteAccess(states="nothing: how many, and no names; `kraft up` waits for it"),
         "GET /kraft/partitions": described,
         "GET /kraft/events": described,
+        "GET /kraft/facts": described,
+        "GET /kraft/changes": described,
+        "GET /kraft/live": described,
         "GET /kraft/users": described,
         "PUT /kraft/users/{user}": _cluster(ALTER),
         "DELETE /kraft/users/{user}": _cluster(ALTER),

@@ -17,6 +17,7 @@ from kraft.broker.measures import NO_KAFKA_PORT, KafkaPort
 from kraft.http.access_table import check_access
 from kraft.http.authentication import HttpAuthentication
 from kraft.http.connection import Connection
+from kraft.http.console.pages import console_routes
 from kraft.http.context import Context
 from kraft.http.docs.pages import docs_routes
 from kraft.http.endpoint import Call, Route
@@ -39,7 +40,7 @@ from kraft.http.streaming.streams import Streams
 from kraft.http.strict_profile import check_strictly
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import INT32_MAX
-from metadata.environment import Environment
+from metadata.environment import Environment, Files
 from metadata.events import Events
 from metadata.settings import BrokerSettings
 from replication.record_workers import RecordWorkers
@@ -94,7 +95,7 @@ def create_app(
         is_strict=is_strict,
         origins=Origins(own_hosts, lambda: gateway.settings),
     )
-    routes = _served((*ALL_ROUTES, *docs_routes(environment.files), *extra_routes), is_strict=is_strict)
+    routes = _served((*ALL_ROUTES, *_pages(environment.files), *extra_routes), is_strict=is_strict)
     app = web.Application(client_max_size=limits.body_bytes_max)
     app[CONTEXT], app[ROUTES] = context, routes
     _add_signals(app)
@@ -115,6 +116,10 @@ def learn_paths(extra_routes: Sequence[Route]) -> None:
 def _served(known: Sequence[Route], *, is_strict: bool) -> tuple[Route, ...]:
     routes = tuple(route for route in known if not (is_strict and route.is_alias))
     return (*routes, *openapi_routes(routes, is_strict=is_strict))
+
+
+def _pages(files: Files) -> tuple[Route, ...]:
+    return (*docs_routes(files), *console_routes(files))
 
 
 def _limits(settings: BrokerSettings, *, connections_max: int) -> Limits:

@@ -95,6 +95,7 @@ PATH_PARAMETERS: Mapping[str, PathParameter] = {
     "transactional_id": PathParameter("The transactional.id of a producer.", _TEXT),
     "consumer": PathParameter("Member id of a consumer.", _TEXT),
     "asset": PathParameter("Name of a file.", {"type": "string", "enum": list(ASSETS)}),
+    "file": PathParameter("Name of a file of the console.", {"type": "string", "pattern": r"^[a-z_]+\.[a-z]+$"}),
     "name": PathParameter("Name of a setting, as Kafka names it.", _TEXT),
 }
 

@@ -204,6 +204,7 @@ _LINKS = {
 
 
 _PLACES = {
+    "/console": "the cluster as it lives: nodes, links, partitions",
     "/docs": "the API: to read, and to try",
     "/openapi.json": "the API as an OpenAPI 3.1 document",
     "/kraft/status": "nodes, controller and partitions as this node knows them",

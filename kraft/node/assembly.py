@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 from kraft.broker.answer_budget import AnswerBudget
@@ -16,6 +17,7 @@ from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder, PartitionClient
 from kraft.broker.lost_brokers import LostBrokers
+from kraft.broker.node_facts import FactsOfNode
 from kraft.broker.routing import Router
 from kraft.broker.tail_waits import Tails
 from kraft.broker.transaction_verification import TransactionVerifier
@@ -44,6 +46,7 @@ from metadata.controller.active import ActiveController
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
 from metadata.events import Events
+from metadata.image import TopicIdPartition
 from metadata.quorum.log import MetadataLog
 
 Step: TypeAlias = tuple[str, Callable[[], Awaitable[object]] | None]
@@ -74,7 +77,7 @@ class Node:
             config, node_id, environment=environment, quorum=quorum, on_fatal=on_fatal, certificates=certificates
         )
         self._context, self.certificates, self.logins = context, certificates, context.logins
-        self.config, self.node, self.environment = config, context.node, environment
+        self.config, self.node, self.environment, self.peers = config, context.node, environment, context.peers
         self.incarnation_id = context.incarnation_id
         self.events, self.publisher, self.main_loop = context.events, context.publisher, context.main_loop
         self.controller: ControllerParts | None = controller_parts(context) if context.node.is_voter else None
@@ -108,6 +111,11 @@ class Node:
         self._door = None if door is None else door(self)
         self._watch: asyncio.Task[None] | None = None
         self._subscribe()
+
+    @cached_property
+    def facts(self) -> FactsOfNode:
+        """What this node knows, for those who watch the cluster."""
+        return _facts(self)
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -263,6 +271,31 @@ def _queues(context: NodeContext, gateway: Gateway, groups: Groups, local: Broke
     )
 
 
+def _facts(node: Node) -> FactsOfNode:
+    broker, peers, log = node.broker, node.peers, node.log
+
+    def epochs(key: TopicIdPartition) -> Sequence[tuple[int, int]]:
+        found = None if broker is None else broker.logs.get(key)
+        return () if found is None else found.epoch_entries
+
+    def links() -> dict[int, dict[str, bool]]:
+        found = peers.open_now()
+        if node.controller is not None:
+            for voter in node.config.voters:
+                if voter.id != node.node.id:
+                    found.setdefault(voter.id, {})["quorum"] = voter.id in log.met
+        return found
+
+    return FactsOfNode(
+        gateway=node.gateway,
+        clock=node.environment.clock,
+        replicas=None if broker is None else broker.replicas,
+        epochs=epochs,
+        links=links,
+        awaits=node.awaiting.service,
+    )
+
+
 def node_parts(node: Node) -> NodeParts:
     """The parts of a node that answer clients and other nodes."""
     controller = node.controller
@@ -275,6 +308,7 @@ def node_parts(node: Node) -> NodeParts:
         transactions=node.transactions,
         share_persister=node.share_persister,
         answers=node.answers,
+        facts=node.facts,
         broker=node.broker,
         controller=None if controller is None else controller.active,
         metadata_fetches=None if controller is None else controller.fetches,

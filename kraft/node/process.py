@@ -21,6 +21,8 @@ from kraft.broker.transaction_measures import transaction_measures
 from kraft.config.models import ClusterConfig, has_sasl, has_tls
 from kraft.http.app import create_app, learn_paths
 from kraft.http.authentication import HttpAuthentication
+from kraft.http.console.facts import ClusterFacts
+from kraft.http.console.live import live_routes
 from kraft.http.events import event_routes
 from kraft.http.replicas import replica_routes
 from kraft.http.server import HttpServer
@@ -43,6 +45,7 @@ from kraft.runtime.reserved_files import ReservedFiles
 from kraft.runtime.tls import LOOK_EVERY_MS, NodeTls, TlsFailed
 from kraft.runtime.umask import write_for_owner_alone
 from kraft.runtime.witness import files_of
+from kraft.wire.channels.node_facts import FactsChannel
 from kraft.wire.client_counts import software
 from metadata.delta import MetadataDelta
 from metadata.image import MetadataImage
@@ -79,6 +82,7 @@ def warm_up() -> None:
             *user_routes(),
             *replica_routes(dict),
             *event_routes(nothing, incarnation=""),
+            *live_routes(nothing, lambda scope: nothing),
         )
     )
     with contextlib.suppress(WrongLibrary):  # each node logs it
@@ -300,6 +304,17 @@ def _http_authentication(node: Node) -> HttpAuthentication | None:
     return HttpAuthentication(logins=node.logins, is_encrypted=has_tls(protocol)) if has_sasl(protocol) else None
 
 
+def _cluster_facts(node: Node) -> ClusterFacts:
+    return ClusterFacts(
+        own=node.facts.facts,
+        ask=lambda number, scope: FactsChannel(node.peers, number).ask(scope),
+        nodes=lambda: node.gateway.nodes,
+        cluster_id=node.gateway.cluster_id,
+        node_id=node.gateway.node_id,
+        clock=node.environment.clock,
+    )
+
+
 def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[str, float]]) -> HttpServer:
     """The HTTP listener of a node, with all of its routes; not started."""
     app = create_app(
@@ -326,6 +341,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *user_routes(),
             *replica_routes(lambda: {} if node.broker is None else node.broker.replicas.describe()),
             *event_routes(node.events.ring, incarnation=str(node.incarnation_id)),
+            *live_routes(_cluster_facts(node), node.facts.facts),
         ),
     )
     tls = node.certificates.server if node.certificates is not None and has_tls(node.node.rest_protocol) else None

@@ -125,6 +125,7 @@ _FOR_NODES: Mapping[str, str] = {
     "AllocateProducerIds": "kraft.wire.handlers.brokers",
     "FetchSnapshot": "kraft.wire.handlers.metadata_log",
     "GroupRequest": "kraft.wire.handlers.group_requests",
+    "NodeFacts": "kraft.wire.handlers.node_facts",
 }
 """The modules of those that only nodes may ask, by the API's name."""
 SERVED: Sequence[Api] = [apis.BY_NAME[name] for name in _ROWS]

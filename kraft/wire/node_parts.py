@@ -14,6 +14,7 @@ from kraft.broker.gateway import Gateway
 from kraft.broker.lifecycle import BrokerLifecycle
 from kraft.broker.local_partition_client import LocalPartitionClient
 from kraft.broker.lost_brokers import LostBrokers
+from kraft.broker.node_facts import FactsOfNode
 from kraft.broker.producer_ids import ProducerIds
 from kraft.broker.registered_metadata import RegisteredMetadata
 from kraft.broker.transactional_produce import TransactionalProduce
@@ -93,6 +94,8 @@ class NodeParts:
     """Sends requests to the coordinator of a share partition; creates their topic when it is missing."""
     answers: AnswerBudget
     """Memory for what is read for answers."""
+    facts: FactsOfNode
+    """What this node knows, for those who watch the cluster."""
     broker: BrokerParts | None
     """None on a node without the broker role."""
     controller: Controller | None

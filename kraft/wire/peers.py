@@ -33,7 +33,7 @@ WAITS_IN_FLIGHT_MAX = 4_096
 FRAME_BYTES_MAX = 128 * 1024 * 1024
 """Largest answer taken from a peer: above fetch.max.bytes and one oversized first batch (F3)."""
 
-Lane = Literal["", "reads", "waits", "groups", "transactions", "markers", "shares"]
+Lane = Literal["", "reads", "waits", "groups", "transactions", "markers", "shares", "facts"]
 
 Address = Callable[[int, Purpose], tuple[str, int]]
 """Host and port of a node. Raises a KafkaError (BrokerNotAvailable) when it is not known."""
@@ -136,6 +136,14 @@ class Peers:
             if purpose == "fetch" and way.lost_ms is not None and way.lost_ms >= since_ms
         }
 
+    def open_now(self) -> dict[int, dict[str, bool]]:
+        """Node -> purpose -> whether a connection is open, for all that were ever asked for."""
+        found: dict[int, dict[str, bool]] = {}
+        for (node_id, purpose, _), way in self._ways.items():
+            purposes = found.setdefault(node_id, {})
+            purposes[purpose] = purposes.get(purpose, False) or way.is_open
+        return found
+
     async def look(self, node_id: int) -> None:
         """Returns when a node that this one fetches from has answered a small request, when the connection has broken
         (which `lost` shows), or after `LOOK_MS_MAX`; at once when there is no connection."""
@@ -167,6 +175,10 @@ class _Way:
     def lost_ms(self) -> int | None:
         """When the last connection ended; None while there is one, and before the first."""
         return self._lost_ms if self._current is None else self._current.ended_ms
+
+    @property
+    def is_open(self) -> bool:
+        return self._current is not None and not self._current.is_closed
 
     def current(self, address: tuple[str, int]) -> RpcConnection | None:
         """The open connection, unless the node has moved."""

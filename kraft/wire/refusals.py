@@ -29,6 +29,7 @@ NO_PARTS = NodeParts(
     transactions=_NONE,
     share_persister=_NONE,
     answers=_NONE,
+    facts=_NONE,
     broker=None,
     controller=None,
     metadata_fetches=None,

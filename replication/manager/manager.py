@@ -8,7 +8,7 @@ watermarks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from metadata.delta import MetadataDelta, delta_between
 from metadata.environment import Environment
@@ -28,11 +28,15 @@ from replication.manager.producers import Producers
 from replication.manager.registry import Registry
 from replication.manager.roles import Roles
 from replication.manager.status import (
+    FollowerMarks,
     OpenTransactions,
+    ReplicaMarks,
     ReplicaStatus,
     ReplicationStatus,
     all_replica_status,
+    follower_marks,
     open_transactions,
+    replica_marks,
     replication_status,
 )
 from replication.partition.log import ReplicaLog
@@ -132,6 +136,14 @@ class ReplicaManager:
 
     def describe(self) -> Mapping[TopicIdPartition, ReplicaStatus]:
         return all_replica_status(self._registry)
+
+    def marks(self, keys: Iterable[TopicIdPartition]) -> Mapping[TopicIdPartition, ReplicaMarks]:
+        """Where the logs of these partitions begin and end here."""
+        return replica_marks(self._registry, keys)
+
+    def follower_marks(self, key: TopicIdPartition) -> Mapping[int, FollowerMarks]:
+        """What this broker knows of the followers of a partition that it leads; empty when it does not."""
+        return follower_marks(self._registry, key)
 
     def open_transactions(self) -> Sequence[OpenTransactions]:
         """Open transactions of every replica that has undecided ones, the oldest first."""

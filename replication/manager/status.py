@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from metadata.image import TopicIdPartition
 from replication.manager.registry import Registry
 from replication.partition.replica import Replica
-from replication.partition.states import LeaderState
+from replication.partition.states import NEVER_MS, LeaderState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,3 +125,64 @@ def open_transactions(registry: Registry) -> list[OpenTransactions]:
 
 def all_replica_status(registry: Registry) -> dict[TopicIdPartition, ReplicaStatus]:
     return {key: replica_status(replica) for key, replica in registry.replicas.items()}
+
+
+class ReplicaMarks(NamedTuple):
+    """Where the log of one replica of this broker begins and ends, for those who watch it."""
+
+    role: str
+    """`leader`, `follower` or `offline`."""
+    leader_epoch: int
+    log_start_offset: int
+    last_stable_offset: int
+    high_watermark: int
+    log_end_offset: int
+    size_bytes: int
+
+
+class FollowerMarks(NamedTuple):
+    """What a leader knows of one follower; ages in ms, -1 before the first fetch."""
+
+    log_end_offset: int
+    fetched_ms_ago: int
+    caught_up_ms_ago: int
+
+
+def replica_marks(registry: Registry, keys: Iterable[TopicIdPartition]) -> dict[TopicIdPartition, ReplicaMarks]:
+    """Those of these partitions that have a replica here."""
+    found: dict[TopicIdPartition, ReplicaMarks] = {}
+    for key in keys:
+        replica = registry.replicas.get(key)
+        if replica is not None:
+            state, log = replica.state, replica.log
+            role = "leader" if isinstance(state, LeaderState) else "follower"
+            found[key] = ReplicaMarks(
+                role,
+                state.leader_epoch,
+                log.log_start_offset,
+                log.last_stable_offset,
+                state.high_watermark,
+                log.log_end_offset,
+                log.size_bytes,
+            )
+        elif (offline := registry.offline.get(key)) is not None:
+            found[key] = ReplicaMarks("offline", offline.image.leader_epoch, -1, -1, -1, -1, -1)
+    return found
+
+
+def follower_marks(registry: Registry, key: TopicIdPartition) -> Mapping[int, FollowerMarks]:
+    """What this broker knows of the followers of a partition that it leads; empty when it does not."""
+    replica = registry.replicas.get(key)
+    if replica is None or not isinstance(replica.state, LeaderState):
+        return {}
+    now_ms = registry.clock.monotonic_ms()
+    return {
+        node: FollowerMarks(
+            progress.end_offset, _ago(now_ms, progress.last_fetched_ms), _ago(now_ms, progress.last_caught_up_ms)
+        )
+        for node, progress in replica.state.followers.items()
+    }
+
+
+def _ago(now_ms: int, at_ms: int) -> int:
+    return -1 if at_ms == NEVER_MS else max(now_ms - at_ms, 0)

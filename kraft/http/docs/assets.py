@@ -33,21 +33,23 @@ class Asset:
 
 
 class Assets:
-    """Each file is read once, when it is first asked for."""
+    """Each file of a folder is read once, when it is first asked for. `media`: name -> content type."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, folder: str = _FOLDER, media: Mapping[str, str] = ASSETS) -> None:
         self._files = files
+        self._folder = folder
+        self._media = media
         self._loaded: dict[str, Asset] = {}
 
     def __getitem__(self, name: str) -> Asset:
         asset = self._loaded.get(name)
         if asset is None:
             data = self._read(name)
-            asset = self._loaded[name] = Asset(ASSETS[name], data, etag_of(data))
+            asset = self._loaded[name] = Asset(self._media[name], data, etag_of(data))
         return asset
 
     def _read(self, name: str) -> bytes:
-        file = self._files.open(posixpath.join(_FOLDER, name), read_only=True)
+        file = self._files.open(posixpath.join(self._folder, name), read_only=True)
         try:
             assert file.size <= ASSET_BYTES_MAX, (name, file.size)
             data = file.pread(0, file.size)

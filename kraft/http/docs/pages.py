@@ -37,7 +37,8 @@ _PAGE = """<!doctype html>
 </head>
 <body>
 <header><a class="name" href="/">kraft</a> <span>node {node_id} of cluster <code>{cluster_id}</code></span>
-<nav><a href="/docs">API</a> <a href="/kraft/status">status</a> <a href="/metrics">metrics</a></nav></header>
+<nav><a href="/console">console</a>
+<a href="/docs">API</a> <a href="/kraft/status">status</a> <a href="/metrics">metrics</a></nav></header>
 {content}
 {scripts}
 </body>

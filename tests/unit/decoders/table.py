@@ -21,6 +21,7 @@ from uuid import UUID
 import msgspec
 from crc32c import crc32c
 
+from kraft.broker import node_facts
 from kraft.broker.logins import Logins
 from kraft.broker.principal import UserPrincipal, decode_user
 from kraft.broker.tokens import BadToken, Tokens
@@ -92,6 +93,7 @@ from metadata.quorum.link import message_of
 from metadata.quorum.messages import MalformedMessage, checked
 from metadata.settings import BrokerSettings, TopicSettings, broker_settings, canonical_value
 from replication.log_validator import BatchRules, prepare_or_refuse
+from replication.manager.status import FollowerMarks, ReplicaMarks
 from replication.partition.log import AbortedTransaction
 from replication.producers.state import Producer, ProducerBatch
 from replication.shares.states import StateBatch
@@ -601,6 +603,47 @@ def keyed(key: bytes, value: bytes | None) -> bytes:
 INSTANCE = instance.Instance(
     group="g", name="i", nonce="n", config=instance.InstanceConfig(), topics=("t",), positions=(("t", 0, 5),)
 )
+WATCHING = {
+    "scope of facts": Decoder(
+        module="kraft.broker.node_facts",
+        decode=node_facts.decode_scope,
+        refuses=DECODE_ERRORS,
+        samples=[node_facts.encode_scope(node_facts.Scope(filter="t-0", exact=True, limit=1))],
+    ),
+    "facts of a node": Decoder(
+        module="kraft.broker.node_facts",
+        decode=node_facts.decode_facts,
+        refuses=DECODE_ERRORS,
+        samples=[
+            node_facts.encode_facts(
+                node_facts.NodeFacts(
+                    node_id=1,
+                    at_ms=2,
+                    metadata_offset=3,
+                    controller_id=1,
+                    controller_epoch=4,
+                    awaits="",
+                    brokers={1: "active"},
+                    links={2: {"fetch": True}},
+                    totals=node_facts.Totals(
+                        topics=1,
+                        partitions=1,
+                        leaders={1: 1},
+                        offline=0,
+                        under_min_isr=0,
+                        under_replicated=0,
+                        matched=1,
+                        shown=1,
+                    ),
+                    partitions={"t-0": (1, 5, (1, 2), (1,), 2, 2)},
+                    replicas={"t-0": ReplicaMarks("leader", 5, 0, 7, 7, 8, 100)},
+                    followers={"t-0": {2: FollowerMarks(8, 3, 3)}},
+                    epochs={"t-0": ((0, 0), (5, 6))},
+                )
+            )
+        ],
+    ),
+}
 GROUPS = {
     "group request": Decoder(
         module="kraft.coordinators.groups.requests",
@@ -1039,7 +1082,7 @@ WIRE = {
 
 
 def all_decoders() -> Iterator[tuple[str, Decoder]]:
-    for part in (QUORUM, REPLICATION, CONFIGURATION, GROUPS, HTTP, WIRE):
+    for part in (QUORUM, REPLICATION, CONFIGURATION, WATCHING, GROUPS, HTTP, WIRE):
         yield from part.items()
 
 

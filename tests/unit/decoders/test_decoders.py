@@ -64,6 +64,7 @@ REFUSED_SAMPLES: Mapping[str, str] = {
     "SCRAM of a server": "its signature would be right by chance only",
     "values as json": "one of its samples is text",
     "FetchSnapshot refusal": "the error is in the header, and the body has nothing",
+    "NodeFacts refusal": "the error is in the header, and the body has nothing",
     "GroupRequest refusal": "the error is in the header, and the body has nothing",
     "AddPartitionsToTxn refusal": "the error is in the header, and the body has no transaction",
     "DescribeTransactions refusal": "the error of the one that was asked for is raised",

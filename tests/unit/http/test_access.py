@@ -11,6 +11,7 @@ import pytest
 from kraft.events import EventRing
 from kraft.http.access_table import ROUTE_ACCESS
 from kraft.http.app import ROUTES
+from kraft.http.console.live import live_routes
 from kraft.http.endpoint import Route
 from kraft.http.events import event_routes
 from kraft.http.replicas import replica_routes
@@ -68,6 +69,7 @@ def more_routes() -> tuple[Route, ...]:
         *user_routes(),
         *replica_routes(dict),
         *event_routes(EventRing(lambda: 0), incarnation="i"),
+        *live_routes(NOTHING, lambda scope: NOTHING),
     )
 
 

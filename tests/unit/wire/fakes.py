@@ -13,8 +13,9 @@ from uuid import UUID
 import uvloop
 
 from kraft.broker.gateway import NodeInfo
+from kraft.broker.node_facts import NodeFacts, Scope
 from kraft.protocol.encoding import TopLevel
-from kraft.protocol.errors import KafkaError
+from kraft.protocol.errors import KafkaError, NotController
 from kraft.protocol.primitives import Buffer
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.network import CONNECTIONS_MAX
@@ -147,8 +148,15 @@ def handlers_of(**parts: Any) -> ApiHandlers:
     return ApiHandlers(parts_of(**parts))
 
 
+class NobodyKnows:
+    """In the place of what a node knows."""
+
+    def facts(self, scope: Scope) -> NodeFacts:
+        raise NotController
+
+
 def parts_of(**parts: Any) -> NodeParts:
-    return node_parts_of(**{"gateway": FakeGateway(), **parts})
+    return node_parts_of(**{"gateway": FakeGateway(), "facts": NobodyKnows(), **parts})
 
 
 def answered(handlers: ApiHandlers, message: TopLevel, version: int) -> TopLevel:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kraft.broker.node_facts import Scope
 from kraft.coordinators.groups.requests import DescribeGroup
 from kraft.coordinators.shares.decide import Write
 from kraft.coordinators.shares.leaders import ShareFetch
@@ -39,6 +40,7 @@ from kraft.wire.channels.forward import (
 )
 from kraft.wire.channels.groups import GROUP_REQUEST
 from kraft.wire.channels.metadata_log import FETCH_SNAPSHOT
+from kraft.wire.channels.node_facts import NODE_FACTS
 from kraft.wire.channels.replicas import FETCH, OFFSET_FOR_LEADER_EPOCH, EpochQuestion
 from kraft.wire.channels.share_records import SHARE_FETCH, SHARE_SETTLE, Settling
 from kraft.wire.channels.share_state import (
@@ -142,6 +144,7 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
     "DescribeProducers": (DESCRIBE_PRODUCERS, T0),
     "DescribeTransactions": (DESCRIBE_TRANSACTION, "id"),
     "ListTransactions": (LIST_TRANSACTIONS, ListFilters()),
+    "NodeFacts": (NODE_FACTS, Scope(filter="t-0", exact=True)),
     "GroupRequest": (GROUP_REQUEST, DescribeGroup(group="g")),
     "InitializeShareGroupState": (INITIALIZE_STATE, InitializeState(SHARE, 1, -1)),
     "ReadShareGroupState": (READ_STATE, ReadState(SHARE, 1)),
