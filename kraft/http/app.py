@@ -157,8 +157,10 @@ async def _end_streams(app: web.Application) -> None:
 
 
 def _register(app: web.Application, context: Context, routes: Sequence[Route], faults: InternalErrors) -> None:
-    """Paths with a slash at their end, which few clients ask for, stand after all others: each is tried in turn."""
-    adapted = [(route, _adapt(context, route, faults), _continue(context, route)) for route in routes]
+    """Each is tried in turn: those of records in v3 stand before all others, and paths with a slash at their end, which
+    few clients ask for, behind them."""
+    in_order = sorted(routes, key=lambda route: not _is_of_records(route.path))
+    adapted = [(route, _adapt(context, route, faults), _continue(context, route)) for route in in_order]
     for ending in ("",) if context.is_strict else ("", "/"):
         for route, handler, expect in adapted:
             if ending and route.path == "/":
@@ -167,6 +169,10 @@ def _register(app: web.Application, context: Context, routes: Sequence[Route], f
             app.router.add_route(route.method, path, handler, expect_handler=expect)
             if route.method == "GET":
                 app.router.add_route("HEAD", path, handler)
+
+
+def _is_of_records(path: str) -> bool:
+    return path.startswith("/v3/") and path.rpartition("/")[2].startswith("records")
 
 
 def _adapt(context: Context, route: Route, faults: InternalErrors) -> AioHandler:

@@ -1,4 +1,4 @@
-"""All routes, in the order in which they are tried: the busy ones first."""
+"""All routes, in the order in which they are tried (in v3, those of records before all others)."""
 
 from __future__ import annotations
 

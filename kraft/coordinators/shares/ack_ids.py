@@ -12,12 +12,14 @@ import base64
 import binascii
 import hmac
 import struct
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 from kraft.protocol.errors import InvalidRequest, KafkaError
 from metadata.image import TopicIdPartition
+from replication.shares.acknowledgements import GROUP_DELAY
+from replication.shares.states import AcknowledgeType
 
 VERSION: Final = 2
 CODE_BYTES: Final = 16
@@ -55,6 +57,39 @@ class AckId(NamedTuple):
     offset: int
 
 
+class Asked(Protocol):
+    """An acknowledgement of one record, as a client sends it."""
+
+    @property
+    def ack_id(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def lock_ms(self) -> int | None: ...
+    @property
+    def delay_ms(self) -> int | None: ...
+
+
+class Settlement(NamedTuple):
+    """Records of one lock that follow each other and get the same word."""
+
+    lock: Lock
+    first: int
+    last: int
+    type: AcknowledgeType
+    reason: str = ""
+    lock_ms: int = 0
+    """How long a renewal locks; 0: as at the receive."""
+    delay_ms: int = GROUP_DELAY
+    """When a released record is there again."""
+
+
+TYPES: Final = {kind.name.lower(): kind for kind in AcknowledgeType}
+"""The words that clients send."""
+
+
 class AckIds:
     """Writes and reads the ids of one cluster."""
 
@@ -87,6 +122,34 @@ class AckIds:
 
         return read
 
+    def settlements(
+        self, group: str, asked: Iterable[Asked], *, owner: str
+    ) -> tuple[list[Settlement], dict[int, KafkaError]]:
+        """The acknowledgements of one request, and the errors of those with a bad id by their places. Most records are
+        acknowledged in the order of their offsets: the id that would go on with the one before is not read."""
+        read = self.reader(group, owner=owner)
+        found: list[Settlement] = []
+        bad: dict[int, KafkaError] = {}
+        following: str | None = None
+        word: tuple[str, str, int | None, int | None] | None = None
+        token, place = "", 0
+        for at, each in enumerate(asked):
+            if each.ack_id == following and (each.type, each.reason, each.lock_ms, each.delay_ms) == word:
+                place += 1
+            else:
+                _end_last(found, place)
+                try:
+                    lock, offset = read(each.ack_id)
+                except InvalidRequest as error:
+                    bad[at], following = error, None
+                    continue
+                word = each.type, each.reason, each.lock_ms, each.delay_ms
+                found.append(_settlement(lock, offset, each))
+                token, place = each.ack_id.partition(".")[0], offset - lock.first
+            following = f"{token}.{place + 1}" if place + 1 < found[-1].lock.size else None
+        _end_last(found, place)
+        return found, bad
+
     def _lock(self, group: str, token: str, owner: str) -> Lock:
         try:
             data = base64.b64decode(token, altchars=b"-_", validate=True)
@@ -102,6 +165,16 @@ class AckIds:
         """Each principal has a key of its own."""
         key = hmac.digest(self._key, owner.encode(), "sha256") if owner else self._key
         return hmac.digest(key, group.encode() + b"\0" + packed, "sha256")[:CODE_BYTES]
+
+
+def _settlement(lock: Lock, offset: int, asked: Asked) -> Settlement:
+    delay_ms = GROUP_DELAY if asked.delay_ms is None else asked.delay_ms
+    return Settlement(lock, offset, offset, TYPES[asked.type], asked.reason, asked.lock_ms or 0, delay_ms)
+
+
+def _end_last(found: list[Settlement], place: int) -> None:
+    if found:
+        found[-1] = found[-1]._replace(last=found[-1].lock.first + place)
 
 
 def id_of(token: str, lock: Lock, offset: int) -> str:

@@ -21,7 +21,7 @@ from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.group_metadata import Kind
 from kraft.coordinators.groups.routing import Groups
-from kraft.coordinators.shares.ack_ids import AckId, AckIds, Lock
+from kraft.coordinators.shares.ack_ids import AckIds, Lock, Settlement
 from kraft.coordinators.shares.leaders import Handed, ShareFetch
 from kraft.coordinators.shares.peek import Peeked
 from kraft.coordinators.shares.settings import KnownSettings
@@ -39,7 +39,6 @@ from metadata.retries import ELECTION_RETRY_MS
 from metadata.settings import GroupSettings
 from replication.shares.acknowledgements import Part
 from replication.shares.settled import Lease
-from replication.shares.states import AcknowledgeType
 
 Leases = Sequence[tuple[TopicIdPartition, Lease]]
 Results = Sequence["KafkaError | None"]
@@ -179,21 +178,21 @@ class Queues:
 
     # --- acknowledge --------------------------------------------------------------------------------------------
 
-    async def acknowledge(self, group: str, items: Sequence[_Item]) -> Results:
-        """(id, type, reason, lock of a renewal in ms, delay of a release in ms) of each -> None, or why it was refused.
-        Sent again until its leader has answered: each may come twice."""
-        results: list[KafkaError | None] = [None] * len(items)
-        left = _joined(_in_a_row(items))
+    async def acknowledge(self, group: str, asked: Sequence[Settlement]) -> Mapping[int, KafkaError]:
+        """Why records were refused, by their places among all records that are asked for. Sent again until its leader
+        has answered: each may come twice."""
+        refused: dict[int, KafkaError] = {}
+        left = _joined(_leases(asked))
         deadline_ms = self._clock.monotonic_ms() + ACKNOWLEDGE_WAIT_MS
         while True:
-            left = await self._acknowledge_once(group, left, results)
+            left = await self._acknowledge_once(group, left, refused)
             if not left or self._clock.monotonic_ms() >= deadline_ms:
-                return results
-            if any(len(places) == 1 and _is_to_repeat(results[places[0]]) for _, _, places in left):
+                return refused
+            if any(len(places) == 1 and _is_to_repeat(refused.get(places[0])) for _, _, places in left):
                 await self._clock.sleep(ELECTION_RETRY_MS)
 
     async def _acknowledge_once(
-        self, group: str, asked: Sequence[_Asked], results: list[KafkaError | None]
+        self, group: str, asked: Sequence[_Asked], refused: dict[int, KafkaError]
     ) -> list[_Asked]:
         """Those that have to be asked again; of several records each alone, as one of their locks may have ended."""
         by_leader: dict[int, list[_Asked]] = {}
@@ -201,8 +200,10 @@ class Queues:
 
         def got(each: _Asked, error: KafkaError | None) -> None:
             where, lease, places = each
-            for at in places:
-                results[at] = error
+            for at in places if error is not None or refused else ():
+                refused.pop(at, None)
+                if error is not None:
+                    refused[at] = error
             if _is_to_repeat(error):
                 again.append(each)
             elif error is not None and len(places) > 1:
@@ -220,8 +221,8 @@ class Queues:
                 answered = await self.at(node_id).settle(group, [each[:2] for each in those])
             except _LOST as lost:
                 answered = [_no_answer(node_id, lost)] * len(those)
-            except KafkaError as refused:
-                answered = [refused] * len(those)
+            except KafkaError as refusal:
+                answered = [refusal] * len(those)
             for each, error in zip(those, answered, strict=True):
                 got(each, error)
 
@@ -415,33 +416,24 @@ def by_lock(records: Sequence[Record], locks: Iterable[Lock]) -> Iterable[tuple[
         yield lock, records[begin:end]
 
 
-_Item: TypeAlias = tuple[AckId, AcknowledgeType, str, int, int]
 _Asked: TypeAlias = tuple[TopicIdPartition, Lease, list[int]]
-"""What is settled, and its places among the items of the request."""
+"""What is settled, and its places among the records of the request."""
 
 
-def _in_a_row(items: Sequence[_Item]) -> Iterable[_Asked]:
-    """Items of one lock that follow each other and get the same word, as one."""
+def _leases(asked: Iterable[Settlement]) -> Iterable[_Asked]:
     begin = 0
-    for at in range(1, len(items) + 1):
-        if at < len(items) and _follows(items[at - 1], items[at]):
-            continue
-        (lock, first), kind, reason, lock_ms, delay_ms = items[begin]
+    for lock, first, last, kind, reason, lock_ms, delay_ms in asked:
         lease = Lease(
             member=lock.member,
-            part=Part(first, first + at - 1 - begin, kind, reason, delay_ms),
+            part=Part(first, last, kind, reason, delay_ms),
             leader_epoch=lock.leader_epoch,
             delivery_count=lock.delivery_count,
             until_ms=lock.until_ms,
             lock_ms=lock_ms or lock.lock_ms,
         )
-        yield lock.where, lease, list(range(begin, at))
-        begin = at
-
-
-def _follows(earlier: _Item, later: _Item) -> bool:
-    (lock, offset), (later_lock, later_offset) = earlier[0], later[0]
-    return later_offset == offset + 1 and later_lock == lock and later[1:] == earlier[1:]
+        end = begin + last - first + 1
+        yield lock.where, lease, list(range(begin, end))
+        begin = end
 
 
 def _joined(asked: Iterable[_Asked]) -> list[_Asked]:

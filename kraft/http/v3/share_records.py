@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from kraft.broker.gateway import Records
-from kraft.coordinators.shares.ack_ids import AckId, Lock, id_of
+from kraft.coordinators.shares.ack_ids import Lock, Settlement, id_of
 from kraft.coordinators.shares.leaders import Handed
 from kraft.coordinators.shares.peek import Peeked
 from kraft.coordinators.shares.queue import Queues, Receive, by_lock, locks_of
@@ -27,20 +27,18 @@ from kraft.http.v3 import share_records_models as models
 from kraft.http.v3.config_changes import alteration, check_names
 from kraft.http.v3.envelope import answer, no_content, route
 from kraft.http.v3.models import ConfigChange
-from kraft.protocol.errors import InvalidRequest, KafkaError, UnknownTopicOrPartition
+from kraft.protocol.errors import KafkaError, UnknownTopicOrPartition
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from metadata.acls import AclOperation, AclResource
 from metadata.controller.requests import ConfigResource
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
-from replication.shares.acknowledgements import GROUP_DELAY
 from replication.shares.states import AcknowledgeType, DeliveryState
 
 _FORMATS = {"BINARY": Format.BINARY, "JSON": Format.JSON, "STRING": Format.TEXT}
 READS_MAX = 10
 """Reads of one partition that one look makes."""
-_TYPES = {kind.name.lower(): kind for kind in AcknowledgeType}
 
 
 class ShareRecordHandlers:
@@ -92,10 +90,11 @@ class ShareRecordHandlers:
                 for record in await self._records(call, group, each, locks[where], asked.format)
             ]
         except BaseException:
-            await self._acknowledge_all(group, _all_of(locks), AcknowledgeType.RELEASE)
+            every = [lock for those in locks.values() for lock in those]
+            await self._acknowledge_all(group, every, AcknowledgeType.RELEASE)
             raise
         if asked.acknowledgement == "implicit":
-            records = await self._accepted(call, group, records)
+            records = await self._accepted(call, records, locks.values())
         body = msgspec.json.encode(models.Received(records, lock_ms))
         context.hold(call.request, len(body))
         return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
@@ -111,23 +110,18 @@ class ShareRecordHandlers:
         """The records that were acquired: others have those in between."""
         where = locks[0].where
         topic, owner = topic_name(call, where), call.owner
-        first_offset, last_offset = handed.acquired[0].first_offset, handed.acquired[-1].last_offset
 
         def read(inflated_max: int) -> list[models.ReceivedRecord]:
             taken = take_records(
-                handed.records,
-                first_offset,
-                bytes_max=INT64_MAX,
-                records_max=last_offset - first_offset + 1,
-                inflated_max=inflated_max,
+                handed.records, 0, bytes_max=INT64_MAX, records_max=INT32_MAX, inflated_max=inflated_max
             )
-            found = []
+            found: list[models.ReceivedRecord] = []
             for lock, records in by_lock(taken.records, locks):
                 token = self._queues.ack_ids.token(group, lock, owner=owner)
-                common = (lock.delivery_count, lock.until_ms)
+                common, first = (lock.delivery_count, lock.until_ms), lock.first
                 found += [
                     models.ReceivedRecord(
-                        *_fields(record, topic, where.partition, form), *common, id_of(token, lock, record.offset)
+                        *_fields(record, topic, where.partition, form), *common, f"{token}.{record.offset - first}"
                     )
                     for record in records
                 ]
@@ -136,22 +130,30 @@ class ShareRecordHandlers:
         return await on_records(call.context.record_workers, handed.records, read)
 
     async def _accepted(
-        self, call: Call, group: str, records: Sequence[models.ReceivedRecord]
+        self, call: Call, records: Sequence[models.ReceivedRecord], locks: Iterable[Sequence[Lock]]
     ) -> list[models.ReceivedRecord]:
         """Without those whose acceptance was refused: they are handed out again."""
-        read = self._queues.ack_ids.reader(group, owner=call.owner)
-        ids = [read(record.ack_id or "") for record in records]
-        results = await self._acknowledge_all(group, ids, AcknowledgeType.ACCEPT)
+        every = [lock for those in locks for lock in those]
+        refused = await self._acknowledge_all(call.path["group"], every, AcknowledgeType.ACCEPT)
+        lost = set()
+        if refused:
+            offsets = [(lock.where, offset) for lock in every for offset in range(lock.first, lock.first + lock.size)]
+            lost = {
+                (topic_name(call, where), where.partition, offset)
+                for where, offset in map(offsets.__getitem__, refused)
+            }
         return [
             msgspec.structs.replace(record, ack_id=None, lock_until=None)
-            for record, error in zip(records, results, strict=True)
-            if error is None
+            for record in records
+            if not lost or (record.topic_name, record.partition_id, record.offset) not in lost
         ]
 
     async def _acknowledge_all(
-        self, group: str, ids: Iterable[AckId], kind: AcknowledgeType
-    ) -> Sequence[KafkaError | None]:
-        return await self._queues.acknowledge(group, [(each, kind, "", 0, 0) for each in ids])
+        self, group: str, locks: Iterable[Lock], kind: AcknowledgeType
+    ) -> Mapping[int, KafkaError]:
+        """The errors by the places of the records among all that are locked."""
+        every = [Settlement(lock, lock.first, lock.first + lock.size - 1, kind) for lock in locks]
+        return await self._queues.acknowledge(group, every)
 
     # --- peek ---------------------------------------------------------------------------------------------
 
@@ -181,47 +183,38 @@ class ShareRecordHandlers:
         """200 when all are done, with a result for each in the order of the request; 207 when some are not. When all of
         them are refused for the same reason, the status is that of the reason: 409 when the locks have ended."""
         acks, group = _acknowledgements(call), call.path["group"]
-        items: list[tuple[AckId, AcknowledgeType, str, int, int]] = []
-        results: list[KafkaError | None] = [None] * len(acks)
-        places = []
-        read = self._queues.ack_ids.reader(group, owner=call.owner)
-        for at, each in enumerate(acks):
-            if each.lock_ms is not None:
-                _check_lock(call, each.lock_ms)
-            if each.delay_ms is not None and each.type != "release":
-                raise HttpError(BAD_REQUEST, f"delay_ms={each.delay_ms} goes with release, not with {each.type}")
-            try:
-                ack_id = read(each.ack_id)
-            except InvalidRequest as error:
-                results[at] = error
-                continue
-            delay_ms = GROUP_DELAY if each.delay_ms is None else each.delay_ms
-            items.append((ack_id, _TYPES[each.type], each.reason, each.lock_ms or 0, delay_ms))
-            places.append(at)
-        for at, result in zip(places, await self._queues.acknowledge(group, items), strict=True):
-            results[at] = result
-        ids = dict(zip(places, (item[0] for item in items), strict=True))
-        now_ms = call.context.clock.wall_ms()
-        rows = [
-            self._result(call, each, error, ids.get(at), now_ms)
-            for at, (each, error) in enumerate(zip(acks, results, strict=True))
-        ]
+        for kind, lock_ms, delay_ms in {(each.type, each.lock_ms, each.delay_ms) for each in acks}:
+            _check_lock(call, lock_ms)
+            if delay_ms is not None and kind != "release":
+                raise HttpError(BAD_REQUEST, f"delay_ms={delay_ms} goes with release, not with {kind}")
+        asked, results = self._queues.ack_ids.settlements(group, acks, owner=call.owner)
+        places = [at for at in range(len(acks)) if at not in results] if results else range(len(acks))
+        for place, error in (await self._queues.acknowledge(group, asked)).items():
+            results[places[place]] = error
+        if results or any(each.type is AcknowledgeType.RENEW for each in asked):
+            rows = self._rows(call, acks, results)
+        else:
+            rows = [models.AcknowledgeResult(each.ack_id, None, None, None, None, None) for each in acks]
         return _answer(rows, results)
 
-    def _result(
-        self, call: Call, asked: _Acknowledgement, error: KafkaError | None, ack_id: AckId | None, now_ms: int
-    ) -> models.AcknowledgeResult:
-        if error is not None:
-            return models.AcknowledgeResult(asked.ack_id, code_of(error), worded(error), error.code, None, None)
-        if asked.type != "renew":
-            return models.AcknowledgeResult(asked.ack_id, None, None, None, None, None)
-        assert ack_id is not None
-        lock, offset = ack_id
-        lock_ms = asked.lock_ms or lock.lock_ms
-        renewed = lock._replace(first=offset, size=1, until_ms=now_ms + lock_ms, lock_ms=lock_ms)
-        token = self._queues.ack_ids.token(call.path["group"], renewed, owner=call.owner)
-        text = id_of(token, renewed, offset)
-        return models.AcknowledgeResult(asked.ack_id, None, None, None, text, renewed.until_ms)
+    def _rows(
+        self, call: Call, acks: Sequence[_Acknowledgement], results: Mapping[int, KafkaError]
+    ) -> list[models.AcknowledgeResult]:
+        group, now_ms = call.path["group"], call.context.clock.wall_ms()
+        read = self._queues.ack_ids.reader(group, owner=call.owner)
+        rows = []
+        for at, each in enumerate(acks):
+            row = models.AcknowledgeResult(each.ack_id, None, None, None, None, None)
+            if (error := results.get(at)) is not None:
+                row.error_code, row.message, row.kafka_code = code_of(error), worded(error), error.code
+            elif each.type == "renew":
+                lock, offset = read(each.ack_id)
+                lock_ms = each.lock_ms or lock.lock_ms
+                lock = lock._replace(first=offset, size=1, until_ms=now_ms + lock_ms, lock_ms=lock_ms)
+                row.renewed_ack_id = id_of(self._queues.ack_ids.token(group, lock, owner=call.owner), lock, offset)
+                row.lock_until = lock.until_ms
+            rows.append(row)
+        return rows
 
 
 _Acknowledgement: TypeAlias = models.Acknowledgement | models.PlainAcknowledgement
@@ -238,18 +231,10 @@ def _acknowledgements(call: Call) -> Sequence[_Acknowledgement]:
         return call.model(models.AcknowledgeRequest).acks
 
 
-def _all_of(locks: Mapping[TopicIdPartition, Sequence[Lock]]) -> Iterable[AckId]:
-    for those in locks.values():
-        for lock in those:
-            for offset in range(lock.first, lock.first + lock.size):
-                yield AckId(lock, offset)
-
-
-def _answer(rows: list[models.AcknowledgeResult], results: Sequence[KafkaError | None]) -> web.Response:
-    refused = [error for error in results if error is not None]
+def _answer(rows: list[models.AcknowledgeResult], refused: Mapping[int, KafkaError]) -> web.Response:
     if not refused:
         return answer(models.AcknowledgeResults(rows))
-    if len(refused) == len(results) and len({type(error) for error in refused}) == 1:
+    if len(refused) == len(rows) and len({type(error) for error in refused.values()}) == 1:
         error = from_kafka(refused[0])
         error.extra["results"] = rows
         raise error

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from uuid import UUID
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from kraft.coordinators.shares.ack_ids import AckId, AckIds, Lock, id_of
+from kraft.coordinators.shares.ack_ids import TYPES, AckId, AckIds, Lock, Settlement, id_of
 from kraft.protocol.errors import InvalidRequest
 from metadata.image import TopicIdPartition
+from replication.shares.acknowledgements import GROUP_DELAY
+from replication.shares.states import AcknowledgeType
 
 IDS = AckIds(b"key of the cluster")
 LARGEST = Lock(
@@ -78,3 +83,47 @@ def test_another_user_and_nobody_refuse_it():
             IDS.reader("group", owner=other)(text)
     with pytest.raises(InvalidRequest):
         IDS.reader("group", owner="User:alice")(written(SMALLEST, 0))
+
+
+class Ack(NamedTuple):
+    ack_id: str
+    type: str = "accept"
+    reason: str = ""
+    lock_ms: int | None = None
+    delay_ms: int | None = None
+
+
+LOCKS = [SMALLEST._replace(size=3), SMALLEST._replace(first=3, size=3), SMALLEST._replace(first=9, size=1)]
+ACKS = st.builds(
+    Ack,
+    st.sampled_from([*(written(lock, lock.first + place) for lock in LOCKS for place in range(lock.size)), "", "x.0"]),
+    st.sampled_from(["accept", "renew"]),
+    st.sampled_from(["", "bad"]),
+    st.sampled_from([None, 1_000]),
+    st.sampled_from([None, 0]),
+)
+
+
+@given(st.lists(st.one_of(ACKS, st.just(Ack(written(LOCKS[0], 1)))), max_size=12))
+@example([Ack(written(LOCKS[0], place)) for place in range(3)] + [Ack(written(LOCKS[1], 3))])
+@example([Ack(written(LOCKS[0], 0)), Ack(""), Ack(""), Ack(written(LOCKS[0], 1))])
+def test_settlements_are_what_the_ids_are_one_by_one(acks: list[Ack]):
+    read, one_by_one, bad = IDS.reader("group", owner=""), [], set()
+    for at, each in enumerate(acks):
+        try:
+            lock, offset = read(each.ack_id)
+        except InvalidRequest:
+            bad.add(at)
+            continue
+        delay_ms = GROUP_DELAY if each.delay_ms is None else each.delay_ms
+        one_by_one.append(Settlement(lock, offset, offset, TYPES[each.type], each.reason, each.lock_ms or 0, delay_ms))
+    found, errors = IDS.settlements("group", acks, owner="")
+    assert errors.keys() == bad
+    assert [
+        each._replace(first=offset, last=offset) for each in found for offset in range(each.first, each.last + 1)
+    ] == one_by_one
+
+
+def test_records_in_a_row_are_one_settlement():
+    acks = [Ack(written(LOCKS[0], place)) for place in range(3)]
+    assert IDS.settlements("group", acks, owner="") == ([Settlement(LOCKS[0], 0, 2, AcknowledgeType.ACCEPT)], {})

@@ -18,11 +18,10 @@ from kraft.chaos.workload.requests import value_of
 from kraft.chaos.worlds.simulated.client import Refused, SimulatedClient, Unanswered
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.client.outcome import of_broken_connection, of_code, of_refused_connection
-from kraft.coordinators.shares.ack_ids import AckId
+from kraft.coordinators.shares.ack_ids import AckId, Settlement
 from kraft.coordinators.shares.queue import Receive, by_lock, locks_of
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError
-from replication.shares.acknowledgements import GROUP_DELAY
 from replication.shares.states import AcknowledgeType
 
 WORDS = {kind.name.lower(): kind for kind in AcknowledgeType}
@@ -83,8 +82,10 @@ class SimulatedQueueClient:
     async def acknowledge(self, node: int, items: Sequence[tuple[Held, Word]]) -> Sequence[AcknowledgeResult]:
         async def work(asked: SimulatedNode) -> Sequence[KafkaError | None]:
             assert asked.node is not None
-            asks = [(held.ack_id, WORDS[word], "", 0, GROUP_DELAY) for held, word in items]
-            return await asked.node.queues.acknowledge(self._plan.group, asks)
+            ids = [(held.ack_id, WORDS[word]) for held, word in items]
+            asks = [Settlement(lock, offset, offset, kind) for (lock, offset), kind in ids]
+            refused = await asked.node.queues.acknowledge(self._plan.group, asks)
+            return [refused.get(at) for at in range(len(items))]
 
         try:
             results = await self._client.asked(node, work, within_ms=ACKNOWLEDGE_TIMEOUT_MS)
