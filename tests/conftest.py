@@ -40,7 +40,7 @@ STACKS_AGAIN_S = 5
 END_S = 10
 """How long a process has to end after SIGTERM, before SIGKILL."""
 CLIENTS = Path(__file__).parent / "clients"
-IN_MEMORY = ("not slow and not long", "long")
+IN_MEMORY = ("not slow and not long and not browser", "long")
 """Marks of the runs whose files are kept in memory: the default run, and that of the long tests."""
 MARK = "KRAFT_TEST_RUN"
 """Environment variable that all processes of one test run inherit."""

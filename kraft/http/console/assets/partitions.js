@@ -12,7 +12,7 @@ export class PartitionsScreen {
     this.title = "Partitions";
     this.columns = "";
     const query = new URLSearchParams(argument);
-    this.filter = h("input", { id: "filter", type: "search", autocomplete: "off", spellcheck: "false", value: query.get("filter") || "" });
+    this.filter = h("input", { id: "filter", type: "search", spellcheck: "false", value: query.get("filter") || "" });
     this.onlyBad = h("input", { id: "only-bad", type: "checkbox", checked: query.get("only_bad") === "true" });
     let timer = 0;
     const asked = () => {

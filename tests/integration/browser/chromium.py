@@ -1,0 +1,136 @@
+"""Debian's chromium without a window, driven by Selenium: what a person sees, presses and is warned of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.integration.support.waiting import wait_until
+
+CHROMIUM: Final = shutil.which("chromium")
+DRIVER: Final = shutil.which("chromedriver")
+WIDE: Final = (1360, 1000)
+NARROW: Final = (320, 900)
+_FLAGS: Final = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.*, EXCLUDE localhost",
+)
+_WATCH_POLICY: Final = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) =>
+  window.violations.push(event.violatedDirective + " " + event.blockedURI));
+"""
+_ROWS: Final = """
+const table = [...document.querySelectorAll("table")].find((each) => each.caption.textContent === arguments[0]);
+const rows = table ? [...table.tBodies[0].rows] : [];
+return rows.map((row) => [...row.cells].map((cell) => cell.innerText.trim()));
+"""
+Colours = Literal["light", "dark"]
+
+
+class Page:
+    """One browser with one page."""
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+        self._hosts: set[str] = set()
+
+    def open(self, url: str) -> None:
+        self._hosts.add(urlsplit(url).netloc)
+        self.driver.get(url)
+        wait_until(lambda: self.text(".pill") == "live", what=f"the stream of {url}")
+
+    def find(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str = "main") -> str:
+        """The text as it is shown, in one reading: elements come and go."""
+        found: str = self.driver.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText).join('\\n')", selector
+        )
+        return found
+
+    def wait_for(self, text: str, selector: str = "main", *, deadline_s: float = 30) -> None:
+        wait_until(lambda: text in self.text(selector), what=f"{text!r} in {selector}", deadline_s=deadline_s)
+
+    def rows(self, caption: str) -> list[list[str]]:
+        """The rows of the table with this caption."""
+        found: list[list[str]] = self.driver.execute_script(_ROWS, caption)
+        return found
+
+    def show(self, *, colours: Colours = "light", size: tuple[int, int] = WIDE) -> None:
+        """As a person with these colours sees it in a window of this size."""
+        self._devtools("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": colours}]})
+        width, height = size
+        self._devtools(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+        )
+
+    def begin(self) -> None:
+        """Before the first page: violations are noted, and requests are logged."""
+        self._devtools("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH_POLICY})
+
+    def _devtools(self, command: str, options: dict[str, Any]) -> None:
+        self.driver.execute_cdp_cmd(command, options)
+
+    # --- what went wrong --------------------------------------------------------------------------------------------
+
+    def complaints(self) -> list[str]:
+        """What the browser has logged since the last call."""
+        return [f"{each['level']}: {each['message']}" for each in self.driver.get_log("browser")]
+
+    def violations(self) -> list[str]:
+        found: list[str] = self.driver.execute_script("return window.violations")
+        return found
+
+    def strangers(self) -> set[str]:
+        """Hosts that were asked and are not the page's own."""
+        asked = set()
+        for each in self.driver.get_log("performance"):
+            message = json.loads(each["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                asked.add(urlsplit(message["params"]["request"]["url"]).netloc)
+        return asked - self._hosts - {""}
+
+
+@contextmanager
+def browser() -> Iterator[Page]:
+    """A browser with a profile of its own, gone at the end."""
+    assert CHROMIUM, "no chromium"
+    assert DRIVER, "no chromedriver"
+    options = ChromeOptions()
+    options.binary_location = CHROMIUM
+    with tempfile.TemporaryDirectory(prefix="kraft-chromium-", ignore_cleanup_errors=True) as profile:
+        for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--window-size={WIDE[0]},{WIDE[1]}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        driver = Chrome(options=options, service=Service(DRIVER))
+        try:
+            page = Page(driver)
+            page.begin()
+            page.show()
+            yield page
+        finally:
+            driver.quit()
