@@ -57,6 +57,7 @@ def execute(
     faults: Annotated[
         bool, typer.Option("--faults", help="With links that `kraft fault` can break, and answers that it can change.")
     ] = False,
+    secure: Annotated[bool, typer.Option("--secure", help="With TLS, a user and ACLs.")] = False,
     timeout: TimeoutOption = None,
 ) -> None:
     """Start a cluster in a temporary folder, run a command, end the cluster: `kraft exec -- go test ./...`.
@@ -64,15 +65,20 @@ def execute(
     The command finds it by KAFKA_BOOTSTRAP_SERVERS (host:port,host:port), KRAFT_REST (URLs with commas, as in --rest)
     and KRAFT_DATA (its folder, as in --data): `kraft fault kill leader:orders-0`.
 
+    With --secure also by KRAFT_CLIENT, a folder with client.properties, librdkafka.conf, ca.pem, netrc and password,
+    and for kraft.client by KRAFT_USER, KRAFT_PASSWORD_FILE and KRAFT_CA.
+
     Signals are passed on. The exit code is that of the command, and 128 + N when signal N ended it; 125 when the
     cluster does not start, 126 when the command cannot be run, 127 when it does not exist.
     """
     chosen = dict(map(_setting, settings or ()))
     cluster: Cluster | FaultCluster
     if faults:
-        cluster = FaultCluster(nodes=nodes, settings=chosen, ends_users=True, start_limit_s=timeout)
+        cluster = FaultCluster(nodes, settings=chosen, secure=secure, ends_users=True, start_limit_s=timeout)
     else:
-        cluster = Cluster(nodes=nodes, settings=chosen, power_loss=True, ends_users=True, start_limit_s=timeout)
+        cluster = Cluster(
+            nodes, settings=chosen, secure=secure, power_loss=True, ends_users=True, start_limit_s=timeout
+        )
     try:
         sys.exit(_run_with(cluster, command, keeps=keep_on_failure))
     except ClusterFailed as error:
@@ -111,11 +117,20 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def _variables(cluster: Cluster | FaultCluster) -> Mapping[str, str]:
-    return {
+    found = {
         "KAFKA_BOOTSTRAP_SERVERS": cluster.bootstrap_servers,
         "KRAFT_REST": ",".join(cluster.rest_urls.values()),
         "KRAFT_DATA": str(cluster.data),
     }
+    if cluster.is_secure:
+        login = cluster.security
+        found |= {
+            "KRAFT_CLIENT": str(login.folder),
+            "KRAFT_USER": login.user,
+            "KRAFT_PASSWORD_FILE": str(login.password_file),
+            "KRAFT_CA": str(login.ca),
+        }
+    return found
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str], *, mask: set[int | signal.Signals]) -> int:

@@ -77,6 +77,34 @@ _node_command(
 _node_command("free-disk", "Give the disks room again.", lambda cluster, ids: _having_links(cluster).free_disk(*ids))
 
 
+_node_command(
+    "expire-certificate",
+    "Give nodes certificates that have expired (with --secure).",
+    lambda cluster, ids: cluster.expire_certificate(*ids),
+)
+_node_command(
+    "renew-certificate", "Give nodes good certificates again.", lambda cluster, ids: cluster.renew_certificate(*ids)
+)
+
+
+# --- users ----------------------------------------------------------------------------------------------------------
+
+
+@app.command("delete-user")
+def delete_user(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Default: the first user of --secure.")] = None,
+    data: FolderOption = DATA_DEFAULT,
+) -> None:
+    """Delete a user: it cannot log in any more, and its connections end within a second."""
+    _run(lambda: _attached(data).delete_user(name))
+
+
+@app.command("restore-user")
+def restore_user(data: FolderOption = DATA_DEFAULT) -> None:
+    """Let the first user of --secure log in again."""
+    _run(_attached(data).restore_user)
+
+
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +208,9 @@ def _bring_back(cluster: Cluster) -> None:
     states = {node: cluster.state(node) for node in cluster.ids}
     cluster.resume(*[node for node, state in states.items() if state == "paused"])
     cluster.restart(*[node for node, state in states.items() if state == "down"])
+    if cluster.is_secure:
+        cluster.renew_certificate(*cluster.ids)
+        cluster.restore_user()
     cluster.wait_until_ready()
 
 

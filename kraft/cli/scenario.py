@@ -106,6 +106,8 @@ def run(
         typer.Option("--client", metavar="rest|kafka", help="Protocol of clients; kafka: aiokafka, with its retries."),
     ] = "rest",
     simulated: SimulatedOption = False,
+    secure: Annotated[bool, typer.Option("--secure", help="With TLS, a user and ACLs; links end TLS.")] = False,
+    end_to_end: Annotated[bool, typer.Option("--end-to-end", help="With --secure: links let TLS pass.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run scenarios: start a cluster, run the story, heal, read everything back, judge.
@@ -114,10 +116,7 @@ def run(
     """
     from kraft.cli.scenario_run import Named, RunOptions, run_all, run_all_simulated
 
-    if client not in ("rest", "kafka"):
-        fail(f"the clients' protocol is rest or kafka, not {client}", code=USAGE)
-    if client == "kafka" and simulated:
-        fail("a Kafka client needs real nodes: leave out --client kafka or --simulated", code=USAGE)
+    _check_options(client, simulated=simulated, secure=secure, end_to_end=end_to_end)
     wanted = [name for name in names for name in (catalogue.NAMES if name == ALL else (name,))]
     scenarios = [Named(name, _loaded(name)) for name in wanted]
     if client == "kafka":
@@ -135,8 +134,21 @@ def run(
         at_a_time=at_a_time,
         as_json=as_json,
         clients="kafka" if client == "kafka" else "rest",
+        tls=("passed" if end_to_end else "ended") if secure else None,
     )
     sys.exit(run_all_simulated(scenarios, options) if simulated else asyncio.run(run_all(scenarios, options)))
+
+
+def _check_options(client: str, *, simulated: bool, secure: bool, end_to_end: bool) -> None:
+    """End the command if its options do not fit together."""
+    if client not in ("rest", "kafka"):
+        fail(f"the clients' protocol is rest or kafka, not {client}", code=USAGE)
+    if client == "kafka" and simulated:
+        fail("a Kafka client needs real nodes: leave out --client kafka or --simulated", code=USAGE)
+    if secure and simulated:
+        fail("TLS needs real nodes: leave out --secure or --simulated", code=USAGE)
+    if end_to_end and not secure:
+        fail("--end-to-end is about TLS: add --secure", code=USAGE)
 
 
 def _can_run(name: str, scenario: Scenario, *, is_named: bool, say: Callable[[str], None]) -> bool:

@@ -18,6 +18,7 @@ from kraft.chaos.nemesis.fuzz.profiles import Profile
 from kraft.chaos.nemesis.fuzz.session import FuzzSession
 from kraft.chaos.result import AS_EXPECTED, COULD_NOT_RUN, NOT_AS_EXPECTED, RunResult
 from kraft.chaos.workload.client import ClientProtocol
+from kraft.chaos.worlds.processes.links import LinkTls
 from kraft.chaos.worlds.processes.run import run_scenario
 from kraft.cli.output import progress, write, write_json, write_rows, write_words
 from kraft.cli.scenario_view import PipeView, TerminalView, show_verdict
@@ -52,6 +53,8 @@ class RunOptions:
     at_a_time: int | None = None
     as_json: bool = False
     clients: ClientProtocol = "rest"
+    tls: LinkTls | None = None
+    """The cluster is secure, and its links end TLS or let it pass."""
 
 
 async def run_all(scenarios: Sequence[Named], options: RunOptions) -> int:
@@ -127,6 +130,7 @@ async def _run(
         source=run.source,
         starter=starter,
         clients=options.clients,
+        tls=options.tls,
     )
 
 

@@ -48,7 +48,8 @@ class CertificateAuthority:
         return str(self._folder / CA_FILE)
 
     def node(self, node: NodeConfig) -> str:
-        """Make the certificate of a node, as server and as client; the file has its key, too."""
+        """Make the certificate of a node, as server and as client; the file has its key, too. With `days` below 0 it
+        has expired."""
         return self._leaf(f"node-{node.id}", names_of(node))
 
     def user(self, name: str) -> str:
@@ -127,14 +128,15 @@ def _builder(
     from cryptography import x509
 
     now = datetime.now(UTC)
+    ends = now + timedelta(days=days)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SKEW)
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_before(min(now, ends) - _SKEW)
+        .not_valid_after(ends)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 

@@ -18,6 +18,7 @@ PROPERTIES_FILE: Final = "client.properties"
 LIBRDKAFKA_FILE: Final = "librdkafka.conf"
 NETRC_FILE: Final = "netrc"
 MECHANISM: Final = "SCRAM-SHA-512"
+PROTOCOL: Final = "SASL_SSL"
 
 
 def texts(servers: str, hosts: Iterable[str], *, ca: str, password: str) -> dict[str, str]:
@@ -26,7 +27,7 @@ def texts(servers: str, hosts: Iterable[str], *, ca: str, password: str) -> dict
     login = f'{module} required username="{USER}" password="{_in_jaas(password)}";'
     java = {
         "bootstrap.servers": servers,
-        "security.protocol": "SASL_SSL",
+        "security.protocol": PROTOCOL,
         "sasl.mechanism": MECHANISM,
         "sasl.jaas.config": login,
         "ssl.truststore.type": "PEM",
@@ -34,7 +35,7 @@ def texts(servers: str, hosts: Iterable[str], *, ca: str, password: str) -> dict
     }
     librdkafka = {
         "bootstrap.servers": servers,
-        "security.protocol": "SASL_SSL",
+        "security.protocol": PROTOCOL,
         "sasl.mechanism": MECHANISM,
         "sasl.username": USER,
         "sasl.password": password,
@@ -64,7 +65,7 @@ def kafka_lines(folder: str, *, servers: str) -> list[str]:
         "# librdkafka, here in Python",
         f"confluent_kafka.Producer(dict(line.rstrip('\\n').split('=', 1) for line in open({librdkafka!r})))",
         "# aiokafka, in a coroutine",
-        f"aiokafka.AIOKafkaProducer(bootstrap_servers='{servers}', security_protocol='SASL_SSL',",
+        f"aiokafka.AIOKafkaProducer(bootstrap_servers='{servers}', security_protocol='{PROTOCOL}',",
         f"    sasl_mechanism='{MECHANISM}', sasl_plain_username='{USER}',",
         f"    sasl_plain_password=open({password!r}).read(),",
         f"    ssl_context=ssl.create_default_context(cafile={ca!r}))",

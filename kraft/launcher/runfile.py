@@ -19,6 +19,8 @@ from kraft.layout import OPERATOR_FILE, WITNESS_VARIABLE
 RUN_FILE: Final = "cluster.json"
 RESOLVED_FILE: Final = "resolved.toml"
 WITNESS_FOLDER: Final = "witness"
+CERTIFICATES_FOLDER: Final = "certs"
+"""Folder with the CA and the certificates of a cluster of `--secure`."""
 CLIENT_FOLDER: Final = "client"
 """Folder with what a client of a cluster of `--secure` needs."""
 

@@ -18,9 +18,8 @@ from kraft.launcher.certificates import CertificateAuthority
 from kraft.launcher.client_files import CA_FILE, PASSWORD_FILE, USER, texts
 from kraft.launcher.configuration import read_text, write_once, write_whole
 from kraft.launcher.processes import LaunchError
-from kraft.launcher.runfile import CLIENT_FOLDER
+from kraft.launcher.runfile import CERTIFICATES_FOLDER, CLIENT_FOLDER
 
-CERTIFICATES_FOLDER: Final = "certs"
 PASSWORD_BYTES: Final = 18
 PROTOCOL: Final[SecurityProtocol] = "SASL_SSL"
 MECHANISMS: Final = "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kraft.testing.assertions import Record as Record
     from kraft.testing.assertions import Sent as Sent
     from kraft.testing.assertions import Verdict as Verdict
+    from kraft.testing.cluster import ClientSecurity as ClientSecurity
     from kraft.testing.cluster import Cluster as Cluster
     from kraft.testing.cluster import ClusterFailed as ClusterFailed
     from kraft.testing.faults import FaultCluster as FaultCluster
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kraft.testing.queues import QueuedRecord as QueuedRecord
 
 _HOME_OF: Final = {
+    "ClientSecurity": "cluster",
     "Cluster": "cluster",
     "ClusterFailed": "cluster",
     "DeadLetter": "queues",

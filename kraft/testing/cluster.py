@@ -28,6 +28,9 @@ from typing import Any, Final, Self
 from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Request
 from kraft.launcher import actions
+from kraft.launcher.client_security import ClientSecurity as ClientSecurity
+from kraft.launcher.client_security import first_user
+from kraft.launcher.deleted_users import delete_user, restore_first_user
 from kraft.launcher.fork_messages import Launch, Prepare
 from kraft.launcher.fork_start import CAN_WATCH_FORKS
 from kraft.launcher.forks import ForkServer, ForkServerGone, fork_server
@@ -50,7 +53,8 @@ BOTH: Final = ("broker", "controller")
 VOTERS_MAX: Final = 5
 """Voters of a cluster with a plain number of nodes; further nodes are only brokers."""
 POWER_LOSS: Final = "kraft.chaos.worlds.processes.power"
-"""A program, because it needs packages that are not imported in the process of other people's tests."""
+EXPIRED_CERTIFICATES: Final = "kraft.launcher.expired_certificates"
+"""Programs, because they need packages that are not imported in the process of other people's tests."""
 REPLICAS_MAX: Final = 3
 KILLED_LIMIT_MS: Final = 10_000
 STATE_LIMIT_S: Final = 10.0
@@ -96,6 +100,7 @@ class Cluster(Lifespan):
         folder: str | os.PathLike[str] | None = None,
         temporary_folder: str | os.PathLike[str] | None = None,
         power_loss: bool = False,
+        secure: bool = False,
         owner_pid: int | None = None,
         ends_users: bool = False,
         start_limit_s: float | None = None,
@@ -103,16 +108,17 @@ class Cluster(Lifespan):
         """`nodes`: their number, or the roles ("broker", "controller") of each by its id. `settings`: Kafka's, by
         Kafka's names, for all nodes; `node_settings` for single ones. `folder` keeps all data for a later cluster;
         None: a temporary one, removed at the end, which is made here as `temporary_folder` if that is set.
-        `power_loss`: the disks of the nodes keep a witness of durable data, which a power loss needs. `owner_pid`: the
-        process with which the cluster ends; None: this one. `ends_users`: when that process ends and has not closed the
-        cluster, every process that has its folder in KRAFT_DATA is killed with it. `start_limit_s`: seconds; None: as
-        long as the start makes progress."""
+        `power_loss`: the disks of the nodes keep a witness of durable data, which a power loss needs. `secure`: with
+        TLS, a user and ACLs (`security` has what clients need). `owner_pid`: the process with which the cluster ends;
+        None: this one. `ends_users`: when that process ends and has not closed the cluster, every process that has its
+        folder in KRAFT_DATA is killed with it. `start_limit_s`: seconds; None: as long as the start makes progress."""
         self._roles = dict(roles_of(nodes))
         self._settings = {**defaults_of(self._roles), **(settings or {})}
         self._node_settings = node_settings or {}
         self._folder = None if folder is None else os.path.abspath(folder)
         self._temporary_folder = None if temporary_folder is None else os.path.abspath(temporary_folder)
         self._has_witness = power_loss
+        self._secure = secure
         self._owner_pid = owner_pid
         self._ends_users = ends_users
         self._limit_ms = None if start_limit_s is None else round(start_limit_s * 1_000)
@@ -211,6 +217,7 @@ class Cluster(Lifespan):
             data=self._folder or self._temporary_folder,
             is_temporary=self._folder is None,
             free_ports=True,
+            secure=self._secure,
             owner_pid=self._owner,
             ends_users=self._ends_users,
         )
@@ -247,6 +254,19 @@ class Cluster(Lifespan):
     def bootstrap_servers(self) -> str:
         """Addresses of all brokers for Kafka clients: host:port,host:port."""
         return ",".join(node.kafka for node in self._now().nodes if node.is_broker)
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it has TLS, a user and ACLs."""
+        return self._now().client is not None
+
+    @property
+    def security(self) -> ClientSecurity:
+        """The login of the first user, who may do everything. Raises ClusterFailed without `secure`."""
+        folder = self._now().client
+        if folder is None:
+            raise ClusterFailed("the cluster has no security: start it with secure=True")
+        return first_user(Path(folder))
 
     @property
     def rest_url(self) -> str:
@@ -369,6 +389,39 @@ class Cluster(Lifespan):
             if wait and started:
                 actions.wait_for_started(data, started, say=_nothing, limit_ms=self._limit_ms)
         except (actions.NotRunning, StartFailed, OSError) as error:
+            raise ClusterFailed(str(error)) from error
+
+    # --- faults of security -----------------------------------------------------------------------------------------
+
+    def expire_certificate(self, *nodes: int) -> None:
+        """The certificates of nodes have expired: new connections to them fail, within a second. Raises
+        ClusterFailed."""
+        self._write_certificates("expire", nodes)
+
+    def renew_certificate(self, *nodes: int) -> None:
+        """The nodes show good certificates again, within a second."""
+        self._write_certificates("renew", nodes)
+
+    def delete_user(self, name: str | None = None) -> None:
+        """A user cannot log in any more, and its connections end within a second. Default: the first user, whom
+        `restore_user` brings back. Raises ClusterFailed."""
+        self._alter_users(partial(delete_user, name=name or self.security.user))
+
+    def restore_user(self) -> None:
+        """The first user can log in again."""
+        self._alter_users(restore_first_user)
+
+    def _write_certificates(self, what: str, nodes: Sequence[int]) -> None:
+        chosen = [str(self.node(node).id) for node in nodes]
+        command = [*PYTHON, "-m", EXPIRED_CERTIFICATES, str(self.security.folder.parent), what, *chosen]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+        if done.returncode != 0:
+            raise ClusterFailed(done.stderr.strip())
+
+    def _alter_users(self, alter: Callable[[list[str]], None]) -> None:
+        try:
+            alter([node.rest for node in self._awake()])
+        except LaunchError as error:
             raise ClusterFailed(str(error)) from error
 
     def _now(self) -> ClusterRun:

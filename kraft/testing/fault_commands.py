@@ -56,6 +56,8 @@ class Reply(msgspec.Struct, kw_only=True, frozen=True):
 class Start(msgspec.Struct, kw_only=True, frozen=True):
     roles: dict[int, tuple[str, ...]]
     settings: dict[str, Any] = {}
+    secure: bool = False
+    """With TLS, a user and ACLs."""
     start_limit_ms: int
     owner_pid: int = 0
     ends_users: bool = False
@@ -89,6 +91,8 @@ class Host:
             "partition": self._partition,
             "slow": self._slow,
             "request": self._of_requests,
+            "delete_user": self._delete_user,
+            "restore_user": self._restore_user,
             "heal": self._heal,
             "begin_span": self._begin_span,
             "never": self._never,
@@ -147,6 +151,7 @@ class Host:
             starter=self._starter,
             pace=Pace(start_limit_ms=start.start_limit_ms),
             is_open_outside=True,
+            tls="ended" if start.secure else None,
         )
         self._cluster = await self._context.enter_async_context(context)
         data = self.directory / "data"
@@ -169,6 +174,7 @@ class Host:
             "bootstrap": dict(cluster.outside),
             "rest": {node: cluster.nodes.rest(node) for node in cluster.nodes.ids},
             "cluster_id": cluster.cluster_id,
+            "client": cluster.client_folder,
             "roles": {node: list(cluster.nodes.config(node).roles) for node in cluster.nodes.ids},
         }
 
@@ -234,10 +240,18 @@ class Host:
             "power_loss": cluster.disks.power_loss,
             "fill_disk": cluster.disks.fill,
             "free_disk": cluster.disks.free,
+            "expire_certificate": cluster.security.expire_certificates,
+            "renew_certificate": cluster.security.renew_certificates,
         }
         for node in nodes:
             cluster.nodes.config(node)
         await acts[fault](*nodes)
+
+    async def _delete_user(self, name: str) -> None:
+        await self.cluster.security.delete_user(name)
+
+    async def _restore_user(self) -> None:
+        await self.cluster.security.restore_user()
 
     async def _cut(self, one: int | str, other: int | str | None) -> None:
         links = self.cluster.links

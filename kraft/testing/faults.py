@@ -23,8 +23,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+from kraft.launcher.client_security import ClientSecurity, first_user
 from kraft.launcher.fork_start import CAN_WATCH_FORKS
 from kraft.launcher.python import PYTHON, environment
+from kraft.launcher.runfile import load_run
 from kraft.testing.assertions import Record, Sent, Verdict, records_of, verdict_of
 from kraft.testing.cluster import ClusterFailed, Lifespan, Setting, defaults_of, roles_of
 
@@ -168,6 +170,7 @@ class FaultCluster(Lifespan):
         nodes: int | Mapping[int, Sequence[str]] = 3,
         *,
         settings: Mapping[str, Setting] | None = None,
+        secure: bool = False,
         owner_pid: int | None = None,
         ends_users: bool = False,
         start_limit_s: float | None = None,
@@ -175,6 +178,7 @@ class FaultCluster(Lifespan):
         """Arguments as those of `kraft.testing.Cluster`. A dead or isolated node is noticed within seconds."""
         self._roles = dict(roles_of(nodes))
         self._settings = {**defaults_of(self._roles), **QUICK, **(settings or {})}
+        self._secure = secure
         self._owner_pid = owner_pid
         self._ends_users = ends_users
         self._start_limit_ms = START_LIMIT_MS if start_limit_s is None else round(start_limit_s * 1_000)
@@ -207,10 +211,12 @@ class FaultCluster(Lifespan):
                 "start",
                 roles={str(node): list(roles) for node, roles in self._roles.items()},
                 settings=self._settings,
+                secure=self._secure,
                 owner_pid=self._owner_pid or os.getpid(),
                 ends_users=self._ends_users,
                 start_limit_ms=self._start_limit_ms,
             )
+            load_run(str(self.data))  # from now on this process has the credentials of the nodes
         except BaseException:
             self.close()
             raise
@@ -259,6 +265,18 @@ class FaultCluster(Lifespan):
     @property
     def rest_url(self) -> str:
         return next(iter(self._facts["rest"].values()))  # type: ignore[no-any-return]
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it has TLS, a user and ACLs."""
+        return bool(self._facts["client"])
+
+    @property
+    def security(self) -> ClientSecurity:
+        """The login of the first user, who may do everything. Raises ClusterFailed without `secure`."""
+        if not self.is_secure:
+            raise ClusterFailed("the cluster has no security: start it with secure=True")
+        return first_user(Path(self._facts["client"]))
 
     @property
     def data(self) -> Path:
@@ -353,6 +371,25 @@ class FaultCluster(Lifespan):
         if not nodes:
             raise ClusterFailed(f"{fault} which nodes? There are {self.ids}")
         self._ask("nodes", fault=fault, nodes=nodes)
+
+    # --- faults of security -----------------------------------------------------------------------------------------
+
+    def expire_certificate(self, *nodes: int) -> None:
+        """The certificates of nodes have expired: new connections to them fail, within a second."""
+        self._of_nodes("expire_certificate", nodes)
+
+    def renew_certificate(self, *nodes: int) -> None:
+        """The nodes show good certificates again, within a second."""
+        self._of_nodes("renew_certificate", nodes)
+
+    def delete_user(self, name: str | None = None) -> None:
+        """A user cannot log in any more, and its connections end within a second. Default: the first user, whom
+        `restore_user` brings back."""
+        self._ask("delete_user", name=name or self.security.user)
+
+    def restore_user(self) -> None:
+        """The first user can log in again."""
+        self._ask("restore_user")
 
     # --- faults of links --------------------------------------------------------------------------------------------
 

@@ -37,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "kafka_cluster(nodes=3, settings={}): this test gets a cluster of its own, so many nodes with these settings",
+        "kafka_cluster(nodes=3, settings={}, secure=False): this test gets a cluster of its own, so many nodes with "
+        "these settings; with secure=True it has TLS, a user and ACLs",
     )
     config.addinivalue_line(
         "markers", "kafka_topic(partitions=1, replicas=None, configs={}): properties of the topic of `kafka_topic`"
@@ -91,7 +92,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     if FIXTURES.isdisjoint(getattr(item, "fixturenames", ())):
         return (yield)
     marker = item.get_closest_marker("kafka_cluster")
-    options = None if marker is None else _options(marker, ("nodes", "settings"))
+    options = None if marker is None else _options(marker, ("nodes", "settings", "secure"))
     _session(item.config).begin(item.nodeid, own=options, has_faults="kafka_faults" in item.fixturenames)  # type: ignore[attr-defined]
     return (yield)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any, Final
 
+from kraft.launcher.client_security import ClientSecurity
 from kraft.launcher.forks import end_fork_server
 from kraft.testing.assertions import Record, Sent, Verdict, create_topic, judged, records_of, verdict_of
 from kraft.testing.cluster import Cluster, ClusterFailed, Setting
@@ -54,6 +55,11 @@ class KafkaCluster:
     def rest_urls(self) -> dict[int, str]:
         """URLs by node."""
         return self._now.rest_urls
+
+    @property
+    def security(self) -> ClientSecurity:
+        """The login of the first user; only in a cluster of `pytest.mark.kafka_cluster(secure=True)`."""
+        return self._now.security
 
     @property
     def cluster_id(self) -> str:
@@ -136,6 +142,21 @@ class KafkaCluster:
 
     def restart(self, *nodes: int) -> None:
         self._own("restart").restart(*nodes)
+
+    def expire_certificate(self, *nodes: int) -> None:
+        """The certificates of nodes have expired, for new connections within a second."""
+        self._own("expire the certificate of").expire_certificate(*nodes)
+
+    def renew_certificate(self, *nodes: int) -> None:
+        self._own("renew the certificate of").renew_certificate(*nodes)
+
+    def delete_user(self, name: str | None = None) -> None:
+        """A user cannot log in any more; default: the first user."""
+        self._own("delete a user of").delete_user(name)
+
+    def restore_user(self) -> None:
+        """The first user can log in again."""
+        self._own("restore a user of").restore_user()
 
     def _own(self, what: str) -> AnyCluster:
         if self._session.is_shared:

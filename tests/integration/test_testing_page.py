@@ -43,7 +43,7 @@ def run(*command: str, folder: Path) -> str:
 
 
 def test_the_pages_have_blocks_of_each_kind() -> None:
-    assert (len(SUITES), len(PROGRAMS), len(blocks("sh"))) == (3, 1, 3)
+    assert (len(SUITES), len(PROGRAMS), len(blocks("sh"))) == (4, 1, 3)
 
 
 @pytest.mark.long

@@ -51,14 +51,18 @@ ACKS: Final[Mapping[str, int | str]] = {"0": 0, "1": 1, "all": "all"}
 
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # the history has what it would say
 Address = Callable[[str, int], Awaitable[str]]
+NO_LOGIN: Final[Mapping[str, Any]] = {}
 
 
 class KafkaClient:
     """Implements `Client`."""
 
-    def __init__(self, name: str, address: Address, *, brokers: Sequence[int]) -> None:
+    def __init__(
+        self, name: str, address: Address, *, brokers: Sequence[int], login: Mapping[str, Any] = NO_LOGIN
+    ) -> None:
         """`address`: `host:port` of this client's link to the Kafka port of a broker. Any broker may become the leader,
-        so there are links to all."""
+        so there are links to all. `login`: arguments of aiokafka with which the client logs in."""
+        self._login = login
         self._name = name
         self._address = address
         self._brokers = brokers
@@ -119,6 +123,7 @@ class KafkaClient:
                     request_timeout_ms=batch.timeout_ms,
                     retry_backoff_ms=RETRY_BACKOFF_MS,
                     metadata_max_age_ms=METADATA_AGE_MS,
+                    **self._login,
                     max_batch_size=BATCH_BYTES_MAX,
                     max_request_size=2 * BATCH_BYTES_MAX,
                 )
@@ -162,6 +167,7 @@ class KafkaClient:
                     request_timeout_ms=position.timeout_ms,
                     retry_backoff_ms=RETRY_BACKOFF_MS,
                     metadata_max_age_ms=METADATA_AGE_MS,
+                    **self._login,
                 )
                 self._lead_through_links(consumer._client)
                 await started(consumer)

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from kraft.chaos.workload.group_client import CommitResult, MemberRecords, Membership, PollResult, of_commit
-from kraft.chaos.workload.kafka_client import METADATA_AGE_MS, RETRY_BACKOFF_MS, Address, lead_through, started
+from kraft.chaos.workload.kafka_client import (
+    METADATA_AGE_MS,
+    NO_LOGIN,
+    RETRY_BACKOFF_MS,
+    Address,
+    lead_through,
+    started,
+)
 from kraft.chaos.workload.requests import value_of
 
 REQUEST_TIMEOUT_MS: Final = 5_000
@@ -35,8 +42,11 @@ class KafkaGroupClient:
         *,
         brokers: Sequence[int],
         now_us: Callable[[], int],
+        login: Mapping[str, Any] = NO_LOGIN,
     ) -> None:
-        """`address`: `host:port` of this client's link to the Kafka port of a broker."""
+        """`address`: `host:port` of this client's link to the Kafka port of a broker. `login`: arguments of aiokafka
+        with which the client logs in."""
+        self._login = login
         self._name = name
         self._address = address
         self._membership = membership
@@ -132,6 +142,7 @@ class KafkaGroupClient:
                 request_timeout_ms=REQUEST_TIMEOUT_MS,
                 retry_backoff_ms=RETRY_BACKOFF_MS,
                 metadata_max_age_ms=METADATA_AGE_MS,
+                **self._login,
             )
             lead_through(consumer._client, self._addresses)
             await started(consumer)

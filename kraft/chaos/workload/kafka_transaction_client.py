@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 
 from kraft.chaos.workload.client import Batch, ProduceResult
-from kraft.chaos.workload.kafka_client import METADATA_AGE_MS, RETRY_BACKOFF_MS, Address, lead_through
+from kraft.chaos.workload.kafka_client import METADATA_AGE_MS, NO_LOGIN, RETRY_BACKOFF_MS, Address, lead_through
 from kraft.chaos.workload.transaction_client import StepResult, TransactionPlan, of_end
 from kraft.protocol.errors import InvalidProducerEpoch
 
@@ -25,8 +25,18 @@ CLOSE_LIMIT_S: Final = 2.0
 class KafkaTransactionClient:
     """Implements `TransactionClient`."""
 
-    def __init__(self, name: str, address: Address, plan: TransactionPlan, *, brokers: Sequence[int]) -> None:
-        """`address`: `host:port` of this client's link to the Kafka port of a broker."""
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        plan: TransactionPlan,
+        *,
+        brokers: Sequence[int],
+        login: Mapping[str, Any] = NO_LOGIN,
+    ) -> None:
+        """`address`: `host:port` of this client's link to the Kafka port of a broker. `login`: arguments of aiokafka
+        with which the client logs in."""
+        self._login = login
         self._name = name
         self._address = address
         self._plan = plan
@@ -113,6 +123,7 @@ class KafkaTransactionClient:
                 request_timeout_ms=self._plan.timeout_ms,
                 retry_backoff_ms=RETRY_BACKOFF_MS,
                 metadata_max_age_ms=METADATA_AGE_MS,
+                **self._login,
             )
             self._producer = producer
             lead_through(producer.client, self._addresses)

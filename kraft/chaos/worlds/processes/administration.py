@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from kraft.chaos.worlds.processes.kafka_request import alter_group
 from kraft.chaos.worlds.processes.nodes import Nodes
 from kraft.chaos.worlds.processes.observer import Observer
 from kraft.chaos.worlds.processes.pace import Pace
@@ -77,20 +76,9 @@ class Administration:
         await self.change("POST", "/broker-configs:alter", {"data": _changes(configs)})
 
     async def alter_group(self, group: str, configs: Mapping[str, SettingValue]) -> None:
-        """Raises ScenarioError."""
+        """Settings of a group, also of one that does not exist yet. Raises ScenarioError."""
         self._timeline.begin("config", text=f"set {_shown(configs)} on group {group}")
-        problem, texts = "no node runs", {name: _text(value) for name, value in configs.items()}
-        for node in self._nodes.running():
-            config = self._nodes.config(node)
-            try:
-                async with asyncio.timeout(self._pace.change_timeout_ms / 1000):
-                    problem = await alter_group(config.host, config.kafka_port, group, texts)
-            except (OSError, EOFError, TimeoutError) as error:
-                problem = f"node {node}: {type(error).__name__} {error}"
-                continue
-            break
-        if problem:
-            raise ScenarioError(f"settings of group {group}: {problem}")
+        await self.change("POST", f"/share-groups/{quote(group)}/configs:alter", {"data": _changes(configs)})
 
     async def reassign(self, topic: str, partition: int, replicas: Sequence[int]) -> None:
         self._timeline.begin("reassign", text=f"asked to move {topic}-{partition} to {list(replicas)}")

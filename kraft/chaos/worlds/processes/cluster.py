@@ -19,6 +19,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -33,23 +34,27 @@ from kraft.chaos.workload.rest_transaction_client import RestTransactionClient
 from kraft.chaos.workload.transaction_client import TransactionClient, TransactionPlan
 from kraft.chaos.worlds.processes.administration import Administration
 from kraft.chaos.worlds.processes.disks import Disks
-from kraft.chaos.worlds.processes.links import OUTSIDE_LISTENER, Links
+from kraft.chaos.worlds.processes.links import OUTSIDE_LISTENER, Links, LinkTls
 from kraft.chaos.worlds.processes.logs import RunFiles
 from kraft.chaos.worlds.processes.nodes import Nodes, all_of
 from kraft.chaos.worlds.processes.observer import Observer
 from kraft.chaos.worlds.processes.pace import SHORT_STORIES, Pace
 from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
 from kraft.chaos.worlds.processes.requests import RequestFaults
+from kraft.chaos.worlds.processes.security import SecurityFaults
 from kraft.chaos.worlds.processes.timeline import Timeline, now_us
 from kraft.chaos.worlds.snapshot import Snapshot, roles_in
 from kraft.chaos.worlds.spec import ClusterSpec, ScenarioError
 from kraft.config.models import ClusterConfig, ListenerConfig, NodeConfig, PeerAddresses
 from kraft.config.render import render
+from kraft.launcher.client_security import first_user
 from kraft.launcher.configuration import write_whole
 from kraft.launcher.node_starter import NodeStarter, node_starter
 from kraft.launcher.ports import with_free_ports
+from kraft.launcher.processes import LaunchError
 from kraft.launcher.runfile import RESOLVED_FILE, remove_run
-from kraft.layout import SECRET_FILE
+from kraft.launcher.secured import secured
+from kraft.layout import OPERATOR_FILE, SECRET_FILE
 
 
 class Cluster:
@@ -65,9 +70,12 @@ class Cluster:
         pace: Pace,
         clients: ClientProtocol,
         is_open_outside: bool,
+        tls: LinkTls | None,
     ) -> None:
         host = own_host(random.Random())
         config = _configuration(spec, directory / "data", host=host, is_open_outside=is_open_outside)
+        if tls is not None:
+            config = _secured(config)
         self.directory = directory
         self._config = config
         self._config_file = str(Path(config.data) / RESOLVED_FILE)
@@ -87,8 +95,9 @@ class Cluster:
             pace=pace,
             describe_roles=lambda node: roles_in(self.observer.latest, node),
         )
-        self.links = Links(config, host=host, proxies=self._proxies, timeline=self.timeline)
-        self.requests = RequestFaults(config, proxies=self._proxies, timeline=self.timeline)
+        self.links = Links(config, host=host, proxies=self._proxies, timeline=self.timeline, tls=tls)
+        self.requests = RequestFaults(config, proxies=self._proxies, timeline=self.timeline, tls=tls)
+        self.security = SecurityFaults(config, nodes=self.nodes, proxies=self._proxies, timeline=self.timeline)
         self.disks = Disks(self.nodes, self.timeline, random.Random(seed))
         self.observer = Observer(self.nodes, pace)
         self.admin = Administration(config.cluster_id, self.nodes, self.observer, self.timeline, pace)
@@ -105,12 +114,14 @@ class Cluster:
         pace: Pace = SHORT_STORIES,
         clients: ClientProtocol = "rest",
         is_open_outside: bool = False,
+        tls: LinkTls | None = None,
     ) -> AsyncIterator[Cluster]:
         """Start all nodes; the block begins when every broker takes part and the quorum has a leader.
 
         `starter` makes their processes; clusters may share one. Without it the cluster has its own. `clients` is the
         protocol of the clients of the story. `is_open_outside`: Kafka clients of other programs may connect too,
-        through links (`outside`), and `requests` has faults for their requests.
+        through links (`outside`), and `requests` has faults for their requests. `tls`: the cluster has TLS, a user and
+        ACLs, and the links end the TLS of their connections with the certificate of the node, or let it pass.
         """
         used = starter or node_starter()
         try:
@@ -122,6 +133,7 @@ class Cluster:
                 pace=pace,
                 clients=clients,
                 is_open_outside=is_open_outside,
+                tls=tls,
             )
             try:
                 await cluster._open(spec)
@@ -139,6 +151,11 @@ class Cluster:
     @property
     def cluster_id(self) -> str:
         return self._config.cluster_id
+
+    @property
+    def client_folder(self) -> str | None:
+        """Folder with what a client needs to log in; None without TLS."""
+        return self.nodes.client_folder
 
     @property
     def outside(self) -> Mapping[int, str]:
@@ -165,6 +182,7 @@ class Cluster:
         down = [node for node in self.nodes.ids if self.nodes.state(node) == "down"]
         if down:
             await self.nodes.restart(*down)
+        await self.security.heal()
 
     async def until_ready(self, *, deadline_ms: int | None = None) -> Snapshot:
         """Wait until all brokers are active, and the nodes agree on a controller."""
@@ -198,25 +216,38 @@ class Cluster:
             return RestClient(name, self.links.client_address, connections_max=in_flight_max)
         from kraft.chaos.workload.kafka_client import KafkaClient  # only when asked for: it loads a client library
 
-        return KafkaClient(name, self.links.kafka_address, brokers=self.brokers)
+        return KafkaClient(name, self.links.kafka_address, brokers=self.brokers, login=self._kafka_login())
 
     def transaction_client(self, name: str, plan: TransactionPlan) -> TransactionClient:
         if self._clients == "rest":
             return RestTransactionClient(name, self.links.client_address, plan)
         from kraft.chaos.workload.kafka_transaction_client import KafkaTransactionClient
 
-        return KafkaTransactionClient(name, self.links.kafka_address, plan, brokers=self.brokers)
+        return KafkaTransactionClient(
+            name, self.links.kafka_address, plan, brokers=self.brokers, login=self._kafka_login()
+        )
 
     def group_client(self, name: str, membership: Membership) -> GroupClient:
         if self._clients == "rest":
             return RestGroupClient(name, self.links.client_address, membership, now_us=now_us)
         from kraft.chaos.workload.kafka_group_client import KafkaGroupClient
 
-        return KafkaGroupClient(name, self.links.kafka_address, membership, brokers=self.brokers, now_us=now_us)
+        return KafkaGroupClient(
+            name,
+            self.links.kafka_address,
+            membership,
+            brokers=self.brokers,
+            now_us=now_us,
+            login=self._kafka_login(),
+        )
 
     def queue_client(self, name: str, plan: QueuePlan) -> QueueClient:
         """Over REST, whatever the protocol of the other clients is: aiokafka has no share consumer."""
         return RestQueueClient(name, self.links.client_address, plan, cluster_id=self.admin.cluster_id)
+
+    def _kafka_login(self) -> Mapping[str, Any]:
+        """Arguments with which aiokafka's clients log in."""
+        return {} if self.client_folder is None else first_user(Path(self.client_folder)).aiokafka()
 
     def now_us(self) -> int:
         return now_us()
@@ -244,7 +275,10 @@ class Cluster:
         config = self._config.model_copy(update={"nodes": tuple(nodes)})
         secret_file = str(Path(config.data) / SECRET_FILE)
         write_whole(secret_file, config.secret.get_secret_value() + "\n", mode=0o600)
-        write_whole(self._config_file, render(config, secret_file=secret_file))
+        write_whole(self._config_file, render(config, secret_file=secret_file), mode=0o600)
+        if self.client_folder is not None:
+            operator = str(Path(config.data) / OPERATOR_FILE)
+            write_whole(operator, config.keys.operator.hex() + "\n", mode=0o600)
 
     async def _end(self) -> None:
         if self._sampler is not None:
@@ -290,6 +324,13 @@ def _configuration(spec: ClusterSpec, data: Path, *, host: str, is_open_outside:
         nodes=tuple(nodes),
     )
     return with_free_ports(config)
+
+
+def _secured(config: ClusterConfig) -> ClusterConfig:
+    try:
+        return secured(config)
+    except LaunchError as error:
+        raise ScenarioError(str(error)) from error
 
 
 def own_host(rng: random.Random) -> str:

@@ -7,6 +7,7 @@ A fault selects links by source (`dials`: nodes, or clients for `rest`), target 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -30,10 +31,15 @@ from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
 from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER, Counts, Direction, Flow, Half, OpenLink, Rules
 from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.spec import ScenarioError
+from kraft.client.credentials import remember
 from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.launcher.client_security import first_user
+from kraft.launcher.runfile import CLIENT_FOLDER
 
 Change: TypeAlias = Callable[[Rules], Rules]
 How: TypeAlias = Literal["cut", "blackhole"]
+LinkTls: TypeAlias = Literal["ended", "passed"]
+"""Links end the TLS of their connections, with the certificate of the node, or let it pass from end to end."""
 IsolatedFrom: TypeAlias = Literal["quorum", "brokers", "all"]
 _ISOLATED_FROM: Final[Mapping[IsolatedFrom, tuple[Purpose, ...]]] = {
     "quorum": ("quorum", "controller"),
@@ -48,11 +54,20 @@ OUTSIDE_LISTENER: Final = "OUTSIDE"
 
 
 class Links:
-    def __init__(self, config: ClusterConfig, *, host: str, proxies: ProxyProcess, timeline: Timeline) -> None:
+    def __init__(
+        self,
+        config: ClusterConfig,
+        *,
+        host: str,
+        proxies: ProxyProcess,
+        timeline: Timeline,
+        tls: LinkTls | None = None,
+    ) -> None:
         self._config = config
         self._nodes = tuple(node.id for node in config.nodes)
         self._brokers = frozenset(node.id for node in config.brokers)
         self._host = host
+        self._tls = tls
         self._proxies = proxies
         self._timeline = timeline
         self._addresses: dict[LinkId, str] = {}
@@ -70,6 +85,8 @@ class Links:
                 target_host=self._config.node(link.answers).host,
                 target_port=self._port(link),
                 node=link.answers,
+                tls=self._tls or "none",
+                keystore=self._keystore(link.answers),
             )
             for link in links
         ]
@@ -79,7 +96,12 @@ class Links:
 
     async def client_address(self, client: str, node: int) -> str:
         """Base URL of a node for a client, through the link `client->node rest`."""
-        return f"http://{await self._link_of(LinkId(client, node, 'rest'))}"
+        address = await self._link_of(LinkId(client, node, "rest"))
+        if self._tls is None:
+            return f"http://{address}"
+        url = f"https://{address}"
+        remember(url, first_user(Path(self._config.data, CLIENT_FOLDER)).credentials())
+        return url
 
     async def kafka_address(self, client: str, node: int) -> str:
         """Address of a node's Kafka port for a client, through the link `client->node kafka`."""
@@ -104,6 +126,15 @@ class Links:
             if link.dials == node:
                 found.setdefault(link.answers, {})[link.purpose] = address
         return found
+
+    def _keystore(self, node: int) -> str:
+        """File with the certificate and key of a node, for links that end TLS."""
+        return self._config.broker_settings(node).ssl_keystore_location if self._tls == "ended" else ""
+
+    def _refuse_whole_messages(self, fault: str) -> None:
+        """Nobody finds messages in bytes that are encrypted from end to end."""
+        if self._tls == "passed":
+            raise ScenarioError(f"{fault} needs links that end TLS; here it passes from end to end")
 
     def _port(self, link: LinkId) -> int:
         config = self._config.node(link.answers)
@@ -175,6 +206,7 @@ class Links:
         self, dials: Ends = None, answers: Ends = None, *, purpose: Purposes = "all", count: int = FOR_EVER
     ) -> None:
         """The request is carried out, and its connection is reset instead of an answer. `count` for each link."""
+        self._refuse_whole_messages("drop_answers")
         links = self.select(dials, answers, purpose=purpose)
         if any(link.kind == "quorum" for link in links):
             if purpose != "all":
@@ -193,6 +225,7 @@ class Links:
         count: int = FOR_EVER,
     ) -> None:
         """The connection ends after the first half of a request or answer. `count` for each link."""
+        self._refuse_whole_messages("close_mid_message")
         links = self.select(dials, answers, purpose=purpose)
         fields = {
             "requests": ("close_mid_request",),

@@ -21,12 +21,12 @@ from kraft.chaos.worlds.snapshot import NodeState
 from kraft.chaos.worlds.spec import ScenarioError
 from kraft.client.response import Answer, Request, Response
 from kraft.client.transport import Transport
-from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.config.models import ClusterConfig, NodeConfig, has_sasl
 from kraft.launcher.fork_messages import StartNode
 from kraft.launcher.helper_process import HelperFailed
 from kraft.launcher.node_starter import NodeProcess, NodeStarter
 from kraft.launcher.processes import log_tail
-from kraft.launcher.runfile import ClusterRun, NodeRun, save_run
+from kraft.launcher.runfile import CLIENT_FOLDER, ClusterRun, NodeRun, remember_credentials, save_run
 from kraft.layout import WITNESS_VARIABLE
 
 KILLED_LIMIT_MS: Final = 10_000
@@ -69,6 +69,12 @@ class Nodes:
     def rest(self, node: int) -> str:
         """Base URL of a node itself, without a proxy."""
         return self.config(node).rest_url
+
+    @property
+    def client_folder(self) -> str | None:
+        """Folder with what a client needs to log in; None without TLS."""
+        has_users = any(has_sasl(node.rest_protocol) for node in self._config.nodes)
+        return str(Path(self._config.data, CLIENT_FOLDER)) if has_users else None
 
     def data(self, node: int) -> Path:
         return Path(self.config(node).data)
@@ -219,9 +225,12 @@ class Nodes:
 
     async def _guard(self) -> None:
         await self._proxies.guard(process.pid for process in self._processes.values() if process.is_running)
-        save_run(self._run())
+        run = self._run()
+        remember_credentials(run)
+        save_run(run)
 
     def _run(self) -> ClusterRun:
+        client = self.client_folder
         nodes = tuple(
             NodeRun(
                 id=node,
@@ -231,6 +240,8 @@ class Nodes:
                 kafka=str(self.config(node).kafka),
                 quorum=None if self.config(node).quorum is None else str(self.config(node).quorum),
                 data=self.config(node).data,
+                ca=None if client is None else self._config.broker_settings(node).ssl_truststore_location,
+                logs_in=client is not None,
             )
             for node, process in self._processes.items()
         )
@@ -240,6 +251,7 @@ class Nodes:
             data=self._config.data,
             launcher_pid=None,
             nodes=nodes,
+            client=client,
         )
 
     def _signal(self, node: int, number: signal.Signals) -> None:

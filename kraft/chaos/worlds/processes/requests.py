@@ -11,6 +11,7 @@ from typing import Final
 
 from kraft.chaos.nemesis.kafka_apis import api_name, request_type
 from kraft.chaos.nemesis.kafka_errors import NAMES, code_of
+from kraft.chaos.worlds.processes.links import LinkTls
 from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
 from kraft.chaos.worlds.processes.proxy.requests import names_topics
 from kraft.chaos.worlds.processes.proxy.rules import ANY_NODE, FOR_EVER, RequestFault, RequestRule
@@ -55,7 +56,10 @@ EVERY_ONE: Final = RequestFilter()
 
 
 class RequestFaults:
-    def __init__(self, config: ClusterConfig, *, proxies: ProxyProcess, timeline: Timeline) -> None:
+    def __init__(
+        self, config: ClusterConfig, *, proxies: ProxyProcess, timeline: Timeline, tls: LinkTls | None = None
+    ) -> None:
+        self._tls = tls
         self._brokers = [node.id for node in config.brokers]
         self._proxies = proxies
         self._timeline = timeline
@@ -128,6 +132,8 @@ class RequestFaults:
         error_code: int = 0,
         delay_ms: float = 0,
     ) -> RequestFaultDone:
+        if self._tls == "passed":
+            raise ScenarioError("faults of requests need links that end TLS; here it passes from end to end")
         request = request_type(api)
         name = api_name(request)
         self._check(name, request.API_KEY, times, which)

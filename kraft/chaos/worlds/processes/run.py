@@ -18,6 +18,7 @@ from kraft.chaos.workload.client import ClientProtocol
 from kraft.chaos.workload.targets import ClientWorld
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.event_counter import EventCounter
+from kraft.chaos.worlds.processes.links import LinkTls
 from kraft.chaos.worlds.processes.readback import SETTLE_MS, gather_evidence
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.processes.world import ProcessWorld
@@ -40,11 +41,13 @@ async def run_scenario(
     source: str = "",
     starter: NodeStarter | None = None,
     clients: ClientProtocol = "rest",
+    tls: LinkTls | None = None,
 ) -> RunResult:
     """Run a scenario. A mistake of the scenario is never raised: the result contains it.
 
     `source` is the argument of the command, if it is not the name of the scenario. Runs may share a `starter` of nodes.
-    `clients` is the protocol of the clients of the story.
+    `clients` is the protocol of the clients of the story. `tls`: the cluster has TLS, a user and ACLs, and its links
+    end TLS or let it pass.
     """
     run = Run(scenario, seed=seed, watcher=watcher, keep=keep)
     try:
@@ -52,7 +55,7 @@ async def run_scenario(
         watcher.phase(f"starting {len(run.spec.nodes)} nodes")
         try:
             async with Cluster.start(
-                run.spec, directory=run.directory, seed=seed, starter=starter, clients=clients
+                run.spec, directory=run.directory, seed=seed, starter=starter, clients=clients, tls=tls
             ) as cluster:
                 await run.run_on_cluster(ProcessTestbed(cluster), start_ms=(now_us() - begun_us) // 1000)
         except ScenarioError as error:

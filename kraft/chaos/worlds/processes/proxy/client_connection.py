@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 import struct
 import time
 from collections import deque
@@ -109,9 +110,16 @@ class _Pending:
 
 class ClientConnection(Connection):
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, owner: Owner, shared: ClientRules, rng: random.Random, *, node: int
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Owner,
+        shared: ClientRules,
+        rng: random.Random,
+        *,
+        node: int,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(loop, owner, messages_of("kafka"), rng)
+        super().__init__(loop, owner, messages_of("kafka"), rng, tls=tls)
         self._shared = shared
         self._node = node
         self._arriving = bytearray()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Protocol, cast
 
@@ -33,7 +34,17 @@ class Owner(Protocol):
 
 
 class Connection:
-    def __init__(self, loop: asyncio.AbstractEventLoop, owner: Owner, messages: Messages, rng: random.Random) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        owner: Owner,
+        messages: Messages,
+        rng: random.Random,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`tls`: that of the connection to the target."""
+        self._tls = tls
         self._loop = loop
         self._owner = owner
         self._messages = messages
@@ -49,6 +60,9 @@ class Connection:
     # --- life -------------------------------------------------------------------------------------------------------
 
     def accepted(self, client: asyncio.Transport) -> None:
+        if self.is_over:  # the link was cut during the handshake
+            reset(client)
+            return
         self._client = client
         client.pause_reading()
         self._opening = self._loop.create_task(self._open(client))
@@ -56,7 +70,9 @@ class Connection:
     async def _open(self, client: asyncio.Transport) -> None:
         target = self._owner.target
         try:
-            upstream, _ = await self._loop.create_connection(lambda: Side(self, "answers"), target.host, target.port)
+            upstream, _ = await self._loop.create_connection(
+                lambda: Side(self, "answers"), target.host, target.port, ssl=self._tls
+            )
         except OSError as error:
             if isinstance(error, ConnectionRefusedError):
                 target.refused()

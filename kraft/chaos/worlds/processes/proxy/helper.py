@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 import signal
+import ssl
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -19,11 +20,12 @@ import uvloop
 
 from kraft.chaos.worlds.processes.proxy.connection import Connection
 from kraft.chaos.worlds.processes.proxy.link import Link, NewConnection
-from kraft.chaos.worlds.processes.proxy.messages import messages_of
+from kraft.chaos.worlds.processes.proxy.messages import NoMessages, messages_of
 from kraft.chaos.worlds.processes.proxy.rules import Command, OpenLink, Reply
 from kraft.chaos.worlds.processes.proxy.target import Target
 
 if TYPE_CHECKING:
+    from kraft.chaos.worlds.processes.proxy.certificates import LinkCertificate
     from kraft.chaos.worlds.processes.proxy.client_connection import ClientRules
 
 PORT_FIRST: Final = 10_000
@@ -42,6 +44,9 @@ class Proxies:
         self._guarded: tuple[int, ...] = ()
         self._clients: ClientRules | None = None
         """The rules, loaded with the first link of clients."""
+        self._certificates: dict[str, LinkCertificate] = {}
+        """File -> the certificate of links that end TLS."""
+        self._tls: ssl.SSLContext | None = None
         self._ports: set[int] = set()
         """Ports of all links and nodes: while a target is down, its port and those of its links are free, and no other
         link may take them."""
@@ -54,6 +59,8 @@ class Proxies:
         await asyncio.gather(*(self._targets[address].check() for address in command.check if address in self._targets))
         if command.guard is not None:
             self._guarded = command.guard
+        for certificate in self._certificates.values() if command.loads_certificates else ():
+            certificate.load()
         await self._change_requests(command)
         counts = {name: link.counts() for name, link in self._links.items()} if command.wants_counts else {}
         fired = self._rules_of_clients().table.take_fired() if command.wants_fired else ()
@@ -75,12 +82,32 @@ class Proxies:
         return self._clients
 
     def _connections(self, wanted: OpenLink) -> NewConnection:
+        if wanted.tls == "passed":
+            return lambda link: Connection(self._loop, link, NoMessages(), self._rng)
+        tls = self._client_context() if wanted.tls == "ended" else None
         if wanted.kind != "clients":
-            return lambda link: Connection(self._loop, link, messages_of(wanted.kind), self._rng)
+            return lambda link: Connection(self._loop, link, messages_of(wanted.kind), self._rng, tls=tls)
         from kraft.chaos.worlds.processes.proxy.client_connection import ClientConnection
 
         shared = self._rules_of_clients()
-        return lambda link: ClientConnection(self._loop, link, shared, self._rng, node=wanted.node)
+        return lambda link: ClientConnection(self._loop, link, shared, self._rng, node=wanted.node, tls=tls)
+
+    def _client_context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            from kraft.chaos.worlds.processes.proxy.certificates import client_context
+
+            self._tls = client_context()
+        return self._tls
+
+    def _certificate(self, wanted: OpenLink) -> LinkCertificate | None:
+        if wanted.tls != "ended":
+            return None
+        found = self._certificates.get(wanted.keystore)
+        if found is None:
+            from kraft.chaos.worlds.processes.proxy.certificates import LinkCertificate
+
+            found = self._certificates[wanted.keystore] = LinkCertificate(wanted.keystore)
+        return found
 
     def kill_guarded(self) -> None:
         for pid in self._guarded:
@@ -92,12 +119,12 @@ class Proxies:
         target = self._targets.get(address)
         if target is None:
             target = self._targets[address] = Target(self._loop, *address)
-        connections = self._connections(wanted)
+        connections, certificate = self._connections(wanted), self._certificate(wanted)
         for _ in range(PORT_TRIES_MAX):
             port = self._rng.randint(PORT_FIRST, PORT_LAST)
             if port in self._ports:
                 continue
-            link = Link(self._loop, wanted, target, connections)
+            link = Link(self._loop, wanted, target, connections, certificate)
             with contextlib.suppress(OSError):
                 await link.open(port)
                 self._links[wanted.name] = link

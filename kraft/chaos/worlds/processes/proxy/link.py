@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,19 +15,30 @@ from kraft.chaos.worlds.processes.proxy.connection import Connection, Owner, Sid
 from kraft.chaos.worlds.processes.proxy.rules import Counts, Half, OpenLink, Rules
 from kraft.chaos.worlds.processes.proxy.target import Target
 
+if TYPE_CHECKING:
+    from kraft.chaos.worlds.processes.proxy.certificates import LinkCertificate
+    from kraft.runtime.tls_listener import TlsServer
+
 BACKLOG = 256
 NewConnection = Callable[[Owner], Connection]
 
 
 class Link:
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, wanted: OpenLink, target: Target, new_connection: NewConnection
+        self,
+        loop: asyncio.AbstractEventLoop,
+        wanted: OpenLink,
+        target: Target,
+        new_connection: NewConnection,
+        certificate: LinkCertificate | None = None,
     ) -> None:
+        """`certificate`: the link ends TLS with it."""
         self._loop = loop
         self._wanted = wanted
         self._new_connection = new_connection
         self._port = 0
-        self._server: asyncio.Server | None = None
+        self._certificate = certificate
+        self._server: asyncio.Server | TlsServer | None = None
         self._listening = asyncio.Lock()
         self._steering: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
@@ -86,8 +98,12 @@ class Link:
             self._server.close()
             self._server = None
 
-    async def _serve(self) -> asyncio.Server:
+    async def _serve(self) -> asyncio.Server | TlsServer:
         host, port = self._wanted.host, self._port
+        if self._certificate is not None:
+            from kraft.runtime.tls_listener import listen_with_tls
+
+            return await listen_with_tls(self._accept, host, port, backlog=BACKLOG, tls=self._certificate)
         return await self._loop.create_server(self._accept, host, port, backlog=BACKLOG, reuse_address=True)
 
     def _accept(self) -> Side:

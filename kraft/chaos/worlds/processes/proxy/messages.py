@@ -39,6 +39,16 @@ def messages_of(kind: Kind) -> Messages:
             return QuorumMessages()
 
 
+class NoMessages:
+    """Bytes in which no message can be found: TLS from end to end."""
+
+    def requests(self, data: bytes) -> Iterator[tuple[int, int]]:
+        return iter(())
+
+    def answers(self, data: bytes) -> Iterator[tuple[int, int]]:
+        return iter(())
+
+
 class Frames:
     """Splits a stream into frames; yields (position, length with prefix, first bytes) when the header of a frame is
     complete."""

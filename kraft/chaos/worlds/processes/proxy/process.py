@@ -58,6 +58,10 @@ class ProxyProcess:
         """The applications of rules since the last call."""
         return (await self._ask(Command(id=self._helper.next_id(), wants_fired=True))).fired
 
+    async def load_certificates(self) -> None:
+        """Files of certificates have changed: new connections get the new ones when this returns."""
+        await self._ask(Command(id=self._helper.next_id(), loads_certificates=True))
+
     async def _ask(self, command: Command) -> Reply:
         try:
             return await self._helper.ask(command)

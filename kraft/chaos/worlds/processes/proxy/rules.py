@@ -11,6 +11,7 @@ Kind: TypeAlias = Literal["kafka", "quorum", "http", "clients"]
 Half: TypeAlias = Literal["requests", "answers"]
 Direction: TypeAlias = Literal["both", "requests", "answers"]
 
+LinkTls: TypeAlias = Literal["none", "ended", "passed"]
 RequestFault: TypeAlias = Literal["answer", "delay", "drop_answer", "close_after"]
 
 FOR_EVER: Final = -1
@@ -90,6 +91,11 @@ class OpenLink(msgspec.Struct, kw_only=True, frozen=True):
     target_port: int
     node: int = ANY_NODE
     """The address of the target."""
+    tls: LinkTls = "none"
+    """`ended`: the proxy ends TLS, and has a connection with TLS to the target. `passed`: it carries TLS that it does
+    not read."""
+    keystore: str = ""
+    """File with the certificate and key that the proxy shows where it ends TLS."""
 
 
 class Counts(msgspec.Struct, kw_only=True, frozen=True):
@@ -120,6 +126,8 @@ class Command(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     end: tuple[int, ...] = ()
     """Numbers of rules to end."""
     wants_fired: bool = False
+    loads_certificates: bool = False
+    """Files of certificates have changed."""
 
 
 class Reply(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
