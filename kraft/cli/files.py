@@ -115,8 +115,8 @@ def _log_rows(path: str, *, records: bool) -> Iterator[Mapping[str, Any]]:
     if os.path.basename(path) in CHECKPOINTS:
         return dump_checkpoint(DiskFiles(), path)
     raise CommandFailed(
-        f"{path} is neither a folder nor a .log, .index, .timeindex, .txnindex, .snapshot, .checkpoint or text file "
-        "with offsets"
+        f"{path} is neither a folder, a .log, .index, .timeindex, .txnindex, .snapshot or .checkpoint file, nor a "
+        "checkpoint file of offsets"
     )
 
 

@@ -5,6 +5,7 @@ faults, refused clients. The same lines are in its `events.jsonl` and `audit.jso
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 LIMIT_DEFAULT: Final = 500
 LIMIT_MAX: Final = 10_000
+_TOPIC: Final = re.compile(TOPIC_PATTERN)
 _NUMBER: Final = {"type": "integer", "minimum": 0}
 _QUERY: Final = (
     Parameter(
@@ -39,7 +41,7 @@ _QUERY: Final = (
     ),
     Parameter(
         name="partition",
-        description="Only events of the partition with this number; needs `topic`.",
+        description="Only events of partitions with this number.",
         schema=_NUMBER | {"maximum": INT32_MAX},
     ),
     Parameter(
@@ -88,12 +90,13 @@ def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
 
     async def events(call: Call) -> web.Response:
         query = call.request.query
-        if "partition" in query and "topic" not in query:
-            raise HttpError(BAD_REQUEST, "partition needs topic: the number alone is no partition")
+        topic = query.get("topic")
+        if topic is not None and not _TOPIC.fullmatch(topic):
+            raise HttpError(BAD_REQUEST, "topic has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'")
         page = ring.read(
             since=integer(call, "since", default=0, high=INT64_MAX) if "since" in query else None,
             limit=integer(call, "limit", default=LIMIT_DEFAULT, high=LIMIT_MAX),
-            topic=query.get("topic"),
+            topic=topic,
             partition=integer(call, "partition", default=0) if "partition" in query else None,
             events=frozenset(filter(None, query.get("event", "").split(","))),
         )

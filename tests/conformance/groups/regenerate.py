@@ -17,7 +17,7 @@ from tests.conformance.groups.consumer_groups import CONSUMER_DUMP, CONSUMER_FOL
 from tests.conformance.groups.offsets import DUMP, FOLDER, SEGMENT, segment
 
 SOURCE = Path(__file__).parent / "Assign.java"
-TOOL = "kafka.tools.DumpLogSegments"
+TOOL = "org.apache.kafka.tools.DumpLogSegments"  # before Kafka 4.2: kafka.tools
 
 
 def main(class_path: str) -> None:

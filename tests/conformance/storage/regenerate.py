@@ -14,7 +14,7 @@ import sys
 
 from tests.conformance.storage.inputs import GOLDEN, write_logs, write_sent_batches
 
-TOOL = "kafka.tools.DumpLogSegments"
+TOOL = "org.apache.kafka.tools.DumpLogSegments"  # before Kafka 4.2: kafka.tools
 
 
 def main(class_path: str) -> None:

@@ -102,7 +102,7 @@ def test_text_that_is_no_unicode_is_shown_as_far_as_it_goes() -> None:
         ("since=-1", "since=-1 is out of range"),
         ("limit=many", "limit=many is not a number"),
         ("limit=100000", "it is from 0 to"),
-        ("partition=1", "partition needs topic"),
+        ("topic=", "topic has 1 to 249 of the characters"),
     ],
 )
 def test_wrong_questions_are_refused_in_words(query: str, said: str) -> None:
