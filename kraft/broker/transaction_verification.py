@@ -120,12 +120,13 @@ class TransactionVerifier:
                 wait_ms=wait_ms,
             )
         except KafkaError as error:
-            return dict.fromkeys(partitions, _as_reported(error, support))
-        return {each: _as_reported(error, support) for each, error in outcomes.items() if error is not None}
+            return dict.fromkeys(partitions, as_reported(error, support))
+        return {each: as_reported(error, support) for each, error in outcomes.items() if error is not None}
 
 
-def _as_reported(error: KafkaError, support: Support) -> KafkaError:
-    """Producers know an epoch that is over as 47 where they write (KIP-588)."""
+def as_reported(error: KafkaError, support: Support) -> KafkaError:
+    """The error that a producer of this support gets. Producers know an epoch that is over as 47 where they write
+    (KIP-588)."""
     if isinstance(error, ProducerFenced):
         return InvalidProducerEpoch(error.message)
     if isinstance(error, TransactionAbortable) and support is Support.OLD:

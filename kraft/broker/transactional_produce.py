@@ -15,13 +15,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from kraft.broker.transaction_verification import WAIT_MS, Refusals, Support
+from kraft.broker.transaction_verification import WAIT_MS, Refusals, Support, as_reported
 from kraft.protocol.batches.header import NO_PRODUCER_ID, BatchHeader, header_at
 from kraft.protocol.errors import (
     ConcurrentTransactions,
     InvalidProducerIdMapping,
     KafkaError,
     NotEnoughReplicas,
+    TransactionAbortable,
     UnknownTopicId,
 )
 from kraft.protocol.primitives import Buffer, TopicPartition
@@ -156,7 +157,11 @@ class TransactionalProduce:
 
     def _guarded_anew(self, asked: _Asked) -> Sequence[TopicIdPartition]:
         """The partitions that have to be asked about after a wait: a marker may have ended the transaction that was
-        open there, or the guard. What the coordinator has said may be older than that marker."""
+        open there, or the guard. What the coordinator has said may be older than that marker.
+
+        Before transaction version 2 a client begins the next transaction when all markers of the one before are
+        written. So a batch that was here before a marker belongs to the ended transaction, and is refused: the next one
+        has the same epoch, and would begin with it."""
         producer_id, guards = asked.producer.producer_id, asked.guards
         ended = [
             key
@@ -164,8 +169,23 @@ class TransactionalProduce:
             if key not in asked.refused
             and not (key in guards and self._replicas.producers.is_verified(key, producer_id, guards[key]))
         ]
+        if asked.support is not Support.ADDS_PARTITIONS:
+            self._refuse_ended(asked, ended)
+            return []
         self._guard(asked, ended)
         return [key for key in ended if key in guards]
+
+    def _refuse_ended(self, asked: _Asked, keys: Iterable[TopicIdPartition]) -> None:
+        """Refuse those whose transaction is not open; an earlier batch of it may have opened it meanwhile."""
+        producer = asked.producer
+        over = TransactionAbortable(f"the transaction of producer {producer} has ended while the batch waited")
+        for key in keys:
+            asked.guards.pop(key, None)
+            try:
+                if not self._replicas.producers.is_open(key, producer.producer_id, epoch=producer.epoch):
+                    asked.refused[key] = as_reported(over, asked.support)
+            except KafkaError as error:
+                asked.refused[key] = error
 
     async def _verify_all(self, asked: _Asked, to_verify: Sequence[TopicIdPartition]) -> None:
         for _ in range(ROUNDS_MAX):

@@ -41,6 +41,11 @@ class Producers:
             now_ms=self._registry.clock.wall_ms(),
         )
 
+    def is_open(self, partition: TopicIdPartition, producer_id: int, *, epoch: int) -> bool:
+        """Whether a transaction of this epoch is open. Raises as `begin_verification`."""
+        replica, _state = self._registry.leader_or_raise(partition)
+        return replica.log.producer_states.is_open(producer_id, epoch=epoch)
+
     def is_verified(self, partition: TopicIdPartition, producer_id: int, verification: Verification) -> bool:
         """Whether the verification is still valid; where this broker does not lead any more, the append is refused
         anyway."""

@@ -214,6 +214,8 @@ class ProducerStates:
         if header.base_sequence != NO_SEQUENCE:
             duplicate = _find_duplicate(known, header) if header.producer_epoch == known.epoch else None
             if duplicate is not None:
+                if is_to_verify:
+                    self._check_not_of_ended(known, header, origin)
                 return duplicate
             if is_to_verify:
                 self._check_verified(known, header, origin)
@@ -280,11 +282,8 @@ class ProducerStates:
         """The guard of the next append, for use after the coordinator has confirmed; None where the transaction is
         already open. When there are as many guards as transactions may be open, the oldest is removed: its append is
         refused. Raises InvalidProducerEpoch 47."""
-        known = self._of(producer_id).get(producer_id)
-        if known is not None:
-            _check_epoch(producer_id, known, epoch)
-            if known.has_open_transaction and known.epoch == epoch:
-                return None
+        if self.is_open(producer_id, epoch=epoch):
+            return None
         found = self._verifications.get(producer_id)
         if found is not None:
             found.asked_again(epoch=epoch, sequence=sequence)
@@ -294,6 +293,14 @@ class ProducerStates:
         found = Verification(epoch=epoch, lowest_sequence=sequence, raises_epoch=raises_epoch, begun_ms=now_ms)
         self._verifications[producer_id] = found
         return found
+
+    def is_open(self, producer_id: int, *, epoch: int) -> bool:
+        """Whether a transaction of this epoch is open here. Raises InvalidProducerEpoch 47."""
+        known = self._of(producer_id).get(producer_id)
+        if known is None:
+            return False
+        _check_epoch(producer_id, known, epoch)
+        return known.has_open_transaction and known.epoch == epoch
 
     def verification(self, producer_id: int) -> Verification | None:
         return self._verifications.get(producer_id)
@@ -320,6 +327,18 @@ class ProducerStates:
                 f"producer {producer_id} sent sequence {sequence}; {asked.lowest_sequence} must be first and is not "
                 "in the log"
             )
+
+    def _check_not_of_ended(self, known: Producer, header: BatchHeader, origin: Origin) -> None:
+        """Check a repeated batch that would begin a transaction. Its original belongs to one that has ended, so an
+        answer of success would lose it. librdkafka sends such after it has given up records on an abort that it had
+        sent. Kafka answers with the original. Raises InvalidTxnState 48."""
+        guard = origin.verification
+        if known.has_open_transaction or guard is None or self._verifications.get(header.producer_id) is not guard:
+            return
+        raise InvalidTxnState(
+            f"sequences {header.base_sequence} to {last_sequence_of(header)} of producer {header.producer_id} are of "
+            "a transaction that has ended: begin an epoch (InitProducerId) after an abort of records that were sent"
+        )
 
     # --- updates from the log ---------------------------------------------------------------------------------------
 

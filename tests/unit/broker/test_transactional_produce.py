@@ -154,10 +154,10 @@ def test_requests_on_both_sides_of_a_marker_keep_their_order() -> None:
     async def tell(producing: Producing) -> None:
         await begin_in_a(producing)
         await producing.mark()
-        first = producing.send({A: 1})
+        first = producing.send({A: 1}, support=Support.ADDS_PARTITIONS)
         await producing.coordinator.asked(2)
         await producing.mark()
-        second = producing.send({A: 2})
+        second = producing.send({A: 2}, support=Support.ADDS_PARTITIONS)
         await producing.coordinator.asked(3)
         producing.coordinator.answer(1)
         producing.coordinator.answer(2)
@@ -173,8 +173,8 @@ def test_requests_on_both_sides_of_a_marker_keep_their_order() -> None:
 def test_marker_during_wait_repeats_verification() -> None:
     async def tell(producing: Producing) -> None:
         await begin_in_a(producing)
-        both = producing.send({A: 1, B: 0})
-        last = producing.send({A: 2})
+        both = producing.send({A: 1, B: 0}, support=Support.ADDS_PARTITIONS)
+        last = producing.send({A: 2}, support=Support.ADDS_PARTITIONS)
         await producing.coordinator.asked(2)
         await producing.mark()
         producing.coordinator.answer(1)
@@ -186,6 +186,33 @@ def test_marker_during_wait_repeats_verification() -> None:
         producing.coordinator.answer(3, {A: TransactionAbortable("it has ended")})
         assert await last == [120]
         assert producing.end(A) == 2, "nothing behind the marker"
+
+    story(tell)
+
+
+@pytest.mark.parametrize(("support", "code"), [(Support.OLD, 48), (Support.KNOWS_ABORTABLE, 120)])
+def test_what_a_marker_overtakes_begins_no_transaction_of_its_epoch(support: Support, code: int) -> None:
+    """Transaction version 1: its coordinator would take it for a batch of the next transaction."""
+
+    async def tell(producing: Producing) -> None:
+        await begin_in_a(producing)
+        both = producing.send({A: 1, B: 0}, support=support)
+        last = producing.send({A: 2}, support=support)
+        await producing.coordinator.asked(2)
+        await producing.mark()
+        producing.coordinator.answer(1)
+        assert (await both, await last) == ([code, 0], [code])
+        waiting = producing.send({A: 1}, support=support)
+        await producing.coordinator.asked(3)
+        await producing.mark()
+        producing.coordinator.answer(2)
+        assert await waiting == [code]
+        assert len(producing.coordinator.questions) == 3
+        assert producing.end(A) == 3, "one batch and two markers"
+        first = producing.send({A: 1}, support=support)
+        await producing.coordinator.asked(4)
+        producing.coordinator.answer(3)
+        assert await first == [0]
 
     story(tell)
 
@@ -234,9 +261,9 @@ def test_marker_during_second_verification() -> None:
 
     async def tell(producing: Producing) -> None:
         await begin_in_a(producing)
-        first = producing.send({B: 0})
+        first = producing.send({B: 0}, support=Support.ADDS_PARTITIONS)
         await producing.coordinator.asked(2)
-        both = producing.send({A: 1, B: 1})
+        both = producing.send({A: 1, B: 1}, support=Support.ADDS_PARTITIONS)
         await producing.coordinator.asked(3)
         producing.coordinator.answer(2)
         await asyncio.sleep(0.1)
@@ -257,7 +284,7 @@ def test_marker_during_second_verification() -> None:
 
 def test_who_is_never_answered_between_two_markers_is_refused_and_not_appended() -> None:
     async def tell(producing: Producing) -> None:
-        asked = producing.send({A: 0})
+        asked = producing.send({A: 0}, support=Support.ADDS_PARTITIONS)
         for number in range(ROUNDS_MAX):
             await producing.coordinator.asked(number + 1)
             await producing.mark()

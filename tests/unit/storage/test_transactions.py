@@ -323,6 +323,27 @@ def test_what_was_verified_before_a_marker_is_not_appended_after_it(tmp_path: Pa
     run(play)
 
 
+def test_a_transaction_does_not_begin_with_the_sequences_of_an_ended_one(tmp_path: Path) -> None:
+    """librdkafka gives sequences that it has sent to the records of the next transaction, after an abort that took them
+    out of its queue. They were acknowledged as repetitions, and lost."""
+
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path))
+        of_client(log, 1, 0, verify(log, 1))
+        of_client(log, 1, 1)
+        end(log, 1, commits=False)
+        assert of_client(log, 1, 1).is_duplicate, "a late repetition, which nobody has asked about"
+        again = verify(log, 1, sequence=1)
+        assert refusal(lambda: of_client(log, 1, 1, again)) == 48
+        assert refusal(lambda: of_client(log, 1, 2, again)) == 45, "behind the one that was refused"
+        assert log.log_end_offset == 3
+        of_client(log, 1, 0, verify(log, 1, epoch=1), epoch=1)
+        assert of_client(log, 1, 0, epoch=1).is_duplicate
+        await log.close()
+
+    run(play)
+
+
 def test_a_later_batch_does_not_overtake_the_one_that_asked_before_it(tmp_path: Path) -> None:
     async def play(environment: Environment) -> None:
         log, _ = load(environment, str(tmp_path))
