@@ -5,6 +5,11 @@
 PROTOCOL is `classic` or `consumer` (KIP-848). A transaction takes several batches for each of several partitions, so
 that its produces are pipelined; one of four is aborted on purpose, and its records are read again. It ends with 1 when
 a broker answers what no producer goes on after.
+
+librdkafka gives the sequences of records that an abort has taken out of its queues to the next ones ("advancing epoch
+base msgid"), also if they had been sent before and wait to be sent again. If a leader that has died had them
+replicated, the next transaction's records are repetitions to its successor, and are acknowledged and lost. So after an
+abort that has purged anything another producer takes the transactional id over, with an epoch of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 RECORDS = 60
 """Of one transaction, at most."""
@@ -41,21 +46,22 @@ class Copier:
                 **of_group,
             }
         )
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "transactional.id": name,
-                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                "max.in.flight.requests.per.connection": 5,
-                "batch.num.messages": 3,
-                "linger.ms": 0,
-                "log_level": 0,
-            }
-        )
+        self._of_producer: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": name,
+            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            "max.in.flight.requests.per.connection": 5,
+            "batch.num.messages": 3,
+            "linger.ms": 0,
+            "log_level": 0,
+        }
+        self._producer = Producer(self._of_producer)
+        self._has_purged = False
+        """Whether librdkafka has given up records of this transaction that it may have sent."""
         self._committed = self._aborted = 0
 
     def run(self) -> None:
-        self._again(lambda: self._producer.init_transactions(CALL_S))
+        self._begin_epoch()
         # With a callback librdkafka waits with a rebalance until it is called, between two transactions.
         self._consumer.subscribe([self._source], on_revoke=lambda *_: None, on_lost=lambda *_: None)
         while True:
@@ -63,13 +69,23 @@ class Copier:
             if messages:
                 self._copy(messages)
 
+    def _begin_epoch(self) -> None:
+        self._again(lambda: self._producer.init_transactions(CALL_S))
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._has_purged = True
+
     def _copy(self, messages: list[Message]) -> None:
         member = self._consumer.consumer_group_metadata()
+        self._has_purged = False
         self._producer.begin_transaction()
         is_wanted = (self._committed + self._aborted) % ABORTS_EVERY != ABORTS_EVERY - 1
         try:
             for each in messages:
-                self._producer.produce(self._sink, each.value(), partition=each.partition())
+                self._producer.produce(
+                    self._sink, each.value(), partition=each.partition(), on_delivery=self._delivered
+                )
                 self._producer.poll(0)
             self._again(lambda: self._producer.send_offsets_to_transaction(_following(messages), member, CALL_S))
             if is_wanted:
@@ -82,6 +98,9 @@ class Copier:
         else:
             self._again(lambda: self._producer.abort_transaction(CALL_S))
             self._rewind(messages)
+            if self._has_purged:
+                self._producer = Producer(self._of_producer)
+                self._begin_epoch()
             self._aborted += 1
         print(self._committed, "committed,", self._aborted, "aborted", flush=True)
 

@@ -1,6 +1,6 @@
 """A soak of clients that pipeline transactions, while nodes are killed and paused and the clients killed: exactly once?
 
-    python -m tests.clients.soak --minutes 60 [--seed 1] [--rate 40] [--only NAME ...] [--cache FOLDER]
+    python -m tests.clients.soak --minutes 60 [--seed 1] [--rate 40] [--only NAME ...] [--cache FOLDER] [--keep FOLDER]
 
 Each row has a writer, and a group of two instances that copy what it writes to another topic, in transactions of which
 some are aborted on purpose:
@@ -17,6 +17,7 @@ everything right, when a row stands still although the cluster is whole, or when
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -169,6 +170,7 @@ def main() -> None:
     arguments.add_argument("--minutes", type=float, default=5.0, help="of strikes (default: %(default)s)")
     arguments.add_argument("--seed", type=int, default=1, help="of the strikes (default: %(default)s)")
     arguments.add_argument("--rate", type=float, default=40.0, help="records/s of each row (default: %(default)s)")
+    arguments.add_argument("--keep", type=Path, help="where data folders and logs of a run that is wrong are moved to")
     arguments.add_argument("--only", nargs="+", choices=sorted(KINDS), default=list(KINDS), help="these rows")
     asked = arguments.parse_args()
     if asked.bootstrap is not None:
@@ -180,7 +182,17 @@ def main() -> None:
         for cluster in run_cluster(folder, settings=OWN_SETTINGS):
             rows = [Row(name, program, cluster, folder) for name, program in programs.items()]
             soak(cluster, rows, steps, seconds=asked.minutes * 60, rate=asked.rate, seed=asked.seed)
-    end(steps.verdict())
+        code = steps.verdict()
+        if code and asked.keep is not None:
+            print("kept:", kept(folder, asked.keep, seed=asked.seed), flush=True)
+    end(code)
+
+
+def kept(folder: Path, where: Path, *, seed: int) -> Path:
+    """A copy of the folder of a run, in a new folder of `where`."""
+    place = where / f"seed-{seed}-{time.strftime('%H%M%S')}"
+    shutil.copytree(folder, place, symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
+    return place
 
 
 def soak(cluster: Cluster, rows: list[Row], steps: Steps, *, seconds: float, rate: float, seed: int) -> None:
