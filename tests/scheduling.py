@@ -1,7 +1,8 @@
 """Which tests run in one process one after the other, and what begins first, when several processes share the run.
 
-The tests of a file stay together, so that they can share what is made once for them. Files that share a cluster stay
-together too. Where tests share nothing and each takes seconds, each goes to whichever process is free.
+The tests of a file stay together, so that they can share what is made once for them. Files that share a cluster, or
+the trees of all modules, stay together too. Where tests share nothing and each takes seconds, each goes to whichever
+process is free.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ SHARES: Mapping[str, tuple[str, ...]] = {
     "shared_cluster": ("test_bad_input.py", "test_busy.py", "test_storage.py", "test_topics.py"),
 }
 """The cluster of a `conftest.py` in `tests/integration` -> the files of that folder that use it."""
+SHARES_TREES = "tests/architecture/"
+"""These tests read all modules; one process parses each once."""
 SHARES_NOTHING = (
     "tests/simulation/",
     "tests/integration/test_scenario_cluster.py",
@@ -44,6 +47,8 @@ _TOGETHER = {f"tests/integration/{file}": cluster for cluster, files in SHARES.i
 def together(nodeid: str) -> str:
     """Tests with the same answer run in one process."""
     file = nodeid.partition("::")[0]
+    if nodeid.startswith(SHARES_TREES):
+        return SHARES_TREES
     return nodeid if nodeid.startswith(SHARES_NOTHING) else _TOGETHER.get(file, file)
 
 

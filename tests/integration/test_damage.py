@@ -281,6 +281,7 @@ def test_a_folder_in_use_is_refused(nodes: Cluster, tmp_path: Path):
     assert nodes.state_of(1) == "active"
 
 
+@pytest.mark.long
 def test_a_second_node_with_an_id_that_lives_is_refused(nodes: Cluster, tmp_path: Path):
     nodes.create_assigned("twins", followers_first(nodes, 3))
     with Load(nodes, "twins", pause_s=0.02) as load:

@@ -69,6 +69,7 @@ def forge(cluster: FaultCluster, node: int, topic: str, old: bytes, new: bytes) 
     log.write_bytes(data)
 
 
+@pytest.mark.long
 def test_the_verdict_compares_the_logs_of_the_replicas(broken: FaultCluster) -> None:
     """Clients see nothing of it: they read from the leader."""
     broken.create_topic("forged")
@@ -262,6 +263,7 @@ def test_an_owner_that_is_killed_leaves_no_process_no_link_and_no_folder() -> No
             owner.kill()
 
 
+@pytest.mark.long
 def test_killed_host_leaves_nothing() -> None:
     cluster = FaultCluster(nodes=3).start()
     try:

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kraft.launcher.processes import is_alive
 from kraft.launcher.runfile import load_run
 from tests.conftest import Processes
@@ -61,6 +63,7 @@ def run(script: str, folder: Path, *options: str) -> dict[str, Any]:
     return reported
 
 
+@pytest.mark.long
 def test_a_suite_breaks_links_and_answers(tmp_path: Path):
     reported = run(
         """

@@ -93,6 +93,7 @@ def test_a_node_that_ignores_sigterm_is_killed_at_the_limit_and_that_is_said(fak
     assert not is_alive(run.node(3).pid)
 
 
+@pytest.mark.long
 def test_a_node_that_is_busy_stopping_is_not_killed(fakes, monkeypatch):
     """One with 20,000 partitions takes longer than the limit, and begins with a look at all of them if it is killed."""
     monkeypatch.setenv("FAKE_BUSY_STOP_S", "1.2")

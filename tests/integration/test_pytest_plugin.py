@@ -159,6 +159,7 @@ def own_modules(pytester: pytest.Pytester) -> None:
     pytester.mkpydir("replication").joinpath("__init__.py").write_text("OWN = True")
 
 
+@pytest.mark.long
 def test_a_test_may_have_a_cluster_of_its_own(pytester: pytest.Pytester, notes: Notes):
     """Also in a project that has modules of our names."""
     own_modules(pytester)
@@ -255,6 +256,7 @@ def test_a_cluster_that_cannot_become_whole_again_is_replaced(pytester: pytest.P
     assert nothing_is_left(notes.folders(), set())
 
 
+@pytest.mark.long
 def test_failing_test_shows_events_and_unused_fault_fails(pytester: pytest.Pytester, notes: Notes):
     pytester.makepyfile(
         """

@@ -76,6 +76,7 @@ async def values(c: Cluster, count: int) -> list[bytes]:
     return found
 
 
+@pytest.mark.long
 def test_faults_of_requests_of_outside_clients(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         await is_led_to_links(c)

@@ -96,6 +96,7 @@ def led_by_others(*nodes: int) -> Callable[[Snapshot], bool]:
     return holds
 
 
+@pytest.mark.long
 def test_nodes_are_killed_stopped_paused_and_back(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         client = Client(c)
@@ -132,6 +133,7 @@ def test_nodes_are_killed_stopped_paused_and_back(tmp_path: Path) -> None:
     assert len((tmp_path / "faults.jsonl").read_text().splitlines()) == 5
 
 
+@pytest.mark.long
 def test_links_are_cut_each_on_its_own(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         client = Client(c)
@@ -205,6 +207,7 @@ def test_an_isolated_leader_keeps_its_clients(tmp_path: Path) -> None:
     play(story, tmp_path, spec=DEDICATED)
 
 
+@pytest.mark.long
 def test_one_way_loss_delay_and_lost_answers(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
         client = Client(c)

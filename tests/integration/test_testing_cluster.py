@@ -131,6 +131,7 @@ def test_the_leader_of_a_topic_that_a_client_has_made_is_known(whole: Cluster) -
         whole.leader_of("led", 7)
 
 
+@pytest.mark.long
 def test_another_process_works_on_the_cluster_by_its_folder_and_ends_nothing(whole: Cluster) -> None:
     attached = Cluster.attach(whole.data)
     assert attached.bootstrap_servers == whole.bootstrap_servers
@@ -140,6 +141,7 @@ def test_another_process_works_on_the_cluster_by_its_folder_and_ends_nothing(who
     whole.wait_until_ready(LIMIT_S)
 
 
+@pytest.mark.long
 def test_a_restart_with_other_variables_that_python_reads_is_a_program(
     whole: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -187,6 +189,7 @@ def test_a_folder_of_one_s_own_stays_and_its_path_may_be_long(tmp_path: Path) ->
         assert read(cluster, "kept") == ["first", "second"]
 
 
+@pytest.mark.long
 def test_a_power_loss_leaves_what_was_durable() -> None:
     with Cluster(nodes=1, power_loss=True) as cluster:
         write(cluster, "lost", "never flushed")
@@ -215,6 +218,7 @@ def test_a_start_that_fails_reports_why_and_leaves_nothing(tmp_path: Path) -> No
     assert not list(tmp_path.glob("nodes.sock"))
 
 
+@pytest.mark.long
 def test_after_an_upgrade_new_code_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planted = tmp_path / "sitecustomize.py"
     planted.write_text("")

@@ -36,9 +36,10 @@ SLOW = frozenset(
 LONG = frozenset(
     {
         "aborted_offsets_count",
+        "commit_answered_too_early",
         "end_overtakes_addition",
-        "fenced_while_preparing",
         "fenced_by_no_epoch",
+        "fenced_while_preparing",
         "guard_not_checked_again",
         "half_a_transaction_shown",
         "hung_node_leads",
@@ -49,6 +50,7 @@ LONG = frozenset(
         "markers_lost_on_failover",
         "nothing_is_proven",
         "old_epoch_written",
+        "produce_retried_by_server",
         "produces_overtake",
         "queue_accepts_from_anybody",
         "queue_answered_before_written",
@@ -62,6 +64,7 @@ LONG = frozenset(
         "queue_skips_released_records",
         "queue_state_read_before_fencing",
         "recovery_trusts_every_segment",
+        "snapshot_of_wrong_index",
         "stale_broker_epoch_joins",
         "stale_controller_accepted",
         "unclean_leader_cuts_its_log",

@@ -123,7 +123,7 @@ def _fingerprint(profile: str, seed: int, hash_seed: str) -> str:
 @pytest.mark.parametrize(
     ("profile", "seed"),
     [
-        ("swarm", 6),
+        pytest.param("swarm", 6, marks=pytest.mark.long),
         pytest.param("pipelined", 2, marks=pytest.mark.long),
         pytest.param("reconfigure", 4, marks=pytest.mark.slow),
         pytest.param("groups", 3, marks=pytest.mark.slow),

@@ -13,6 +13,7 @@ from kraft.chaos.checkers.check import HISTORY_FILE
 from kraft.runtime.descriptors import share_out
 
 
+@pytest.mark.long
 def test_consumers_are_made_and_weighed(capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(consumers.run(20))
     assert len(capsys.readouterr().out.splitlines()) == len(consumers.SHAPES)
@@ -29,6 +30,7 @@ def test_a_history_is_written_and_judged(tmp_path: Path) -> None:
     history.judge(path, 60)
 
 
+@pytest.mark.long
 def test_idle_logs_are_made_written_and_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured = idle_logs._measure(str(tmp_path), 3, shares=share_out(1_000), writes=True, traced=False)
     asyncio.run(measured)

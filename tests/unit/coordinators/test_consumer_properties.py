@@ -248,7 +248,7 @@ def target_in_memory_alone(patch: pytest.MonkeyPatch) -> None:
     ("plant", "verdict"),
     [
         (revocation_not_awaited, "was answered and goes on with"),
-        (old_epoch_with_anything, "was answered and goes on with"),
+        pytest.param(old_epoch_with_anything, "was answered and goes on with", marks=pytest.mark.long),
         (target_in_memory_alone, "another coordinator reads other facts"),
     ],
 )

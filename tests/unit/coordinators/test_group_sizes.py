@@ -221,6 +221,7 @@ def test_an_assignment_that_comes_late_gives_nothing_to_who_has_gone() -> None:
     assert not story.last, "an assignment that is not newer changes nothing"
 
 
+@pytest.mark.long
 def test_no_decision_is_left_to_a_collection() -> None:
     """What is refused has neither its own frames nor itself: thousands of members of one request may be unknown."""
     story, modern = classic(2), Story()

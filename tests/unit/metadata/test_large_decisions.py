@@ -76,6 +76,7 @@ def replayed(node: Node) -> list[MetadataImage]:
     return images
 
 
+@pytest.mark.long
 def test_a_large_topic_is_created_as_a_whole_in_bounded_appends() -> None:
     async def story(node: Node) -> None:
         await node.start_brokers(1, 2, 3)

@@ -102,6 +102,7 @@ def schema_in(module: str) -> Any:
     )
 
 
+@pytest.mark.long
 def test_kio_knows_every_version_that_is_generated_but_those_named_here():
     known = {name: {version for _, version, _ in cases} for name, cases in map(name_and_cases, MESSAGES)}
     unknown = {schema.name: set(schema.versions) - known.get(schema.name, set()) for schema in read_schemas()}
