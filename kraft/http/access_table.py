@@ -229,6 +229,11 @@ def check_access(call: Call, route: Route) -> None:
     row = ROUTE_ACCESS.get(f"{route.method} {route.path}")
     if row is None:
         raise ClusterAuthorizationFailed("nobody has declared what this route needs")
-    for need in row.needs:
-        may.check(need.operation, need.resource, call.path[need.parameter] if need.parameter else CLUSTER_NAME)
+    needs = [
+        (need.operation, need.resource, call.path[need.parameter] if need.parameter else CLUSTER_NAME)
+        for need in row.needs
+    ]
+    for need in needs:
+        may.check(*need)
+    call.needs = needs
     call.context = restricted(call.context, call.principal, what=f"{route.method} {route.path}")

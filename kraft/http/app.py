@@ -33,6 +33,7 @@ from kraft.http.quotas import check_quota, count
 from kraft.http.readiness import Awaiting, Nothing, add_awaits_header, refuse_early
 from kraft.http.request_body import BodyLease, check_length
 from kraft.http.responses import InternalErrors, finished, refused
+from kraft.http.revocations import Revocations
 from kraft.http.routes import ALL_ROUTES
 from kraft.http.slow_clients import SlowClients
 from kraft.http.status import partition_gauges
@@ -70,8 +71,7 @@ def create_app(
     `connections_max` is what the process has descriptors for, whatever `max.connections` allows. `awaiting` returns
     what the node waits for, by default nothing; `gauges` adds gauges to /metrics; `extra_routes` are further resources.
     `own_hosts` are the names under which clients reach the nodes (`kraft.http.host_origin_check`). A fault of ours in a
-    handler is an event `http_request_failed` and an answer 500 with the id of the event.
-    """
+    handler is an event `http_request_failed` and an answer 500 with its id."""
     limits = limits or _limits(gateway.settings, connections_max=connections_max)
     long_polls = Slots(lambda: gateway.settings.rest_max_waiting_reads, what="waiting reads (rest.max.waiting.reads)")
     context = Context(
@@ -93,6 +93,7 @@ def create_app(
         started_ms=environment.clock.monotonic_ms(),
         authentication=authentication,
         is_strict=is_strict,
+        revocations=Revocations(environment.clock),
         origins=Origins(own_hosts, lambda: gateway.settings),
     )
     routes = _served((*ALL_ROUTES, *_pages(environment.files), *extra_routes), is_strict=is_strict)

@@ -56,6 +56,12 @@ class HttpAuthentication:
             connection.principal = known.login.principal
         ask_for(connection.principal)
 
+    def check_again(self, request: web.BaseRequest) -> None:
+        """Raises HttpError 401 when the login of a request that is under way is over."""
+        known = request.protocol.remembered if isinstance(request.protocol, Connection) else None
+        if isinstance(known, Remembered) and not known.login.is_current():
+            raise HttpError(401, "the login is over: its user, password or token has gone", headers=_CHALLENGE)
+
     async def _login(self, header: str, host: str) -> Login:
         scheme, _, credentials = header.partition(" ")
         credentials = credentials.strip()

@@ -20,6 +20,7 @@ from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
 from kraft.http.partitioner import Partitioner
 from kraft.http.readiness import Awaiting
+from kraft.http.revocations import Revocations
 from kraft.http.slow_clients import SlowClients
 from kraft.http.streaming.streams import Streams
 from kraft.protocol.errors import InvalidTopicException, LeaderNotAvailable, RequestTimedOut, UnknownTopicOrPartition
@@ -57,6 +58,7 @@ class Context:
     started_ms: int = 0
     """On the monotonic clock."""
     origins: Origins
+    revocations: Revocations
     authentication: HttpAuthentication | None = None
     """None where clients do not log in."""
     is_strict: bool = False

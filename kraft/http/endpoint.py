@@ -7,7 +7,7 @@ request it returns for the handler.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
@@ -42,12 +42,14 @@ Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 class Call:
     """One request on its way through a handler."""
 
-    __slots__ = ("accept", "body", "context", "request")
+    __slots__ = ("accept", "body", "context", "needs", "request")
 
     def __init__(self, context: Context, request: web.Request, body: bytes | bytearray = b"") -> None:
         self.context = context
         self.request = request
         self.body = body
+        self.needs: Sequence[tuple[AclOperation, AclResource, str]] = ()
+        """What the route needs, once that was checked."""
         self.accept = request.headers.get("Accept")
         """In the strict profile only what the route describes of it."""
 
@@ -79,6 +81,13 @@ class Call:
         """Raises the authorization error of Kafka for what the principal may not do."""
         if (may := self.permissions) is not None:
             may.check(operation, resource, name)
+
+    def check_again(self) -> None:
+        """Raises what the request would be refused with now: its login or what its route needs may have gone."""
+        if (authentication := self.context.authentication) is not None:
+            authentication.check_again(self.request)
+        for need in self.needs:
+            self.check(*need)
 
     def described(self, resource: AclResource, names: Iterable[str]) -> list[str]:
         """Those of these names that the principal may describe; all groups for one that may describe the cluster."""

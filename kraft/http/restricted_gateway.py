@@ -15,6 +15,7 @@ from uuid import UUID
 from kraft.broker.gateway import Gateway, Records
 from kraft.broker.permissions import Permissions
 from kraft.broker.principal import Principal
+from kraft.http.revocations import Revocations
 from kraft.protocol.errors import UnknownTopicOrPartition
 from kraft.protocol.primitives import Buffer
 from metadata.acls import CLUSTER_NAME, AclOperation, AclResource
@@ -85,14 +86,16 @@ def visible(image: MetadataImage, may: Permissions) -> MetadataImage:
 
 def restricted(context: Context, principal: Principal, *, what: str) -> Context:
     """The context of a request of this principal."""
-    return replace(context, gateway=cast(Gateway, RestrictedGateway(context.gateway, principal, what=what)))
+    gateway = RestrictedGateway(context.gateway, principal, what=what, revocations=context.revocations)
+    return replace(context, gateway=cast(Gateway, gateway))
 
 
 class RestrictedGateway:
     """What is not checked here is asked of the gateway behind it."""
 
-    def __init__(self, gateway: Gateway, principal: Principal, *, what: str) -> None:
+    def __init__(self, gateway: Gateway, principal: Principal, *, what: str, revocations: Revocations) -> None:
         self._gateway, self._principal, self._what = gateway, principal, what
+        self._revocations = revocations
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._gateway, name)
@@ -127,14 +130,23 @@ class RestrictedGateway:
 
     async def read(self, partition: TopicIdPartition, offset: int, options: ReadOptions) -> Records:
         self._check_topic(AclOperation.READ, partition.topic_id)
-        return await self._gateway.read(partition, offset, options)
+        if not options.wait_ms_max:
+            return await self._gateway.read(partition, offset, options)
+        with self._revocations.watching(lambda: self._check_topic(AclOperation.READ, partition.topic_id)):
+            return await self._gateway.read(partition, offset, options)
 
     async def tail(
         self, positions: Mapping[TopicIdPartition, int], options: ReadOptions
     ) -> Mapping[TopicIdPartition, Records | None]:
-        for where in positions:
-            self._check_topic(AclOperation.READ, where.topic_id)
-        return await self._gateway.tail(positions, options)
+        topic_ids = {where.topic_id for where in positions}
+
+        def check() -> None:
+            for topic_id in topic_ids:
+                self._check_topic(AclOperation.READ, topic_id)
+
+        check()
+        with self._revocations.watching(check):
+            return await self._gateway.tail(positions, options)
 
     async def list_offset(
         self, partition: TopicIdPartition, timestamp: int, *, is_read_committed: bool = False

@@ -231,9 +231,19 @@ def changed(message: Any, **fields: Any) -> Any:
 def readable(call: Call[Any], gateway: Gateway) -> Callable[[str], bool] | None:
     """Whether the client may read the topic of a name; None: it may read all. For handlers of sessions, which look at
     what was asked for earlier, too."""
-    if gateway.authorizer is None or (may := gateway.permissions(call.principal, what="Fetch")) is None:
+    if gateway.authorizer is None or (allowed := gateway.permissions(call.principal, what="Fetch")) is None:
         return None
-    return lambda name: may(AclOperation.READ, AclResource.TOPIC, name)
+    authorizer, may = gateway.authorizer, allowed
+
+    def is_readable(name: str) -> bool:
+        """The ACLs of now decide: a fetch may wait."""
+        nonlocal authorizer, may
+        if gateway.authorizer is not authorizer and gateway.authorizer is not None:
+            authorizer = gateway.authorizer
+            may = gateway.permissions(call.principal, what="Fetch") or may
+        return may(AclOperation.READ, AclResource.TOPIC, name)
+
+    return is_readable
 
 
 NOTHING: Final = Access(states="nothing: it is asked before anything is known of the client, or reveals nothing")

@@ -19,7 +19,8 @@ from metadata.environment import Clock, TimerHandle
 
 LOG = logging.getLogger(__name__)
 
-LOOK_MS = 1_000
+LOOK_MS = 500
+"""A login that is over ends its connection within that."""
 STANDSTILL_MS = 10_000
 """When there is no room for answers: a client that has read nearly nothing for so long may lose its connection."""
 TAKEN_BYTES_MIN = 64 * 1024

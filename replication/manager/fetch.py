@@ -13,6 +13,7 @@ from uuid import UUID
 
 from kraft.protocol.errors import KafkaError, NotLeaderOrFollower, OffsetOutOfRange
 from kraft.values import value
+from metadata.environment import TimerHandle
 from metadata.image import TopicIdPartition
 from replication.manager.partition_reader import PartitionReader, Pass
 from replication.manager.registry import ANY_EPOCH, Registry
@@ -26,6 +27,8 @@ NEWS_MS = 1_000
 NEWS_WAIT_MS = 20
 """After a follower was woken for partitions that are new to it, its polls wait no longer than this until it asks for
 them: it still has to learn of them, and cannot end its current poll."""
+ACLS_WAIT_MS = 200
+"""After a change of ACLs, waiting fetches are looked at once for all changes within this."""
 
 
 Proof: TypeAlias = Callable[[], Awaitable[bool]]
@@ -50,6 +53,10 @@ class Fetch:
         """Waiting fetches by replica id, in the order of their arrival, which a set of objects does not keep."""
         self._news_until_ms: dict[int, int] = {}
         """Replica id -> time until which it is expected to ask for partitions that it was woken for."""
+
+        self._acls: object = None
+        self._of_many: dict[DelayedFetchOfMany, None] = {}
+        self._acls_timer: TimerHandle | None = None
 
     @property
     def session_count(self) -> int:
@@ -121,7 +128,13 @@ class Fetch:
         operation = DelayedFetchOfMany(self._reader, request, offsets)
         if not self._registry.fetches.watch_all(operation, wait_ms=wait_ms):
             return None
-        operation.done.add_done_callback(lambda _: self._registry.fetches.forget(operation))
+        self._of_many[operation] = None
+
+        def ended(_: asyncio.Future[None]) -> None:
+            del self._of_many[operation]
+            self._registry.fetches.forget(operation)
+
+        operation.done.add_done_callback(ended)
         return operation.done
 
     def wake_followers(self, broker_ids: Iterable[int]) -> None:
@@ -130,6 +143,20 @@ class Fetch:
         for broker_id in broker_ids:
             self._news_until_ms[broker_id] = until_ms
             for operation in tuple(self._waiting.get(broker_id, ())):
+                self._registry.fetches.forget(operation)
+                operation.expire()
+
+    def on_acls(self, acls: object) -> None:
+        """Fetches that wait for what their readers may not read any more are answered soon, where these are others."""
+        has_changed, self._acls = acls is not self._acls, acls
+        if has_changed and self._acls_timer is None:
+            self._acls_timer = self._registry.clock.call_later(ACLS_WAIT_MS, self._end_unreadable)
+
+    def _end_unreadable(self) -> None:
+        self._acls_timer = None
+        waiting = (*self._waiting.get(CONSUMER, ()), *self._of_many)
+        for operation in waiting:
+            if operation.is_unreadable():
                 self._registry.fetches.forget(operation)
                 operation.expire()
 
@@ -249,6 +276,10 @@ class DelayedFetchOfMany:
         self.expire()
         return True
 
+    def is_unreadable(self) -> bool:
+        """Not known here: each of its reads is checked when it goes on."""
+        return self._request.may_read is not None
+
     def expire(self) -> None:
         if not self.done.done():
             self.done.set_result(None)
@@ -290,6 +321,15 @@ class DelayedFetch:
                 return False
         self.expire()
         return True
+
+    def is_unreadable(self) -> bool:
+        """Whether its reader may not read all of it any more: the answer has the error of these partitions."""
+        may_read = self._request.may_read
+        if may_read is None:
+            return False
+        denied = [each.key for each in self._partitions.values() if not self._reader.may_read(each, may_read)]
+        self.touched.update(denied)
+        return bool(denied)
 
     def _has_enough(self, partitions: Collection[Replica]) -> bool:
         size_bytes = 0

@@ -110,6 +110,7 @@ class ReplicaManager:
         if delta.old is not self._registry.image:
             delta = delta_between(self._registry.image, delta.new)
         self.fetch.wake_followers(self._roles.apply(delta))
+        self.fetch.on_acls(delta.new.acls)
         self._go_on()
 
     def _go_on(self) -> None:

@@ -113,8 +113,8 @@ class PartitionReader:
         fetch, request = partition.fetch, pass_.request
         state: LeaderState | FollowerState
         try:
-            if request.may_read is not None:
-                self._check_readable(partition, request.may_read)
+            if request.may_read is not None and not self.may_read(partition, request.may_read):
+                raise TopicAuthorizationFailed("Topic authorization failed.")
             served = self._registry.reader_or_raise if request.reads_followers else self._registry.leader_or_raise
             replica, state = served(partition.key, leader_epoch=fetch.current_leader_epoch)
         except KafkaError as error:
@@ -160,12 +160,11 @@ class PartitionReader:
             self._settle(partition, replica, state, pass_)
         return None
 
-    def _check_readable(self, partition: SessionPartition, may_read: Callable[[str], bool]) -> None:
-        """Raises TopicAuthorizationFailed 29, also for the name of a topic that does not exist."""
+    def may_read(self, partition: SessionPartition, may_read: Callable[[str], bool]) -> bool:
+        """Whether the reader may read it now: also asked for the name of a topic that does not exist."""
         topic = self._registry.image.topics.get(partition.key.topic_id)
         name = partition.fetch.topic if topic is None else topic.name
-        if name and not may_read(name):
-            raise TopicAuthorizationFailed("Topic authorization failed.")
+        return not name or may_read(name)
 
     def _settle(self, partition: SessionPartition, replica: Replica, state: LeaderState, pass_: Pass) -> None:
         """The follower has everything, and needs no answer: until an event nothing has to be done for it (`Idling`). A

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -50,6 +51,31 @@ def allowed(operation: AclOperation, resource: ResourceType, name: str) -> AclBi
     return AclBinding(
         resource, name, ResourcePatternType.LITERAL, "User:alice", "*", operation, AclPermissionType.ALLOW
     )
+
+
+def test_a_fetch_that_waits_ends_soon_after_its_acl_has_gone(nodes: Cluster) -> None:
+    """Its consumer would wait for ten minutes."""
+    admin = AdminClient(librdkafka(nodes, "SCRAM-SHA-256"))
+    done(admin.create_topics([NewTopic("quiet", 1, 3)]))
+    done(admin.create_acls([allowed(READ, ResourceType.TOPIC, "quiet")]))
+    config = {"group.id": "g", "fetch.wait.max.ms": 300_000, "socket.timeout.ms": 300_000, "enable.auto.commit": False}
+    consumer = Consumer({**librdkafka(nodes, "SCRAM-SHA-256", user="alice"), **config})
+    waits_s = 0.0
+    try:
+        consumer.assign([TopicPartition("quiet", 0, 0)])
+        assert consumer.poll(5) is None
+        reads = AclBindingFilter(
+            ResourceType.TOPIC, "quiet", ResourcePatternType.MATCH, None, None, READ, AclPermissionType.ANY
+        )
+        assert len(done(admin.delete_acls([reads]))[0]) == 1
+        begun_s = time.monotonic()
+        found = consumer.poll(60)
+        waits_s = time.monotonic() - begun_s
+    finally:
+        consumer.close()
+    assert found is not None
+    assert found.error().code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+    assert waits_s < 10
 
 
 def outcome(producer: Producer, topic: str) -> int:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64encode
 from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Request
-from tests.integration.support.cluster import Cluster
+from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.secured import secured_cluster
+from tests.integration.support.waiting import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -35,12 +39,12 @@ class User:
 
     def __init__(self, nodes: Cluster, name: str) -> None:
         self._nodes, self._asked = nodes, 0
-        self._authorization = f"Basic {b64encode(f'{name}:{PASSWORD}'.encode()).decode()}"
+        self.authorization = f"Basic {b64encode(f'{name}:{PASSWORD}'.encode()).decode()}"
 
     def ask(self, method: str, path: str, body: Any = None, *, kind: str = V2, **headers: str) -> Answer:
         node = self._nodes.nodes[self._asked % 3]
         self._asked += 1
-        sent = {"Authorization": self._authorization, "Content-Type": kind, **headers}
+        sent = {"Authorization": self.authorization, "Content-Type": kind, **headers}
         data = None if body is None else json.dumps(body).encode()
         url = node.rest.replace("://", "://stranger@")
         answer = send(url, Request(method=method, path=path, headers=sent, body=data, timeout_ms=20_000))
@@ -67,6 +71,28 @@ def bob(nodes: Cluster) -> User:
 def topic(nodes: Cluster) -> str:
     nodes.create_topic("shared", partitions=1)
     return "shared"
+
+
+def test_what_waits_ends_soon_after_its_user_was_deleted(nodes: Cluster, topic: str, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o600)
+    kraft("users", "add", "carol", "--password-file", str(password), "--data", nodes.data)
+    carol = User(nodes, "carol")
+    wait_until(lambda: carol.everywhere("GET", "/kraft/status") == {(200, 0)}, what="the user on all nodes")
+    poll, stream = [HTTPConnection(nodes.nodes[0].rest.removeprefix("http://"), timeout=30) for _ in range(2)]
+    for connection, kind in ((poll, "application/vnd.kafka.binary.v2+json"), (stream, "application/x-ndjson")):
+        path = f"/topics/{topic}/partitions/0/records?offset=latest&timeout=60000"
+        connection.request("GET", path, headers={"Authorization": carol.authorization, "Accept": kind})
+    streamed = stream.getresponse()
+    kraft("users", "delete", "carol", "--data", nodes.data)
+    begun_s = time.monotonic()
+    polled = poll.getresponse()
+    assert (polled.status, json.loads(polled.read())["error_code"]) == (401, 401)
+    assert b'"error_code":401' in streamed.read()
+    assert time.monotonic() - begun_s < 5
+    poll.close()
+    stream.close()
 
 
 def test_a_rest_consumer(alice: User, bob: User, topic: str) -> None:

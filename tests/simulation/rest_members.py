@@ -26,6 +26,7 @@ from kraft.http.host_origin_check import Origins
 from kraft.http.limits import BodyBudget, Connections, Limits, Slots
 from kraft.http.metrics import Metrics
 from kraft.http.partitioner import Partitioner
+from kraft.http.revocations import Revocations
 from kraft.http.slow_clients import SlowClients
 from kraft.http.streaming.streams import Streams
 from kraft.http.v2.consumers import NEXT_TOKEN, ConsumerHandlers
@@ -84,6 +85,7 @@ class HttpListener:
             patience=SlowClients(clock, limits),
             awaiting=node.awaiting,
             origins=Origins((), lambda: gateway.settings),
+            revocations=Revocations(clock),
             record_workers=RecordWorkers(node.environment.workers),
         )
         self.handlers = ConsumerHandlers(node.groups, node.environment.rng)

@@ -18,12 +18,13 @@ from kraft.broker.node_facts import SHOWN_DEFAULT, SHOWN_MAX, NodeFacts, Scope
 from kraft.http.console.changes import Frame, State, difference, whole, without_topics
 from kraft.http.console.facts import Source
 from kraft.http.endpoint import Body, Call, Handler, Parameter, Route
-from kraft.http.errors import BAD_REQUEST, HttpError, error_body
+from kraft.http.errors import BAD_REQUEST, HttpError, error_body, from_kafka
 from kraft.http.limits import Slots
 from kraft.http.parameters import flag, integer
 from kraft.http.responses import plain_json
 from kraft.http.streaming.frames import EventFrames
 from kraft.http.streaming.streams import Outlet
+from kraft.protocol.errors import KafkaError
 from kraft.protocol.media_types import EVENT_STREAM, PLAIN_JSON
 
 PAGES_MAX: Final = 16
@@ -132,6 +133,10 @@ async def _stream(call: Call, source: Source, slots: Slots) -> web.StreamRespons
             await _send(call, source, scope, outlet, every_ms=1_000 // rate)
         except ConnectionError:
             pass  # the page was closed
+        except (HttpError, KafkaError) as error:
+            refusal = error if isinstance(error, HttpError) else from_kafka(error)
+            await outlet.write(frames.error(error_body(refusal), ""))
+            await response.write_eof()
         except asyncio.CancelledError:
             ended = streams.ended()
             if ended is None:
@@ -142,11 +147,12 @@ async def _stream(call: Call, source: Source, slots: Slots) -> web.StreamRespons
 
 
 async def _send(call: Call, source: Source, scope: Scope, outlet: Outlet, *, every_ms: int) -> None:
-    """Until the client leaves or the node stops. Raises ConnectionError."""
+    """Until the client leaves or the node stops. Raises ConnectionError, and what refuses the page by now."""
     clock = call.context.clock
     state: State = {}
     whole_ms = sent_ms = clock.monotonic_ms() - WHOLE_EVERY_MS
     while True:
+        call.check_again()
         began_ms = clock.monotonic_ms()
         new = await _visible_state(call, source, scope)
         if began_ms - whole_ms >= WHOLE_EVERY_MS:

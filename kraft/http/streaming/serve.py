@@ -78,7 +78,8 @@ async def _run(call: Call, source: Source, outlet: Outlet, frames: Frames, *, wa
     try:
         while True:
             await context.clock.sleep(0)  # neither a read of a log that is here nor a client that takes all suspends
-            pieces = await source.next(wait_ms=wait_ms)
+            with context.revocations.watching(call.check_again):
+                pieces = await source.next(wait_ms=wait_ms)
             for piece in pieces:
                 await outlet.write(_framed(piece, source.positions, frames))
                 if piece.error is not None:

@@ -47,7 +47,7 @@ async def read_records(call: Call) -> web.StreamResponse:
     offset = await wanted_offset(call, which, is_read_committed=is_committed)
     deadline_ms = context.clock.monotonic_ms() + wait_ms
     end_ms = max(deadline_ms, context.clock.monotonic_ms() + READ_OVER_MS_MAX)
-    with context.long_polls:
+    with context.long_polls, context.revocations.watching(call.check_again):
         while True:
             options = ReadOptions(
                 bytes_max=await context.room(bytes_max),

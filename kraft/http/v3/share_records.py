@@ -64,12 +64,20 @@ class ShareRecordHandlers:
         HttpError 40403 for a topic, 40405 where the name is that of another kind of group."""
         asked = call.model(models.ReceiveRequest)
         group, context = call.path["group"], call.context
-        for name in asked.topics:
-            call.check(AclOperation.READ, AclResource.TOPIC, name)
+
+        def check() -> None:
+            for name in asked.topics:
+                call.check(AclOperation.READ, AclResource.TOPIC, name)
+
+        def check_again() -> None:
+            call.check_again()
+            check()
+
+        check()
         _check_lock(call, asked.lock_ms)
         receipt = self._queues.new_receipt()
         lock_ms = asked.lock_ms or self._queues.settings_of(group).share_record_lock_duration_ms
-        with context.long_polls:
+        with context.long_polls, context.revocations.watching(check_again):
             handed = await self._queues.receive(
                 Receive(
                     group=group,

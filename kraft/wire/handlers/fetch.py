@@ -151,7 +151,7 @@ class _Fetch:
         names_topics = call.version < FIRST_WITH_TOPIC_IDS
         offsets = await self._work.run(offsets_of, message, image, names_topics=names_topics)
         nothing = replace(call, message=without_session(message, ()))
-        request = _client_request(nothing, room=self._answers.room, may_read=None)
+        request = _client_request(nothing, room=self._answers.room, may_read=readable(call, self._parts.gateway))
         until_ms = clock.monotonic_ms() + max(message.max_wait_ms, 0)
         while True:
             if not self._answers.has_room():

@@ -37,11 +37,13 @@ from kraft.wire.node_parts import NodeParts
 from metadata.acls import AclResource
 from metadata.image import TopicIdPartition
 from replication.shares.acknowledgements import AcknowledgementBatch, Part
-from replication.shares.sessions import FINAL_EPOCH, INITIAL_EPOCH, SessionKey
+from replication.shares.sessions import FINAL_EPOCH, INITIAL_EPOCH, SessionKey, ShareSession
 from replication.shares.settled import Lease
 from replication.shares.states import AcknowledgeType
 
 MEMBER_ID_MAX: Final = 36
+ACLS_LOOK_MS: Final = 500
+"""How often the ACLs of a fetch that waits are looked at."""
 RECORD_LIMIT: Final = 1
 """ShareAcquireMode: never more than MaxRecords; 0 is batch_optimized."""
 RENEWS_FROM: Final = 2
@@ -120,8 +122,7 @@ class _Shares:
         try:
             if epoch != FINAL_EPOCH and not message.is_renew_ack:
                 await self._broker.environment.clock.sleep(0)  # acknowledgements begin first
-                wanted, denied = self._readable(call, session.in_turn())
-                handed = {**await self._leaders.fetch(self._ask(message, key, wanted)), **denied}
+                handed = await self._handed(call, key, session)
             results = {**await acknowledging, **refused}
         except asyncio.CancelledError:
             acknowledging.cancel()
@@ -129,12 +130,27 @@ class _Shares:
         answered = list(session.partitions) if epoch == INITIAL_EPOCH else [*handed, *results]
         return self._fetched(call, key.group, answered, handed, results)
 
+    async def _handed(
+        self, call: Call[ShareFetchRequestData], key: SessionKey, session: ShareSession
+    ) -> Mapping[TopicIdPartition, Handed]:
+        """What the member gets, and errors of what it may not read, also of what it may read no longer."""
+        clock, wait_ms = self._broker.environment.clock, max(0, call.message.max_wait_ms)
+        until_ms, is_checked = clock.monotonic_ms() + wait_ms, self._broker.gateway.authorizer is not None
+        while True:
+            wanted, denied = self._readable(call, session.in_turn())
+            look_ms = min(wait_ms, ACLS_LOOK_MS) if is_checked else wait_ms
+            handed = await self._leaders.fetch(self._ask(call.message, key, wanted, wait_ms=look_ms))
+            wait_ms = until_ms - clock.monotonic_ms()
+            if handed or denied or wait_ms <= 0:
+                return {**handed, **denied}
+
     async def _fetch_for_node(self, call: Call[ShareFetchRequestData], key: SessionKey) -> ShareFetchResponseData:
         """A receive over REST, which has no session: what it acquires stays locked when the connection ends. A peek
         acquires nothing."""
         if call.message.is_peek:
             return await self._peek(call.message)
-        handed = await self._leaders.fetch(self._ask(call.message, key, _named(call.message.topics)))
+        ask = self._ask(call.message, key, _named(call.message.topics), wait_ms=max(0, call.message.max_wait_ms))
+        handed = await self._leaders.fetch(ask)
         return self._fetched(call, key.group, handed, handed, {})
 
     async def _peek(self, message: ShareFetchRequestData) -> ShareFetchResponseData:
@@ -168,13 +184,18 @@ class _Shares:
         )
 
     def _ask(
-        self, message: ShareFetchRequestData, key: SessionKey, partitions: Sequence[TopicIdPartition]
+        self,
+        message: ShareFetchRequestData,
+        key: SessionKey,
+        partitions: Sequence[TopicIdPartition],
+        *,
+        wait_ms: int,
     ) -> ShareFetch:
         return ShareFetch(
             group=key.group,
             member=key.member,
             partitions=partitions,
-            wait_ms=max(0, message.max_wait_ms),
+            wait_ms=wait_ms,
             bytes_max=message.max_bytes,
             records_max=message.max_records,
             batch_size=message.batch_size,

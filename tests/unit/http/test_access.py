@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ import pytest
 
 from kraft.events import EventRing
 from kraft.http.access_table import ROUTE_ACCESS
-from kraft.http.app import ROUTES
+from kraft.http.app import CONTEXT, ROUTES
 from kraft.http.console.live import live_routes
 from kraft.http.endpoint import Route
 from kraft.http.events import event_routes
@@ -139,6 +140,33 @@ def test_produce_and_read_until_the_acl_goes() -> None:
         assert (await door.ask("GET", records, Accept=BINARY)).status == 200
         fake.apply(RemoveAccessControlEntryRecord(id=reads))
         assert (await door.ask("GET", records, Accept=BINARY)).status == 403
+
+    with_door(story, fake)
+
+
+def test_what_waits_ends_soon_after_its_acl_has_gone() -> None:
+    """Long polls with the error, streams with an event that has it."""
+    fake = gateway()
+    reads = allow(fake, AclOperation.READ)
+
+    async def story(door: Door) -> None:
+        polls = "/topics/mine/partitions/0/records?offset=0&timeout=60000&min_bytes=1"
+        poll = asyncio.ensure_future(door.ask("GET", polls, Accept=BINARY))
+        streams = [
+            asyncio.ensure_future(door.ask("GET", path, Accept="application/x-ndjson"))
+            for path in ("/topics/mine/records", "/topics/mine/partitions/0/records")
+        ]
+        async with asyncio.timeout(30):
+            while door.app[CONTEXT].long_polls.taken < 3:  # noqa: ASYNC110 - nobody announces it
+                await asyncio.sleep(0.01)
+        fake.apply(RemoveAccessControlEntryRecord(id=reads))
+        begun_s = asyncio.get_running_loop().time()
+        answer, *ended = [await each for each in (poll, *streams)]
+        assert asyncio.get_running_loop().time() - begun_s < 5
+        assert (answer.status, answer.json["error_code"]) == (403, 40301)
+        for each in ended:
+            assert each.status == 200
+            assert b'"error_code":40301' in each.body
 
     with_door(story, fake)
 

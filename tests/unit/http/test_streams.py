@@ -13,6 +13,7 @@ import aiohttp
 
 from kraft.http.app import CONTEXT
 from kraft.http.limits import Limits
+from kraft.http.revocations import Revocations
 from kraft.http.streaming.frames import FRAMES
 from kraft.http.streaming.merge import Piece
 from kraft.http.streaming.positions import Positions
@@ -100,8 +101,9 @@ async def _with_others() -> None:
             await asyncio.sleep(0)
 
     endless, other = TakenAtOnce(1_000), asyncio.ensure_future(others())
-    context = SimpleNamespace(clock=SystemClock(asyncio.get_running_loop()))
-    call = SimpleNamespace(context=context, unknown_topic=40401)
+    clock = SystemClock(asyncio.get_running_loop())
+    context = SimpleNamespace(clock=clock, revocations=Revocations(clock))
+    call = SimpleNamespace(context=context, unknown_topic=40401, check_again=lambda: None)
     ended = await _run(cast(Any, call), endless, cast(Any, endless), FRAMES[EVENTS], wait_ms=60_000)
     other.cancel()
     assert ended.status == 503

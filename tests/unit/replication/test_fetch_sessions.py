@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from kraft.protocol.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch
+from kraft.protocol.errors import FetchSessionIdNotFound, InvalidFetchSessionEpoch, TopicAuthorizationFailed
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
 from replication.requests import CONSUMER, FetchedPartition, FetchPartition, FetchRequest, FetchResponse
@@ -156,6 +156,31 @@ def test_a_leader_keeps_one_session_of_a_follower_whose_answers_are_lost() -> No
             broken[0] = False
             await asyncio.sleep(2)
             assert (await cluster.produce(key, b"b")).error_code == 0
+
+    run(story())
+
+
+def test_a_fetch_that_waits_ends_when_its_reader_may_read_no_longer() -> None:
+    async def story() -> None:
+        async with Cluster() as cluster:
+            key = cluster.create()
+            fetch = cluster.nodes[cluster.partition(key).leader].manager.fetch
+            denied: list[str] = []
+            asked = replace(question(0), topic_id=key.topic_id)
+            waits = replace(request(replica=CONSUMER), wait_ms_max=60_000, partitions=(asked,))
+            waiting = asyncio.ensure_future(fetch.response(replace(waits, may_read=lambda _: not denied)))
+            others = asyncio.ensure_future(fetch.response(waits))
+            fetch.on_acls(object())
+            await asyncio.sleep(5)
+            assert not waiting.done(), "a change that takes nothing from it"
+            denied.append("all")
+            begun_s = asyncio.get_running_loop().time()
+            fetch.on_acls(object())
+            answer = await waiting
+            assert asyncio.get_running_loop().time() - begun_s <= 1
+            assert [each.error_code for each in answer.partitions] == [TopicAuthorizationFailed.code]
+            assert not others.done(), "a reader that nothing is checked of"
+            others.cancel()
 
     run(story())
 

@@ -40,7 +40,7 @@ def story(*, idle_ms_max: int = 600_000, unread_bytes_max: int = 100 * MIB):
 
 def test_who_does_nothing_for_so_long_is_closed():
     async def main() -> None:
-        clock, watch = story(idle_ms_max=60_000)
+        clock, watch = story(idle_ms_max=60 * LOOK_MS)
         idle, busy, waiting, reading = Client(), Client(), Client(), Client()
         waiting.waits = True
         reading.unread_bytes = 10 * MIB
@@ -63,7 +63,7 @@ def test_who_does_nothing_for_so_long_is_closed():
 
 def test_who_reads_nothing_for_so_long_is_cut_off_and_not_waited_for():
     async def main() -> None:
-        clock, watch = story(idle_ms_max=60_000)
+        clock, watch = story(idle_ms_max=60 * LOOK_MS)
         silent = Client()
         silent.unread_bytes, silent.waits = 5, True
         with watch.watching(silent):
