@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Final, NamedTuple
 
 from kraft.protocol import codec
 from kraft.protocol.batches.header import BatchHeader
-from kraft.protocol.batches.records import read_batches
+from kraft.protocol.batches.markers import as_control
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.encoding import REFUSALS, TopLevel
 from kraft.protocol.errors import KafkaError
+from kraft.protocol.messages.snapshot_footer_record import SnapshotFooterRecordData
+from kraft.protocol.messages.snapshot_header_record import SnapshotHeaderRecordData
 from kraft.protocol.varints import varint, varint_at
 from metadata.environment import Files
 from replication.storage.header_scan import DamagedLog, headers_from, whole_batch
@@ -68,6 +71,10 @@ CONTROL_RECORDS: Final[Mapping[int, str]] = {
     KRAFT_VERSION: "KRaftVersionRecord",
     VOTERS: "VotersRecord",
 }
+
+SNAPSHOT_BATCH_BYTES: Final = 1 << 20
+SNAPSHOT_BATCH_RECORDS: Final = 1024
+"""Limits of one batch of a snapshot: Kafka reads up to 8 MiB."""
 
 _CONTROL_KEY = struct.Struct(">hh")
 _INT16 = struct.Struct(">h")
@@ -151,6 +158,33 @@ def _entries(batch: bytes, header: BatchHeader, from_offset: int, path: str) -> 
             yield Entry(record.offset, header.leader_epoch, record.timestamp, version, message)
     except (KafkaError, codec.Malformed, *REFUSALS) as error:
         raise UnreadableMetadata(f"{path}: in the batch at offset {header.base_offset}: {error}") from error
+
+
+def snapshot_batches(records: Iterable[tuple[TopLevel, int]], *, epoch: int, timestamp_ms: int) -> Iterator[bytes]:
+    """The batches of a snapshot of these messages, each with its version; `epoch` is that of its id."""
+    offset = 0
+
+    def batch(values: Sequence[tuple[bytes | None, bytes]]) -> bytes:
+        nonlocal offset
+        records = [NewRecord(key, value, [], timestamp_ms) for key, value in values]
+        built = build_batch(records, base_offset=offset, leader_epoch=epoch)
+        offset += len(values)
+        return built
+
+    header = SnapshotHeaderRecordData.make(last_contained_log_timestamp=timestamp_ms)
+    yield as_control(batch([encode_control(header, SNAPSHOT_HEADER)]))
+    values: list[tuple[bytes | None, bytes]] = []
+    size = 0
+    for message, version in records:
+        value = encode_value(message, version)
+        if values and (size + len(value) > SNAPSHOT_BATCH_BYTES or len(values) == SNAPSHOT_BATCH_RECORDS):
+            yield batch(values)
+            values, size = [], 0
+        values.append((None, value))
+        size += len(value)
+    if values:
+        yield batch(values)
+    yield as_control(batch([encode_control(SnapshotFooterRecordData.make(), SNAPSHOT_FOOTER)]))
 
 
 # --- records --------------------------------------------------------------------------------------------------------

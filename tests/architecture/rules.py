@@ -13,6 +13,8 @@ OUTSIDE_FOLDERS: Mapping[str, str] = {
     "kraft.system_clock": "the real clock, of nodes and of programs that are no nodes",
     "kraft.runtime": "it is what implements the environment with the real thing",
     "kraft.cli": "commands of a person at a terminal, no part of a running node",
+    "kraft.kafka_data.copying": "links and copies files of clusters that are stopped",
+    "kraft.kafka_data.export": "writes the folders of clusters that are stopped",
     "kraft.launcher": "starts nodes as processes of this machine",
     "kraft.client": "transport of programs that are no nodes",
     "kraft.testing": "runs clusters inside other people's tests",

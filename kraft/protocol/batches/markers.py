@@ -38,7 +38,13 @@ def build_marker(marker: Marker, *, producer_id: int, producer_epoch: int, times
         [],
         timestamp_ms,
     )
-    batch = build_batch([record], producer_id=producer_id, producer_epoch=producer_epoch, is_transactional=True)
+    return as_control(
+        build_batch([record], producer_id=producer_id, producer_epoch=producer_epoch, is_transactional=True)
+    )
+
+
+def as_control(batch: bytes) -> bytes:
+    """The same uncompressed batch as a control batch."""
     header = header_at(batch)
     header = header._replace(attributes=header.attributes | CONTROL)
     crc: int = crc32c(batch[HEADER_BYTES:], crc32c(HEADER.pack(*header)[CRC_START:]))

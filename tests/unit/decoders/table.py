@@ -34,6 +34,7 @@ from kraft.coordinators.groups.patterns import TopicPattern
 from kraft.coordinators.groups.records import (
     CommittedOffset,
     GroupKey,
+    InstanceKey,
     MalformedRecord,
     OffsetKey,
     StoredGroup,
@@ -58,6 +59,8 @@ from kraft.http.v2.record_bodies import parse_produce
 from kraft.http.v3.record_bodies import parse_batch, parse_record
 from kraft.http.v3.share_records import PLAIN as ACKNOWLEDGEMENTS
 from kraft.kafka_data import metadata_log as kafka_metadata
+from kraft.kafka_data.group_contents import read_group_contents
+from kraft.kafka_data.replica import Replica, UnfitData, log_end_of
 from kraft.protocol import apis, codec, scram
 from kraft.protocol.apis import Api
 from kraft.protocol.batches import batch_check, compression, header, markers
@@ -304,6 +307,22 @@ BATCHES = [
 RULES = BatchRules.of(TopicSettings())
 
 
+INSTANCE = encode_key(InstanceKey("g", "i"))
+OFFSETS_REPLICA = Replica(
+    broker=1,
+    topic="__consumer_offsets",
+    partition=0,
+    folder="__consumer_offsets-0",
+    directory_id=UUID(int=1),
+    topic_id=UUID(int=1),
+    log_start=0,
+    log_end=1,
+    high_watermark=1,
+    last_epoch=0,
+    segments=[0],
+)
+
+
 def resealed_batch(data: bytes) -> bytes:
     """Length and CRC are right again."""
     if len(data) < header.HEADER_BYTES:
@@ -437,6 +456,21 @@ REPLICATION = {
             for record in (TopicRecordData.make(name="t"), PartitionChangeRecordData.make(isr=[1]))
         ],
         reseal=resealed_batch,
+    ),
+    "keys of groups in an export": Decoder(
+        module="kraft.kafka_data.group_contents",
+        decode=lambda data: read_group_contents(Holding(data), [OFFSETS_REPLICA]),
+        refuses=(UnfitData,),
+        samples=[
+            build_batch([NewRecord(encode_key(GroupKey("g")), None, [], NOW_MS), NewRecord(INSTANCE, b"", [], NOW_MS)])
+        ],
+        reseal=resealed_batch,
+    ),
+    "end of a log in an export": Decoder(
+        module="kraft.kafka_data.replica",
+        decode=lambda data: log_end_of(Holding(data), "orders-0", 0),
+        refuses=(UnfitData,),
+        samples=[build_batch([NewRecord(None, b"v", [], NOW_MS)])],
     ),
     "share state records": Decoder(
         module="kraft.coordinators.shares.records",

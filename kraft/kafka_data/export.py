@@ -1,0 +1,291 @@
+"""`kraft export kafka`: a stopped cluster of ours becomes folders on which Apache Kafka starts.
+
+First a plan is made, from the cluster alone: the release of Kafka, what comes along, what stays behind. Then the
+folders are filled: `node-ID/logs` with the partitions, the checkpoints and `__cluster_metadata-0`, which has one
+snapshot, the same on every node, and no log; and `node-ID/server.properties`. Source: KIP-630 for the snapshot, KIP-858
+for directories.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from kraft.config.models import ClusterConfig
+from kraft.kafka_data import copying
+from kraft.kafka_data.copying import Taken
+from kraft.kafka_data.group_contents import GroupContents, read_group_contents
+from kraft.kafka_data.image_records import UNASSIGNED, image_records, settings_left_out, topics_of
+from kraft.kafka_data.metadata_log import FOLDER, QUORUM_STATE_FILE, SnapshotId, snapshot_batches
+from kraft.kafka_data.properties import (
+    METADATA_TOPIC_ID,
+    SHUTDOWN_TEXT,
+    NodePlace,
+    meta_properties,
+    quorum_state,
+    server_properties,
+    settings_without_kafka,
+)
+from kraft.kafka_data.releases import (
+    ACL_RANGES,
+    CONSUMER_GROUPS,
+    OFFSET_TOPIC_IDS,
+    SHARE_GROUPS,
+    TRANSACTIONS_2,
+    Below,
+    Kind,
+    Release,
+    first_release,
+    lowest_for,
+)
+from kraft.kafka_data.replica import Replica, UnfitData, files_of
+from kraft.kafka_data.source import Source, read_source
+from metadata.environment import Files
+from metadata.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTIONS_TOPIC
+from replication.storage.names import (
+    CLEAN_SHUTDOWN_FILE,
+    HIGH_WATERMARKS_FILE,
+    LOG_STARTS_FILE,
+    META_PROPERTIES_FILE,
+    PARTITION_METADATA_FILE,
+    RECOVERY_POINTS_FILE,
+    uuid_text,
+)
+
+SERVER_PROPERTIES: Final = "server.properties"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportPlan:
+    source: Source
+    target: str
+    release: Release
+    is_copied: bool
+    """No hard links."""
+    places: Sequence[NodePlace]
+    left_out: Sequence[str]
+    """What does not come along, in words."""
+    linked_bytes: int
+    copied_bytes: int
+
+    @property
+    def snapshot(self) -> SnapshotId:
+        image = self.source.image
+        return SnapshotId(image.next_offset, max(image.controller_epoch, 1))
+
+
+def make_plan(
+    files: Files, config: ClusterConfig, *, target: str, release: Release | None, copy: bool, rng: random.Random
+) -> ExportPlan:
+    """Raises UnfitData; nothing is written. `release`: None for the lowest that needs nothing left out."""
+    source = read_source(files, config)
+    contents = read_group_contents(files, _one_replica_of_each(source, OFFSETS_TOPIC))
+    needed, settings = _needed(source, contents)
+    release = release or lowest_for(list(needed), settings)
+    _refuse_unknown(needed, contents, release)
+    is_copied = copy or not all(
+        copying.is_same_volume(directory.path, target) for node in source.nodes for directory in node.directories
+    )
+    if is_copied and not copy:
+        size = sum(taken.size for taken in _taken(files, source, _places(source, target, rng), release, copy=True))
+        raise UnfitData(
+            f"{target} is on another file system than the data, so that files cannot be shared: {size:,} bytes would "
+            "be copied; repeat it with --copy"
+        )
+    places = _places(source, target, rng)
+    linked = copied = 0
+    for taken in _taken(files, source, places, release, copy=is_copied):
+        linked, copied = (linked + taken.size, copied) if taken.is_linked else (linked, copied + taken.size)
+    copying.check_room(target, copied)
+    return ExportPlan(
+        source=source,
+        target=target,
+        release=release,
+        is_copied=is_copied,
+        places=places,
+        left_out=list(_left_out(source, contents, needed, release)),
+        linked_bytes=linked,
+        copied_bytes=copied,
+    )
+
+
+def _places(source: Source, target: str, rng: random.Random) -> list[NodePlace]:
+    places: list[NodePlace] = []
+    for node in source.nodes:
+        ids = [each.directory_id for each in node.directories] or [UUID(bytes=rng.randbytes(16), version=4)]
+        names = ["logs"] if len(ids) == 1 else [f"logs-{number}" for number in range(1, len(ids) + 1)]
+        folder = os.path.join(os.path.abspath(target), f"node-{node.config.id}")
+        places.append(
+            NodePlace(config=node.config, directories=[os.path.join(folder, name) for name in names], directory_ids=ids)
+        )
+    return places
+
+
+# --- what comes along -----------------------------------------------------------------------------------------------
+
+
+def _one_replica_of_each(source: Source, topic: str) -> Iterator[Replica]:
+    """The longest replica of each partition."""
+    longest: dict[int, Replica] = {}
+    for replica in source.replicas.values():
+        if replica.topic == topic:
+            other = longest.get(replica.partition)
+            if other is None or other.log_end < replica.log_end:
+                longest[replica.partition] = replica
+    yield from (longest[number] for number in sorted(longest))
+
+
+def _needed(source: Source, contents: GroupContents) -> tuple[dict[Kind, str], list[str]]:
+    """The kinds of data that not every release knows, each with an example, and the settings of topics and groups."""
+    image = source.image
+    needed: dict[Kind, str] = {}
+    if contents.consumer:
+        needed[CONSUMER_GROUPS] = _some(contents.consumer)
+    if image.topic(TRANSACTIONS_TOPIC) is not None:
+        needed[TRANSACTIONS_2] = TRANSACTIONS_TOPIC
+    if contents.share or image.topic(SHARE_STATE_TOPIC) is not None:
+        needed[SHARE_GROUPS] = _some(contents.share) or SHARE_STATE_TOPIC
+    if contents.offsets_with_topic_ids:
+        needed[OFFSET_TOPIC_IDS] = _some(contents.offsets_with_topic_ids)
+    ranges = {acl.host for acl in image.acls.values() if "/" in acl.host}
+    if ranges:
+        needed[ACL_RANGES] = _some(ranges)
+    settings = [name for (kind, _), values in image.configs.items() if kind in ("topic", "group") for name in values]
+    return needed, settings
+
+
+def _refuse_unknown(needed: Mapping[Kind, str], contents: GroupContents, release: Release) -> None:
+    for kind, example in needed.items():
+        if kind.below is Below.REFUSED and not kind.is_known_to(release):
+            raise UnfitData(
+                f"Kafka {release.name} does not know: {kind.name} ({example}); {kind.consequence}. "
+                f"Export for {kind.since} or newer"
+            )
+    if contents.streams:
+        raise UnfitData(
+            f"streams groups are not known here, and their records are in the log: {_some(contents.streams)}"
+        )
+
+
+def _left_out(source: Source, contents: GroupContents, needed: Mapping[Kind, str], release: Release) -> Iterator[str]:
+    for kind, example in needed.items():
+        if not kind.is_known_to(release):
+            yield f"{kind.name} ({example}): {kind.below.value}; {kind.consequence}; Kafka {kind.since} knows them"
+    for setting in settings_left_out(source.image, release):
+        owner = f"{setting.resource_type} {setting.resource_name or '(all)'}"
+        since = first_release(setting.name)
+        reason = f"Kafka {since} has it" if since != "3.9" else "Kafka has it not, or not as a dynamic setting"
+        yield f"setting {setting.name} of {owner}: left out; {reason}"
+    for name in settings_without_kafka(source.config):
+        yield f"setting {name} of cluster.toml: left out; Kafka has it not"
+    if contents.rest_consumers:
+        yield (
+            f"REST consumers ({_some(contents.rest_consumers)}): Kafka has no REST; their committed offsets come "
+            "along, and Kafka skips their records"
+        )
+    for name in source.missing:
+        yield f"replica {name}: it has no folder; its leader copies it again"
+    for path in source.strays:
+        yield f"folder {path}: no partition of the cluster; it stays where it is"
+
+
+def _some(names: set[str]) -> str:
+    """Up to three names."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:3]) + (f" and {len(ordered) - 3} more" if len(ordered) > 3 else "")
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _taken(
+    files: Files, source: Source, places: Sequence[NodePlace], release: Release, *, copy: bool
+) -> Iterator[Taken]:
+    """Every file of every partition that comes along."""
+    topics = {topic.name for topic in topics_of(source.image, release)}
+    folders = {
+        directory_id: directory
+        for place in places
+        for directory_id, directory in zip(place.directory_ids, place.directories, strict=True)
+    }
+    for replica in source.replicas.values():
+        if replica.topic not in topics:
+            continue
+        folder = os.path.join(folders[replica.directory_id], replica.name)
+        for name, may_be_shared in files_of(files, replica):
+            path = f"{replica.folder}/{name}"
+            yield Taken(
+                source=path,
+                target=os.path.join(folder, name),
+                is_linked=may_be_shared and not copy,
+                size=files.size(path),
+            )
+
+
+def fill(files: Files, plan: ExportPlan, *, now_ms: int, on_bytes: Callable[[int], object]) -> None:
+    """Write the folders of the plan; a target that was left unfinished is emptied first. Raises UnfitData, OSError."""
+    copying.begin(plan.target)
+    records = image_records(plan.source.image, plan.release, directory_of=_directory_of(plan.source))
+    snapshot = b"".join(snapshot_batches(records, epoch=plan.snapshot.epoch, timestamp_ms=now_ms))
+    copying.take(_taken(files, plan.source, plan.places, plan.release, copy=plan.is_copied), on_bytes=on_bytes)
+    voters = [node.id for node in plan.source.config.voters]
+    for place in plan.places:
+        for directory, directory_id in zip(place.directories, place.directory_ids, strict=True):
+            _write_directory(plan, place, directory, directory_id)
+        metadata = os.path.join(place.directories[0], FOLDER)
+        os.makedirs(metadata, mode=0o700)
+        _write(os.path.join(metadata, plan.snapshot.file_name), snapshot)
+        _write(os.path.join(metadata, PARTITION_METADATA_FILE), _topic_id_text(METADATA_TOPIC_ID))
+        _write(os.path.join(metadata, QUORUM_STATE_FILE), quorum_state(voters, plan.snapshot.epoch))
+        properties = server_properties(plan.source.config, place)
+        _write(os.path.join(os.path.dirname(place.directories[0]), SERVER_PROPERTIES), properties)
+    copying.finish(plan.target)
+
+
+def _directory_of(source: Source) -> Callable[[str, int, int], UUID]:
+    def directory_of(topic: str, partition: int, broker: int) -> UUID:
+        replica = source.replicas.get((topic, partition, broker))
+        return UNASSIGNED if replica is None else replica.directory_id
+
+    return directory_of
+
+
+def _write_directory(plan: ExportPlan, place: NodePlace, directory: str, directory_id: UUID) -> None:
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    properties = meta_properties(
+        cluster_id=plan.source.config.cluster_id, node_id=place.config.id, directory_id=directory_id
+    )
+    _write(
+        os.path.join(directory, META_PROPERTIES_FILE), "".join(f"{key}={value}\n" for key, value in properties.items())
+    )
+    if not place.config.is_broker:
+        return
+    topics = {topic.name for topic in topics_of(plan.source.image, plan.release)}
+    here = [
+        each for each in plan.source.replicas.values() if each.directory_id == directory_id and each.topic in topics
+    ]
+    _write_checkpoint(directory, RECOVERY_POINTS_FILE, {(each.topic, each.partition): each.log_end for each in here})
+    _write_checkpoint(directory, LOG_STARTS_FILE, {(each.topic, each.partition): each.log_start for each in here})
+    _write_checkpoint(
+        directory, HIGH_WATERMARKS_FILE, {(each.topic, each.partition): each.high_watermark for each in here}
+    )
+    _write(os.path.join(directory, CLEAN_SHUTDOWN_FILE), SHUTDOWN_TEXT)
+
+
+def _write_checkpoint(directory: str, name: str, offsets: Mapping[tuple[str, int], int]) -> None:
+    lines = [f"{topic} {partition} {offset}" for (topic, partition), offset in sorted(offsets.items())]
+    _write(os.path.join(directory, name), "\n".join(["0", str(len(lines)), *lines]) + "\n")
+
+
+def _topic_id_text(topic_id: UUID) -> str:
+    return f"version: 0\ntopic_id: {uuid_text(topic_id)}"
+
+
+def _write(path: str, content: str | bytes) -> None:
+    with open(path, "xb") as out:
+        os.fchmod(out.fileno(), 0o600)
+        out.write(content.encode() if isinstance(content, str) else content)

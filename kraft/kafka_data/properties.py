@@ -1,0 +1,134 @@
+"""The files of text that Kafka reads before its logs: `meta.properties`, `quorum-state`, `server.properties`. Pure.
+
+A quorum of fixed voters (kraft.version 0) needs no record of its voters: they are in `server.properties`, and may get
+other addresses. Source: MetaProperties, QuorumStateData, KafkaConfig.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from kraft.config.models import ClusterConfig, NodeConfig
+from metadata.image import DEFAULT_LISTENER
+from metadata.kafka_settings import is_kafka_name
+from metadata.settings import BrokerSettings, setting_text
+from replication.storage.names import uuid_text
+
+CONTROLLER_LISTENER: Final = "CONTROLLER"
+SHUTDOWN_TEXT: Final = '{"version":0,"brokerEpoch":-1}'
+"""The marker of a stop in order; the epoch of a broker that is not registered."""
+METADATA_TOPIC_ID: Final = UUID(int=1)
+DIFFERENT: Final = (
+    "auto.create.topics.enable",
+    "default.replication.factor",
+    "num.partitions",
+    "min.insync.replicas",
+    "offsets.topic.replication.factor",
+    "offsets.topic.num.partitions",
+    "transaction.state.log.replication.factor",
+    "transaction.state.log.num.partitions",
+    "transaction.state.log.min.isr",
+    "share.coordinator.state.topic.replication.factor",
+    "share.coordinator.state.topic.num.partitions",
+    "share.coordinator.state.topic.min.isr",
+    "group.initial.rebalance.delay.ms",
+)
+"""Settings that are written with their values here, because Kafka's defaults may be others."""
+_FROM_NODES: Final = frozenset(
+    {
+        "node.id", "broker.id", "process.roles", "listeners", "advertised.listeners", "controller.quorum.voters",
+        "listener.security.protocol.map", "inter.broker.listener.name", "controller.listener.names", "log.dirs",
+        "log.dir", "metadata.log.dir", "broker.rack",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlace:
+    """Where the folders of one exported node are."""
+
+    config: NodeConfig
+    directories: Sequence[str]
+    directory_ids: Sequence[UUID]
+
+
+def meta_properties(*, cluster_id: str, node_id: int, directory_id: UUID) -> Mapping[str, str]:
+    """What is in the `meta.properties` of a log directory."""
+    return {
+        "version": "1",
+        "cluster.id": cluster_id,
+        "node.id": str(node_id),
+        "directory.id": uuid_text(directory_id),
+    }
+
+
+def quorum_state(voters: Sequence[int], epoch: int) -> str:
+    """The state of a voter that has voted for nobody in this epoch."""
+    state = {
+        "clusterId": "",
+        "leaderId": -1,
+        "leaderEpoch": epoch,
+        "votedId": -1,
+        "appliedOffset": 0,
+        "currentVoters": [{"voterId": voter} for voter in voters],
+        "data_version": 0,
+    }
+    return json.dumps(state, separators=(",", ":"))
+
+
+def server_properties(cluster: ClusterConfig, place: NodePlace) -> str:
+    """The `server.properties` of a node: its settings and addresses here, under Kafka's names."""
+    node = place.config
+    lines = {
+        "process.roles": ",".join(node.roles),
+        "node.id": str(node.id),
+        "controller.quorum.voters": ",".join(f"{voter.id}@{voter.quorum}" for voter in cluster.voters),
+        "controller.listener.names": CONTROLLER_LISTENER,
+        **_listeners(node),
+        "log.dirs": ",".join(place.directories),
+        **({"broker.rack": node.rack} if node.rack else {}),
+        **_settings(cluster.broker_settings(node.id)),
+    }
+    return "".join(f"{name}={_escaped(value)}\n" for name, value in lines.items())
+
+
+def _listeners(node: NodeConfig) -> dict[str, str]:
+    addresses: list[str] = []
+    protocols = {CONTROLLER_LISTENER: "PLAINTEXT"}
+    if node.is_broker:
+        hosts = {each.name: each.host for each in node.listeners if each.host}
+        ports = {DEFAULT_LISTENER: node.kafka_port, **{each.name: each.port for each in node.listeners}}
+        addresses += [f"{name}://{hosts.get(name, node.bind_host)}:{port}" for name, port in ports.items()]
+        protocols |= node.protocols
+    if node.is_voter:
+        addresses.append(f"{CONTROLLER_LISTENER}://{node.bind_host}:{node.quorum_port}")
+    lines = {
+        "listeners": ",".join(addresses),
+        "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+    }
+    if node.is_broker:
+        advertised = {DEFAULT_LISTENER: str(node.kafka), **node.client_addresses}
+        lines["advertised.listeners"] = ",".join(f"{name}://{address}" for name, address in advertised.items())
+        lines["inter.broker.listener.name"] = DEFAULT_LISTENER
+    return lines
+
+
+def _settings(settings: BrokerSettings) -> dict[str, str]:
+    own = settings.model_dump(by_alias=True, exclude_unset=True)
+    every = settings.model_dump(by_alias=True)
+    names = [name for name in own if is_kafka_name(name) and name not in _FROM_NODES]
+    return {name: setting_text(every[name]) for name in dict.fromkeys((*DIFFERENT, *names)) if name in every}
+
+
+def settings_without_kafka(cluster: ClusterConfig) -> Iterator[str]:
+    """Names in cluster.toml that Kafka does not have."""
+    names = {*cluster.settings, *(name for node in cluster.nodes for name in node.settings)}
+    return (name for name in sorted(names) if not is_kafka_name(name))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n")

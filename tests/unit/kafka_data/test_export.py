@@ -1,0 +1,392 @@
+"""What an export writes, and what it refuses before it writes anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from kraft.coordinators.groups.records import InstanceKey, OffsetKey, encode_key
+from kraft.kafka_data.copying import UNFINISHED
+from kraft.kafka_data.export import ExportPlan, fill, make_plan
+from kraft.kafka_data.metadata_log import read_file
+from kraft.kafka_data.releases import RELEASES, release_of
+from kraft.kafka_data.replica import UnfitData
+from kraft.layout import METADATA_FOLDER
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.scram import credential_of
+from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
+from metadata.image import MetadataImage, acls_map, configs_map, quotas_map, users_map
+from tests.unit.kafka_data.world import (
+    CLUSTER_ID,
+    EPOCH,
+    FILES,
+    NODES,
+    configuration,
+    content,
+    directory_id,
+    records,
+    topic,
+    with_topics,
+    write_checkpoint,
+    write_cluster,
+)
+
+ORDERS = topic("orders", 2)
+IMAGE = replace(with_topics(MetadataImage(), ORDERS), offset=99, controller_epoch=5, next_producer_id=3_000)
+LOGS = {"orders-0": [records(b"a", b"b"), records(b"c", base_offset=2)], "orders-1": []}
+FIRST = "node-1/logs"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_cluster(tmp_path / "data", IMAGE, LOGS)
+    return tmp_path / "data"
+
+
+def planned(data: Path, *, kafka: str | None = None, copy: bool = False) -> ExportPlan:
+    return make_plan(
+        FILES,
+        configuration(data),
+        target=str(data.parent / "out"),
+        release=None if kafka is None else release_of(kafka),
+        copy=copy,
+        rng=random.Random(1),
+    )
+
+
+def exported(data: Path, **options: Any) -> Path:
+    fill(FILES, planned(data, **options), now_ms=5_000, on_bytes=lambda _: None)
+    return data.parent / "out"
+
+
+def messages(out: Path, node: int = 1) -> dict[str, list[Any]]:
+    (path,) = (out / f"node-{node}/logs/__cluster_metadata-0").glob("*.checkpoint")
+    found: dict[str, list[Any]] = {}
+    for entry in read_file(FILES, str(path)):
+        found.setdefault(entry.name, []).append(entry.message)
+    return found
+
+
+def test_every_node_gets_the_same_snapshot(data: Path) -> None:
+    out = exported(data)
+    names = {path.name: path.read_bytes() for path in out.glob("node-*/logs/__cluster_metadata-0/*.checkpoint")}
+    assert list(names) == [f"{100:020d}-{5:010d}.checkpoint"]
+    assert len({path.read_bytes() for path in out.glob("node-*/logs/__cluster_metadata-0/*.checkpoint")}) == 1
+    state = json.loads((out / "node-2/logs/__cluster_metadata-0/quorum-state").read_text())
+    assert (state["leaderEpoch"], state["votedId"], len(state["currentVoters"])) == (5, -1, 3)
+
+
+def test_the_snapshot_has_what_the_image_has(data: Path) -> None:
+    found = messages(exported(data))
+    (features,) = [{each.name: each.feature_level for each in found["FeatureLevelRecord"]}]
+    assert features == {"metadata.version": 21}
+    assert [(each.name, each.topic_id) for each in found["TopicRecord"]] == [("orders", ORDERS.topic_id)]
+    partition = found["PartitionRecord"][1]
+    assert (partition.replicas, partition.isr, partition.leader) == (NODES, NODES, -1)
+    assert (partition.leader_epoch, partition.partition_epoch) == (EPOCH, 7)
+    assert partition.directories == tuple(map(directory_id, NODES))
+    assert [each.next_producer_id for each in found["ProducerIdsRecord"]] == [3_000]
+
+
+def test_closed_segments_are_shared_and_nothing_else(data: Path) -> None:
+    before = content(data)
+    out = exported(data)
+    shared = [path.name for path in (out / FIRST).rglob("*") if path.is_file() and path.stat().st_nlink > 1]
+    assert shared == [f"{0:020d}.log"]
+    for name in ("orders-0", "orders-1"):
+        assert content(out / FIRST / name) == content(data / FIRST / name)
+    assert content(data) == before
+
+
+def test_a_copy_shares_nothing(data: Path) -> None:
+    out = exported(data, copy=True)
+    assert not [path for path in out.rglob("*") if path.is_file() and path.stat().st_nlink > 1]
+    assert content(out / FIRST / "orders-0") == content(data / FIRST / "orders-0")
+
+
+def test_a_segment_that_may_be_cut_is_copied(data: Path) -> None:
+    """The first segment ends above the high watermark of node 1."""
+    write_checkpoint(data / FIRST / "replication-offset-checkpoint", {"orders-0": 1})
+    out = exported(data)
+    assert (out / FIRST / "orders-0" / f"{0:020d}.log").stat().st_nlink == 1
+    assert (out / "node-2/logs/orders-0" / f"{0:020d}.log").stat().st_nlink == 2
+
+
+def test_files_of_a_directory_are_those_of_kafka(data: Path) -> None:
+    out = exported(data)
+    properties = dict(line.split("=") for line in (out / "node-2/logs/meta.properties").read_text().splitlines())
+    assert (properties["version"], properties["cluster.id"], properties["node.id"]) == ("1", CLUSTER_ID, "2")
+    assert (out / FIRST / "recovery-point-offset-checkpoint").read_text() == "0\n2\norders 0 3\norders 1 0\n"
+    assert json.loads((out / FIRST / ".kafka_cleanshutdown").read_text())["version"] == 0
+    names = {path.name for path in (out / FIRST).iterdir() if path.is_dir()}
+    assert names == {"orders-0", "orders-1", "__cluster_metadata-0"}
+    server = (out / "node-2/server.properties").read_text()
+    assert "controller.quorum.voters=1@127.0.0.1:9192,2@127.0.0.1:9193,3@127.0.0.1:9194\n" in server
+    assert "listeners=PLAINTEXT://127.0.0.1:9093,CONTROLLER://127.0.0.1:9193\n" in server
+    assert f"log.dirs={out}/node-2/logs\n" in server
+
+
+# --- releases -------------------------------------------------------------------------------------------------------
+
+
+def secured(image: MetadataImage, *, host: str = "*") -> MetadataImage:
+    acl = Acl(
+        resource=AclResource.TOPIC,
+        name="orders",
+        pattern=AclPattern.PREFIXED,
+        principal="User:alice",
+        host=host,
+        operation=AclOperation.READ,
+        permission=AclPermission.ALLOW,
+    )
+    password = credential_of(b"secret", salt=b"0123456789abcdef", iterations=4096, mechanism="SCRAM-SHA-512")
+    return replace(
+        image,
+        acls=acls_map({UUID(int=7): acl}),
+        quotas=quotas_map({(("client-id", None),): MappingProxyType({"producer_byte_rate": 1024.0})}),
+        users=users_map({"alice": MappingProxyType({"SCRAM-SHA-512": password})}),
+    )
+
+
+def test_users_acls_and_quotas_come_along(tmp_path: Path) -> None:
+    write_cluster(tmp_path / "data", secured(IMAGE), LOGS)
+    found = messages(exported(tmp_path / "data"))
+    (user,) = found["UserScramCredentialRecord"]
+    assert (user.name, user.mechanism, user.iterations, user.salt) == ("alice", 2, 4096, b"0123456789abcdef")
+    (acl,) = found["AccessControlEntryRecord"]
+    assert (acl.id, acl.resource_type, acl.pattern_type) == (UUID(int=7), 2, 4)
+    assert (acl.principal, acl.operation, acl.permission_type) == ("User:alice", 3, 3)
+    (quota,) = found["ClientQuotaRecord"]
+    assert (quota.entity[0].entity_type, quota.entity[0].entity_name, quota.key, quota.value) == (
+        "client-id",
+        None,
+        "producer_byte_rate",
+        1024.0,
+    )
+
+
+def test_the_lowest_release_that_needs_nothing_left_out_is_chosen(tmp_path: Path) -> None:
+    write_cluster(tmp_path / "plain", IMAGE, LOGS)
+    assert planned(tmp_path / "plain").release.name == "3.9"
+    write_cluster(tmp_path / "ranges", secured(IMAGE, host="10.0.0.0/8"), LOGS)
+    assert planned(tmp_path / "ranges").release.name == "4.4"
+    queues = with_topics(IMAGE, ORDERS, topic("__share_group_state"))
+    write_cluster(tmp_path / "queues", queues, LOGS)
+    assert planned(tmp_path / "queues").release.name == "4.2"
+
+
+def test_what_an_older_release_lacks_is_left_out_and_listed(tmp_path: Path) -> None:
+    settings = {
+        ("topic", "orders"): {"retention.ms": "5", "errors.deadletterqueue.group.enable": "true"},
+        ("group", "g"): {"share.record.lock.duration.ms": "30000"},
+        ("broker", ""): {"log.retention.ms": "9", "rest.allowed.hosts": "x"},
+    }
+    image = replace(
+        with_topics(IMAGE, ORDERS, topic("__share_group_state")),
+        configs=configs_map({key: MappingProxyType(values) for key, values in settings.items()}),
+    )
+    write_cluster(tmp_path / "data", image, LOGS)
+    plan = planned(tmp_path / "data", kafka="4.1")
+    text = "\n".join(plan.left_out)
+    assert "setting errors.deadletterqueue.group.enable of topic orders: left out; Kafka 4.4 has it" in text
+    assert "setting share.record.lock.duration.ms of group g" in text
+    assert "setting rest.allowed.hosts of broker (all)" in text
+    assert "Share groups" in text
+    found = messages(exported(tmp_path / "data", kafka="4.1"))
+    assert {each.name for each in found["TopicRecord"]} == {"orders"}
+    assert {(each.resource_name, each.name) for each in found["ConfigRecord"]} == {
+        ("orders", "retention.ms"),
+        ("", "log.retention.ms"),
+    }
+    assert not list((tmp_path / "out").rglob("__share_group_state-0"))
+
+
+def test_ranges_of_addresses_are_refused_for_an_older_release(tmp_path: Path) -> None:
+    write_cluster(tmp_path / "data", secured(IMAGE, host="10.0.0.0/8"), LOGS)
+    with pytest.raises(UnfitData, match=r"Kafka 4\.3 does not know: ACLs for a range of addresses"):
+        planned(tmp_path / "data", kafka="4.3")
+
+
+def test_records_of_groups_decide_too(tmp_path: Path) -> None:
+    offsets = topic("__consumer_offsets")
+    value = bytes.fromhex("0004 0000000000000028 ffffffff 01 000001a211b54d3c 00")
+    stored = [
+        NewRecord(encode_key(OffsetKey("new", "orders", 0)), value, [], 1),
+        NewRecord(encode_key(InstanceKey("rest", "i-1")), b"\0\0{}", [], 1),
+        NewRecord(encode_key(InstanceKey("gone", "i-2")), b"\0\0{}", [], 1),
+        NewRecord(encode_key(InstanceKey("gone", "i-2")), None, [], 1),
+    ]
+    batch = build_batch(stored, leader_epoch=EPOCH)
+    write_cluster(tmp_path / "data", with_topics(IMAGE, ORDERS, offsets), {**LOGS, "__consumer_offsets-0": [batch]})
+    plan = planned(tmp_path / "data")
+    assert plan.release.name == "4.1"
+    assert [line for line in plan.left_out if "REST consumers (rest/i-1)" in line]
+    assert not [line for line in plan.left_out if "gone" in line]
+    with pytest.raises(
+        UnfitData, match=r"Kafka 4.0 does not know: Committed offsets with the id of the topic.*\(new\)"
+    ):
+        planned(tmp_path / "data", kafka="4.0")
+
+
+def test_a_version_that_is_none_is_refused_with_those_that_are() -> None:
+    assert release_of("4.1.0").name == "4.1"
+    with pytest.raises(ValueError, match=r"there are 3\.9, 4\.0, 4\.1, 4\.2, 4\.3, 4\.4"):
+        release_of("3.8")
+    levels = [release.metadata_version for release in RELEASES]
+    assert levels == sorted(levels)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def remove_marker(data: Path) -> None:
+    (data / FIRST / ".kafka_cleanshutdown").unlink()
+
+
+def other_node(data: Path) -> None:
+    path = data / FIRST / "meta.properties"
+    path.write_text(path.read_text().replace("node.id=1", "node.id=2"))
+
+
+def other_cluster(data: Path) -> None:
+    path = data / FIRST / "meta.properties"
+    path.write_text(path.read_text().replace(CLUSTER_ID, "foreign"))
+
+
+def repeated_directory(data: Path) -> None:
+    ids = [line for line in (data / FIRST / "meta.properties").read_text().splitlines() if "directory" in line]
+    path = data / "node-2/logs/meta.properties"
+    lines = [line for line in path.read_text().splitlines() if "directory" not in line]
+    path.write_text("\n".join([*lines, *ids]) + "\n")
+
+
+def no_topic_id(data: Path) -> None:
+    (data / FIRST / "orders-0/partition.metadata").unlink()
+
+
+def other_topic_id(data: Path) -> None:
+    (data / FIRST / "orders-0/partition.metadata").write_text("version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAEQ")
+
+
+def newer_epoch(data: Path) -> None:
+    (data / FIRST / "orders-0/leader-epoch-checkpoint").write_text(f"0\n1\n{EPOCH + 1} 0\n")
+
+
+def shorter_log(data: Path) -> None:
+    (data / FIRST / "orders-0" / f"{2:020d}.log").write_bytes(b"")
+
+
+def start_beyond_end(data: Path) -> None:
+    write_checkpoint(data / FIRST / "log-start-offset-checkpoint", {"orders-0": 50})
+
+
+def torn_log(data: Path) -> None:
+    path = data / FIRST / "orders-0" / f"{2:020d}.log"
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def no_folder(data: Path) -> None:
+    shutil.rmtree(data / FIRST / "orders-0")
+
+
+def no_node(data: Path) -> None:
+    shutil.rmtree(data / "node-3")
+
+
+def damaged_snapshot(data: Path) -> None:
+    path = data / "node-1" / METADATA_FOLDER / "snapshot"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
+def unfinished_compaction(data: Path) -> None:
+    (data / FIRST / "orders-0" / f"{0:020d}.log.swap").touch()
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        (remove_marker, "node 1 was not stopped in order"),
+        (other_node, "node.id=2, and node 1 of this cluster has node.id=1"),
+        (other_cluster, "cluster.id=foreign"),
+        (repeated_directory, "has the directory.id of .*node-1"),
+        (no_topic_id, "orders-0 has no partition.metadata"),
+        (other_topic_id, "belongs to another topic of this name"),
+        (newer_epoch, "has records of leader epoch 5, and the metadata knows 4"),
+        (
+            shorter_log,
+            "orders-0 on node 1 is in sync by the metadata, ends at 2, and records up to 3 were acknowledged",
+        ),
+        (start_beyond_end, "log-start-offset-checkpoint has 50, and the log ends at 3"),
+        (torn_log, "start the node, so that it repairs the log"),
+        (no_folder, "orders-0 on node 1 has no folder"),
+        (no_node, "node 3: there is no folder"),
+        (damaged_snapshot, "the checksum is wrong"),
+        (unfinished_compaction, "of a compaction that did not end"),
+    ],
+)
+def test_data_that_kafka_would_lose_is_refused_in_words(data: Path, broken: Any, problem: str) -> None:
+    broken(data)
+    before = content(data)
+    with pytest.raises(UnfitData, match=problem):
+        exported(data)
+    assert content(data) == before
+    assert not (data.parent / "out").exists()
+
+
+def test_a_node_that_runs_is_refused(data: Path) -> None:
+    lock = FILES.lock_directory(str(data / FIRST))
+    try:
+        with pytest.raises(UnfitData, match="node 1 runs"):
+            exported(data)
+    finally:
+        lock.release()
+
+
+def test_what_only_a_minority_has_does_not_count(tmp_path: Path) -> None:
+    write_cluster(tmp_path / "data", IMAGE, LOGS)
+    shutil.rmtree(tmp_path / "data/node-3" / METADATA_FOLDER)
+    ahead = replace(IMAGE, offset=200)
+    write_cluster(tmp_path / "ahead", ahead, LOGS)
+    os.rename(tmp_path / "ahead/node-3" / METADATA_FOLDER, tmp_path / "data/node-3" / METADATA_FOLDER)
+    assert planned(tmp_path / "data").snapshot.end_offset == 100
+
+
+def test_a_target_that_is_not_empty_is_refused(data: Path) -> None:
+    (data.parent / "out").mkdir()
+    (data.parent / "out/mine").write_text("mine")
+    with pytest.raises(UnfitData, match="is not empty"):
+        exported(data)
+    assert content(data.parent / "out") == {"mine": b"mine"}
+
+
+def test_an_export_that_was_interrupted_is_repeated(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content(data)
+
+    def cut(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kraft.kafka_data.export._write_directory", cut)
+    with pytest.raises(OSError, match="No space left"):
+        exported(data)
+    assert (data.parent / "out" / UNFINISHED).exists()
+    monkeypatch.undo()
+    out = exported(data)
+    assert not (out / UNFINISHED).exists()
+    assert content(data) == before
+    assert content(out / FIRST / "orders-0") == content(data / FIRST / "orders-0")
+
+
+def test_a_stray_folder_stays_behind_and_is_listed(data: Path) -> None:
+    shutil.copytree(data / FIRST / "orders-1", data / FIRST / "gone-0")
+    plan = planned(data)
+    assert [line for line in plan.left_out if "gone-0" in line]
+    assert not list(exported(data).rglob("gone-0"))
