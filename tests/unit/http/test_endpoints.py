@@ -229,7 +229,15 @@ def test_every_route_has_a_case() -> None:
     async def story(door: Door) -> None:
         for case in CASES:
             await door.ask(case.method, case.path, case.body, **case.headers)
-        for path in ("/openapi.json", "/openapi", "/openapi/v3", "/docs", "/docs/docs.js"):
+        for path in (
+            "/openapi.json",
+            "/openapi",
+            "/openapi/v3",
+            "/docs",
+            "/docs/docs.js",
+            "/console",
+            "/console/console.js",
+        ):
             await door.ask("GET", path)
         await door.ask("GET", "/metrics")
         text = (await door.ask("GET", "/metrics")).body.decode()

@@ -33,7 +33,8 @@ from tests.unit.http.waits import Waits
 
 EARLY = {
     "/", "/healthz", "/readyz", "/healthy", "/ready", "/status/ready", "/_health", "/metrics", "/kraft/status",
-    "/kraft/events", "/docs", "/docs/{asset}", "/openapi.json", "/openapi", "/openapi/v3",
+    "/kraft/events", "/docs", "/docs/{asset}", "/console", "/console/{file}", "/openapi.json", "/openapi",
+    "/openapi/v3",
 }  # fmt: skip
 NO_GROUPS = cast(Groups, None)
 """Nothing that is closed may ask them."""
@@ -46,7 +47,13 @@ EXTRA = (
     *replica_routes(dict),
     *event_routes(EventRing(lambda: 0), incarnation="i"),
 )
-PARAMETERS = {"topic": "t", "asset": "kraft.css", "cluster_id": "test-cluster", "name": "retention.ms"}
+PARAMETERS = {
+    "topic": "t",
+    "asset": "kraft.css",
+    "file": "console.js",
+    "cluster_id": "test-cluster",
+    "name": "retention.ms",
+}
 WAITS = "the quorum\r\nhas no lêader yet"
 
 
