@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +38,8 @@ SCALARS = {
 """Values of fields whose default is refused first."""
 NAMES = {"group_id", "key", "transactional_id", "protocol_type", "protocol_name", "v3_and_below_transactional_id"}
 UNKNOWN_TAG = 99
+TAGS_OF_HEADER, KNOWN_TAGS = "tags of the header", "known tags"
+ALL_TAGS = ("unknown tags", TAGS_OF_HEADER, KNOWN_TAGS)
 BYTE_VALUES = 128
 """Distinct values of a number of one byte, such as the type of a resource: items come again after so many."""
 Path = tuple[str, ...]
@@ -57,37 +60,103 @@ class DenseFrame:
         return f"{self.api} v{self.version} {self.shape} ({len(self.data)} bytes)"
 
 
+@dataclass(frozen=True)
+class Shape(ABC):
+    """What a dense frame of one version of an API is full of."""
+
+    key: int
+    version: int
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+    @abstractmethod
+    def data(self, *, size: int) -> bytes | None:
+        """A request of at most so many bytes; None for a version that has no such array."""
+
+    def frame(self, *, size: int) -> DenseFrame | None:
+        data = self.data(size=size)
+        return None if data is None else DenseFrame(request_kind(self.key).__name__, self.version, str(self), data)
+
+
+@dataclass(frozen=True)
+class LongArray(Shape):
+    """A long array at the end of a path, or one of a single item in each of many."""
+
+    path: Path
+    keys: str
+    has_many_outer: bool
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.path)} {self.keys}{', one in each' if self.has_many_outer else ''}"
+
+    def exists(self) -> bool:
+        """Whether the version has such an array."""
+        kind = request_kind(self.key)
+        return has_array(kind, self.version, self.path, self.keys, has_many_outer=self.has_many_outer)
+
+    def data(self, *, size: int) -> bytes | None:
+        kind = request_kind(self.key)
+        body = _filled(kind, self.version, self.path, self.keys, has_many_outer=self.has_many_outer, size=size)
+        return None if body is None else _framed(kind, self.version, body)
+
+
+@dataclass(frozen=True)
+class ManyTags(Shape):
+    """Many tagged fields: of the body, with a number that nobody knows or that is known, or of the header."""
+
+    where: str
+
+    def __str__(self) -> str:
+        return self.where
+
+    def data(self, *, size: int) -> bytes:
+        kind, count = request_kind(self.key), size // 2
+        body = b"".join(codec.encode_body(_made(kind, self.version), self.version))
+        tag = b"\0" if self.where == KNOWN_TAGS else varint(UNKNOWN_TAG)
+        tags = varint(count) + (tag + b"\0") * count
+        if self.where == TAGS_OF_HEADER:
+            return _framed(kind, self.version, body, tags=tags)
+        return _framed(kind, self.version, body[:-1] + tags)
+
+
 def frames(key: int, version: int, *, size: int) -> Iterator[DenseFrame]:
     """All of them for one version of an API, each at most `size` bytes."""
-    yield from long_arrays(key, version, size=size)
-    yield from many_tags(key, version, size=size)
+    for shape in (*array_shapes(key, version), *tag_shapes(key, version)):
+        frame = shape.frame(size=size)
+        if frame is not None:
+            yield frame
+
+
+def shapes(key: int, version: int) -> list[Shape]:
+    """What frames of one version of an API can be full of."""
+    arrays_there = (each for each in array_shapes(key, version) if each.exists())
+    return [*arrays_there, *tag_shapes(key, version)]
+
+
+def array_shapes(
+    key: int, version: int, *, all_keys: Sequence[str] = KEYS, paths: Sequence[Path] | None = None
+) -> Iterator[LongArray]:
+    for path in arrays(request_kind(key)) if paths is None else paths:
+        for keys in all_keys:
+            for has_many_outer in (False, True) if len(path) > 1 else (False,):
+                yield LongArray(key, version, path, keys, has_many_outer)
+
+
+def tag_shapes(key: int, version: int) -> Sequence[ManyTags]:
+    """None for versions of old, which have no tagged fields."""
+    is_flexible = version >= request_kind(key).FLEXIBLE_FROM
+    return [ManyTags(key, version, each) for each in ALL_TAGS] if is_flexible else []
 
 
 def long_arrays(
     key: int, version: int, *, size: int, all_keys: Sequence[str] = KEYS, paths: Sequence[Path] | None = None
 ) -> Iterator[DenseFrame]:
     """Those with a long array, at the end of one of the paths."""
-    kind = request_kind(key)
-    for path in arrays(kind) if paths is None else paths:
-        for keys in all_keys:
-            for has_many_outer in (False, True) if len(path) > 1 else (False,):
-                body = _filled(kind, version, path, keys, has_many_outer=has_many_outer, size=size)
-                if body is not None:
-                    shape = f"{'.'.join(path)} {keys}{', one in each' if has_many_outer else ''}"
-                    yield DenseFrame(kind.__name__, version, shape, _framed(kind, version, body))
-
-
-def many_tags(key: int, version: int, *, size: int) -> Iterator[DenseFrame]:
-    """Those with many tagged fields, which versions of old do not have."""
-    kind = request_kind(key)
-    if version >= kind.FLEXIBLE_FROM:
-        body = b"".join(codec.encode_body(_made(kind, version), version))
-        count = size // 2
-        tags = varint(count) + (varint(UNKNOWN_TAG) + b"\0") * count
-        yield DenseFrame(kind.__name__, version, "unknown tags", _framed(kind, version, body[:-1] + tags))
-        yield DenseFrame(kind.__name__, version, "tags of the header", _framed(kind, version, body, tags=tags))
-        known = varint(count) + b"\0\0" * count
-        yield DenseFrame(kind.__name__, version, "known tags", _framed(kind, version, body[:-1] + known))
+    for shape in array_shapes(key, version, all_keys=all_keys, paths=paths):
+        frame = shape.frame(size=size)
+        if frame is not None:
+            yield frame
 
 
 def versions(key: int) -> range:
@@ -175,6 +244,19 @@ def _filled(
     while len(found := body(count)) > size:
         count = count * size // len(found) - 1
     return found
+
+
+def has_array(kind: type[TopLevel], version: int, path: Path, keys: str, *, has_many_outer: bool) -> bool:
+    """Whether the length of a message grows with the items of that array."""
+
+    def length(count: int) -> int:
+        made = _nested(kind, version, path, keys, count, has_many_outer)
+        return sum(map(len, codec.encode_body(made, version)))
+
+    try:
+        return length(2) > length(1)
+    except (AttributeError, TypeError, struct.error):
+        return False
 
 
 def _nested(kind: type[Any], version: int, path: Path, keys: str, count: int, has_many_outer: bool) -> Any:

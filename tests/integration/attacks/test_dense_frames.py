@@ -7,6 +7,7 @@ import logging
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 
@@ -27,7 +28,16 @@ from kraft.protocol.messages.offset_fetch_request import (
     OffsetFetchRequestTopics,
 )
 from kraft.wire.handler_table import ROWS
-from tests.support.dense_frames import API_VERSIONS, KNOWN, DenseFrame, frames, short_name, versions
+from tests.support.dense_frames import (
+    API_VERSIONS,
+    KNOWN,
+    DenseFrame,
+    Shape,
+    frames,
+    shapes,
+    short_name,
+    versions,
+)
 from tests.support.measured_node import MeasuredNode
 
 TURN_MS_MAX = 50
@@ -61,10 +71,33 @@ def test_a_dense_frame_costs_little(node: MeasuredNode, key: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(SLOW_S)
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: apis.BY_KEY[key].name)
-@pytest.mark.parametrize("size", [8 * KIB, 64 * KIB, 1024 * KIB])
+@pytest.mark.parametrize("size", [8 * KIB, 64 * KIB])
 def test_a_dense_frame_of_each_version_costs_little(node: MeasuredNode, key: int, size: int) -> None:
     for version in versions(key):
         hold(node, frames(key, version, size=size))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each shape of each version; only where they are asked for: to find them takes seconds."""
+    if "shape" not in metafunc.fixturenames:
+        return
+    asked = str(metafunc.config.getoption("markexpr"))
+    is_asked_for = "slow" in asked and "not slow" not in asked
+    every = ((key, version) for key in KEYS for version in versions(key))
+    some = every if is_asked_for else islice(every, 1)
+    metafunc.parametrize("shape", [each for key, version in some for each in shapes(key, version)], ids=_shape_id)
+
+
+def _shape_id(shape: Shape) -> str:
+    return f"{apis.BY_KEY[shape.key].name}-v{shape.version}-{shape}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SLOW_S)
+def test_a_dense_frame_of_a_mib_costs_little(node: MeasuredNode, shape: Shape) -> None:
+    frame = shape.frame(size=1024 * KIB)
+    assert frame is not None, shape
+    hold(node, iter([frame]))
 
 
 CLASSIC = "of a large cluster"
