@@ -23,6 +23,8 @@ from tests.simulation.shrink import shrink, story_of
 from tests.simulation.states import never_reached
 
 STORY_LINES = 80
+SEEDS_A_LINE = 25
+"""A fault that is searched for longer is reported, so that a slow search is not taken for a hanging one."""
 ALL = 10**9
 EXAMPLES = """examples:
   python -m tests.simulation run --seeds 1..1000 --profile power --jobs 2
@@ -183,7 +185,12 @@ def _replay(options: argparse.Namespace) -> int:
 def _faults(options: argparse.Namespace) -> int:
     found: dict[str, dict[str, object] | None] = {}
     for name in options.only or PLANTED:
-        result = look_for(PLANTED[name], seeds_max=options.seeds)
+
+        def report(number: int, name: str = name) -> None:
+            if number % SEEDS_A_LINE == 0 and not options.json:
+                _print(f"{name}: not found by {number - 1} seeds so far")
+
+        result = look_for(PLANTED[name], seeds_max=options.seeds, on_seed=report)
         found[name] = None
         if result is not None:
             plan = result.plan

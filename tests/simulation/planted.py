@@ -99,8 +99,10 @@ def play_with(fault: Planted, seed: int) -> Result:
         return play(draw_plan(seed, fault.profile))
 
 
-def look_for(fault: Planted, *, seeds_max: int) -> Result | None:
-    for seed in (*fault.found_by, *range(1, seeds_max + 1)):
+def look_for(fault: Planted, *, seeds_max: int, on_seed: Callable[[int], None] = lambda number: None) -> Result | None:
+    """The first run that finds it. `on_seed` is called before each with its number: a search of 500 takes minutes."""
+    for number, seed in enumerate((*fault.found_by, *range(1, seeds_max + 1)), start=1):
+        on_seed(number)
         result = play_with(fault, seed)
         if result.failure is not None and fault.seen_as in result.failure:
             return result
