@@ -1,4 +1,4 @@
-"""`kraft queues`: share groups as queues: list, describe, create, alter, peek, purge, reset, delete."""
+"""`kraft queues`: share groups as queues: list, describe, create, alter, peek, redrive, purge, reset, delete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kraft.cli.topics import DeleteConfigOption, config_changes, parse_settings
 from kraft.client.response import segment
 
 app = typer.Typer(
-    help="List, describe, create, alter, look into, purge, reset and delete queues (share groups).",
+    help="List, describe, create, alter, look into, redrive, purge, reset and delete queues (share groups).",
     no_args_is_help=True,
 )
 
@@ -38,6 +38,9 @@ PEEK_FORMATS: Final = {"text": "STRING", "json": "JSON", "binary": "BINARY"}
 DEAD_LETTER_TOPIC: Final = "errors.deadletterqueue.topic.name"
 HEADER_PREFIX: Final = "__dlq.errors."
 LETTER_COLUMNS = ("topic", "partition", "offset", "delivery.count", "message", "key", "value")
+REDRIVE_COLUMNS = (
+    "topic_name", "partition_id", "offset", "dead_letter_partition_id", "dead_letter_offset", "state", "message",
+)  # fmt: skip
 RESET_COLUMNS = ("topic_name", "partition_id", "start_offset", "message")
 
 
@@ -135,6 +138,40 @@ def peek(
         row["lock_ends_in_s"] = _seconds_left(row.pop("lock_until"))
         row["due_in_s"] = _seconds_left(row.pop("not_before"))
     write_rows(rows, PEEK_COLUMNS, as_json=as_json, empty="nothing waits, and nothing is in flight")
+
+
+@app.command()
+def redrive(
+    queue: QueueArgument,
+    record: Annotated[
+        list[str] | None,
+        typer.Option("--record", metavar="TOPIC:PARTITION:OFFSET", help="Only this record; may be repeated."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    rest: RestOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring dead letters back to the partitions that they came from, each once."""
+    client = Rest(rest, data)
+    asked = {"records": [_named(each) for each in record] if record else None, "dry_run": dry_run}
+    rows: list[dict[str, Any]] = []
+    while True:
+        done = client.send_json("POST", _path(client, queue) + "/records:redrive", asked)
+        rows += done["records"]
+        if done["is_complete"] or done["problems"] or dry_run or record:
+            break
+    write_rows(_columns(rows, REDRIVE_COLUMNS), REDRIVE_COLUMNS, as_json=as_json, empty="there are no dead letters")
+    if done["problems"]:
+        raise CommandFailed("; ".join(done["problems"]))
+
+
+def _named(text: str) -> dict[str, Any]:
+    topic, _, place = text.partition(":")
+    partition, _, offset = place.partition(":")
+    if not (partition.isascii() and partition.isdecimal() and offset.isascii() and offset.isdecimal()):
+        raise typer.BadParameter(f"{text!r} is no record: name its topic, partition and offset, as in mails:0:17")
+    return {"topic_name": topic, "partition_id": int(partition), "offset": int(offset)}
 
 
 @app.command()

@@ -208,6 +208,7 @@ def _v3_groups() -> dict[str, RouteAccess]:
         f"POST {shares}/records:receive": _group(READ, states="Read on each Topic"),
         f"POST {shares}/records:peek": _group(READ, states="Read on each Topic"),
         f"POST {shares}/records:acknowledge": _group(READ),
+        f"POST {shares}/records:redrive": _group(READ, states="Read on the Topic of dead letters, Write on each Topic"),
         f"GET {shares}/configs": _group(DESCRIBE_CONFIGS),
         f"POST {shares}/configs:alter": _group(ALTER_CONFIGS),
     }

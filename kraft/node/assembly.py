@@ -101,7 +101,7 @@ class Node:
             ensure_groups=self.groups.coordinator_of,
         )
         self.share_persister = _share_persister(context, self.gateway, local)
-        self.queues = _queues(context, self.gateway, self.groups, local)
+        self.queues = _queues(context, self.gateway, self.groups, self.transactions, local)
         self.markers = marker_router(context, None if local is None else local.markers)
         self.awaiting = _awaiting(context, self.log, self.controller, self.broker)
         self.lost_brokers = LostBrokers(context.peers, publisher=context.publisher, clock=environment.clock)
@@ -258,11 +258,14 @@ def _share_persister(context: NodeContext, gateway: Gateway, local: BrokerParts 
     )
 
 
-def _queues(context: NodeContext, gateway: Gateway, groups: Groups, local: BrokerParts | None) -> Queues:
+def _queues(
+    context: NodeContext, gateway: Gateway, groups: Groups, transactions: Transactions, local: BrokerParts | None
+) -> Queues:
     environment = context.environment
     return Queues(
         gateway=gateway,
         groups=groups,
+        transactions=transactions,
         clock=environment.clock,
         rng=environment.rng,
         ack_ids=AckIds(context.config.keys.acknowledgements),

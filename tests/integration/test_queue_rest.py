@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -338,6 +339,17 @@ def test_dead_letters_of_a_queue_are_shown_without_those_of_others(nodes: Cluste
     (letter,) = shown()
     assert (letter["topic"], letter["offset"], letter["value"]) == ("letters", "1", "bad")
     assert (letter["message"], letter["delivery.count"]) == ("no address", "1")
+    rows = json.loads(kraft("queues", "redrive", "first", "--data", nodes.data, "--json").stdout)
+    assert [(row["offset"], row["state"], row["message"]) for row in rows] == [(1, "REDRIVEN", "no address")]
+    (back,) = receive(nodes, "first", "letters", max_wait_ms=10_000)
+    named = {each["name"]: b64decode(each["value"]) for each in back["headers"]}
+    assert (back["offset"], back["value"]["data"]) == (2, "bad")
+    assert named["kraft.redriven.from"].startswith(b"dlq.letters-0@")
+    assert json.loads(kraft("queues", "redrive", "first", "--data", nodes.data, "--json").stdout) == [], "each once"
+    named_wrongly = kraft("queues", "redrive", "first", "--record", "letters:0", "--data", nodes.data, check=False)
+    assert "as in mails:0:17" in named_wrongly.stderr
+    missing = kraft("queues", "redrive", "first", "--record", "letters:0:0", "--data", nodes.data, check=False)
+    assert "no dead letter of letters-0@0 waits in dlq.letters" in missing.stderr
     without = kraft("queues", "peek", "none", "--dead-letters", "--data", nodes.data, check=False)
     assert "has no dead letter topic" in without.stderr
 

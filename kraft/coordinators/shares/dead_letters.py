@@ -44,6 +44,7 @@ COPY_BYTES: Final = 1_048_576
 RECORD_BYTES: Final = 64
 """At most what a record has beside its key, value and headers, and each header beside its name and value."""
 
+HEADER_PREFIX: Final = "__dlq.errors."
 REJECTED_TEXT: Final = "Offset rejected by client."
 """Kafka's own text; so the next one. Programs that read dead letters compare them."""
 TOO_OFTEN_TEXT: Final = "Offset delivery count exceeded the threshold."
@@ -193,7 +194,7 @@ class DeadLetterWriter:
         read_to = max(copies, default=None)
         records: list[NewRecord] = []
         for letter, record in self._records(key, letters, copies):
-            room -= _bytes_at_most(record)
+            room -= bytes_at_most(record)
             if records and (room < 0 or (read_to is not None and letter.offset > read_to)):
                 break
             records.append(record)
@@ -215,7 +216,7 @@ class DeadLetterWriter:
                 "delivery.count": str(letter.delivery_count),
                 "message": _text(letter, limit),
             }
-            named = [(f"__dlq.errors.{name}", text.encode()) for name, text in headers.items()]
+            named = [(HEADER_PREFIX + name, text.encode()) for name, text in headers.items()]
             yield letter, NewRecord(record_key, value, list(named), now_ms)
 
     # --- what became of them --------------------------------------------------------------------------------------
@@ -270,6 +271,7 @@ def _text(letter: _Letter, delivery_count_limit: int) -> str:
     return _TEXTS.get(letter.reason, letter.reason)
 
 
-def _bytes_at_most(record: NewRecord) -> int:
+def bytes_at_most(record: NewRecord) -> int:
+    """What the record takes of its batch."""
     headers = sum(RECORD_BYTES + len(name) + len(value or b"") for name, value in record.headers)
     return RECORD_BYTES + len(record.key or b"") + len(record.value or b"") + headers

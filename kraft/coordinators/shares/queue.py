@@ -24,7 +24,9 @@ from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.shares.ack_ids import AckIds, Lock, Settlement
 from kraft.coordinators.shares.leaders import Handed, ShareFetch
 from kraft.coordinators.shares.peek import Peeked
+from kraft.coordinators.shares.redrive import AskedRedrive, Redrive, Redriven
 from kraft.coordinators.shares.settings import KnownSettings
+from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.errors import (
     GroupIdNotFound,
     InvalidRequest,
@@ -97,6 +99,7 @@ class Queues:
         *,
         gateway: Gateway,
         groups: Groups,
+        transactions: Transactions,
         clock: Clock,
         rng: random.Random,
         ack_ids: AckIds,
@@ -107,6 +110,7 @@ class Queues:
         self._gateway = gateway
         self._settings = KnownSettings(lambda: gateway.settings, lambda: gateway.image)
         self._groups = groups
+        self._transactions = transactions
         self._clock = clock
         self._rng = rng
         self._local = local
@@ -257,6 +261,19 @@ class Queues:
 
         await asyncio.gather(*(one(node_id, partitions) for node_id, partitions in by_leader.items()))
         return found
+
+    # --- dead letters -------------------------------------------------------------------------------------------
+
+    async def redrive(self, asked: AskedRedrive, gateway: Gateway) -> Redriven:
+        """Brings dead letters back, as the principal of `gateway` may. Raises UnknownTopicOrPartition 3 without their
+        topic, ProducerFenced 90 when another redrive of the queue has begun."""
+        topic = gateway.image.topic(asked.dead_letters)
+        if topic is None:
+            raise UnknownTopicOrPartition(f"topic {asked.dead_letters!r}, which has the dead letters, does not exist")
+        redrive = Redrive(
+            asked, gateway=gateway, groups=self._groups, transactions=self._transactions, clock=self._clock
+        )
+        return await redrive.run(topic)
 
     # --- leaders ------------------------------------------------------------------------------------------------
 

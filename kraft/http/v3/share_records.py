@@ -17,6 +17,7 @@ from kraft.coordinators.shares.ack_ids import Lock, Settlement, id_of
 from kraft.coordinators.shares.leaders import Handed
 from kraft.coordinators.shares.peek import Peeked
 from kraft.coordinators.shares.queue import Queues, Receive, by_lock, locks_of
+from kraft.coordinators.shares.redrive import AskedRedrive, Source
 from kraft.http.embedded_records import as_format
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import BAD_REQUEST, HttpError, code_of, from_kafka, worded
@@ -37,6 +38,7 @@ from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
 from replication.shares.states import AcknowledgeType, DeliveryState
 
 _FORMATS = {"BINARY": Format.BINARY, "JSON": Format.JSON, "STRING": Format.TEXT}
+PROBLEM_CHARACTERS_MAX = 1_000
 READS_MAX = 10
 """Reads of one partition that one look makes."""
 
@@ -184,6 +186,37 @@ class ShareRecordHandlers:
         body = msgspec.json.encode(models.Peeked(records))
         context.hold(call.request, len(body))
         return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
+
+    # --- dead letters -------------------------------------------------------------------------------------
+
+    async def redrive_records(self, call: Call) -> web.Response:
+        """200 with the dead letters that went back to their partitions, and why others did not. Raises HttpError 40002
+        for a group without dead letters, 409 when nothing was done and something is in the way, ProducerFenced 90."""
+        asked, group = call.model(models.RedriveRequest), call.path["group"]
+        topic = self._queues.settings_of(group).errors_deadletterqueue_topic_name
+        if not topic:
+            raise HttpError(BAD_REQUEST, f"{group!r} has no errors.deadletterqueue.topic.name, and so no dead letters")
+        records = None
+        if asked.records is not None:
+            records = frozenset(Source(each.topic_name, each.partition_id, each.offset) for each in asked.records)
+        redrive = AskedRedrive(
+            queue=group, dead_letters=topic, records=records, letters_max=asked.max_records, is_dry=asked.dry_run
+        )
+        done = await self._queues.redrive(redrive, call.context.gateway)
+        if done.problems and not done.rows:
+            raise HttpError(409, "; ".join(done.problems)[:PROBLEM_CHARACTERS_MAX])
+        rows = [
+            models.DeadLetter(
+                *letter.source,
+                letter.message,
+                topic,
+                letter.partition,
+                letter.offset,
+                state,  # type: ignore[arg-type]
+            )
+            for letter, state in done.rows
+        ]
+        return answer(models.RedriveResult(rows, done.problems, done.is_complete))
 
     # --- acknowledge --------------------------------------------------------------------------------------
 
@@ -367,6 +400,8 @@ def share_record_routes(queues: Queues) -> tuple[Route, ...]:
               models.Received, body=models.ReceiveRequest, errors=(40002, 40403, 40405, 42901, 50302)),
         route("POST", path + ":peek", h.peek_records, "Look at records that wait or are in flight.", models.Peeked,
               body=models.PeekRequest, errors=(40403, 40405, 42901, 50302)),
+        route("POST", path + ":redrive", h.redrive_records, "Bring dead letters back to where they came from.",
+              models.RedriveResult, body=models.RedriveRequest, errors=(40002, 40403, 40905, 409, 50302)),
         route("POST", path + ":acknowledge", h.acknowledge_records, "Accept, release, reject or renew records.",
               models.AcknowledgeResults, body=models.AcknowledgeRequest, also={207: models.AcknowledgeResults},
               errors=(40002, 40403, 40405, 40903, 50302)),

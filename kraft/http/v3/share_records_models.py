@@ -9,12 +9,14 @@ from pydantic import Field
 
 from kraft.http.body_models import Items, RequestBody
 from kraft.http.v3.models import ConfigValue, TopicName
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from replication.shares.acknowledgements import DELAY_MS_MAX
 
 TOPICS_MAX = 32
 RECORDS_MAX = 500
 WAIT_MS_MAX = 20_000
 ACKS_MAX = 1_000
+LETTERS_MAX = 1_000
 LOCK_MS_MIN, LOCK_MS_MAX = 1_000, 3_600_000
 REASON_CHARACTERS_MAX = 1_000
 ACK_ID_CHARACTERS_MAX = 200
@@ -43,6 +45,48 @@ class CreateRequest(RequestBody):
     share_group_id: str = Field(min_length=1)
     topics: Items[TopicName] = Field(min_length=1, max_length=TOPICS_MAX)
     configs: Items[ConfigValue] | None = None
+
+
+class RedrivenRecord(RequestBody):
+    """A record that became a dead letter."""
+
+    topic_name: TopicName
+    partition_id: int = Field(ge=0, le=INT32_MAX)
+    offset: int = Field(ge=0, le=INT64_MAX)
+
+
+class RedriveRequest(RequestBody):
+    records: Items[RedrivenRecord] | None = Field(
+        default=None, min_length=1, max_length=RECORDS_MAX, description="null: all dead letters of the group."
+    )
+    max_records: int = Field(default=LETTERS_MAX, ge=1, le=LETTERS_MAX)
+    dry_run: bool = Field(default=False, description="Answers what would be done, and changes nothing.")
+
+
+class DeadLetter(Struct, gc=False):
+    """A dead letter, and what became of it."""
+
+    topic_name: str
+    partition_id: int
+    offset: int
+    """The offset of the record itself."""
+    message: str
+    """Why it is a dead letter."""
+    dead_letter_topic_name: str
+    dead_letter_partition_id: int
+    dead_letter_offset: int
+    state: Literal["REDRIVEN", "WAITS", "GONE"]
+    """WAITS: in a dry run, it would be brought back. GONE: neither its topic nor the dead letter has the record."""
+
+
+class RedriveResult(Struct, gc=False):
+    """What a redrive has done."""
+
+    records: list[DeadLetter]
+    problems: list[str]
+    """Why dead letters were left where they are."""
+    is_complete: bool
+    """false: there may be more."""
 
 
 class ReceivedData(Struct, gc=False):
