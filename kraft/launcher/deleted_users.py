@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable
 from typing import Final
 
@@ -27,8 +27,8 @@ def delete_user(urls: Iterable[str], name: str) -> None:
     hidden = {
         "mechanism": "SCRAM-SHA-256",
         "iterations": 4_096,
-        "salt": secrets.token_hex(SALT_BYTES),
-        "salted_password": secrets.token_hex(HASH_BYTES),
+        "salt": os.urandom(SALT_BYTES).hex(),
+        "salted_password": os.urandom(HASH_BYTES).hex(),
     }
     headers = {"Content-Type": JSON}
     _ask(urls, Request(method="PUT", path=_path(name), body=msgspec.json.encode(hidden), headers=headers))

@@ -442,7 +442,7 @@ def test_its_options_markers_and_fixtures_are_explained(pytester: pytest.Pyteste
     )
     run(pytester, "--markers").stdout.fnmatch_lines(
         [
-            "@pytest.mark.kafka_cluster(nodes=3, settings={}): this test gets a cluster of its own*",
+            "@pytest.mark.kafka_cluster(nodes=3, settings={}, secure=False): this test gets a cluster of its own*",
             "@pytest.mark.kafka_topic(partitions=1, replicas=None, configs={}): properties of the topic of *",
         ]
     )
