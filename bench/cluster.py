@@ -87,7 +87,7 @@ class Cluster:
         """Seconds from the command to its line that the cluster is ready."""
         begin = time.perf_counter()
         file = [self._config()] if self._settings else []
-        command = self._command("up", *file, "--free-ports", "--json", "--detach", "--data", self.data)
+        command = self._command("up", *file, "--free-ports", "--no-console", "--json", "--detach", "--data", self.data)
         ended = subprocess.run(command, capture_output=True, text=True, timeout=START_S, stdin=subprocess.DEVNULL)
         seconds = time.perf_counter() - begin
         if ended.returncode or not ended.stdout:

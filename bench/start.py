@@ -113,7 +113,7 @@ def reference(environment: Mapping[str, str]) -> Taken:
 def up(environment: Mapping[str, str], *, config: str | None) -> tuple[Taken, float]:
     """And the memory of its nodes in MB (PSS), after a while."""
     with tempfile.TemporaryDirectory(prefix="kraft-bench-") as folder:
-        command = [*PYTHON, "-m", "kraft", "up", "--free-ports", "--json", "--data", f"{folder}/data"]
+        command = [*PYTHON, "-m", "kraft", "up", "--free-ports", "--no-console", "--json", "--data", f"{folder}/data"]
         begun = time.perf_counter()
         process = subprocess.Popen(
             command + ([] if config is None else [config]), env=environment, stdout=subprocess.PIPE, cwd=folder

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,9 @@ from kraft.launcher import actions, live
 from kraft.launcher.runfile import ClusterRun
 from kraft.launcher.start_display import start_view
 from kraft.launcher.up import Interrupted, interruptible, start_cluster, stop_cluster, uninterruptible
+
+if TYPE_CHECKING:
+    from kraft.launcher.console import ConsoleProcess
 
 ADDRESSES = ("rest", "kafka", "quorum")
 """Columns that no terminal breaks, because people copy them."""
@@ -27,6 +31,12 @@ def up(
     data: DataOption = None,
     free_ports: Annotated[bool, typer.Option("--free-ports", help="Pick free ports instead of the file's.")] = False,
     secure: Annotated[bool, typer.Option("--secure", help="TLS, a user, ACLs; files of clients: DIR/client.")] = False,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="A throwaway cluster whose links and disks can be broken.")
+    ] = False,
+    console: Annotated[
+        bool, typer.Option("--console/--no-console", help="A page that shows all nodes, and breaks them by a click.")
+    ] = True,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; `kraft down` stops it.")] = False,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
@@ -39,7 +49,8 @@ def up(
 
     With --json the first line on standard output, printed when the cluster is ready, is one JSON object:
     cluster_id, bootstrap_servers (for Kafka clients) and nodes, each with id, roles, pid, rest, kafka, quorum, data;
-    with --secure also client, the folder of client.properties and the other files that clients need.
+    with --secure also client, the folder of client.properties and the other files that clients need; and console, the
+    address of the page.
     """
     if help_config:
         from kraft.cli.configuration import show_keys
@@ -47,51 +58,70 @@ def up(
         show_keys(as_json=as_json)
         return
     interruptible()
+    if faults:
+        from kraft.cli.fault_up import up_with_faults
+
+        given = {"--data": data, "--secure": secure, "--detach": detach}
+        up_with_faults(config, refused=[name for name, value in given.items() if value], as_json=as_json)
+        return
     try:
-        limit_ms = None if timeout is None else round(timeout * 1_000)
+        start = partial(start_cluster, config, data=data, free_ports=free_ports, secure=secure, detach=detach, say=say)
         view = start_view(say, on_terminal=_on_terminal(as_json=as_json))
-        run = start_cluster(
-            config,
-            data=data,
-            free_ports=free_ports,
-            secure=secure,
-            detach=detach,
-            say=say,
-            view=view,
-            limit_ms=limit_ms,
-        )
+        run = start(view=view, limit_ms=None if timeout is None else round(timeout * 1_000))
     except Interrupted:
         say("stopped before the cluster was ready")
         sys.exit(130)
+    _show(run, console=console, detach=detach, as_json=as_json)
+
+
+def _show(run: ClusterRun, *, console: bool, detach: bool, as_json: bool) -> None:
     if not detach:
-        _show_until_stopped(run, as_json=as_json)
+        _show_until_stopped(run, console=console, as_json=as_json)
         return
-    _announce(run, as_json=as_json)
+    _announce(run, console=_console_of(run, detach=True) if console else None, as_json=as_json)
     if not as_json:
         say(f"detached; `kraft down --data {run.data}` stops it")
 
 
-def _show_until_stopped(run: ClusterRun, *, as_json: bool) -> None:
+def _show_until_stopped(run: ClusterRun, *, console: bool, as_json: bool) -> None:
+    page = None
     try:
-        _announce(run, as_json=as_json)
+        page = _console_of(run) if console else None
+        _announce(run, console=page, as_json=as_json)
         live.watch(run, say=progress(as_json=as_json), on_terminal=_on_terminal(as_json=as_json))
     except (Interrupted, BrokenPipeError):
         say("stopping all nodes cleanly")
     finally:
         uninterruptible()
+        if page is not None:
+            page.end()
         stop_cluster(run, say=say)
     say("all nodes have stopped")
 
 
-def _announce(run: ClusterRun, *, as_json: bool) -> None:
+def _console_of(run: ClusterRun, *, detach: bool = False) -> ConsoleProcess | None:
+    """None where nobody may listen."""
+    from kraft.launcher.console import start_console
+
+    try:
+        return start_console(run.data, detach=detach)
+    except OSError as error:
+        say(f"warning: there is no console: {error}")
+        return None
+
+
+def _announce(run: ClusterRun, *, console: ConsoleProcess | None, as_json: bool) -> None:
     if as_json:
-        write_json(run.summary() | {"bootstrap_servers": live.bootstrap_servers(run)})
+        addresses = {"bootstrap_servers": live.bootstrap_servers(run)}
+        write_json(run.summary() | addresses | ({} if console is None else {"console": console.url}))
         return
     title = f"cluster {run.cluster_id} is ready; its data is in {run.data}"
     columns = ("id", "roles", "rest", "kafka", "quorum", "pid") + (() if sys.stdout.isatty() else ("data",))
     write_rows(live.node_rows(run), columns, as_json=False, title=title, whole=ADDRESSES)
     if run.client is not None:
         write(f"\nTLS, logins and ACLs are on. The user admin may do everything; its files are in {run.client}")
+    if console is not None:
+        write(f"\nSee it, and break it: {console.url}")
     write("\nTry:\n")
     write(live.first_commands(run) + "\n")
     write("Kafka clients:\n")

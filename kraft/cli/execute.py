@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,6 +18,9 @@ from kraft.cli.output import say
 from kraft.runtime.umask import of_caller
 from kraft.testing.cluster import Cluster, ClusterFailed, Setting
 from kraft.testing.faults import FaultCluster
+
+if TYPE_CHECKING:
+    from kraft.launcher.console import ConsoleProcess
 
 START_FAILED: Final = 125
 NOT_EXECUTABLE: Final = 126
@@ -58,6 +61,9 @@ def execute(
         bool, typer.Option("--faults", help="With links that `kraft fault` can break, and answers that it can change.")
     ] = False,
     secure: Annotated[bool, typer.Option("--secure", help="With TLS, a user and ACLs.")] = False,
+    console: Annotated[
+        bool, typer.Option("--console", help="With a page that shows all nodes, and breaks them by a click.")
+    ] = False,
     timeout: TimeoutOption = None,
 ) -> None:
     """Start a cluster in a temporary folder, run a command, end the cluster: `kraft exec -- go test ./...`.
@@ -80,7 +86,7 @@ def execute(
             nodes, settings=chosen, secure=secure, power_loss=True, ends_users=True, start_limit_s=timeout
         )
     try:
-        sys.exit(_run_with(cluster, command, keeps=keep_on_failure))
+        sys.exit(_run_with(cluster, command, keeps=keep_on_failure, console=console))
     except ClusterFailed as error:
         say(f"error: {error}")
         sys.exit(START_FAILED)
@@ -99,17 +105,28 @@ def _setting(text: str) -> tuple[str, Setting]:
     return name, read if isinstance(read, int | float | bool | str) else value
 
 
-def _run_with(cluster: Cluster | FaultCluster, command: Sequence[str], *, keeps: bool) -> int:
+def _run_with(cluster: Cluster | FaultCluster, command: Sequence[str], *, keeps: bool, console: bool) -> int:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _end)
     with cluster:
+        page = _console_of(cluster) if console else None
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (*PASSED_ON, signal.SIGCHLD))
         code = _run(command, _variables(cluster), mask=before)
+        if page is not None:
+            page.end()
         if code != 0 and keeps:
             cluster.keep()
             say(f"the command failed ({code}); the cluster's folder is kept: {cluster.data}")
     return code
+
+
+def _console_of(cluster: Cluster | FaultCluster) -> ConsoleProcess:
+    from kraft.launcher.console import start_console
+
+    page = start_console(str(cluster.data))
+    say(f"see it, and break it: {page.url}")
+    return page
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Sequence
 
+from kraft.launcher.console import end_console
 from kraft.launcher.forks import end_fork_server, start_fork_or_program
 from kraft.launcher.processes import (
     STOP_LIMIT_MS,
@@ -36,6 +37,7 @@ def running_cluster(data: str) -> ClusterRun:
 
 def bring_down(data: str, *, say: Say) -> ClusterRun:
     run = running_cluster(data)
+    end_console(run.data)
     stop_nodes(run.nodes, say=say)
     remove_run(run.data)
     end_fork_server(run.data)

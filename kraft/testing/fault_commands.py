@@ -253,7 +253,7 @@ class Host:
     async def _restore_user(self) -> None:
         await self.cluster.security.restore_user()
 
-    async def _cut(self, one: int | str, other: int | str | None) -> None:
+    async def _cut(self, one: int | str, other: int | str | None, one_way: bool = False) -> None:
         links = self.cluster.links
         ends = [end for end in (one, other) if end is not None]
         self._check_ends(ends)
@@ -265,7 +265,7 @@ class Host:
             case [int(node)]:
                 await links.isolate(node)
             case _:
-                await links.cut(one, other, both_ways=True)
+                await links.cut(one, other, both_ways=not one_way)
 
     def _check_ends(self, ends: Sequence[int | str]) -> None:
         known = [*self.cluster.nodes.ids, OUTSIDE]

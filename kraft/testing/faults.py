@@ -393,10 +393,11 @@ class FaultCluster(Lifespan):
 
     # --- faults of links --------------------------------------------------------------------------------------------
 
-    def cut(self, one: End, other: End | None = None) -> None:
-        """These two do not reach each other; with one node alone: it reaches no other node. `"clients"` is an end, too:
+    def cut(self, one: End, other: End | None = None, *, one_way: bool = False) -> None:
+        """These two do not reach each other, `one_way`: the first opens no connection to the second, and what the
+        second has opened stays; with one node alone: it reaches no other node. `"clients"` is an end, too:
         `cut(1)` cuts node 1 off from nodes, `cut("clients", 1)` from clients."""
-        self._ask("cut", one=one, other=other)
+        self._ask("cut", one=one, other=other, one_way=one_way)
 
     def partition(self, *groups: Sequence[int]) -> None:
         """Nodes in different groups do not reach each other: `partition([1], [2, 3])`. Clients reach all."""
@@ -465,6 +466,15 @@ class FaultCluster(Lifespan):
 
     def _of_requests(self, fault: str, api: str, topic: str, client_id: str, node: int | None, **options: Any) -> None:
         self._ask("request", fault=fault, api=api, topic=topic, client_id=client_id, node=node, **options)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process that runs the cluster is there."""
+        try:
+            self._ask("states")
+        except ClusterFailed:
+            return False
+        return True
 
     @property
     def host_pid(self) -> int:

@@ -137,11 +137,13 @@ class Peers:
         }
 
     def open_now(self) -> dict[int, dict[str, bool]]:
-        """Node -> purpose -> whether a connection is open, for all that were ever asked for."""
+        """Node -> purpose -> whether a connection is open. A connection that broke and that nobody has wanted again is
+        neither open nor closed."""
         found: dict[int, dict[str, bool]] = {}
         for (node_id, purpose, _), way in self._ways.items():
             purposes = found.setdefault(node_id, {})
-            purposes[purpose] = purposes.get(purpose, False) or way.is_open
+            if way.is_open or way.is_refused:
+                purposes[purpose] = purposes.get(purpose, False) or way.is_open
         return found
 
     async def look(self, node_id: int) -> None:
@@ -179,6 +181,12 @@ class _Way:
     @property
     def is_open(self) -> bool:
         return self._current is not None and not self._current.is_closed
+
+    @property
+    def is_refused(self) -> bool:
+        """The last attempt to open it has failed, or goes on."""
+        opening = self._opening
+        return opening is not None and (not opening.done() or opening.cancelled() or opening.exception() is not None)
 
     def current(self, address: tuple[str, int]) -> RpcConnection | None:
         """The open connection, unless the node has moved."""

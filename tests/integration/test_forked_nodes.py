@@ -97,7 +97,7 @@ def test_a_node_has_what_a_program_would_inherit(
 
 
 def started(processes: Processes, config: str, data: str) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
-    command = [*PYTHON, "-m", "kraft", "up", config, "--free-ports", "--json", "--data", data]
+    command = [*PYTHON, "-m", "kraft", "up", config, "--free-ports", "--no-console", "--json", "--data", data]
     process = processes.start(command)
     assert process.stdout is not None
     return process, json.loads(process.stdout.readline())

@@ -41,7 +41,7 @@ def main(options: list[str]) -> int:
         config.write_text(CLUSTER, encoding="utf-8")
         try:
             up = subprocess.run(
-                [*KRAFT, "up", str(config), "--free-ports", "--detach", "--data", str(data), "--json"],
+                [*KRAFT, "up", str(config), "--free-ports", "--detach", "--no-console", "--data", str(data), "--json"],
                 check=True, stdout=subprocess.PIPE, timeout=60,
             )  # fmt: skip
             cluster = json.loads(up.stdout)

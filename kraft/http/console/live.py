@@ -7,7 +7,7 @@ since then. A page has one stream, a node at most `PAGES_MAX`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -20,12 +20,13 @@ from kraft.http.console.facts import Source
 from kraft.http.endpoint import Body, Call, Handler, Parameter, Route
 from kraft.http.errors import BAD_REQUEST, HttpError, error_body, from_kafka
 from kraft.http.limits import Slots
-from kraft.http.parameters import flag, integer
+from kraft.http.parameters import parse_integer
 from kraft.http.responses import plain_json
 from kraft.http.streaming.frames import EventFrames
-from kraft.http.streaming.streams import Outlet
+from kraft.http.streaming.streams import Outlet, Streams
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.media_types import EVENT_STREAM, PLAIN_JSON
+from metadata.environment import Clock
 
 PAGES_MAX: Final = 16
 RATE_DEFAULT: Final = 4
@@ -35,6 +36,7 @@ WHOLE_EVERY_MS: Final = 30_000
 BEAT_EVERY_MS: Final = 5_000
 """A stream without changes has an empty frame this often."""
 FILTER_CHARACTERS_MAX: Final = 260
+HEADERS: Final = {"Content-Type": EVENT_STREAM, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 _BOOLEAN: dict[str, Any] = {"type": "boolean", "default": False}
 FILTER = Parameter(
@@ -68,17 +70,26 @@ class ChangesAnswer(BaseModel):
     gone: list[str]
 
 
-def scope_of(call: Call) -> Scope:
-    """Raises HttpError 40002."""
-    text = call.request.query.get("filter", "")
+def settings_of(query: Mapping[str, str]) -> tuple[Scope, int]:
+    """Scope and ms between two frames, from a query. Raises HttpError 40002."""
+    text = query.get("filter", "")
     if len(text) > FILTER_CHARACTERS_MAX:
         raise HttpError(BAD_REQUEST, f"filter has {len(text)} characters; it has at most {FILTER_CHARACTERS_MAX}")
-    return Scope(
+    scope = Scope(
         filter=text,
-        exact=flag(call, "exact"),
-        only_bad=flag(call, "only_bad"),
-        limit=integer(call, "limit", default=SHOWN_DEFAULT, low=1, high=SHOWN_MAX),
+        exact=_flag(query, "exact"),
+        only_bad=_flag(query, "only_bad"),
+        limit=parse_integer(query.get("limit", str(SHOWN_DEFAULT)), "limit", low=1, high=SHOWN_MAX),
     )
+    rate = parse_integer(query.get("rate", str(RATE_DEFAULT)), "rate", low=1, high=RATE_MAX)
+    return scope, 1_000 // rate
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    text = query.get(name, "false")
+    if text not in ("true", "false"):
+        raise HttpError(BAD_REQUEST, f"{name}={text!r:.20} is neither true nor false")
+    return text == "true"
 
 
 def live_routes(source: Source, own: Callable[[Scope], NodeFacts] | None = None) -> tuple[Route, ...]:
@@ -87,14 +98,24 @@ def live_routes(source: Source, own: Callable[[Scope], NodeFacts] | None = None)
 
     async def facts(call: Call) -> web.Response:
         assert own is not None
-        return plain_json(own(scope_of(call)))
+        return plain_json(own(settings_of(call.request.query)[0]))
 
     async def changes(call: Call) -> web.Response:
-        state = await _visible_state(call, source, scope_of(call))
+        state = await _visible_state(call, source, settings_of(call.request.query)[0])
         return plain_json(whole(state, at_ms=call.context.clock.wall_ms()))
 
     async def live(call: Call) -> web.StreamResponse:
-        return await _stream(call, source, slots)
+        (scope, every_ms), context = settings_of(call.request.query), call.context
+        if call.request.method == "HEAD":
+            return web.StreamResponse(headers=HEADERS)
+        with slots:
+            return await send_frames(
+                call.request,
+                context.streams,
+                context.clock,
+                lambda: _still_visible_state(call, source, scope),
+                every_ms=every_ms,
+            )
 
     def route(path: str, handler: Handler, summary: str, answer: Body, *more: Parameter) -> Route:
         return Route(
@@ -113,24 +134,22 @@ def live_routes(source: Source, own: Callable[[Scope], NodeFacts] | None = None)
         ),
     )  # fmt: skip
     alone = "What this node alone knows: its metadata, its own replicas, its connections."
-    return (
-        found if own is None else (*found, route("/kraft/facts", facts, alone, Body(content={PLAIN_JSON: NodeFacts})))
-    )
+    of_node = Body(content={PLAIN_JSON: NodeFacts})
+    return found if own is None else (*found, route("/kraft/facts", facts, alone, of_node))
 
 
-async def _stream(call: Call, source: Source, slots: Slots) -> web.StreamResponse:
-    scope, frames, streams = scope_of(call), EventFrames(), call.context.streams
-    rate = integer(call, "rate", default=RATE_DEFAULT, low=1, high=RATE_MAX)
-    headers = {"Content-Type": frames.content_type, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    response = web.StreamResponse(headers=headers)
-    if call.request.method == "HEAD":
-        return response
-    with slots, streams.opened():
-        await response.prepare(call.request)
-        outlet = Outlet(streams, call.request)
+async def send_frames(
+    request: web.Request, streams: Streams, clock: Clock, look: Callable[[], Awaitable[State]], *, every_ms: int
+) -> web.StreamResponse:
+    """A stream of what changes in the state that `look` returns, until the client leaves or the node stops. Raises
+    HttpError 503 when there are too many streams."""
+    frames, response = EventFrames(), web.StreamResponse(headers=HEADERS)
+    with streams.opened():
+        await response.prepare(request)
+        outlet = Outlet(streams, request)
         try:
             await outlet.write(frames.begin(""))
-            await _send(call, source, scope, outlet, every_ms=1_000 // rate)
+            await _send(look, outlet, clock, every_ms=every_ms)
         except ConnectionError:
             pass  # the page was closed
         except (HttpError, KafkaError) as error:
@@ -146,15 +165,13 @@ async def _stream(call: Call, source: Source, slots: Slots) -> web.StreamRespons
     return response
 
 
-async def _send(call: Call, source: Source, scope: Scope, outlet: Outlet, *, every_ms: int) -> None:
-    """Until the client leaves or the node stops. Raises ConnectionError, and what refuses the page by now."""
-    clock = call.context.clock
+async def _send(look: Callable[[], Awaitable[State]], outlet: Outlet, clock: Clock, *, every_ms: int) -> None:
+    """Raises ConnectionError when the client has left, and what `look` raises."""
     state: State = {}
     whole_ms = sent_ms = clock.monotonic_ms() - WHOLE_EVERY_MS
     while True:
-        call.check_again()
         began_ms = clock.monotonic_ms()
-        new = await _visible_state(call, source, scope)
+        new = await look()
         if began_ms - whole_ms >= WHOLE_EVERY_MS:
             frame, whole_ms = whole(new, at_ms=clock.wall_ms()), began_ms
         else:
@@ -168,6 +185,12 @@ async def _send(call: Call, source: Source, scope: Scope, outlet: Outlet, *, eve
 
 def _event(frame: Frame) -> bytes:
     return b"data: %b\n\n" % msgspec.json.encode(frame)
+
+
+async def _still_visible_state(call: Call, source: Source, scope: Scope) -> State:
+    """Raises what refuses the page by now."""
+    call.check_again()
+    return await _visible_state(call, source, scope)
 
 
 async def _visible_state(call: Call, source: Source, scope: Scope) -> State:

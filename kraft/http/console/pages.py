@@ -22,6 +22,8 @@ from kraft.http.media import require_accepts
 from metadata.environment import Files
 
 FILES: Mapping[str, str] = {
+    "api.js": SCRIPT,
+    "breaking.js": SCRIPT,
     "cluster.js": SCRIPT,
     "console.css": CSS,
     "console.js": SCRIPT,
@@ -29,6 +31,7 @@ FILES: Mapping[str, str] = {
     "partition.js": SCRIPT,
     "partitions.js": SCRIPT,
     "stream.js": SCRIPT,
+    "workload.js": SCRIPT,
 }
 """Name -> content type."""
 FOLDER = posixpath.join(posixpath.dirname(__file__), "assets")

@@ -111,7 +111,8 @@ class Page:
         for each in self.driver.get_log("performance"):
             message = json.loads(each["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
-                asked.add(urlsplit(message["params"]["request"]["url"]).netloc)
+                parts = urlsplit(message["params"]["request"]["url"])
+                asked |= {parts.netloc} if parts.scheme.startswith("http") else set()
         return asked - self._hosts - {""}
 
 

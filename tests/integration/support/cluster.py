@@ -95,7 +95,7 @@ class Cluster:
         self.ever_started |= {node.pid for node in run.nodes}
 
     def start_by_command(self, *, free_ports: bool = True) -> None:
-        arguments = ["up", "--detach", "--json", "--data", self.data]
+        arguments = ["up", "--detach", "--no-console", "--json", "--data", self.data]
         arguments += ["--free-ports"] if free_ports else []
         done = kraft(*arguments, *([self.config] if self.config else []), open_files_max=self.open_files_max)
         summary = json.loads(done.stdout.splitlines()[0])

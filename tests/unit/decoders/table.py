@@ -50,6 +50,7 @@ from kraft.coordinators.transactions import records as transaction_records
 from kraft.coordinators.transactions.state import Phase, Transaction
 from kraft.http import embedded_records, raw_records
 from kraft.http.authentication import HttpAuthentication
+from kraft.http.console.launcher import asked_in
 from kraft.http.errors import HttpError
 from kraft.http.media import Format, is_latin_1, media_ranges, utf8_of_latin_1
 from kraft.http.offset_spec import parse_timestamp
@@ -833,6 +834,12 @@ HTTP = {
         )
         for form in V2
     },
+    "act of a console": Decoder(
+        module="kraft.http.console.launcher",
+        decode=asked_in,
+        refuses=(HttpError,),
+        samples=[b'{"do": "kill", "nodes": [1]}'],
+    ),
     "objects of a stream": Decoder(
         module="kraft.http.streaming.splitter", decode=split, refuses=(), samples=[b'{"a": "\\"}"}\n {"b": {}}']
     ),

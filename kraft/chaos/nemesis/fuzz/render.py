@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from kraft.chaos.model import ANY, SOME, Between, Expect, Model, Scenario
-from kraft.chaos.nemesis.actions import Action, Heal, LinkFault, NodeFault, Partition
+from kraft.chaos.nemesis.actions import Action, FinishClients, Heal, LinkFault, NodeFault, Partition, StartClients
 from kraft.chaos.nemesis.fuzz.story import Step, steps_of
 
 _METHODS: Final[Mapping[str, str]] = {"disk_full": "fill_disk", "disk_free": "free_disk"}
@@ -73,8 +73,8 @@ def _step(step: Step) -> Iterator[str]:
 def _arguments(action: Action) -> Iterator[str]:
     given = action.model_dump(exclude_defaults=True, exclude={"do"})
     match action:
-        case NodeFault(nodes=nodes):
-            yield from map(repr, nodes)
+        case NodeFault(nodes=names) | StartClients(clients=names) | FinishClients(clients=names):
+            yield from map(repr, names)
             return
         case Partition(groups=groups):
             yield from (repr(list(group)) for group in given.pop("groups", groups))

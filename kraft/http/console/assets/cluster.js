@@ -2,6 +2,8 @@
 
 import { h, s, setAttributes, setText, grouped, Keyed, Table } from "./dom.js";
 import { STANDINGS } from "./stream.js";
+import { BreakCard, linkButtons, nodeButtons } from "./breaking.js";
+import { WorkloadCard } from "./workload.js";
 
 const RING = { width: 640, height: 350, x: 320, y: 172, across: 220, down: 132, box: { width: 128, height: 62 } };
 const WORST_SHOWN = 12;
@@ -19,17 +21,22 @@ export class ClusterScreen {
     this.ring.append(s("title", { id: "ring-title" }, "Nodes and their connections"), this.ringText, links, nodes);
     this.links = new Keyed(links, makeLink, changeLink);
     this.nodes = new Keyed(nodes, makeNode, changeNode);
+    this.selected = null;
+    this.ring.addEventListener("click", (event) => this.select(event.target.closest("[data-key]")));
+    this.breaking = new BreakCard();
+    this.workload = new WorkloadCard(stream);
     this.nodeTable = new Table("Nodes", [
       { label: "Node" }, { label: "State" }, { label: "Roles" }, { label: "Leads", number: true },
-      { label: "Sees as quorum leader" }, { label: "Term", number: true }, { label: "Metadata offset", number: true }, { label: "Remarks" },
+      { label: "Sees as quorum leader" }, { label: "Term", number: true }, { label: "Metadata offset", number: true }, { label: "Remarks" }, { label: "Actions" },
     ]);
-    this.linkTable = new Table("Connections", [{ label: "From" }, { label: "To" }, { label: "State" }, { label: "Open" }, { label: "Closed" }]);
+    this.linkTable = new Table("Connections", [{ label: "From" }, { label: "To" }, { label: "State" }, { label: "Open" }, { label: "Closed" }, { label: "Actions" }]);
     this.worst = new Table("Partitions that need attention", [
       { label: "Partition" }, { label: "Standing" }, { label: "Leader" }, { label: "ISR" }, { label: "Replicas" },
     ], { empty: "Every partition has a leader, and all its replicas are in sync." });
     this.element = h("div", {}, h("h1", {}, "Cluster"), this.tiles,
       h("div", { class: "pair" }, h("section", { class: "card" }, h("h2", {}, "Nodes and links"), this.ring, legend()),
-        h("section", { class: "card" }, h("h2", {}, "Needs attention"), this.worst.element)),
+        h("div", { class: "stack" }, this.breaking.element, h("section", { class: "card" }, h("h2", {}, "Needs attention"), this.worst.element))),
+      this.workload.element,
       h("section", { class: "card" }, h("h2", {}, "Nodes"), this.nodeTable.element),
       h("section", { class: "card" }, h("h2", {}, "Connections"), this.linkTable.element));
   }
@@ -42,17 +49,46 @@ export class ClusterScreen {
     const links = linksOf(nodes), places = placesOf(nodes);
     this.links.set(links.map((link) => [`${link.from}-${link.to}`, { ...link, a: places.get(link.from), b: places.get(link.to) }]));
     this.nodes.set(nodes.map((node) => [node.id, { node, place: places.get(node.id), isLeader: node.id === cluster.controller, leads: totals?.leaders[node.id] }]));
+    const control = this.stream.get("control");
+    this.ring.classList.toggle("clickable", Boolean(control));
+    this.element.classList.toggle("no-actions", !control);
+    this.breaking.update(control, control && this.chosen(nodes, links, control));
+    this.workload.update(control);
     const cut = links.filter((link) => link.state !== "open");
     setText(this.ringText, `${nodes.map((node) => `Node ${node.id} is ${standingOf(node).text}.`).join(" ")} ${cut.map((link) => `Node ${link.from} does not reach node ${link.to}.`).join(" ")}`);
-    this.nodeTable.set(nodes.map((node) => [node.id, nodeRow(node, cluster, totals)]));
+    this.nodeTable.set(nodes.map((node) => [node.id, [...nodeRow(node, cluster, totals), control ? { node: nodeButtons(node, control) } : ""]]));
     this.linkTable.set(links.map((link) => [`${link.from}-${link.to}`, [
       `node ${link.from}`, `node ${link.to}`, { text: LINKS[link.state].text, tone: LINKS[link.state].tone }, link.open.join(", ") || "-", link.closed.join(", ") || "-",
+      control ? { node: linkButtons(link, control) ?? document.createTextNode("") } : "",
     ]]));
     this.worst.set(this.stream.partitions().filter((each) => each.standing < 3).map((each) => [each.name, [
       { text: each.name, href: `#/partition/${encodeURIComponent(each.name)}` },
       { text: `${STANDINGS[each.standing].mark} ${STANDINGS[each.standing].text}`, tone: STANDINGS[each.standing].tone },
       each.leader < 0 ? "none" : each.leader, each.isr.join(", "), each.replicas.join(", "),
     ]]));
+  }
+
+  select(element) {
+    if (!this.stream.get("control") || !element) return;
+    this.selected = element.dataset.key;
+    this.update();
+  }
+
+  // The buttons of what was clicked in the picture stand beside it; those of the tables stay where they are.
+  chosen(nodes, links, control) {
+    const node = nodes.find((each) => `node-${each.id}` === this.selected);
+    const link = links.find((each) => `link-${each.from}-${each.to}` === this.selected);
+    for (const each of this.ring.querySelectorAll("[data-key]")) each.classList.toggle("selected", each.dataset.key === this.selected);
+    if (!node && !link) return null;
+    const made = node ? nodeButtons(node, control) : linkButtons(link, control);
+    if (!made) return null;
+    if (this.shown?.key !== this.selected || this.shown.version !== made.dataset.version) {
+      const copy = made.cloneNode(true);
+      [...copy.children].forEach((each, at) => each.addEventListener("click", () => made.children[at].click()));
+      this.shown = { key: this.selected, version: made.dataset.version, copy, node: h("p", {}, h("b", {}, node ? `Node ${node.id}` : `Link ${link.from} \u2192 ${link.to}`), " ", copy) };
+    }
+    [...this.shown.copy.children].forEach((each, at) => (each.disabled = made.children[at].disabled));
+    return this.shown;
   }
 }
 
@@ -96,6 +132,7 @@ function nodeRow(node, cluster, totals) {
 }
 
 export function standingOf(node) {
+  if (node.process && node.process !== "running") return { text: `× ${node.process}`, tone: "bad" };
   if (!node.answers) return { text: node.state === "down" || node.state === "fenced" ? `× ${node.state}` : "? does not answer", tone: "bad" };
   if (node.awaits) return { text: "~ waits", tone: "warn" };
   if (node.state === "active" || node.state === "controller") return { text: node.state, tone: "well" };
@@ -129,17 +166,19 @@ function placesOf(nodes) {
 }
 
 function makeLink() {
-  return s("g", { class: "link" }, s("path", { class: "line" }), s("path", { class: "head" }), s("text", { "text-anchor": "middle" }));
+  return s("g", { class: "link" }, s("path", { class: "hit" }), s("path", { class: "line" }), s("path", { class: "head" }), s("text", { "text-anchor": "middle" }));
 }
 
-function changeLink(element, { a, b, state }) {
+function changeLink(element, { a, b, state }, key) {
   const length = Math.hypot(b.x - a.x, b.y - a.y) || 1;
   const along = { x: (b.x - a.x) / length, y: (b.y - a.y) / length };
   const aside = { x: -along.y * 7, y: along.x * 7 };
   const from = edge(a, along, aside, 1), to = edge(b, along, aside, -1);
   const middle = { x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 };
-  const [line, head, mark] = element.children;
-  setAttributes(element, { class: `link ${state}` });
+  const [hit, line, head, mark] = element.children;
+  setAttributes(element, { "data-key": `link-${key}` });
+  for (const each of ["open", "partly", "closed", "unknown"]) element.classList.toggle(each, each === state);
+  setAttributes(hit, { d: `M${round(from)} L${round(to)}` });
   setAttributes(line, { d: `M${round(from)} L${round(to)}` });
   const back = { x: to.x - along.x * 9, y: to.y - along.y * 9 };
   const wing = { x: -along.y * 4.5, y: along.x * 4.5 };
@@ -165,7 +204,10 @@ function makeNode() {
 
 function changeNode(element, { node, place, isLeader, leads }) {
   const standing = standingOf(node);
-  setAttributes(element, { class: `node ${standing.tone}${isLeader ? " leader" : ""}`, transform: `translate(${place.x.toFixed(1)} ${place.y.toFixed(1)})` });
+  element.classList.add("node");
+  for (const each of ["well", "warn", "bad"]) element.classList.toggle(each, each === standing.tone);
+  element.classList.toggle("leader", isLeader);
+  setAttributes(element, { "data-key": `node-${node.id}`, transform: `translate(${place.x.toFixed(1)} ${place.y.toFixed(1)})` });
   setText(element.children[1], `node ${node.id}`);
   setText(element.children[2], standing.text);
   setText(element.children[3], isLeader ? "quorum leader" : leads === undefined ? node.roles.join(", ") : `leads ${grouped(leads)}`);

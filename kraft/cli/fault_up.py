@@ -1,0 +1,73 @@
+"""`kraft up --faults`: a throwaway cluster whose links, disks and answers can be broken, until Ctrl-C."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import typer
+
+from kraft.cli.output import say, write, write_json
+from kraft.config.parse import parse_config
+from kraft.launcher.configuration import read_config
+from kraft.launcher.console import start_console
+from kraft.launcher.up import Interrupted, uninterruptible
+from kraft.testing.cluster import ClusterFailed
+from kraft.testing.faults import FaultCluster
+
+LOOK_S = 1.0
+
+
+def up_with_faults(config: str | None, *, refused: Sequence[str], as_json: bool) -> None:
+    """Nodes, roles and settings of cluster.toml; ports and the data folder are its own."""
+    if refused:
+        raise typer.BadParameter(
+            f"--faults goes without {' and '.join(refused)}: its cluster is thrown away at the end, and its folder is "
+            "printed"
+        )
+    cluster = _cluster(config)
+    page = None
+    try:
+        cluster.start()
+        page = start_console(str(cluster.data))
+        _announce(cluster, page.url, as_json=as_json)
+        while cluster.is_running:
+            time.sleep(LOOK_S)
+    except (Interrupted, BrokenPipeError):
+        say("ending all nodes; nothing of this cluster stays")
+    except ClusterFailed as error:
+        say(f"error: {error}")
+        raise typer.Exit(1) from error
+    finally:
+        uninterruptible()
+        if page is not None:
+            page.end()
+        cluster.close()
+
+
+def _cluster(config: str | None) -> FaultCluster:
+    if config is None:
+        return FaultCluster(nodes=3)
+    found = parse_config(read_config(config), file=config)
+    return FaultCluster(nodes={node.id: node.roles for node in found.nodes}, settings=found.settings)
+
+
+def _announce(cluster: FaultCluster, url: str, *, as_json: bool) -> None:
+    if as_json:
+        nodes = [{"id": node, "rest": rest} for node, rest in cluster.rest_urls.items()]
+        write_json(
+            {
+                "cluster_id": cluster.cluster_id,
+                "nodes": nodes,
+                "bootstrap_servers": cluster.bootstrap_servers,
+                "data": str(cluster.data),
+                "console": url,
+            }
+        )
+        return
+    write(f"cluster {cluster.cluster_id} is ready; it is thrown away at the end")
+    write(f"\nSee it, and break it: {url}\n")
+    write(f"export KRAFT_DATA={cluster.data}")
+    write(f"export KRAFT_REST={','.join(cluster.rest_urls.values())}")
+    write(f"bootstrap.servers={cluster.bootstrap_servers}")
+    write("\nThe same by commands: kraft fault kill 1; kraft fault cut 1-2; kraft fault heal")

@@ -1,0 +1,98 @@
+// Buttons that break nodes and links, where a launcher serves the page, and the list of what was done.
+
+import { h, setText, Keyed } from "./dom.js";
+import { act } from "./api.js";
+
+const SLOW_MS = 200;
+const message = h("p", { class: "said", role: "status" });
+
+export async function perform(asked) {
+  setText(message, "...");
+  message.className = "said";
+  try {
+    const done = await act(asked);
+    setText(message, typeof done === "string" ? done : "done");
+  } catch (error) {
+    setText(message, error.message);
+    message.className = "said bad";
+  }
+}
+
+export function button(text, asked, { label, tone, isOff } = {}) {
+  const made = h("button", { type: "button", class: `small ${tone || ""}`, "aria-label": label || null, disabled: isOff }, text);
+  made.addEventListener("click", () => perform(asked));
+  return made;
+}
+
+const NODE_ACTS = [
+  ["kill", "Kill", "danger", (node) => node.process !== "running"],
+  ["pause", "Pause", "", (node) => node.process !== "running"],
+  ["resume", "Resume", "", (node) => node.process !== "paused"],
+  ["restart", "Restart", "", (node) => node.process === "paused"],
+  ["fill_disk", "Fill disk", "", (node) => node.process !== "running"],
+  ["free_disk", "Free disk", "", () => false],
+];
+
+// One element for each node or link, kept, so that the focus stays when the state changes.
+const kept = new Map();
+
+export function nodeButtons(node, control) {
+  const isFull = control.broken.some((each) => each.do === "fill_disk" && each.nodes.includes(node.id));
+  const wanted = NODE_ACTS.filter(([name]) => control.can.includes(name) && (name === "fill_disk" ? !isFull : name === "free_disk" ? isFull : true));
+  const element = box(`node ${node.id}`, wanted.map(([name]) => name).join(), () =>
+    wanted.map(([name, text, tone]) => button(text, { do: name, nodes: [node.id] }, { label: `${text} node ${node.id}`, tone })));
+  wanted.forEach(([, , , isOff], at) => (element.children[at].disabled = Boolean(control.busy) || isOff(node)));
+  if (control.can.includes("cut")) {
+    if (element.children.length === wanted.length) element.append(button("Cut off", { do: "cut", nodes: [node.id] }, { label: `Cut node ${node.id} off from all others` }));
+    element.lastChild.disabled = Boolean(control.busy);
+  }
+  return element;
+}
+
+export function linkButtons({ from, to }, control) {
+  if (!control.can.includes("cut")) return null;
+  const element = box(`link ${from}-${to}`, "", () => [
+    button("Cut", { do: "cut", nodes: [from, to], one_way: true }, { label: `Cut the link from node ${from} to node ${to}`, tone: "danger" }),
+    button("Cut both ways", { do: "cut", nodes: [from, to] }, { label: `Cut the links between nodes ${from} and ${to}` }),
+    button(`Slow by ${SLOW_MS} ms`, { do: "slow", nodes: [from, to], ms: SLOW_MS }, { label: `Slow the links between nodes ${from} and ${to}` }),
+  ]);
+  for (const each of element.children) each.disabled = Boolean(control.busy);
+  return element;
+}
+
+function box(key, version, make) {
+  let found = kept.get(key);
+  if (!found || found.dataset.version !== version) {
+    found = h("span", { class: "buttons", "data-version": version }, make());
+    kept.set(key, found);
+  }
+  return found;
+}
+
+// The card with what is broken, what was done, and how it is saved.
+export class BreakCard {
+  constructor() {
+    this.chosen = h("div", { class: "chosen" });
+    this.heal = button("Heal everything", { do: "heal" }, { tone: "primary" });
+    this.clear = button("Forget", { do: "clear" }, { label: "Forget what was done" });
+    const list = h("ul", { class: "broken" });
+    this.broken = new Keyed(list, () => h("li"), (element, text) => setText(element, text));
+    const done = h("ol", { class: "done" });
+    this.done = new Keyed(done, () => h("li"), (element, text) => setText(element, text));
+    this.hint = h("p", { class: "quiet" });
+    this.links = h("span", { class: "buttons" }, "Save it: ", h("a", { href: "/console/save/story", download: "" }, "a story"), " ", h("a", { href: "/console/save/test", download: "" }, "a pytest test"));
+    this.history = h("details", {}, h("summary", {}, "What was done"), done, h("p", {}, this.links, " ", this.clear));
+    this.element = h("section", { class: "card break", hidden: true }, h("h2", {}, "Break it"), this.hint, this.chosen, h("p", {}, this.heal), message, list, this.history);
+  }
+  update(control, selected) {
+    this.element.hidden = !control;
+    if (!control) return;
+    setText(this.hint, control.can.includes("cut") ? "Click a node or a link in the picture, or use the buttons of the tables below." : "Nodes can be killed, paused and restarted. Links and disks can be broken when the cluster was started with --faults.");
+    if (selected && this.chosen.firstChild !== selected.node) this.chosen.replaceChildren(selected.node);
+    if (!selected && this.chosen.firstChild) this.chosen.replaceChildren();
+    this.heal.disabled = this.clear.disabled = Boolean(control.busy);
+    this.broken.set(control.broken.map((each, at) => [`${at} ${each.text}`, `× ${each.text}`]));
+    this.done.set(control.done.map((text, at) => [`${at} ${text}`, text]));
+    this.history.hidden = !control.done.length;
+  }
+}

@@ -1,0 +1,282 @@
+"""The program that serves the console of a launcher, `python -P -m kraft.testing.console.server DATA PORT`.
+
+It is a process beside the nodes, and asks each at its own port, so it sees them all also when their links are cut. It
+ends with the cluster of its data folder, or with the process that has started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+import uvloop
+
+from kraft.broker.gateway import NodeInfo
+from kraft.broker.node_facts import NodeFacts, Scope
+from kraft.chaos.worlds.snapshot import Snapshot, parse_view
+from kraft.client.response import Answer, Request
+from kraft.client.transport import Transport
+from kraft.http.console.changes import State
+from kraft.http.console.facts import ClusterFacts
+from kraft.http.console.launcher import LauncherConsole, Passed
+from kraft.launcher.runfile import RUN_FILE, ClusterRun, load_run, remember_credentials
+from kraft.protocol.codec import Malformed
+from kraft.runtime.environment import close_environment, system_environment
+from kraft.testing.cluster import ClusterFailed
+from kraft.testing.console.acts import Acts, Journal
+from kraft.testing.console.story import pytest_text, scenario_of, story_text
+from kraft.testing.console.workload import Workload
+from metadata.environment import NotConnected
+
+LOOK_MS: Final = 200
+"""How old what is known of the processes may be, while somebody watches."""
+OVER_S: Final = 0.25
+"""How often it looks whether the cluster has ended."""
+FACTS_TIMEOUT_MS: Final = 1_000
+PASSED_TIMEOUT_MS: Final = 30_000
+DONE_SHOWN_MAX: Final = 30
+
+
+class Session:
+    """One cluster and its console. Implements `Source` and `Control` of the page."""
+
+    def __init__(self, data: str, run: ClusterRun) -> None:
+        remember_credentials(run)
+        self._data = data
+        self._run = run
+        self._journal = Journal()
+        self._acts = Acts(data, self._journal)
+        self._transport = Transport()
+        self._turn = asyncio.Lock()
+        self._busy = ""
+        self.environment = system_environment()
+        self._facts = ClusterFacts(
+            own=None,
+            ask=self._ask_facts,
+            nodes=self._nodes,
+            cluster_id=run.cluster_id,
+            node_id=-1,
+            clock=self.environment.clock,
+        )
+        brokers = [node.id for node in run.nodes if node.is_broker]
+        rest = lambda: {node.id: node.rest for node in self._run.nodes}  # noqa: E731
+        self._workload = Workload(data, rest, brokers, self._snapshot)
+        self._topics: dict[str, dict[int, list[int]]] = {}
+        self._states: dict[int, str] = {}
+        self._looked_ms = -LOOK_MS
+
+    async def close(self) -> None:
+        """Ends what it has begun."""
+        await self._transport.close()
+        close_environment(self.environment)
+
+    def is_over(self) -> bool:
+        """Whether the cluster has ended."""
+        return not os.path.exists(os.path.join(self._data, RUN_FILE))
+
+    async def look(self) -> None:
+        """Brings up to date what is known of the processes of the nodes."""
+        run = load_run(self._data)
+        if run is None:
+            return
+        self._run, self._looked_ms = run, self.environment.clock.monotonic_ms()
+        with contextlib.suppress(ClusterFailed):  # it has just ended
+            self._states = await asyncio.to_thread(self._acts.states)
+
+    # --- Source -----------------------------------------------------------------------------------------------------
+
+    def _nodes(self) -> Mapping[int, NodeInfo]:
+        return {
+            node.id: NodeInfo(
+                node_id=node.id,
+                roles=node.roles,
+                rest=node.rest.partition("://")[2],
+                kafka=node.kafka,
+                quorum=node.quorum,
+                rack=None,
+            )
+            for node in self._run.nodes
+        }
+
+    async def state(self, scope: Scope) -> State:
+        """The state of the cluster, with what the buttons did."""
+        if self.environment.clock.monotonic_ms() - self._looked_ms > LOOK_MS:
+            await self.look()
+        found = dict(await self._facts.state(scope))
+        for node, process in self._states.items():
+            if f"node/{node}" in found:
+                found[f"node/{node}"] = found[f"node/{node}"] | {"process": process}
+        found["control"] = {
+            "can": list(self._acts.can),
+            "broken": [
+                {"text": each.text, "do": each.do, "nodes": each.nodes, "one_way": each.one_way}
+                for each in self._acts.broken
+            ],
+            "done": [each.text for each in self._journal.done[-DONE_SHOWN_MAX:]],
+            "busy": self._busy,
+        }
+        if (workload := self._workload.state) is not None:
+            found["workload"] = workload
+        return found
+
+    async def _ask_facts(self, number: int, scope: Scope) -> NodeFacts:
+        query = "&".join(
+            f"{name}={value}"
+            for name, value in (
+                ("filter", quote(scope.filter, safe="")),
+                ("exact", str(scope.exact).lower()),
+                ("only_bad", str(scope.only_bad).lower()),
+                ("limit", scope.limit),
+            )
+        )
+        path = f"/kraft/facts?{query}"
+        answer = await self._transport.send(
+            self._run.node(number).rest, Request(method="GET", path=path, timeout_ms=FACTS_TIMEOUT_MS)
+        )
+        if not isinstance(answer, Answer):
+            raise NotConnected(self._why(number))
+        if not answer.is_success:
+            raise NotConnected(f"node {number} answers {answer.status}")
+        try:
+            return msgspec.json.decode(answer.body, type=NodeFacts)
+        except msgspec.DecodeError as error:
+            raise Malformed(str(error)) from error
+
+    def _why(self, number: int) -> str:
+        process = self._states.get(number, "running")
+        return "no answer in time" if process == "running" else f"its process is {process}"
+
+    # --- Control ----------------------------------------------------------------------------------------------------
+
+    async def act(self, asked: Mapping[str, Any]) -> Any:
+        """Carries out one act. Raises ValueError."""
+        do = asked.get("do")
+        async with self._turn:
+            self._busy = str(do)[:40]
+            try:
+                return await self._act(do, asked)
+            except ClusterFailed as error:
+                raise ValueError(str(error)) from error
+            finally:
+                self._busy = ""
+
+    async def _act(self, do: Any, asked: Mapping[str, Any]) -> Any:
+        match do:
+            case "begin_workload":
+                await self._note_topics()
+                name = await self._workload.begin(asked)
+                return self._journal.add(do="begin", client=name).text
+            case "end_workload":
+                return self._journal.add(do="end", client=await self._workload.end()).text
+            case "judge":
+                return await self._workload.judge()
+            case "clear":
+                self._workload.clear()
+                self._journal.clear()
+                return "cleared"
+            case _:
+                done = await asyncio.to_thread(self._acts.act, asked)
+                await self.look()
+                return done.text
+
+    async def _snapshot(self) -> Snapshot | None:
+        """The cluster as the first node sees it that answers."""
+        for node in self._run.nodes:
+            request = Request(method="GET", path="/kraft/partitions", timeout_ms=FACTS_TIMEOUT_MS)
+            answer = await self._transport.send(node.rest, request)
+            if isinstance(answer, Answer) and answer.is_success:
+                view = parse_view(msgspec.json.decode(answer.body))
+                return Snapshot(at_us=0, states={view.node: "running"}, views={view.node: view})
+        return None
+
+    async def _note_topics(self) -> None:
+        """Replicas of all partitions, for a story: as they are before the faults."""
+        for number in self._states or [node.id for node in self._run.nodes]:
+            try:
+                facts = await self._ask_facts(number, Scope(limit=500))
+            except (NotConnected, Malformed):
+                continue
+            for name, row in facts.partitions.items():
+                topic, _, partition = name.rpartition("-")
+                self._topics.setdefault(topic, {})[int(partition)] = list(row[2])
+            return
+
+    def saved(self, name: str) -> tuple[str, str]:
+        """What was done, as a story or a test. Raises KeyError."""
+        scenario = scenario_of(
+            self._journal.done,
+            roles={node.id: node.roles for node in self._run.nodes},
+            topics={
+                topic: [replicas for _, replicas in sorted(found.items())]
+                for topic, found in self._topics.items()
+                if not topic.startswith("__")
+            }
+            or {"t": [[node.id for node in self._run.nodes if node.is_broker][:3]]},
+            producers=self._workload.plans,
+            seen=self._workload.seen,
+        )
+        texts = {
+            "story": ("from-the-console.py", story_text),
+            "test": ("test_from_the_console.py", pytest_text),
+        }
+        file, render = texts[name]
+        return file, render(scenario)
+
+    async def ask(self, node: int, method: str, path: str, body: bytes, content_type: str, accept: str) -> Passed:
+        """A request of the page to a node. Raises ValueError."""
+        try:
+            rest = self._run.node(node).rest
+        except LookupError as error:
+            raise ValueError(str(error)) from error
+        headers = {"Accept": accept} | ({"Content-Type": content_type} if content_type else {})
+        request = Request(method=method, path=path, body=body, headers=headers, timeout_ms=PASSED_TIMEOUT_MS)
+        answer = await self._transport.send(rest, request)
+        if not isinstance(answer, Answer):
+            raise ValueError(f"node {node} does not answer: {answer.reason}")
+        return Passed(answer.status, answer.headers.get("content-type", "application/json"), answer.body)
+
+
+async def serve(data: str, port: int) -> None:
+    """Until the cluster has ended, or SIGTERM."""
+    run = load_run(data)
+    if run is None:
+        return
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, ended.set)
+    parent = os.getppid()
+    session = Session(data, run)
+    console = LauncherConsole(
+        environment=session.environment, source=session, control=session, cluster_id=run.cluster_id, port=port
+    )
+    try:
+        await console.start()
+        while not ended.is_set() and not session.is_over():
+            if run.launcher_pid is not None and os.getppid() != parent:
+                break
+            try:
+                await asyncio.wait_for(ended.wait(), OVER_S)
+            except TimeoutError:
+                continue
+    finally:
+        await console.stop()
+        await session.close()
+
+
+def main() -> None:
+    """Arguments: data folder, port."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher, and this ends with it
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(sys.argv[1], int(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Breaking a cluster by clicks at the console of `kraft up --faults`, and what is saved of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kraft.chaos.live import NobodyWatches
+from kraft.chaos.scenario_loader import load
+from kraft.chaos.worlds.processes.run import run_scenario
+from tests.integration.browser.chromium import Page
+from tests.integration.support.cluster import kraft
+from tests.integration.support.waiting import wait_until
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
+
+
+class Faulty:
+    """`kraft up --faults`, as a person starts it."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "kraft", "up", "--faults", "--json"], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.facts: dict[str, Any] = json.loads(self.process.stdout.readline())
+        wait_until(self._answers, what="the console")
+
+    @property
+    def console(self) -> str:
+        return str(self.facts["console"])
+
+    def _answers(self) -> bool:
+        try:
+            urllib.request.urlopen(self.console, timeout=20).close()
+        except OSError:
+            return False
+        return True
+
+    def saved(self, name: str) -> str:
+        with urllib.request.urlopen(f"{self.console}/save/{name}", timeout=20) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def status(self) -> dict[str, Any]:
+        done = kraft("status", "--rest", self.facts["nodes"][0]["rest"], "--json")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def end(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def faulty() -> Iterator[Faulty]:
+    made = Faulty()
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def press(page: Page, label: str) -> None:
+    page.driver.execute_script(
+        "[...document.querySelectorAll('button')]"
+        ".find((each) => (each.getAttribute('aria-label') || each.textContent) === arguments[0]).click()",
+        label,
+    )
+
+
+def test_what_is_clicked_happens_and_is_judged_and_saved(faulty: Faulty, page: Page, tmp_path: Path) -> None:
+    page.open(faulty.console)
+    page.wait_for("3 of 3")
+    press(page, "Start")
+    page.wait_for("acknowledged", ".counts", deadline_s=60)
+    page.find("[data-key=node-3] rect").click()
+    page.wait_for("Node 3", ".chosen")
+    press(page, "Kill node 3")
+    page.wait_for("2 of 3")
+    wait_until(
+        lambda: {node["id"]: node["state"] for node in faulty.status()["nodes"]}[3] in ("fenced", "down"),
+        what="kraft status to show that node 3 is not active",
+    )
+    press(page, "Cut the link from node 1 to node 2")
+    page.wait_for("the link 1 -> 2 was cut", ".broken")
+    wait_until(
+        lambda: {tuple(row[:2]): row[2] for row in page.rows("Connections")}["node 1", "node 2"] != "open",
+        what="the cut link to be seen",
+    )
+    press(page, "Heal and judge")
+    page.wait_for("acknowledged records are there", ".verdict", deadline_s=90)
+    page.wait_for("3 of 3")
+    assert page.violations() == []
+    story = tmp_path / "story.py"
+    story.write_text(faulty.saved("story"))
+    assert "await run.kill(3)" in story.read_text()
+    scenario = load(str(story))
+    result = asyncio.run(run_scenario(scenario, seed=1, watcher=NobodyWatches()))
+    assert result.outcome == "as expected", result.problems
+    test = tmp_path / "test_saved.py"
+    test.write_text(faulty.saved("test"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_stranger_breaks_nothing(faulty: Faulty) -> None:
+    for headers in ({}, {"X-Kraft-Console": "1", "Origin": "http://evil.example"}):
+        request = urllib.request.Request(
+            f"{faulty.console}/act", data=b'{"do": "kill", "nodes": [1]}',
+            headers={"Content-Type": "application/json", **headers},
+        )  # fmt: skip
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=20)
+        assert refused.value.code == 403
+        refused.value.close()

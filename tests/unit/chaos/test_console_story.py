@@ -1,0 +1,93 @@
+"""What was done at a console becomes a story that loads again, and a test of the same story."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kraft.chaos.model import SOME
+from kraft.chaos.nemesis.fuzz.story import Step, steps_of
+from kraft.chaos.scenario_loader import load
+from kraft.testing.console.acts import DONE_MAX, Done, Journal
+from kraft.testing.console.story import pytest_text, scenario_of, story_text
+
+ROLES = dict.fromkeys((1, 2, 3), ("broker", "controller"))
+DONE = (
+    Done(do="begin", client="w1"),
+    Done(do="cut", nodes=(1, 2), one_way=True, after_ms=500),
+    Done(do="slow", nodes=(2, 3), ms=200, after_ms=900),
+    Done(do="kill", nodes=(3,), after_ms=1_500),
+    Done(do="pause", nodes=(2,), after_ms=1_600),
+    Done(do="fill_disk", nodes=(1,), after_ms=1_700),
+    Done(do="heal", after_ms=60_000),
+    Done(do="end", client="w1", after_ms=60_100),
+)
+
+
+def made(seen: dict[str, int] | None = None) -> Any:
+    return scenario_of(
+        DONE,
+        roles=ROLES,
+        topics={"orders": [[1, 2, 3], [2, 3, 1]], "other": [[1]]},
+        producers=[{"name": "w1", "topic": "orders", "rate": 50}],
+        seen=seen or {},
+    )
+
+
+def summary(step: Step) -> tuple[int, str]:
+    return step.after_ms, step.action.do
+
+
+def test_each_act_is_a_step_and_a_heal_brings_nodes_back() -> None:
+    assert [summary(step) for step in steps_of(made())] == [
+        (0, "start"),
+        (500, "cut"),
+        (400, "delay"),
+        (0, "delay"),
+        (600, "kill"),
+        (100, "pause"),
+        (100, "disk_full"),
+        (10_000, "heal"),
+        (0, "disk_free"),
+        (0, "resume"),
+        (0, "restart"),
+        (100, "finish"),
+    ]
+
+
+def test_a_saved_story_loads_again_as_it_was(tmp_path: Path) -> None:
+    for name, text in (("a.py", story_text(made({"lost": 3}))), ("test_b.py", pytest_text(made({"lost": 3})))):
+        file = tmp_path / name
+        file.write_text(text)
+        scenario = load(str(file))
+        assert [topic.name for topic in scenario.topics] == ["orders"]
+        assert scenario.topics[0].assignment == ((1, 2, 3), (2, 3, 1))
+        assert scenario.clients[0].rate == 50  # type: ignore[union-attr]
+        assert (scenario.expect.lost, scenario.expect.duplicated) == (SOME, 0)
+        assert scenario.source.count("await run.") == 19
+
+
+def test_the_list_of_acts_has_a_limit() -> None:
+    journal = Journal(now_ms=lambda: 7)
+    for _ in range(DONE_MAX):
+        journal.add(do="heal")
+    with pytest.raises(ValueError, match="clear the list"):
+        journal.add(do="heal")
+    journal.clear()
+    assert journal.add(do="kill", nodes=(1,)) == Done(do="kill", nodes=(1,), after_ms=0)
+
+
+@pytest.mark.parametrize(
+    ("done", "text"),
+    [
+        (Done(do="cut", nodes=(1,)), "node 1 was cut off from all others"),
+        (Done(do="cut", nodes=(1, 2), one_way=True), "the link 1 -> 2 was cut"),
+        (Done(do="slow", nodes=(1, 2), ms=50), "the link 1 - 2 is 50 ms slower"),
+        (Done(do="fill_disk", nodes=(3,)), "fill disk: node 3"),
+        (Done(do="begin", client="w1"), "workload w1 began"),
+    ],
+)
+def test_acts_are_told_in_words(done: Done, text: str) -> None:
+    assert done.text == text
