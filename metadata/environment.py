@@ -150,6 +150,11 @@ class FrameConnection(Protocol):
         ...
 
     @property
+    def is_encrypted(self) -> bool:
+        """Whether it has TLS."""
+        ...
+
+    @property
     def is_closed(self) -> bool: ...
     @property
     def unsent_bytes(self) -> int:
@@ -233,6 +238,11 @@ class Tls(Protocol):
 
     def context(self) -> Any:
         """The context of a new connection."""
+        ...
+
+    @property
+    def takes_plain(self) -> bool:
+        """Whether a listener also takes connections that do not begin with TLS."""
         ...
 
 

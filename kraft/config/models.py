@@ -22,6 +22,7 @@ Purpose: TypeAlias = Literal["quorum", "controller", "fetch", "forward"]
 SecurityProtocol: TypeAlias = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 
 
+TlsMode: TypeAlias = Literal["allow", "prefer", "require"]
 Mechanism: TypeAlias = Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "OAUTHBEARER"]
 
 
@@ -223,6 +224,11 @@ class ClusterFile(_Model):
         strict=True,
         description="Refuse over HTTP errors of clients that Confluent's proxy ignores; docs/rest.md lists them.",
     )
+    tls_mode: TlsMode | None = Field(
+        default=None,
+        description="TLS between nodes while a cluster moves to it: allow (take both, send plain), prefer (take both, "
+        "send TLS), require. Default: by kafka_protocol.",
+    )
     settings: Mapping[str, SettingValue] = Field(
         default_factory=dict, description="Kafka settings of all nodes, under Kafka's names."
     )
@@ -239,6 +245,7 @@ class ClusterConfig(_Model):
     secret: SecretStr
     data: str
     strict: bool = False
+    tls_mode: TlsMode | None = None
     settings: Mapping[str, SettingValue]
     nodes: tuple[NodeConfig, ...]
     users: tuple[UserConfig, ...] = ()

@@ -22,7 +22,9 @@ def render(config: ClusterConfig, *, secret_file: str) -> str:
     one."""
     lines = ["# Written by kraft: the configuration that this cluster runs with.", ""]
     lines += [f"cluster_id = {_value(config.cluster_id)}", f"secret_file = {_value(secret_file)}"]
-    lines += [f"data = {_value(config.data)}", f"strict = {_value(config.strict)}", "", "[settings]"]
+    lines += [f"data = {_value(config.data)}", f"strict = {_value(config.strict)}"]
+    lines += [] if config.tls_mode is None else [f"tls_mode = {_value(config.tls_mode)}"]
+    lines += ["", "[settings]"]
     lines += [f"{name} = {_value(value)}" for name, value in config.settings.items()]
     for user in config.users:
         password = "" if user.password is None else user.password.get_secret_value()

@@ -118,6 +118,7 @@ def _identified(parsed: ClusterFile, *, file: str, text: str, identity: Callable
         secret=SecretStr(secret),
         data=str(folder),
         strict=parsed.strict,
+        tls_mode=parsed.tls_mode,
         settings=_with_absolute_files(parsed.settings),
         nodes=nodes,
         users=_users(parsed, file=file, text=text),

@@ -59,6 +59,7 @@ def secured(config: ClusterConfig) -> ClusterConfig:
 def _refuse_own_security(config: ClusterConfig) -> None:
     layers: Sequence[Mapping[str, object]] = [config.settings, *(node.settings for node in config.nodes)]
     own = {name for layer in layers for name in layer if name.startswith(_OWN)}
+    own |= {"tls_mode"} if config.tls_mode is not None else set()
     own |= {"kafka_protocol" for node in config.nodes if node.kafka_protocol != "PLAINTEXT"}
     own |= {"rest_protocol" for node in config.nodes if node.rest_protocol != "PLAINTEXT"}
     own |= {"protocol" for node in config.nodes for each in node.listeners if each.protocol != "PLAINTEXT"}

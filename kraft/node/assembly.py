@@ -32,8 +32,9 @@ from kraft.node.broker import broker_parts, hand_over, marker_router, stop_repli
 from kraft.node.context import NodeContext, OnFatal, node_context
 from kraft.node.controller import ControllerParts, controller_parts
 from kraft.node.listener import kafka_listener
-from kraft.node.quorum import Certificates, HostedQuorum, observer_log
+from kraft.node.quorum import HostedQuorum, observer_log
 from kraft.node.startup_state import Awaiting
+from kraft.node.tls_policy import Certificates
 from kraft.wire.channels.controller import ControllerChannel
 from kraft.wire.channels.forward import RemotePartitionClient
 from kraft.wire.channels.groups import GroupChannel

@@ -11,11 +11,12 @@ from kraft.broker.logins import Logins
 from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.broker.tokens import Tokens
 from kraft.broker.users import Users
-from kraft.config.models import ClusterConfig, NodeConfig, has_tls
+from kraft.config.models import ClusterConfig, NodeConfig
 from kraft.events import EventLog, EventRing
 from kraft.node.addresses import AddressBook
 from kraft.node.node_watchdog import MainLoopWatch
-from kraft.node.quorum import Certificates, HostedQuorum
+from kraft.node.quorum import HostedQuorum
+from kraft.node.tls_policy import Certificates, dial_tls
 from kraft.wire.peers import Peers
 from metadata.environment import Environment
 
@@ -57,7 +58,7 @@ def node_context(
     publisher = MetadataPublisher(node_id=node_id, clock=environment.clock, static=config.static_settings(node_id))
     ring = EventRing(lambda: publisher.settings.event_ring_bytes, lock=quorum.process.lock())
     events = EventLog(environment, data=node.data, node_id=node_id, ring=ring)
-    encrypted = {each.id for each in config.nodes if has_tls(each.kafka_protocol)}
+    dialed = {each.id: dial_tls(config, each, certificates) for each in config.nodes}
     addresses = AddressBook(config, node_id=node_id, image=lambda: publisher.image)
     return NodeContext(
         config=config,
@@ -80,7 +81,7 @@ def node_context(
             node_id=node_id,
             password=config.keys.password,
             address=addresses.address,
-            tls=lambda peer: certificates.client if certificates and peer in encrypted else None,
+            tls=dialed.get,
         ),
         on_fatal=on_fatal,
         logins=_logins(config, environment, publisher),

@@ -8,16 +8,22 @@ from kraft.broker.answer_budget import AnswerBudget
 from kraft.config.models import Mechanism, SecurityProtocol, has_sasl, has_tls
 from kraft.node.context import NodeContext
 from kraft.node.controller import ControllerParts
+from kraft.node.tls_policy import client_port_tls, nodes_need_tls, shared_port_tls
 from kraft.wire.client_login import PLAIN, LoginRules
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.listener_security import ListenerSecurity
 from kraft.wire.server import ClientListener, WireServer
+from metadata.environment import Tls
 
 
 def kafka_listener(
     context: NodeContext, *, handlers: ApiHandlers, controller: ControllerParts | None, answers: AnswerBudget
 ) -> WireServer:
-    config, own = context.config, context.node
+    config, own, certificates = context.config, context.node, context.certificates
+    outside = [
+        (each, _security(context, each.protocol, each.mechanisms, client_port_tls(config, each.protocol, certificates)))
+        for each in own.listeners
+    ]
     return WireServer(
         context.environment,
         host=own.bind_host,
@@ -29,19 +35,20 @@ def kafka_listener(
         settings=context.publisher.settings,
         answers=answers,
         client_listeners=[
-            ClientListener(
-                each.name, each.host or own.bind_host, each.port, _security(context, each.protocol, each.mechanisms)
-            )
-            for each in own.listeners
+            ClientListener(each.name, each.host or own.bind_host, each.port, security) for each, security in outside
         ],
-        security=_security(context, own.kafka_protocol, ()),
+        security=_security(context, own.kafka_protocol, (), shared_port_tls(config, own, certificates)),
         on_broker_connection_lost=None if controller is None else controller.active.broker_connection_lost,
     )
 
 
-def _security(context: NodeContext, protocol: SecurityProtocol, mechanisms: Sequence[Mechanism]) -> ListenerSecurity:
+def _security(
+    context: NodeContext, protocol: SecurityProtocol, mechanisms: Sequence[Mechanism], tls: Tls | None
+) -> ListenerSecurity:
     return ListenerSecurity(
-        tls=context.certificates.server if context.certificates is not None and has_tls(protocol) else None,
+        tls=tls,
+        nodes_need_tls=nodes_need_tls(context.config),
+        clients_need_tls=has_tls(protocol),
         mapping_rules=lambda: context.publisher.settings.ssl_principal_mapping_rules,
         login=_login(context, protocol, mechanisms) if has_sasl(protocol) else None,
     )

@@ -35,6 +35,7 @@ from kraft.http.v3.share_records import share_record_routes
 from kraft.http.v3.transactions import transaction_admin_routes
 from kraft.node.assembly import Node
 from kraft.node.startup_state import Reminder
+from kraft.node.tls_policy import client_port_tls, uses_tls
 from kraft.runtime.descriptors import DescriptorShares, TooFewDescriptors, open_now, raise_soft_limit, share_out
 from kraft.runtime.environment import close_environment, resize_workers, system_environment
 from kraft.runtime.heap import Heap
@@ -274,7 +275,7 @@ def _measures(node: Node) -> Sequence[Measure]:
 
 def _node_tls(config: ClusterConfig, node_id: int, settings: Callable[[], BrokerSettings]) -> NodeTls | None:
     """None where no listener and no other node has TLS. Raises TlsFailed."""
-    if not any(node.has_tls for node in config.nodes):
+    if not uses_tls(config):
         return None
     first = config.broker_settings(node_id)
     made: list[NodeTls] = []
@@ -344,5 +345,5 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *live_routes(_cluster_facts(node), node.facts.facts),
         ),
     )
-    tls = node.certificates.server if node.certificates is not None and has_tls(node.node.rest_protocol) else None
+    tls = client_port_tls(node.config, node.node.rest_protocol, node.certificates)
     return HttpServer(app, host=node.node.bind_host, port=node.node.rest_port, tls=tls)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from kraft.config.models import ClusterConfig, has_tls
+from kraft.config.models import ClusterConfig
 from kraft.layout import METADATA_FOLDER
+from kraft.node import tls_policy
+from kraft.node.tls_policy import Certificates
 from kraft.wire.channels.metadata_log import MetadataSourceChannel
 from kraft.wire.peers import Peers
-from metadata.environment import Environment, Tls
+from metadata.environment import Environment
 from metadata.events import Events
 from metadata.quorum.config import QuorumConfig
 from metadata.quorum.log import MetadataLog
@@ -17,15 +19,6 @@ from metadata.quorum.observer import ObserverLog
 from metadata.quorum.raft_host import QuorumHost
 from metadata.quorum.raft_log import RaftMetadataLog
 from metadata.watchdog import WatchedProcess
-
-
-class Certificates(Protocol):
-    """TLS of a node, as server and as the client of other nodes (`kraft.runtime.tls.NodeTls`)."""
-
-    @property
-    def server(self) -> Tls: ...
-    @property
-    def client(self) -> Tls: ...
 
 
 class HostedQuorum(QuorumHost, Protocol):
@@ -60,9 +53,9 @@ def voter_log(
         directory=f"{node.data}/{METADATA_FOLDER}",
         election_timeout_ms=settings.controller_quorum_election_timeout_ms,
         snapshot_bytes=settings.metadata_log_max_record_bytes_between_snapshots,
-        listen_tls=certificates.server if certificates and has_tls(node.kafka_protocol) else None,
+        listen_tls=tls_policy.quorum_port_tls(config, node, certificates),
         dial_tls={
-            voter.id: certificates.client for voter in config.voters if certificates and has_tls(voter.kafka_protocol)
+            voter.id: tls for voter in config.voters if (tls := tls_policy.dial_tls(config, voter, certificates))
         },
     )
     return RaftMetadataLog(

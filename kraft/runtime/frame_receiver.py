@@ -34,6 +34,10 @@ class FrameReceiver(ABC):
         return ""
 
     @property
+    def is_encrypted(self) -> bool:
+        return False
+
+    @property
     def is_closed(self) -> bool:
         return self._is_closed
 

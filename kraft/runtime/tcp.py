@@ -87,6 +87,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
         self._when_taken: list[Callable[[], None]] = []
         self._flush: asyncio.TimerHandle | None = None
         self._certificate_name = ""
+        self._is_encrypted = False
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done after the socket is closed."""
 
@@ -95,6 +96,10 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
     @property
     def certificate_name(self) -> str:
         return self._certificate_name
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self._is_encrypted
 
     @property
     def unsent_bytes(self) -> int:
@@ -165,6 +170,7 @@ class TcpConnection(FrameReceiver, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._peer = _address(transport.get_extra_info("peername"))
+        self._is_encrypted = transport.get_extra_info("ssl_object") is not None
         certificate = transport.get_extra_info("peercert")
         if certificate:
             self._certificate_name = distinguished_name(certificate)

@@ -31,11 +31,22 @@ class TlsFailed(OSError):
 class _Side:
     """Implements `metadata.environment.Tls` for one direction."""
 
+    takes_plain = False
+
     def __init__(self, context: ssl.SSLContext) -> None:
         self.current = context
 
     def context(self) -> ssl.SSLContext:
         return self.current
+
+
+class _EitherSide:
+    """Implements `metadata.environment.Tls` for ports that also take connections without TLS."""
+
+    takes_plain = True
+
+    def __init__(self, server: _Side) -> None:
+        self.context = server.context
 
 
 class NodeTls:
@@ -45,6 +56,7 @@ class NodeTls:
         self._settings = settings
         self._state, server, client = _load(settings())
         self.server = _Side(server)
+        self.either = _EitherSide(self.server)
         self.client = _Side(client)
 
     def refresh(self) -> bool:

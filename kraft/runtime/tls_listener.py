@@ -1,4 +1,5 @@
-"""Listening sockets whose connections reach their protocol when the TLS handshake is done.
+"""Listening sockets whose connections reach their protocol when the TLS handshake is done; where both are taken, those
+that begin without TLS reach it at once.
 
 A handshake has a place and a time, as a connection that has not authenticated has: when all places are taken, the
 address that holds most of them loses its oldest. asyncio's own server would have neither limit.
@@ -20,6 +21,8 @@ LOG = logging.getLogger(__name__)
 
 ACCEPTED_AT_ONCE_MAX: Final = 64
 """Connections taken in one turn of the loop."""
+HANDSHAKE: Final = b"\x16"
+"""Content type of the first record of TLS (RFC 8446, 5.1)."""
 RETRY_S: Final = 0.1
 """Pause after the system had no descriptor for a connection."""
 
@@ -66,6 +69,9 @@ class TlsServer:
         assert task is not None
         try:
             with self._handshakes.waiting(_Handshake(peer, task)):
+                if self._tls.takes_plain and not await self._begins_with_tls(accepted):
+                    await self._loop.connect_accepted_socket(self._protocol, accepted)
+                    return
                 await self._loop.connect_accepted_socket(
                     self._protocol,
                     accepted,
@@ -77,6 +83,21 @@ class TlsServer:
             accepted.close()
         except asyncio.CancelledError:
             accepted.close()
+
+    async def _begins_with_tls(self, accepted: socket.socket) -> bool:
+        """Look at the first byte without taking it: no frame of Kafka or of the quorum, and no request of HTTP, begins
+        as a handshake does. Raises OSError when none comes in time."""
+        async with asyncio.timeout(TLS_HANDSHAKES.wait_ms / 1_000):
+            await self._readable(accepted)
+        return accepted.recv(1, socket.MSG_PEEK) == HANDSHAKE
+
+    async def _readable(self, accepted: socket.socket) -> None:
+        ready = self._loop.create_future()
+        self._loop.add_reader(accepted, _done, ready)
+        try:
+            await ready
+        finally:
+            self._loop.remove_reader(accepted)
 
     def close(self) -> None:
         """Listen no more; handshakes that are under way end."""
@@ -101,6 +122,11 @@ class _Handshake:
 
     def abort(self) -> None:
         self._task.cancel()
+
+
+def _done(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 async def listen_with_tls(

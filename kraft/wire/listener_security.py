@@ -19,6 +19,10 @@ DEFAULT_RULES = "DEFAULT"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSecurity:
     tls: Tls | None = None
+    nodes_need_tls: bool = False
+    """Nodes that come without TLS are refused, where the port takes both because of clients."""
+    clients_need_tls: bool = False
+    """Clients that come without TLS are refused, where the port takes both because of nodes."""
     mapping_rules: Callable[[], str] = lambda: DEFAULT_RULES
     """Returns `ssl.principal.mapping.rules`."""
 

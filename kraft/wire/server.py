@@ -169,6 +169,10 @@ class WireServer:
             first = await self._nodes.first_frame(connection)
             if first is not None and self._serves_clients:
                 first = await self._serve_client(DEFAULT_LISTENER, connection, first)
+            needs_tls = self._by_name[DEFAULT_LISTENER].security.nodes_need_tls
+            if first is not None and needs_tls and not connection.is_encrypted:
+                LOG.warning("refusing %s: a node without TLS (tls_mode)", connection.peer)
+                return
             if first is not None and (principal := await self._nodes.principal(connection, first)) is not None:
                 await self._serve_node(connection, principal)
         finally:
@@ -199,6 +203,10 @@ class WireServer:
         takes_nodes = listener == DEFAULT_LISTENER
         if takes_nodes and _authenticates(first):
             return first
+        if self._by_name[listener].security.clients_need_tls and not connection.is_encrypted:
+            LOG.info("refusing %s: a client without TLS", connection.peer)
+            connection.abort()
+            return None
         if len(self.watch) >= self._client_places:
             LOG.warning("refusing %s: %d clients are connected (max.connections)", connection.peer, len(self.watch))
             self.counts.refused += 1

@@ -234,3 +234,21 @@ def test_pem_may_stand_in_the_settings(folder: Path) -> None:
 def test_names_are_those_of_rfc_2253(subject: Any, name: str) -> None:
     assert distinguished_name({"subject": subject}) == name
     assert distinguished_name(None) == ""
+
+
+def test_a_port_that_takes_both_knows_which_is_which(folder: Path) -> None:
+    async def encrypted(connection: FrameConnection) -> None:
+        connection.send([str(connection.is_encrypted).encode(), bytes(await connection.receive())])
+
+    async def story(network: TcpNetwork) -> None:
+        side = tls(folder)
+        listener = await network.listen("127.0.0.1", 0, encrypted, frame_bytes_max=LIMIT, tls=side.either)
+        for dialed, expected in ((side, b"True"), (None, b"False")):
+            connection = await dial(network, listener.port, dialed)
+            await asyncio.sleep(0)
+            connection.send([b" it is"])
+            assert bytes(await connection.receive()) == expected + b" it is"
+            connection.close()
+        await listener.close()
+
+    run(story)

@@ -14,6 +14,8 @@ from kraft.runtime.tls import CIPHERS_TLS_1_2
 class LinkCertificate:
     """Implements `metadata.environment.Tls`. Each load makes a new context: no session of an older one goes on."""
 
+    takes_plain = False
+
     def __init__(self, keystore: str) -> None:
         self._keystore = keystore
         self._context = _server_context(keystore)
