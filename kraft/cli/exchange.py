@@ -1,4 +1,4 @@
-"""`kraft export`: the data of a stopped cluster as folders of Apache Kafka."""
+"""`kraft export` and `kraft import`: the data of a stopped cluster as folders of Apache Kafka, and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from kraft.cli.rest import DATA_DEFAULT
 if TYPE_CHECKING:
     from kraft.config.models import ClusterConfig, ClusterFile
     from kraft.kafka_data.export import ExportPlan
+    from kraft.kafka_data.importing import ImportPlan
 
+import_app = typer.Typer(help="Make a data folder of the data of Apache Kafka.", no_args_is_help=True)
 export_app = typer.Typer(help="Write the data of a stopped cluster for Apache Kafka.", no_args_is_help=True)
 
 PROGRESS_EVERY_S = 1.0
@@ -78,6 +80,77 @@ def export_kafka(
         write("nothing was written: this was a dry run")
     else:
         _write_next_steps(plan)
+
+
+@import_app.callback()
+def import_() -> None:
+    """Make a data folder of the data of Apache Kafka."""
+
+
+@import_app.command("kafka")
+def import_kafka(
+    folders: Annotated[
+        list[str],
+        typer.Option("--from", metavar="DIR", help="A log directory of a Kafka node, or a folder that has some; all."),
+    ],
+    data: Annotated[str, typer.Option("--data", metavar="DIR", help="An empty folder, or one that does not exist.")],
+    drop: Annotated[
+        list[str] | None, typer.Option("--drop", metavar="NAME", help="Leave out something that is not known here.")
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy all files, and share none with Kafka's folders.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list everything; write nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a data folder of a KRaft cluster of Apache Kafka 3.9 to 4.4 that was shut down cleanly.
+
+    Kafka's folders stay as they are: logs that nobody writes again are shared by hard links, all other files are
+    copied. What this cluster does not have is named, and refuses the import unless it is dropped by its name.
+    """
+    from kraft.kafka_data.importing import fill, make_plan
+    from kraft.kafka_data.replica import UnfitData
+    from kraft.runtime.files import DiskFiles
+
+    try:
+        plan = make_plan(DiskFiles(), folders, target=data, dropped=drop or (), copy=copy)
+        if not as_json:
+            _write_import(plan)
+        if not dry_run:
+            fill(DiskFiles(), plan, on_bytes=_progress(plan.copied_bytes))
+    except UnfitData as error:
+        raise CommandFailed(str(error)) from error
+    except OSError as error:
+        raise CommandFailed(f"{error}; repeat the command: nothing of Kafka's folders was changed") from error
+    if as_json:
+        write_json(_import_document(plan, is_written=not dry_run))
+    elif dry_run:
+        write("nothing was written: this was a dry run")
+    else:
+        write(f"written to {data}; check the addresses in {data}/cluster.toml, then start it:")
+        write(f"  kraft up {data}/cluster.toml --data {data}")
+
+
+def _write_import(plan: ImportPlan) -> None:
+    partitions = sum(1 for _ in plan.image.all_partitions())
+    write_words(
+        f"cluster {plan.cluster.cluster_id}: {len(plan.cluster.nodes)} nodes, {partitions} partitions, "
+        f"{plan.linked_bytes:,} bytes shared, {plan.copied_bytes:,} bytes copied"
+    )
+    for line in plan.dropped:
+        write_words(f"- dropped: {line}")
+    for name in plan.missing:
+        write_words(f"- replica {name} has no folder; its leader copies it again")
+
+
+def _import_document(plan: ImportPlan, *, is_written: bool) -> dict[str, Any]:
+    return {
+        "written": is_written,
+        "cluster_id": plan.cluster.cluster_id,
+        "features": dict(plan.cluster.image.features),
+        "linked_bytes": plan.linked_bytes,
+        "copied_bytes": plan.copied_bytes,
+        "dropped": list(plan.dropped),
+        "nodes": [{"id": node.node_id, "log_dirs": plan.directories(node)} for node in plan.cluster.nodes],
+    }
 
 
 def _stopped_cluster(data: str) -> ClusterConfig:

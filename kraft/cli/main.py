@@ -105,6 +105,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "metadata": ("kraft.cli.files", "metadata_app"),
     "log": ("kraft.cli.files", "log_app"),
     "export": ("kraft.cli.exchange", "export_app"),
+    "import": ("kraft.cli.exchange", "import_app"),
     "config": ("kraft.cli.configuration", "config"),
     "certs": ("kraft.cli.certs", "app"),
     "users": ("kraft.cli.users", "app"),

@@ -20,12 +20,11 @@ from kraft.kafka_data import copying
 from kraft.kafka_data.copying import Taken
 from kraft.kafka_data.group_contents import GroupContents, read_group_contents
 from kraft.kafka_data.image_records import UNASSIGNED, image_records, settings_left_out, topics_of
+from kraft.kafka_data.log_directory import write_log_directory, write_private
 from kraft.kafka_data.metadata_log import FOLDER, QUORUM_STATE_FILE, SnapshotId, snapshot_batches
 from kraft.kafka_data.properties import (
     METADATA_TOPIC_ID,
-    SHUTDOWN_TEXT,
     NodePlace,
-    meta_properties,
     quorum_state,
     server_properties,
     settings_without_kafka,
@@ -47,12 +46,7 @@ from kraft.kafka_data.source import Source, read_source
 from metadata.environment import Files
 from metadata.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTIONS_TOPIC
 from replication.storage.names import (
-    CLEAN_SHUTDOWN_FILE,
-    HIGH_WATERMARKS_FILE,
-    LOG_STARTS_FILE,
-    META_PROPERTIES_FILE,
     PARTITION_METADATA_FILE,
-    RECOVERY_POINTS_FILE,
     uuid_text,
 )
 
@@ -71,6 +65,12 @@ class ExportPlan:
     """What does not come along, in words."""
     linked_bytes: int
     copied_bytes: int
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """Those that come along."""
+        topics = {topic.name for topic in topics_of(self.source.image, self.release)}
+        return [each for each in self.source.replicas.values() if each.topic in topics]
 
     @property
     def snapshot(self) -> SnapshotId:
@@ -235,14 +235,21 @@ def fill(files: Files, plan: ExportPlan, *, now_ms: int, on_bytes: Callable[[int
     voters = [node.id for node in plan.source.config.voters]
     for place in plan.places:
         for directory, directory_id in zip(place.directories, place.directory_ids, strict=True):
-            _write_directory(plan, place, directory, directory_id)
+            write_log_directory(
+                directory,
+                [each for each in plan.replicas if each.directory_id == directory_id],
+                cluster_id=plan.source.config.cluster_id,
+                node_id=place.config.id,
+                directory_id=directory_id,
+                is_broker=place.config.is_broker,
+            )
         metadata = os.path.join(place.directories[0], FOLDER)
         os.makedirs(metadata, mode=0o700)
-        _write(os.path.join(metadata, plan.snapshot.file_name), snapshot)
-        _write(os.path.join(metadata, PARTITION_METADATA_FILE), _topic_id_text(METADATA_TOPIC_ID))
-        _write(os.path.join(metadata, QUORUM_STATE_FILE), quorum_state(voters, plan.snapshot.epoch))
+        write_private(os.path.join(metadata, plan.snapshot.file_name), snapshot)
+        write_private(os.path.join(metadata, PARTITION_METADATA_FILE), _topic_id_text(METADATA_TOPIC_ID))
+        write_private(os.path.join(metadata, QUORUM_STATE_FILE), quorum_state(voters, plan.snapshot.epoch))
         properties = server_properties(plan.source.config, place)
-        _write(os.path.join(os.path.dirname(place.directories[0]), SERVER_PROPERTIES), properties)
+        write_private(os.path.join(os.path.dirname(place.directories[0]), SERVER_PROPERTIES), properties)
     copying.finish(plan.target)
 
 
@@ -254,38 +261,5 @@ def _directory_of(source: Source) -> Callable[[str, int, int], UUID]:
     return directory_of
 
 
-def _write_directory(plan: ExportPlan, place: NodePlace, directory: str, directory_id: UUID) -> None:
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    properties = meta_properties(
-        cluster_id=plan.source.config.cluster_id, node_id=place.config.id, directory_id=directory_id
-    )
-    _write(
-        os.path.join(directory, META_PROPERTIES_FILE), "".join(f"{key}={value}\n" for key, value in properties.items())
-    )
-    if not place.config.is_broker:
-        return
-    topics = {topic.name for topic in topics_of(plan.source.image, plan.release)}
-    here = [
-        each for each in plan.source.replicas.values() if each.directory_id == directory_id and each.topic in topics
-    ]
-    _write_checkpoint(directory, RECOVERY_POINTS_FILE, {(each.topic, each.partition): each.log_end for each in here})
-    _write_checkpoint(directory, LOG_STARTS_FILE, {(each.topic, each.partition): each.log_start for each in here})
-    _write_checkpoint(
-        directory, HIGH_WATERMARKS_FILE, {(each.topic, each.partition): each.high_watermark for each in here}
-    )
-    _write(os.path.join(directory, CLEAN_SHUTDOWN_FILE), SHUTDOWN_TEXT)
-
-
-def _write_checkpoint(directory: str, name: str, offsets: Mapping[tuple[str, int], int]) -> None:
-    lines = [f"{topic} {partition} {offset}" for (topic, partition), offset in sorted(offsets.items())]
-    _write(os.path.join(directory, name), "\n".join(["0", str(len(lines)), *lines]) + "\n")
-
-
 def _topic_id_text(topic_id: UUID) -> str:
     return f"version: 0\ntopic_id: {uuid_text(topic_id)}"
-
-
-def _write(path: str, content: str | bytes) -> None:
-    with open(path, "xb") as out:
-        os.fchmod(out.fileno(), 0o600)
-        out.write(content.encode() if isinstance(content, str) else content)

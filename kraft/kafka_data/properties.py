@@ -1,4 +1,4 @@
-"""The files of text that Kafka reads before its logs: `meta.properties`, `quorum-state`, `server.properties`. Pure.
+"""The files of text that Kafka reads before its logs: `quorum-state` and `server.properties`. Pure.
 
 A quorum of fixed voters (kraft.version 0) needs no record of its voters: they are in `server.properties`, and may get
 other addresses. Source: MetaProperties, QuorumStateData, KafkaConfig.
@@ -7,7 +7,7 @@ other addresses. Source: MetaProperties, QuorumStateData, KafkaConfig.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -16,11 +16,8 @@ from kraft.config.models import ClusterConfig, NodeConfig
 from metadata.image import DEFAULT_LISTENER
 from metadata.kafka_settings import is_kafka_name
 from metadata.settings import BrokerSettings, setting_text
-from replication.storage.names import uuid_text
 
 CONTROLLER_LISTENER: Final = "CONTROLLER"
-SHUTDOWN_TEXT: Final = '{"version":0,"brokerEpoch":-1}'
-"""The marker of a stop in order; the epoch of a broker that is not registered."""
 METADATA_TOPIC_ID: Final = UUID(int=1)
 DIFFERENT: Final = (
     "auto.create.topics.enable",
@@ -54,16 +51,6 @@ class NodePlace:
     config: NodeConfig
     directories: Sequence[str]
     directory_ids: Sequence[UUID]
-
-
-def meta_properties(*, cluster_id: str, node_id: int, directory_id: UUID) -> Mapping[str, str]:
-    """What is in the `meta.properties` of a log directory."""
-    return {
-        "version": "1",
-        "cluster.id": cluster_id,
-        "node.id": str(node_id),
-        "directory.id": uuid_text(directory_id),
-    }
 
 
 def quorum_state(voters: Sequence[int], epoch: int) -> str:

@@ -10,7 +10,6 @@ from metadata.environment import Files
 from replication.storage.header_scan import DamagedLog, headers_from
 from replication.storage.names import (
     CLEANED_SUFFIX,
-    DELETED_SUFFIX,
     EPOCHS_FILE,
     HIGH_WATERMARKS_FILE,
     INDEX_SUFFIX,
@@ -100,7 +99,8 @@ def read_replica(
         raise UnfitData(f"{folder} has {unfinished[0]}, of a compaction that did not end: start the node, and stop it")
     try:
         topic_id = read_topic_id(files, f"{folder}/{PARTITION_METADATA_FILE}")
-        epochs = read_epochs(files, f"{folder}/{EPOCHS_FILE}")
+        has_epochs = EPOCHS_FILE in names and files.size(f"{folder}/{EPOCHS_FILE}") > 0
+        epochs = read_epochs(files, f"{folder}/{EPOCHS_FILE}") if has_epochs else []
     except MalformedFile as error:
         raise UnfitData(str(error)) from error
     if topic_id is None:
@@ -171,7 +171,7 @@ def files_of(files: Files, replica: Replica) -> Iterator[tuple[str, bool]]:
         base_offset = base_offset_of(name)
         if base_offset is not None and name.endswith(SEGMENT_SUFFIXES):
             yield name, name.endswith(LOG_SUFFIX) and replica.is_closed(base_offset)
+        elif name == EPOCHS_FILE and not files.size(f"{replica.folder}/{name}"):
+            continue  # Kafka leaves an empty one in a log without records
         elif name in (EPOCHS_FILE, PARTITION_METADATA_FILE) or name.endswith(SNAPSHOT_SUFFIX):
             yield name, False
-        elif name.endswith(DELETED_SUFFIX):
-            continue

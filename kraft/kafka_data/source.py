@@ -69,7 +69,7 @@ def read_source(files: Files, config: ClusterConfig) -> Source:
         _refuse_repeated_ids(nodes)
         image = committed_image(files, [(node.id, f"{node.data}/{METADATA_FOLDER}") for node in config.voters])
         replicas, strays = _replicas(files, nodes, image)
-        missing = _check_replicas(image, replicas)
+        missing = check_replicas(image, replicas)
         return Source(config=config, nodes=nodes, image=image, replicas=replicas, strays=strays, missing=missing)
 
 
@@ -164,6 +164,11 @@ def committed_image(files: Files, voters: Sequence[tuple[int, str]]) -> Metadata
 
 def _image_at(read: MetadataFiles, end: int) -> MetadataImage:
     start = read.snapshot or MetadataImage()
+    if start.offset > end:
+        raise UnfitData(
+            f"a voter has a snapshot of the metadata up to offset {start.offset}, and a majority of the voters ends at "
+            f"{end}: start the cluster, so that the quorum agrees, and stop it with kraft down"
+        )
     return start.apply([each.record for each in read.records if each.offset <= end])
 
 
@@ -209,7 +214,7 @@ def _is_assigned(image: MetadataImage, topic: str, partition: int, broker: int) 
     return known is not None and partition in known.partitions and broker in known.partitions[partition].replicas
 
 
-def _check_replicas(image: MetadataImage, replicas: Mapping[tuple[str, int, int], Replica]) -> list[str]:
+def check_replicas(image: MetadataImage, replicas: Mapping[tuple[str, int, int], Replica]) -> list[str]:
     """The replicas that are missing and need not be there. Raises UnfitData for what a Kafka would lose or drop."""
     missing: list[str] = []
     for topic in image.topics_by_name.values():

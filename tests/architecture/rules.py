@@ -15,6 +15,8 @@ OUTSIDE_FOLDERS: Mapping[str, str] = {
     "kraft.cli": "commands of a person at a terminal, no part of a running node",
     "kraft.kafka_data.copying": "links and copies files of clusters that are stopped",
     "kraft.kafka_data.export": "writes the folders of clusters that are stopped",
+    "kraft.kafka_data.importing": "writes the folders of clusters that are stopped",
+    "kraft.kafka_data.log_directory": "writes the folders of clusters that are stopped",
     "kraft.launcher": "starts nodes as processes of this machine",
     "kraft.client": "transport of programs that are no nodes",
     "kraft.testing": "runs clusters inside other people's tests",

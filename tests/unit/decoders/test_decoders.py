@@ -128,6 +128,7 @@ COVERED = {
 }
 NO_DECODER = {
     "kraft.coordinators.groups.modern_draft": "a number from a hash of ours",
+    "kraft.kafka_data.kafka_source": "the state of a quorum, which a unit test damages",
     "kraft.kafka_data.dump": "text of base64 that it has encoded",
     "kraft.http.responses": "an answer of ours, to leave something out of it",
     "kraft.http.readiness": "text that was encoded in the same line",

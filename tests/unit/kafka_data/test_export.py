@@ -371,10 +371,10 @@ def test_a_target_that_is_not_empty_is_refused(data: Path) -> None:
 def test_an_export_that_was_interrupted_is_repeated(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = content(data)
 
-    def cut(*_: object) -> None:
+    def cut(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kraft.kafka_data.export._write_directory", cut)
+    monkeypatch.setattr("kraft.kafka_data.export.write_log_directory", cut)
     with pytest.raises(OSError, match="No space left"):
         exported(data)
     assert (data.parent / "out" / UNFINISHED).exists()

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import SecretStr
 
 from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.kafka_data.voter_folder import write_voter_folder
 from kraft.layout import METADATA_FOLDER
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.runtime.files import DiskFiles
@@ -26,7 +27,6 @@ from replication.storage.names import (
     RECOVERY_POINTS_FILE,
     uuid_text,
 )
-from tests.unit.kafka_data.voter_folder import write_voter_folder
 
 CLUSTER_ID = "yknzMVKhRluzlToeT43XYg"
 NODES = (1, 2, 3)

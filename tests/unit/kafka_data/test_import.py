@@ -1,0 +1,426 @@
+"""An export taken back is the same image and the same logs; what Kafka's folders may be like that are not taken."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from kraft.config.parse import parse_config
+from kraft.kafka_data import export, importing
+from kraft.kafka_data.copying import UNFINISHED
+from kraft.kafka_data.image_records import image_records
+from kraft.kafka_data.kafka_image import KafkaImage
+from kraft.kafka_data.metadata_log import Entry, encode_value, snapshot_batches
+from kraft.kafka_data.releases import NEWEST, RELEASES
+from kraft.kafka_data.replica import UnfitData
+from kraft.kafka_data.source import committed_image
+from kraft.layout import METADATA_FOLDER
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.encoding import TopLevel
+from kraft.protocol.messages.begin_transaction_record import BeginTransactionRecordData
+from kraft.protocol.messages.clear_elr_record import ClearElrRecordData
+from kraft.protocol.messages.config_record import ConfigRecordData
+from kraft.protocol.messages.delegation_token_record import DelegationTokenRecordData
+from kraft.protocol.messages.end_transaction_record import EndTransactionRecordData
+from kraft.protocol.messages.feature_level_record import FeatureLevelRecordData
+from kraft.protocol.messages.no_op_record import NoOpRecordData
+from kraft.protocol.messages.partition_change_record import PartitionChangeRecordData
+from kraft.protocol.messages.partition_record import PartitionRecordData
+from kraft.protocol.messages.remove_topic_record import RemoveTopicRecordData
+from kraft.protocol.messages.topic_record import TopicRecordData
+from kraft.protocol.messages.zk_migration_state_record import ZkMigrationStateRecordData
+from kraft.protocol.scram import Credential
+from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
+from metadata.image import (
+    MetadataImage,
+    PartitionImage,
+    TopicImage,
+    acls_map,
+    brokers_map,
+    configs_map,
+    quotas_map,
+    topic_ids_map,
+    topics_map,
+    users_map,
+)
+from metadata.image_codec import encode_image
+from metadata.records import NO_LEADER, LeaderRecovery
+from tests.unit.kafka_data.test_export import IMAGE, LOGS, ORDERS, secured
+from tests.unit.kafka_data.world import FILES, NODES, configuration, content, records, write_cluster
+
+FIRST = "node-1/logs"
+
+
+def exported(folder: Path, image: MetadataImage = IMAGE, logs: Mapping[str, Any] = LOGS) -> Path:
+    """Kafka's folders, as an export makes them."""
+    write_cluster(folder / "data", image, logs)
+    target = str(folder / "kafka")
+    plan = export.make_plan(
+        FILES, configuration(folder / "data"), target=target, release=NEWEST, copy=False, rng=random.Random(1)
+    )
+    export.fill(FILES, plan, now_ms=5_000, on_bytes=lambda _: None)
+    return folder / "kafka"
+
+
+def imported(kafka: Path, *dropped: str) -> Path:
+    target = kafka.parent / "back"
+    folders = [str(kafka / f"node-{node}") for node in NODES]
+    plan = importing.make_plan(FILES, folders, target=str(target), dropped=dropped, copy=False)
+    importing.fill(FILES, plan, on_bytes=lambda _: None)
+    return target
+
+
+def image_of(data: Path) -> MetadataImage:
+    return committed_image(FILES, [(node, f"{data}/node-{node}/{METADATA_FOLDER}") for node in NODES])
+
+
+def test_an_export_taken_back_is_what_it_was(tmp_path: Path) -> None:
+    kafka = exported(tmp_path, secured(IMAGE))
+    before = content(kafka)
+    back = imported(kafka)
+    assert encode_image(image_of(back)) == encode_image(secured(IMAGE))
+    for node in NODES:
+        for name in ("orders-0", "orders-1"):
+            assert content(back / f"node-{node}/logs/{name}") == content(tmp_path / f"data/node-{node}/logs/{name}")
+    assert content(kafka) == before
+    config = parse_config((back / "cluster.toml").read_text())
+    assert [(node.id, node.roles) for node in config.nodes] == [(node, ("broker", "controller")) for node in NODES]
+    assert config.nodes[0].log_dirs == (str(back / FIRST),)
+
+
+def test_an_import_is_exported_again(tmp_path: Path) -> None:
+    back = imported(exported(tmp_path))
+    config = configuration(back)
+    target = str(tmp_path / "again")
+    plan = export.make_plan(FILES, config, target=target, release=NEWEST, copy=False, rng=random.Random(1))
+    export.fill(FILES, plan, now_ms=5_000, on_bytes=lambda _: None)
+    assert content(tmp_path / "again" / FIRST) == content(tmp_path / "kafka" / FIRST)
+
+
+# --- any image ------------------------------------------------------------------------------------------------------
+
+names = st.text("abcdefgh.-_", min_size=1, max_size=8)
+uuids = st.integers(100, 2**128 - 1).map(lambda number: UUID(int=number))
+
+
+@st.composite
+def topics(draw: st.DrawFn) -> TopicImage:
+    topic_id = draw(uuids)
+    partitions: dict[int, PartitionImage] = {}
+    for number in range(draw(st.integers(1, 4))):
+        replicas = draw(st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True))
+        size = draw(st.integers(1, len(replicas)))
+        partitions[number] = PartitionImage(
+            topic_id=topic_id,
+            partition=number,
+            replicas=tuple(replicas),
+            isr=tuple(replicas[:size]),
+            leader=NO_LEADER,
+            leader_epoch=draw(st.integers(0, 2**31 - 1)),
+            partition_epoch=draw(st.integers(0, 2**31 - 1)),
+            adding_replicas=tuple(replicas[size:]),
+            leader_recovery=draw(st.sampled_from(LeaderRecovery)),
+        )
+    return TopicImage(name=draw(names), topic_id=topic_id, partitions=MappingProxyType(partitions))
+
+
+acls = st.builds(
+    Acl,
+    resource=st.sampled_from([each for each in AclResource if each > 1]),
+    name=names,
+    pattern=st.sampled_from([AclPattern.LITERAL, AclPattern.PREFIXED]),
+    principal=names.map(lambda name: f"User:{name}"),
+    host=st.sampled_from(["*", "10.0.0.1", "10.0.0.0/8"]),
+    operation=st.sampled_from([each for each in AclOperation if each > 1]),
+    permission=st.sampled_from([AclPermission.ALLOW, AclPermission.DENY]),
+)
+settings = st.dictionaries(
+    st.sampled_from(["retention.ms", "segment.bytes", "min.insync.replicas"]), st.just("2000"), min_size=1
+)
+quotas = st.dictionaries(
+    st.sampled_from(["producer_byte_rate", "consumer_byte_rate"]), st.floats(1, 1e12), min_size=1
+).map(lambda values: MappingProxyType(dict(sorted(values.items()))))
+entities = st.sampled_from([(("user", "u"),), (("client-id", None),), (("client-id", "c"), ("user", None))])
+
+
+@st.composite
+def credentials(draw: st.DrawFn) -> Mapping[str, Credential]:
+    mechanisms = sorted(draw(st.sets(st.sampled_from(["SCRAM-SHA-256", "SCRAM-SHA-512"]), min_size=1)))
+    data = st.binary(min_size=1, max_size=64)
+    made = {
+        each: Credential(draw(data), draw(st.integers(4096, 9999)), draw(data), draw(data), each) for each in mechanisms
+    }
+    return MappingProxyType(made)
+
+
+@st.composite
+def images(draw: st.DrawFn) -> MetadataImage:
+    drawn = draw(st.lists(topics(), max_size=4, unique_by=(lambda each: each.name, lambda each: each.topic_id)))
+    configs = {("topic", each.name): MappingProxyType(draw(settings)) for each in drawn if draw(st.booleans())}
+    configs |= {("broker", ""): MappingProxyType({"log.retention.ms": "5"})} if draw(st.booleans()) else {}
+    return MetadataImage(
+        offset=draw(st.integers(0, 2**40)),
+        controller_epoch=draw(st.integers(1, 2**31 - 1)),
+        brokers=brokers_map({}),
+        topics=topics_map({each.topic_id: each for each in drawn}),
+        topic_ids=topic_ids_map({each.name: each.topic_id for each in drawn}),
+        configs=configs_map(configs),
+        acls=acls_map(draw(st.dictionaries(uuids, acls, max_size=4))),
+        quotas=quotas_map(draw(st.dictionaries(entities, quotas))),
+        users=users_map(draw(st.dictionaries(names, credentials(), max_size=3))),
+        next_producer_id=draw(st.integers(0, 2**62)),
+    )
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(image=images(), release=st.sampled_from(RELEASES))
+def test_any_image_is_the_same_after_a_snapshot(
+    tmp_path_factory: pytest.TempPathFactory, image: MetadataImage, release: Any
+) -> None:
+    from kraft.kafka_data.metadata_log import read_file
+
+    path = tmp_path_factory.mktemp("snapshot") / "snapshot.checkpoint"
+    made = image_records(image, release, directory_of=lambda *_: UUID(int=500))
+    path.write_bytes(b"".join(snapshot_batches(made, epoch=image.controller_epoch, timestamp_ms=1)))
+    back = KafkaImage()
+    back.end_offset, back.epoch = image.next_offset, image.controller_epoch
+    back.apply(read_file(FILES, str(path)), in_snapshot=True)
+    assert encode_image(back.image()) == encode_image(image)
+    assert back.features["metadata.version"] == release.metadata_version
+
+
+# --- records after a snapshot ---------------------------------------------------------------------------------------
+
+
+def replayed(*messages: TopLevel) -> KafkaImage:
+    image = KafkaImage()
+    image.apply(
+        (Entry(offset, 3, 1, max(message.VERSIONS), message) for offset, message in enumerate(messages)),
+        in_snapshot=False,
+    )
+    return image
+
+
+def test_a_transaction_takes_effect_at_its_end() -> None:
+    begin, end = BeginTransactionRecordData.make(name="x"), EndTransactionRecordData.make()
+    made = TopicRecordData.make(name="t", topic_id=UUID(int=9))
+    half = replayed(begin, made)
+    assert (half.topics, half.is_half_written) == ({}, True)
+    whole = replayed(begin, made, end)
+    assert (list(whole.topics.values()), whole.end_offset, whole.is_half_written) == (["t"], 3, False)
+    gone = replayed(made, RemoveTopicRecordData.make(topic_id=UUID(int=9)))
+    assert not gone.topics
+
+
+def test_a_change_with_a_leader_has_the_next_epoch() -> None:
+    image = KafkaImage()
+    image.topics[ORDERS.topic_id] = "orders"
+    image.partitions[ORDERS.topic_id] = dict(ORDERS.partitions)
+
+    def change(**fields: Any) -> PartitionImage:
+        record = PartitionChangeRecordData.make(partition_id=0, topic_id=ORDERS.topic_id, **fields)
+        image.apply([Entry(5, 1, 1, 0, record)], in_snapshot=False)
+        return image.partitions[ORDERS.topic_id][0]
+
+    before = ORDERS.partitions[0]
+    smaller = change(isr=[1, 2])
+    assert (smaller.isr, smaller.leader_epoch) == ((1, 2), before.leader_epoch)
+    elected = change(leader=2)
+    assert (elected.leader, elected.leader_epoch) == (NO_LEADER, before.leader_epoch + 1)
+    assert elected.partition_epoch == before.partition_epoch + 2
+
+
+def test_eligible_replicas_are_the_isr_where_a_stop_has_left_none() -> None:
+    """Kafka 4.1 and newer stop like that: the last member leaves its ISR too (KIP-966)."""
+    image = KafkaImage()
+    made = TopicRecordData.make(name="t", topic_id=UUID(int=9))
+    partition = PartitionRecordData.make(
+        partition_id=0,
+        topic_id=UUID(int=9),
+        replicas=[3, 1, 2],
+        isr=[1, 2],
+        leader=1,
+        leader_epoch=0,
+        partition_epoch=0,
+    )
+    stopped = PartitionChangeRecordData.make(
+        partition_id=0, topic_id=UUID(int=9), isr=[], leader=-1, eligible_leader_replicas=[2, 3]
+    )
+    entries = [Entry(place, 1, 1, max(each.VERSIONS), each) for place, each in enumerate((made, partition, stopped))]
+    image.apply(entries, in_snapshot=False)
+    found = image.image().topics[UUID(int=9)].partitions[0]
+    assert (found.isr, found.leader_epoch) == ((3, 2), 1)
+    image.apply([Entry(9, 1, 1, 0, ClearElrRecordData.make(topic_name="t"))], in_snapshot=False)
+    with pytest.raises(UnfitData, match="t-0 has no replica that has all its records"):
+        image.image()
+
+
+def test_zookeeper_is_refused() -> None:
+    with pytest.raises(UnfitData, match="finish the migration"):
+        replayed(ZkMigrationStateRecordData.make(zk_migration_state=1))
+    replayed(ZkMigrationStateRecordData.make(zk_migration_state=3))
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def append(kafka: Path, *messages: TopLevel, nodes: tuple[int, ...] = NODES) -> None:
+    """Records after the snapshot of these nodes."""
+    values = [NewRecord(None, encode_value(message, max(message.VERSIONS)), [], 1) for message in messages]
+    for node in nodes:
+        folder = kafka / f"node-{node}/logs/__cluster_metadata-0"
+        (folder / f"{100:020d}.log").write_bytes(build_batch(values, base_offset=100, leader_epoch=5))
+
+
+def setting(name: str, value: str = "true") -> TopLevel:
+    return ConfigRecordData.make(resource_type=2, resource_name="orders", name=name, value=value)
+
+
+def test_what_is_not_known_here_is_dropped_by_its_name_only(tmp_path: Path) -> None:
+    kafka = exported(tmp_path)
+    append(kafka, DelegationTokenRecordData.make(token_id="t"), setting("remote.copy.lag.ms", "5"))
+    with pytest.raises(
+        UnfitData, match=r"1 delegation tokens \(--drop delegation-tokens\); setting remote.copy.lag.ms"
+    ):
+        imported(kafka)
+    with pytest.raises(UnfitData, match="--drop wrong: the data has nothing of that name; there are delegation-tokens"):
+        imported(kafka, "wrong")
+    back = imported(kafka, "delegation-tokens", "remote.copy.lag.ms")
+    assert image_of(back).offset == 101
+    assert not image_of(back).configs
+
+
+def unclean(kafka: Path) -> None:
+    (kafka / FIRST / ".kafka_cleanshutdown").unlink()
+
+
+def old_properties(kafka: Path) -> None:
+    path = kafka / FIRST / "meta.properties"
+    path.write_text(path.read_text().replace("version=1", "version=0"))
+
+
+def foreign(kafka: Path) -> None:
+    path = kafka / FIRST / "meta.properties"
+    path.write_text(
+        "".join("cluster.id=x\n" if "cluster" in line else line for line in path.read_text().splitlines(True))
+    )
+
+
+def snapshot_on_a_minority(kafka: Path) -> None:
+    for node in (2, 3):
+        for path in (kafka / f"node-{node}/logs/__cluster_metadata-0").glob("*.checkpoint"):
+            path.unlink()
+
+
+def new_level(kafka: Path) -> None:
+    append(kafka, FeatureLevelRecordData.make(name="metadata.version", feature_level=99))
+
+
+def uncommitted(kafka: Path) -> None:
+    append(kafka, setting("retention.ms", "1"), nodes=(2,))
+
+
+def different(kafka: Path) -> None:
+    append(kafka, setting("retention.ms", "1"), nodes=(2,))
+    append(kafka, setting("retention.ms", "2"), nodes=(1, 3))
+
+
+def half_written(kafka: Path) -> None:
+    append(kafka, BeginTransactionRecordData.make(name="x"))
+
+
+def tiered(kafka: Path) -> None:
+    append(kafka, setting("remote.storage.enable"))
+
+
+def stray(kafka: Path) -> None:
+    (kafka / FIRST / "gone-0.a1b2-stray").mkdir()
+
+
+def future(kafka: Path) -> None:
+    (kafka / FIRST / f"orders-0.{'a' * 32}-future").mkdir()
+
+
+def no_node(kafka: Path) -> None:
+    shutil.rmtree(kafka / "node-3/logs")
+    (kafka / "node-3/logs").mkdir()
+
+
+def two_copies(kafka: Path) -> None:
+    shutil.copytree(kafka / FIRST, kafka / "node-1/logs-2")
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        (unclean, "node 1 was not shut down cleanly"),
+        (old_properties, "Move a cluster with ZooKeeper to KRaft"),
+        (foreign, "import one cluster at a time"),
+        (snapshot_on_a_minority, "node 1 has a snapshot of the metadata up to"),
+        (new_level, "metadata.version is 99, and known are 7 to 33"),
+        (uncommitted, "node 2 has metadata that was not committed .ConfigRecord at offset 100"),
+        (different, "different metadata at offset 100"),
+        (half_written, "half written"),
+        (tiered, "topic orders is tiered"),
+        (stray, "--drop stray-folders"),
+        (future, "--drop future-folders"),
+        (no_node, "node-3 has no meta.properties"),
+        (two_copies, "one of them is a copy"),
+    ],
+)
+def test_folders_that_are_not_taken_are_named(tmp_path: Path, broken: Any, problem: str) -> None:
+    kafka = exported(tmp_path)
+    broken(kafka)
+    before = content(kafka)
+    with pytest.raises(UnfitData, match=problem):
+        imported(kafka)
+    assert content(kafka) == before
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_missing_node_is_named(tmp_path: Path) -> None:
+    kafka = exported(tmp_path)
+    folders = [str(kafka / "node-1"), str(kafka / "node-2")]
+    with pytest.raises(UnfitData, match="node 3 is a member of the cluster"):
+        importing.make_plan(FILES, folders, target=str(tmp_path / "back"), dropped=(), copy=False)
+    with pytest.raises(UnfitData, match="only 1 of them are here"):
+        importing.make_plan(FILES, folders[:1], target=str(tmp_path / "back"), dropped=(), copy=False)
+
+
+def test_a_tail_without_meaning_is_cut(tmp_path: Path) -> None:
+    kafka = exported(tmp_path)
+    append(kafka, NoOpRecordData.make(), nodes=(2,))
+    assert image_of(imported(kafka)).offset == IMAGE.offset
+
+
+def test_an_import_that_was_interrupted_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka = exported(tmp_path)
+
+    def cut(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kraft.kafka_data.importing.write_log_directory", cut)
+    with pytest.raises(OSError, match="No space left"):
+        imported(kafka)
+    assert (tmp_path / "back" / UNFINISHED).exists()
+    monkeypatch.undo()
+    assert encode_image(image_of(imported(kafka))) == encode_image(IMAGE)
+    assert json.loads((tmp_path / "back" / FIRST / ".kafka_cleanshutdown").read_text())
+
+
+def test_an_empty_file_of_epochs_is_left_out(tmp_path: Path) -> None:
+    """Kafka has one in each log without records."""
+    kafka = exported(tmp_path, replace(IMAGE), {"orders-0": [records(b"a")], "orders-1": []})
+    (kafka / FIRST / "orders-1/leader-epoch-checkpoint").touch()
+    assert not (imported(kafka) / FIRST / "orders-1/leader-epoch-checkpoint").exists()
