@@ -190,12 +190,12 @@ class ShareRecordHandlers:
     # --- dead letters -------------------------------------------------------------------------------------
 
     async def redrive_records(self, call: Call) -> web.Response:
-        """200 with the dead letters that went back to their partitions, and why others did not. Raises HttpError 40002
-        for a group without dead letters, 409 when nothing was done and something is in the way, ProducerFenced 90."""
+        """200 with the dead letters that went back to their partitions, and why others did not. Raises HttpError 409
+        for a group without dead letters or when nothing was done and something is in the way, ProducerFenced 90."""
         asked, group = call.model(models.RedriveRequest), call.path["group"]
         topic = self._queues.settings_of(group).errors_deadletterqueue_topic_name
         if not topic:
-            raise HttpError(BAD_REQUEST, f"{group!r} has no errors.deadletterqueue.topic.name, and so no dead letters")
+            raise HttpError(409, f"{group!r} has no errors.deadletterqueue.topic.name, and so no dead letters")
         records = None
         if asked.records is not None:
             records = frozenset(Source(each.topic_name, each.partition_id, each.offset) for each in asked.records)
