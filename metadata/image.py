@@ -191,6 +191,10 @@ def quotas_map(quotas: Mapping[QuotaEntity, Mapping[str, float]]) -> PersistentM
 _NUMBER_OF_UUID = attrgetter("int")
 
 
+USERS_KEPT_MAX = 200_000
+"""Users with those that were deleted. With so many, who is deleted next is forgotten, and may come back by a file."""
+
+
 def users_map(users: Mapping[str, Mapping[str, Credential]]) -> PersistentMap[str, Mapping[str, Credential]]:
     return PersistentMap(users, spread=_spread_name)
 
@@ -228,6 +232,7 @@ class MetadataImage:
     quotas: PersistentMap[QuotaEntity, Mapping[str, float]] = field(default_factory=lambda: quotas_map({}))
     """Quotas of clients: entity -> name of the quota -> its value."""
     users: PersistentMap[str, Mapping[str, Credential]] = field(default_factory=lambda: users_map({}))
+    """Credentials by mechanism; none for a user that was deleted, whom cluster.toml does not bring back."""
     """Users with a password: name -> mechanism -> what its proofs are checked with."""
     next_producer_id: int = 0
     transaction: OpenTransaction | None = None
@@ -467,7 +472,7 @@ class _Draft:
                 server_key=bytes.fromhex(record.server_key),
                 mechanism=record.mechanism,
             )
-        if credentials:
+        if credentials or len(self.users) < USERS_KEPT_MAX:
             self.users[record.name] = MappingProxyType(dict(sorted(credentials.items())))
         else:
             self.users.pop(record.name, None)

@@ -1,4 +1,5 @@
-"""Users with a password: those of the metadata log, and those of cluster.toml, which a user of the log replaces."""
+"""Users with a password: those of the metadata log, and those of cluster.toml, which a user of the log replaces, also
+one that was deleted."""
 
 from __future__ import annotations
 

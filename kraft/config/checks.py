@@ -64,6 +64,8 @@ def warnings(config: ClusterFile | ClusterConfig) -> list[str]:
         if lacking:
             found.append(f"clients of the listener {name} cannot reach the nodes {', '.join(lacking)}")
     found += _open_to_strangers(config.nodes)
+    for path in getattr(config, "readable_secrets", ()):
+        found.append(f"{path} has a secret, and may be read by everybody on this machine: chmod o-rwx {path}")
     if voters % 2 == 0:
         found.append(f"{voters} controllers survive no more failures than {voters - 1} would")
     return found

@@ -249,6 +249,8 @@ class ClusterConfig(_Model):
     settings: Mapping[str, SettingValue]
     nodes: tuple[NodeConfig, ...]
     users: tuple[UserConfig, ...] = ()
+    readable_secrets: tuple[str, ...] = ()
+    """Files with a secret that everybody on this machine may read."""
 
     @property
     def keys(self) -> ClusterKeys:

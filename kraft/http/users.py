@@ -94,6 +94,7 @@ async def _list(call: Call) -> web.Response:
             ],
         )
         for name in sorted(users)
+        if users[name]
     ]
     return plain_json(UserList(users=found).model_dump())
 
@@ -113,7 +114,7 @@ async def _put(call: Call) -> web.Response:
 async def _delete(call: Call) -> web.Response:
     name = call.path["user"]
     credentials = call.context.gateway.image.users.get(name)
-    if credentials is None:
+    if not credentials:
         raise HttpError(404, f"there is no user {name!r} in the metadata log")
     deletions = tuple(ScramDeletion(name=name, mechanism=each) for each in DIGESTS if each in credentials)
     return await _altered(call, AlterUsers(deletions=deletions))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,7 @@ SECRET_LENGTH_MIN: Final = 8
 USER_VARIABLE: Final = "KRAFT_INITIAL_USER"
 PASSWORD_VARIABLE: Final = "KRAFT_INITIAL_PASSWORD"
 """Variables of the environment that name a user which the cluster has from its start."""
+JWKS_URL: Final = "sasl.oauthbearer.jwks.endpoint.url"
 PASSWORD_WORDS: Final = "a user has a password, or a password_file with one"
 FILE_SETTINGS: Final = frozenset({"ssl.keystore.location", "ssl.truststore.location"})
 
@@ -95,6 +97,7 @@ def read_config(file: str) -> str:
 def _identified(parsed: ClusterFile, *, file: str, text: str, identity: Callable[[], Identity]) -> ClusterConfig:
     """Add the identity. `identity` returns the same one at each call."""
     assert parsed.data is not None, "the parser fills in the data folder"
+    _check_keys_of_tokens(parsed, file=file, text=text)
     folder = Path(parsed.data).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +125,25 @@ def _identified(parsed: ClusterFile, *, file: str, text: str, identity: Callable
         settings=_with_absolute_files(parsed.settings),
         nodes=nodes,
         users=_users(parsed, file=file, text=text),
+        readable_secrets=tuple(_readable_secrets(parsed, file)),
     )
+
+
+def _readable_secrets(parsed: ClusterFile, file: str) -> Iterator[str]:
+    has_secret = parsed.secret is not None or any(user.password is not None for user in parsed.users)
+    for path in (file if has_secret else None, parsed.secret_file):
+        if path is not None and os.path.exists(path) and os.stat(path).st_mode & stat.S_IRWXO:
+            yield path
+
+
+def _check_keys_of_tokens(parsed: ClusterFile, *, file: str, text: str) -> None:
+    """Raises ConfigError for a JWKS file that everybody may write: with a key in it, anybody would be any user."""
+    for settings in (parsed.settings, *(node.settings for node in parsed.nodes)):
+        path = str(settings.get(JWKS_URL, "")).removeprefix("file://")
+        if path and os.path.exists(path) and os.stat(path).st_mode & stat.S_IWOTH:
+            wrong = f"{path} may be written by everybody on this machine"
+            line = line_of(f"settings.{JWKS_URL}", key_lines(text))
+            raise ConfigError(file, [Problem(key=JWKS_URL, wrong=wrong, right=f"chmod o-w {path}", line=line)])
 
 
 def _password(user: UserConfig) -> SecretStr:

@@ -80,7 +80,27 @@ class ClientAuthentication:
                 client.principal = login.login.principal
                 return None
             frame = await connection.receive()
+            if header.api_key == apis.SASL_HANDSHAKE.key and header.api_version == 0:
+                await self._log_in_without_headers(login, connection, frame, client)
+                return None
         raise Malformed(f"{frames_max} requests, and not logged in")
+
+    async def _log_in_without_headers(
+        self, login: ClientLogin, connection: FrameConnection, frame: memoryview, client: ClientConnection
+    ) -> None:
+        """Tokens after version 0 of SaslHandshake. One that fails has no answer: the connection is closed."""
+        for _ in range(self.unauthenticated.limits.frames_max):
+            answer = await login.raw(bytes(frame))
+            if answer is None:
+                await self.environment.clock.sleep(login.delay_ms)
+                LOG.info("closing %s: its login failed", connection.peer)
+                return
+            connection.send([answer])
+            if login.login is not None:
+                client.principal = login.login.principal
+                return
+            frame = await connection.receive()
+        raise Malformed("too many tokens, and not logged in")
 
     async def _answer(
         self, login: ClientLogin, header: RequestHeader, frame: memoryview, client: ClientConnection

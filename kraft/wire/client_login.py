@@ -1,4 +1,5 @@
 """The login of one Kafka client: SaslHandshake, then SaslAuthenticate until the mechanism is done (KIP-43, KIP-152).
+After version 0 of SaslHandshake tokens come and go in frames of their own, without a header.
 
 A connection logs in before any other request, and may log in again as the same user before its session ends (KIP-368).
 Any other order is ILLEGAL_SASL_STATE 34; a login that fails is SASL_AUTHENTICATION_FAILED 58, and ends the connection.
@@ -84,14 +85,28 @@ class ClientLogin:
         try:
             token = await self._step(bytes(message.auth_bytes))
         except (ScramFailed, LoginFailed, UnicodeDecodeError):
-            # The same words for all: nobody learns which users exist.
-            words = "Authentication failed during authentication due to invalid credentials with SASL mechanism"
-            return self._failed(SaslAuthenticationFailed(f"{words} {self._mechanism}"))
+            return self._failed(SaslAuthenticationFailed(self._words))
         except KafkaError as error:
             return self._failed(error)
         return SaslAuthenticateResponseData.make(
             error_code=0, error_message=None, auth_bytes=token, session_lifetime_ms=self._lifetime_ms()
         )
+
+    async def raw(self, token: bytes) -> bytes | None:
+        """The answer to a token without a header; None when the login has failed, which Kafka does not answer."""
+        answer = await self.authenticate(SaslAuthenticateRequestData.make(auth_bytes=token))
+        return None if answer.error_code else bytes(answer.auth_bytes)
+
+    @property
+    def _words(self) -> str:
+        """Kafka's words: the same for an unknown user and a wrong password, so that nobody learns which users exist."""
+        match self._mechanism:
+            case "PLAIN":
+                return "Authentication failed: Invalid username or password"
+            case "OAUTHBEARER":
+                return _INVALID_TOKEN.decode()
+        what = "authentication" if self.login is None else "re-authentication"
+        return f"Authentication failed during {what} due to invalid credentials with SASL mechanism {self._mechanism}"
 
     def _failed(self, error: KafkaError) -> SaslAuthenticateResponseData:
         self.has_failed, self._mechanism, self.login = True, None, None
@@ -153,7 +168,11 @@ class ClientLogin:
 
     def _done(self, login: Login) -> None:
         if self.login is not None and self.login.principal != login.principal:
-            raise IllegalSaslState("Cannot change principals during re-authentication")
+            known, asked = self.login.principal, login.principal
+            raise SaslAuthenticationFailed(
+                "Cannot change principals during re-authentication from "
+                f"{known.type}.{known.name}: {asked.type}.{asked.name}"
+            )
         self.login, self._mechanism = login, None
         lifetime_ms = self._lifetime_ms()
         self.ends_ms = self._rules.clock.monotonic_ms() + lifetime_ms if lifetime_ms else None

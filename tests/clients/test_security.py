@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -100,6 +101,39 @@ def test_librdkafka(nodes: Cluster, topic: str, mechanism: str) -> None:
         assert found in {each.encode() for each in MECHANISMS} | {b"aio", b"python"}
     finally:
         consumer.close()
+
+
+def raw_login(nodes: Cluster, password: str) -> bytes:
+    """What clients did before Kafka 1.0: SaslHandshake 0, the token alone in a frame, and then a request; its answer,
+    or nothing."""
+    host, _, port = nodes.nodes[0].kafka.rpartition(":")
+    context = ssl.create_default_context(cafile=ca(nodes))
+    with (
+        socket.create_connection((host, int(port)), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=host) as line,
+        line.makefile("rwb") as stream,
+    ):
+
+        def asked(frame: bytes) -> bytes | None:
+            stream.write(len(frame).to_bytes(4) + frame)
+            stream.flush()
+            size = stream.read(4)
+            return stream.read(int.from_bytes(size)) if size else None
+
+        handshake = asked(bytes.fromhex("0011 0000 00000007 ffff 0005") + b"PLAIN")
+        assert handshake is not None
+        assert handshake[:6] == bytes.fromhex("00000007 0000")
+        token = asked(f"\0admin\0{password}".encode())
+        if token is None:
+            return b""
+        assert token == b""
+        return asked(bytes.fromhex("0012 0000 00000008 ffff")) or b""
+
+
+def test_a_login_without_headers(nodes: Cluster) -> None:
+    """One that fails is not answered, as by Kafka."""
+    assert raw_login(nodes, PASSWORD).startswith(bytes.fromhex("00000008 0000"))
+    assert raw_login(nodes, "wrong") == b""
 
 
 class Tokens(AbstractTokenProvider):

@@ -87,7 +87,11 @@ def _users_apis(handlers: _UserHandlers) -> tuple[ApiHandler, ...]:
 
 
 def _handshake(call: Call[SaslHandshakeRequestData]) -> SaslHandshakeResponseData:
-    return _login(call).handshake(call.message)
+    """A login is repeated with SaslAuthenticate, so with version 1."""
+    login = _login(call)
+    if not call.version:
+        raise IllegalSaslState("a login is repeated after version 1 of SaslHandshake")
+    return login.handshake(call.message)
 
 
 async def _authenticate(call: Call[SaslAuthenticateRequestData]) -> SaslAuthenticateResponseData:
@@ -110,7 +114,7 @@ class _UserHandlers:
 
     def describe(self, call: Call[DescribeUserScramCredentialsRequestData]) -> DescribeUserScramCredentialsResponseData:
         """All users for null or no names."""
-        users = self._gateway.image.users
+        users = {name: found for name, found in self._gateway.image.users.items() if found}
         times = Counter(user.name for user in call.message.users or ()) or Counter(sorted(users))
         return DescribeUserScramCredentialsResponseData.make(
             error_message=None, results=[_described(name, users.get(name), count) for name, count in times.items()]

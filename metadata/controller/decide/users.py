@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from kraft.protocol.errors import (
     DuplicateResource,
@@ -12,7 +13,7 @@ from kraft.protocol.errors import (
     UnsupportedSaslMechanism,
 )
 from kraft.protocol.operator_tokens import OPERATOR
-from kraft.protocol.scram import DIGESTS, ITERATIONS, ITERATIONS_MAX, USER_LENGTH_MAX, credential_of
+from kraft.protocol.scram import DIGESTS, ITERATIONS, ITERATIONS_MAX, USER_LENGTH_MAX, Credential, credential_of
 from metadata.controller.decide.decision import ControllerState, Decision
 from metadata.controller.requests import AlterUsers, ErrorDetail, ScramDeletion, ScramUpsertion
 from metadata.records import RemoveUserScramCredentialRecord, UserScramCredentialRecord
@@ -28,7 +29,7 @@ def alter_users(controller: ControllerState, request: AlterUsers) -> Decision:
     records: dict[str, list[UserScramCredentialRecord | RemoveUserScramCredentialRecord]] = {}
     changes: list[ScramDeletion | ScramUpsertion] = [*request.deletions, *request.upsertions]
     times = Counter((each.name, each.mechanism) for each in changes)
-    left = USERS_MAX - len(controller.image.users)
+    left = USERS_MAX - _count(controller.image.users)
     for each in changes:
         if outcomes.setdefault(each.name, None) is not None:
             continue
@@ -38,7 +39,7 @@ def alter_users(controller: ControllerState, request: AlterUsers) -> Decision:
                 record: UserScramCredentialRecord | RemoveUserScramCredentialRecord = _removed(controller, each)
             else:
                 record = _set(each)
-                if each.name not in controller.image.users and each.name not in records:
+                if not controller.image.users.get(each.name) and each.name not in records:
                     left -= 1
                     if left < 0:
                         raise UnacceptableCredential(f"a cluster has at most {USERS_MAX} users")
@@ -49,6 +50,11 @@ def alter_users(controller: ControllerState, request: AlterUsers) -> Decision:
             records.setdefault(each.name, []).append(record)
     changed = tuple(record for each in records.values() for record in each)
     return Decision(liveness=controller.liveness, records=changed, is_atomic=True, reply=outcomes)
+
+
+def _count(users: Mapping[str, Mapping[str, Credential]]) -> int:
+    """Users that exist. Deleted ones are looked for only where there are many."""
+    return len(users) if len(users) < USERS_MAX else sum(map(bool, users.values()))
 
 
 def _check_name(each: ScramDeletion | ScramUpsertion, times: int) -> None:

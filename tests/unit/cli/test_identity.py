@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kraft.config import ConfigError
+from kraft.config.checks import warnings
 from kraft.launcher.configuration import load_config, write_once
 from kraft.launcher.runfile import ClusterRun, NodeRun, load_run, run_path, save_run
 
@@ -87,3 +88,23 @@ def test_a_run_file_reads_back_and_a_broken_one_is_no_run(tmp_path: Path):
     for text in ("", "[]", "{}", '{"nodes": [{}]}', "3"):
         Path(run_path(str(tmp_path))).write_text(text)
         assert load_run(str(tmp_path)) is None, text
+
+
+def test_files_with_secrets_that_everybody_may_read_or_write(tmp_path: Path) -> None:
+    file, secret, keys = tmp_path / "cluster.toml", tmp_path / "secret", tmp_path / "jwks.json"
+    secret.write_text("a secret of the cluster")
+    keys.write_text('{"keys": []}')
+    text = f'data = "{tmp_path}/data"\nsecret_file = "{secret}"\n[settings]\n'
+    file.write_text(text + f'"sasl.oauthbearer.jwks.endpoint.url" = "file://{keys}"\n[[nodes]]\nid = 1\n')
+    for path in (file, secret, keys):
+        path.chmod(0o644)
+    assert load_config(str(file)).readable_secrets == (str(secret),)
+    assert f"chmod o-rwx {secret}" in "".join(warnings(load_config(str(file))))
+    secret.chmod(0o600)
+    assert load_config(str(file)).readable_secrets == ()
+    keys.chmod(0o646)
+    with pytest.raises(ConfigError, match=f"chmod o-w {keys}"):
+        load_config(str(file))
+    keys.chmod(0o640)
+    file.write_text(file.read_text() + '[[users]]\nname = "a"\npassword = "b"\n')
+    assert load_config(str(file)).readable_secrets == (str(file),)

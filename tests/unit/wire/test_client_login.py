@@ -106,7 +106,7 @@ def test_the_order_is_kept() -> None:
 def test_an_unknown_user_and_a_wrong_password_look_the_same() -> None:
     answers = [plain(Server().login(), user, "x") for user in ("alice", "nobody")]
     assert {each.error_code for each in answers} == {SaslAuthenticationFailed.code}
-    assert len({each.error_message for each in answers}) == 1
+    assert {each.error_message for each in answers} == {"Authentication failed: Invalid username or password"}
     server = Server()
     firsts = []
     for _ in range(2):
@@ -114,6 +114,28 @@ def test_an_unknown_user_and_a_wrong_password_look_the_same() -> None:
         choose(login, "SCRAM-SHA-256")
         firsts.append(bytes(send(login, b"n,,n=nobody,r=abc").auth_bytes).partition(b",s=")[2])
     assert firsts[0] == firsts[1], "the salt of a user that does not exist is the same at each try"
+
+
+def test_a_token_without_a_header_has_an_answer_without_one() -> None:
+    login = Server().login()
+    assert choose(login, "PLAIN") == 0
+    assert asyncio.run(login.raw(b"\0alice\0pencil")) == b""
+    assert login.login is not None
+    login = Server().login()
+    assert choose(login, "SCRAM-SHA-256") == 0
+    assert asyncio.run(login.raw(b"n,,n=alice,r=abc")).startswith(b"r=abc")
+    assert asyncio.run(login.raw(b"c=biws,r=abc,p=AAAA")) is None
+    assert login.has_failed
+
+
+def test_the_words_are_kafkas() -> None:
+    login = Server().login()
+    assert choose(login, "SCRAM-SHA-512") == 0
+    words = "Authentication failed during {} due to invalid credentials with SASL mechanism SCRAM-SHA-{}"
+    assert send(login, b"no proof").error_message == words.format("authentication", 512)
+    login = Server().login()
+    assert plain(login, "alice", "pencil").error_code == 0
+    assert send(login, b"x").error_code == IllegalSaslState.code
 
 
 def test_a_login_is_repeated_as_the_same_user_only_and_ends() -> None:
@@ -125,7 +147,9 @@ def test_a_login_is_repeated_as_the_same_user_only_and_ends() -> None:
     assert plain(login, "alice", "pencil").error_code == 0
     server.world.now_ms += 59_999
     assert login.is_current
-    assert plain(login, "bob", "pen").error_code == IllegalSaslState.code
+    refused = plain(login, "bob", "pen")
+    assert refused.error_code == SaslAuthenticationFailed.code
+    assert refused.error_message == "Cannot change principals during re-authentication from User.alice: User.bob"
     assert not login.is_current
     other = server.login()
     assert plain(other, "bob", "pen").error_code == 0

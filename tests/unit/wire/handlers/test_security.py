@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from kraft.broker.users import Users
 from kraft.protocol import scram
 from kraft.protocol.messages.alter_user_scram_credentials_request import (
     AlterUserScramCredentialsRequestData,
@@ -18,6 +23,7 @@ from kraft.protocol.messages.describe_user_scram_credentials_request import (
 from kraft.protocol.messages.describe_user_scram_credentials_response import DescribeUserScramCredentialsResponseData
 from kraft.protocol.operator_tokens import OPERATOR
 from kraft.wire.handlers import security
+from metadata.controller.decide import users as users_decision
 from metadata.image_codec import decode_image, encode_image
 from tests.support.admin_client import AdminClient
 from tests.support.controller_world import World
@@ -73,6 +79,33 @@ def test_a_user_is_added_described_changed_and_removed() -> None:
     assert alter(admin, upsertion("bob", iterations=4_096), deletion(mechanism=2)) == {"alice": 0, "bob": 0}
     assert alter(admin, deletion()) == {"alice": 0}
     assert describe(admin, "alice", "bob") == {"alice": 91, "bob": [(1, 4_096)]}
+    assert describe(admin) == {"bob": [(1, 4_096)]}
+
+
+def test_a_user_that_was_deleted_does_not_come_back_by_the_file() -> None:
+    world = World()
+    admin = AdminClient(security.apis, world)
+    environment: Any = SimpleNamespace(workers=None, rng=random.Random(1))
+    users = Users(environment, image=lambda: world.image, passwords={"alice": "of the file"}, key=b"k")
+    assert users.credential("alice", "SCRAM-SHA-256") is not None
+    assert alter(admin, upsertion()) == {"alice": 0}
+    assert alter(admin, deletion()) == {"alice": 0}
+    restored = decode_image(encode_image(world.image))
+    assert restored == world.image
+    users = Users(environment, image=lambda: restored, passwords={"alice": "of the file"}, key=b"k")
+    assert users.credential("alice", "SCRAM-SHA-256") is None
+    assert alter(admin, deletion()) == {"alice": 91}
+    assert alter(admin, upsertion()) == {"alice": 0}
+    assert describe(admin) == {"alice": [(1, 4_096)]}
+
+
+def test_deleted_users_take_no_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users_decision, "USERS_MAX", 2)
+    admin = AdminClient(security.apis, World())
+    for name in ("a", "b", "c"):
+        assert alter(admin, upsertion(name)) == {name: 0}
+        assert alter(admin, deletion(name)) == {name: 0}
+    assert alter(admin, upsertion("a"), upsertion("b"), upsertion("c")) == {"a": 0, "b": 0, "c": 93}
 
 
 @pytest.mark.parametrize(
