@@ -2,9 +2,10 @@
 
 The rules are those of KIP-13, KIP-219, KIP-546 and KIP-599.
 
-Each broker counts for itself, as in Kafka. A rate is measured over eleven samples of a second; who has used more than
-allowed is throttled for as long as it takes until the rate is the quota. Changes of metadata are drawn from a bucket of
-tokens, which fills with the quota. Pure, apart from what was counted: time comes with each call.
+Each broker counts bytes for itself, as in Kafka. A rate is measured over eleven samples of a second; who has used more
+than allowed is throttled for as long as it takes until the rate is the quota. Changes of metadata are drawn, at the
+active controller, from a bucket of tokens, which fills with the quota. Pure, apart from what was counted: time comes
+with each call.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from kraft.protocol.errors import ThrottlingQuotaExceeded
-from metadata.controller.decide.client_quotas import CLIENT_ID, CONTROLLER_MUTATION_RATE, USER
+from metadata.controller.decide.client_quotas import CLIENT_ID, CONSUMER_BYTE_RATE, CONTROLLER_MUTATION_RATE, USER
 from metadata.controller.requests import CreatePartitions, CreateTopics, DeleteTopics, Request
 from metadata.image import MetadataImage, QuotaEntity
 
@@ -37,7 +38,7 @@ class Owner(NamedTuple):
 
 
 OWNER: ContextVar[Owner | None] = ContextVar("OWNER", default=None)
-"""The client for whom the current task changes metadata, while there are quotas; None: a node for itself."""
+"""The client for whom the current task works, while there are quotas; None: a node for itself."""
 
 
 class Rate:
@@ -116,6 +117,26 @@ class ClientQuotas:
         if amount:
             rate.add(amount, now_ms)
         return min(rate.over_ms(bound, now_ms), THROTTLE_MS_MAX)
+
+    def fetched(self, owner: Owner, size: int, now_ms: int) -> tuple[int, bool]:
+        """Count the records of a fetch. Returns how long the client is throttled, and whether it does not get them.
+        They were not counted then. A client that has read nothing lately gets all, however large they are."""
+        found = self._find(CONSUMER_BYTE_RATE, owner)
+        if found is None:
+            return 0, False
+        counted, bound = found
+        rate = _latest(self._rates, counted) or self._rates.setdefault(counted, Rate())
+        has_read = rate.over_ms(bound, now_ms) > 0 or rate.total > 0
+        wait_ms = self.used(CONSUMER_BYTE_RATE, owner, size, now_ms)
+        is_refused = wait_ms > 0 and has_read and size > 0
+        if is_refused:
+            rate.add(-size, now_ms)
+        return wait_ms, is_refused
+
+    def fetch_bytes_max(self, owner: Owner) -> int | None:
+        """What one fetch may read: what the quota allows in all samples; None without one."""
+        found = self._find(CONSUMER_BYTE_RATE, owner)
+        return None if found is None else max(1, int(found[1] * (SAMPLES - 1) * SAMPLE_MS / 1_000))
 
     def change_metadata(self, request: Request[Any], image: MetadataImage, now_ms: int) -> None:
         """Draw what the request of the current client changes. Raises ThrottlingQuotaExceeded 89."""

@@ -7,7 +7,7 @@ its deadline; one whose outcome is unknown never is: it ends in REQUEST_TIMED_OU
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from kraft.protocol.errors import NotController, RequestTimedOut
 from metadata.controller.requests import AlterPartition, ErrorDetail, Request
@@ -50,11 +50,14 @@ class ControllerDoor:
         leadership: Callable[[], Leadership],
         local: LocalController | None,
         remote: RemoteController,
+        draw: Callable[[Request[Any]], None] = lambda _: None,
     ) -> None:
+        """`draw` counts what a client changes at the active controller. Raises ThrottlingQuotaExceeded 89."""
         self._clock = clock
         self._leadership = leadership
         self._local = local
         self._remote = remote
+        self._draw = draw
 
     async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
         """Raises the KafkaError of a refusal, NotController when none was found, RequestTimedOut when unknown."""
@@ -85,6 +88,8 @@ class ControllerDoor:
         if leadership.is_self:
             if self._local is None:
                 raise NotController("this node has no controller role")
+            if self._local.is_active:
+                self._draw(request)
             return await self._local.submit(request, timeout_ms=timeout_ms)
         if leadership.leader_id < 0:
             raise NotController("no leader of the metadata quorum is known")

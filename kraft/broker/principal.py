@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, cast, get_args
+
+from kraft.broker.client_quotas import OWNER
 
 Purpose = Literal["controller", "fetch", "forward"]
 
 USER = "User"
 NODE = "Node"
 ANONYMOUS_NAME = "ANONYMOUS"
-PRINCIPAL_BYTES_MAX = 1_024
-"""Longest principal that a node takes from another, with its host."""
+PRINCIPAL_BYTES_MAX = 65_536
+"""Longest principal that a node takes from another, with host and client id, which has up to 32,767 bytes."""
 
 _CLIENT_ID = re.compile(r"node-(\d{1,9})-(" + "|".join(get_args(Purpose)) + ")")
 
@@ -65,6 +67,8 @@ class UserPrincipal:
     name: str
     host: str = ""
     type: str = USER
+    client_id: str | None = field(default=None, compare=False)
+    """The client id of the request for which a node asks, where there are quotas."""
 
     @property
     def is_anonymous(self) -> bool:
@@ -76,8 +80,9 @@ class UserPrincipal:
         return f"{self.type}:{self.name}"
 
     def encode(self) -> bytes:
-        """The principal as a request from node to node carries it: `User:alice`, a zero byte, and the host."""
-        return f"{self}\0{self.host}".encode()
+        """The principal as a request from node to node carries it: `User:alice`, a zero byte, and the host; then a zero
+        byte and the client id, if there is one."""
+        return f"{self}\0{self.host}{'' if self.client_id is None else chr(0) + self.client_id}".encode()
 
 
 Principal: TypeAlias = NodePrincipal | UserPrincipal
@@ -100,11 +105,12 @@ def decode_user(data: bytes) -> UserPrincipal:
     """The inverse of `UserPrincipal.encode`. Raises ValueError for bytes that no node sends."""
     if len(data) > PRINCIPAL_BYTES_MAX:
         raise ValueError(f"a principal of {len(data)} bytes; {PRINCIPAL_BYTES_MAX} are taken")
-    principal, separator, host = data.decode().partition("\0")
+    principal, separator, more = data.decode().partition("\0")
+    host, has_client_id, client_id = more.partition("\0")
     kind, colon, name = principal.partition(":")
     if not (separator and colon and kind):
         raise ValueError("a principal is TYPE:NAME, a zero byte and a host")
-    return UserPrincipal(name, host, kind)
+    return UserPrincipal(name, host, kind, client_id if has_client_id else None)
 
 
 def ask_for(principal: Principal) -> None:
@@ -114,8 +120,11 @@ def ask_for(principal: Principal) -> None:
 
 
 def asker_bytes() -> bytes | None:
-    """The principal that a request of the current task carries to another node; None for no name."""
-    asker = ASKER.get()
+    """The principal that a request of the current task carries to another node; None for no name. While there are
+    quotas, it also carries ANONYMOUS and the client id, so that the active controller counts for the client."""
+    asker, owner = ASKER.get(), OWNER.get()
+    if owner is not None:
+        return replace(asker or ANONYMOUS, client_id=owner.client_id).encode()
     return None if asker is None else asker.encode()
 
 

@@ -149,8 +149,6 @@ class Router:
 
     async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
         """Answers when this node, too, has seen what was done: who asks it next reads what he wrote."""
-        if (quotas := self._publisher.quotas) is not None:
-            quotas.change_metadata(request, self.image, self._clock.monotonic_ms())
         reply = await self._audited(request, self._door.control(request, timeout_ms=timeout_ms))
         await self._publisher.wait_for(lambda image: is_visible(image, request, reply), timeout_ms=METADATA_WAIT_MS)
         return reply

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.audit import Audit
@@ -44,6 +44,7 @@ from kraft.wire.channels.transactions import TransactionChannel
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.node_parts import BrokerParts, NodeParts
 from metadata.controller.active import ActiveController
+from metadata.controller.requests import Request
 from metadata.durable_directories import make_durable_directories
 from metadata.environment import Environment
 from metadata.events import Events
@@ -201,9 +202,16 @@ def _observer(context: NodeContext) -> MetadataLog:
 
 
 def _controller_door(context: NodeContext, controller: ControllerParts | None) -> ControllerDoor:
+    publisher, clock = context.publisher, context.environment.clock
+
+    def draw(request: Request[Any]) -> None:
+        if publisher.quotas is not None:
+            publisher.quotas.change_metadata(request, publisher.image, clock.monotonic_ms())
+
     return ControllerDoor(
-        clock=context.environment.clock,
-        leadership=lambda: context.publisher.leadership,
+        clock=clock,
+        leadership=lambda: publisher.leadership,
+        draw=draw,
         local=None if controller is None else controller.active,
         remote=ControllerChannel(context.peers),
     )

@@ -172,7 +172,8 @@ def has_flexible_response_header(api: Api, version: int) -> bool:
 
 
 def _refusal_tag(refused: KafkaError) -> bytes:
-    value = _INT16.pack(refused.code) + refused.message.encode()
+    wait = f"\0{refused.wait_ms}" if refused.wait_ms else ""
+    value = _INT16.pack(refused.code) + (refused.message + wait).encode()
     return varint(1) + varint(REFUSAL_TAG) + varint(len(value)) + value
 
 

@@ -16,7 +16,7 @@ from kraft.protocol import apis, codec, scram
 from kraft.protocol.apis import Api
 from kraft.protocol.codec import Malformed
 from kraft.protocol.encoding import TopLevel
-from kraft.protocol.errors import for_code
+from kraft.protocol.errors import KafkaError, for_code
 from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateResponseData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
@@ -169,7 +169,7 @@ class RpcConnection:
         try:
             header, offset = codec.decode_response_head(api, api.version, frame)
             if header.refusal is not None:
-                raise for_code(*header.refusal)
+                raise _refused(*header.refusal)
             return codec.decode_body(answer, api.version, frame, offset)
         except Malformed as error:
             raise self.distrusted(error) from error
@@ -275,6 +275,14 @@ async def _token(connection: RpcConnection, token: bytes) -> bytes:
     )
     _raise_refusal(answer.error_code, answer.error_message or "")
     return bytes(answer.auth_bytes)
+
+
+def _refused(code: int, message: str) -> KafkaError:
+    """The error, and how long its client has to wait, where that stands behind the message."""
+    text, _, wait_ms = message.partition("\0")
+    error = for_code(code, text)
+    error.wait_ms = int(wait_ms) if wait_ms.isdecimal() else 0
+    return error
 
 
 def _raise_refusal(code: int, message: str) -> None:

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.client_quotas import OWNER, ClientQuotas, Owner
@@ -59,6 +59,7 @@ UNSENT_BYTES_MAX = 64 * 1024
 """Bytes of unsent answers of one client, beyond which no request of it begins; a larger answer is alone."""
 PRODUCE = 0
 FETCH = 1
+SHARE_FETCH = apis.BY_NAME["ShareFetch"].key
 AUTHENTICATION = (apis.SASL_HANDSHAKE.key, apis.SASL_AUTHENTICATE.key)
 """A node has done it before its session begins."""
 READ_ORDER, PRODUCE_ORDER, WRITE_ORDER = Order.READ, Order.PRODUCE, Order.WRITE
@@ -86,6 +87,8 @@ class _Slot:
     """What `waits` runs; closed with it, because a task that is cancelled before its first turn never begins it."""
     asker: UserPrincipal | None = None
     """The user for whom a node asks."""
+    goes_on: bool = False
+    """A fetch goes on with its session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,8 +265,10 @@ class Session:
             self._fetches += 1
         api = self._handler(header)
         request = codec.decode_request(api.request, header, frame)
-        if request.asker is not None:
-            slot.asker = _asker(request.asker)
+        asker = None if request.asker is None else _asker(request.asker)
+        if asker is not None or OWNER.get() is not None:
+            OWNER.set(None if asker is None else Owner(asker.name, asker.client_id))
+        slot.asker = None if asker is None or asker.is_anonymous else asker
         call = self._call(header, request.message, request.timeout_ms, slot.asker)
         if header.api_key == FETCH:
             asyncio.get_running_loop().call_soon(self._handle, slot, api, call)
@@ -300,6 +305,8 @@ class Session:
         except TooManyItems:
             self._start_large(slot, api, frame)
             return
+        if key == FETCH:
+            slot.goes_on = cast(Any, message).session_epoch > 0
         self._handle(
             slot,
             api,
@@ -446,7 +453,7 @@ class Session:
         refused: KafkaError | None = None,
     ) -> None:
         if not self._is_node and (quotas := self._shared.handlers.quotas) is not None:
-            self._count(quotas, slot, response)
+            response = self._count(quotas, slot, response)
         if response is not None:
             asked = slot.header.api_version if version is None else version
             try:
@@ -471,20 +478,29 @@ class Session:
             self._has_write = False
         self._send_what_is_done()
 
-    def _count(self, quotas: ClientQuotas, slot: _Slot, response: TopLevel | None) -> None:
+    def _count(self, quotas: ClientQuotas, slot: _Slot, response: TopLevel | None) -> TopLevel | None:
         """Count the bytes of a produce or a fetch. Beyond its quota, a client learns from the answer how long it has to
-        wait, and nothing more is read of it until then (KIP-219)."""
+        wait, and nothing more is read of it until then; the answer to a fetch is empty (KIP-219). A share fetch has
+        acquired its records, and gets them."""
         key = slot.header.api_key
-        if key not in (PRODUCE, FETCH):
-            return
+        if key not in (PRODUCE, FETCH, SHARE_FETCH):
+            return response
         owner = Owner(self.client.principal.name, slot.header.client_id)
         now_ms = self._shared.clock.monotonic_ms()
+        is_refused = False
         if key == PRODUCE:
             wait_ms = quotas.used(PRODUCER_BYTE_RATE, owner, slot.size, now_ms)
-        else:
+        elif key == SHARE_FETCH:
             wait_ms = quotas.used(CONSUMER_BYTE_RATE, owner, _records_size(response), now_ms)
+        else:
+            wait_ms, is_refused = quotas.fetched(owner, _records_size(response), now_ms)
+        if is_refused:
+            session_id = getattr(response, "session_id", 0) if slot.goes_on else 0
+            kind: Any = apis.response_type(apis.BY_KEY[FETCH])
+            response = kind.make(session_id=session_id)
         if wait_ms:
             self._throttle(response, wait_ms)
+        return response
 
     def _throttle(self, response: Any, wait_ms: int) -> None:
         if response is not None and "throttle_time_ms" in response.__slots__:

@@ -148,3 +148,23 @@ def test_an_acknowledgement_id(nodes: Cluster, alice: User, bob: User) -> None:
     assert bob.everywhere("POST", f"{queue}:acknowledge", accepted, kind="application/json") == unknown
     assert {status for status, _ in unknown} == {400}
     assert alice.everywhere("POST", f"{queue}:acknowledge", accepted, kind="application/json") == {(200, 0)}
+
+
+def test_a_quota_of_changes_counts_what_is_asked_of_all_nodes(nodes: Cluster, alice: User, bob: User) -> None:
+    """The active controller counts: each node alone would allow as much."""
+    kraft("quotas", "set", "--user", "alice", "controller_mutation_rate=0.1", "--data", nodes.data)
+    cluster_id = json.loads(alice.ask("GET", "/v3/clusters").body)["data"][0]["cluster_id"]
+    path = f"/v3/clusters/{cluster_id}/topics"
+
+    def create(user: User, name: str) -> Answer:
+        return user.ask("POST", path, {"topic_name": name, "partitions_count": 4}, kind="application/json")
+
+    def is_known() -> bool:
+        return all(b"0.1" in alice.ask("GET", path.replace("/topics", "/client-quotas")).body for _ in range(3))
+
+    wait_until(is_known, what="the quota on all nodes")
+    assert create(alice, "first").status == 201
+    refused = [create(alice, f"more-{number}") for number in range(3)]
+    assert [each.status for each in refused] == [429] * 3
+    assert all(0 < int(each.headers["retry-after"]) <= 60 for each in refused)
+    assert create(bob, "of-another-user").status == 201

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from kraft.broker.client_quotas import Owner
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import HttpError, error_body, from_kafka
 from kraft.http.parameters import integer
@@ -18,6 +19,7 @@ from kraft.http.streaming.merge import Piece
 from kraft.http.streaming.positions import POSITION_HEADER, Positions
 from kraft.http.streaming.streams import Outlet
 from kraft.protocol.errors import KafkaError
+from metadata.controller.decide.client_quotas import CONSUMER_BYTE_RATE
 
 HEARTBEAT_MS_DEFAULT = 10_000
 HEARTBEAT_MS_MIN = 100
@@ -81,7 +83,9 @@ async def _run(call: Call, source: Source, outlet: Outlet, frames: Frames, *, wa
             with context.revocations.watching(call.check_again):
                 pieces = await source.next(wait_ms=wait_ms)
             for piece in pieces:
-                await outlet.write(_framed(piece, source.positions, frames))
+                framed = _framed(piece, source.positions, frames)
+                await outlet.write(framed)
+                await _throttled(call, len(framed))
                 if piece.error is not None:
                     return piece.error
             if not pieces:
@@ -95,6 +99,17 @@ async def _run(call: Call, source: Source, outlet: Outlet, frames: Frames, *, wa
         if ended is None:
             raise
         return ended
+
+
+async def _throttled(call: Call, size: int) -> None:
+    """Waits for as long as the client is over its quota by what it has read."""
+    gateway, clock = call.context.gateway, call.context.clock
+    if gateway.quotas is None:
+        return
+    wait_ms = gateway.quotas.used(CONSUMER_BYTE_RATE, Owner(call.principal.name, None), size, clock.monotonic_ms())
+    if wait_ms:
+        with call.context.revocations.watching(call.check_again):
+            await clock.sleep(wait_ms)
 
 
 def _framed(piece: Piece, positions: Positions, frames: Frames) -> bytes:

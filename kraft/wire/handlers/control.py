@@ -7,15 +7,21 @@ node alone, which answers NOT_CONTROLLER 41 when it is not active, so that nothi
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from kraft.protocol.errors import NotController
+from kraft.protocol import apis
+from kraft.protocol.errors import NotController, ThrottlingQuotaExceeded
 from kraft.wire.api_handler import Call
 from kraft.wire.node_parts import NodeParts
 from metadata.controller.requests import Request
 
 Reply = TypeVar("Reply")
 
+STRICT_FROM: Final = {
+    apis.BY_NAME[name].key: version
+    for name, version in (("CreateTopics", 6), ("DeleteTopics", 5), ("CreatePartitions", 3))
+}
+"""The version from which a client is refused with 89 when its quota of changes is used up (KIP-599)."""
 NODE_TIMEOUT_MS = 30_000
 """For a node that does not say how long it waits."""
 
@@ -35,7 +41,23 @@ class Control:
             if controller is None:
                 raise NotController("this node has no controller role; ask the leader of the metadata quorum")
             node_ms = NODE_TIMEOUT_MS if call.timeout_ms is None else call.timeout_ms
+            if (quotas := self._parts.gateway.quotas) is not None:
+                quotas.change_metadata(request, self._parts.gateway.image, self._parts.environment.clock.monotonic_ms())
             return await controller.submit(request, timeout_ms=node_ms)
         gateway = self._parts.gateway
         client_ms = gateway.settings.request_timeout_ms if timeout_ms is None else max(1, timeout_ms)
-        return await gateway.control(request, timeout_ms=client_ms)
+        if call.version >= STRICT_FROM.get(call.message.API_KEY, 0):
+            return await gateway.control(request, timeout_ms=client_ms)
+        return await self._held(request, timeout_ms=client_ms)
+
+    async def _held(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
+        """Older clients do not know error 89: their requests are held until the quota allows them (KIP-599)."""
+        left_ms = timeout_ms
+        while True:
+            try:
+                return await self._parts.gateway.control(request, timeout_ms=left_ms)
+            except ThrottlingQuotaExceeded as error:
+                left_ms -= error.wait_ms
+                if not error.wait_ms or left_ms <= 0:
+                    raise
+                await self._parts.environment.clock.sleep(error.wait_ms)

@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import cast
 
+from kraft.broker.client_quotas import Owner
 from kraft.protocol.encoding import ZERO_UUID, TopLevel
 from kraft.protocol.errors import (
     ClusterAuthorizationFailed,
@@ -46,7 +47,7 @@ from kraft.protocol.messages.fetch_response import (
     PartitionData,
 )
 from kraft.values import new
-from kraft.wire.access import readable
+from kraft.wire.access import changed, readable
 from kraft.wire.api_handler import Answer, ApiHandler, Call, Later
 from kraft.wire.connection_watch import LOOK_MS, STANDSTILL_MS
 from kraft.wire.grouping import by_topic
@@ -186,6 +187,10 @@ class _Fetch:
 
     def _begin(self, call: Call[FetchRequestData], room: Callable[[], int] | None = None) -> FetchResponseData | Later:
         may_read = readable(call, self._parts.gateway)
+        if (quotas := self._parts.gateway.quotas) is not None:
+            most = quotas.fetch_bytes_max(Owner(call.principal.name, call.client_id))
+            if most is not None and most < call.message.max_bytes:
+                call = replace(call, message=changed(call.message, max_bytes=most))
         request = _client_request(call, room=room or self._answers.room, may_read=may_read)
         begun = self._replicas.fetch.begin(request)
         if isinstance(begun, FetchResponse):

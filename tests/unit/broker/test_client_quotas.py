@@ -61,6 +61,17 @@ def test_a_client_waits_until_its_rate_is_the_quota() -> None:
     assert used(quotas, ALICE, 0, 11_000) == 0
 
 
+def test_a_fetch_beyond_the_quota_is_not_counted_and_comes_again() -> None:
+    quotas = ClientQuotas({(("user", None),): {"consumer_byte_rate": 100.0}})
+    assert quotas.fetch_bytes_max(ALICE) == 1_000
+    assert quotas.fetched(ALICE, 900, 0) == (0, False)
+    assert quotas.fetched(ALICE, 500, 100) == (4_000, True)
+    assert quotas.fetched(ALICE, 0, 100) == (0, False), "what it did not get is not counted"
+    assert quotas.fetched(ALICE, 500, 20_000) == (0, False)
+    assert quotas.fetched(BOB, 5_000, 100) == (40_000, False), "the first records, however large they are"
+    assert quotas.fetched(BOB, 1, 200)[1]
+
+
 def test_a_quota_of_client_ids_counts_all_users_together() -> None:
     quotas = ClientQuotas({(("client-id", "app"),): {PRODUCE: 100.0}})
     assert used(quotas, ALICE, 1_000) == 0

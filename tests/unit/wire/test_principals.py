@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextvars
 import pkgutil
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from typing import Any, cast
 import pytest
 
 from kraft.broker.answer_budget import AnswerBudget
-from kraft.broker.principal import ANONYMOUS, ASKER, NodePrincipal, Principal, UserPrincipal, decode_user
+from kraft.broker.client_quotas import OWNER, Owner
+from kraft.broker.principal import ANONYMOUS, ASKER, NodePrincipal, Principal, UserPrincipal, asker_bytes, decode_user
 from kraft.protocol import apis, codec
 from kraft.protocol.apis import Api
 from kraft.protocol.messages.init_producer_id_request import InitProducerIdRequestData
@@ -201,7 +203,7 @@ def test_a_forwarded_request_names_the_user_for_whom_the_node_asks() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"alice", b"User:alice", b":a\0h", b"\xff:a\0h", b"User:" + b"a" * 1_024 + b"\0"]
+    "data", [b"", b"alice", b"User:alice", b":a\0h", b"\xff:a\0h", b"User:" + b"a" * 65_536 + b"\0"]
 )
 def test_a_user_of_another_form_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"a principal|utf-8"):
@@ -217,3 +219,25 @@ def test_a_request_carries_the_timeout_and_the_user(timeout_ms: int | None) -> N
     assert request.timeout_ms == timeout_ms
     assert request.asker is not None
     assert decode_user(request.asker) == asker
+
+
+def test_a_request_carries_the_client_id_while_there_are_quotas() -> None:
+    """Also of a client that has not logged in: the active controller counts what it changes (KIP-599)."""
+
+    def carried(asker: UserPrincipal | None, owner: Owner | None) -> bytes | None:
+        ASKER.set(asker)
+        OWNER.set(owner)
+        return asker_bytes()
+
+    def found(asker: UserPrincipal | None, owner: Owner | None) -> tuple[str, str | None]:
+        data = contextvars.copy_context().run(carried, asker, owner)
+        assert data is not None
+        user = decode_user(data)
+        return str(user), user.client_id
+
+    alice = UserPrincipal("alice", "h")
+    assert contextvars.copy_context().run(carried, None, None) is None
+    assert found(alice, None) == ("User:alice", None)
+    assert found(alice, Owner("alice", "app")) == ("User:alice", "app")
+    assert found(None, Owner("ANONYMOUS", "")) == ("User:ANONYMOUS", "")
+    assert found(None, Owner("ANONYMOUS", None)) == ("User:ANONYMOUS", None)

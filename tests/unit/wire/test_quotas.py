@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.client_quotas import OWNER, ClientQuotas, Owner
@@ -11,13 +14,15 @@ from kraft.broker.principal import ANONYMOUS
 from kraft.protocol import codec
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import ThrottlingQuotaExceeded
+from kraft.protocol.messages.create_topics_request import CreateTopicsRequestData
 from kraft.protocol.messages.fetch_response import FetchableTopicResponse, FetchResponseData, PartitionData
 from kraft.protocol.messages.produce_response import ProduceResponseData
-from kraft.wire.api_handler import ApiHandler, ClientConnection
+from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.budget import Budget
 from kraft.wire.channels.forward import LIST_OFFSETS, PRODUCE
 from kraft.wire.channels.replicas import FETCH
 from kraft.wire.handler_table import ApiHandlers
+from kraft.wire.handlers.control import Control
 from kraft.wire.large_requests import LargeRequests
 from kraft.wire.session import Session, Shared
 from metadata.image import QuotaEntity
@@ -68,10 +73,14 @@ async def story(quota: str, frames: list[bytes], answer: TopLevel | Exception) -
 
 def throttle_ms(line: Line, number: int, kind: type[TopLevel], version: int) -> int:
     """The wait in an answer."""
+    return decoded(line, number, kind, version).throttle_time_ms  # type: ignore[no-any-return]
+
+
+def decoded(line: Line, number: int, kind: type[TopLevel], version: int) -> Any:
     data = memoryview(b"".join(bytes(part) for part in line.sent[number]))
     api = {ProduceResponseData: PRODUCE, FetchResponseData: FETCH}[cast(Any, kind)].api
     _, offset = codec.decode_response_head(api, version, data)
-    return cast(Any, codec.decode_body(kind, version, data, offset)).throttle_time_ms  # type: ignore[no-any-return]
+    return codec.decode_body(kind, version, data, offset)
 
 
 def test_a_produce_beyond_the_quota_mutes_the_connection() -> None:
@@ -98,6 +107,27 @@ def test_a_fetch_is_counted_by_its_records() -> None:
     run(main())
 
 
+def test_a_fetch_beyond_the_quota_is_answered_empty() -> None:
+    """Of a session that goes on it has the id, else none, so that the client begins a new one (KIP-219)."""
+
+    async def main() -> None:
+        partition = PartitionData.make(records=bytes(90))
+        answer = FetchResponseData.make(
+            session_id=7, responses=[FetchableTopicResponse.make(partitions=[partition])], throttle_time_ms=0
+        )
+        first, next_ = a_fetch(session_epoch=0), a_fetch(session_id=7, session_epoch=1)
+        frames = [first, first, next_]
+        _, line = await story("consumer_byte_rate", frames, answer)
+        found = [decoded(line, number, FetchResponseData, FETCH.api.version) for number in range(3)]
+        assert [len(each.responses) for each in found] == [1, 0, 0]
+        assert [each.session_id for each in found] == [7, 0, 7]
+        assert found[1].throttle_time_ms == 8_000
+        _, line = await story("consumer_byte_rate", [a_fetch(), a_fetch(session_id=7, session_epoch=1)], answer)
+        assert decoded(line, 1, FetchResponseData, FETCH.api.version).session_id == 7
+
+    run(main())
+
+
 def test_what_is_within_the_quota_is_read_at_once() -> None:
     async def main() -> None:
         begun, line = await story("consumer_byte_rate", [a_produce(500), a_produce(500)], ProduceResponseData.make())
@@ -114,5 +144,38 @@ def test_a_refused_change_has_the_time_to_wait() -> None:
         begun, line = await story("producer_byte_rate", [a_produce(1), a_lookup()], error)
         assert throttle_ms(line, 0, ProduceResponseData, PRODUCE.api.version) == 700
         assert begun[1][0] - begun[0][0] >= 700
+
+    run(main())
+
+
+@pytest.mark.parametrize(("version", "waits"), [(5, True), (6, False)])
+def test_an_older_client_is_held_where_a_newer_one_is_refused(version: int, waits: bool) -> None:
+    async def main() -> None:
+        around, asked = environment(1), []
+
+        class Gateway:
+            settings = SimpleNamespace(request_timeout_ms=30_000)
+
+            async def control(self, request: object, *, timeout_ms: int) -> str:
+                asked.append(timeout_ms)
+                if len(asked) < 3:
+                    error = ThrottlingQuotaExceeded("later")
+                    error.wait_ms = 700
+                    raise error
+                return "done"
+
+        control = Control(cast(Any, SimpleNamespace(environment=around, gateway=Gateway())))
+        call = Call(
+            message=CreateTopicsRequestData.make(),
+            version=version,
+            client_id=None,
+            connection=ClientConnection(peer="h:1", listener="PLAINTEXT"),
+        )
+        if not waits:
+            with pytest.raises(ThrottlingQuotaExceeded):
+                await control.ask(call, cast(Any, "request"))
+            return
+        assert await control.ask(call, cast(Any, "request")) == "done"
+        assert asked == [30_000, 29_300, 28_600]
 
     run(main())

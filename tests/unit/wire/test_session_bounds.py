@@ -175,8 +175,8 @@ def a_lookup() -> bytes:
     return frame_of(LIST_OFFSETS.api, LIST_OFFSETS.to_request(ListOffset(partition=T0, timestamp=-1, timeout_ms=1), 1))
 
 
-def a_fetch() -> bytes:
-    return frame_of(FETCH.api, FETCH.to_request(REQUEST, 1))
+def a_fetch(**fields: int) -> bytes:
+    return frame_of(FETCH.api, FETCH.to_request(replace(REQUEST, **fields), 1))
 
 
 def test_one_request_more_than_may_be_served_waits_for_a_place(monkeypatch: pytest.MonkeyPatch) -> None:
