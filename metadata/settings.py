@@ -79,6 +79,9 @@ class TopicSettings(_Settings):
     min_compaction_lag_ms: int = _int(0, 0, INT64_MAX, "Shortest time a record stays uncompacted.")
     min_insync_replicas: int = _int(1, 1, INT32_MAX, "ISR size below which acks=all is refused.")
     preallocate: bool = Field(default=False, description="Accepted for compatibility; segments grow as written.")
+    record_expiry_enable: bool = Field(
+        default=False, description="Ours: do share groups look for the header kraft.expires.at in records?"
+    )
     retention_bytes: int = _int(-1, -1, INT64_MAX, "Log size above which old segments go; -1: no limit.")
     retention_ms: int = _int(604_800_000, -1, INT64_MAX, "Age after which segments go; -1: never.")
     segment_bytes: int = _int(1_073_741_824, 14, INT32_MAX, "Size at which a segment is rolled.")
@@ -136,6 +139,12 @@ class GroupSettings(_Settings):
     )
     share_renew_acknowledge_enable: bool = Field(
         default=True, description="Members may renew the lock of a record (KIP-1222)."
+    )
+    share_record_expiry_ms: int = _int(
+        0,
+        0,
+        INT64_MAX,
+        "Ours: records of this age, by their timestamps, are not handed out; 0: age does not matter.",
     )
     share_retry_backoff_ms: int = _int(
         0,
@@ -567,8 +576,8 @@ class BrokerSettings(_Settings):
     )
 
 
-INTERNAL_TOPIC_SETTINGS = frozenset({"internal.segment.bytes"})
-"""Settings of a topic that DescribeConfigs shows only where they are set."""
+INTERNAL_TOPIC_SETTINGS = frozenset({"internal.segment.bytes", "record.expiry.enable"})
+"""Settings of a topic that DescribeConfigs shows only where they are set: Kafka's own tests' and ours."""
 
 BROKER_SYNONYMS: Mapping[str, str] = {
     "cleanup.policy": "log.cleanup.policy",

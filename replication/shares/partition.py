@@ -40,6 +40,7 @@ LOCK_ENTRIES_SPARE: Final = 64
 
 REJECTED: Final = "rejected"
 RELEASED: Final = "released at the delivery count limit"
+EXPIRED: Final = "expired"
 TIMED_OUT: Final = "lock timed out at the delivery count limit"
 BEFORE: Final = "archived before this leader"
 
@@ -128,6 +129,8 @@ class ShareCounts:
     rejected: int = 0
     gaps: int = 0
     timed_out: int = 0
+    expired: int = 0
+    """Too old when they would have been handed out."""
     archived_at_limit: int = 0
     dead_lettered: int = 0
     dead_letters_lost: int = 0
@@ -248,6 +251,23 @@ class SharePartition:
             taking.new(fetched, batch_size)
         self._advance_start()
         return taking.acquired
+
+    def expire_records(self, member: str, ranges: Iterable[tuple[int, int]]) -> None:
+        """These offsets, which the member has acquired in this moment, are too old: nobody gets them, and they were not
+        delivered."""
+        for first, last in ranges:
+            for run in self._runs.cut(first, last):
+                assert run.is_locked_by(member), run
+                counts = self.counts
+                counts.acquired -= run.size
+                counts.deliveries[run.delivery_count] -= run.size
+                counts.redelivered -= run.size if run.delivery_count > 1 else 0
+                counts.expired += run.size
+                run.delivery_count -= 1
+                run.reason = EXPIRED
+                self._change(run, self._archived, is_saved=False)
+                self._needs_write = True
+        self._advance_start()
 
     # --- acknowledge --------------------------------------------------------------------------------------------
 

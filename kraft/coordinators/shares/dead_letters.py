@@ -31,7 +31,7 @@ from metadata.events import Events
 from metadata.image import TopicIdPartition, TopicImage
 from metadata.settings import GroupSettings, dead_letter_name_problem
 from replication.requests import ProduceOptions, ReadOptions
-from replication.shares.partition import BEFORE, REJECTED, RELEASED, TIMED_OUT, DeadLetters
+from replication.shares.partition import BEFORE, EXPIRED, REJECTED, RELEASED, TIMED_OUT, DeadLetters
 
 ATTEMPTS: Final = 5
 BACKOFF_MS: Final = 1_000
@@ -48,7 +48,8 @@ HEADER_PREFIX: Final = "__dlq.errors."
 REJECTED_TEXT: Final = "Offset rejected by client."
 """Kafka's own text; so the next one. Programs that read dead letters compare them."""
 TOO_OFTEN_TEXT: Final = "Offset delivery count exceeded the threshold."
-_TEXTS: Final = {REJECTED: REJECTED_TEXT, RELEASED: TOO_OFTEN_TEXT, TIMED_OUT: TOO_OFTEN_TEXT}
+EXPIRED_TEXT: Final = "Record expired before it was handed out."
+_TEXTS: Final = {EXPIRED: EXPIRED_TEXT, REJECTED: REJECTED_TEXT, RELEASED: TOO_OFTEN_TEXT, TIMED_OUT: TOO_OFTEN_TEXT}
 
 Copies = Mapping[int, "tuple[bytes | None, bytes | None]"]
 

@@ -99,6 +99,11 @@ class ShareLeader:
         self._went_on()
         return acquired
 
+    def expire_records(self, member: str, ranges: Sequence[tuple[int, int]]) -> None:
+        """These of the records that the member has just acquired are too old."""
+        self.partition.expire_records(member, ranges)
+        self._went_on()
+
     def acknowledge(self, member: str, parts: Sequence[Part]) -> asyncio.Future[None] | None:
         """Done when it is durable; None: nothing has to be written. Raises InvalidRecordState 121, InvalidRequest
         42."""

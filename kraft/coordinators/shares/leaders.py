@@ -18,6 +18,7 @@ from kraft.broker.measures import Measure
 from kraft.coordinators.shard import CoordinatorContext
 from kraft.coordinators.shares.dead_letters import DeadLetterWriter
 from kraft.coordinators.shares.decide import Write, within_log
+from kraft.coordinators.shares.expiry import Expiry, expired, without
 from kraft.coordinators.shares.leader import ShareLeader, as_answered, limits_of
 from kraft.coordinators.shares.measures import ShareTotals
 from kraft.coordinators.shares.peek import Peeked, peeked
@@ -25,6 +26,7 @@ from kraft.coordinators.shares.routing import SharePersister
 from kraft.coordinators.shares.settings import KnownSettings
 from kraft.coordinators.shares.state import NO_EPOCH, ShareKey, Snapshot
 from kraft.coordinators.tasks import Tasks
+from kraft.protocol.batches.header import BatchHeader
 from kraft.protocol.errors import (
     InvalidRequest,
     KafkaError,
@@ -54,6 +56,8 @@ from replication.shares.sessions import SessionKey, ShareSessions
 from replication.shares.settled import Before, Lease
 from replication.shares.states import NO_OFFSET, AcknowledgeType
 
+PASSES_MAX: Final = 100
+"""Reads of one fetch that may find nothing but records that are too old; the next fetch goes on behind them."""
 READ_BYTES_MAX: Final = 1_048_576
 """What one fetch reads of one partition at most; a first batch comes whole."""
 _DURATION: Final = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
@@ -415,8 +419,9 @@ class ShareLeaders:
         while True:
             has_ended = await fetch.look(deadline_ms)
             found.update(fetch.handed)
-            if found or has_ended:
+            if found or (has_ended and not fetch.goes_on):
                 return found
+            await self._clock.sleep(0)
 
     async def _leaders_of(
         self, ask: ShareFetch, found: dict[TopicIdPartition, Handed]
@@ -453,14 +458,19 @@ class _Fetch:
         self.handed: dict[TopicIdPartition, Handed] = {}
         self._ask = ask
         self._leaders = leaders
+        self._context = context
         self._replicas = context.replicas
         self._clock = context.environment.clock
         self._records_left = ask.records_max
         self._bytes_each = 1
+        self._has_passed = False
+        """Whether this look has found nothing but records that are too old."""
+        self._passes_left = PASSES_MAX
 
     async def look(self, deadline_ms: int) -> bool:
         """Hands out what there is, else waits for something. Returns whether the wait is over."""
         wake = asyncio.Event()
+        self._has_passed = False
         held = {
             where: leader
             for where, leader in self._leaders.items()
@@ -474,7 +484,7 @@ class _Fetch:
         try:
             await self._read_what_is_there(held, wake)
             remaining_ms = deadline_ms - self._clock.monotonic_ms()
-            if not self.handed and remaining_ms > 0 and not wake.is_set():
+            if not self.handed and remaining_ms > 0 and not wake.is_set() and not self.goes_on:
                 await self._wait(held, wake, remaining_ms)
         finally:
             for leader in self._leaders.values():
@@ -485,6 +495,11 @@ class _Fetch:
             if leader.ended is not None:
                 self.handed.setdefault(where, Handed(error=leader.ended))
         return self._clock.monotonic_ms() >= deadline_ms
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next look begins at once, behind records that are too old."""
+        return self._has_passed and self._passes_left > 0
 
     async def _wait(self, held: Mapping[TopicIdPartition, ShareLeader], wake: asyncio.Event, wait_ms: int) -> None:
         if held:
@@ -561,18 +576,20 @@ class _Fetch:
         if not self._ask.records_max:
             self.handed[where] = Handed()
             return
-        acquired = leader.acquire(
-            self._ask.member,
-            Fetched(
-                self._offsets[where],
-                batches[-1][1].next_offset,
-                [(header.base_offset, header.last_offset) for _, header, is_readable in batches if is_readable],
-            ),
-            max_records=self._records_left,
-            batch_size=self._ask.batch_size,
-            is_strict=self._ask.is_strict,
-            lock_ms=self._ask.lock_ms,
+        fetched = Fetched(
+            self._offsets[where],
+            batches[-1][1].next_offset,
+            [(header.base_offset, header.last_offset) for _, header, is_readable in batches if is_readable],
         )
+        acquired = self._acquire(leader, fetched)
+        expiry = self._expiry(leader)
+        if expiry.is_possible:
+            headers = [(position, header) for position, header, is_readable in batches if is_readable]
+            fresh = self._fresh(leader, fetched, acquired, expiry, item.records, headers)
+            if acquired and not fresh:
+                self._has_passed = True
+                self._passes_left -= 1
+            acquired = fresh
         if acquired:
             self._records_left -= sum(last - first + 1 for first, last, _ in acquired)
             first, last = acquired[0].first_offset, acquired[-1].last_offset
@@ -588,6 +605,44 @@ class _Fetch:
                 leader_epoch=leader.partition.leader_epoch,
                 lock_ms=self._ask.lock_ms,
             )
+
+    def _acquire(self, leader: ShareLeader, fetched: Fetched) -> Sequence[Acquired]:
+        return leader.acquire(
+            self._ask.member,
+            fetched,
+            max_records=self._records_left,
+            batch_size=self._ask.batch_size,
+            is_strict=self._ask.is_strict,
+            lock_ms=self._ask.lock_ms,
+        )
+
+    def _expiry(self, leader: ShareLeader) -> Expiry:
+        assert leader.settings is not None
+        topic = self._context.image().topics.get(leader.key.topic_id)
+        reads_headers = topic is not None and self._context.topic_settings(topic.name).record_expiry_enable
+        return Expiry(after_ms=leader.settings.share_record_expiry_ms, reads_headers=reads_headers)
+
+    def _fresh(
+        self,
+        leader: ShareLeader,
+        fetched: Fetched,
+        acquired: Sequence[Acquired],
+        expiry: Expiry,
+        records: Buffer,
+        headers: Sequence[tuple[int, BatchHeader]],
+    ) -> Sequence[Acquired]:
+        """What was acquired without records that are too old; further ones in their place while all of them are."""
+        now_ms = self._clock.wall_ms()
+        while acquired:
+            over = expired(records, headers, acquired, expiry, now_ms)
+            if not over:
+                break
+            leader.expire_records(self._ask.member, over)
+            left = without(acquired, over)
+            if left:
+                return left
+            acquired = self._acquire(leader, fetched)
+        return acquired
 
 
 async def _first_of(future: asyncio.Future[Any], wake: asyncio.Event) -> bool:

@@ -34,6 +34,7 @@ _REASONS: Final[Sequence[tuple[str, Callable[[ShareCounts], int]]]] = (
     ("rejected", lambda it: it.rejected),
     ("delivery_count_limit", lambda it: it.archived_at_limit),
     ("gap", lambda it: it.gaps),
+    ("expired", lambda it: it.expired),
 )
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct
 
+from kraft.coordinators.shares.expiry import EXPIRES_HEADER
 from kraft.http.errors import BATCH, PAYLOAD, UNPROCESSABLE, HttpError
 from kraft.http.offset_spec import parse_iso_time
 from kraft.http.problems import malformed_json, misshapen
@@ -34,6 +35,13 @@ _Partition: TypeAlias = Annotated[
 ]
 """1.0 is an integer in JSON Schema; `_whole` takes it as one."""
 _Timestamp: TypeAlias = Annotated[str | None, Meta(description="ISO-8601.", extra_json_schema={"format": "date-time"})]
+
+EXPIRES_IN_MS_MAX = 315_360_000_000
+"""Ten years; retention ends before."""
+_ExpiresIn: TypeAlias = Annotated[
+    Annotated[int, Meta(ge=0, le=EXPIRES_IN_MS_MAX)] | None,
+    Meta(description="Ours: share groups do not hand the record out later; the topic needs record.expiry.enable=true."),
+]
 
 
 class BatchHeader(Struct, forbid_unknown_fields=True):
@@ -63,6 +71,7 @@ class StreamRecord(Struct, forbid_unknown_fields=True):
     key: BatchData | None = None
     value: BatchData | None = None
     timestamp: _Timestamp = None
+    expires_in_ms: _ExpiresIn = None
 
 
 class BatchEntry(Struct, forbid_unknown_fields=True):
@@ -74,6 +83,7 @@ class BatchEntry(Struct, forbid_unknown_fields=True):
     key: BatchData | None = None
     value: BatchData | None = None
     timestamp: _Timestamp = None
+    expires_in_ms: _ExpiresIn = None
 
 
 class BatchRequest(Struct, forbid_unknown_fields=True):
@@ -222,10 +232,17 @@ def _out_record(record: StreamRecord | BatchEntry, now_ms: int) -> OutRecord:
     return OutRecord(
         None if record.key is None else _bytes(record.key, "key"),
         None if record.value is None else _bytes(record.value, "value"),
-        [(header.name, header.value) for header in record.headers] if record.headers else NO_HEADERS,
+        _headers(record, now_ms),
         now_ms if record.timestamp is None else _time(record.timestamp),
         _whole(record.partition_id),
     )
+
+
+def _headers(record: StreamRecord | BatchEntry, now_ms: int) -> list[tuple[str, bytes | None]]:
+    headers = [(header.name, header.value) for header in record.headers] if record.headers else NO_HEADERS
+    if record.expires_in_ms is None:
+        return headers
+    return [*headers, (EXPIRES_HEADER, str(now_ms + record.expires_in_ms).encode())]
 
 
 def _bytes(data: BatchData, what: str) -> bytes | None:

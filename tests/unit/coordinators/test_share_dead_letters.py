@@ -51,7 +51,8 @@ async def source(
     where = await create(cluster, "t", on=(1, 2, 3), configs=configs or {"min.insync.replicas": "1"})
     node = cluster.alive[0]
     await at(node, persister(node).initialize(ShareKey("g", where.topic_id, 0), state_epoch=1, start_offset=0))
-    await produce(cluster, where, records)
+    if records:
+        await produce(cluster, where, records)
     return where
 
 

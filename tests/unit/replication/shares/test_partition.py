@@ -425,6 +425,40 @@ def test_of_two_times_of_one_delivery_the_later_one_counts():
     assert combined([late], [StateBatch(5, 14, 0, 2)], 0) == [StateBatch(5, 14, 0, 2)], "delivered again meanwhile"
 
 
+# --- too old ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_too_old_was_not_delivered_and_goes_to_dead_letters():
+    partition = partition_of(StateBatch(0, 1, DeliveryState.AVAILABLE, 2), limits=ShareLimits(has_dead_letters=True))
+    assert acquire(partition, (0, 9)) == [(0, 1, 3), (2, 9, 1)]
+    partition.expire_records("a", [(1, 3), (9, 9)])
+    assert bounds(partition) == [
+        (0, 0, "ACQUIRED", 3),
+        (1, 1, "ARCHIVING", 2),
+        (2, 3, "ARCHIVING", 0),
+        (4, 8, "ACQUIRED", 1),
+        (9, 9, "ARCHIVING", 0),
+    ]
+    counts = partition.counts
+    assert (counts.expired, counts.acquired, counts.redelivered) == (4, 6, 1)
+    assert dict(counts.deliveries) == {3: 1, 1: 5}
+    assert partition.begin_write() is not None
+    letters = partition.end_write(None, now_ms=0)
+    assert {(each.first_offset, each.last_offset, each.reason) for each in letters} == {
+        (1, 1, "expired"),
+        (2, 3, "expired"),
+        (9, 9, "expired"),
+    }
+
+
+def test_without_dead_letters_the_start_passes_what_is_too_old():
+    partition = partition_of()
+    acquire(partition, (0, 9))
+    partition.expire_records("a", [(0, 4)])
+    assert (partition.start_offset, partition.in_flight, partition.deadline_ms()) == (5, 5, LOCK_MS)
+    assert write(partition).start_offset == 5
+
+
 # --- later ----------------------------------------------------------------------------------------------------------
 
 
