@@ -14,7 +14,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from metadata.environment import Environment, File
 from metadata.watchdog import Lock, NoLock
@@ -43,6 +43,13 @@ class KeptEvent(NamedTuple):
     """-1: of no partition."""
     line: bytes
     """The same as in the file, with the end of the line."""
+
+    def fields(self) -> dict[str, Any]:
+        """The line decoded, with text that is no Unicode made so."""
+        found: dict[str, Any] = json.loads(self.line)
+        if b"\\ud" in self.line:  # perhaps half of a surrogate pair: of the name of a file that is no UTF-8
+            found = json.loads(json.dumps(found, ensure_ascii=False).encode(errors="replace"))
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "fault": ("kraft.cli.fault", "app"),
     "node": ("kraft.cli.node", "app"),
     "status": ("kraft.cli.cluster", "status"),
+    "explain": ("kraft.cli.explain", "app"),
     "topics": ("kraft.cli.topics", "app"),
     "groups": ("kraft.cli.groups", "app"),
     "queues": ("kraft.cli.queues", "app"),

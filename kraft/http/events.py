@@ -4,11 +4,9 @@ faults, refused clients. The same lines are in its `events.jsonl` and `audit.jso
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Final
 
-import msgspec
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
@@ -101,7 +99,7 @@ def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
             events=frozenset(filter(None, query.get("event", "").split(","))),
         )
         clock = call.context.clock
-        found = [_fields(each.line) | {"position": each.position} for each in page.events]
+        found = [each.fields() | {"position": each.position} for each in page.events]
         answer: dict[str, Any] = {
             "node_id": call.context.gateway.node_id,
             "incarnation": incarnation,
@@ -126,11 +124,3 @@ def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
             answers_early=True,
         ),
     )
-
-
-def _fields(line: bytes) -> dict[str, Any]:
-    try:
-        fields: dict[str, Any] = msgspec.json.decode(line)
-    except msgspec.DecodeError:  # a half of a surrogate pair: of the name of a file that is no UTF-8
-        fields = json.loads(json.dumps(json.loads(line), ensure_ascii=False).encode(errors="replace"))
-    return fields

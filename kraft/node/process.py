@@ -24,6 +24,7 @@ from kraft.http.authentication import HttpAuthentication
 from kraft.http.console.facts import ClusterFacts
 from kraft.http.console.live import live_routes
 from kraft.http.events import event_routes
+from kraft.http.explain import explain_routes
 from kraft.http.replicas import replica_routes
 from kraft.http.server import HttpServer
 from kraft.http.users import user_routes
@@ -34,6 +35,8 @@ from kraft.http.v3.share_groups import share_group_routes
 from kraft.http.v3.share_records import share_record_routes
 from kraft.http.v3.transactions import transaction_admin_routes
 from kraft.node.assembly import Node
+from kraft.node.evidence import OwnEvidence
+from kraft.node.explainer import Explainer
 from kraft.node.startup_state import Reminder
 from kraft.node.tls_policy import client_port_tls, uses_tls
 from kraft.runtime.descriptors import DescriptorShares, TooFewDescriptors, open_now, raise_soft_limit, share_out
@@ -84,6 +87,7 @@ def warm_up() -> None:
             *replica_routes(dict),
             *event_routes(nothing, incarnation=""),
             *live_routes(nothing, lambda scope: nothing),
+            *explain_routes(nothing, nothing),
         )
     )
     with contextlib.suppress(WrongLibrary):  # each node logs it
@@ -321,6 +325,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
     app = create_app(
         node.gateway,
         environment=node.environment,
+        events=node.events,
         awaiting=node.awaiting,
         is_strict=node.config.strict,
         own_hosts=[name for each in node.config.nodes for name in (each.host, each.bind_host)],
@@ -343,6 +348,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *replica_routes(lambda: {} if node.broker is None else node.broker.replicas.describe()),
             *event_routes(node.events.ring, incarnation=str(node.incarnation_id)),
             *live_routes(_cluster_facts(node), node.facts.facts),
+            *explain_routes(own := OwnEvidence(node), Explainer(node, own)),
         ),
     )
     tls = client_port_tls(node.config, node.node.rest_protocol, node.certificates)

@@ -65,6 +65,10 @@ class ActiveController:
         """The controller epoch of this node's controller term; -1 when it is not active."""
         return self._controller_term.epoch if self._controller_term is not None else -1
 
+    def heard_ms_ago(self) -> dict[int, int]:
+        """Broker -> time since its last heartbeat; empty while this node is not the active controller."""
+        return {} if self._controller_term is None else self._controller_term.heard_ms_ago()
+
     async def start(self) -> None:
         assert self._task is None, "started twice"
         self._log.subscribe(_ignore_change, self._on_leadership)

@@ -57,6 +57,11 @@ class ControllerTerm:
         self._rng: random.Random = context.environment.rng
         self._taken: list[Item] = []
 
+    def heard_ms_ago(self) -> dict[int, int]:
+        """Broker -> time since its last heartbeat."""
+        now_ms = self._context.environment.clock.monotonic_ms()
+        return {broker: max(0, now_ms - each.last_contact_ms) for broker, each in self._liveness.brokers.items()}
+
     @property
     def settings(self) -> BrokerSettings:
         return self._effective.of(self.image)

@@ -30,12 +30,14 @@ from replication.manager.roles import Roles
 from replication.manager.status import (
     FollowerMarks,
     OpenTransactions,
+    ReplicaDetail,
     ReplicaMarks,
     ReplicaStatus,
     ReplicationStatus,
     all_replica_status,
     follower_marks,
     open_transactions,
+    replica_detail,
     replica_marks,
     replication_status,
 )
@@ -145,6 +147,10 @@ class ReplicaManager:
     def follower_marks(self, key: TopicIdPartition) -> Mapping[int, FollowerMarks]:
         """What this broker knows of the followers of a partition that it leads; empty when it does not."""
         return follower_marks(self._registry, key)
+
+    def detail(self, key: TopicIdPartition) -> ReplicaDetail | None:
+        """One replica with its followers and its failure; None where this broker has none."""
+        return replica_detail(self._registry, key)
 
     def open_transactions(self) -> Sequence[OpenTransactions]:
         """Open transactions of every replica that has undecided ones, the oldest first."""

@@ -87,6 +87,23 @@ def _lag(state: LeaderState, log_end_offset: int) -> dict[int, int]:
     return {replica: log_end_offset - max(progress.end_offset, 0) for replica, progress in state.followers.items()}
 
 
+def open_transactions_of(replica: Replica, *, now_ms: int) -> OpenTransactions | None:
+    """Those of one replica; None while none is open and no marker is awaited."""
+    states = replica.log.producer_states
+    if not states.has_unstable:
+        return None
+    since_ms = states.open_since_ms
+    found = OpenTransactions(
+        topic=replica.topic,
+        partition=replica.key.partition,
+        is_leader=isinstance(replica.state, LeaderState),
+        count=states.open_transactions,
+        oldest_ms=0 if since_ms is None else max(now_ms - since_ms, 0),
+        last_stable_offset_lag=max(replica.state.high_watermark - replica.log.last_stable_offset, 0),
+    )
+    return found if found.count or found.last_stable_offset_lag else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenTransactions:
     """Open transactions of one local replica."""
@@ -105,22 +122,8 @@ def open_transactions(registry: Registry) -> list[OpenTransactions]:
     """Open transactions of all replicas, the oldest first: hanging ones, and those that consumers wait for
     (KIP-664)."""
     now_ms = registry.clock.wall_ms()
-    found = []
-    for replica in registry.replicas.values():
-        states = replica.log.producer_states
-        if states.has_unstable:
-            since_ms = states.open_since_ms
-            each = OpenTransactions(
-                topic=replica.topic,
-                partition=replica.key.partition,
-                is_leader=isinstance(replica.state, LeaderState),
-                count=states.open_transactions,
-                oldest_ms=0 if since_ms is None else max(now_ms - since_ms, 0),
-                last_stable_offset_lag=max(replica.state.high_watermark - replica.log.last_stable_offset, 0),
-            )
-            if each.count or each.last_stable_offset_lag:
-                found.append(each)
-    return sorted(found, key=lambda each: -each.oldest_ms)
+    found = (open_transactions_of(replica, now_ms=now_ms) for replica in registry.replicas.values())
+    return sorted((each for each in found if each is not None), key=lambda each: -each.oldest_ms)
 
 
 def all_replica_status(registry: Registry) -> dict[TopicIdPartition, ReplicaStatus]:
@@ -186,3 +189,38 @@ def follower_marks(registry: Registry, key: TopicIdPartition) -> Mapping[int, Fo
 
 def _ago(now_ms: int, at_ms: int) -> int:
     return -1 if at_ms == NEVER_MS else max(now_ms - at_ms, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaDetail:
+    """One replica with what only a look at it alone is worth."""
+
+    status: ReplicaStatus | None
+    """None where its log does not work."""
+    latest_epoch: int
+    last_stable_offset: int
+    followers: Mapping[int, FollowerMarks]
+    """Empty on followers."""
+    transactions: OpenTransactions | None
+    failure: str
+    """The error of a log that is offline, or cannot be written; empty otherwise."""
+
+
+def replica_detail(registry: Registry, key: TopicIdPartition) -> ReplicaDetail | None:
+    """None where this broker has no replica of the partition."""
+    replica, offline = registry.replicas.get(key), registry.offline.get(key)
+    if replica is None and offline is None:
+        return None
+    failure = offline.reason if offline is not None else registry.read_only.get(key, "")
+    if replica is None or (offline is not None and key not in registry.read_only):
+        return ReplicaDetail(
+            status=None, latest_epoch=-1, last_stable_offset=-1, followers={}, transactions=None, failure=failure
+        )
+    return ReplicaDetail(
+        status=replica_status(replica),
+        latest_epoch=replica.log.latest_epoch,
+        last_stable_offset=replica.log.last_stable_offset,
+        followers=follower_marks(registry, key),
+        transactions=open_transactions_of(replica, now_ms=registry.clock.wall_ms()),
+        failure=failure,
+    )

@@ -420,6 +420,10 @@ class LogManager:
 
     # --- directories ------------------------------------------------------------------------------------------
 
+    def failed_directories(self) -> dict[str, str]:
+        """The path of each directory that does not work, and its error."""
+        return {each.path: each.offline_reason for each in self._directories if each.offline_reason is not None}
+
     def described(self) -> list[DescribedDirectory]:
         logs: dict[LogDirectory, list[DescribedLog]] = {directory: [] for directory in self._directories}
         for key, log in self._logs.items():

@@ -23,11 +23,12 @@ ROLES = {1: ("broker", "controller"), 2: ("broker", "controller"), 3: ("controll
 ALWAYS = (
     "/", "/healthz", "/readyz", "/healthy", "/ready", "/status/ready", "/_health", "/metrics", "/kraft/status",
     "/docs", "/docs/{asset}", "/openapi.json", "/openapi", "/openapi/v3", "/console", "/console/{file}",
-    "/kraft/events", "/kraft/facts", "/kraft/changes",
+    "/kraft/events", "/kraft/facts", "/kraft/changes", "/kraft/evidence",
+    "/kraft/explain/partition/{topic}/{partition}", "/kraft/explain/node/{broker_id}",
 )  # fmt: skip
 ENDLESS = ("/kraft/live",)
 """Streams that answer early: they end when their client goes."""
-VALUES = {"topic": "t", "asset": "kraft.css", "file": "console.css", "name": "retention.ms"}
+VALUES = {"topic": "t", "broker_id": "1", "asset": "kraft.css", "file": "console.css", "name": "retention.ms"}
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,7 @@ from kraft.coordinators.shares.ack_ids import AckIds, Lock, id_of
 from kraft.coordinators.shares.state import ShareKey, Snapshot
 from kraft.coordinators.transactions import records as transaction_records
 from kraft.coordinators.transactions.state import Phase, Transaction
+from kraft.explain.facts import read_evidence
 from kraft.http import embedded_records, raw_records
 from kraft.http.authentication import HttpAuthentication
 from kraft.http.console.launcher import asked_in
@@ -106,6 +107,7 @@ from tests.conformance.groups.consumer_groups import consumer_records
 from tests.support.controller_world import World as ControllerWorld
 from tests.unit.coordinators.test_share_records import share_records
 from tests.unit.decoders.files import Holding
+from tests.unit.explain.cluster import node as node_evidence
 from tests.unit.replication.harness.virtual import environment
 from tests.unit.wire.fakes import FakeController, answered, handlers_of
 from tests.unit.wire.test_controller_round_trips import CASES
@@ -239,6 +241,12 @@ QUORUM = {
         decode=metadata_records.decode_records,
         refuses=(ValueError,),
         samples=[metadata_records.encode_records(RECORDS)],
+    ),
+    "evidence of a node": Decoder(
+        module="kraft.explain.facts",
+        decode=read_evidence,
+        refuses=(ValueError,),
+        samples=[msgspec.json.encode(node_evidence(1))],
     ),
     "document": Decoder(
         module="metadata.quorum.durable",

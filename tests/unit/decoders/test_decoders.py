@@ -132,7 +132,7 @@ NO_DECODER = {
     "kraft.kafka_data.dump": "text of base64 that it has encoded",
     "kraft.http.responses": "an answer of ours, to leave something out of it",
     "kraft.http.readiness": "text that was encoded in the same line",
-    "kraft.http.events": "lines that this process has encoded itself",
+    "kraft.events": "lines that this process has encoded itself",
     "kraft.http.idempotency": "a number from a hash of ours",
     "kraft.protocol.partitioner": "a hash; any bytes have one",
     "kraft.wire.connection": "text of random bytes of ours",

@@ -15,6 +15,7 @@ from kraft.http.app import CONTEXT, ROUTES
 from kraft.http.console.live import live_routes
 from kraft.http.endpoint import Route
 from kraft.http.events import event_routes
+from kraft.http.explain import explain_routes
 from kraft.http.replicas import replica_routes
 from kraft.http.users import user_routes
 from kraft.http.v2.consumers_routes import consumer_routes
@@ -71,6 +72,7 @@ def more_routes() -> tuple[Route, ...]:
         *replica_routes(dict),
         *event_routes(EventRing(lambda: 0), incarnation="i"),
         *live_routes(NOTHING, lambda scope: NOTHING),
+        *explain_routes(NOTHING, NOTHING),
     )
 
 

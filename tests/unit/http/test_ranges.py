@@ -15,6 +15,7 @@ from kraft.events import EventRing
 from kraft.http.endpoint import Route
 from kraft.http.errors import HttpError
 from kraft.http.events import event_routes
+from kraft.http.explain import explain_routes
 from kraft.http.offset_spec import parse_iso_time
 from kraft.http.openapi import schema_of
 from kraft.http.replicas import replica_routes
@@ -37,6 +38,7 @@ ROUTES: tuple[Route, ...] = (
     *user_routes(),
     *replica_routes(dict),
     *event_routes(EventRing(lambda: 0), incarnation="i"),
+    *explain_routes(cast(Any, None), cast(Any, None)),
 )
 LOW, HIGH = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}
 

@@ -1,0 +1,95 @@
+"""GET /kraft/explain/...: why something is as it is; GET /kraft/evidence: what one node knows of it."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from kraft.explain.explanation import Explanation
+from kraft.explain.facts import Found, NodeEvidence
+from kraft.explain.nodes import explain_node
+from kraft.explain.partition import explain_partition
+from kraft.http.endpoint import Body, Call, Handler, Parameter, Route
+from kraft.http.errors import BAD_REQUEST, PARTITION_NOT_FOUND, TOPIC_NOT_FOUND, HttpError
+from kraft.http.limits import Slots
+from kraft.http.parameters import TOPIC_PATTERN, integer, parse_integer
+from kraft.http.responses import plain_json
+from kraft.protocol.media_types import PLAIN_JSON
+from kraft.protocol.primitives import INT32_MAX
+
+EXPLANATIONS_MAX: Final = 16
+"""Explanations that a node makes at once: each asks every node."""
+_QUERY: Final = (
+    Parameter(name="topic", description="The topic.", schema={"type": "string", "pattern": TOPIC_PATTERN}),
+    Parameter(
+        name="partition",
+        description="Number of the partition.",
+        schema={"type": "integer", "minimum": 0, "maximum": INT32_MAX, "default": 0},
+    ),
+)
+
+
+class OwnEvidence(Protocol):
+    def __call__(self, topic: str | None = None, partition: int = 0, /) -> NodeEvidence:
+        """What this node knows of itself, and of a partition."""
+        ...
+
+
+class Explainer(Protocol):
+    async def find(self, topic: str | None = None, partition: int = 0) -> Found:
+        """What all nodes know."""
+        ...
+
+
+class ExplainHandlers:
+    def __init__(self, own: OwnEvidence, explainer: Explainer) -> None:
+        self._own = own
+        self._explainer = explainer
+        self._slots = Slots(lambda: EXPLANATIONS_MAX, what="explanations")
+
+    async def evidence(self, call: Call) -> web.Response:
+        """200 with what this node knows; of a partition if `topic` names one."""
+        query = call.request.query
+        return plain_json(self._own(query.get("topic"), integer(call, "partition", default=0)))
+
+    async def partition(self, call: Call) -> web.Response:
+        """Raises HttpError 40401, 40402 for what no node that answers knows."""
+        topic, number = call.topic, call.partition
+        with self._slots:
+            found = await self._explainer.find(topic, number)
+        if not any(each.partition is not None or each.awaits for each in found.nodes.values()):
+            asked = f"none of the nodes {', '.join(map(str, sorted(found.nodes)))} knows"
+            if call.context.gateway.image.topic(topic) is None:
+                raise HttpError(TOPIC_NOT_FOUND, f"Topic not found. {asked} a topic {topic!r}")
+            raise HttpError(PARTITION_NOT_FOUND, f"Partition not found. {asked} partition {number} of {topic!r}")
+        return plain_json(explain_partition(found, topic=topic, partition=number))
+
+    async def node(self, call: Call) -> web.Response:
+        """Raises HttpError 404 for a node that cluster.toml does not have."""
+        node, nodes = parse_integer(call.path["broker_id"], "broker_id"), call.context.gateway.nodes
+        if node not in nodes:
+            raise HttpError(404, f"cluster.toml has no node {node}; it has {', '.join(map(str, sorted(nodes)))}")
+        with self._slots:
+            found = await self._explainer.find()
+        return plain_json(explain_node(found, node))
+
+
+def explain_routes(own: OwnEvidence, explainer: Explainer) -> tuple[Route, ...]:
+    """The routes. They answer without a quorum: what a node knows then is what has to be explained."""
+    h = ExplainHandlers(own, explainer)
+
+    def get(path: str, handler: Handler, summary: str, model: type, errors: tuple[int, ...], **more: object) -> Route:
+        return Route(
+            method="GET", path=path, handler=handler, summary=summary, tag="node", errors=errors, answers_early=True,
+            answers={200: Body(content={PLAIN_JSON: model})}, **more,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    return (
+        get("/kraft/evidence", h.evidence, "What this node knows of itself and of one partition.", NodeEvidence,
+            (BAD_REQUEST,), query=_QUERY, name="node_evidence"),
+        get("/kraft/explain/partition/{topic}/{partition}", h.partition, "Why a partition is as it is.", Explanation,
+            (TOPIC_NOT_FOUND, PARTITION_NOT_FOUND, 503), name="node_explain_partition"),
+        get("/kraft/explain/node/{broker_id}", h.node, "Why a node is as it is.", Explanation, (404, 503),
+            name="node_explain_node"),
+    )  # fmt: skip
