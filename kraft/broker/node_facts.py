@@ -15,6 +15,7 @@ from msgspec import Struct
 from kraft.broker.gateway import Gateway
 from metadata.environment import Clock
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
+from metadata.internal_topics import INTERNAL_TOPICS
 from replication.manager.status import FollowerMarks, ReplicaMarks
 
 SHOWN_MAX: Final = 500
@@ -33,7 +34,7 @@ OFFLINE, UNDER_MIN_ISR, UNDER_REPLICATED, REASSIGNING, WELL = range(5)
 
 
 class Scope(Struct, frozen=True, kw_only=True):
-    """Which partitions are asked for: the worst first, then by name."""
+    """Which partitions are asked for: the worst first, then those of users, then by name."""
 
     filter: str = ""
     """Part of `topic-partition`, or with `exact` the whole of it."""
@@ -110,9 +111,9 @@ def standing(partition: PartitionImage, min_isr: int) -> int:
 def pick(image: MetadataImage, scope: Scope, min_isr_of: Callable[[str], int], *, at_ms: int) -> Picked:
     """The partitions of this scope with their rows, and the totals of all."""
     counts, leaders = [0] * (WELL + 1), dict.fromkeys(image.brokers, 0)
-    found: list[tuple[int, str, int, TopicIdPartition, PartitionImage, int]] = []
+    found: list[tuple[int, bool, str, int, TopicIdPartition, PartitionImage, int]] = []
     for topic in image.topics.values():
-        wanted_isr, name = min_isr_of(topic.name), topic.name
+        wanted_isr, name, is_internal = min_isr_of(topic.name), topic.name, topic.name in INTERNAL_TOPICS
         for number, partition in topic.partitions.items():
             min_isr = min(wanted_isr, len(partition.replicas))
             state = standing(partition, min_isr)
@@ -123,8 +124,10 @@ def pick(image: MetadataImage, scope: Scope, min_isr_of: Callable[[str], int], *
                 continue
             if scope.filter and not _matches(scope, f"{name}-{number}"):
                 continue
-            found.append((state, name, number, TopicIdPartition(topic.topic_id, number), partition, min_isr))
-    found.sort(key=lambda each: each[:3])
+            found.append(
+                (state, is_internal, name, number, TopicIdPartition(topic.topic_id, number), partition, min_isr)
+            )
+    found.sort(key=lambda each: each[:4])
     shown = found[: scope.limit]
     totals = Totals(
         topics=len(image.topics),
@@ -136,12 +139,12 @@ def pick(image: MetadataImage, scope: Scope, min_isr_of: Callable[[str], int], *
         matched=len(found),
         shown=len(shown),
     )
-    keys = {key: f"{name}-{number}" for _, name, number, key, _, _ in shown}
+    keys = {key: f"{name}-{number}" for _, _, name, number, key, _, _ in shown}
     rows = {
         f"{name}-{number}": (
             partition.leader, partition.leader_epoch, partition.replicas, partition.isr, state, min_isr,
         )
-        for state, name, number, _, partition, min_isr in shown
+        for state, _, name, number, _, partition, min_isr in shown
     }  # fmt: skip
     return Picked(image, at_ms, keys, rows, totals)
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from kraft.http.access_table import ROUTE_ACCESS
 from kraft.http.docs.assets import CSS, SCRIPT, Asset, Assets, cached_answer, etag_of
 from kraft.http.docs.pages import ETAG, HTML
 from kraft.http.endpoint import Body, Call, Route
@@ -28,14 +29,27 @@ FILES: Mapping[str, str] = {
     "console.css": CSS,
     "console.js": SCRIPT,
     "dom.js": SCRIPT,
+    "explain.js": SCRIPT,
+    "history.js": SCRIPT,
+    "lists.js": SCRIPT,
+    "messages.js": SCRIPT,
     "partition.js": SCRIPT,
     "partitions.js": SCRIPT,
     "stream.js": SCRIPT,
+    "timeline.js": SCRIPT,
     "workload.js": SCRIPT,
 }
 """Name -> content type."""
 FOLDER = posixpath.join(posixpath.dirname(__file__), "assets")
-SCREENS = (("cluster", "Cluster"), ("partitions", "Partitions"))
+SCREENS = (
+    ("cluster", "Cluster"),
+    ("partitions", "Partitions"),
+    ("timeline", "Time line"),
+    ("groups", "Groups"),
+    ("queues", "Queues"),
+    ("transactions", "Transactions"),
+    ("messages", "Messages"),
+)
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'{nodes}; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -57,7 +71,7 @@ _PAGE = """<!doctype html>
 <link rel="stylesheet" href="/console/console.css">
 <script type="module" src="/console/console.js"></script>
 </head>
-<body data-cluster="{cluster_id}" data-node="{node_id}">
+<body data-cluster="{cluster_id}" data-node="{node_id}" data-explains="{explains}">
 <a class="skip" href="#main">Skip to the content</a>
 <header>
 <p class="name"><a href="/console">kraft</a> <span>{place}</span></p>
@@ -102,7 +116,12 @@ def console_page(
     """`others`: URLs of nodes that the page may ask whether they are alive, when its own is not."""
     screens = "".join(f'<li><a href="#/{name}">{escape(text)}</a></li>' for name, text in SCREENS)
     text = _PAGE.format(
-        title=escape(title), place=escape(place), cluster_id=escape(cluster_id), node_id=node_id, screens=screens
+        title=escape(title),
+        place=escape(place),
+        cluster_id=escape(cluster_id),
+        node_id=node_id,
+        screens=screens,
+        explains=str("GET /kraft/explain/partition/{topic}/{partition}" in ROUTE_ACCESS).lower(),
     )
     data = text.encode()
     origins = sorted({f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, others) if parts.netloc})

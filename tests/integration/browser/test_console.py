@@ -18,7 +18,20 @@ from tests.integration.support.configuration import REPLICATED
 from tests.integration.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
-SCREENS = ("cluster", "partitions", "partition/orders-0")
+SCREENS = (
+    *("cluster", "partitions", "partition/orders-0", "timeline", "groups", "queues", "transactions"),
+    "messages/orders-0",
+)
+HOSTILE = "<img src=x onerror='window.hacked = 1'><script>window.hacked = 1</script>"
+SHOWS = {
+    "cluster": "3 of 3",
+    "timeline": "orders-0",
+    "groups": "There is no consumer group",
+    "queues": "There is no share group",
+    "transactions": "No producer has a transactional id",
+    "messages/orders-0": "records; the next has offset",
+}
+"""Text by which a screen is complete."""
 KEPT_QUIET = ("net::ERR_", "Failed to load resource")
 """What the browser logs of a node that was killed."""
 
@@ -87,6 +100,22 @@ def test_a_dead_node_is_seen_and_its_page_leads_to_another(cluster: Cluster, pag
     assert page.violations() == []
 
 
+def test_contents_of_records_are_text(cluster: Cluster, page: Page) -> None:
+    cluster.create_topic("hostile")
+    cluster.write_all("hostile", [HOSTILE, "plain"])
+    page.open(console(cluster, "messages/hostile-0"))
+    page.wait_for(HOSTILE)
+    assert [row[3] for row in page.rows("Records")] == [HOSTILE, "plain"]
+    page.find("#m-live").click()
+    cluster.write_all("hostile", ["later"])
+    page.wait_for("later")
+    page.find("#m-filter").send_keys("plain")
+    wait_until(lambda: len(page.rows("Records")) == 1, what="the filter")
+    assert page.driver.execute_script("return window.hacked === undefined")
+    assert page.complaints() == []
+    assert page.violations() == []
+
+
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_axe_finds_nothing_on_any_screen(cluster: Cluster, page: Page, colours: Colours) -> None:
     found: dict[str, list[str]] = {}
@@ -95,7 +124,7 @@ def test_axe_finds_nothing_on_any_screen(cluster: Cluster, page: Page, colours: 
         for screen in SCREENS:
             page.open(console(cluster, screen))
             page.driver.refresh()
-            page.wait_for("orders" if screen != "cluster" else "3 of 3")
+            page.wait_for(SHOWS.get(screen, "orders"))
             if problems_here := problems(page):
                 found[f"{screen} {size[0]}"] = problems_here
             if page.driver.execute_script("return document.documentElement.scrollWidth > innerWidth"):

@@ -5,14 +5,19 @@ import { Stream } from "./stream.js";
 import { ClusterScreen } from "./cluster.js";
 import { PartitionsScreen } from "./partitions.js";
 import { PartitionScreen } from "./partition.js";
+import { TimelineScreen } from "./timeline.js";
+import { GroupsScreen, QueuesScreen, TransactionsScreen } from "./lists.js";
+import { MessagesScreen } from "./messages.js";
+import { History } from "./history.js";
 
-const SCREENS = { cluster: ClusterScreen, partitions: PartitionsScreen, partition: PartitionScreen };
+const SCREENS = { cluster: ClusterScreen, partitions: PartitionsScreen, partition: PartitionScreen, timeline: TimelineScreen, groups: GroupsScreen, queues: QueuesScreen, transactions: TransactionsScreen, messages: MessagesScreen };
 const FIND_ANOTHER_MS = 3_000;
 const THEMES = ["auto", "light", "dark"];
 
 const main = document.getElementById("main");
 const notice = document.getElementById("notice");
 const page = { screen: null, name: "", isDue: false };
+const history_ = new History();
 const stream = new Stream(() => due(), (standing) => stood(standing));
 
 // --- screens -------------------------------------------------------------------------------------
@@ -26,7 +31,7 @@ function parsed() {
 function show(isFirst) {
   const [name, argument] = parsed();
   if (page.screen && page.screen.close) page.screen.close();
-  const screen = new SCREENS[name](stream, argument, (scope) => stream.watch(scope));
+  const screen = new SCREENS[name](stream, argument, (scope) => stream.watch(scope), history_);
   page.screen = screen;
   page.name = name;
   main.replaceChildren(screen.element);
@@ -42,6 +47,7 @@ function show(isFirst) {
 }
 
 function due() {
+  history_.sample(stream);
   if (page.isDue) return;
   page.isDue = true;
   requestAnimationFrame(() => {

@@ -2,9 +2,12 @@
 
 import { h, s, setAttributes, setText, grouped, age, bytes, Keyed, Table } from "./dom.js";
 import { STANDINGS } from "./stream.js";
+import { ask } from "./api.js";
+import { details } from "./timeline.js";
+import { ExplainPanel } from "./explain.js";
 
 const AXIS = { left: 84, right: 24, width: 720, row: 46, top: 26 };
-const WIDTH_MIN = 280;
+const WIDTH_MIN = 280, EVENTS_EVERY_MS = 2_000, EVENTS_MAX = 50;
 
 export class PartitionScreen {
   constructor(stream, name) {
@@ -22,11 +25,33 @@ export class PartitionScreen {
     ]);
     this.epochs = new Table("Leader epochs", [{ label: "Epoch", number: true }, { label: "Begins at offset", number: true }, { label: "Known to nodes" }]);
     this.views = new Table("What other nodes say", [{ label: "Node" }, { label: "Leader" }, { label: "Leader epoch", number: true }, { label: "ISR" }], { empty: "All nodes that answer say the same." });
-    this.element = h("div", {}, h("p", { class: "path" }, h("a", { href: "#/partitions" }, "Partitions"), " / "), h("h1", {}, name), this.facts,
-      h("section", { class: "card" }, h("h2", {}, "Offsets"), this.svg, legend()),
+    this.events = new Table("Events", [{ label: "Time" }, { label: "Node" }, { label: "Event" }, { label: "Details" }], { empty: "No node has reported an event of it." });
+    this.timer = setInterval(() => this.load(), EVENTS_EVERY_MS);
+    const [, topic, number] = name.match(/^(.*)-(\d+)$/) ?? [];
+    this.explain = new ExplainPanel(stream, `/kraft/explain/partition/${encodeURIComponent(topic ?? name)}/${number ?? 0}`);
+    this.element = h("div", {}, h("p", { class: "path" }, h("a", { href: "#/partitions" }, "Partitions"), " / ", h("a", { href: `#/messages/${encodeURIComponent(name)}` }, "its messages")), h("h1", {}, name), this.facts,
+      h("section", { class: "card" }, h("h2", {}, "Offsets"), this.svg, legend()), this.explain.element,
       h("section", { class: "card" }, h("h2", {}, "Replicas"), this.replicas.element),
       h("div", { class: "pair" }, h("section", { class: "card" }, h("h2", {}, "Leader epochs"), this.epochs.element),
-        h("section", { class: "card" }, h("h2", {}, "Where nodes disagree"), this.views.element)));
+        h("section", { class: "card" }, h("h2", {}, "Where nodes disagree"), this.views.element)),
+      h("section", { class: "card" }, h("h2", {}, "Events"), this.events.element));
+    this.load();
+  }
+
+  close() {
+    clearInterval(this.timer);
+  }
+
+  async load() {
+    const [, topic, partition] = this.name.match(/^(.*)-(\d+)$/) ?? [];
+    const own = Number(document.body.dataset.node);
+    const nodes = this.stream.nodes().filter((node) => node.answers && (own < 0 || node.id === own));
+    if (topic === undefined || document.hidden) return;
+    this.explain.load();
+    const query = new URLSearchParams({ topic, partition, limit: EVENTS_MAX });
+    const found = await Promise.allSettled(nodes.map((node) => ask(this.stream, `/kraft/events?${query}`, { node: node.id })));
+    const events = found.flatMap((each) => (each.status === "fulfilled" ? each.value.events : [])).sort((a, b) => b.at_ms - a.at_ms || b.sequence - a.sequence);
+    this.events.set(events.slice(0, EVENTS_MAX).map((each) => [`${each.node_id}/${each.at_ms}/${each.sequence}/${each.event}`, [new Date(each.at_ms).toLocaleTimeString("en-GB"), `node ${each.node_id}`, each.event.replaceAll("_", " "), details(each)]]));
   }
 
   update() {

@@ -83,7 +83,7 @@ export class Stream {
       }
     }
     const collator = new Intl.Collator("en", { numeric: true });
-    return found.sort((a, b) => a.standing - b.standing || collator.compare(a.name, b.name));
+    return found.sort((a, b) => a.standing - b.standing || a.name.startsWith("__") - b.name.startsWith("__") || collator.compare(a.name, b.name));
   }
   replica(partition, node) {
     const row = this.state.get(`r/${partition}/${node}`);
