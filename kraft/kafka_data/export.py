@@ -40,6 +40,7 @@ from kraft.kafka_data.releases import (
     Release,
     first_release,
     lowest_for,
+    value_for,
 )
 from kraft.kafka_data.replica import Replica, UnfitData, files_of
 from kraft.kafka_data.source import Source, read_source
@@ -180,6 +181,11 @@ def _left_out(source: Source, contents: GroupContents, needed: Mapping[Kind, str
         since = first_release(setting.name)
         reason = f"Kafka {since} has it" if since != "3.9" else "Kafka has it not, or not as a dynamic setting"
         yield f"setting {setting.name} of {owner}: left out; {reason}"
+    for (resource_type, resource), values in sorted(source.image.configs.items()):
+        for name, value in values.items():
+            if (least := value_for(release, name, value)) != value:
+                owner = f"{resource_type} {resource or '(all)'}"
+                yield f"setting {name} of {owner}: {value} becomes {least}; Kafka {release.name} takes no less"
     for name in settings_without_kafka(source.config):
         yield f"setting {name} of cluster.toml: left out; Kafka has it not"
     if contents.rest_consumers:
@@ -248,7 +254,7 @@ def fill(files: Files, plan: ExportPlan, *, now_ms: int, on_bytes: Callable[[int
         write_private(os.path.join(metadata, plan.snapshot.file_name), snapshot)
         write_private(os.path.join(metadata, PARTITION_METADATA_FILE), _topic_id_text(METADATA_TOPIC_ID))
         write_private(os.path.join(metadata, QUORUM_STATE_FILE), quorum_state(voters, plan.snapshot.epoch))
-        properties = server_properties(plan.source.config, place)
+        properties = server_properties(plan.source.config, place, plan.release)
         write_private(os.path.join(os.path.dirname(place.directories[0]), SERVER_PROPERTIES), properties)
     copying.finish(plan.target)
 

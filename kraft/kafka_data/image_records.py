@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from kraft.kafka_data.releases import GROUP_SETTINGS_SINCE, Release, is_setting_of
+from kraft.kafka_data.releases import GROUP_SETTINGS_SINCE, Release, is_setting_of, value_for
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.messages.access_control_entry_record import AccessControlEntryRecordData
 from kraft.protocol.messages.client_quota_record import ClientQuotaRecordData, EntityData
@@ -144,7 +144,9 @@ def _configs(image: MetadataImage, release: Release) -> Iterator[Versioned]:
         for name, value in image.configs[kind, resource].items():
             if _has_setting(kind, name, release):
                 code = RESOURCE_TYPES[kind]
-                config: Any = ConfigRecordData.make(resource_type=code, resource_name=resource, name=name, value=value)
+                config: Any = ConfigRecordData.make(
+                    resource_type=code, resource_name=resource, name=name, value=value_for(release, name, value)
+                )
                 yield Versioned(config, 0)
 
 

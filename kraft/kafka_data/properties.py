@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.kafka_data.releases import Release, value_for
 from metadata.image import DEFAULT_LISTENER
 from metadata.kafka_settings import is_kafka_name
 from metadata.settings import BrokerSettings, setting_text
@@ -67,7 +68,7 @@ def quorum_state(voters: Sequence[int], epoch: int) -> str:
     return json.dumps(state, separators=(",", ":"))
 
 
-def server_properties(cluster: ClusterConfig, place: NodePlace) -> str:
+def server_properties(cluster: ClusterConfig, place: NodePlace, release: Release) -> str:
     """The `server.properties` of a node: its settings and addresses here, under Kafka's names."""
     node = place.config
     lines = {
@@ -78,7 +79,9 @@ def server_properties(cluster: ClusterConfig, place: NodePlace) -> str:
         **_listeners(node),
         "log.dirs": ",".join(place.directories),
         **({"broker.rack": node.rack} if node.rack else {}),
-        **_settings(cluster.broker_settings(node.id)),
+        **{
+            name: value_for(release, name, value) for name, value in _settings(cluster.broker_settings(node.id)).items()
+        },
     }
     return "".join(f"{name}={_escaped(value)}\n" for name, value in lines.items())
 

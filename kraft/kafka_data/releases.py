@@ -167,6 +167,14 @@ GROUP_SETTINGS_SINCE: Final[Mapping[str, str]] = {
 """Settings of a group: the first release that has them, and groups that use them."""
 
 
+SETTING_MINIMA: Final[Mapping[str, tuple[str, int]]] = {
+    "segment.bytes": ("4.0", 1 << 20),
+    "log.segment.bytes": ("4.0", 1 << 20),
+}
+"""Settings with a least value since a release, which this cluster takes with less: the broker would not start
+(KIP-1030)."""
+
+
 def number_of(release: str) -> tuple[int, ...]:
     """A release's name as numbers that can be compared."""
     return tuple(map(int, release.split(".")))
@@ -186,6 +194,13 @@ def first_release(setting: str) -> str:
 def is_setting_of(release: Release, name: str) -> bool:
     """Whether the release has this setting of topics or groups, which this cluster has."""
     return number_of(first_release(name)) <= number_of(release.name)
+
+
+def value_for(release: Release, name: str, value: str) -> str:
+    """The value of a setting that the release takes."""
+    since, least = SETTING_MINIMA.get(name, (NEWEST.name, 0))
+    is_bound = name in SETTING_MINIMA and number_of(since) <= number_of(release.name)
+    return str(least) if is_bound and value.isdecimal() and int(value) < least else value
 
 
 def table() -> Iterator[tuple[str, str, str]]:

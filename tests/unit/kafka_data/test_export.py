@@ -18,7 +18,7 @@ from kraft.coordinators.groups.records import InstanceKey, OffsetKey, encode_key
 from kraft.kafka_data.copying import UNFINISHED
 from kraft.kafka_data.export import ExportPlan, fill, make_plan
 from kraft.kafka_data.metadata_log import read_file
-from kraft.kafka_data.releases import RELEASES, release_of
+from kraft.kafka_data.releases import RELEASES, release_of, table, value_for
 from kraft.kafka_data.replica import UnfitData
 from kraft.layout import METADATA_FOLDER
 from kraft.protocol.batches.records import NewRecord, build_batch
@@ -390,3 +390,20 @@ def test_a_stray_folder_stays_behind_and_is_listed(data: Path) -> None:
     plan = planned(data)
     assert [line for line in plan.left_out if "gone-0" in line]
     assert not list(exported(data).rglob("gone-0"))
+
+
+def test_a_segment_that_kafka_takes_not_is_as_large_as_it_takes(tmp_path: Path) -> None:
+    image = replace(IMAGE, configs=configs_map({("topic", "orders"): MappingProxyType({"segment.bytes": "16384"})}))
+    write_cluster(tmp_path / "data", image, LOGS)
+    plan = planned(tmp_path / "data", kafka="4.1")
+    assert "setting segment.bytes of topic orders: 16384 becomes 1048576; Kafka 4.1 takes no less" in plan.left_out
+    assert [each.value for each in messages(exported(tmp_path / "data", kafka="4.1"))["ConfigRecord"]] == ["1048576"]
+    assert value_for(release_of("3.9"), "segment.bytes", "16384") == "16384"
+
+
+def test_the_table_in_the_documents_is_that_of_the_code() -> None:
+    page = (Path(__file__).parents[3] / "docs/outgrowing.md").read_text(encoding="utf-8")
+    begin, end = "<!-- kinds: made of kraft/kafka_data/releases.py -->", "<!-- end of kinds -->"
+    shown = page.partition(begin)[2].partition(end)[0].split()
+    rows = [f"- **{name}**: Kafka {since}; below: {below}" for name, since, below in table()]
+    assert shown == " ".join(rows).split()

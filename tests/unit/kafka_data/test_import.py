@@ -146,7 +146,7 @@ acls = st.builds(
     permission=st.sampled_from([AclPermission.ALLOW, AclPermission.DENY]),
 )
 settings = st.dictionaries(
-    st.sampled_from(["retention.ms", "segment.bytes", "min.insync.replicas"]), st.just("2000"), min_size=1
+    st.sampled_from(["retention.ms", "segment.bytes", "min.insync.replicas"]), st.just("2000000"), min_size=1
 )
 quotas = st.dictionaries(
     st.sampled_from(["producer_byte_rate", "consumer_byte_rate"]), st.floats(1, 1e12), min_size=1
