@@ -1,6 +1,6 @@
 """Requests that no client sends: the recorded ones, damaged, against a node of ours.
 
-    python -m tests.clients.fuzz [--minutes 10] [--seed 1]
+    python -m tests.clients.fuzz [--minutes 10] [--seed 1] [--before-login]
 
 Each request is answered, or its connection is closed; meanwhile a client that behaves is answered in time, the log
 shows no exception, and memory stays bounded. A seed repeats the requests; how they meet in the node may differ.
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from kraft.protocol import apis
@@ -56,11 +56,20 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--minutes", type=float, default=10.0)
     arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--before-login", action="store_true", help="what strangers may send, at nodes with users")
     asked = arguments.parse_args()
+    if asked.before_login:
+        from tests.clients.fuzz_before_login import run_before_login
+
+        report(run_before_login(seed=asked.seed, seconds=asked.minutes * 60), asked.seed)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         for cluster in run_cluster(Path(folder), settings=SETTINGS, roles={1: ("broker", "controller")}):
             outcome = fuzz(cluster, seed=asked.seed, seconds=asked.minutes * 60)
-    sys.stdout.write(f"\n{outcome.sent:,} requests, seed {asked.seed}: {dict(outcome.ends)}\n")
+    report(outcome, asked.seed)
+
+
+def report(outcome: Outcome, seed: int) -> NoReturn:
+    sys.stdout.write(f"\n{outcome.sent:,} requests, seed {seed}: {dict(outcome.ends)}\n")
     for problem in outcome.problems:
         sys.stdout.write(f"{problem}\n")
     sys.exit(1 if outcome.problems else 0)
@@ -117,12 +126,17 @@ def problems(cluster: Cluster, address: tuple[str, int], frame: bytes) -> Iterat
     took = time.monotonic() - began
     if peer.broken or took > CONTROL_S:
         yield f"a client that behaves had to wait for {took:.1f} s: {peer.broken}; the last request was {frame.hex()}"
+    yield from node_problems(cluster, frame.hex())
+
+
+def node_problems(cluster: Cluster, last: str) -> Iterator[str]:
+    """What the first node's log and memory show. `last` was sent last."""
     log = (Path(cluster.data) / "node-1" / "node.log").read_text(errors="replace")
     if (at := log.find("Traceback")) >= 0:
         yield f"an exception in the log: {log[max(0, at - 300) : at + 3_000]}"
     rss = resident_bytes(cluster.nodes[0].pid)
     if rss > RSS_MAX:
-        yield f"the node holds {rss:,} bytes; the last request was {frame.hex()}"
+        yield f"the node holds {rss:,} bytes; the last request was {last}"
 
 
 def resident_bytes(pid: int) -> int:
