@@ -33,7 +33,8 @@ DECISIONS_KEPT_MAX = 20_000
 _SOME_NAME = "hardcode"
 """The name that Kafka asks about to find out whether a principal may do an operation on whatever there is."""
 
-Decision: TypeAlias = tuple[str, str, AclOperation, AclResource, str]
+Decision: TypeAlias = tuple[str, int]
+"""The name of a resource, and its kind with the operation."""
 
 
 class Asker(NamedTuple):
@@ -42,6 +43,25 @@ class Asker(NamedTuple):
     principal: str
     """`User:alice`."""
     host: str
+
+
+class Decisions:
+    """The decisions on one client, which are made once."""
+
+    __slots__ = ("_asker", "_authorizer", "known")
+
+    def __init__(self, authorizer: Authorizer, asker: Asker) -> None:
+        self._authorizer, self._asker = authorizer, asker
+        self.known: dict[Decision, bool] = {}
+
+    def __call__(self, operation: AclOperation, resource: AclResource, name: str) -> bool:
+        """Whether the client may do the operation."""
+        key = name, operation * 16 + resource
+        known = self.known.get(key)
+        if known is None:
+            self._authorizer.make_room()
+            known = self.known[key] = self._authorizer.decide(self._asker, operation, resource, name)
+        return known
 
 
 class _Names:
@@ -81,7 +101,9 @@ class Authorizer:
         self._acls = acls
         self._super_users = frozenset(super_users)
         self._allows_everyone = allows_everyone
-        self._known: dict[Decision, bool] = {}
+        self._of: dict[Asker, Decisions] = {}
+        self._some: dict[tuple[Asker, AclOperation, AclResource], bool] = {}
+        self._kept = 0
 
     @cached_property
     def _by_resource(self) -> dict[AclResource, _Names]:
@@ -92,15 +114,28 @@ class Authorizer:
 
     def allows(self, asker: Asker, operation: AclOperation, resource: AclResource, name: str) -> bool:
         """Whether the client may do the operation."""
-        key = (asker.principal, asker.host, operation, resource, name)
-        known = self._known.get(key)
-        if known is None:
-            if len(self._known) >= DECISIONS_KEPT_MAX:
-                self._known.clear()
-            known = self._known[key] = self._decide(asker, operation, resource, name)
-        return known
+        return self.decisions(asker)(operation, resource, name)
 
-    def _decide(self, asker: Asker, operation: AclOperation, resource: AclResource, name: str) -> bool:
+    def decisions(self, asker: Asker) -> Decisions:
+        """Those on one client, for a caller that asks more than once."""
+        found = self._of.get(asker)
+        if found is None:
+            self.make_room()
+            found = self._of[asker] = Decisions(self, asker)
+        return found
+
+    def make_room(self) -> None:
+        """One more is going to be remembered."""
+        self._kept += 1
+        if self._kept > DECISIONS_KEPT_MAX:
+            for each in self._of.values():
+                each.known.clear()
+            self._of.clear()
+            self._some.clear()
+            self._kept = 1
+
+    def decide(self, asker: Asker, operation: AclOperation, resource: AclResource, name: str) -> bool:
+        """What `allows` returns, without its memory."""
         if self.is_super(asker.principal):
             return True
         is_allowed, has_any = False, False
@@ -116,14 +151,15 @@ class Authorizer:
     def allows_some(self, asker: Asker, operation: AclOperation, resource: AclResource) -> bool:
         """Whether there may be a resource of this kind on which the client may do the operation (KIP-679). Only entries
         of exactly this operation or ALL count."""
-        key = (asker.principal, asker.host, operation, resource, "")
-        known = self._known.get(key)
+        key = asker, operation, resource
+        known = self._some.get(key)
         if known is None:
-            known = self._known[key] = self._decide_some(asker, operation, resource)
+            self.make_room()
+            known = self._some[key] = self._decide_some(asker, operation, resource)
         return known
 
     def _decide_some(self, asker: Asker, operation: AclOperation, resource: AclResource) -> bool:
-        if self._decide(asker, operation, resource, _SOME_NAME):
+        if self.decide(asker, operation, resource, _SOME_NAME):
             return True
         about = [
             acl

@@ -47,23 +47,24 @@ def permissions_of(authorizer: Authorizer | None, principal: Principal, note: No
 class Permissions:
     """The decisions about one principal; a call decides, and notes a refusal."""
 
-    __slots__ = ("_asker", "_authorizer", "_note")
+    __slots__ = ("_asker", "_authorizer", "_decisions", "_note")
 
     def __init__(self, authorizer: Authorizer, principal: Principal, note: Note | None = None) -> None:
         """`note` is called with each operation that is refused."""
         self._authorizer = authorizer
         self._asker = Asker(str(principal), principal.host)
+        self._decisions = authorizer.decisions(self._asker)
         self._note = note
 
     def __call__(self, operation: AclOperation, resource: AclResource, name: str = CLUSTER_NAME) -> bool:
-        is_allowed = self._authorizer.allows(self._asker, operation, resource, name)
+        is_allowed = self._decisions(operation, resource, name)
         if not is_allowed and self._note is not None:
             self._note(operation, resource, name)
         return is_allowed
 
     def silently(self, operation: AclOperation, resource: AclResource, name: str = CLUSTER_NAME) -> bool:
         """The decision without a note: for a list that leaves out what may not be seen."""
-        return self._authorizer.allows(self._asker, operation, resource, name)
+        return self._decisions(operation, resource, name)
 
     def some(self, operation: AclOperation, resource: AclResource) -> bool:
         """Whether there may be a resource of this kind on which the principal may do this (KIP-679)."""

@@ -102,16 +102,19 @@ class Guard:
     def guarded(self, api: ApiHandler) -> ApiHandler:
         """The handler that answers what the client may ask for."""
         row = self._table(api.request.API_KEY)
+        if row is not None and not (row.needs or row.each or row.before or row.after):
+            return api  # nothing is needed, or its handler asks
+        what = api.request.__name__.removesuffix("RequestData")
 
         def handle(call: Call[Any]) -> Answer:
-            return api.handle(call) if call.is_from_node else self._checked(api, row, call)
+            return api.handle(call) if call.connection.is_node else self._checked(api, row, call, what)
 
         return replace(api, handle=handle)
 
-    def _checked(self, api: ApiHandler, row: Access | None, call: Call[Any]) -> Answer:
+    def _checked(self, api: ApiHandler, row: Access | None, call: Call[Any], what: str) -> Answer:
         """Raises the error of what the request as a whole may not do."""
         gateway = self._gateway
-        may = gateway.permissions(call.principal, what=api.request.__name__.removesuffix("RequestData"))
+        may = allowed(call, gateway, what)
         if may is None:
             return api.handle(call)
         if row is None:
@@ -137,6 +140,8 @@ class Guard:
     ) -> tuple[Call[Any] | None, list[tuple[str, TopLevel]]]:
         """The request without the items that are refused, None when nothing is left; and the answers to those."""
         image, message = self._gateway.image, call.message
+        if _allows_all(row, message, image, may):
+            return call, []
         refused: list[tuple[str, TopLevel]] = []
         rest = {each.asked: getattr(message, each.asked) for each in row.each}
         for each in row.each:
@@ -185,6 +190,19 @@ def _parted(
     return allowed, denied
 
 
+def _allows_all(row: Access, message: Any, image: MetadataImage, may: Permissions) -> bool:
+    """The usual case, which costs little. Nothing is noted."""
+    for each in row.each:
+        if each.unless is not None:
+            return False
+        silently, operation, subject_of = may.silently, each.operation, each.subject
+        for item in getattr(message, each.asked) or ():
+            subject = subject_of(item, message, image)
+            if subject is not None and not silently(operation, *subject):
+                return False
+    return True
+
+
 def _refused(api: ApiHandler, each: Each, call: Call[Any], items: list[Any], error: KafkaError) -> TopLevel:
     message = changed(call.message, **{each.asked: items})
     response = api.refuse(message, call.version, error)
@@ -228,20 +246,30 @@ def changed(message: Any, **fields: Any) -> Any:
     return copy
 
 
+def allowed(call: Call[Any], gateway: Gateway, what: str) -> Permissions | None:
+    """What the client may do now; None: everything. It is remembered with the connection until any ACL changes."""
+    authorizer, connection = gateway.authorizer, call.connection
+    if authorizer is None or connection.is_node:
+        return gateway.permissions(call.principal, what=what)
+    known = connection.permissions
+    if known is None or known[0] is not authorizer:
+        known = connection.permissions = authorizer, {}
+    by_what = known[1]
+    if what not in by_what:
+        by_what[what] = gateway.permissions(connection.principal, what=what)
+    return by_what[what]
+
+
 def readable(call: Call[Any], gateway: Gateway) -> Callable[[str], bool] | None:
     """Whether the client may read the topic of a name; None: it may read all. For handlers of sessions, which look at
     what was asked for earlier, too."""
-    if gateway.authorizer is None or (allowed := gateway.permissions(call.principal, what="Fetch")) is None:
+    if gateway.authorizer is None or allowed(call, gateway, "Fetch") is None:
         return None
-    authorizer, may = gateway.authorizer, allowed
 
     def is_readable(name: str) -> bool:
         """The ACLs of now decide: a fetch may wait."""
-        nonlocal authorizer, may
-        if gateway.authorizer is not authorizer and gateway.authorizer is not None:
-            authorizer = gateway.authorizer
-            may = gateway.permissions(call.principal, what="Fetch") or may
-        return may(AclOperation.READ, AclResource.TOPIC, name)
+        may = allowed(call, gateway, "Fetch")
+        return may is None or may(AclOperation.READ, AclResource.TOPIC, name)
 
     return is_readable
 

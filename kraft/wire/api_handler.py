@@ -11,11 +11,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from kraft.broker.permissions import Permissions
 from kraft.broker.principal import ANONYMOUS, NodePrincipal, Principal, UserPrincipal, host_of
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import KafkaError
 from kraft.values import value
 from kraft.wire.client_login import ClientLogin
+from metadata.authorizer import Authorizer
 
 RequestData = TypeVar("RequestData", bound=TopLevel)
 
@@ -35,6 +37,8 @@ class ClientConnection:
     software_version: str = "unknown"
     is_node: bool = field(init=False)
     """Asked for each request."""
+    permissions: tuple[Authorizer, dict[str, Permissions | None]] | None = None
+    """What the client may do by these ACLs, by what it asks; other ACLs are another authorizer."""
     on_ended: dict[object, Callable[[], object]] = field(default_factory=dict)
     """What is called once the connection has ended, by the part that wants to know it."""
 
