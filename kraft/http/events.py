@@ -4,7 +4,6 @@ faults, refused clients. The same lines are in its `events.jsonl` and `audit.jso
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from aiohttp import web
@@ -12,15 +11,14 @@ from pydantic import BaseModel, ConfigDict
 
 from kraft.events import EventRing
 from kraft.http.endpoint import Body, Call, Parameter, Route
-from kraft.http.errors import BAD_REQUEST, HttpError
-from kraft.http.parameters import TOPIC_PATTERN, integer
+from kraft.http.errors import BAD_REQUEST
+from kraft.http.parameters import TOPIC_PATTERN, integer, topic_in_query
 from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 LIMIT_DEFAULT: Final = 500
 LIMIT_MAX: Final = 10_000
-_TOPIC: Final = re.compile(TOPIC_PATTERN)
 _NUMBER: Final = {"type": "integer", "minimum": 0}
 _QUERY: Final = (
     Parameter(
@@ -88,13 +86,10 @@ def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
 
     async def events(call: Call) -> web.Response:
         query = call.request.query
-        topic = query.get("topic")
-        if topic is not None and not _TOPIC.fullmatch(topic):
-            raise HttpError(BAD_REQUEST, "topic has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'")
         page = ring.read(
             since=integer(call, "since", default=0, high=INT64_MAX) if "since" in query else None,
             limit=integer(call, "limit", default=LIMIT_DEFAULT, high=LIMIT_MAX),
-            topic=topic,
+            topic=topic_in_query(call),
             partition=integer(call, "partition", default=0) if "partition" in query else None,
             events=frozenset(filter(None, query.get("event", "").split(","))),
         )

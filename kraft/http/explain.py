@@ -13,7 +13,7 @@ from kraft.explain.partition import explain_partition
 from kraft.http.endpoint import Body, Call, Handler, Parameter, Route
 from kraft.http.errors import BAD_REQUEST, PARTITION_NOT_FOUND, TOPIC_NOT_FOUND, HttpError
 from kraft.http.limits import Slots
-from kraft.http.parameters import TOPIC_PATTERN, integer, parse_integer
+from kraft.http.parameters import TOPIC_PATTERN, integer, parse_integer, topic_in_query
 from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX
@@ -49,9 +49,8 @@ class ExplainHandlers:
         self._slots = Slots(lambda: EXPLANATIONS_MAX, what="explanations")
 
     async def evidence(self, call: Call) -> web.Response:
-        """200 with what this node knows; of a partition if `topic` names one."""
-        query = call.request.query
-        return plain_json(self._own(query.get("topic"), integer(call, "partition", default=0)))
+        """200 with what this node knows; of a partition if `topic` names one. Raises HttpError 40002."""
+        return plain_json(self._own(topic_in_query(call), integer(call, "partition", default=0)))
 
     async def partition(self, call: Call) -> web.Response:
         """Raises HttpError 40401, 40402 for what no node that answers knows."""

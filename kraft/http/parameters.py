@@ -61,6 +61,14 @@ def flag(call: Call, name: str) -> bool:
     return text == "true"
 
 
+def topic_in_query(call: Call) -> str | None:
+    """Value of `topic`; None where the query does not have it. Raises HttpError 40002 for what is no topic's name."""
+    topic = call.request.query.get("topic")
+    if topic is not None and not _TOPIC.fullmatch(topic):
+        raise HttpError(BAD_REQUEST, "topic has 1 to 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'")
+    return topic
+
+
 def is_read_committed(call: Call) -> bool:
     """Whether `isolation_level` of the query is read_committed. Raises HttpError 40002 for an unknown level."""
     text = call.request.query.get(ISOLATION_LEVEL.name, READ_UNCOMMITTED)
@@ -72,6 +80,7 @@ def is_read_committed(call: Call) -> bool:
 # --- in paths --------------------------------------------------------------------------------------------------
 
 TOPIC_PATTERN = "^[a-zA-Z0-9._-]{1,249}$"
+_TOPIC = re.compile(TOPIC_PATTERN)
 _NUMBER: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": INT32_MAX}
 _TEXT: Mapping[str, Any] = {"type": "string", "minLength": 1}
 
