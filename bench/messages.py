@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from kraft.broker.gateway import Gateway
 from kraft.broker.principal import NodePrincipal
 from kraft.protocol import codec
 from kraft.protocol.apis import Api, request_type
@@ -64,7 +65,8 @@ def handled(rpc: Rpc[Any, Any, Any, Any], reply: object) -> Callable[[Any], TopL
     """What the handler of the API makes of a node's request."""
     decided = _Decided(reply)
     broker = cast(BrokerParts, SimpleNamespace(replicas=decided))
-    handler = ApiHandlers(replace(NO_PARTS, broker=broker, controller=decided)).get(rpc.api.key)
+    gateway = cast(Gateway, SimpleNamespace(quotas=None))
+    handler = ApiHandlers(replace(NO_PARTS, broker=broker, controller=decided, gateway=gateway)).get(rpc.api.key)
     assert handler is not None
 
     def answer(message: Any) -> TopLevel:
