@@ -94,6 +94,11 @@ class Offsets:
             return OffsetAnswer(offset=-1)
         return OffsetAnswer(offset=found.offset, timestamp=found.timestamp, leader_epoch=found.leader_epoch)
 
+    def log_start_offset(self, key: TopicIdPartition) -> int:
+        """The first offset of a log that this broker leads. Raises the refusals of a partition without a leader
+        here."""
+        return self._registry.leader_or_raise(key)[0].log.log_start_offset
+
     def offset_for_leader_epoch(
         self, key: TopicIdPartition, epoch: int, *, current_leader_epoch: int = ANY_EPOCH
     ) -> EpochEnd | None:

@@ -19,6 +19,7 @@ from kraft.coordinators.shard import CoordinatorContext
 from kraft.coordinators.shares.dead_letters import DeadLetterWriter
 from kraft.coordinators.shares.decide import Write, within_log
 from kraft.coordinators.shares.expiry import Expiry, expired, without
+from kraft.coordinators.shares.kept_reads import KeptReads, Read
 from kraft.coordinators.shares.leader import ShareLeader, as_answered, limits_of
 from kraft.coordinators.shares.measures import ShareTotals
 from kraft.coordinators.shares.peek import Peeked, peeked
@@ -123,6 +124,7 @@ class ShareLeaders:
         self._loads: dict[ShareKey, asyncio.Task[ShareLeader]] = {}
         self._tasks = Tasks("a share partition")
         self._totals = ShareTotals()
+        self._kept = KeptReads()
         self.sessions = ShareSessions()
 
     # --- share partitions ---------------------------------------------------------------------------------------
@@ -265,6 +267,7 @@ class ShareLeaders:
 
     def _ended(self, leader: ShareLeader) -> None:
         if self._leaders.get(leader.key) is leader:
+            self._kept.drop(leader.key)
             del self._leaders[leader.key]
             self._totals.add(self._names(leader.key), leader.partition.counts)
 
@@ -314,6 +317,7 @@ class ShareLeaders:
                 if leader.settings is settings:
                     continue
                 leader.settings = settings
+                self._kept.drop(leader.key)  # another isolation level reads other batches
                 leader.partition.limits = limits_of(settings)
                 leader.is_read_committed = settings.share_isolation_level == "read_committed"
 
@@ -415,7 +419,7 @@ class ShareLeaders:
         deadline_ms = self._clock.monotonic_ms() + ask.wait_ms
         found: dict[TopicIdPartition, Handed] = {}
         leaders = await self._leaders_of(ask, found)
-        fetch = _Fetch(ask, leaders, self._context)
+        fetch = _Fetch(ask, leaders, self._context, self._kept)
         while True:
             has_ended = await fetch.look(deadline_ms)
             found.update(fetch.handed)
@@ -453,13 +457,18 @@ class _Fetch:
     """One member's fetch while it looks and waits."""
 
     def __init__(
-        self, ask: ShareFetch, leaders: Mapping[TopicIdPartition, ShareLeader], context: CoordinatorContext
+        self,
+        ask: ShareFetch,
+        leaders: Mapping[TopicIdPartition, ShareLeader],
+        context: CoordinatorContext,
+        kept: KeptReads,
     ) -> None:
         self.handed: dict[TopicIdPartition, Handed] = {}
         self._ask = ask
         self._leaders = leaders
         self._context = context
         self._replicas = context.replicas
+        self._kept = kept
         self._clock = context.environment.clock
         self._records_left = ask.records_max
         self._bytes_each = 1
@@ -518,8 +527,23 @@ class _Fetch:
                 await self._read(held, wait_ms=0, wake=wake)
             return
         for where, leader in held.items():
-            if self._records_left > 0 and leader.ended is None:
+            if self._records_left > 0 and leader.ended is None and not self._take_kept(where, leader):
                 await self._read({where: leader}, wait_ms=0, wake=wake)
+
+    def _take_kept(self, where: TopicIdPartition, leader: ShareLeader) -> bool:
+        """Whether records of an earlier read were handed out."""
+        offset = leader.partition.next_fetch_offset()
+        read = self._kept.of(leader.key, offset)
+        if read is None:
+            return False
+        try:
+            log_start_offset = self._replicas.offsets.log_start_offset(where)
+        except KafkaError:  # the log has failed, or another broker leads: a read answers so
+            return False
+        if log_start_offset > offset:
+            return False
+        self._hand_out(where, leader, read, offset)
+        return where in self.handed
 
     async def _read(self, held: Mapping[TopicIdPartition, ShareLeader], *, wait_ms: int, wake: asyncio.Event) -> None:
         begun = self._replicas.fetch.begin(self._request(held, wait_ms))
@@ -576,8 +600,12 @@ class _Fetch:
         if not self._ask.records_max:
             self.handed[where] = Handed()
             return
+        self._hand_out(where, leader, Read(item.records, batches), self._offsets[where])
+
+    def _hand_out(self, where: TopicIdPartition, leader: ShareLeader, read: Read, offset: int) -> None:
+        batches = read.since(offset)
         fetched = Fetched(
-            self._offsets[where],
+            offset,
             batches[-1][1].next_offset,
             [(header.base_offset, header.last_offset) for _, header, is_readable in batches if is_readable],
         )
@@ -585,26 +613,26 @@ class _Fetch:
         expiry = self._expiry(leader)
         if expiry.is_possible:
             headers = [(position, header) for position, header, is_readable in batches if is_readable]
-            fresh = self._fresh(leader, fetched, acquired, expiry, item.records, headers)
+            fresh = self._fresh(leader, fetched, acquired, expiry, read.records, headers)
             if acquired and not fresh:
                 self._has_passed = True
                 self._passes_left -= 1
             acquired = fresh
-        if acquired:
-            self._records_left -= sum(last - first + 1 for first, last, _ in acquired)
-            first, last = acquired[0].first_offset, acquired[-1].last_offset
-            sent = [
-                (position, header.size)
-                for position, header, _ in batches
-                if header.last_offset >= first and header.base_offset <= last
-            ]
-            records = memoryview(item.records)[sent[0][0] : sent[-1][0] + sent[-1][1]]
-            self.handed[where] = Handed(
-                records=records,
-                acquired=acquired,
-                leader_epoch=leader.partition.leader_epoch,
-                lock_ms=self._ask.lock_ms,
-            )
+        if not acquired:
+            return
+        self._records_left -= sum(last - first + 1 for first, last, _ in acquired)
+        first, last = acquired[0].first_offset, acquired[-1].last_offset
+        is_over_rest = bool(self._ask.lock_ms)
+        self.handed[where] = Handed(
+            records=read.cut(first, last) if is_over_rest else read.whole(first, last),
+            acquired=acquired,
+            leader_epoch=leader.partition.leader_epoch,
+            lock_ms=self._ask.lock_ms,
+        )
+        if is_over_rest and last < batches[-1][1].last_offset:
+            self._kept.keep(leader.key, read)
+        else:
+            self._kept.drop(leader.key)
 
     def _acquire(self, leader: ShareLeader, fetched: Fetched) -> Sequence[Acquired]:
         return leader.acquire(

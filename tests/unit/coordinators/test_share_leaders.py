@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.coordinators.shares.leaders import Handed, ShareFetch
 from kraft.coordinators.shares.state import ShareKey
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.messages import share_acknowledge_request as acknowledgement
@@ -25,7 +26,7 @@ from metadata.controller.requests import (
     PartitionReassignment,
 )
 from metadata.image import TopicIdPartition
-from replication.requests import ProduceOptions
+from replication.requests import CONSUMER, FetchRequest, ProduceOptions
 from replication.shares.states import AcknowledgeType
 from tests.support.client_door import ClientDoor
 from tests.unit.coordinators.test_share_coordinator import at, persister
@@ -445,5 +446,49 @@ def test_a_partition_that_is_named_twice_is_answered_once():
         assert acquired == [(1, 2, 2), (4, 4, 2), (6, 8, 1)]
         offsets = [record.offset for record in read_batches(found.records)]
         assert offsets == sorted(set(offsets))
+
+    play(story, **SETTINGS)
+
+
+def test_receives_over_rest_read_the_log_once_and_get_their_records_alone(monkeypatch: pytest.MonkeyPatch):
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=10)
+        node = Member(cluster, where).leader()
+        assert node.node is not None
+        assert node.node.broker is not None
+        leaders, reads = node.node.broker.shares.leaders, []
+        begin = node.node.broker.replicas.fetch.begin
+
+        def counted(request: FetchRequest) -> Any:
+            if request.replica_id == CONSUMER:
+                reads.append(request)
+            return begin(request)
+
+        monkeypatch.setattr(node.node.broker.replicas.fetch, "begin", counted)
+
+        async def received(member: str) -> list[int]:
+            ask = ShareFetch(
+                group="g",
+                member=member,
+                partitions=[where],
+                wait_ms=0,
+                bytes_max=1 << 20,
+                records_max=4,
+                batch_size=4,
+                is_strict=True,
+                room=lambda: 1 << 20,
+                lock_ms=10_000,
+            )
+            handed = (await at(node, leaders.fetch(ask))).get(where, Handed())
+            return [each.offset for each in read_batches(handed.records, checks_crc=True)]
+
+        assert [await received(name) for name in "abc"] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+        assert len(reads) == 1
+        await asyncio.sleep(11)
+        assert await received("d") == [0, 1, 2, 3], "their locks have run out"
+        assert len(reads) == 2
+        await at(node, node.node.broker.replicas.offsets.delete_records(where, offset=6, timeout_ms=10_000))
+        assert await received("e") == [], "what the log has lost is not handed out"
+        assert await received("f") == [6, 7, 8, 9]
 
     play(story, **SETTINGS)
