@@ -189,8 +189,9 @@ def _adapt(context: Context, route: Route, faults: InternalErrors) -> AioHandler
                 faults.note(error, route)
                 raise
             response = refused(Call(context, request), route, faults.note(error, route))
-        if isinstance(request.protocol, Connection):
-            request.protocol.keep(_length(response))
+        protocol = request.protocol
+        if isinstance(protocol, Connection) and protocol.answers is not None:
+            protocol.keep(_length(response))
         observe(response.status, (monotonic_us() - started_us) / 1e6)
         return response
 

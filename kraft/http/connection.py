@@ -41,13 +41,13 @@ class Connection(web.RequestHandler):
     """One connection of a client, from its first byte to its end."""
 
     __slots__ = (
-        "_answers",
         "_body",
         "_broken",
         "_clock",
         "_held",
         "_is_at_hand",
         "_mapping_rules",
+        "answers",
         "certified",
         "has_certificate",
         "header_since_ms",
@@ -82,7 +82,8 @@ class Connection(web.RequestHandler):
         self.unsent = 0
         """Bytes of answers that the client had not taken when it was last looked at."""
         self.unsent_since_ms = 0
-        self._answers: AnswerBudget | None = None
+        self.answers: AnswerBudget | None = None
+        """Where memory for answers is taken from; None while none was."""
         self._held = 0
         """Bytes of answers that it holds of that."""
 
@@ -165,18 +166,18 @@ class Connection(web.RequestHandler):
 
     def hold(self, answers: AnswerBudget, size: int) -> None:
         """So many bytes more are held for the answer that is being made."""
-        self._answers = answers
+        self.answers = answers
         self._held += size
         answers.hold(size)
 
     def keep(self, size: int) -> None:
         """The answer has `size` bytes: the rest of the memory that is held for it goes back to the budget."""
-        if self._answers is not None and self._held != size:
+        if self.answers is not None and self._held != size:
             held, self._held = self._held, size
             if size > held:
-                self._answers.hold(size - held)
+                self.answers.hold(size - held)
             else:
-                self._answers.give_back(held - size)
+                self.answers.give_back(held - size)
 
     def give_back(self) -> None:
         """Once the client has taken all."""

@@ -84,6 +84,8 @@ def check_counts(body: bytes | bytearray, field: str, *, items_max: int, headers
     Each record and each header is an object, which is two bytes at least: where there are no more braces than records
     may be, nothing is counted, and where there is no room for more, not even they.
     """
+    if len(body) <= 2 * FREE and items_max >= FREE:
+        return
     bytes_each = RECORD_BYTES if field == "records" else ENTRY_BYTES
     items_max = min(items_max, _paid(body, bytes_each))
     headers_max = min(headers_max, _paid(body, bytes_each))

@@ -28,7 +28,7 @@ class Read:
         self.size = len(records)
         self.records = memoryview(records)
         self._positions: dict[int, Sequence[int] | None] = {}
-        """Of the records of each batch that was cut before, by its base offset."""
+        """Where the records begin in each batch that was cut before, by its base offset."""
 
     def has(self, offset: int) -> bool:
         """Whether the offset is in one of its batches."""

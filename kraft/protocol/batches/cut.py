@@ -1,4 +1,4 @@
-"""Some records of an uncompressed batch as a batch of their own, without decoding any: the header is made anew, and the
+"""Some records of an uncompressed batch as a batch of their own, without decoding any: the header is a new one, and the
 bytes of the records are copied as they are.
 
 A record begins with its length, a zigzag varint; the offsets of the records stay, since each is relative to the base
