@@ -65,7 +65,7 @@ def handled(rpc: Rpc[Any, Any, Any, Any], reply: object) -> Callable[[Any], TopL
     """What the handler of the API makes of a node's request."""
     decided = _Decided(reply)
     broker = cast(BrokerParts, SimpleNamespace(replicas=decided))
-    gateway = cast(Gateway, SimpleNamespace(quotas=None))
+    gateway = cast(Gateway, SimpleNamespace(authorizer=None, quotas=None))
     handler = ApiHandlers(replace(NO_PARTS, broker=broker, controller=decided, gateway=gateway)).get(rpc.api.key)
     assert handler is not None
 
