@@ -1,4 +1,4 @@
-"""`kraft explain`: why a partition or a node is as it is, by which rule, and the command that changes it."""
+"""`kraft explain`: why something is as it is, by which rule, and the command that changes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Why is it so: the state, what decided it, and the command that changes it.", no_args_is_help=True
 )
 MARKS: Final[Mapping[str, str]] = {"yes": "yes", "no": "NO", "unknown": "?"}
-TIMEOUT_MS: Final = 10_000
+TIMEOUT_MS: Final = 20_000
 EVENTS_SHOWN: Final = 8
 PartitionArgument = Annotated[int, typer.Argument(metavar="PARTITION", min=0, help="Its number.")]
 
@@ -47,6 +47,52 @@ def node(
 ) -> None:
     """A node that is not ready, is fenced, has a disk that failed, or sees no leader of the quorum: and why."""
     _explain(f"node/{node_id}", rest, data, as_json=as_json)
+
+
+@app.command()
+def group(
+    name: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the consumer group.")],
+    rest: RestOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A member that does not join, a partition that nobody reads, a lag that grows: and why."""
+    _explain(f"group/{segment(name)}", rest, data, as_json=as_json)
+
+
+@app.command()
+def queue(
+    name: Annotated[str, typer.Argument(metavar="QUEUE", help="Name of the share group.")],
+    rest: RestOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A queue whose records are all locked, or whose leader does not answer."""
+    _explain(f"queue/{segment(name)}", rest, data, as_json=as_json)
+
+
+@app.command()
+def transaction(
+    name: Annotated[str, typer.Argument(metavar="ID", help="The transactional.id.")],
+    rest: RestOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A transaction that holds up readers, or whose markers are not written."""
+    _explain(f"transaction/{segment(name)}", rest, data, as_json=as_json)
+
+
+@app.command()
+def record(
+    topic: TopicArgument,
+    number: PartitionArgument,
+    offset: Annotated[int, typer.Argument(metavar="OFFSET", min=0, help="Its offset.")],
+    rest: RestOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What became of a record: who has it, whether it is committed, who cut it from its log."""
+    _explain(f"record/{segment(topic)}/{number}/{offset}", rest, data, as_json=as_json)
 
 
 def _explain(path: str, rest: str | None, data: str | None, *, as_json: bool) -> None:

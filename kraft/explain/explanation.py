@@ -79,7 +79,7 @@ def fixes(deciders: Iterable[Decider]) -> list[str]:
     return list(dict.fromkeys(each.fix for each in deciders if each.decision == "no" and each.fix))
 
 
-def spoken(ids: Iterable[int]) -> str:
+def spoken(ids: Iterable[object]) -> str:
     """`1`, `1 and 2`, `1, 2 and 3`; `none`."""
     texts = [str(each) for each in ids]
     return " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1]))) if texts else "none"

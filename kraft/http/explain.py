@@ -10,13 +10,14 @@ from kraft.explain.explanation import Explanation
 from kraft.explain.facts import Found, NodeEvidence
 from kraft.explain.nodes import explain_node
 from kraft.explain.partition import explain_partition
+from kraft.explain.record import explain_record
 from kraft.http.endpoint import Body, Call, Handler, Parameter, Route
 from kraft.http.errors import BAD_REQUEST, PARTITION_NOT_FOUND, TOPIC_NOT_FOUND, HttpError
 from kraft.http.limits import Slots
 from kraft.http.parameters import TOPIC_PATTERN, integer, parse_integer, topic_in_query
 from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
-from kraft.protocol.primitives import INT32_MAX
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 EXPLANATIONS_MAX: Final = 16
 """Explanations that a node makes at once: each asks every node."""
@@ -54,6 +55,16 @@ class ExplainHandlers:
 
     async def partition(self, call: Call) -> web.Response:
         """Raises HttpError 40401, 40402 for what no node that answers knows."""
+        found = await self._found(call)
+        return plain_json(explain_partition(found, topic=call.topic, partition=call.partition))
+
+    async def record(self, call: Call) -> web.Response:
+        """Raises what `partition` raises, and HttpError 40002 for what is no offset."""
+        offset = parse_integer(call.path["offset"], "offset", high=INT64_MAX)
+        found = await self._found(call)
+        return plain_json(explain_record(found, topic=call.topic, partition=call.partition, offset=offset))
+
+    async def _found(self, call: Call) -> Found:
         topic, number = call.topic, call.partition
         with self._slots:
             found = await self._explainer.find(topic, number)
@@ -62,7 +73,7 @@ class ExplainHandlers:
             if call.context.gateway.image.topic(topic) is None:
                 raise HttpError(TOPIC_NOT_FOUND, f"Topic not found. {asked} a topic {topic!r}")
             raise HttpError(PARTITION_NOT_FOUND, f"Partition not found. {asked} partition {number} of {topic!r}")
-        return plain_json(explain_partition(found, topic=topic, partition=number))
+        return found
 
     async def node(self, call: Call) -> web.Response:
         """Raises HttpError 404 for a node that cluster.toml does not have."""
@@ -89,6 +100,8 @@ def explain_routes(own: OwnEvidence, explainer: Explainer) -> tuple[Route, ...]:
             (BAD_REQUEST,), query=_QUERY, name="node_evidence"),
         get("/kraft/explain/partition/{topic}/{partition}", h.partition, "Why a partition is as it is.", Explanation,
             (TOPIC_NOT_FOUND, PARTITION_NOT_FOUND, 503), name="node_explain_partition"),
+        get("/kraft/explain/record/{topic}/{partition}/{offset}", h.record, "What became of a record.", Explanation,
+            (BAD_REQUEST, TOPIC_NOT_FOUND, PARTITION_NOT_FOUND, 503), name="node_explain_record"),
         get("/kraft/explain/node/{broker_id}", h.node, "Why a node is as it is.", Explanation, (404, 503),
             name="node_explain_node"),
     )  # fmt: skip

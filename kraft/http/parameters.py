@@ -12,7 +12,7 @@ from typing import Any
 from kraft.http.docs.assets import ASSETS
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, HttpError
-from kraft.protocol.primitives import INT32_MAX
+from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 TIMEOUT = Parameter(
     name="timeout",
@@ -96,6 +96,7 @@ class PathParameter:
 PATH_PARAMETERS: Mapping[str, PathParameter] = {
     "topic": PathParameter("Name of a topic.", {"type": "string", "pattern": TOPIC_PATTERN}),
     "partition": PathParameter("Number of a partition, from 0.", _NUMBER),
+    "offset": PathParameter("Offset of a record.", {"type": "integer", "minimum": 0, "maximum": INT64_MAX}),
     "broker_id": PathParameter("Id of a broker.", _NUMBER),
     "cluster_id": PathParameter("Id of this cluster, as in the answer of `GET /v3/clusters`.", _TEXT),
     "group": PathParameter("Name of a consumer group.", _TEXT),

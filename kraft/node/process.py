@@ -25,6 +25,7 @@ from kraft.http.console.facts import ClusterFacts
 from kraft.http.console.live import live_routes
 from kraft.http.events import event_routes
 from kraft.http.explain import explain_routes
+from kraft.http.explain_coordinated import coordinated_routes
 from kraft.http.replicas import replica_routes
 from kraft.http.server import HttpServer
 from kraft.http.users import user_routes
@@ -88,6 +89,7 @@ def warm_up() -> None:
             *event_routes(nothing, incarnation=""),
             *live_routes(nothing, lambda scope: nothing),
             *explain_routes(nothing, nothing),
+            *coordinated_routes(nothing, nothing, nothing),
         )
     )
     with contextlib.suppress(WrongLibrary):  # each node logs it
@@ -349,6 +351,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *event_routes(node.events.ring, incarnation=str(node.incarnation_id)),
             *live_routes(_cluster_facts(node), node.facts.facts),
             *explain_routes(own := OwnEvidence(node), Explainer(node, own)),
+            *coordinated_routes(node.groups, node.queues, node.transactions),
         ),
     )
     tls = client_port_tls(node.config, node.node.rest_protocol, node.certificates)

@@ -16,6 +16,7 @@ from kraft.http.console.live import live_routes
 from kraft.http.endpoint import Route
 from kraft.http.events import event_routes
 from kraft.http.explain import explain_routes
+from kraft.http.explain_coordinated import coordinated_routes
 from kraft.http.replicas import replica_routes
 from kraft.http.users import user_routes
 from kraft.http.v2.consumers_routes import consumer_routes
@@ -73,6 +74,7 @@ def more_routes() -> tuple[Route, ...]:
         *event_routes(EventRing(lambda: 0), incarnation="i"),
         *live_routes(NOTHING, lambda scope: NOTHING),
         *explain_routes(NOTHING, NOTHING),
+        *coordinated_routes(NOTHING, NOTHING, NOTHING),
     )
 
 
@@ -88,7 +90,7 @@ def test_every_route_has_a_row_and_is_refused_without_acls() -> None:
             path = route.path.replace("{cluster_id}", "test-cluster")
             for name in ("topic", "group", "instance", "transactional_id", "name", "consumer", "asset", "user"):
                 path = path.replace("{" + name + "}", "mine")
-            for name in ("partition", "broker_id"):
+            for name in ("partition", "broker_id", "offset"):
                 path = path.replace("{" + name + "}", "0")
             if row.needs:
                 answer = await door.ask(route.method, path)
