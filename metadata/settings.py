@@ -780,6 +780,19 @@ SENSITIVE = frozenset(
     }
 )
 """Settings whose values nobody is shown (the type PASSWORD of Kafka)."""
+HIDDEN = "[hidden]"
+"""Shown in place of the value of a sensitive setting, as by Kafka."""
+
+
+def without_secrets(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings as reports have them, by names that are flat (`ssl.keystore.key`) or tables of TOML."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found[name] = without_secrets(value, f"{prefix}{name}.")
+        else:
+            found[name] = HIDDEN if f"{prefix}{name}" in SENSITIVE else value
+    return found
 
 
 SettingsModel: TypeAlias = (

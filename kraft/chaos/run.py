@@ -31,6 +31,7 @@ from kraft.chaos.worlds.snapshot import Snapshot
 from kraft.chaos.worlds.spec import ClusterSpec, NodeSpec, ScenarioError
 from kraft.chaos.worlds.world import Clients, World
 from kraft.config.models import Role
+from metadata.settings import without_secrets
 
 
 class Testbed(Protocol):
@@ -150,7 +151,7 @@ class Run:
         return Header(
             scenario=plan.name,
             seed=self._seed,
-            settings={**plan.cluster.all_settings, "topics": topics},
+            settings=without_secrets({**plan.cluster.all_settings, "topics": topics}),
             start_us=bed.client_world.now_us(),
             wall_ms=bed.wall_ms(),
         )

@@ -409,7 +409,7 @@ class Cluster(Lifespan):
 
     def restore_user(self) -> None:
         """The first user can log in again."""
-        self._alter_users(restore_first_user)
+        self._alter_users(partial(restore_first_user, login=self.security))
 
     def _write_certificates(self, what: str, nodes: Sequence[int]) -> None:
         chosen = [str(self.node(node).id) for node in nodes]

@@ -34,6 +34,7 @@ from kraft.launcher.processes import is_alive, is_stopped
 from kraft.launcher.runfile import ClusterRun, NodeRun, load_run
 from kraft.protocol.batches.records import ReadRecord, read_batches
 from kraft.protocol.media_types import RECORD_BATCH
+from metadata.settings import without_secrets
 
 SETTLE_LIMIT_S: Final = 20.0
 READ_LIMIT_S: Final = 30.0
@@ -183,7 +184,7 @@ def _configuration(run: ClusterRun) -> dict[str, Any]:
 
 
 def _settings(run: ClusterRun) -> dict[str, Any]:
-    return dict(_configuration(run).get("settings", {}))
+    return without_secrets(_configuration(run).get("settings", {}))
 
 
 def _events(run: ClusterRun, header: Header, folder: Path) -> list[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from kraft.chaos.worlds.processes.nodes import Nodes
 from kraft.chaos.worlds.processes.proxy.process import ProxyProcess
@@ -10,9 +11,11 @@ from kraft.chaos.worlds.processes.timeline import Timeline
 from kraft.chaos.worlds.spec import ScenarioError
 from kraft.config.models import ClusterConfig
 from kraft.launcher.client_files import USER
+from kraft.launcher.client_security import first_user
 from kraft.launcher.deleted_users import delete_user, restore_first_user
 from kraft.launcher.expired_certificates import write_certificates
 from kraft.launcher.processes import LaunchError
+from kraft.launcher.runfile import CLIENT_FOLDER
 
 
 class SecurityFaults:
@@ -52,7 +55,8 @@ class SecurityFaults:
     async def restore_user(self) -> None:
         """The first user can log in again."""
         try:
-            await asyncio.to_thread(restore_first_user, self._urls())
+            login = first_user(Path(self._data, CLIENT_FOLDER))
+            await asyncio.to_thread(restore_first_user, self._urls(), login)
         except LaunchError as error:
             raise ScenarioError(str(error)) from error
         if USER in self._deleted:
