@@ -60,8 +60,11 @@ def killing(cluster: Cluster) -> Iterator[list[int]]:
 def write(
     bootstrap: str, topic: str, values: Iterable[bytes], *, every_s: float = 0.0, partitions: int = PARTITIONS
 ) -> None:
-    """All partitions in turn, one each `every_s` seconds."""
-    producer = confluent_kafka.Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+    """All partitions in turn, one each `every_s` seconds. Each record is written once: with more than one request in
+    flight librdkafka may begin an epoch while it does not know what became of the first (docs/clients.md)."""
+    producer = confluent_kafka.Producer(
+        {"bootstrap.servers": bootstrap, "enable.idempotence": True, "max.in.flight.requests.per.connection": 1}
+    )
     for number, value in enumerate(values):
         producer.produce(topic, value, partition=number % partitions)
         producer.poll(every_s)
