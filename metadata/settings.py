@@ -59,6 +59,11 @@ class TopicSettings(_Settings):
         default="producer", description="How batches are stored; the leader compresses those that arrive otherwise."
     )
     delete_retention_ms: int = _int(86_400_000, 0, INT64_MAX, "Time that tombstones stay after a clean pass.")
+    delivery_target_topic: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._-]{0,249}$",
+        description="Ours: the topic to which records with a time are forwarded when they are due; empty: none are.",
+    )
     errors_deadletterqueue_group_enable: bool = Field(
         default=False, description="May share groups write their dead letters to the topic (KIP-1191)?"
     )
@@ -576,7 +581,7 @@ class BrokerSettings(_Settings):
     )
 
 
-INTERNAL_TOPIC_SETTINGS = frozenset({"internal.segment.bytes", "record.expiry.enable"})
+INTERNAL_TOPIC_SETTINGS = frozenset({"internal.segment.bytes", "record.expiry.enable", "delivery.target.topic"})
 """Settings of a topic that DescribeConfigs shows only where they are set: Kafka's own tests' and ours."""
 
 BROKER_SYNONYMS: Mapping[str, str] = {

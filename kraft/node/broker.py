@@ -14,13 +14,16 @@ from kraft.broker.registered_metadata import RegisteredMetadata
 from kraft.broker.transaction_verification import TransactionVerifier
 from kraft.broker.transactional_produce import TransactionalProduce
 from kraft.broker.txn_markers import MarkerRouter, TxnMarkers
+from kraft.coordinators.delayed.forwarder import DelayForwarders
 from kraft.coordinators.groups.coordinator import GroupCoordinator
+from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.groups.verification import verify_offsets
 from kraft.coordinators.shard import CoordinatorContext
 from kraft.coordinators.shares.coordinator import ShareCoordinator
 from kraft.coordinators.shares.leaders import ShareLeaders
 from kraft.coordinators.shares.routing import GroupSharePersister, SharePersister
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
+from kraft.coordinators.transactions.routing import Transactions
 from kraft.node.context import NodeContext
 from kraft.node.startup_state import twin_problem
 from kraft.wire.channels.replicas import WireLeaderChannel
@@ -36,6 +39,8 @@ class Routes(Protocol):
 
     gateway: Gateway
     share_persister: SharePersister
+    groups: Groups
+    transactions: Transactions
 
 
 def broker_parts(
@@ -57,13 +62,11 @@ def broker_parts(
     groups = GroupCoordinator(coordinators, context.events, verify=verify, persister=states)
     markers = TxnMarkers(replicas, groups, clock=environment.clock, settings=settings)
     producer_ids = ProducerIds(broker_id=context.node.id, control=control, broker_epoch=lambda: lifecycle.broker_epoch)
+    write = marker_router(context, markers).write
     transactions = TransactionCoordinator(
-        coordinators,
-        context.events,
-        new_producer_id=producer_ids.next_id,
-        write=marker_router(context, markers).write,
+        coordinators, context.events, new_producer_id=producer_ids.next_id, write=write
     )
-    shares = _shares(context, coordinators, routes)
+    shares, delayed = _shares(context, coordinators, routes), _delayed(context, routes)
     transactional_produce = TransactionalProduce(replicas, verifier, environment.clock)
     return BrokerParts(
         logs=logs,
@@ -77,6 +80,7 @@ def broker_parts(
                 groups.on_metadata,
                 lambda _, image: transactions.on_metadata(image),
                 shares.on_metadata,
+                delayed.on_metadata,
                 lambda _, image: lifecycle.on_image(image),
             ),
         ),
@@ -84,6 +88,7 @@ def broker_parts(
         group_coordinator=groups,
         transaction_coordinator=transactions,
         shares=shares,
+        delayed=delayed,
         markers=markers,
         transactional_produce=transactional_produce,
         client=LocalPartitionClient(replicas, transactional_produce),
@@ -101,6 +106,7 @@ async def hand_over(broker: BrokerParts) -> bool:
 
 async def stop_replicas(broker: BrokerParts) -> None:
     """Stops the coordinators, and then the replicas that they write to."""
+    broker.delayed.stop()
     broker.transaction_coordinator.stop()
     broker.shares.leaders.stop()
     broker.shares.coordinator.stop()
@@ -113,6 +119,10 @@ def _shares(context: NodeContext, coordinators: CoordinatorContext, routes: Rout
         coordinators, context.events, persister=lambda: routes.share_persister, gateway=lambda: routes.gateway
     )
     return ShareParts(ShareCoordinator(coordinators, context.events), leaders)
+
+
+def _delayed(context: NodeContext, routes: Routes) -> DelayForwarders:
+    return DelayForwarders(context.node.id, routes, context.environment.clock, context.events)
 
 
 def marker_router(context: NodeContext, local: TxnMarkers | None) -> MarkerRouter:

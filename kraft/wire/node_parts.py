@@ -20,6 +20,7 @@ from kraft.broker.registered_metadata import RegisteredMetadata
 from kraft.broker.transactional_produce import TransactionalProduce
 from kraft.broker.txn_markers import TxnMarkers
 from kraft.config.models import ClusterConfig
+from kraft.coordinators.delayed.forwarder import DelayForwarders
 from kraft.coordinators.groups.coordinator import GroupCoordinator
 from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.shares.coordinator import ShareCoordinator
@@ -70,6 +71,7 @@ class BrokerParts:
     group_coordinator: GroupCoordinator
     transaction_coordinator: TransactionCoordinator
     shares: ShareParts
+    delayed: DelayForwarders
     markers: TxnMarkers
     transactional_produce: TransactionalProduce
     client: LocalPartitionClient

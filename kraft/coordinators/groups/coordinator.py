@@ -16,7 +16,14 @@ from kraft.coordinators.groups.consumer_group import ConsumerGroup
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
-from kraft.coordinators.groups.offsets import REDRIVE_PREFIX, consumer_expired, expired, is_deletable, tombstones
+from kraft.coordinators.groups.offsets import (
+    DELAYED_PREFIX,
+    REDRIVE_PREFIX,
+    consumer_expired,
+    expired,
+    is_deletable,
+    tombstones,
+)
 from kraft.coordinators.groups.request_handlers import RequestHandlers, Verify
 from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.groups.share_group import ShareGroup
@@ -254,8 +261,8 @@ def expire_offsets(shard: GroupShard) -> None:
     for group_id, entry in list(shard.entries.items()):
         if entry.share is not None:
             continue  # it has no offsets here, and stays until it is deleted
-        if group_id.startswith(REDRIVE_PREFIX):
-            continue  # its offsets are all that is known of the dead letters that were brought back
+        if group_id.startswith((REDRIVE_PREFIX, DELAYED_PREFIX)):
+            continue  # its offsets are all that is known of what was brought back or forwarded
         has_instances, stable = bool(entry.instances), entry.stable_offsets
         if entry.consumer is None:
             gone = expired(entry.group, stable, wall_ms=shard.wall_ms, retention_ms=retention_ms)

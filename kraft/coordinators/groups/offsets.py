@@ -26,6 +26,8 @@ CONSUMER = "consumer"
 NO_RETENTION = -1
 REDRIVE_PREFIX = "kraft.redrive."
 """The own group of a queue, before its name: how far its dead letters were brought back. Its offsets do not expire."""
+DELAYED_PREFIX = "kraft.delayed."
+"""The own group of a partition of a delay topic: how far its records were forwarded. Its offsets do not expire."""
 """A commit that does not say how long it is to be kept."""
 Offsets = Mapping[TopicPartition, CommittedOffset]
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from kraft.broker.gateway import Gateway
 from kraft.broker.measures import Measure
+from kraft.coordinators.copies import bytes_at_most
 from kraft.coordinators.shares.state import ShareKey
 from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
@@ -41,8 +42,6 @@ RECORDS_AT_ONCE: Final = 500
 """Dead letters in one batch."""
 COPY_BYTES: Final = 1_048_576
 """What is read of the partition at once for copies; a first batch comes whole."""
-RECORD_BYTES: Final = 64
-"""At most what a record has beside its key, value and headers, and each header beside its name and value."""
 
 HEADER_PREFIX: Final = "__dlq.errors."
 REJECTED_TEXT: Final = "Offset rejected by client."
@@ -270,9 +269,3 @@ def _text(letter: _Letter, delivery_count_limit: int) -> str:
     if letter.reason == BEFORE:
         return TOO_OFTEN_TEXT if letter.delivery_count >= delivery_count_limit else REJECTED_TEXT
     return _TEXTS.get(letter.reason, letter.reason)
-
-
-def bytes_at_most(record: NewRecord) -> int:
-    """What the record takes of its batch."""
-    headers = sum(RECORD_BYTES + len(name) + len(value or b"") for name, value in record.headers)
-    return RECORD_BYTES + len(record.key or b"") + len(record.value or b"") + headers

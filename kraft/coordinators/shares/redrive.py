@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from kraft.broker.consumer_fetch import readable_batches
 from kraft.broker.gateway import Gateway, Records
+from kraft.coordinators.copies import Copies
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.offsets import REDRIVE_PREFIX
 from kraft.coordinators.groups.routing import Groups
-from kraft.coordinators.shares.dead_letters import HEADER_PREFIX, bytes_at_most
+from kraft.coordinators.shares.dead_letters import HEADER_PREFIX
 from kraft.coordinators.shares.redriven import Progress, progress_of
 from kraft.coordinators.transactions.routing import Transactions
-from kraft.protocol.acks import ACKS_ALL
-from kraft.protocol.batches.records import NewRecord, ReadRecord, build_batch, open_batch
-from kraft.protocol.errors import InvalidRequest, KafkaError, OffsetOutOfRange, for_code
+from kraft.protocol.batches.records import NewRecord, ReadRecord, open_batch
+from kraft.protocol.errors import InvalidRequest, OffsetOutOfRange
 from kraft.protocol.transactions import Producer
 from kraft.values import value
 from metadata.environment import Clock
 from metadata.image import TopicIdPartition, TopicImage
-from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, ProduceOptions, ReadOptions
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, ReadOptions
 
 AT_ONCE: Final = 500
 """Letters of one transaction."""
@@ -37,7 +36,6 @@ LOOK_BACK: Final = 10_000
 """Offsets before the first letter that is not done, among which a second letter of a record is recognised: as many as a
 share partition may have in flight."""
 READ_BYTES: Final = 1_048_576
-TRANSACTION_TIMEOUT_MS: Final = 60_000
 FROM_HEADER: Final = "kraft.redriven.from"
 """Names topic, partition and offset of the dead letter in the record that was brought back."""
 _NUMBER: Final = re.compile("[0-9]{1,18}")
@@ -108,16 +106,16 @@ class Redrive:
         self._asked = asked
         self._gateway = gateway
         self._groups = groups
-        self._transactions = transactions
         self._clock = clock
         self._group = REDRIVE_PREFIX + asked.queue
+        self._copies = Copies(self._group, gateway=gateway, groups=groups, transactions=transactions)
         self._left = asked.letters_max
 
     async def run(self, topic: TopicImage) -> Redriven:
         """Brings back what was asked for, partition by partition of the dead letter topic."""
         producer = None
         if not self._asked.is_dry:
-            producer = await self._transactions.init(self._group, timeout_ms=TRANSACTION_TIMEOUT_MS)
+            producer = await self._copies.begin()
         known = await self._progress(topic)
         for number in topic.partitions:
             scan = _Scan(self._asked, TopicIdPartition(topic.topic_id, number), topic.name, known[number])
@@ -192,8 +190,6 @@ class Redrive:
             return {}
         return {source._replace(offset=record.offset): record for record in records_of(found, source.offset)}
 
-    # --- the transaction ------------------------------------------------------------------------------------------
-
     async def _move(self, producer: Producer, moved: Sequence[tuple[Row, NewRecord]], scan: _Scan) -> Producer:
         """One transaction. Returns the producer of the next one."""
         metadata, longest = scan.progress.metadata, self._gateway.settings.offset_metadata_max_bytes
@@ -202,51 +198,14 @@ class Redrive:
                 f"the letters that were brought back one by one take {len(metadata)} bytes to remember, and "
                 f"offset.metadata.max.bytes is {longest}: bring back all letters of the queue first"
             )
-        try:
-            await self._produce(producer, moved)
-            offset = r.OffsetToCommit(self._asked.dead_letters, scan.where.partition, scan.progress.offset, metadata)
-            answer = await self._groups.ask(
-                r.CommitInTransaction(
-                    group=self._group,
-                    transactional_id=self._group,
-                    producer_id=producer.producer_id,
-                    producer_epoch=producer.epoch,
-                    adds_partition=True,
-                    offsets=(offset,),
-                )
-            )
-            if isinstance(answer, a.Refused):
-                raise InvalidRequest(answer.message)
-        except BaseException:
-            with suppress(KafkaError):  # else its timeout ends it
-                await self._transactions.end(self._group, producer, is_commit=False)
-            raise
-        return await self._transactions.end(self._group, producer, is_commit=True)
-
-    async def _produce(self, producer: Producer, moved: Sequence[tuple[Row, NewRecord]]) -> None:
         by_target: dict[TopicIdPartition, list[NewRecord]] = {}
         for row, record in moved:
             topic = self._gateway.image.topic(row.letter.source.topic)
             if topic is None:
                 raise InvalidRequest(f"topic {row.letter.source.topic} was deleted meanwhile")
             by_target.setdefault(TopicIdPartition(topic.topic_id, row.letter.source.partition), []).append(record)
-        timeout_ms = self._gateway.settings.request_timeout_ms
-        options = ProduceOptions(ACKS_ALL, timeout_ms, transactional_id=self._group)
-        for where, records in by_target.items():
-            settings = self._gateway.topic_settings(self._gateway.image.topics[where.topic_id].name)
-            sequence = 0
-            for part in _parts(records, bytes_max=min(settings.max_message_bytes, settings.segment_size)):
-                batch = build_batch(
-                    part,
-                    producer_id=producer.producer_id,
-                    producer_epoch=producer.epoch,
-                    base_sequence=sequence,
-                    is_transactional=True,
-                )
-                outcome = (await self._gateway.produce({where: batch}, options))[where]
-                if outcome.error_code:
-                    raise for_code(outcome.error_code, outcome.message)
-                sequence += len(part)
+        offset = r.OffsetToCommit(self._asked.dead_letters, scan.where.partition, scan.progress.offset, metadata)
+        return await self._copies.commit(producer, by_target, offset)
 
 
 class _Scan:
@@ -282,7 +241,7 @@ class _Scan:
             options = ReadOptions(bytes_max=READ_BYTES, is_read_committed=True)
             found = await gateway.read(self.where, self._position, options)
             before = self._position
-            for next_offset, record in _with_gaps(found, before):
+            for next_offset, record in with_gaps(found, before):
                 self._position = next_offset
                 if record is not None:
                     self._look_at(record)
@@ -350,10 +309,10 @@ def _record_of(letter: Letter, found: ReadRecord | None) -> ReadRecord | NewReco
 
 def records_of(found: Records, from_offset: int) -> Iterator[ReadRecord]:
     """The records of a read, without control records and those of aborted transactions."""
-    return (record for _, record in _with_gaps(found, from_offset) if record is not None)
+    return (record for _, record in with_gaps(found, from_offset) if record is not None)
 
 
-def _with_gaps(found: Records, from_offset: int) -> Iterator[tuple[int, ReadRecord | None]]:
+def with_gaps(found: Records, from_offset: int) -> Iterator[tuple[int, ReadRecord | None]]:
     """The offset behind each record and the record; None for batches that have none for people."""
     view = memoryview(found.data)
     for position, header, is_readable in readable_batches(found.data, found.aborted):
@@ -364,18 +323,3 @@ def _with_gaps(found: Records, from_offset: int) -> Iterator[tuple[int, ReadReco
             for record in open_batch(batch, header, from_offset=from_offset)[1]:
                 yield record.offset + 1, record
         yield header.next_offset, None
-
-
-def _parts(records: Sequence[NewRecord], *, bytes_max: int) -> Iterator[Sequence[NewRecord]]:
-    """Each part fits into one batch; a record that is too large comes alone, and is refused by its leader."""
-    part: list[NewRecord] = []
-    room = bytes_max
-    for record in records:
-        size = bytes_at_most(record)
-        if part and size > room:
-            yield part
-            part, room = [], bytes_max
-        part.append(record)
-        room -= size
-    if part:
-        yield part

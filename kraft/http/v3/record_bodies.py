@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct
 
+from kraft.coordinators.delayed.index import DELIVER_HEADER
 from kraft.coordinators.shares.expiry import EXPIRES_HEADER
 from kraft.http.errors import BATCH, PAYLOAD, UNPROCESSABLE, HttpError
 from kraft.http.offset_spec import parse_iso_time
@@ -43,6 +44,11 @@ _ExpiresIn: TypeAlias = Annotated[
     Meta(description="Ours: share groups do not hand the record out later; the topic needs record.expiry.enable=true."),
 ]
 
+_DeliverIn: TypeAlias = Annotated[
+    Annotated[int, Meta(ge=0, le=EXPIRES_IN_MS_MAX)] | None,
+    Meta(description="Ours: a topic with delivery.target.topic forwards the record then."),
+]
+
 
 class BatchHeader(Struct, forbid_unknown_fields=True):
     """A record header."""
@@ -72,6 +78,7 @@ class StreamRecord(Struct, forbid_unknown_fields=True):
     value: BatchData | None = None
     timestamp: _Timestamp = None
     expires_in_ms: _ExpiresIn = None
+    deliver_in_ms: _DeliverIn = None
 
 
 class BatchEntry(Struct, forbid_unknown_fields=True):
@@ -84,6 +91,7 @@ class BatchEntry(Struct, forbid_unknown_fields=True):
     value: BatchData | None = None
     timestamp: _Timestamp = None
     expires_in_ms: _ExpiresIn = None
+    deliver_in_ms: _DeliverIn = None
 
 
 class BatchRequest(Struct, forbid_unknown_fields=True):
@@ -240,9 +248,10 @@ def _out_record(record: StreamRecord | BatchEntry, now_ms: int) -> OutRecord:
 
 def _headers(record: StreamRecord | BatchEntry, now_ms: int) -> list[tuple[str, bytes | None]]:
     headers = [(header.name, header.value) for header in record.headers] if record.headers else NO_HEADERS
-    if record.expires_in_ms is None:
-        return headers
-    return [*headers, (EXPIRES_HEADER, str(now_ms + record.expires_in_ms).encode())]
+    for name, after_ms in ((EXPIRES_HEADER, record.expires_in_ms), (DELIVER_HEADER, record.deliver_in_ms)):
+        if after_ms is not None:
+            headers = [*headers, (name, str(now_ms + after_ms).encode())]
+    return headers
 
 
 def _bytes(data: BatchData, what: str) -> bytes | None:

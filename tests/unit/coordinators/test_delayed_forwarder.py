@@ -1,0 +1,117 @@
+"""Delayed records reach their target when they are due, each once, while leaders die."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.coordinators.delayed.index import CANCEL_HEADER, DELIVER_HEADER, ID_HEADER
+from kraft.coordinators.shares.redrive import with_gaps
+from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.errors import KafkaError
+from metadata.image import TopicIdPartition
+from replication.requests import ProduceOptions, ReadOptions
+from tests.unit.coordinators.test_share_coordinator import at
+from tests.unit.coordinators.test_transaction_cluster import create, play, until
+
+MIN_ISR = {"min.insync.replicas": "1"}
+
+
+async def topics(cluster: SimulatedCluster) -> tuple[TopicIdPartition, TopicIdPartition]:
+    target = await create(cluster, "t", on=(1, 2, 3), configs=MIN_ISR)
+    return target, await create(cluster, "later", on=(1, 2, 3), configs=MIN_ISR | {"delivery.target.topic": "t"})
+
+
+def now_ms(node: SimulatedNode) -> int:
+    return node.machine.environment.clock.wall_ms()
+
+
+async def delay(
+    cluster: SimulatedCluster, where: TopicIdPartition, after_ms: Sequence[int | None], *, cancels: bytes = b""
+) -> None:
+    """Records named by their numbers, whose ids are their names."""
+    node = cluster.alive[-1]
+    assert node.node is not None
+    records = []
+    for number, after in enumerate(after_ms):
+        headers: list[tuple[str, bytes | None]] = [(ID_HEADER, b"%d" % number), ("h", b"x")]
+        if after is not None:
+            headers.append((DELIVER_HEADER, b"%d" % (now_ms(node) + after)))
+        records.append(NewRecord(b"k", b"%d" % number, headers, 1_000))
+    if cancels:
+        records.append(NewRecord(b"k", None, [(CANCEL_HEADER, cancels)], 1_000))
+    outcomes = await at(node, node.node.gateway.produce({where: build_batch(records)}, ProduceOptions(-1, 10_000)))
+    assert outcomes[where].error_code == 0, outcomes
+
+
+async def forwarded(cluster: SimulatedCluster, where: TopicIdPartition) -> list[tuple[bytes | None, int]]:
+    """Value and timestamp of each record of the target, as readers of committed records see them."""
+    node = cluster.alive[-1]
+    assert node.node is not None
+    found: list[tuple[bytes | None, int]] = []
+    offset = 0
+    while True:
+        options = ReadOptions(bytes_max=10**6, is_read_committed=True)
+        try:
+            read = await at(node, node.node.gateway.read(where, offset, options))
+        except KafkaError:
+            await asyncio.sleep(1)
+            continue
+        if not read.data:
+            return found
+        for next_offset, record in with_gaps(read, offset):
+            offset = next_offset
+            if record is not None:
+                assert [name for name, _ in record.headers] == [ID_HEADER, "h"]
+                found.append((record.value, record.timestamp))
+
+
+async def come(cluster: SimulatedCluster, where: TopicIdPartition, count: int) -> list[tuple[bytes | None, int]]:
+    async def there() -> bool:
+        return len(await forwarded(cluster, where)) >= count
+
+    await until(there)
+    return await forwarded(cluster, where)
+
+
+def test_records_come_when_they_are_due_and_not_before():
+    async def story(cluster: SimulatedCluster) -> None:
+        target, later = await topics(cluster)
+        begin = now_ms(cluster.alive[0])
+        await delay(cluster, later, [20_000, 5_000, None, 90_000, 5_000, -7], cancels=b"3")
+        await asyncio.sleep(2)
+        assert [value for value, _ in await forwarded(cluster, target)] == [b"2", b"5"], "due at once"
+        found = await come(cluster, target, 5)
+        assert [value for value, _ in found] == [b"2", b"5", b"1", b"4", b"0"]
+        waits = [came - begin for _, came in found[2:]]
+        assert all(0 <= wait - due < 500 for wait, due in zip(waits, (5_000, 5_000, 20_000), strict=True)), waits
+        await asyncio.sleep(120)
+        assert len(await forwarded(cluster, target)) == 5, "3 is cancelled"
+
+    play(story)
+
+
+def test_leaders_that_die_forget_nothing_and_forward_nothing_twice():
+    async def story(cluster: SimulatedCluster) -> None:
+        target, later = await topics(cluster)
+        await delay(cluster, later, [4_000 + 300 * number for number in range(40)])
+        await come(cluster, target, 5)
+        cluster.nodes[1].kill()
+        found = await come(cluster, target, 40)
+        assert sorted(int(value or b"") for value, _ in found) == list(range(40))
+        await asyncio.sleep(30)
+        assert len(await forwarded(cluster, target)) == 40
+
+    play(story)
+
+
+def test_a_target_that_is_not_there_is_waited_for():
+    async def story(cluster: SimulatedCluster) -> None:
+        later = await create(cluster, "later", on=(1, 2, 3), configs=MIN_ISR | {"delivery.target.topic": "t"})
+        await delay(cluster, later, [100, 200])
+        await asyncio.sleep(5)
+        target = await create(cluster, "t", on=(1, 2, 3), configs=MIN_ISR)
+        assert [value for value, _ in await come(cluster, target, 2)] == [b"0", b"1"]
+
+    play(story)
