@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from kraft.coordinators.groups.classic_draft import ClassicRules, Decision
@@ -49,6 +49,9 @@ class ConsumerDraft(ModernDraft[ConsumerGroup]):
     ) -> None:
         super().__init__(group, image, now_ms=now_ms, wall_ms=wall_ms)
         self.rules = rules
+        self.may_describe: Callable[[str], bool] | None = None
+        """Of the heartbeat that is answered: patterns match what its client may know of. None: they are not looked at.
+        """
         self.downgraded: ClassicGroup | None = None
         """What the group becomes, when it changes to the classic protocol."""
 

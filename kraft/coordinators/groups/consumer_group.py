@@ -122,10 +122,12 @@ def _by_partition() -> MapDraft[TopicIdPartition, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatternRound:
-    """A look at all patterns, a few at each heartbeat, after topics have come or gone."""
+    """A look at all patterns, a few at each heartbeat, after topics have come or gone, or ACLs."""
 
     names: Mapping[str, object]
     """The topics that there were."""
+    acls: object
+    """The ACLs that there were."""
     patterns: tuple[str, ...]
     done: int = 0
     has_changed: bool = False

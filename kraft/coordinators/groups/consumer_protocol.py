@@ -227,12 +227,15 @@ def _check_pattern(pattern: str) -> None:
 def _look_at_patterns(draft: ConsumerDraft, new: str) -> bool:
     """Whether the group is to assign again: a new pattern matches topics, or, at the end of a look at all patterns, one
     was found to match others than it did."""
+    if draft.may_describe is None:
+        return False
     has_changed = bool(new) and new not in draft.group.patterns and _resolve(draft, new)
     group = draft.group
-    looked, names = group.round, draft.image.topic_ids
+    looked, names, acls = group.round, draft.image.topic_ids, draft.image.acls
     due_ms = group.patterns_ms + PATTERN_REFRESH_MS
-    if looked is None or (looked.is_over and looked.names is not names and draft.wall_ms >= due_ms):
-        looked = PatternRound(names=names, patterns=tuple(group.subscribed_patterns))
+    is_old = looked is not None and (looked.names is not names or looked.acls is not acls)
+    if looked is None or (looked.is_over and is_old and draft.wall_ms >= due_ms):
+        looked = PatternRound(names=names, acls=acls, patterns=tuple(group.subscribed_patterns))
     elif looked.is_over:
         return has_changed
     end = looked.done + PATTERNS_AT_ONCE
@@ -244,7 +247,8 @@ def _look_at_patterns(draft: ConsumerDraft, new: str) -> bool:
 
 def _resolve(draft: ConsumerDraft, pattern: str) -> bool:
     """Whether the pattern matches other topics than it did."""
-    topics = frozenset(topics_of_pattern(pattern, draft.image.topic_ids))
+    assert draft.may_describe is not None, "patterns are looked at for a client"
+    topics = frozenset(filter(draft.may_describe, topics_of_pattern(pattern, draft.image.topic_ids)))
     before = draft.group.patterns.get(pattern)
     if before is not None and before.topics == topics:
         return False

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from kraft.coordinators.groups.consumer_records import Partitions
 
@@ -29,6 +29,8 @@ class ConsumerHeartbeat:
     owned: Partitions | None = None
     new_member_id: str = ""
     """Drawn by the shell, so that deciding stays pure."""
+    may_describe: Callable[[str], bool] = field(default=lambda _: True, compare=False)
+    """Whether the client may know of the topic of a name; patterns match no others."""
 
     @property
     def is_full(self) -> bool:

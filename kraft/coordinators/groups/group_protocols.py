@@ -53,6 +53,7 @@ def decide_group(
         return decide(group, event, rules=rules.classic, now_ms=now_ms, wall_ms=wall_ms)
     found = ConsumerGroup(group_id=group.group_id) if consumer is None else consumer
     draft = ConsumerDraft(found, rules, image, now_ms=now_ms, wall_ms=wall_ms)
+    draft.may_describe = event.may_describe if isinstance(event, ConsumerHeartbeat) else None
     try:
         if consumer is None:
             _become_consumer(draft, group, event)

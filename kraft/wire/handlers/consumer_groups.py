@@ -8,6 +8,8 @@ Source: KafkaApis, GroupCoordinatorService.consumerGroupHeartbeat and consumerGr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember
 from kraft.coordinators.groups.consumer_protocol import check_heartbeat
@@ -18,9 +20,11 @@ from kraft.protocol.messages import consumer_group_describe_response as describe
 from kraft.protocol.messages import consumer_group_heartbeat_response as beaten
 from kraft.protocol.messages.consumer_group_describe_request import ConsumerGroupDescribeRequestData
 from kraft.protocol.messages.consumer_group_heartbeat_request import ConsumerGroupHeartbeatRequestData
+from kraft.wire.access import allowed
 from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.handlers import operations
 from kraft.wire.node_parts import NodeParts
+from metadata.acls import AclOperation, AclResource
 from metadata.image import MetadataImage, TopicIdPartition
 
 CLASSIC_MEMBER, CONSUMER_MEMBER = 0, 1
@@ -63,8 +67,16 @@ class _ConsumerGroups:
         if not message.group_id.strip():
             raise InvalidRequest("GroupId can't be empty.")
         check_heartbeat(_event(call), assignors=self._assignors(), version=call.version)
+        may = allowed(call, self._broker.gateway, "ConsumerGroupHeartbeat")
+
+        def event_of(ticket: int, new_member_id: str) -> ConsumerHeartbeat:
+            event = _event(call, ticket=ticket, new_member_id=new_member_id)
+            if may is None:
+                return event
+            return replace(event, may_describe=partial(may.silently, AclOperation.DESCRIBE, AclResource.TOPIC))
+
         answer = await self._broker.broker_or(NotCoordinator).group_coordinator.consumer_heartbeat(
-            message.group_id, lambda ticket, new_member_id: _event(call, ticket=ticket, new_member_id=new_member_id)
+            message.group_id, event_of
         )
         return _outcome_of(answer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,6 +196,7 @@ class Client:
     owned: Partitions = frozenset()
     has_news: bool = field(default=True)
     """What it owns is not what it said last."""
+    may_describe: Callable[[str], bool] = lambda _: True
 
     def beat(self) -> Any:
         is_joining = self.epoch == 0
@@ -206,6 +208,7 @@ class Client:
             topics=self.topics if is_joining else None,
             pattern=self.pattern if is_joining else None,
             owned=self.owned if self.has_news else None,
+            may_describe=self.may_describe,
         )
         if isinstance(answer, ConsumerHeartbeatAnswer):
             self.epoch = answer.member_epoch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from kraft.coordinators.groups.consumer_protocol import check_heartbeat
 from kraft.coordinators.groups.consumer_records import CurrentKey, EpochKey, MemberKey, TargetKey
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, ConsumerHeartbeatAnswer
 from kraft.protocol import errors
+from metadata.records import AccessControlEntryRecord, RemoveAccessControlEntryRecord
 from tests.unit.coordinators.consumer_story import Client, Story, image_of, partitions
 
 
@@ -281,6 +283,28 @@ def test_pattern_matches_whole_names_and_new_topics():
     assert len(client.owned | everything.owned) == 4
     client.leave()
     assert list(story.here.patterns) == [".*"]
+
+
+def test_a_pattern_matches_what_its_member_may_describe_until_acls_change():
+    story = Story({"t1": 1, "t2": 1, "other": 1})
+    allowed = {"t2", "other"}
+    client = Client(story, "m1", topics=frozenset(), pattern="t.*", may_describe=lambda name: name in allowed)
+    settle(client)
+    assert client.owned == partitions(story.image, "t2", 0)
+    allowed.add("t1")
+    story.wait(10_000)
+    settle(client)
+    assert len(client.owned) == 1, "nothing has changed that the coordinator could know"
+    acl = {"resource_type": 2, "resource_name": "t1", "pattern_type": 3, "principal": "User:alice", "host": "*"}
+    record = AccessControlEntryRecord(id=uuid.uuid4(), operation=8, permission_type=3, **acl)
+    story.image = story.image.apply([record])
+    settle(client)
+    assert len(client.owned) == 2
+    allowed.remove("t2")
+    story.image = story.image.apply([RemoveAccessControlEntryRecord(id=record.id)])
+    story.wait(10_000)
+    settle(client)
+    assert client.owned == partitions(story.image, "t1", 0)
 
 
 def test_a_pattern_that_is_no_re2_is_refused():
