@@ -7,7 +7,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any, Final
 
-from kraft.http.access_table import ROUTE_ACCESS
+from kraft.http.access_table import ROUTE_ACCESS, RouteAccess
 from kraft.wire.access import Access, Need
 from kraft.wire.access_table import ACCESS
 from tests.architecture.sources import ROOT
@@ -20,7 +20,9 @@ END: Final = "<!-- end of access -->\n"
 def tables() -> str:
     """Both tables, as lists: a path may be longer than a column."""
     apis = "".join(_entry(name, needed(ACCESS[name])) for name in sorted(ACCESS))
-    routes = "".join(_entry(f"`{name}`", _route(name)) for name in sorted(ROUTE_ACCESS, key=_by_path))
+    routes = "".join(
+        _entry(f"`{name}`", route_needs(ROUTE_ACCESS[name])) for name in sorted(ROUTE_ACCESS, key=_by_path)
+    )
     return f"\n### APIs\n\n{apis}\n### HTTP routes\n\n{routes}\n"
 
 
@@ -49,8 +51,8 @@ def _need(need: Need) -> str:
     return text
 
 
-def _route(name: str) -> str:
-    row = ROUTE_ACCESS[name]
+def route_needs(row: RouteAccess) -> str:
+    """The needs of a route in words."""
     parts = [f"{_word(each.operation)} on {_word(each.resource)}" for each in row.needs]
     return "; ".join([*parts, *([row.states] if row.states else ())])
 

@@ -50,8 +50,7 @@ class ConsumerDraft(ModernDraft[ConsumerGroup]):
         super().__init__(group, image, now_ms=now_ms, wall_ms=wall_ms)
         self.rules = rules
         self.may_describe: Callable[[str], bool] | None = None
-        """Of the heartbeat that is answered: patterns match what its client may know of. None: they are not looked at.
-        """
+        """What the client of this heartbeat may know of: patterns match no more. None: they are not looked at."""
         self.downgraded: ClassicGroup | None = None
         """What the group becomes, when it changes to the classic protocol."""
 

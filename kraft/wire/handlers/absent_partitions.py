@@ -9,10 +9,10 @@ of them again, and so meets a topic that comes to exist.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
-from kraft.protocol.errors import UnknownTopicId, UnknownTopicOrPartition
+from kraft.protocol.errors import TopicAuthorizationFailed, UnknownTopicId, UnknownTopicOrPartition
 from kraft.protocol.messages.fetch_request import FetchRequestData, FetchTopic
 from kraft.protocol.messages.fetch_response import FetchableTopicResponse, FetchResponseData, PartitionData
 from kraft.wire.lazy import Lazy
@@ -66,8 +66,11 @@ def failed_partition(number: int, code: int) -> PartitionData:
 class AbsentPartitions:
     """Those of a request that do not exist in this image of the metadata."""
 
-    def __init__(self, message: FetchRequestData, image: MetadataImage, *, names_topics: bool) -> None:
-        self._message, self._image, self._names_topics = message, image, names_topics
+    def __init__(
+        self, message: FetchRequestData, image: MetadataImage, *, names_topics: bool, denied: Collection[str] = ()
+    ) -> None:
+        """`denied`: names of topics, whether they exist or not, of which the client may not know."""
+        self._message, self._image, self._names_topics, self._denied = message, image, names_topics, denied
         self._topics = sum(1 for _ in self._each())
         self.rest = self._rest() if self._topics else message
         """The request without them, and without a session; of a partition that comes twice the last counts."""
@@ -84,8 +87,13 @@ class AbsentPartitions:
             known = () if found is None else found.partitions
             numbers = array("i", [item.partition for item in topic.partitions if item.partition not in known])
             if numbers:
-                is_by_id = found is None and not self._names_topics
-                yield topic, UnknownTopicId.code if is_by_id else UnknownTopicOrPartition.code, numbers
+                yield topic, self._code(topic, found), numbers
+
+    def _code(self, topic: FetchTopic, found: TopicImage | None) -> int:
+        if (topic.topic if found is None else found.name) in self._denied:
+            return TopicAuthorizationFailed.code
+        is_by_id = found is None and not self._names_topics
+        return UnknownTopicId.code if is_by_id else UnknownTopicOrPartition.code
 
     def _found(self, topic: FetchTopic) -> TopicImage | None:
         image = self._image

@@ -16,7 +16,7 @@ no epochs, and ListOffsets answers for leaders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import cast
@@ -88,6 +88,8 @@ ROOM_WAIT_MS = STANDSTILL_MS + 2 * LOOK_MS
 MOVED = (NotLeaderOrFollower.code, FencedLeaderEpoch.code)
 """Errors that come with the leader (KIP-951)."""
 NO_SUCH_PARTITION = (UnknownTopicOrPartition.code, UnknownTopicId.code, InconsistentTopicId.code)
+ASKED_AT_ONCE = 1_000
+"""Topics whose ACLs are looked at before others have their turn."""
 KNOWN_TO_CLIENTS = frozenset({0, 1, 2, 3, 6, 9, 29, 56, 74, 75, 78, 100, 103})
 """Errors of a partition that Java's consumer survives: any other one ends its poll with an IllegalStateException."""
 
@@ -133,7 +135,8 @@ class _Fetch:
 
     async def _of_many(self, call: Call[FetchRequestData]) -> TopLevel:
         image, names_topics = self._parts.gateway.image, call.version < FIRST_WITH_TOPIC_IDS
-        absent = await self._work.run(AbsentPartitions, call.message, image, names_topics=names_topics)
+        denied = await self._denied(call, image)
+        absent = await self._work.run(AbsentPartitions, call.message, image, names_topics=names_topics, denied=denied)
         is_in_parts = absent.rest_count > AT_ONCE_MAX
         if (absent or is_in_parts) and call.message.session_epoch not in (INITIAL_EPOCH, FINAL_EPOCH):
             raise FetchSessionIdNotFound(
@@ -145,6 +148,20 @@ class _Fetch:
         begun = self._begin(rest) if self._answers.has_room() else await self._when_there_is_room(rest)
         found = await _come(begun)
         return await self._work.run(written, absent.answered_with(found), call.version) if absent else found
+
+    async def _denied(self, call: Call[FetchRequestData], image: MetadataImage) -> Collection[str]:
+        """Names that the client may not read: topics that it may not know of look as if they were absent."""
+        may_read, denied = readable(call, self._parts.gateway), set()
+        if may_read is None:
+            return ()
+        for number, topic in enumerate(call.message.topics):
+            found = image.topics.get(topic.topic_id)
+            name = topic.topic if found is None else found.name
+            if not may_read(name):
+                denied.add(name)
+            if number % ASKED_AT_ONCE == 0:
+                await self._parts.environment.clock.sleep(0)
+        return denied
 
     async def _in_parts(self, call: Call[FetchRequestData], image: MetadataImage) -> TopLevel:
         """The answer to a fetch of thousands of partitions that exist. Raises ClusterAuthorizationFailed 31."""

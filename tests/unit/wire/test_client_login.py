@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import struct
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +20,14 @@ from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateR
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.operator_tokens import VALID_S, is_valid, make_token
 from kraft.protocol.scram import ScramClient, ScramFailed
+from kraft.wire.api_handler import ClientConnection
+from kraft.wire.client_authentication import ClientAuthentication
 from kraft.wire.client_login import ClientLogin, LoginRules
 from metadata.image import MetadataImage
 from metadata.settings import broker_settings
+from metadata.unauthenticated import KAFKA_LISTENER, UnauthenticatedConnections
+from tests.unit.replication.harness.virtual import environment, run
+from tests.unit.wire.test_session_bounds import Line
 
 KEY = b"k" * 32
 
@@ -183,3 +190,29 @@ def test_a_token_of_the_operator_is_short_lived() -> None:
     assert not is_valid(KEY, token, now_ms=1_000_000 + VALID_S * 1_000)
     assert not is_valid(KEY, make_token(KEY, now_ms=10_000_000), now_ms=1_000_000)
     assert not is_valid(KEY, token[:-1] + "g", now_ms=1_000_000)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_login_that_fails_is_answered_after_the_delay(version: int) -> None:
+    """Without headers it is not answered, and its connection ends after the same time."""
+
+    async def main() -> None:
+        around, line = environment(1), Line()
+        server = Server(connection_failed_authentication_delay_ms=700)
+        handlers: Any = SimpleNamespace(metadata_offset=0)
+        login = ClientAuthentication(around, handlers, UnauthenticatedConnections(KAFKA_LISTENER))
+        client = ClientConnection(peer=line.peer, listener="L")
+        handshake = struct.pack(">hhihh5s", 17, version, 1, -1, 5, b"PLAIN")
+        token = b"\0alice\0wrong"
+        frame = token if version == 0 else struct.pack(">hhihi", 36, 0, 2, -1, len(token)) + token
+        line.put(frame)
+        begun_ms = around.clock.monotonic_ms()
+        connection: Any = line
+        first = memoryview(handshake)
+        assert await login.log_in(server.rules, connection, first, client, takes_nodes=False) is None
+        assert around.clock.monotonic_ms() - begun_ms == 700
+        assert client.login is not None
+        assert client.login.login is None
+        assert len(line.sent) == 1 + version
+
+    run(main())

@@ -19,7 +19,9 @@ from kraft.protocol.messages.fetch_request import (
     ReplicaState,
 )
 from kraft.protocol.messages.fetch_response import FetchResponseData, PartitionData
-from kraft.wire.handlers.absent_partitions import MANY
+from kraft.wire.handlers.absent_partitions import MANY, AbsentPartitions
+from metadata.image import MetadataImage
+from metadata.records import PartitionRecord, TopicRecord
 from replication.requests import FetchedPartition, FetchRequest, FetchResponse
 from replication.sessions import cache
 from replication.sessions.cache import EVICTION_MS
@@ -518,6 +520,28 @@ def test_sessions_of_consumers_hold_a_bounded_number_of_partitions(monkeypatch: 
             assert await ask(11) == (0, 0), "served without a session"
 
     run(story())
+
+
+def test_of_many_partitions_forbidden_topics_look_like_absent_ones() -> None:
+    ids = {"mine": UUID(int=1), "secret": UUID(int=2)}
+    image = MetadataImage().apply(
+        [
+            *(TopicRecord(name=name, topic_id=topic_id) for name, topic_id in ids.items()),
+            *(PartitionRecord(topic_id=each, partition=0, replicas=(1,), isr=(1,), leader=1) for each in ids.values()),
+        ]
+    )
+    numbers = [FetchPartition.make(partition=number) for number in (1, 2)]
+
+    def codes(asked: list[FetchTopic], *, names_topics: bool) -> list[set[int]]:
+        message = FetchRequestData.make(topics=asked)
+        absent = AbsentPartitions(message, image, names_topics=names_topics, denied={"secret", "absent"})
+        responses = absent.answered_with(FetchResponseData.make()).responses
+        return [{each.error_code for each in topic.partitions} for topic in responses]
+
+    named = [FetchTopic.make(topic=name, partitions=numbers) for name in ("mine", "secret", "absent")]
+    assert codes(named, names_topics=True) == [{UnknownTopicOrPartition.code}, {29}, {29}]
+    by_id = [FetchTopic.make(topic_id=each, partitions=numbers) for each in (*ids.values(), UUID(int=9))]
+    assert codes(by_id, names_topics=False) == [{UnknownTopicOrPartition.code}, {29}, {UnknownTopicId.code}]
 
 
 @pytest.mark.parametrize("version", [7, 12, 13, 18])
