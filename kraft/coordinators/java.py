@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from struct import unpack
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -15,8 +16,8 @@ def string_hash(text: str) -> int:
     """String.hashCode over UTF-16 units, as 32 bits without sign."""
     value = 0
     data = text.encode("utf-16-be", "surrogatepass")
-    for at in range(0, len(data), 2):
-        value = (31 * value + (data[at] << 8 | data[at + 1])) & _MASK
+    for unit in unpack(f">{len(data) // 2}H", data):
+        value = (31 * value + unit) & _MASK
     return value
 
 
