@@ -248,6 +248,7 @@ def all_are_gone(pids: set[int]) -> None:
         wait_until(lambda gone=pid: not exists(gone), what=f"the end of process {pid}", deadline_s=LIMIT_S)
 
 
+@pytest.mark.long
 def test_an_owner_that_is_killed_leaves_no_process_no_link_and_no_folder() -> None:
     """A node stands still and a link is cut at that moment."""
     with subprocess.Popen([sys.executable, "-P", "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:

@@ -177,6 +177,7 @@ def test_nothing_is_left_at_the_end() -> None:
     cluster.close()
 
 
+@pytest.mark.long
 def test_a_folder_of_one_s_own_stays_and_its_path_may_be_long(tmp_path: Path) -> None:
     folder = tmp_path / ("a" * 100) / "data"
     cluster = Cluster(nodes=1, folder=folder)
@@ -286,6 +287,7 @@ with Cluster(nodes=1) as cluster:
     assert done.stdout.splitlines() == ["running", "True False", "False", "True"], done.stderr
 
 
+@pytest.mark.long
 def test_a_cluster_lives_with_the_process_that_it_is_given() -> None:
     with subprocess.Popen(["sleep", "600"]) as other:
         cluster = Cluster(nodes=1, owner_pid=other.pid).start()

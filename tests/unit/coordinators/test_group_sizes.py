@@ -186,7 +186,7 @@ def test_a_large_group_is_assigned_once_in_an_interval() -> None:
     assert story.here.targets[late]
 
 
-@pytest.mark.parametrize("assignor", ["uniform", "range"])
+@pytest.mark.parametrize("assignor", ["uniform", pytest.param("range", marks=pytest.mark.long)])
 def test_no_part_of_an_assignment_holds_a_turn(assignor: str) -> None:
     """The whole is computed apart from the loop; `range` moves everything when a member comes first."""
     many = 1_000

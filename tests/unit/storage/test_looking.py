@@ -35,7 +35,8 @@ def searched(search: Callable[[Looking], T]) -> tuple[T, int]:
 
 
 @pytest.mark.parametrize(
-    ("count", "size", "workers"), [(100, 10, 0), (10, 1_000_000, 1), (INLINE_RECORDS_MAX + 1, 0, 1)]
+    ("count", "size", "workers"),
+    [(100, 10, 0), (10, 1_000_000, 1), pytest.param(INLINE_RECORDS_MAX + 1, 0, 1, marks=pytest.mark.long)],
 )
 def test_a_record_is_found_whoever_looks(count: int, size: int, workers: int, tmp_path: Path) -> None:
     with idle_environment() as environment:
