@@ -30,3 +30,11 @@ def test_three_nodes_are_measured_on_one_loop() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=QUICK_S, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     assert " us, median " in done.stdout, done.stdout
+
+
+@pytest.mark.slow
+def test_the_cost_of_security_is_measured() -> None:
+    command = [sys.executable, "-m", "bench.security", "--rounds", "1", "--records", "1000", "--acls", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=QUICK_S, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(1.00)") >= 3, done.stdout

@@ -1,0 +1,204 @@
+"""The cost of TLS with a login, of ACLs, and of 10,000 ACLs: processor time of the nodes, beside a plain cluster.
+
+python -m bench.security [--rounds 3] [--records 40000] [--acls 10000]
+
+Both clusters run at the same time, and are loaded in turns; each number is the median of the rounds. `admin` is a super
+user, of whom no ACL is asked; `alice` has ACLs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from bench.cluster import BenchError, process_cpu_s
+from kraft.client.credentials import Credentials
+from kraft.client.response import Answer, Request
+from kraft.client.transport import Transport
+from kraft.testing import Cluster
+
+RECORD: Final = b"x" * 1_024
+PASSWORD: Final = "of alice"
+PREFIX: Final = "bench-"
+ACLS_AT_ONCE: Final = 1_000
+REST_RECORDS: Final = 10
+REST_AT_ONCE: Final = 4
+REST_SHARE: Final = 80
+"""One request over HTTP for so many records of the other rows."""
+REST_BODY: Final = b'{"records":[' + b",".join([b'{"value":"' + b"x" * 100 + b'"}'] * REST_RECORDS) + b"]}"
+JSON: Final = {"Content-Type": "application/vnd.kafka.json.v2+json"}
+LIMIT_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """A cluster, and a login on it."""
+
+    name: str
+    cluster: Cluster
+    kafka: Mapping[str, Any]
+    """Options of librdkafka."""
+    rest: Credentials
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"bootstrap.servers": self.cluster.bootstrap_servers, **self.kafka}
+
+    def cpu_s(self) -> float:
+        """Processor time of the nodes so far."""
+        return sum(process_cpu_s(self.cluster.node(node).pid) for node in self.cluster.ids)
+
+
+def produce(side: Side, topic: str, count: int) -> int:
+    """Write records; return their number."""
+    producer = Producer({**side.options, "linger.ms": 5, "queue.buffering.max.messages": count + 1})
+    for _ in range(count):
+        producer.produce(topic, RECORD)
+        producer.poll(0)
+    if left := producer.flush(LIMIT_S):
+        raise BenchError(f"{left} records were not acknowledged")
+    return count
+
+
+def fetch(side: Side, topic: str, count: int) -> int:
+    """Read as many records as `produce` has written; return their number."""
+    consumer = Consumer({**side.options, "group.id": topic + uuid.uuid4().hex, "auto.offset.reset": "earliest"})
+    consumer.subscribe([topic])
+    seen, ends = 0, time.monotonic() + LIMIT_S
+    while seen < count:
+        seen += len(consumer.consume(2_000, timeout=1.0))
+        if time.monotonic() > ends:
+            raise BenchError(f"{seen} of {count} records were read")
+    consumer.close()
+    return seen
+
+
+def rest(side: Side, topic: str, count: int) -> int:
+    """Requests with ten records over HTTP, some at a time; return their number."""
+    requests = max(1, count // REST_SHARE)
+
+    async def ask(transport: Transport, url: str) -> None:
+        for _ in range(requests // REST_AT_ONCE):
+            request = Request(method="POST", path=f"/topics/{topic}", body=REST_BODY, headers=JSON)
+            outcome = await transport.send(url, request)
+            if not (isinstance(outcome, Answer) and outcome.is_success):
+                raise BenchError(str(outcome))
+
+    async def main() -> None:
+        async with Transport(credentials=side.rest) as transport:
+            await asyncio.gather(*(ask(transport, side.cluster.rest_url) for _ in range(REST_AT_ONCE)))
+
+    asyncio.run(main())
+    return requests // REST_AT_ONCE * REST_AT_ONCE
+
+
+LOADS: Final[Mapping[str, Callable[[Side, str, int], int]]] = {
+    "produce, 1 KiB records": produce,
+    "fetch, 1 KiB records": fetch,
+    "REST produce, requests of 10": rest,
+}
+
+
+def measure(sides: Sequence[Side], *, rounds: int, count: int) -> dict[str, list[float]]:
+    """Load -> microseconds of the nodes' processors for each record or request, by side."""
+    found: dict[str, list[list[float]]] = {load: [[] for _ in sides] for load in LOADS}
+    for number, side in enumerate(sides):  # the first use of a cluster makes topics of its own, and loads code
+        for act in LOADS.values():
+            act(side, f"{PREFIX}warm-{number}", REST_SHARE * REST_AT_ONCE)
+    for _ in range(rounds):
+        for number, side in enumerate(sides):
+            topic = f"{PREFIX}{uuid.uuid4().hex[:8]}"
+            for load, act in LOADS.items():
+                before = side.cpu_s()
+                done = act(side, topic, count)
+                found[load][number].append((side.cpu_s() - before) / done * 1e6)
+    return {load: [median(values) for values in each] for load, each in found.items()}
+
+
+def _alice(cluster: Cluster) -> Side:
+    """A user with ACLs."""
+    admin = _admin(cluster)
+    made = [
+        UserScramCredentialUpsertion("alice", ScramCredentialInfo(mechanism, 4_096), PASSWORD.encode())
+        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512)
+    ]
+    for each in made:
+        for done in admin.alter_user_scram_credentials([each]).values():
+            done.result(LIMIT_S)
+    kinds = (ResourceType.TOPIC, ResourceType.GROUP)
+    _create(admin, [_acl("alice", kind, PREFIX, ResourcePatternType.PREFIXED) for kind in kinds])
+    own = cluster.security.of("alice", PASSWORD)
+    return Side(name="ACLs", cluster=cluster, kafka=own.librdkafka(), rest=own.credentials())
+
+
+def _admin(cluster: Cluster) -> AdminClient:
+    return AdminClient({"bootstrap.servers": cluster.bootstrap_servers, **cluster.security.librdkafka()})
+
+
+def _acl(user: str, kind: ResourceType, name: str, pattern: ResourcePatternType) -> AclBinding:
+    return AclBinding(kind, name, pattern, f"User:{user}", "*", AclOperation.ALL, AclPermissionType.ALLOW)
+
+
+def _create(admin: AdminClient, acls: Sequence[AclBinding]) -> None:
+    for begin in range(0, len(acls), ACLS_AT_ONCE):
+        for done in admin.create_acls(list(acls[begin : begin + ACLS_AT_ONCE]), request_timeout=60).values():
+            done.result(LIMIT_S)
+
+
+def _many_acls(cluster: Cluster, count: int) -> None:
+    """ACLs of other users, on topics of their own and on prefixes."""
+    kinds = (ResourcePatternType.LITERAL, ResourcePatternType.PREFIXED)
+    made = [_acl(f"user-{n % 500}", ResourceType.TOPIC, f"bench-{n}", kinds[n % 2]) for n in range(count)]
+    _create(_admin(cluster), made)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--records", type=int, default=40_000)
+    parser.add_argument("--acls", type=int, default=10_000)
+    asked = parser.parse_args()
+    with ExitStack() as stack:
+        plain, secure = (stack.enter_context(Cluster(nodes=3, secure=secure)) for secure in (False, True))
+        admin = secure.security
+        sides = [
+            Side(name="plain", cluster=plain, kafka={}, rest=Credentials()),
+            Side(name="TLS", cluster=secure, kafka=admin.librdkafka(), rest=admin.credentials()),
+            _alice(secure),
+        ]
+        few = measure(sides, rounds=asked.rounds, count=asked.records)
+        _many_acls(secure, asked.acls)
+        many = Side(name=f"{asked.acls} ACLs", cluster=secure, kafka=sides[2].kafka, rest=sides[2].rest)
+        more = measure([many], rounds=asked.rounds, count=asked.records)
+    names = "".join(f"{each.name:>20}" for each in (*sides, many))
+    sys.stdout.write(f"{'us of three nodes for each':<32}{names}\n")
+    for load in LOADS:
+        values = [*few[load], *more[load]]
+        cells = "".join(f"{f'{value:.1f} ({value / values[0]:.2f})':>20}" for value in values)
+        sys.stdout.write(f"{load:<32}{cells}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
