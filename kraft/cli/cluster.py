@@ -62,7 +62,9 @@ def up(
         from kraft.cli.fault_up import up_with_faults
 
         given = {"--data": data, "--secure": secure, "--detach": detach}
-        up_with_faults(config, refused=[name for name, value in given.items() if value], as_json=as_json)
+        up_with_faults(
+            config, refused=[name for name, value in given.items() if value], console=console, as_json=as_json
+        )
         return
     try:
         start = partial(start_cluster, config, data=data, free_ports=free_ports, secure=secure, detach=detach, say=say)

@@ -109,9 +109,15 @@ def restore_user(data: FolderOption = DATA_DEFAULT) -> None:
 
 
 @app.command()
-def cut(ends: EndsArgument, data: FolderOption = DATA_DEFAULT) -> None:
+def cut(
+    ends: EndsArgument,
+    one_way: Annotated[
+        bool, typer.Option("--one-way", help="Only connections that the first end opens to the second.")
+    ] = False,
+    data: FolderOption = DATA_DEFAULT,
+) -> None:
     """Disconnect two ends from each other: connections are reset, and ports refuse."""
-    _run(lambda: _with_links(data).cut(*_ends(ends)))
+    _run(lambda: _with_links(data).cut(*_ends(ends), one_way=one_way))
 
 
 @app.command()

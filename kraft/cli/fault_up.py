@@ -18,7 +18,7 @@ from kraft.testing.faults import FaultCluster
 LOOK_S = 1.0
 
 
-def up_with_faults(config: str | None, *, refused: Sequence[str], as_json: bool) -> None:
+def up_with_faults(config: str | None, *, refused: Sequence[str], console: bool, as_json: bool) -> None:
     """Nodes, roles and settings of cluster.toml; ports and the data folder are its own."""
     if refused:
         raise typer.BadParameter(
@@ -29,8 +29,8 @@ def up_with_faults(config: str | None, *, refused: Sequence[str], as_json: bool)
     page = None
     try:
         cluster.start()
-        page = start_console(str(cluster.data))
-        _announce(cluster, page.url, as_json=as_json)
+        page = start_console(str(cluster.data)) if console else None
+        _announce(cluster, None if page is None else page.url, as_json=as_json)
         while cluster.is_running:
             time.sleep(LOOK_S)
     except (Interrupted, BrokenPipeError):
@@ -52,7 +52,7 @@ def _cluster(config: str | None) -> FaultCluster:
     return FaultCluster(nodes={node.id: node.roles for node in found.nodes}, settings=found.settings)
 
 
-def _announce(cluster: FaultCluster, url: str, *, as_json: bool) -> None:
+def _announce(cluster: FaultCluster, url: str | None, *, as_json: bool) -> None:
     if as_json:
         nodes = [{"id": node, "rest": rest} for node, rest in cluster.rest_urls.items()]
         write_json(
@@ -66,7 +66,8 @@ def _announce(cluster: FaultCluster, url: str, *, as_json: bool) -> None:
         )
         return
     write(f"cluster {cluster.cluster_id} is ready; it is thrown away at the end")
-    write(f"\nSee it, and break it: {url}\n")
+    if url is not None:
+        write(f"\nSee it, and break it: {url}\n")
     write(f"export KRAFT_DATA={cluster.data}")
     write(f"export KRAFT_REST={','.join(cluster.rest_urls.values())}")
     write(f"bootstrap.servers={cluster.bootstrap_servers}")
