@@ -68,6 +68,7 @@ def test_the_numbers_of_the_page_are_those_of_the_nodes(cluster: Cluster, page: 
     leader = cluster.leader_of("orders", 0)
     by_node = {row[0]: row for row in page.rows("Replicas")}
     assert by_node[f"node {leader}"][1] == "leader"
+    wait_until(lambda: len(page.rows("Why")) > 1, what="the deciders of the explanation")
     wait_until(lambda: {row[7] for row in page.rows("Replicas")} == {"3"}, what="the log end of all replicas")
     cluster.write_all("orders", ["d"])
     wait_until(lambda: {row[6] for row in page.rows("Replicas")} == {"4"}, what="the high watermark to move")

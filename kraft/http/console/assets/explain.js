@@ -35,7 +35,7 @@ export class ExplainPanel {
     setText(this.summary, found.summary);
     setText(this.next, found.next ? `What has to happen: ${found.next}` : "");
     this.fixes.set(found.fix.map((text) => [text, text]));
-    this.views.set(found.views.map((each) => [each.says, `node ${each.nodes.join(", ")} (metadata offset ${each.metadata_offset}): ${each.says}`]));
+    this.views.set(found.views.map((each) => [each.states, `node ${each.nodes.join(", ")} (metadata offset ${each.metadata_offset}): ${each.states}`]));
     this.deciders.set(found.deciders.map((each, at) => [`${at} ${each.question}`, [
       each.question, MARKS[each.decision] ?? each.decision, each.explanation, each.rule, each.node < 0 ? "" : `node ${each.node}`, each.age_ms === null ? "" : age(each.age_ms),
     ]]));

@@ -2,6 +2,7 @@
 
 import { h, setText, grouped, Table } from "./dom.js";
 import { ask } from "./api.js";
+import { ExplainPanel } from "./explain.js";
 
 const EVERY_MS = 2_000;
 
@@ -69,14 +70,22 @@ export class GroupsScreen extends ListScreen {
     this.detail(known.find((each) => each.group.consumer_group_id === this.argument) ?? (known.length === 1 ? known[0] : null));
   }
   detail(chosen) {
-    if (!chosen) return this.more.replaceChildren();
+    if (!chosen) {
+      this.explain = null;
+      return this.more.replaceChildren();
+    }
     if (!this.members) {
       this.members = new Table("Members", [{ label: "Member" }, { label: "Instance" }, { label: "Client" }, { label: "Partitions" }], { empty: "It has no members." });
       this.lags = new Table("Lag", [{ label: "Partition" }, { label: "Committed", number: true }, { label: "Log end", number: true }, { label: "Lag", number: true }, { label: "Read by" }], { empty: "It has committed nothing." });
       this.name = h("h2", { class: "name" });
     }
-    setText(this.name, chosen.group.consumer_group_id);
-    if (!this.more.firstChild) this.more.append(this.name, card("Members", this.members), card("Lag", this.lags));
+    const id = chosen.group.consumer_group_id;
+    setText(this.name, id);
+    if (this.explain?.id !== id) {
+      this.explain = Object.assign(new ExplainPanel(this.stream, `/kraft/explain/group/${part(id)}`), { id });
+      this.more.replaceChildren(this.name, this.explain.element, card("Members", this.members), card("Lag", this.lags));
+    }
+    this.explain.load();
     const readers = new Map();
     for (const lag of chosen.lags) readers.set(lag.consumer_id, [...(readers.get(lag.consumer_id) ?? []), `${lag.topic_name}-${lag.partition_id}`]);
     this.members.set(chosen.members.map((each) => [each.consumer_id, [each.consumer_id, each.instance_id ?? "", each.client_id, (readers.get(each.consumer_id) ?? []).join(", ")]]));
