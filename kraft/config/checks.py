@@ -76,12 +76,16 @@ def _open_to_strangers(nodes: tuple[NodeConfig, ...]) -> Iterator[str]:
     for node in nodes:
         ports = [("HTTP port", node.bind_host, node.rest_protocol), ("Kafka port", node.bind_host, node.kafka_protocol)]
         ports += [(f"listener {each.name}", each.host or node.bind_host, each.protocol) for each in node.listeners]
-        found = [name for name, host, protocol in ports if host not in LOOPBACK_HOSTS and protocol == "PLAINTEXT"]
+        found = [name for name, host, protocol in ports if not _is_loopback(host) and protocol == "PLAINTEXT"]
         if found:
             yield (
                 f"node {node.id}: {', '.join(found)}: neither TLS nor users: everybody who reaches "
                 f"{'it' if len(found) == 1 else 'them'} may do everything (docs/security.md)"
             )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in LOOPBACK_HOSTS or host.startswith("127.")
 
 
 def _duplicate_ids(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Final
 
-from kraft.config.checks import LOOPBACK_HOSTS, needs_written_identity
+from kraft.config.checks import LOOPBACK_HOSTS, needs_written_identity, warnings
 from kraft.config.parse import parse_config
 from kraft.config.problems import ConfigError, Problem
 from kraft.launcher.configuration import load_config, read_text
@@ -36,6 +36,9 @@ def run_in_foreground(path: str, *, node_id: int, data: str | None, parent_pid: 
     except LookupError as error:
         sys.stderr.write(f"error: {path}: {error.args[0]}\n")
         return FAILED
+    for warning in warnings(config):
+        sys.stderr.write(f"warning: {warning}\n")
+    sys.stderr.flush()
     with loading_a_node():
         from kraft.node import run_node
 
