@@ -188,6 +188,11 @@ def _left_out(source: Source, contents: GroupContents, needed: Mapping[Kind, str
                 yield f"setting {name} of {owner}: {value} becomes {least}; Kafka {release.name} takes no less"
     for name in settings_without_kafka(source.config):
         yield f"setting {name} of cluster.toml: left out; Kafka has it not"
+    if any(source.config.broker_settings(node.config.id).authorizer_class_name for node in source.nodes):
+        yield (
+            "the right of nodes to speak to each other: Kafka's nodes are users, and need it by super.users "
+            "(User:ANONYMOUS where their listeners have no login), or they elect no controller"
+        )
     if contents.rest_consumers:
         yield (
             f"REST consumers ({_some(contents.rest_consumers)}): Kafka has no REST; their committed offsets come "

@@ -36,6 +36,8 @@ DIFFERENT: Final = (
     "group.initial.rebalance.delay.ms",
 )
 """Settings that are written with their values here, because Kafka's defaults may be others."""
+OF_THE_AUTHORIZER: Final = frozenset({"super.users", "allow.everyone.if.no.acl.found"})
+"""Settings of Kafka's StandardAuthorizer, which are no settings of its broker."""
 _FROM_NODES: Final = frozenset(
     {
         "node.id", "broker.id", "process.roles", "listeners", "advertised.listeners", "controller.quorum.voters",
@@ -110,14 +112,18 @@ def _listeners(node: NodeConfig) -> dict[str, str]:
 def _settings(settings: BrokerSettings) -> dict[str, str]:
     own = settings.model_dump(by_alias=True, exclude_unset=True)
     every = settings.model_dump(by_alias=True)
-    names = [name for name in own if is_kafka_name(name) and name not in _FROM_NODES]
+    names = [name for name in own if _is_known(name) and name not in _FROM_NODES]
     return {name: setting_text(every[name]) for name in dict.fromkeys((*DIFFERENT, *names)) if name in every}
 
 
 def settings_without_kafka(cluster: ClusterConfig) -> Iterator[str]:
     """Names in cluster.toml that Kafka does not have."""
     names = {*cluster.settings, *(name for node in cluster.nodes for name in node.settings)}
-    return (name for name in sorted(names) if not is_kafka_name(name))
+    return (name for name in sorted(names) if not _is_known(name))
+
+
+def _is_known(name: str) -> bool:
+    return is_kafka_name(name) or name in OF_THE_AUTHORIZER
 
 
 def _escaped(value: str) -> str:

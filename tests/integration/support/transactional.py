@@ -74,7 +74,12 @@ V2: Final = Flow(version=2, produce=12, end=5)
 
 def ask(cluster: Cluster, node_id: int, message: TopLevel, version: int) -> Any:
     """One request on a connection of its own. Raises OSError."""
-    host, port = cluster.node(node_id).kafka.rsplit(":", 1)
+    return ask_at(cluster.node(node_id).kafka, message, version)
+
+
+def ask_at(address: str, message: TopLevel, version: int) -> Any:
+    """The same, of the node at host:port."""
+    host, port = address.rsplit(":", 1)
     head = struct.pack(">hhih", message.API_KEY, version, 7, 2) + b"me"
     head += b"\0" if version >= message.FLEXIBLE_FROM else b""
     frame = head + b"".join(codec.encode_body(message, version))
