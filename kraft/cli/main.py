@@ -93,6 +93,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "node": ("kraft.cli.node", "app"),
     "status": ("kraft.cli.cluster", "status"),
     "explain": ("kraft.cli.explain", "app"),
+    "top": ("kraft.cli.top", "top"),
     "topics": ("kraft.cli.topics", "app"),
     "groups": ("kraft.cli.groups", "app"),
     "queues": ("kraft.cli.queues", "app"),
