@@ -356,7 +356,8 @@ def test_kafka_goes_on_and_so_does_this_cluster_after_it(source: Cluster, tmp_pa
     finally:
         kafka.stop()
     (snapshot,) = (kafka.folder / "node-1/logs/__cluster_metadata-0").glob("*.checkpoint")
-    dumped = kafka.tool("kafka.tools.DumpLogSegments", "--cluster-metadata-decoder", "--files", str(snapshot))
+    dump = "kafka.tools.DumpLogSegments" if release < "4.4" else "org.apache.kafka.tools.DumpLogSegments"
+    dumped = kafka.tool(dump, "--cluster-metadata-decoder", "--files", str(snapshot))
     assert "FEATURE_LEVEL_RECORD" in dumped
     assert sums(data) == before
 
