@@ -20,6 +20,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "test_client.py",
         "test_client_groups.py",
         "test_client_queues.py",
+        "test_delayed_rest.py",
         "test_failures.py",
         "test_groups.py",
         "test_queue_rest.py",

@@ -23,7 +23,7 @@ def delete_user(urls: Iterable[str], name: str) -> None:
     """Delete a user, also the first one, whom `restore_first_user` brings back. Raises LaunchError."""
     found = list(urls)
     if name == USER:  # of the configuration: only one that stands in the metadata log can be deleted
-        _put(found, USER, secrets.token_urlsafe(HASH_BYTES), MECHANISM)
+        _put(found, USER, os.urandom(HASH_BYTES).hex(), MECHANISM)
     _ask(found, Request(method="DELETE", path=_path(name)))
 
 
@@ -40,7 +40,7 @@ def restore_first_user(urls: Iterable[str], login: ClientSecurity) -> None:
 
 
 def _put(urls: Iterable[str], name: str, password: str, mechanism: str) -> None:
-    salt = secrets.token_bytes(SALT_BYTES)
+    salt = os.urandom(SALT_BYTES)
     credential = {
         "mechanism": mechanism,
         "iterations": ITERATIONS,
