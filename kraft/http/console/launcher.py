@@ -167,7 +167,7 @@ def asked_in(body: bytes) -> dict[str, Any]:
     """The act that a body asks for. Raises HttpError 400."""
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HttpError(400, f"the body is no JSON object: {error}") from error
 
 
