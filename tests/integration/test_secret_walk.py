@@ -35,7 +35,7 @@ from tests.integration.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.long,
-    # aiokafka leaves the socket of a login that failed
+    pytest.mark.usefixtures("sockets_of_failed_logins"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 ALICE: Final = "of alice, and of nobody else"

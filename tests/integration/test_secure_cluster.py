@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from tests.integration.support.waiting import wait_until
 
 pytestmark = [
     pytest.mark.long,
-    # aiokafka leaves the socket of a login that failed
+    pytest.mark.usefixtures("sockets_of_failed_logins"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 LIMIT_S = 60
@@ -84,15 +85,11 @@ def is_trusted(cluster: Cluster | FaultCluster, node: int) -> bool:
     host, _, port = cluster.bootstrap_servers.split(",")[node - 1].rpartition(":")
     context = ssl.create_default_context(cafile=str(cluster.security.ca))
 
-    async def look() -> bool:
-        try:
-            _, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=host)
-        except ssl.SSLCertVerificationError as error:
-            return "expired" not in error.verify_message
-        writer.close()
-        return True
-
-    return asyncio.run(look())
+    try:
+        with context.wrap_socket(socket.create_connection((host, int(port)), LIMIT_S), server_hostname=host):
+            return True
+    except ssl.SSLCertVerificationError as error:
+        return "expired" not in error.verify_message
 
 
 # --- links ----------------------------------------------------------------------------------------------------------
