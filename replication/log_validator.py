@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 from kraft.protocol.batches.budget import Budget, OverBudget
@@ -29,7 +30,14 @@ from kraft.protocol.batches.header import (
     extent_at,
     header_at,
 )
-from kraft.protocol.batches.records import FramingCheck, check_records, plain_within, timestamps_outside
+from kraft.protocol.batches.records import (
+    RECORD_ERRORS_MAX,
+    FramingCheck,
+    check_records,
+    headers_of,
+    plain_within,
+    timestamps_outside,
+)
 from kraft.protocol.errors import (
     CorruptMessage,
     InvalidRecord,
@@ -45,6 +53,7 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from metadata.settings import TopicSettings
 from replication.producers.origin import CLIENT, Origin
+from replication.record_times import TimeRules
 
 _CODECS = {"producer": None, "uncompressed": 0, **{name: CODEC_NAMES.index(name) for name in CODEC_NAMES[1:]}}
 
@@ -61,6 +70,8 @@ class BatchRules:
     codec: int | None
     """Codec in which batches are stored (compression.type); None: the codec of the producer."""
     framing: FramingCheck
+    times: TimeRules | None = None
+    """Headers of records that are looked at; None: none are."""
 
     @classmethod
     def of(cls, settings: TopicSettings) -> BatchRules:
@@ -76,6 +87,7 @@ class BatchRules:
                 needs_keys="compact" in settings.cleanup_policy,
                 checks_timestamps=not is_log_append_time,
             ),
+            times=TimeRules.of(settings),
         )
 
 
@@ -221,6 +233,8 @@ def _validated(
     earliest, latest = check_records(plain, header, rules.framing)
     if not rules.is_log_append_time:
         _check_window(plain, earliest, latest, rules=rules, now_ms=now_ms)
+    if rules.times is not None and not header.is_control:
+        _check_times(plain, rules.times, now_ms)
     return plain, latest
 
 
@@ -275,3 +289,11 @@ def _check_window(plain: Buffer, earliest: int, latest: int, *, rules: BatchRule
         )
     errors = [RecordError(index, f"timestamp {timestamp} is out of range") for index, timestamp in outside]
     raise InvalidTimestamp(message, record_errors=errors)
+
+
+def _check_times(plain: Buffer, times: TimeRules, now_ms: int) -> None:
+    """Raises InvalidRecord 87 for times in headers that are none."""
+    found = ((place, times.problem_of(headers, now_ms)) for place, headers in headers_of(plain))
+    errors = list(islice((RecordError(place, problem) for place, problem in found if problem), RECORD_ERRORS_MAX))
+    if errors:
+        raise InvalidRecord(errors[0].message, record_errors=errors)

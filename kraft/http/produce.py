@@ -42,6 +42,7 @@ from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from metadata.image import TopicIdPartition, TopicImage
 from metadata.settings import TopicSettings
+from replication.record_times import TimeRules
 from replication.requests import ProduceOutcome
 
 INLINE_BODY_BYTES_MAX = 262_144
@@ -257,6 +258,10 @@ def _forbidden(
 ) -> dict[int, ProduceOutcome]:
     """Records that the leader (replication.log_validator) would refuse, one by one instead of the whole batch."""
     refused: dict[int, ProduceOutcome] = {}
+    rules = TimeRules.of(settings)
+    if rules is not None and now_ms is not None:
+        problems = ((index, rules.problem_of(record.headers, now_ms)) for index, record in enumerate(records))
+        refused = {index: _refusal(InvalidRecord(problem)) for index, problem in problems if problem}
     if now_ms is not None and settings.message_timestamp_type == "CreateTime":
         earliest = now_ms - settings.message_timestamp_before_max_ms
         latest = now_ms + settings.message_timestamp_after_max_ms

@@ -11,6 +11,7 @@ from typing import Any
 from kraft.protocol.acks import ACKS, ACKS_ALL
 from kraft.protocol.batches.budget import Budget, OverBudget
 from kraft.protocol.errors import (
+    InvalidConfig,
     InvalidProducerEpoch,
     InvalidRequiredAcks,
     InvalidTopicException,
@@ -34,6 +35,7 @@ from replication.manager.registry import WAITING_PRODUCE_MAX, Registry
 from replication.partition.replica import Replica
 from replication.partition.states import LeaderState
 from replication.producers.origin import CLIENT, Origin
+from replication.record_times import target_problem
 from replication.record_workers import RecordWorkers
 from replication.requests import ProduceOptions, ProduceOutcome
 
@@ -213,6 +215,9 @@ class Produce:
                     state, NotEnoughReplicas, name=replica.name, log_start_offset=replica.log.log_start_offset
                 )  # P1
                 return True
+            target = replica.log.settings.delivery_target_topic
+            if target and (problem := target_problem(self._registry.image, target)):
+                raise InvalidConfig(f"topic {replica.topic}: {problem}")
             now_ms = self._registry.clock.wall_ms()
             if not isinstance(data, PreparedRecords):
                 data = replica.log.preparation()(data, now_ms=now_ms, budget=budget, origin=run.origin_of(key))

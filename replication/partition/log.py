@@ -14,6 +14,7 @@ from uuid import UUID
 from kraft.protocol.batches.batch_lookup import Looking
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
+from metadata.settings import TopicSettings
 from replication.log_validator import PreparedRecords
 from replication.producers.origin import CLIENT, Origin
 from replication.producers.state import ProducerStates
@@ -101,6 +102,11 @@ class ReplicaLog(Protocol):
 
     @property
     def size_bytes(self) -> int: ...
+    @property
+    def settings(self) -> TopicSettings:
+        """The current settings of the topic."""
+        ...
+
     @property
     def producer_states(self) -> ProducerStates:
         """Producer states of the current log; another object after a truncation."""

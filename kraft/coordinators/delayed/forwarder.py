@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from kraft.broker.gateway import Gateway
 from kraft.coordinators.copies import Copies
-from kraft.coordinators.delayed.index import CANCEL_HEADER, DELIVER_HEADER, Delayed, DueIndex, Progress, progress_of
+from kraft.coordinators.delayed.index import Delayed, DueIndex, Progress, progress_of
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.offsets import DELAYED_PREFIX
@@ -27,9 +27,9 @@ from kraft.protocol.partitioner import partition_of_key
 from metadata.environment import Clock, ConnectionClosed
 from metadata.events import Events
 from metadata.image import MetadataImage, TopicIdPartition, TopicImage
+from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, TARGET, target_problem
 from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
 
-TARGET: Final = "delivery.target.topic"
 AT_ONCE: Final = 500
 """Records of one transaction."""
 READ_BYTES: Final = 131_072
@@ -126,13 +126,11 @@ class _Forwarder:
         """Raises InvalidConfig 40 for a target that cannot be: then nothing is forwarded, and nothing is lost."""
         image, topic = self._routes.gateway.image, self._topic
         name = "" if topic is None else image.config("topic", topic.name).get(TARGET, "")
+        problem = target_problem(image, name)
+        if problem:
+            raise InvalidConfig(problem)
         found = image.topic(name)
-        if found is None:
-            raise InvalidConfig(f"{TARGET}={name}: there is no such topic; create it, and what is due is forwarded")
-        if name.startswith("__"):
-            raise InvalidConfig(f"{TARGET}={name}: an internal topic takes no records of others")
-        if image.config("topic", name).get(TARGET):
-            raise InvalidConfig(f"{TARGET}={name}: that is a delay topic itself, and records could go in circles")
+        assert found is not None
         return found
 
     async def _forward(self) -> None:

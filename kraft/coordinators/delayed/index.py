@@ -19,16 +19,10 @@ from typing import Final, NamedTuple
 
 from kraft.protocol.batches.records import ReadRecord
 from kraft.protocol.errors import InvalidRequest
+from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, ID_HEADER, time_of
 
-DELIVER_HEADER: Final = "kraft.deliver.at"
-"""Milliseconds since 1970, as decimal digits; a record without it is due at once."""
-ID_HEADER: Final = "kraft.deliver.id"
-"""A later record of the same partition can cancel the record by this."""
-CANCEL_HEADER: Final = "kraft.deliver.cancel"
-"""The id of the records that are cancelled. The record that has it is not forwarded itself."""
 KEPT_MAX: Final = 50_000
 """Records that the index of one partition has."""
-_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _PROGRESS: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 
 
@@ -72,8 +66,8 @@ def delayed_of(record: ReadRecord) -> tuple[Delayed, bytes | None]:
     """The record's time, and the id that it cancels, if it does."""
     due_ms, known, cancels = 0, b"", None
     for name, text in record.headers:
-        if name == DELIVER_HEADER and text is not None and _DIGITS.fullmatch(text):
-            due_ms = int(text)
+        if name == DELIVER_HEADER:
+            due_ms = time_of(text) or 0
         elif name == ID_HEADER and text:
             known = text
         elif name == CANCEL_HEADER and text:

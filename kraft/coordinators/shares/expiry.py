@@ -7,7 +7,6 @@ leader, at the moment when a record would be handed out.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -17,13 +16,11 @@ from kraft.protocol.batches.records import ReadRecord, open_batch
 from kraft.protocol.errors import CorruptMessage
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
+from replication.record_times import EXPIRES_HEADER, time_of
 from replication.shares.partition import Acquired
 
-EXPIRES_HEADER: Final = "kraft.expires.at"
-"""Milliseconds since 1970, as decimal digits."""
 INFLATED_BYTES_MAX: Final = 8_388_608
 """Batches that are larger, decompressed, are judged by their headers alone."""
-_DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 
 
 @value(kw_only=True)
@@ -46,8 +43,8 @@ class Expiry:
             return True
         if self.reads_headers:
             for name, text in record.headers:
-                if name == EXPIRES_HEADER and text is not None and _DIGITS.fullmatch(text):
-                    return int(text) <= now_ms
+                if name == EXPIRES_HEADER and (time_ms := time_of(text)) is not None:
+                    return time_ms <= now_ms
         return False
 
 

@@ -13,15 +13,17 @@ from kraft.http.produce import produce_body
 from kraft.http.produce_params import PARAMETERS, ProduceParams, read_params
 from kraft.http.record_counts import check_counts
 from kraft.http.v3.envelope import Document, answer, check, route
-from kraft.http.v3.record_bodies import BatchRequest, ParsedBatch, parse_batch
+from kraft.http.v3.record_bodies import BatchRequest, ParsedBatch, fields_taken, parse_batch
 from kraft.http.v3.record_results import BatchAnswer, Receipts, refusal
+from replication.record_times import TimeRules
 
 
 async def produce_batch(call: Call, params: ProduceParams) -> web.Response:
     """207 with `successes` and `failures`, each entry by the `id` that the request gave it. Raises HttpError 42208 for
     a bad batch, and 40403 for a topic that does not exist and is not created."""
     topic = await call.context.topic_or_create(call.topic)
-    parsed, results = await produce_body(call, params, topic, partial(_parse, call))
+    times = fields_taken(topic.name, call.context.gateway.topic_settings)
+    parsed, results = await produce_body(call, params, topic, partial(_parse, call, times))
     receipts, written = Receipts(call, topic.name), zip(parsed.records, results, strict=True)
     successes: list[Document] = []
     failures: list[Document] = []
@@ -38,11 +40,11 @@ async def produce_batch(call: Call, params: ProduceParams) -> web.Response:
     return answer({"successes": successes, "failures": failures}, status=207)
 
 
-def _parse(call: Call) -> ParsedBatch:
+def _parse(call: Call, times: TimeRules | None) -> ParsedBatch:
     limits, now_ms = call.context.limits, call.context.clock.wall_ms()
     entries_max = limits.batch_entries_max
     check_counts(call.body, "entries", items_max=entries_max, headers_max=limits.produce_headers_max, code=BATCH)
-    return parse_batch(call.body, now_ms=now_ms, entries_max=entries_max, is_strict=call.context.is_strict)
+    return parse_batch(call.body, now_ms=now_ms, entries_max=entries_max, is_strict=call.context.is_strict, times=times)
 
 
 def _check(call: Call) -> ProduceParams:

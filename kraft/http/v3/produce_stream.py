@@ -25,7 +25,7 @@ from kraft.http.responses import plain
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.streaming.streams import Outlet
 from kraft.http.v3.envelope import Document, check, route
-from kraft.http.v3.record_bodies import Malformed, StreamRecord, parse_record
+from kraft.http.v3.record_bodies import Malformed, StreamRecord, fields_taken, parse_record
 from kraft.http.v3.record_results import Receipts, StreamResult, refusal
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.media_types import PLAIN_JSON
@@ -169,11 +169,12 @@ class _Stream:
     async def _write(self, objects: list[bytes]) -> str | None:
         """One produce for these, one result for each. Returns why nothing after them can be understood."""
         now_ms = self.call.context.clock.wall_ms()
+        times = fields_taken(self.call.topic, self.call.context.gateway.topic_settings)
         parsed: list[tuple[StreamRecord, OutRecord] | HttpError] = []
         problem = None
         for text in objects:
             try:
-                parsed.append(parse_record(text, now_ms=now_ms))
+                parsed.append(parse_record(text, now_ms=now_ms, times=times))
             except HttpError as error:
                 if isinstance(error, Malformed):
                     problem = error.message

@@ -5,14 +5,12 @@ Embedded JSON is kept as the client wrote it, only without white space between t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct
 
-from kraft.coordinators.delayed.index import DELIVER_HEADER
-from kraft.coordinators.shares.expiry import EXPIRES_HEADER
 from kraft.http.errors import BATCH, PAYLOAD, UNPROCESSABLE, HttpError
 from kraft.http.offset_spec import parse_iso_time
 from kraft.http.problems import malformed_json, misshapen
@@ -21,6 +19,8 @@ from kraft.http.record_counts import check_counts
 from kraft.http.records import NO_HEADERS, OutRecord
 from kraft.http.v2.record_bodies import NULL, Base64, EmbeddedJson, check_utf8
 from kraft.protocol.primitives import INT32_MAX
+from metadata.settings import TopicSettings
+from replication.record_times import AHEAD_MS_MAX, DELIVER_HEADER, EXPIRES_HEADER, TARGET, TimeRules
 
 DataType: TypeAlias = Literal["BINARY", "JSON", "STRING", "AVRO", "JSONSCHEMA", "PROTOBUF"]
 BINARY: DataType = "BINARY"
@@ -37,16 +37,14 @@ _Partition: TypeAlias = Annotated[
 """1.0 is an integer in JSON Schema; `_whole` takes it as one."""
 _Timestamp: TypeAlias = Annotated[str | None, Meta(description="ISO-8601.", extra_json_schema={"format": "date-time"})]
 
-EXPIRES_IN_MS_MAX = 315_360_000_000
-"""Ten years; retention ends before."""
 _ExpiresIn: TypeAlias = Annotated[
-    Annotated[int, Meta(ge=0, le=EXPIRES_IN_MS_MAX)] | None,
+    Annotated[int, Meta(ge=0, le=AHEAD_MS_MAX)] | None,
     Meta(description="Ours: share groups do not hand the record out later; the topic needs record.expiry.enable=true."),
 ]
 
 _DeliverIn: TypeAlias = Annotated[
-    Annotated[int, Meta(ge=0, le=EXPIRES_IN_MS_MAX)] | None,
-    Meta(description="Ours: a topic with delivery.target.topic forwards the record then."),
+    Annotated[int, Meta(ge=0, le=AHEAD_MS_MAX)] | None,
+    Meta(description="Ours: a topic with delivery.target.topic forwards the record then; others refuse the field."),
 ]
 
 
@@ -131,9 +129,18 @@ UNKNOWN_BYTES_MAX = 16_384
 # --- a record of a stream ---------------------------------------------------------------------------------------------
 
 
-def parse_record(text: bytes, *, now_ms: int) -> tuple[StreamRecord, OutRecord]:
+def fields_taken(topic: str, settings_of: Callable[[str], TopicSettings]) -> TimeRules | None:
+    """The times that records of a topic may have. A delay topic takes the expiry of its target's records."""
+    settings = settings_of(topic)
+    target = settings.delivery_target_topic
+    if not target or settings.record_expiry_enable:
+        return TimeRules.of(settings)
+    return TimeRules(reads_delivery=True, reads_expiry=settings_of(target).record_expiry_enable)
+
+
+def parse_record(text: bytes, *, now_ms: int, times: TimeRules | None = None) -> tuple[StreamRecord, OutRecord]:
     """Raises Malformed 400 for malformed JSON, which ends its stream; HttpError 400 for JSON that is no record, 422 for
-    a record that needs a schema registry."""
+    a record that needs a schema registry or has a time that its topic does not take."""
     check_counts(text, "headers", items_max=INT32_MAX, headers_max=INT32_MAX, code=400)
     try:
         check_utf8(text)
@@ -142,13 +149,15 @@ def parse_record(text: bytes, *, now_ms: int) -> tuple[StreamRecord, OutRecord]:
         raise _refused(misshapen(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from error
-    return record, _out_record(record, now_ms)
+    return record, _out_record(record, now_ms, times)
 
 
 # --- a batch ----------------------------------------------------------------------------------------------------------
 
 
-def parse_batch(body: bytes | bytearray, *, now_ms: int, entries_max: int, is_strict: bool) -> ParsedBatch:
+def parse_batch(
+    body: bytes | bytearray, *, now_ms: int, entries_max: int, is_strict: bool, times: TimeRules | None = None
+) -> ParsedBatch:
     """An entry that is no record is refused alone.
 
     By default numbers may be strings and a field that nobody knows is ignored if it is null; not if `is_strict`. Raises
@@ -169,7 +178,7 @@ def parse_batch(body: bytes | bytearray, *, now_ms: int, entries_max: int, is_st
     refused: dict[int, HttpError] = {}
     for index, entry in enumerate(entries):
         try:
-            records.append(_out_record(entry, now_ms))
+            records.append(_out_record(entry, now_ms, times))
         except HttpError as error:
             if isinstance(error, Malformed):
                 raise
@@ -234,23 +243,35 @@ def _check_entries(entries: Sequence[BatchEntry], *, maximum: int) -> None:
 # --- both -------------------------------------------------------------------------------------------------------------
 
 
-def _out_record(record: StreamRecord | BatchEntry, now_ms: int) -> OutRecord:
+def _out_record(record: StreamRecord | BatchEntry, now_ms: int, times: TimeRules | None) -> OutRecord:
     """Raises HttpError 400 for data that is not of its type and for a time that is none, 422 for data that needs a
-    registry."""
+    registry and for a time that the topic does not take."""
     return OutRecord(
         None if record.key is None else _bytes(record.key, "key"),
         None if record.value is None else _bytes(record.value, "value"),
-        _headers(record, now_ms),
+        _headers(record, now_ms, times),
         now_ms if record.timestamp is None else _time(record.timestamp),
         _whole(record.partition_id),
     )
 
 
-def _headers(record: StreamRecord | BatchEntry, now_ms: int) -> list[tuple[str, bytes | None]]:
+def _headers(record: StreamRecord | BatchEntry, now_ms: int, times: TimeRules | None) -> list[tuple[str, bytes | None]]:
     headers = [(header.name, header.value) for header in record.headers] if record.headers else NO_HEADERS
-    for name, after_ms in ((EXPIRES_HEADER, record.expires_in_ms), (DELIVER_HEADER, record.deliver_in_ms)):
-        if after_ms is not None:
-            headers = [*headers, (name, str(now_ms + after_ms).encode())]
+    if record.expires_in_ms is not None:
+        if times is None or not times.reads_expiry:
+            raise HttpError(
+                UNPROCESSABLE,
+                "expires_in_ms: queues do not look for the end of records of this topic; set record.expiry.enable=true "
+                "for it (of a delay topic: for its target)",
+            )
+        headers = [*headers, (EXPIRES_HEADER, str(now_ms + record.expires_in_ms).encode())]
+    if record.deliver_in_ms is not None:
+        if times is None or not times.reads_delivery:
+            raise HttpError(
+                UNPROCESSABLE,
+                f"deliver_in_ms: this is no delay topic; produce to one whose {TARGET} names this topic",
+            )
+        headers = [*headers, (DELIVER_HEADER, str(now_ms + record.deliver_in_ms).encode())]
     return headers
 
 

@@ -280,6 +280,11 @@ def timestamps_outside(plain: Buffer, *, earliest: int, latest: int) -> list[tup
     return list(islice(outside, RECORD_ERRORS_MAX))
 
 
+def headers_of(plain: Buffer) -> Iterator[tuple[int, Sequence[Header]]]:
+    """(index, headers) of the records of a decompressed batch that have headers, after `check_records`."""
+    return ((index, record.headers) for index, record in enumerate(DefaultRecordBatch(plain)) if record.headers)
+
+
 def first_record_at_or_after(batch: Buffer, *, timestamp_ms: int, from_offset: int) -> tuple[int, int] | None:
     """(offset, timestamp) of the one batch's first record with a timestamp >= the asked one."""
     header = header_at(batch)

@@ -35,11 +35,33 @@ from metadata.settings import (
 )
 
 _UNCLEAN = "unclean.leader.election.enable"
+_TARGET = "delivery.target.topic"
 
 
 def checked_topic_configs(configs: Mapping[str, str]) -> dict[str, str]:
     """The configs of a new topic in their canonical spelling. Raises InvalidConfig 40."""
     return {name: canonical_value(TopicSettings, name, configs[name]) for name in sorted(configs)}
+
+
+def check_delivery_target(controller: ControllerState, name: str, configs: Mapping[str, str]) -> None:
+    """A delay topic forwards its records to a topic that is none; that may be created later. Raises InvalidConfig
+    40."""
+    target = configs.get(_TARGET, "")
+    if not target:
+        return
+    if target.startswith("__"):
+        raise InvalidConfig(f"{_TARGET}={target}: an internal topic takes no records of others; name another topic")
+    if target == name:
+        raise InvalidConfig(f"{_TARGET}={target}: a topic cannot forward records to itself; name another topic")
+    if controller.image.config("topic", target).get(_TARGET):
+        raise InvalidConfig(
+            f"{_TARGET}={target}: that is a delay topic itself, and records could go in circles; name another topic"
+        )
+    for (kind, other), named in controller.image.configs.items():
+        if kind == "topic" and named.get(_TARGET) == name:
+            raise InvalidConfig(
+                f"{_TARGET}={target}: the delay topic {other} forwards records to {name}, and they could go in circles"
+            )
 
 
 def alter_configs(controller: ControllerState, request: AlterConfigs) -> Decision:
@@ -108,6 +130,8 @@ def _alter(
             )
     if resource.resource_type == "group":
         check_group_settings(controller.settings, altered)
+    elif resource.resource_type == "topic" and altered.get(_TARGET) != current.get(_TARGET):
+        check_delivery_target(controller, resource.name, altered)
     return records
 
 

@@ -19,7 +19,7 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
 )
 from metadata.controller.decide.assignments import check_assignment, new_partition
-from metadata.controller.decide.configs import checked_topic_configs
+from metadata.controller.decide.configs import check_delivery_target, checked_topic_configs
 from metadata.controller.decide.decision import ControllerState, Decision
 from metadata.controller.decide.placement import place_replicas
 from metadata.controller.requests import (
@@ -112,6 +112,7 @@ def _check_free(controller: ControllerState, name: str, taken: dict[str, str]) -
 
 def _create(controller: ControllerState, topic: NewTopic) -> tuple[list[Record], TopicCreated]:
     configs = checked_topic_configs(topic.configs)
+    check_delivery_target(controller, topic.name, configs)
     topic_id = UUID(bytes=controller.rng.randbytes(16), version=4)
     if topic.assignment is None:
         partitions = _placed(controller, topic, topic_id)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
-from kraft.coordinators.delayed.index import CANCEL_HEADER, DELIVER_HEADER, ID_HEADER
 from kraft.coordinators.shares.redrive import with_gaps
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
+from metadata.controller.requests import DeleteTopics
 from metadata.image import TopicIdPartition
+from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, ID_HEADER
 from replication.requests import ProduceOptions, ReadOptions
 from tests.unit.coordinators.test_share_coordinator import at
 from tests.unit.coordinators.test_transaction_cluster import create, play, until
@@ -106,10 +109,16 @@ def test_leaders_that_die_forget_nothing_and_forward_nothing_twice():
     play(story)
 
 
-def test_a_target_that_is_not_there_is_waited_for():
+def test_what_waits_for_a_target_that_is_gone_waits_on():
     async def story(cluster: SimulatedCluster) -> None:
-        later = await create(cluster, "later", on=(1, 2, 3), configs=MIN_ISR | {"delivery.target.topic": "t"})
-        await delay(cluster, later, [100, 200])
+        _, later = await topics(cluster)
+        await delay(cluster, later, [2_000, 3_000])
+        node = cluster.alive[-1]
+        assert node.node is not None
+        await at(node, node.node.gateway.control(DeleteTopics(topics=("t",)), timeout_ms=5_000))
+        await asyncio.sleep(1)
+        with pytest.raises(AssertionError, match="error_code=40, m"):
+            await delay(cluster, later, [1])
         await asyncio.sleep(5)
         target = await create(cluster, "t", on=(1, 2, 3), configs=MIN_ISR)
         assert [value for value, _ in await come(cluster, target, 2)] == [b"0", b"1"]

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 import pytest
 
 from kraft.coordinators.delayed.index import (
-    CANCEL_HEADER,
-    DELIVER_HEADER,
-    ID_HEADER,
     Delayed,
     DueIndex,
     Progress,
@@ -19,6 +16,7 @@ from kraft.coordinators.delayed.index import (
 )
 from kraft.protocol.batches.records import NewRecord, ReadRecord, build_batch, read_batches
 from kraft.protocol.errors import InvalidRequest
+from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, ID_HEADER
 from tests.support.repetitions import few_and_many
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
-from kraft.coordinators.shares.expiry import EXPIRES_HEADER, Expiry, expired, without
+from kraft.coordinators.shares.expiry import Expiry, expired, without
 from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.records import NewRecord, build_batch
 from metadata.image import TopicIdPartition
+from replication.record_times import EXPIRES_HEADER
 from replication.requests import ProduceOptions
 from replication.shares.partition import Acquired
 from tests.unit.coordinators.test_share_coordinator import at

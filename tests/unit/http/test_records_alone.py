@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -146,6 +147,42 @@ def test_what_a_topic_forbids_fails_alone() -> None:
         assert stored(door) == [b"v", b"v"]
 
     with_door(story, gateway(cleanup_policy="compact", message_timestamp_before_max_ms="60000"))
+
+
+def timed(configs: dict[str, str], **more: Any) -> list[tuple[int, str]]:
+    """Code and message of what was refused: over both ways of v3, which say the same."""
+    said: list[list[tuple[int, str]]] = []
+
+    async def story(door: Door) -> None:
+        value = {"type": "STRING", "data": "v"}
+        entries = [{"id": "0", "value": value}, {"id": "1", "value": value, **more}]
+        batch = await door.ask("POST", f"{V3}/topics/t/records:batch", {"entries": entries}, Content_Type=PLAIN)
+        said.append([(each["error_code"], each["message"]) for each in batch.json["failures"]])
+        one = await door.ask("POST", f"{V3}/topics/t/records", {"value": value, **more}, Content_Type=PLAIN)
+        line = json.loads(one.body)
+        said.append([] if line["error_code"] == 200 else [(line["error_code"], line["message"])])
+
+    fake = gateway(**configs)
+    fake.add_topic("target", configs={"record.expiry.enable": "true"})
+    with_door(story, fake)
+    assert said[0] == said[1], said
+    return said[0]
+
+
+def test_times_that_a_topic_does_not_take_are_refused_alone() -> None:
+    expiry, delay = {"record_expiry_enable": "true"}, {"delivery_target_topic": "target"}
+    assert timed(expiry, expires_in_ms=1) == timed(delay, expires_in_ms=1) == timed(delay, deliver_in_ms=1) == []
+    ((code, text),) = timed({}, expires_in_ms=60_000)
+    assert (code, "set record.expiry.enable=true" in text) == (422, True), text
+    for configs in ({}, expiry):
+        ((code, text),) = timed(configs, deliver_in_ms=60_000)
+        assert (code, "this is no delay topic; produce to one whose delivery.target.topic" in text) == (422, True), text
+    for name, configs in (("kraft.deliver.at", delay), ("kraft.expires.at", expiry)):
+        for value in (b"soon", b"-5", b"99999999999999999"):
+            header = {"name": name, "value": b64encode(value).decode()}
+            ((code, text),) = timed(configs, headers=[header])
+            assert (code, f"header {name}" in text) == (50002, True), text
+            assert timed({}, headers=[header]) == [], "it means nothing there"
 
 
 def test_a_keyed_request_sent_again_has_the_same_results() -> None:

@@ -62,6 +62,9 @@ def world() -> World:
         (NewTopic(name="t", configs={"retention.ms": "-2"}), 40, "greater than or equal to -1"),
         (NewTopic(name="t", configs={"unclean.leader.election.enable": "yes"}), 40, "true or false"),
         (NewTopic(name="t", configs={"cleanup.policy": "burn"}), 40, "cleanup.policy"),
+        (NewTopic(name="t", configs={"delivery.target.topic": "a b"}), 40, "delivery.target.topic"),
+        (NewTopic(name="t", configs={"delivery.target.topic": "t"}), 40, "cannot forward records to itself"),
+        (NewTopic(name="t", configs={"delivery.target.topic": "__consumer_offsets"}), 40, "internal topic"),
     ],
 )
 def test_create_refused(topic: NewTopic, code: int, reported: str) -> None:
@@ -301,3 +304,27 @@ def test_a_broker_is_fenced_until_it_has_its_own_registration() -> None:
     assert (behind.is_caught_up, behind.is_fenced) == (False, True)  # type: ignore[attr-defined]
     ahead = made.beat(1, offset=epoch).reply
     assert (ahead.is_caught_up, ahead.is_fenced) == (True, False)  # type: ignore[attr-defined]
+
+
+def test_delay_topics_do_not_forward_to_delay_topics() -> None:
+    made = world()
+    target = "delivery.target.topic"
+    created = made.decide(CreateTopics(topics=(NewTopic(name="later", configs={target: "a.b"}),)))
+    assert isinstance(created.reply["later"], TopicCreated)  # type: ignore[index]
+
+    def answer(topic: str, to: str) -> object:
+        resource = ConfigResource(resource_type="topic", name=topic)
+        change = ConfigAlteration(name=target, operation="set", value=to)
+        return made.decide(AlterConfigs(resources={resource: (change,)})).reply[resource]  # type: ignore[index]
+
+    for topic, to, reported in (
+        ("a.b", "later", "later: that is a delay topic itself, and records could go in circles"),
+        ("a.b", "elsewhere", "the delay topic later forwards records to a.b, and they could go in circles"),
+        ("later", "later", "a topic cannot forward records to itself"),
+        ("later", "__share_group_state", "an internal topic takes no records of others"),
+    ):
+        refused = answer(topic, to)
+        assert isinstance(refused, ErrorDetail), (topic, to)
+        assert (refused.error.code, reported in refused.message) == (40, True), refused
+    assert answer("later", "not-yet-there") is None, "it may be created later"
+    assert answer("a.b", "elsewhere") is None, "nothing forwards to it any more"
