@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import ip_network
-from typing import Final
+from typing import Final, Protocol, Self, TypedDict
 from uuid import UUID
 
 from kraft.protocol.errors import InvalidRequest
@@ -22,7 +22,15 @@ WILDCARD: Final = "*"
 ANYBODY: Final = "User:*"
 
 
-class AclResource(IntEnum):
+class _Code(IntEnum):
+    """An enum of Kafka's codes: one that Kafka does not have is UNKNOWN, 0."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls(0) if isinstance(value, int) else None
+
+
+class AclResource(_Code):
     """The kind of a resource, with Kafka's code."""
 
     UNKNOWN = 0
@@ -35,7 +43,7 @@ class AclResource(IntEnum):
     USER = 7
 
 
-class AclPattern(IntEnum):
+class AclPattern(_Code):
     """How the name of an entry is meant, with Kafka's code."""
 
     UNKNOWN = 0
@@ -45,7 +53,7 @@ class AclPattern(IntEnum):
     PREFIXED = 4
 
 
-class AclOperation(IntEnum):
+class AclOperation(_Code):
     """An operation on a resource, with Kafka's code."""
 
     UNKNOWN = 0
@@ -66,7 +74,7 @@ class AclOperation(IntEnum):
     TWO_PHASE_COMMIT = 15
 
 
-class AclPermission(IntEnum):
+class AclPermission(_Code):
     """Whether an entry allows or denies, with Kafka's code."""
 
     UNKNOWN = 0
@@ -125,6 +133,59 @@ class Acl:
         if self.pattern is AclPattern.PREFIXED:
             return name.startswith(self.name)
         return self.name in (name, WILDCARD)
+
+
+class AclMessage(Protocol):
+    """An entry in a message of Kafka, whose field for the pattern has more than one name."""
+
+    @property
+    def resource_type(self) -> int: ...
+    @property
+    def resource_name(self) -> str: ...
+    @property
+    def principal(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def operation(self) -> int: ...
+    @property
+    def permission_type(self) -> int: ...
+
+
+class AclFields(TypedDict):
+    """The fields that an entry has in every message of Kafka."""
+
+    resource_type: int
+    resource_name: str
+    principal: str
+    host: str
+    operation: int
+    permission_type: int
+
+
+def from_message(message: AclMessage, *, pattern: int) -> Acl:
+    """The entry of a message, record or answer of Kafka."""
+    return Acl(
+        resource=AclResource(message.resource_type),
+        name=message.resource_name,
+        pattern=AclPattern(pattern),
+        principal=message.principal,
+        host=message.host,
+        operation=AclOperation(message.operation),
+        permission=AclPermission(message.permission_type),
+    )
+
+
+def message_fields(acl: Acl) -> AclFields:
+    """The fields of the entry in a message of Kafka, all but its pattern."""
+    return AclFields(
+        resource_type=acl.resource,
+        resource_name=acl.name,
+        principal=acl.principal,
+        host=acl.host,
+        operation=acl.operation,
+        permission_type=acl.permission,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

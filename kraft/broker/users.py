@@ -37,6 +37,10 @@ class Users:
         self._remembered: OrderedDict[bytes, Credential] = OrderedDict()
         self._memory_key = environment.rng.randbytes(32)
 
+    def is_configured(self, name: str) -> bool:
+        """Whether cluster.toml or the environment has the user, and the metadata log has never had one of the name."""
+        return name in self._passwords and name not in self._image().users
+
     def credential(self, name: str, mechanism: str) -> Credential | None:
         """What proofs of the user are checked with now; None without such a user."""
         stored = self._image().users.get(name)

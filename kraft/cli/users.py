@@ -65,7 +65,7 @@ def add(
 
 @app.command()
 def delete(name: UserArgument, rest: RestOption = None, data: DataOption = None) -> None:
-    """Delete a user; its connections end."""
+    """Delete a user, also one of cluster.toml; its connections end. `kraft users add` makes it again."""
     Rest(rest, data).send_json("DELETE", f"/kraft/users/{segment(name)}")
     write(f"user {name} is deleted")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from kraft.config.positions import line_of
@@ -15,7 +16,16 @@ if TYPE_CHECKING:
 
 RESERVED_LISTENERS = frozenset({"PLAINTEXT", "KAFKA", "REST"})
 """Name of the Kafka port for clients, its name for nodes, and the name of HTTP."""
-LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine for itself: other machines do not reach it."""
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_cluster(parsed: ClusterFile, lines: Mapping[str, int]) -> list[Problem]:
@@ -76,16 +86,12 @@ def _open_to_strangers(nodes: tuple[NodeConfig, ...]) -> Iterator[str]:
     for node in nodes:
         ports = [("HTTP port", node.bind_host, node.rest_protocol), ("Kafka port", node.bind_host, node.kafka_protocol)]
         ports += [(f"listener {each.name}", each.host or node.bind_host, each.protocol) for each in node.listeners]
-        found = [name for name, host, protocol in ports if not _is_loopback(host) and protocol == "PLAINTEXT"]
+        found = [name for name, host, protocol in ports if not is_loopback(host) and protocol == "PLAINTEXT"]
         if found:
             yield (
                 f"node {node.id}: {', '.join(found)}: neither TLS nor users: everybody who reaches "
                 f"{'it' if len(found) == 1 else 'them'} may do everything (docs/security.md)"
             )
-
-
-def _is_loopback(host: str) -> bool:
-    return host in LOOPBACK_HOSTS or host.startswith("127.")
 
 
 def _duplicate_ids(nodes: tuple[NodeConfig, ...], lines: Mapping[str, int]) -> Iterator[Problem]:
@@ -192,7 +198,7 @@ def _two_secrets(parsed: ClusterFile, lines: Mapping[str, int]) -> Iterator[Prob
 
 def needs_written_identity(parsed: ClusterFile) -> list[str]:
     """Keys that nodes on several machines cannot generate separately."""
-    if all(node.host in LOOPBACK_HOSTS for node in parsed.nodes):
+    if all(is_loopback(node.host) for node in parsed.nodes):
         return []
     missing = [] if parsed.cluster_id else ["cluster_id"]
     return missing if parsed.secret or parsed.secret_file else [*missing, "secret or secret_file"]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Final
+
 from aiohttp import web
 from pydantic import BaseModel, Field
 
@@ -9,9 +14,12 @@ from kraft.http.endpoint import Body, Call, Route
 from kraft.http.errors import HttpError
 from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
-from kraft.protocol.scram import DIGESTS, ITERATIONS, ITERATIONS_MAX
+from kraft.protocol.scram import DIGESTS, ITERATIONS, ITERATIONS_MAX, MECHANISM, SALT_BYTES
 from metadata.controller.requests import AlterUsers, ErrorDetail, ScramDeletion, ScramUpsertion
 from metadata.records import ScramMechanism
+
+SALTED_BYTES: Final = 64
+"""A salted password of this length has at least as much chance in it as the longest hash of SCRAM."""
 
 
 class UserCredential(BaseModel):
@@ -49,7 +57,8 @@ class Changed(BaseModel):
     name: str
 
 
-def user_routes() -> tuple[Route, ...]:
+def user_routes(is_configured: Callable[[str], bool], rng: random.Random) -> tuple[Route, ...]:
+    """`is_configured`: whether a user is one of cluster.toml or the environment alone."""
     return (
         Route(
             method="GET",
@@ -74,7 +83,7 @@ def user_routes() -> tuple[Route, ...]:
         Route(
             method="DELETE",
             path="/kraft/users/{user}",
-            handler=_delete,
+            handler=partial(_delete, is_configured, rng),
             summary="Delete a user.",
             tag="node",
             answers={200: Body(content={PLAIN_JSON: Changed})},
@@ -111,11 +120,23 @@ async def _put(call: Call) -> web.Response:
     return await _altered(call, AlterUsers(upsertions=(upsertion,)))
 
 
-async def _delete(call: Call) -> web.Response:
+async def _delete(is_configured: Callable[[str], bool], rng: random.Random, call: Call) -> web.Response:
+    """A user of cluster.toml is hidden by one of the log, also by one that was deleted: it gets a credential that no
+    password has, which is deleted then."""
     name = call.path["user"]
-    credentials = call.context.gateway.image.users.get(name)
+    credentials: Collection[str] = call.context.gateway.image.users.get(name, ())
+    if is_configured(name):
+        lost = ScramUpsertion(
+            name=name,
+            mechanism=MECHANISM,
+            iterations=ITERATIONS,
+            salt=rng.randbytes(SALT_BYTES),
+            salted_password=rng.randbytes(SALTED_BYTES),
+        )
+        await _altered(call, AlterUsers(upsertions=(lost,)))
+        credentials = (MECHANISM,)
     if not credentials:
-        raise HttpError(404, f"there is no user {name!r} in the metadata log")
+        raise HttpError(404, f"there is no user {name!r}, neither in the metadata log nor in the node's cluster.toml")
     deletions = tuple(ScramDeletion(name=name, mechanism=each) for each in DIGESTS if each in credentials)
     return await _altered(call, AlterUsers(deletions=deletions))
 

@@ -22,6 +22,7 @@ from kraft.protocol.messages.partition_record import PartitionRecordData
 from kraft.protocol.messages.producer_ids_record import ProducerIdsRecordData
 from kraft.protocol.messages.topic_record import TopicRecordData
 from kraft.protocol.messages.user_scram_credential_record import UserScramCredentialRecordData
+from metadata.acls import message_fields
 from metadata.image import MetadataImage, PartitionImage, TopicImage
 from metadata.internal_topics import SHARE_STATE_TOPIC
 from metadata.kafka_settings import DYNAMIC
@@ -153,16 +154,7 @@ def _configs(image: MetadataImage, release: Release) -> Iterator[Versioned]:
 def _acls(image: MetadataImage) -> Iterator[Versioned]:
     for acl_id in sorted(image.acls):
         acl = image.acls[acl_id]
-        entry = AccessControlEntryRecordData.make(
-            id=acl_id,
-            resource_type=acl.resource,
-            resource_name=acl.name,
-            pattern_type=acl.pattern,
-            principal=acl.principal,
-            host=acl.host,
-            operation=acl.operation,
-            permission_type=acl.permission,
-        )
+        entry = AccessControlEntryRecordData.make(id=acl_id, pattern_type=acl.pattern, **message_fields(acl))
         yield Versioned(entry, 0)
 
 

@@ -19,7 +19,7 @@ from kraft.kafka_data.releases import GROUP_SETTINGS_SINCE, NEWEST, OLDEST_METAD
 from kraft.kafka_data.replica import UnfitData
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.scram import Credential
-from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
+from metadata.acls import Acl, from_message
 from metadata.image import (
     MetadataImage,
     PartitionImage,
@@ -169,15 +169,10 @@ class KafkaImage:
             del self.configs[key]
 
     def _acl(self, record: Any) -> None:
-        self.acls[record.id] = Acl(
-            resource=AclResource(record.resource_type),
-            name=record.resource_name,
-            pattern=AclPattern(record.pattern_type),
-            principal=record.principal,
-            host=record.host,
-            operation=AclOperation(record.operation),
-            permission=AclPermission(record.permission_type),
-        )
+        acl = from_message(record, pattern=record.pattern_type)
+        if 0 in (acl.resource, acl.pattern, acl.operation, acl.permission):
+            raise ValueError(f"an ACL with a code that is unknown here: {acl}")
+        self.acls[record.id] = acl
 
     def _remove_acl(self, record: Any) -> None:
         del self.acls[record.id]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from kraft.config.models import ClusterConfig, NodeConfig, has_sasl, has_tls
 from kraft.config.render import render
+from kraft.launcher.client_files import PASSWORD_FILE
 from kraft.launcher.configuration import load_config, write_whole
 from kraft.launcher.identity import Identity, new_identity
 from kraft.launcher.ports import taken_ports, with_free_ports
@@ -43,6 +44,7 @@ def prepare(
     elif taken := taken_ports(config):
         raise LaunchError("\n".join(str(port) for port in taken))
     if not secure:
+        _refuse_open_start(config)
         return config
     from kraft.launcher.secured import secured  # it takes time to load, and few clusters need it
 
@@ -118,6 +120,17 @@ def _refuse_second_start(data: str) -> None:
     if alive:
         ids = ", ".join(f"{node.id} (pid {node.pid})" for node in alive)
         raise LaunchError(f"a cluster already runs from {data}: nodes {ids}; stop it with `kraft down --data {data}`")
+
+
+def _refuse_open_start(config: ClusterConfig) -> None:
+    """A cluster that was made with --secure would serve everybody, without a word."""
+    folder = os.path.join(config.data, CLIENT_FOLDER)
+    is_open = any("PLAINTEXT" in (node.rest_protocol, *node.protocols.values()) for node in config.nodes)
+    if is_open and os.path.exists(os.path.join(folder, PASSWORD_FILE)):
+        raise LaunchError(
+            f"{config.data} was started with --secure, and this start would open it to everybody: add --secure; "
+            f"if everybody may have what is in it, remove {folder} first"
+        )
 
 
 def _write_resolved(config: ClusterConfig) -> str:

@@ -10,21 +10,16 @@ import msgspec
 
 from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Request, segment, server_error
-from kraft.launcher.client_files import USER
 from kraft.launcher.client_security import ClientSecurity
 from kraft.launcher.processes import LaunchError
-from kraft.protocol.scram import DIGESTS, ITERATIONS, MECHANISM, SALT_BYTES, salted_password
+from kraft.protocol.scram import DIGESTS, ITERATIONS, SALT_BYTES, salted_password
 
-HASH_BYTES: Final = 32
 JSON: Final = "application/json"
 
 
 def delete_user(urls: Iterable[str], name: str) -> None:
     """Delete a user, also the first one, whom `restore_first_user` brings back. Raises LaunchError."""
-    found = list(urls)
-    if name == USER:  # of the configuration: only one that stands in the metadata log can be deleted
-        _put(found, USER, os.urandom(HASH_BYTES).hex(), MECHANISM)
-    _ask(found, Request(method="DELETE", path=_path(name)))
+    _ask(urls, Request(method="DELETE", path=_path(name)))
 
 
 def restore_first_user(urls: Iterable[str], login: ClientSecurity) -> None:

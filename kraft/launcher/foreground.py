@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Final
 
-from kraft.config.checks import LOOPBACK_HOSTS, needs_written_identity, warnings
+from kraft.config.checks import is_loopback, needs_written_identity, warnings
 from kraft.config.parse import parse_config
 from kraft.config.problems import ConfigError, Problem
 from kraft.launcher.configuration import load_config, read_text
@@ -28,7 +28,7 @@ def run_in_foreground(path: str, *, node_id: int, data: str | None, parent_pid: 
     try:
         config = load_config(path, data=data)
         config.node(node_id)
-        if any(node.host not in LOOPBACK_HOSTS for node in config.nodes):
+        if any(not is_loopback(node.host) for node in config.nodes):
             _refuse_separate_identities(path)
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -7,7 +7,6 @@ from typing import Literal
 from uuid import UUID
 
 from kraft.protocol.errors import InvalidRequest, UnknownTopicOrPartition
-from metadata.acls import AclOperation, AclPattern, AclPermission, AclResource
 from metadata.controller.requests import ConfigResource
 from metadata.records import ResourceType
 
@@ -37,31 +36,6 @@ def resource_of(number: int, name: str) -> ConfigResource:
         + ", ".join(f"{known} ({name})" for name, known in RESOURCE_TYPES.items())
         + " have"
     )
-
-
-_RESOURCES, _PATTERNS, _ACL_OPERATIONS, _PERMISSIONS = (
-    frozenset(map(int, codes)) for codes in (AclResource, AclPattern, AclOperation, AclPermission)
-)
-
-
-def acl_resource(code: int) -> AclResource:
-    """The kind of resource in an ACL; UNKNOWN for a code that Kafka does not have."""
-    return AclResource(code) if code in _RESOURCES else AclResource.UNKNOWN
-
-
-def acl_pattern(code: int) -> AclPattern:
-    """The pattern of an ACL's name; UNKNOWN for a code that Kafka does not have."""
-    return AclPattern(code) if code in _PATTERNS else AclPattern.UNKNOWN
-
-
-def acl_operation(code: int) -> AclOperation:
-    """The operation of an ACL; UNKNOWN for a code that Kafka does not have."""
-    return AclOperation(code) if code in _ACL_OPERATIONS else AclOperation.UNKNOWN
-
-
-def acl_permission(code: int) -> AclPermission:
-    """The permission of an ACL; UNKNOWN for a code that Kafka does not have."""
-    return AclPermission(code) if code in _PERMISSIONS else AclPermission.UNKNOWN
 
 
 REST, KAFKA = "REST", "KAFKA"

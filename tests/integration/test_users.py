@@ -18,7 +18,7 @@ from tests.integration.support.secured import secured_cluster
 
 pytestmark = pytest.mark.long
 
-USERS = '[[users]]\nname = "admin"\npassword = "first password"\n'
+USERS = "".join(f'[[users]]\nname = "{name}"\npassword = "first password"\n' for name in ("admin", "carol"))
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,21 @@ def test_a_user_is_added_logs_in_and_is_deleted(nodes: Cluster, tmp_path: Path) 
     password.chmod(0o644)
     refused = kraft("users", "add", "bob", "--password-file", str(password), "--data", nodes.data, check=False)
     assert "everybody" in refused.stderr
+
+
+def test_a_user_of_the_file_is_deleted_and_may_come_back(nodes: Cluster, tmp_path: Path) -> None:
+    file_s = _basic("carol", "first password")
+    assert _ask(nodes, "/topics", file_s).status == 200
+    kraft("users", "delete", "carol", "--data", nodes.data)
+    assert _ask(nodes, "/topics", file_s).status == 401
+    again = kraft("users", "delete", "carol", "--data", nodes.data, check=False)
+    assert "there is no user 'carol'" in again.stderr
+    password = tmp_path / "password"
+    password.write_text("another one\n")
+    password.chmod(0o600)
+    kraft("users", "add", "carol", "--password-file", str(password), "--data", nodes.data)
+    assert _ask(nodes, "/topics", file_s).status == 401
+    assert _ask(nodes, "/topics", _basic("carol", "another one")).status == 200
 
 
 def test_who_shows_nothing_gets_401_but_for_probes(nodes: Cluster) -> None:

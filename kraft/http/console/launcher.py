@@ -7,7 +7,6 @@ ours and no stranger's Origin, so that no other page can send it. `/node/N/...` 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
+from kraft.config.checks import is_loopback
 from kraft.http.console.facts import Source
 from kraft.http.console.live import PAGES_MAX, send_frames, settings_of
 from kraft.http.console.pages import FILES, FOLDER, console_page
@@ -178,7 +178,7 @@ async def _to_the_page(request: web.Request) -> web.StreamResponse:
 def check_request(method: str, headers: Mapping[str, str]) -> None:
     """Raises HttpError 403 for a request that only a page of a stranger sends."""
     host = headers.get("Host", "")
-    if not _is_loopback(host):
+    if not is_loopback(urlsplit(f"//{host}").hostname or ""):
         raise HttpError(403, f"this console is not {host!r:.100}; its names are localhost and loopback addresses")
     if method in READS:
         return
@@ -189,13 +189,3 @@ def check_request(method: str, headers: Mapping[str, str]) -> None:
         raise HttpError(403, f"what changes something has the header {OWN_HEADER}: 1")
     if "json" not in headers.get("Content-Type", ""):
         raise HttpError(415, "what changes something is JSON")
-
-
-def _is_loopback(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

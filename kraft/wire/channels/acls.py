@@ -14,21 +14,12 @@ from kraft.protocol.messages.delete_acls_request import DeleteAclsFilter, Delete
 from kraft.protocol.messages.delete_acls_response import DeleteAclsFilterResult, DeleteAclsResponseData
 from kraft.wire.error_details import to_detail
 from kraft.wire.rpc import Rpc
-from kraft.wire.terms import acl_operation, acl_pattern, acl_permission, acl_resource
-from metadata.acls import Acl, AclFilter
+from metadata.acls import Acl, AclFilter, from_message, message_fields
 from metadata.controller.requests import AlterClientQuotas, CreateAcls, DeleteAcls, ErrorDetail, QuotaAlteration
 
 
 def _creation(acl: Acl) -> AclCreation:
-    return AclCreation.make(
-        resource_type=acl.resource,
-        resource_name=acl.name,
-        resource_pattern_type=acl.pattern,
-        principal=acl.principal,
-        host=acl.host,
-        operation=acl.operation,
-        permission_type=acl.permission,
-    )
+    return AclCreation.make(resource_pattern_type=acl.pattern, **message_fields(acl))
 
 
 def _filter(wanted: AclFilter) -> DeleteAclsFilter:
@@ -45,16 +36,7 @@ def _filter(wanted: AclFilter) -> DeleteAclsFilter:
 
 def _deleted(result: DeleteAclsFilterResult) -> tuple[Acl, ...] | ErrorDetail:
     return to_detail(result.error_code, result.error_message) or tuple(
-        Acl(
-            resource=acl_resource(each.resource_type),
-            name=each.resource_name,
-            pattern=acl_pattern(each.pattern_type),
-            principal=each.principal,
-            host=each.host,
-            operation=acl_operation(each.operation),
-            permission=acl_permission(each.permission_type),
-        )
-        for each in result.matching_acls
+        from_message(each, pattern=each.pattern_type) for each in result.matching_acls
     )
 
 

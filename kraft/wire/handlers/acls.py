@@ -25,8 +25,17 @@ from kraft.wire.api_handler import ApiHandler, Call
 from kraft.wire.error_details import detail_code, detail_message
 from kraft.wire.handlers.control import Control
 from kraft.wire.node_parts import NodeParts
-from kraft.wire.terms import acl_operation, acl_pattern, acl_permission, acl_resource
-from metadata.acls import Acl, AclFilter, AclPattern, AclResource, check_filter
+from metadata.acls import (
+    Acl,
+    AclFilter,
+    AclOperation,
+    AclPattern,
+    AclPermission,
+    AclResource,
+    check_filter,
+    from_message,
+    message_fields,
+)
 from metadata.controller.requests import CreateAcls, DeleteAcls, ErrorDetail
 
 
@@ -116,26 +125,18 @@ def _described(acl: Acl) -> AclDescription:
 
 
 def _created(creation: AclCreation) -> Acl:
-    return Acl(
-        resource=acl_resource(creation.resource_type),
-        name=creation.resource_name,
-        pattern=acl_pattern(creation.resource_pattern_type),
-        principal=creation.principal,
-        host=creation.host,
-        operation=acl_operation(creation.operation),
-        permission=acl_permission(creation.permission_type),
-    )
+    return from_message(creation, pattern=creation.resource_pattern_type)
 
 
 def _filter(wanted: DescribeAclsRequestData | DeleteAclsFilter) -> AclFilter:
     return AclFilter(
-        resource=acl_resource(wanted.resource_type_filter),
+        resource=AclResource(wanted.resource_type_filter),
         name=wanted.resource_name_filter,
-        pattern=acl_pattern(wanted.pattern_type_filter),
+        pattern=AclPattern(wanted.pattern_type_filter),
         principal=wanted.principal_filter,
         host=wanted.host_filter,
-        operation=acl_operation(wanted.operation),
-        permission=acl_permission(wanted.permission_type),
+        operation=AclOperation(wanted.operation),
+        permission=AclPermission(wanted.permission_type),
     )
 
 
@@ -145,16 +146,7 @@ def _deleted(outcome: tuple[Acl, ...] | ErrorDetail) -> DeleteAclsFilterResult:
         error_code=detail_code(outcome),
         error_message=detail_message(outcome),
         matching_acls=[
-            DeleteAclsMatchingAcl.make(
-                error_message=None,
-                resource_type=acl.resource,
-                resource_name=acl.name,
-                pattern_type=acl.pattern,
-                principal=acl.principal,
-                host=acl.host,
-                operation=acl.operation,
-                permission_type=acl.permission,
-            )
+            DeleteAclsMatchingAcl.make(error_message=None, pattern_type=acl.pattern, **message_fields(acl))
             for acl in acls
         ],
     )

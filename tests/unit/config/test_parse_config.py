@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from kraft.config import Address, ClusterConfig, ClusterFile, ConfigError, parse_config
-from kraft.config.checks import needs_written_identity, warnings
+from kraft.config.checks import is_loopback, needs_written_identity, warnings
 from kraft.config.describe import key_rows
 from kraft.config.positions import key_lines
 from kraft.config.render import render
@@ -55,6 +55,18 @@ def test_the_built_in_cluster_is_three_combined_nodes_that_survive_one_failure()
     assert settings.min_insync_replicas == 2
     assert settings.auto_create_topics_enable is False
     assert warnings(config) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True), ("127.8.9.10", True), ("::1", True), ("localhost", True), ("mine.localhost", True),
+        ("127.attacker.example", False), ("127.0.0.1.example", False), ("10.0.0.1", False), ("0.0.0.0", False),
+        ("::", False), ("localhost.example", False), ("", False),
+    ],
+)  # fmt: skip
+def test_loopback_is_an_address_and_not_the_beginning_of_a_name(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
 
 
 def test_ports_and_folders_have_defaults_by_place():

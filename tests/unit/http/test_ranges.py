@@ -35,7 +35,7 @@ ROUTES: tuple[Route, ...] = (
     *transaction_routes(cast(Transactions, None), NO_GROUPS),
     *transaction_admin_routes(cast(Transactions, None), cast(WriteMarkers, None)),
     *group_routes(NO_GROUPS),
-    *user_routes(),
+    *user_routes(lambda name: False, random.Random(1)),
     *replica_routes(dict),
     *event_routes(EventRing(lambda: 0), incarnation="i"),
     *explain_routes(cast(Any, None), cast(Any, None)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 import stat
 import sys
@@ -12,6 +13,7 @@ import pytest
 from kraft.config.models import ClusterConfig
 from kraft.launcher import client_files
 from kraft.launcher.certificates import INSTALL
+from kraft.launcher.cluster_preparation import prepare
 from kraft.launcher.configuration import load_config
 from kraft.launcher.processes import LaunchError
 from kraft.launcher.secured import secured
@@ -70,6 +72,20 @@ def test_a_configuration_with_security_of_its_own_is_refused(tmp_path: Path, tex
     with pytest.raises(LaunchError, match=named):
         secured(config(tmp_path, text))
     assert not (tmp_path / "data" / "certs").exists()
+
+
+def test_a_start_without_it_does_not_open_a_secure_cluster(tmp_path: Path) -> None:
+    cluster_file, data = tmp_path / "cluster.toml", str(tmp_path / "data")
+    cluster_file.write_text(NODES)
+    prepare(str(cluster_file), data=data, free_ports=True, secure=True)
+    with pytest.raises(LaunchError, match=r"was started with --secure.*add --secure.*remove .*client first"):
+        prepare(str(cluster_file), data=data, free_ports=True)
+    ports = "kafka_protocol = 'SASL_PLAINTEXT'\nrest_protocol = 'SASL_PLAINTEXT'\n"
+    cluster_file.write_text(f"[[nodes]]\nid = 1\n{ports}")
+    assert prepare(str(cluster_file), data=data, free_ports=True).node(1).kafka_protocol == "SASL_PLAINTEXT"
+    cluster_file.write_text(NODES)
+    shutil.rmtree(tmp_path / "data" / "client")
+    assert prepare(str(cluster_file), data=data, free_ports=True).node(1).kafka_protocol == "PLAINTEXT"
 
 
 def test_without_the_extra_the_line_that_installs_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
