@@ -26,6 +26,8 @@ class Taken:
     target: str
     is_linked: bool
     size: int
+    is_rewritten: bool = False
+    """The log of a segment that is neither linked nor copied: others write it, and its indexes."""
 
 
 def begin(target: str) -> None:
@@ -77,6 +79,8 @@ def _existing(path: str) -> str:
 def take(files: Iterable[Taken], *, on_bytes: Callable[[int], object]) -> None:
     """Link or copy each file; `on_bytes` gets the size of each piece that was copied. Raises OSError."""
     for each in files:
+        if each.is_rewritten:
+            continue
         os.makedirs(os.path.dirname(each.target), mode=0o700, exist_ok=True)
         if each.is_linked:
             os.link(each.source, each.target)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
@@ -19,9 +19,10 @@ from kraft.config.models import ClusterConfig
 from kraft.kafka_data import copying
 from kraft.kafka_data.copying import Taken
 from kraft.kafka_data.group_contents import GroupContents, read_group_contents
-from kraft.kafka_data.image_records import UNASSIGNED, image_records, settings_left_out, topics_of
+from kraft.kafka_data.image_records import UNASSIGNED, SettingLeftOut, image_records, settings_left_out, topics_of
 from kraft.kafka_data.log_directory import write_log_directory, write_private
 from kraft.kafka_data.metadata_log import FOLDER, QUORUM_STATE_FILE, SnapshotId, snapshot_batches
+from kraft.kafka_data.older_groups import rewrite_segment
 from kraft.kafka_data.properties import (
     METADATA_TOPIC_ID,
     NodePlace,
@@ -32,8 +33,11 @@ from kraft.kafka_data.properties import (
 from kraft.kafka_data.releases import (
     ACL_RANGES,
     CONSUMER_GROUPS,
+    EXPIRY,
     OFFSET_TOPIC_IDS,
+    OLDEST,
     SHARE_GROUPS,
+    TARGET,
     TRANSACTIONS_2,
     Below,
     Kind,
@@ -45,9 +49,13 @@ from kraft.kafka_data.releases import (
 from kraft.kafka_data.replica import Replica, UnfitData, files_of
 from kraft.kafka_data.source import Source, read_source
 from metadata.environment import Files
+from metadata.image import MetadataImage
 from metadata.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTIONS_TOPIC
 from replication.storage.names import (
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
     PARTITION_METADATA_FILE,
+    TIME_INDEX_SUFFIX,
     uuid_text,
 )
 
@@ -61,6 +69,8 @@ class ExportPlan:
     release: Release
     is_copied: bool
     """No hard links."""
+    are_groups_rewritten: bool
+    """`__consumer_offsets` has records that the release cannot read."""
     places: Sequence[NodePlace]
     left_out: Sequence[str]
     """What does not come along, in words."""
@@ -84,34 +94,34 @@ def make_plan(
 ) -> ExportPlan:
     """Raises UnfitData; nothing is written. `release`: None for the lowest that needs nothing left out."""
     source = read_source(files, config)
-    contents = read_group_contents(files, _one_replica_of_each(source, OFFSETS_TOPIC))
+    contents = read_group_contents(files, source.replicas.values())
     needed, settings = _needed(source, contents)
     release = release or lowest_for(list(needed), settings)
     _refuse_unknown(needed, contents, release)
-    is_copied = copy or not all(
+    is_shared = all(
         copying.is_same_volume(directory.path, target) for node in source.nodes for directory in node.directories
     )
-    if is_copied and not copy:
-        size = sum(taken.size for taken in _taken(files, source, _places(source, target, rng), release, copy=True))
-        raise UnfitData(
-            f"{target} is on another file system than the data, so that files cannot be shared: {size:,} bytes would "
-            "be copied; repeat it with --copy"
-        )
-    places = _places(source, target, rng)
-    linked = copied = 0
-    for taken in _taken(files, source, places, release, copy=is_copied):
-        linked, copied = (linked + taken.size, copied) if taken.is_linked else (linked, copied + taken.size)
-    copying.check_room(target, copied)
-    return ExportPlan(
+    plan = ExportPlan(
         source=source,
         target=target,
         release=release,
-        is_copied=is_copied,
-        places=places,
+        is_copied=copy or not is_shared,
+        are_groups_rewritten=_are_groups_rewritten(contents, release),
+        places=_places(source, target, rng),
         left_out=list(_left_out(source, contents, needed, release)),
-        linked_bytes=linked,
-        copied_bytes=copied,
+        linked_bytes=0,
+        copied_bytes=0,
     )
+    linked = copied = 0
+    for taken in _taken(files, plan):
+        linked, copied = (linked + taken.size, copied) if taken.is_linked else (linked, copied + taken.size)
+    if not (is_shared or copy):
+        raise UnfitData(
+            f"{target} is on another file system than the data, so that files cannot be shared: {copied:,} bytes would "
+            "be copied; repeat it with --copy"
+        )
+    copying.check_room(target, copied)
+    return replace(plan, linked_bytes=linked, copied_bytes=copied)
 
 
 def _places(source: Source, target: str, rng: random.Random) -> list[NodePlace]:
@@ -127,17 +137,6 @@ def _places(source: Source, target: str, rng: random.Random) -> list[NodePlace]:
 
 
 # --- what comes along -----------------------------------------------------------------------------------------------
-
-
-def _one_replica_of_each(source: Source, topic: str) -> Iterator[Replica]:
-    """The longest replica of each partition."""
-    longest: dict[int, Replica] = {}
-    for replica in source.replicas.values():
-        if replica.topic == topic:
-            other = longest.get(replica.partition)
-            if other is None or other.log_end < replica.log_end:
-                longest[replica.partition] = replica
-    yield from (longest[number] for number in sorted(longest))
 
 
 def _needed(source: Source, contents: GroupContents) -> tuple[dict[Kind, str], list[str]]:
@@ -178,9 +177,7 @@ def _left_out(source: Source, contents: GroupContents, needed: Mapping[Kind, str
             yield f"{kind.name} ({example}): {kind.below.value}; {kind.consequence}; Kafka {kind.since} knows them"
     for setting in settings_left_out(source.image, release):
         owner = f"{setting.resource_type} {setting.resource_name or '(all)'}"
-        since = first_release(setting.name)
-        reason = f"Kafka {since} has it" if since != "3.9" else "Kafka has it not, or not as a dynamic setting"
-        yield f"setting {setting.name} of {owner}: left out; {reason}"
+        yield f"setting {setting.name} of {owner}: left out; {_without(source.image, setting)}"
     for (resource_type, resource), values in sorted(source.image.configs.items()):
         for name, value in values.items():
             if (least := value_for(release, name, value)) != value:
@@ -204,6 +201,20 @@ def _left_out(source: Source, contents: GroupContents, needed: Mapping[Kind, str
         yield f"folder {path}: no partition of the cluster; it stays where it is"
 
 
+def _without(image: MetadataImage, setting: SettingLeftOut) -> str:
+    """What is different without a setting."""
+    if setting.name == TARGET:
+        target = image.configs[setting.resource_type, setting.resource_name][TARGET]
+        return (
+            f"its records come along, and Kafka forwards none of them to {target}: forward what is due, or cancel it, "
+            "before you stop the cluster"
+        )
+    if setting.name == EXPIRY:
+        return "Kafka hands out records that have expired"
+    since = first_release(setting.name)
+    return f"Kafka {since} has it" if since != OLDEST.name else "Kafka has it not, or not as a dynamic setting"
+
+
 def _some(names: set[str]) -> str:
     """Up to three names."""
     ordered = sorted(names)
@@ -213,28 +224,46 @@ def _some(names: set[str]) -> str:
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def _taken(
-    files: Files, source: Source, places: Sequence[NodePlace], release: Release, *, copy: bool
-) -> Iterator[Taken]:
+def _taken(files: Files, plan: ExportPlan) -> Iterator[Taken]:
     """Every file of every partition that comes along."""
-    topics = {topic.name for topic in topics_of(source.image, release)}
-    folders = {
-        directory_id: directory
-        for place in places
-        for directory_id, directory in zip(place.directory_ids, place.directories, strict=True)
-    }
-    for replica in source.replicas.values():
-        if replica.topic not in topics:
-            continue
+    folders = _folders(plan)
+    for replica in plan.replicas:
         folder = os.path.join(folders[replica.directory_id], replica.name)
+        is_rewritten = plan.are_groups_rewritten and replica.topic == OFFSETS_TOPIC
         for name, may_be_shared in files_of(files, replica):
+            if is_rewritten and name.endswith((INDEX_SUFFIX, TIME_INDEX_SUFFIX)):
+                continue
             path = f"{replica.folder}/{name}"
             yield Taken(
                 source=path,
                 target=os.path.join(folder, name),
-                is_linked=may_be_shared and not copy,
+                is_linked=may_be_shared and not plan.is_copied and not is_rewritten,
                 size=files.size(path),
+                is_rewritten=is_rewritten and name.endswith(LOG_SUFFIX),
             )
+
+
+def _folders(plan: ExportPlan) -> dict[UUID, str]:
+    """Id of a log directory -> where it is in the target."""
+    return {
+        directory_id: directory
+        for place in plan.places
+        for directory_id, directory in zip(place.directory_ids, place.directories, strict=True)
+    }
+
+
+def _are_groups_rewritten(contents: GroupContents, release: Release) -> bool:
+    has_new_offsets = bool(contents.offsets_with_topic_ids) and not OFFSET_TOPIC_IDS.is_known_to(release)
+    return has_new_offsets or (contents.has_share_records and not SHARE_GROUPS.is_known_to(release))
+
+
+def _rewrite_groups(files: Files, plan: ExportPlan, *, now_ms: int) -> None:
+    folders = _folders(plan)
+    for replica in plan.replicas if plan.are_groups_rewritten else ():
+        if replica.topic == OFFSETS_TOPIC:
+            target = os.path.join(folders[replica.directory_id], replica.name)
+            for base_offset in replica.segments:
+                rewrite_segment(files, replica.folder, target, base_offset, release=plan.release, created_ms=now_ms)
 
 
 def fill(files: Files, plan: ExportPlan, *, now_ms: int, on_bytes: Callable[[int], object]) -> None:
@@ -242,7 +271,8 @@ def fill(files: Files, plan: ExportPlan, *, now_ms: int, on_bytes: Callable[[int
     copying.begin(plan.target)
     records = image_records(plan.source.image, plan.release, directory_of=_directory_of(plan.source))
     snapshot = b"".join(snapshot_batches(records, epoch=plan.snapshot.epoch, timestamp_ms=now_ms))
-    copying.take(_taken(files, plan.source, plan.places, plan.release, copy=plan.is_copied), on_bytes=on_bytes)
+    copying.take(_taken(files, plan), on_bytes=on_bytes)
+    _rewrite_groups(files, plan, now_ms=now_ms)
     voters = [node.id for node in plan.source.config.voters]
     for place in plan.places:
         for directory, directory_id in zip(place.directories, place.directory_ids, strict=True):

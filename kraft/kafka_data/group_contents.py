@@ -1,5 +1,5 @@
-"""What the records of `__consumer_offsets` need of a Kafka that reads them: found by reading one replica of each
-partition, batch by batch."""
+"""What the records of `__consumer_offsets` need of a Kafka that reads them: found by reading its logs batch by batch.
+Replicas of one length are read once; others, such as those that were compacted at another time, each."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kraft.kafka_data.replica import Replica, UnfitData
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError
 from metadata.environment import Files
+from metadata.internal_topics import OFFSETS_TOPIC
 from replication.storage.header_scan import DamagedLog, headers_from, whole_batch
 from replication.storage.names import LOG_SUFFIX, segment_file
 
@@ -33,14 +34,18 @@ class GroupContents:
     rest_consumers: set[str] = field(default_factory=set)
     """Groups with REST consumers, as `group/instance`."""
     offsets_with_topic_ids: set[str] = field(default_factory=set)
+    """Groups with such an offset anywhere in the log: a Kafka that loads it reads the superseded ones too."""
+    has_share_records: bool = False
+    """Whether the log has any, be it of groups that are gone."""
 
 
 def read_group_contents(files: Files, replicas: Iterable[Replica]) -> GroupContents:
-    """Raises UnfitData, OSError."""
+    """`replicas`: those of all topics. Raises UnfitData, OSError."""
     found = GroupContents()
     latest: dict[bytes, tuple[set[str], str]] = {}
-    for replica in replicas:
+    for replica in _unlike(files, [each for each in replicas if each.topic == OFFSETS_TOPIC]):
         for key, value in _records(files, replica):
+            found.has_share_records |= _VERSION.unpack_from(key)[0] in SHARE_KEYS
             if value is None:
                 latest.pop(key, None)
                 continue
@@ -57,12 +62,24 @@ def read_group_contents(files: Files, replicas: Iterable[Replica]) -> GroupConte
     return found
 
 
+def _unlike(files: Files, replicas: Iterable[Replica]) -> Iterator[Replica]:
+    """Replicas with different segments; the one of a partition that reaches farthest comes last."""
+    found: dict[tuple[object, ...], Replica] = {}
+    for each in sorted(replicas, key=lambda replica: replica.log_end):
+        sizes = [files.size(segment_file(each.folder, base_offset, LOG_SUFFIX)) for base_offset in each.segments]
+        key = (each.partition, *each.segments, *sizes)
+        found.pop(key, None)
+        found[key] = each
+    yield from found.values()
+
+
 def _kind(found: GroupContents, key: bytes, value: bytes) -> tuple[set[str], str] | None:
     """The set to which a record belongs, and its group."""
     (version,) = _VERSION.unpack_from(key)
     if version in (0, OFFSET_KEY):
-        is_newer = _VERSION.unpack_from(value)[0] >= OFFSET_FLEXIBLE_FROM
-        return (found.offsets_with_topic_ids, _text(key, 2)) if is_newer else None
+        if _VERSION.unpack_from(value)[0] >= OFFSET_FLEXIBLE_FROM:
+            found.offsets_with_topic_ids.add(_text(key, 2))
+        return None
     if version == INSTANCE_KEY:
         group = _text(key, 2)
         return found.rest_consumers, f"{group}/{_text(key, 4 + len(group.encode()))}"

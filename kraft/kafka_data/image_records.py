@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from kraft.kafka_data.releases import GROUP_SETTINGS_SINCE, Release, is_setting_of, value_for
+from kraft.kafka_data.releases import GROUP_SETTINGS_SINCE, OWN_TOPIC_SETTINGS, Release, is_setting_of, value_for
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.messages.access_control_entry_record import AccessControlEntryRecordData
 from kraft.protocol.messages.client_quota_record import ClientQuotaRecordData, EntityData
@@ -103,7 +103,7 @@ def _has_setting(kind: str, name: str, release: Release) -> bool:
             return True
 
 
-_TOPIC_SETTINGS = frozenset(settings_by_name(TopicSettings))
+_TOPIC_SETTINGS = frozenset(settings_by_name(TopicSettings)) - OWN_TOPIC_SETTINGS
 
 
 def _features(release: Release) -> Iterator[Versioned]:

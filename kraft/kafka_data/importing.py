@@ -13,7 +13,7 @@ from typing import Final
 
 from kraft.kafka_data import copying
 from kraft.kafka_data.copying import Taken
-from kraft.kafka_data.group_contents import GroupContents, read_group_contents
+from kraft.kafka_data.group_contents import read_group_contents
 from kraft.kafka_data.kafka_image import KafkaImage, drop, refuse_levels, refuse_tiered, without_place
 from kraft.kafka_data.kafka_source import KafkaCluster, KafkaNode, read_kafka, read_replicas
 from kraft.kafka_data.log_directory import write_log_directory, write_private
@@ -23,7 +23,6 @@ from kraft.kafka_data.voter_folder import write_voter_folder
 from kraft.layout import METADATA_FOLDER
 from metadata.environment import Files
 from metadata.image import MetadataImage
-from metadata.internal_topics import OFFSETS_TOPIC
 
 CONFIG_FILE: Final = "cluster.toml"
 STREAMS: Final = "streams-groups"
@@ -62,7 +61,7 @@ def make_plan(files: Files, folders: Sequence[str], *, target: str, dropped: Seq
     unknown |= {name: f"{len(paths)} folders such as {paths[0]}" for name, paths in cluster.aside.items()}
     image = cluster.image.image()
     replicas = read_replicas(files, cluster.nodes, image)
-    contents = _contents(files, replicas)
+    contents = read_group_contents(files, replicas.values())
     if contents.streams:
         unknown[STREAMS] = f"streams groups ({', '.join(sorted(contents.streams)[:3])})"
     _refuse(unknown, dropped)
@@ -113,15 +112,6 @@ def _refuse_missing_nodes(cluster: KafkaCluster, image: MetadataImage) -> None:
             f"node {missing[0]} is a member of the cluster, and none of the folders is of it: name the log.dirs of all "
             "nodes, or unregister it in Kafka first"
         )
-
-
-def _contents(files: Files, replicas: Mapping[tuple[str, int, int], Replica]) -> GroupContents:
-    longest: dict[int, Replica] = {}
-    for each in replicas.values():
-        if each.topic == OFFSETS_TOPIC:
-            other = longest.setdefault(each.partition, each)
-            longest[each.partition] = max(other, each, key=lambda replica: replica.log_end)
-    return read_group_contents(files, longest.values())
 
 
 def _refuse(unknown: Mapping[str, str], dropped: Sequence[str]) -> None:

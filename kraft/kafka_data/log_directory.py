@@ -10,6 +10,7 @@ from uuid import UUID
 from kraft.kafka_data.replica import Replica
 from replication.storage.names import (
     CLEAN_SHUTDOWN_FILE,
+    CLEANER_OFFSETS_FILE,
     HIGH_WATERMARKS_FILE,
     LOG_STARTS_FILE,
     META_PROPERTIES_FILE,
@@ -44,6 +45,9 @@ def write_log_directory(
         (HIGH_WATERMARKS_FILE, {(topic, partition): each.high_watermark for topic, partition, each in here}),
     ):
         write_private(os.path.join(directory, name), _checkpoint(offsets))
+    cleaned = {(topic, partition): each.cleaned_to for topic, partition, each in here if each.cleaned_to is not None}
+    if cleaned:
+        write_private(os.path.join(directory, CLEANER_OFFSETS_FILE), _checkpoint(cleaned))
     write_private(os.path.join(directory, CLEAN_SHUTDOWN_FILE), SHUTDOWN_TEXT)
 
 

@@ -108,8 +108,8 @@ TRANSACTIONS_2: Final = Kind(
 OFFSET_TOPIC_IDS: Final = Kind(
     name="Committed offsets with the id of the topic, in data that came from Kafka 4.1 or newer",
     since="4.1",
-    below=Below.REFUSED,
-    consequence="an older Kafka fails to load the partition of __consumer_offsets",
+    below=Below.LEFT_OUT,
+    consequence="the offsets stay without the ids, and count for a topic that is made again under its name",
 )
 SHARE_GROUPS: Final = Kind(
     name="Share groups, queues (KIP-932)",
@@ -142,6 +142,10 @@ KINDS: Final = (
     DEAD_LETTERS,
     ACL_RANGES,
 )
+TARGET: Final = "delivery.target.topic"
+EXPIRY: Final = "record.expiry.enable"
+OWN_TOPIC_SETTINGS: Final = frozenset({TARGET, EXPIRY})
+"""Settings of a topic that no Kafka has."""
 TOPIC_SETTINGS_SINCE: Final[Mapping[str, str]] = {
     "errors.deadletterqueue.group.enable": "4.4",
     "internal.segment.bytes": "4.1",

@@ -10,6 +10,7 @@ from metadata.environment import Files
 from replication.storage.header_scan import DamagedLog, headers_from
 from replication.storage.names import (
     CLEANED_SUFFIX,
+    CLEANER_OFFSETS_FILE,
     EPOCHS_FILE,
     HIGH_WATERMARKS_FILE,
     INDEX_SUFFIX,
@@ -40,6 +41,8 @@ class Checkpoints:
     recovery_points: Mapping[tuple[str, int], int]
     log_starts: Mapping[tuple[str, int], int]
     high_watermarks: Mapping[tuple[str, int], int]
+    cleaned: Mapping[tuple[str, int], int]
+    """How far each log is compacted; none for a log that is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,8 @@ class Replica:
     log_start: int
     log_end: int
     high_watermark: int
+    cleaned_to: int | None
+    """Everything before was compacted; None of a log that never was."""
     last_epoch: int
     """The last leader epoch that it has records of; -1 without one."""
     segments: Sequence[int]
@@ -76,6 +81,7 @@ def read_checkpoints(files: Files, directory: str) -> Checkpoints:
             recovery_points=read_offsets(files, f"{directory}/{RECOVERY_POINTS_FILE}"),
             log_starts=read_offsets(files, f"{directory}/{LOG_STARTS_FILE}"),
             high_watermarks=read_offsets(files, f"{directory}/{HIGH_WATERMARKS_FILE}"),
+            cleaned=read_offsets(files, f"{directory}/{CLEANER_OFFSETS_FILE}"),
         )
     except MalformedFile as error:
         raise UnfitData(str(error)) from error
@@ -124,6 +130,7 @@ def read_replica(
         log_start=log_start,
         log_end=log_end,
         high_watermark=min(max(checkpoints.high_watermarks.get(key, log_start), log_start), log_end),
+        cleaned_to=min(checkpoints.cleaned[key], log_end) if key in checkpoints.cleaned else None,
         last_epoch=epochs[-1][0] if epochs else -1,
         segments=segments,
     )

@@ -52,7 +52,7 @@ SETTINGS = {
     "super.users": "User:ANONYMOUS",
     "group.initial.rebalance.delay.ms": 0,
 }
-RELEASES = ("4.1.0", "4.4.0")
+RELEASES = ("3.9.1", "4.1.0", "4.4.0")
 RECORDS = 4_000
 VALUE = b"x" * 1_000
 OPEN_MS = 20_000

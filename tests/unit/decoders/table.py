@@ -62,6 +62,8 @@ from kraft.http.v3.record_bodies import parse_batch, parse_record
 from kraft.http.v3.share_records import PLAIN as ACKNOWLEDGEMENTS
 from kraft.kafka_data import metadata_log as kafka_metadata
 from kraft.kafka_data.group_contents import read_group_contents
+from kraft.kafka_data.older_groups import for_release
+from kraft.kafka_data.releases import OLDEST
 from kraft.kafka_data.replica import Replica, UnfitData, log_end_of
 from kraft.protocol import apis, codec, scram
 from kraft.protocol.apis import Api
@@ -103,6 +105,7 @@ from replication.partition.log import AbortedTransaction
 from replication.producers.state import Producer, ProducerBatch
 from replication.shares.states import StateBatch
 from replication.storage import indexes, names, producer_snapshot, text_files, transaction_index
+from replication.storage.header_scan import DamagedLog, headers_from, whole_batch
 from tests.conformance.groups.consumer_groups import consumer_records
 from tests.support.controller_world import World as ControllerWorld
 from tests.unit.coordinators.test_share_records import share_records
@@ -327,9 +330,19 @@ OFFSETS_REPLICA = Replica(
     log_start=0,
     log_end=1,
     high_watermark=1,
+    cleaned_to=None,
     last_epoch=0,
     segments=[0],
 )
+
+
+OFFSET_WITH_ID = bytes.fromhex("0004 0000000000000028 ffffffff 01 000001a211b54d3c 00")
+
+
+def for_kafka_3_9(data: bytes) -> list[bytes]:
+    file = Holding(data).open("00.log", read_only=True)
+    batches = [(whole_batch(file, position, found), found) for position, found in headers_from(file, 0)]
+    return [for_release(batch, found, OLDEST) for batch, found in batches]
 
 
 def resealed_batch(data: bytes) -> bytes:
@@ -473,6 +486,13 @@ REPLICATION = {
         samples=[
             build_batch([NewRecord(encode_key(GroupKey("g")), None, [], NOW_MS), NewRecord(INSTANCE, b"", [], NOW_MS)])
         ],
+        reseal=resealed_batch,
+    ),
+    "records of groups for an older Kafka": Decoder(
+        module="kraft.kafka_data.older_groups",
+        decode=for_kafka_3_9,
+        refuses=(DamagedLog, KafkaError, MalformedRecord),
+        samples=[build_batch([NewRecord(encode_key(OffsetKey("g", "t", 0)), OFFSET_WITH_ID, [], NOW_MS)])],
         reseal=resealed_batch,
     ),
     "end of a log in an export": Decoder(

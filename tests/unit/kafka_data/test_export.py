@@ -14,17 +14,20 @@ from uuid import UUID
 
 import pytest
 
-from kraft.coordinators.groups.records import InstanceKey, OffsetKey, encode_key
+from kraft.coordinators.groups.records import CommittedOffset, InstanceKey, OffsetKey, encode_key, encode_value
+from kraft.coordinators.groups.share_records import ShareEpochKey, StoredShareEpoch
 from kraft.kafka_data.copying import UNFINISHED
 from kraft.kafka_data.export import ExportPlan, fill, make_plan
 from kraft.kafka_data.metadata_log import read_file
-from kraft.kafka_data.releases import RELEASES, release_of, table, value_for
+from kraft.kafka_data.releases import OWN_TOPIC_SETTINGS, RELEASES, release_of, table, value_for
 from kraft.kafka_data.replica import UnfitData
 from kraft.layout import METADATA_FOLDER
-from kraft.protocol.batches.records import NewRecord, build_batch
+from kraft.protocol.batches.header import header_at
+from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.scram import credential_of
 from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
 from metadata.image import MetadataImage, acls_map, configs_map, quotas_map, users_map
+from metadata.settings import TopicSettings, settings_by_name
 from tests.unit.kafka_data.world import (
     CLUSTER_ID,
     EPOCH,
@@ -231,10 +234,84 @@ def test_records_of_groups_decide_too(tmp_path: Path) -> None:
     assert plan.release.name == "4.1"
     assert [line for line in plan.left_out if "REST consumers (rest/i-1)" in line]
     assert not [line for line in plan.left_out if "gone" in line]
-    with pytest.raises(
-        UnfitData, match=r"Kafka 4.0 does not know: Committed offsets with the id of the topic.*\(new\)"
-    ):
-        planned(tmp_path / "data", kafka="4.0")
+    (line,) = [line for line in planned(tmp_path / "data", kafka="4.0").left_out if "id of the topic" in line]
+    assert "(new): left out; the offsets stay without the ids" in line
+
+
+def test_group_records_are_written_again_for_a_kafka_that_cannot_read_them(tmp_path: Path) -> None:
+    """Kafka 3.9 fails to load an offset of version 4, and 4.0 records of share groups with more fields than it had."""
+    topic_id = "01 10 0000000000000000000000000000002a"  # one tagged field: tag 0, 16 bytes
+    new = bytes.fromhex(f"0004 0000000000000028 00000007 03 6d64 000001a211b54d3c 01 00 {topic_id[3:]}")
+    share = encode_key(ShareEpochKey("queue"))
+    stored = [
+        NewRecord(encode_key(OffsetKey("g", "orders", 0)), new, [], 1_000),
+        NewRecord(share, encode_value(StoredShareEpoch(epoch=3, metadata_hash=1)), [], 1_001),
+        NewRecord(encode_key(OffsetKey("g", "orders", 1)), None, [], 1_002),
+    ]
+    batches = [
+        build_batch(
+            stored, leader_epoch=EPOCH, producer_id=9, producer_epoch=2, base_sequence=4, is_transactional=True
+        ),
+        build_batch([NewRecord(share, None, [], 1_003)], base_offset=3, leader_epoch=EPOCH),
+        build_batch([NewRecord(b"\0\2\0\1g", None, [], 1_004)], base_offset=4, leader_epoch=EPOCH),
+    ]
+    image = with_topics(IMAGE, ORDERS, topic("__consumer_offsets"))
+    write_cluster(tmp_path / "data", image, {**LOGS, "__consumer_offsets-0": batches})
+    before = content(tmp_path / "data")
+    folder = exported(tmp_path / "data", kafka="3.9") / FIRST / "__consumer_offsets-0"
+    assert content(tmp_path / "data") == before
+    found = [(folder / f"{offset:020d}.log").read_bytes() for offset in (0, 3, 4)]
+    assert found[2] == batches[2]
+    headers = [header_at(batch) for batch in found]
+    assert [header.next_offset for header in headers] == [3, 4, 5]
+    assert headers[0]._replace(length=0, crc=0, record_count=3) == header_at(batches[0])._replace(length=0, crc=0)
+    assert (headers[1].record_count, headers[1].leader_epoch) == (0, EPOCH)
+    one, gone = read_batches(found[0])
+    assert (one.offset, one.timestamp, gone.offset, gone.value) == (0, 1_000, 2, None)
+    expected = CommittedOffset(offset=40, leader_epoch=7, metadata="md", commit_timestamp=0x1A211B54D3C)
+    assert one.value == encode_value(expected)
+    assert one.value[:2] == b"\0\3"
+    assert {path.suffix for path in folder.iterdir()} == {".log", ".index", ".timeindex", ".metadata", ""}
+
+
+def test_share_groups_stay_in_the_log_where_they_are_known(tmp_path: Path) -> None:
+    stored = [NewRecord(encode_key(ShareEpochKey("queue")), encode_value(StoredShareEpoch(epoch=3)), [], 1)]
+    batch = build_batch(stored, leader_epoch=EPOCH)
+    image = with_topics(IMAGE, ORDERS, topic("__consumer_offsets"))
+    write_cluster(tmp_path / "data", image, {**LOGS, "__consumer_offsets-0": [batch]})
+    assert planned(tmp_path / "data").release.name == "4.2"
+    folder = exported(tmp_path / "data") / FIRST / "__consumer_offsets-0"
+    assert (folder / f"{0:020d}.log").read_bytes() == batch
+
+
+def test_how_far_logs_are_compacted_comes_along(data: Path) -> None:
+    write_checkpoint(data / FIRST / "cleaner-offset-checkpoint", {"orders-0": 2, "orders-1": 70, "gone-0": 5})
+    out = exported(data)
+    assert (out / FIRST / "cleaner-offset-checkpoint").read_text() == "0\n2\norders 0 2\norders 1 0\n"
+    assert not (out / "node-2/logs/cleaner-offset-checkpoint").exists()
+
+
+def test_delayed_and_expiring_records_are_listed(tmp_path: Path) -> None:
+    settings = {
+        ("topic", "orders"): {"delivery.target.topic": "mails", "record.expiry.enable": "true"},
+        ("group", "g"): {"share.record.expiry.ms": "5"},
+    }
+    image = replace(IMAGE, configs=configs_map({key: MappingProxyType(values) for key, values in settings.items()}))
+    write_cluster(tmp_path / "data", image, LOGS)
+    plan = planned(tmp_path / "data")
+    assert plan.release.name == "3.9"
+    assert list(plan.left_out) == [
+        "setting share.record.expiry.ms of group g: left out; Kafka has it not, or not as a dynamic setting",
+        "setting delivery.target.topic of topic orders: left out; its records come along, and Kafka forwards none of "
+        "them to mails: forward what is due, or cancel it, before you stop the cluster",
+        "setting record.expiry.enable of topic orders: left out; Kafka hands out records that have expired",
+    ]
+    assert not messages(exported(tmp_path / "data")).get("ConfigRecord")
+
+
+def test_each_setting_of_a_topic_is_of_kafka_or_ours() -> None:
+    ours = {name for name, field in settings_by_name(TopicSettings).items() if field.description.startswith("Ours:")}
+    assert ours == OWN_TOPIC_SETTINGS
 
 
 def test_a_version_that_is_none_is_refused_with_those_that_are() -> None:
