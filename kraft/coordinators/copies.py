@@ -1,5 +1,5 @@
-"""Records that are written to other topics, and how far that came, in one transaction: the redrive of dead letters, and
-the forwarding of delayed records. Whatever dies meanwhile, readers of committed records see each copy once.
+"""Records that are written to other topics, and how far that came, in one transaction: the redrive of dead letters.
+Whatever dies meanwhile, readers of committed records see each copy once.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Copies:
         settings = self._gateway.topic_settings(topic.name)
         options = ProduceOptions(ACKS_ALL, self._gateway.settings.request_timeout_ms, transactional_id=self.name)
         sequence = 0
-        for part in _parts(records, bytes_max=min(settings.max_message_bytes, settings.segment_size)):
+        for part in parts_of(records, bytes_max=min(settings.max_message_bytes, settings.segment_size)):
             batch = build_batch(
                 part,
                 producer_id=producer.producer_id,
@@ -88,7 +88,7 @@ class Copies:
             sequence += len(part)
 
 
-def _parts(records: Sequence[NewRecord], *, bytes_max: int) -> Iterator[Sequence[NewRecord]]:
+def parts_of(records: Sequence[NewRecord], *, bytes_max: int) -> Iterator[Sequence[NewRecord]]:
     """Each part fits into one batch; a record that is too large comes alone, and is refused by its leader."""
     part: list[NewRecord] = []
     room = bytes_max

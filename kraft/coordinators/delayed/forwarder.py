@@ -1,28 +1,23 @@
 """Forwards the records of delay topics when they are due: each leader those of the partitions that it leads.
 
-A topic with delivery.target.topic is a delay topic. What is due is written to its target in one transaction with the
-progress (`kraft.coordinators.copies`), whose id belongs to the partition: a new leader fences the one before. There is
-one task for a partition, and no timer for a record. The leader's clock decides.
+A topic with delivery.target.topic is a delay topic. What is due is written to its target, each record once
+(`kraft.coordinators.delayed.delivery`): a new leader fences the one before. There is one task for a partition, and no
+timer for a record. The leader's clock decides. What nobody waits for any more is deleted: the start of the log moves to
+the lowest record that waits, as by DeleteRecords, so that disk and the next start do not grow with what was forwarded.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
-from kraft.broker.gateway import Gateway
-from kraft.coordinators.copies import Copies
-from kraft.coordinators.delayed.index import Delayed, DueIndex, Progress, progress_of
-from kraft.coordinators.groups import answers as a
-from kraft.coordinators.groups import requests as r
-from kraft.coordinators.groups.offsets import DELAYED_PREFIX
-from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.delayed.delivery import FROM_HEADER, Delivery, Routes
+from kraft.coordinators.delayed.index import Delayed, DueIndex
 from kraft.coordinators.shares.redrive import with_gaps
 from kraft.coordinators.tasks import Tasks
-from kraft.coordinators.transactions.routing import Transactions
-from kraft.protocol.batches.records import NewRecord, ReadRecord
-from kraft.protocol.errors import ConcurrentTransactions, InvalidConfig, KafkaError
+from kraft.protocol.batches.records import Header, NewRecord, ReadRecord
+from kraft.protocol.errors import InvalidConfig, KafkaError, PolicyViolation
 from kraft.protocol.partitioner import partition_of_key
 from metadata.environment import Clock, ConnectionClosed
 from metadata.events import Events
@@ -31,22 +26,22 @@ from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, TARGET, targ
 from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
 
 AT_ONCE: Final = 500
-"""Records of one transaction."""
+"""Records of one turn."""
 READ_BYTES: Final = 131_072
 """What is read at once: a few milliseconds of work, between which others have the event loop."""
 WAIT_MS_MAX: Final = 1_000
 """Longest wait for new records, after which the clock is looked at again: it may have stepped."""
 WAIT_MS_MIN: Final = 5
 RETRY_MS: Final = 1_000
-"""Wait after a failure. All is read again then: what was done is known from the progress alone."""
-
-
-class Routes(Protocol):
-    """A node's ways to the rest of the cluster; they exist once its parts do."""
-
-    gateway: Gateway
-    groups: Groups
-    transactions: Transactions
+"""Wait after a failure. All is read again then: what was done is known from the progress and the target alone."""
+BEHIND_MS_MAX: Final = 60_000
+"""How long a new leader's high watermark may be behind what was looked at before; then an unclean election has lost
+records, and others have their offsets."""
+TRIM_MS: Final = 30_000
+"""Wait between two deletions of what was forwarded."""
+TRIM_TIMEOUT_MS: Final = 5_000
+NOT_COPIED: Final = (DELIVER_HEADER, CANCEL_HEADER, FROM_HEADER)
+"""Headers of records that their copies have not."""
 
 
 class DelayForwarders:
@@ -82,7 +77,7 @@ class DelayForwarders:
         for key in self._running.keys() - led:
             self._running.pop(key).cancel()
         for where, epoch in led - self._running.keys():
-            forwarder = _Forwarder(where, self._routes, self._clock, self._events)
+            forwarder = _Forwarder(where, self._routes, self._clock, self._events, self._tasks)
             self._running[where, epoch] = self._tasks.run(forwarder.run())
 
     def stop(self) -> None:
@@ -93,11 +88,14 @@ class DelayForwarders:
 class _Forwarder:
     """One delay partition."""
 
-    def __init__(self, where: TopicIdPartition, routes: Routes, clock: Clock, events: Events) -> None:
+    def __init__(self, where: TopicIdPartition, routes: Routes, clock: Clock, events: Events, tasks: Tasks) -> None:
         self._where = where
         self._routes = routes
         self._clock = clock
         self._events = events
+        self._tasks = tasks
+        self._trimmed_to = 0
+        self._trims_at_ms = clock.monotonic_ms() + TRIM_MS
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -134,40 +132,45 @@ class _Forwarder:
         return found
 
     async def _forward(self) -> None:
-        topic, gateway = self._topic, self._routes.gateway
+        topic = self._topic
         if topic is None:
             return
         self._target()
-        name = f"{DELAYED_PREFIX}{topic.name}"
-        copies = Copies(
-            f"{name}-{self._where.partition}",
-            gateway=gateway,
-            groups=self._routes.groups,
-            transactions=self._routes.transactions,
-        )
-        producer = await copies.begin()
-        index = DueIndex(await self._progress(copies.name, topic.name))
+        delivery = Delivery(topic.name, self._where.partition, routes=self._routes, clock=self._clock)
+        index = DueIndex(await delivery.begin())
         await self._read_again(index)
         while True:
+            done = index.progress
             late = await self._look(index)
             if index.needs_reading:
                 index = DueIndex(index.progress, cancelled=index.cancelled)
                 await self._read_again(index)
             due = [*late, *index.take(self._clock.wall_ms(), AT_ONCE)]
             if due:
-                records = await self._copies_of(due)
-                progress = index.progress
-                offset = r.OffsetToCommit(topic.name, self._where.partition, progress.next_offset, progress.metadata)
-                producer = await copies.commit(producer, records, offset)
+                missing = [each for each in due if each.offset not in delivery.arrived]
+                await delivery.deliver(done, await self._copies_of(missing, delivery))
+                delivery.arrived.difference_update(each.offset for each in due)
+            self._maybe_trim(index)
 
-    async def _progress(self, group: str, topic: str) -> Progress:
-        asked = r.FetchOffsets(group=group, partitions=((topic, self._where.partition),), requires_stable=True)
-        known = await self._routes.groups.ask(asked)
-        assert isinstance(known, a.GroupOffsets), known
-        (found,) = known.offsets
-        if found.is_unstable:
-            raise ConcurrentTransactions("the transaction of the leader before is about to end")
-        return progress_of(found.offset, found.metadata)
+    def _maybe_trim(self, index: DueIndex) -> None:
+        """Nothing waits for it: replicas that are late are not in the way of what is due."""
+        now_ms = self._clock.monotonic_ms()
+        if now_ms < self._trims_at_ms:
+            return
+        self._trims_at_ms = now_ms + TRIM_MS
+        offset = index.lowest_waiting()
+        if offset > self._trimmed_to:
+            self._tasks.run(self._trim(offset))
+
+    async def _trim(self, offset: int) -> None:
+        """Not in a topic that is only compacted. After a failure the next one deletes as much and more."""
+        try:
+            await self._routes.gateway.delete_records(self._where, offset=offset, timeout_ms=TRIM_TIMEOUT_MS)
+        except PolicyViolation:
+            pass
+        except (KafkaError, ConnectionClosed, OSError, TimeoutError):
+            return
+        self._trimmed_to = offset
 
     async def _read_again(self, index: DueIndex) -> None:
         """What was looked at before and is not done."""
@@ -175,16 +178,21 @@ class _Forwarder:
         position = (await gateway.list_offset(self._where, EARLIEST_TIMESTAMP)).offset
         if end < position:
             index.passed(position)
+        options = ReadOptions(bytes_max=READ_BYTES, bytes_min=1, wait_ms_max=WAIT_MS_MAX, is_read_committed=True)
+        deadline_ms = self._clock.monotonic_ms() + BEHIND_MS_MAX
         while position < end:
-            found = await gateway.read(self._where, position, ReadOptions(bytes_max=READ_BYTES, is_read_committed=True))
+            found = await gateway.read(self._where, position, options)
             before = position
             for next_offset, record in with_gaps(found, before):
                 if record is not None and record.offset < end:
                     index.read_again(record)
                 position = next_offset
-            if position == before:
+            if position > before:
+                deadline_ms = self._clock.monotonic_ms() + BEHIND_MS_MAX
+            elif self._clock.monotonic_ms() > deadline_ms:
+                index.passed(position)
                 return
-            await self._clock.sleep(0)
+            await self._clock.sleep(0 if position > before else WAIT_MS_MIN)
 
     async def _look(self, index: DueIndex) -> list[Delayed]:
         """Waits for new records or for the next one that is due. Returns those that are due since before they came."""
@@ -213,7 +221,9 @@ class _Forwarder:
             await self._clock.sleep(min(WAIT_MS_MIN, wait_ms))
         return late
 
-    async def _copies_of(self, due: Sequence[Delayed]) -> Mapping[TopicIdPartition, Sequence[NewRecord]]:
+    async def _copies_of(
+        self, due: Sequence[Delayed], delivery: Delivery
+    ) -> Mapping[TopicIdPartition, Sequence[NewRecord]]:
         """The records as they go to the target."""
         target, now_ms = self._target(), self._clock.wall_ms()
         read: dict[int, ReadRecord] = {}
@@ -224,7 +234,8 @@ class _Forwarder:
             record = read.get(each.offset)
             if record is None:
                 continue  # retention has deleted it
-            headers = [header for header in record.headers if header[0] not in (DELIVER_HEADER, CANCEL_HEADER)]
+            headers: list[Header] = [header for header in record.headers if header[0] not in NOT_COPIED]
+            headers.append(delivery.header(each.offset))
             key, count = record.key, len(target.partitions)
             number = self._where.partition % count if key is None else partition_of_key(key, count)
             where = TopicIdPartition(target.topic_id, number)

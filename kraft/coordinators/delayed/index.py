@@ -11,19 +11,16 @@ the log, which is read again when the time comes near.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from kraft.protocol.batches.records import ReadRecord
-from kraft.protocol.errors import InvalidRequest
 from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, ID_HEADER, time_of
 
 KEPT_MAX: Final = 50_000
 """Records that the index of one partition has."""
-_PROGRESS: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 
 
 class Delayed(NamedTuple):
@@ -45,21 +42,6 @@ class Progress:
     def has(self, record: Delayed) -> bool:
         """Whether the time of the record is not behind what was forwarded."""
         return record[:2] <= (self.due_ms, self.offset)
-
-    @property
-    def metadata(self) -> str:
-        """The time and its offset, as they stand in the metadata of the committed offset."""
-        return f"{self.due_ms}:{self.offset}"
-
-
-def progress_of(offset: int, metadata: str) -> Progress:
-    """What was committed; nothing for the offset -1. Raises InvalidRequest 42 for what no forwarder has written."""
-    if offset < 0:
-        return Progress()
-    found = _PROGRESS.fullmatch(metadata)
-    if found is None:
-        raise InvalidRequest(f"{metadata[:100]!r} is no progress of delayed records: something else has committed it")
-    return Progress(offset, int(found[1]), int(found[2]))
 
 
 def delayed_of(record: ReadRecord) -> tuple[Delayed, bytes | None]:
@@ -93,6 +75,8 @@ class DueIndex:
         self._by_id: dict[bytes, list[Delayed]] = {}
         self._beyond: Delayed | None = None
         """From this one on they stand only in the log."""
+        self._beyond_offset: int | None = None
+        """The lowest offset of those, or one below it."""
 
     @property
     def needs_reading(self) -> bool:
@@ -104,6 +88,11 @@ class DueIndex:
         if self._kept:
             return self._kept[0].due_ms
         return None if self._beyond is None else self._beyond.due_ms
+
+    def lowest_waiting(self) -> int:
+        """No record below this offset waits. It may be lower than it could be while records stand only in the log."""
+        lowest = min((each.offset for each in self._kept), default=self.progress.next_offset)
+        return lowest if self._beyond_offset is None else min(lowest, self._beyond_offset)
 
     def read_again(self, record: ReadRecord) -> None:
         """A record below `next_offset`, in the order of the log."""
@@ -147,6 +136,7 @@ class DueIndex:
 
     def _keep(self, delayed: Delayed) -> None:
         if self._beyond is not None and delayed >= self._beyond:
+            self._leave_in_log(delayed)
             return
         if delayed.id and delayed.offset < self.cancelled.get(delayed.id, -1):
             return
@@ -155,7 +145,12 @@ class DueIndex:
             self._by_id.setdefault(delayed.id, []).append(delayed)
         if len(self._kept) > self._kept_max:
             self._beyond = self._kept.pop()
+            self._leave_in_log(self._beyond)
             self._forget_id(self._beyond)
+
+    def _leave_in_log(self, delayed: Delayed) -> None:
+        if self._beyond_offset is None or delayed.offset < self._beyond_offset:
+            self._beyond_offset = delayed.offset
 
     def _cancel(self, known: bytes, offset: int) -> None:
         if known in self._by_id:

@@ -8,6 +8,7 @@ from kraft.coordinators.groups.classic_group import ClassicGroup, Phase
 from kraft.coordinators.groups.classic_rebalance import check_generation, member_or_raise
 from kraft.coordinators.groups.consumer_group import ConsumerGroup, ConsumerMember
 from kraft.coordinators.groups.records import NO_EXPIRY, CommittedOffset, GroupRecord, OffsetKey
+from kraft.coordinators.groups.requests import OffsetToCommit
 from kraft.coordinators.groups.subscriptions import decode_subscription
 from kraft.protocol.errors import (
     GroupIdNotFound,
@@ -24,11 +25,11 @@ from metadata.image import TopicIdPartition
 
 CONSUMER = "consumer"
 NO_RETENTION = -1
+"""A commit that does not say how long it is to be kept."""
 REDRIVE_PREFIX = "kraft.redrive."
 """The own group of a queue, before its name: how far its dead letters were brought back. Its offsets do not expire."""
 DELAYED_PREFIX = "kraft.delayed."
 """The own group of a partition of a delay topic: how far its records were forwarded. Its offsets do not expire."""
-"""A commit that does not say how long it is to be kept."""
 Offsets = Mapping[TopicPartition, CommittedOffset]
 
 
@@ -117,6 +118,15 @@ def check_consumer_commit(
             "OffsetCommit version 9 or above must be used by members using the consumer group protocol"
         )
     check_consumer_epoch(group, member_id, epoch, partitions=partitions)
+
+
+def check_follows(offsets: Offsets, new: OffsetToCommit, follows: OffsetToCommit) -> None:
+    """Compare and set: nobody has committed another offset or other metadata since; the same request again may have.
+    Raises IllegalGeneration 22."""
+    known = offsets.get((new.topic, new.partition))
+    current = (-1, "") if known is None else (known.offset, known.metadata)
+    if current not in ((follows.offset, follows.metadata), (new.offset, new.metadata)):
+        raise IllegalGeneration(f"{new.topic}-{new.partition} was committed by another one since: {current}")
 
 
 def commit_records(

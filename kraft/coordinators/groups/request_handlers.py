@@ -30,6 +30,7 @@ from kraft.coordinators.groups.offsets import (
     check_consumer_commit_in_transaction,
     check_consumer_epoch,
     check_delete_group,
+    check_follows,
     commit_records,
     tombstones,
     topics_in_use,
@@ -191,6 +192,8 @@ class RequestHandlers:
                 generation=request.generation,
                 instance_id=request.instance_id,
             )
+        if request.follows is not None:
+            check_follows(entry.offsets, request.offsets[0], request.follows)
         self._beat_with(request, entry)
         await self._write_offsets(request.group, request.offsets, retention_ms=request.retention_ms)
         return a.Taken()

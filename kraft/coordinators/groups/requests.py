@@ -88,6 +88,8 @@ class CommitOffsets(_Request, frozen=True, kw_only=True):
     retention_ms: int = -1
     """How long these offsets are kept, instead of offsets.retention.minutes; -1: not said (OffsetCommit 2 to 4 may)."""
     offsets: tuple[OffsetToCommit, ...]
+    follows: OffsetToCommit | None = None
+    """Ours: what the group has for the first one of them, or nothing is written; offset -1: it has nothing."""
 
 
 class CommitInTransaction(_Request, frozen=True, kw_only=True):

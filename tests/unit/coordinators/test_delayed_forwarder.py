@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
+from kraft.coordinators.delayed.delivery import FROM_HEADER, Delivery
+from kraft.coordinators.delayed.forwarder import TRIM_MS
 from kraft.coordinators.shares.redrive import with_gaps
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
 from metadata.controller.requests import DeleteTopics
 from metadata.image import TopicIdPartition
 from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, ID_HEADER
-from replication.requests import ProduceOptions, ReadOptions
+from replication.requests import EARLIEST_TIMESTAMP, ProduceOptions, ReadOptions
 from tests.unit.coordinators.test_share_coordinator import at
 from tests.unit.coordinators.test_transaction_cluster import create, play, until
 
@@ -31,7 +33,12 @@ def now_ms(node: SimulatedNode) -> int:
 
 
 async def delay(
-    cluster: SimulatedCluster, where: TopicIdPartition, after_ms: Sequence[int | None], *, cancels: bytes = b""
+    cluster: SimulatedCluster,
+    where: TopicIdPartition,
+    after_ms: Sequence[int | None],
+    *,
+    cancels: bytes = b"",
+    has_keys: bool = False,
 ) -> None:
     """Records named by their numbers, whose ids are their names."""
     node = cluster.alive[-1]
@@ -41,7 +48,7 @@ async def delay(
         headers: list[tuple[str, bytes | None]] = [(ID_HEADER, b"%d" % number), ("h", b"x")]
         if after is not None:
             headers.append((DELIVER_HEADER, b"%d" % (now_ms(node) + after)))
-        records.append(NewRecord(b"k", b"%d" % number, headers, 1_000))
+        records.append(NewRecord(b"%d" % number if has_keys else b"k", b"%d" % number, headers, 1_000))
     if cancels:
         records.append(NewRecord(b"k", None, [(CANCEL_HEADER, cancels)], 1_000))
     outcomes = await at(node, node.node.gateway.produce({where: build_batch(records)}, ProduceOptions(-1, 10_000)))
@@ -49,13 +56,13 @@ async def delay(
 
 
 async def forwarded(cluster: SimulatedCluster, where: TopicIdPartition) -> list[tuple[bytes | None, int]]:
-    """Value and timestamp of each record of the target, as readers of committed records see them."""
+    """Value and timestamp of each record of the target, as all readers see them."""
     node = cluster.alive[-1]
     assert node.node is not None
     found: list[tuple[bytes | None, int]] = []
     offset = 0
     while True:
-        options = ReadOptions(bytes_max=10**6, is_read_committed=True)
+        options = ReadOptions(bytes_max=10**6)
         try:
             read = await at(node, node.node.gateway.read(where, offset, options))
         except KafkaError:
@@ -66,7 +73,7 @@ async def forwarded(cluster: SimulatedCluster, where: TopicIdPartition) -> list[
         for next_offset, record in with_gaps(read, offset):
             offset = next_offset
             if record is not None:
-                assert [name for name, _ in record.headers] == [ID_HEADER, "h"]
+                assert [name for name, _ in record.headers] == [ID_HEADER, "h", FROM_HEADER]
                 found.append((record.value, record.timestamp))
 
 
@@ -122,5 +129,68 @@ def test_what_waits_for_a_target_that_is_gone_waits_on():
         await asyncio.sleep(5)
         target = await create(cluster, "t", on=(1, 2, 3), configs=MIN_ISR)
         assert [value for value, _ in await come(cluster, target, 2)] == [b"0", b"1"]
+
+    play(story)
+
+
+@pytest.mark.parametrize("place", ["before the copies", "between two partitions", "after the copies"])
+def test_a_node_that_dies_between_its_writes(monkeypatch: pytest.MonkeyPatch, place: str):
+    """Readers of uncommitted records, too, see each record once."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        target = await create(cluster, "t", on=(2, 3), partitions=3, configs=MIN_ISR)
+        later = await create(cluster, "later", on=(1, 2, 3), configs=MIN_ISR | {"delivery.target.topic": "t"})
+        send, has_died = Delivery._send, False
+
+        async def dies(self: Delivery, batches: Mapping[TopicIdPartition, bytes]) -> None:
+            nonlocal has_died
+            if has_died or len(batches) < 2:
+                return await send(self, batches)
+            has_died = True
+            if place != "before the copies":
+                first = next(iter(batches))
+                await send(self, batches if place == "after the copies" else {first: batches[first]})
+            asyncio.get_running_loop().call_soon(cluster.nodes[1].kill)
+            return await asyncio.sleep(3_600)
+
+        monkeypatch.setattr(Delivery, "_send", dies)
+        await delay(cluster, later, [2_000 + number // 20 for number in range(60)], has_keys=True)
+        wheres = [TopicIdPartition(target.topic_id, number) for number in range(3)]
+
+        async def all_there() -> list[tuple[bytes | None, int]]:
+            return [each for where in wheres for each in await forwarded(cluster, where)]
+
+        async def enough() -> bool:
+            return len(await all_there()) >= 60
+
+        await until(enough)
+        await asyncio.sleep(20)
+        assert sorted(int(value or b"") for value, _ in await all_there()) == list(range(60))
+        assert has_died
+
+    play(story)
+
+
+def test_what_was_forwarded_is_deleted_and_a_new_leader_does_not_read_it():
+    async def story(cluster: SimulatedCluster) -> None:
+        target, later = await topics(cluster)
+        await delay(cluster, later, [100, 200, 50_000, 300, 400])
+        await come(cluster, target, 4)
+        await asyncio.sleep(TRIM_MS / 1_000 + 2)
+
+        async def start() -> int:
+            node = cluster.alive[-1]
+            assert node.node is not None
+            try:
+                return (await at(node, node.node.gateway.list_offset(later, EARLIEST_TIMESTAMP))).offset
+            except KafkaError:
+                return -1
+
+        assert await start() == 2, "the third record waits"
+        cluster.nodes[1].kill()
+        assert [value for value, _ in (await come(cluster, target, 5))[4:]] == [b"2"]
+        await asyncio.sleep(2 * TRIM_MS / 1_000)
+        assert await start() == 5
+        assert len(await forwarded(cluster, target)) == 5
 
     play(story)

@@ -12,10 +12,8 @@ from kraft.coordinators.delayed.index import (
     DueIndex,
     Progress,
     delayed_of,
-    progress_of,
 )
 from kraft.protocol.batches.records import NewRecord, ReadRecord, build_batch, read_batches
-from kraft.protocol.errors import InvalidRequest
 from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, ID_HEADER
 from tests.support.repetitions import few_and_many
 
@@ -42,14 +40,15 @@ class World:
         self.committed = Progress()
         self.forwarded: dict[int, int] = {}
         """Offset -> when."""
+        self.start = 0
         self.lead()
 
     def lead(self) -> None:
-        self.index = DueIndex(progress_of(self.committed.next_offset, self.committed.metadata), kept_max=4)
+        self.index = DueIndex(self.committed, kept_max=4)
         self.read_again()
 
     def read_again(self) -> None:
-        for each in self.log[: self.index.progress.next_offset]:
+        for each in self.log[self.start : self.index.progress.next_offset]:
             self.index.read_again(each)
 
     def append(self) -> None:
@@ -80,10 +79,15 @@ class World:
             self.lead()
             return
         self.committed = self.index.progress
+        self.trim()
         for each in due:
             assert each.offset not in self.forwarded, "twice"
             assert each.due_ms <= self.now_ms, "early"
             self.forwarded[each.offset] = self.now_ms
+
+    def trim(self) -> None:
+        """The log forgets what nobody waits for; it keeps the numbers here."""
+        self.start = max(self.start, self.index.lowest_waiting())
 
     def step(self) -> None:
         kind = self.rng.random()
@@ -112,6 +116,8 @@ def test_each_record_is_forwarded_once_and_never_early(seeds: int):
         missing = cancelled_of(world.log, world.forwarded)
         left = {each.offset for each in world.log if each.offset not in world.forwarded}
         assert left == missing, f"seed {seed}"
+        world.trim()
+        assert world.start == len(world.log), f"seed {seed}: all is done, and the log keeps it"
 
 
 def cancelled_of(log: Sequence[ReadRecord], forwarded: dict[int, int]) -> set[int]:
@@ -152,10 +158,3 @@ def test_a_clock_that_steps_back_holds_up_what_comes_then():
 def test_what_is_no_time_is_due_at_once(text: bytes):
     batch = build_batch([NewRecord(None, None, [(DELIVER_HEADER, text)], 1)])
     assert delayed_of(next(iter(read_batches(batch))))[0].due_ms == 0
-
-
-@pytest.mark.parametrize("metadata", ["", "1", "1:", "a:1", "1:2:3", "-1:2", "9" * 19 + ":1"])
-def test_progress_of_somebody_else_is_refused(metadata: str):
-    with pytest.raises(InvalidRequest):
-        progress_of(0, metadata)
-    assert progress_of(-1, metadata) == Progress()
