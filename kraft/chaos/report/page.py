@@ -5,7 +5,9 @@ Its size does not grow with the number of operations: the curve has a fixed numb
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import dataclass, field
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -137,8 +139,23 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
 
 
+def content_policy() -> str:
+    """The Content-Security-Policy under which a server may show a report: its own script and style, and nothing else
+    (CSP 3, section 2.3.1)."""
+    style, script = (f"'sha256-{b64encode(sha256(part.encode()).digest()).decode()}'" for part in _own_parts())
+    return (
+        f"default-src 'none'; style-src {style}; script-src {script}; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _own_parts() -> tuple[str, str]:
+    """Style and script."""
+    return (_HERE / "page.css").read_text("utf-8"), (_HERE / "page.js").read_text("utf-8")
+
+
 def _page(title: str, body: str) -> str:
-    style, script = (_HERE / "page.css").read_text("utf-8"), (_HERE / "page.js").read_text("utf-8")
+    style, script = _own_parts()
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

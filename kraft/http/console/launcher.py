@@ -18,8 +18,9 @@ from aiohttp import web
 from kraft.config.checks import is_loopback
 from kraft.http.console.facts import Source
 from kraft.http.console.live import PAGES_MAX, send_frames, settings_of
-from kraft.http.console.pages import FILES, FOLDER, console_page
+from kraft.http.console.pages import FILES, FOLDER, PAGE_HEADERS, SCREENS, console_page
 from kraft.http.docs.assets import Assets, cached_answer
+from kraft.http.docs.pages import HTML
 from kraft.http.errors import HttpError, error_response
 from kraft.http.limits import Slots
 from kraft.http.streaming.streams import Streams
@@ -52,6 +53,14 @@ class Control(Protocol):
         """File name and text of what was done: `story` or `test`. Raises KeyError for another name."""
         ...
 
+    def catalogue(self) -> list[dict[str, Any]]:
+        """The scenarios that can be run."""
+        ...
+
+    def report(self, number: int) -> tuple[str, str]:
+        """HTML of the report of a run, and its Content-Security-Policy. Raises KeyError."""
+        ...
+
     async def ask(self, node: int, method: str, path: str, body: bytes, content_type: str, accept: str) -> Passed:
         """A request of the page to a node. Raises ValueError when the node does not answer."""
         ...
@@ -80,6 +89,8 @@ class LauncherConsole:
         for path, handler in (
             ("/console", self._page),
             ("/console/save/{name}", self._save),
+            ("/console/scenarios", self._catalogue),
+            ("/console/report/{number}", self._report),
             ("/console/{file}", self._file),
             ("/kraft/live", self._live),
         ):
@@ -115,8 +126,9 @@ class LauncherConsole:
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         return console_page(
-            request, title="kraft", place="all nodes", cluster_id=self._cluster_id, node_id=-1, others=()
-        )
+            request, title="kraft", place="all nodes", cluster_id=self._cluster_id, node_id=-1, others=(),
+            screens=(*SCREENS, ("scenarios", "Scenarios")),
+        )  # fmt: skip
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["file"]
@@ -146,13 +158,22 @@ class LauncherConsole:
         headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
         return web.Response(text=text, content_type="text/x-python", headers=headers)
 
+    async def _catalogue(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(body=msgspec.json.encode({"scenarios": self._control.catalogue()}))
+
+    async def _report(self, request: web.Request) -> web.StreamResponse:
+        number = request.match_info["number"]
+        try:
+            text, policy = self._control.report(number_in(number))
+        except KeyError as error:
+            raise HttpError(404, f"there is no report {number:.20}") from error
+        return web.Response(text=text, content_type=HTML, headers={**PAGE_HEADERS, "Content-Security-Policy": policy})
+
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         number = request.match_info["node"]
-        if not (number.isascii() and number.isdecimal() and len(number) < 10):
-            raise HttpError(404, f"{number!r:.20} is no node")
         path = request.raw_path.removeprefix(f"/node/{number}")
         found = await self._control.ask(
-            int(number),
+            number_in(number),
             request.method,
             path,
             await request.read(),
@@ -161,6 +182,13 @@ class LauncherConsole:
         )
         headers = {"Content-Type": found.content_type, "X-Content-Type-Options": "nosniff"}
         return web.Response(status=found.status, body=found.body, headers=headers)
+
+
+def number_in(text: str) -> int:
+    """Raises HttpError 404 for what is no small number."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise HttpError(404, f"{text!r:.20} is no number")
+    return int(text)
 
 
 def asked_in(body: bytes) -> dict[str, Any]:

@@ -35,6 +35,7 @@ FILES: Mapping[str, str] = {
     "messages.js": SCRIPT,
     "partition.js": SCRIPT,
     "partitions.js": SCRIPT,
+    "scenarios.js": SCRIPT,
     "stream.js": SCRIPT,
     "timeline.js": SCRIPT,
     "workload.js": SCRIPT,
@@ -55,7 +56,7 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-_HEADERS = {
+PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -111,22 +112,30 @@ def console_routes(files: Files) -> tuple[Route, ...]:
 
 
 def console_page(
-    request: web.BaseRequest, *, title: str, place: str, cluster_id: str, node_id: int, others: Iterable[str]
+    request: web.BaseRequest,
+    *,
+    title: str,
+    place: str,
+    cluster_id: str,
+    node_id: int,
+    others: Iterable[str],
+    screens: Iterable[tuple[str, str]] = SCREENS,
 ) -> web.Response:
-    """`others`: URLs of nodes that the page may ask whether they are alive, when its own is not."""
-    screens = "".join(f'<li><a href="#/{name}">{escape(text)}</a></li>' for name, text in SCREENS)
+    """`others`: URLs of nodes that the page may ask whether they are alive, when its own is not. `screens`: names and
+    titles."""
+    links = "".join(f'<li><a href="#/{name}">{escape(text)}</a></li>' for name, text in screens)
     text = _PAGE.format(
         title=escape(title),
         place=escape(place),
         cluster_id=escape(cluster_id),
         node_id=node_id,
-        screens=screens,
+        screens=links,
         explains=str("GET /kraft/explain/partition/{topic}/{partition}" in ROUTE_ACCESS).lower(),
     )
     data = text.encode()
     origins = sorted({f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, others) if parts.netloc})
     policy = _POLICY.format(nodes="".join(f" {origin}" for origin in origins))
-    headers = {**_HEADERS, "Content-Security-Policy": policy}
+    headers = {**PAGE_HEADERS, "Content-Security-Policy": policy}
     return cached_answer(request, Asset(HTML, gzip.compress(data, mtime=0), etag_of(data + policy.encode())), headers)
 
 

@@ -31,6 +31,7 @@ from kraft.protocol.codec import Malformed
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.testing.cluster import ClusterFailed
 from kraft.testing.console.acts import Acts, Journal
+from kraft.testing.console.scenarios import Scenarios
 from kraft.testing.console.story import pytest_text, scenario_of, story_text
 from kraft.testing.console.workload import Workload
 from metadata.environment import NotConnected
@@ -68,12 +69,14 @@ class Session:
         brokers = [node.id for node in run.nodes if node.is_broker]
         rest = lambda: {node.id: node.rest for node in self._run.nodes}  # noqa: E731
         self._workload = Workload(data, rest, brokers, self._snapshot)
+        self._scenarios = Scenarios(self._own_story)
         self._topics: dict[str, dict[int, list[int]]] = {}
         self._states: dict[int, str] = {}
         self._looked_ms = -LOOK_MS
 
     async def close(self) -> None:
         """Ends what it has begun."""
+        await self._scenarios.close()
         await self._transport.close()
         close_environment(self.environment)
 
@@ -114,7 +117,7 @@ class Session:
             if f"node/{node}" in found:
                 found[f"node/{node}"] = found[f"node/{node}"] | {"process": process}
         found["control"] = {
-            "can": list(self._acts.can),
+            "can": [*self._acts.can, "begin_workload", "run_scenario"],
             "broken": [
                 {"text": each.text, "do": each.do, "nodes": each.nodes, "one_way": each.one_way}
                 for each in self._acts.broken
@@ -124,6 +127,8 @@ class Session:
         }
         if (workload := self._workload.state) is not None:
             found["workload"] = workload
+        if runs := self._scenarios.state:
+            found["scenarios"] = runs
         return found
 
     async def _ask_facts(self, number: int, scope: Scope) -> NodeFacts:
@@ -158,6 +163,10 @@ class Session:
     async def act(self, asked: Mapping[str, Any]) -> Any:
         """Carries out one act. Raises ValueError."""
         do = asked.get("do")
+        if do == "run_scenario":
+            return await self._scenarios.run(asked)
+        if do == "stop_scenario":
+            return await self._scenarios.stop()
         async with self._turn:
             self._busy = str(do)[:40]
             try:
@@ -207,6 +216,20 @@ class Session:
                 topic, _, partition = name.rpartition("-")
                 self._topics.setdefault(topic, {})[int(partition)] = list(row[2])
             return
+
+    def _own_story(self) -> str:
+        """Raises ValueError."""
+        if not self._journal.done:
+            raise ValueError("nothing was done so far, so there is no story of it")
+        return self.saved("story")[1]
+
+    def catalogue(self) -> list[dict[str, Any]]:
+        """The scenarios that can be run."""
+        return self._scenarios.catalogue()
+
+    def report(self, number: int) -> tuple[str, str]:
+        """The report of a run of a scenario, and its policy. Raises KeyError."""
+        return self._scenarios.report(number)
 
     def saved(self, name: str) -> tuple[str, str]:
         """What was done, as a story or a test. Raises KeyError."""

@@ -58,6 +58,11 @@ class Page:
         self.driver.get(url)
         wait_until(lambda: self.text(".pill") == "live", what=f"the stream of {url}")
 
+    def open_other(self, url: str | None) -> None:
+        """A page that is not one of the console's screens."""
+        assert url
+        self.driver.get(url)
+
     def find(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 

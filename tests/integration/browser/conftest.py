@@ -9,6 +9,7 @@ import pytest
 selenium = pytest.importorskip("selenium", reason="the extra `browser` is not installed")
 
 from tests.integration.browser.chromium import CHROMIUM, DRIVER, Page, browser  # noqa: E402
+from tests.integration.browser.launched import Faulty  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,3 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def page() -> Iterator[Page]:
     with browser() as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def faulty() -> Iterator[Faulty]:
+    """One for all tests; each of them heals what it breaks."""
+    made = Faulty()
+    try:
+        yield made
+    finally:
+        made.end()

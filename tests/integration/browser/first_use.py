@@ -15,7 +15,7 @@ from typing import Final
 from PIL import Image
 
 from tests.integration.browser.chromium import Colours, Page, browser
-from tests.integration.browser.test_breaking import Faulty, press
+from tests.integration.browser.launched import Faulty, press
 from tests.integration.support.waiting import wait_until
 
 SIZE: Final = (1280, 860)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,66 +14,10 @@ from kraft.chaos.live import NobodyWatches
 from kraft.chaos.scenario_loader import load
 from kraft.chaos.worlds.processes.run import run_scenario
 from tests.integration.browser.chromium import Page
-from tests.integration.support.cluster import kraft
+from tests.integration.browser.launched import Faulty, press
 from tests.integration.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
-
-
-class Faulty:
-    """`kraft up --faults`, as a person starts it."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "kraft", "up", "--faults", "--json"], stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        self.facts: dict[str, Any] = json.loads(self.process.stdout.readline())
-        wait_until(self._answers, what="the console")
-
-    @property
-    def console(self) -> str:
-        return str(self.facts["console"])
-
-    def _answers(self) -> bool:
-        try:
-            urllib.request.urlopen(self.console, timeout=20).close()
-        except OSError:
-            return False
-        return True
-
-    def saved(self, name: str) -> str:
-        with urllib.request.urlopen(f"{self.console}/save/{name}", timeout=20) as answer:
-            text: str = answer.read().decode()
-        return text
-
-    def status(self) -> dict[str, Any]:
-        done = kraft("status", "--rest", self.facts["nodes"][0]["rest"], "--json")
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-    def end(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def faulty() -> Iterator[Faulty]:
-    made = Faulty()
-    try:
-        yield made
-    finally:
-        made.end()
-
-
-def press(page: Page, label: str) -> None:
-    page.driver.execute_script(
-        "[...document.querySelectorAll('button')]"
-        ".find((each) => (each.getAttribute('aria-label') || each.textContent) === arguments[0]).click()",
-        label,
-    )
 
 
 def test_what_is_clicked_happens_and_is_judged_and_saved(faulty: Faulty, page: Page, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ export const ask = async (stream, path, { accept = "application/json", node } = 
 export const send = async (stream, path, document_, { node } = {}) =>
   answered(await fetch(pathOf(stream, path, node), changing(document_)));
 
+// Routes of a launcher itself.
+export const list = async (path) => answered(await fetch(path, { headers: { Accept: "application/json" } }));
+
 export const act = async (asked) => (await answered(await fetch("/console/act", changing(asked)))).done;
 
 const changing = (document_) => ({

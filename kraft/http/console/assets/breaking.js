@@ -4,7 +4,7 @@ import { h, setText, Keyed } from "./dom.js";
 import { act } from "./api.js";
 
 const SLOW_MS = 200;
-const message = h("p", { class: "said", role: "status" });
+export const message = h("p", { class: "said", role: "status" });
 
 export async function perform(asked) {
   setText(message, "...");

@@ -8,9 +8,10 @@ import { PartitionScreen } from "./partition.js";
 import { TimelineScreen } from "./timeline.js";
 import { GroupsScreen, QueuesScreen, TransactionsScreen } from "./lists.js";
 import { MessagesScreen } from "./messages.js";
+import { ScenariosScreen } from "./scenarios.js";
 import { History } from "./history.js";
 
-const SCREENS = { cluster: ClusterScreen, partitions: PartitionsScreen, partition: PartitionScreen, timeline: TimelineScreen, groups: GroupsScreen, queues: QueuesScreen, transactions: TransactionsScreen, messages: MessagesScreen };
+const SCREENS = { cluster: ClusterScreen, partitions: PartitionsScreen, partition: PartitionScreen, timeline: TimelineScreen, groups: GroupsScreen, queues: QueuesScreen, transactions: TransactionsScreen, messages: MessagesScreen, scenarios: ScenariosScreen };
 const FIND_ANOTHER_MS = 3_000;
 const THEMES = ["auto", "light", "dark"];
 

@@ -56,11 +56,11 @@ export class Keyed {
 
 // A table in a box that scrolls by itself. Columns: {name, label, number}; a cell is a text, or {text, tone, href, title}.
 export class Table {
-  constructor(caption, columns, { hidesCaption = false, empty = "Nothing to show." } = {}) {
+  constructor(caption, columns, { hidesCaption = false, wraps = false, empty = "Nothing to show." } = {}) {
     this.columns = columns;
     const head = h("tr", {}, columns.map((each) => h("th", { scope: "col", class: each.number ? "number" : null }, each.label)));
     this.body = h("tbody");
-    this.table = h("table", {}, h("caption", { class: hidesCaption ? "hidden" : null }, caption), h("thead", {}, head), this.body);
+    this.table = h("table", { class: wraps ? "wraps" : null }, h("caption", { class: hidesCaption ? "hidden" : null }, caption), h("thead", {}, head), this.body);
     this.nothing = h("p", { class: "quiet" }, empty);
     this.element = h("div", { class: "scroll", role: "region", "aria-label": caption, tabindex: "0" }, this.table, this.nothing);
     this.rows = new Keyed(this.body, () => this.makeRow(), (row, cells) => this.changeRow(row, cells));
