@@ -106,6 +106,44 @@ def test_release_reject_renew_and_implicit(nodes: Cluster):
     assert [row["kafka_code"] for row in mixed.json()["results"]] == [121, None]
 
 
+def test_a_receive_brings_what_became_of_the_records_before(nodes: Cluster):
+    nodes.create_topic("chained", partitions=3)
+    for partition in range(3):
+        nodes.write_all("chained", [f"{partition}-{number}" for number in range(4)], partition=partition)
+    path = "/share-groups/chainers/records"
+
+    def both(acks: Sequence[dict[str, Any]], *, node_id: int, **more: Any) -> dict[str, Any]:
+        body = {"topics": ["chained"], "format": "STRING", "acknowledge": acks, **more}
+        answer = nodes.call("POST", path + ":receive", body, node_id=node_id)
+        assert answer.status == 200, answer.json()
+        document: dict[str, Any] = answer.json()
+        return document
+
+    held = both([], node_id=1, max_wait_ms=10_000, max_records=8)["records"]
+    while len(held) < 8:
+        held += both([], node_id=1, max_wait_ms=10_000, max_records=8 - len(held))["records"]
+    words = ["accept", "accept", "accept", "release", "reject", "renew", "accept", "accept"]
+    acks = [{"ack_id": each["ack_id"], "type": word} for each, word in zip(held, words, strict=True)]
+    acks.insert(2, {"ack_id": "forged", "type": "accept"})
+    answer = both(acks, node_id=2)
+    assert [row["kafka_code"] for row in answer["results"]] == [None, None, 42, *[None] * 6]
+    assert [row["ack_id"] for row in answer["results"]] == [each["ack_id"] for each in acks]
+    got = {record["value"]["data"]: record["delivery_count"] for record in answer["records"]}
+    assert got.pop(held[3]["value"]["data"], 2) == 2, "it was released, at most in time for this receive"
+    everything = {f"{partition}-{number}" for partition in range(3) for number in range(4)}
+    assert got == dict.fromkeys(everything - {each["value"]["data"] for each in held}, 1)
+    again = both(acks[:2] + acks[4:6], node_id=3)["results"]
+    assert [row["error_code"] for row in again] == [None] * 4, "its answer might have been lost"
+    another = [{"ack_id": held[0]["ack_id"], "type": "reject"}, {"ack_id": answer["results"][6]["renewed_ack_id"]}]
+    another[1]["type"] = "accept"
+    assert [row["kafka_code"] for row in both(another, node_id=3)["results"]] == [121, None]
+    missing = {"topics": ["chained", "nowhere"], "acknowledge": [acks[7] | {"type": "reject"}]}
+    assert nodes.call("POST", path + ":receive", missing, node_id=1).status == 404
+    slow = {"topics": ["chained"], "acknowledge": [acks[7] | {"delay_ms": 5}]}
+    refused = nodes.call("POST", path + ":receive", slow, node_id=1)
+    assert (refused.status, refused.json()["message"]) == (400, "delay_ms=5 goes with release, not with accept")
+
+
 @pytest.mark.long
 def test_a_lock_that_ran_out_is_409_and_the_record_is_handed_out_again(nodes: Cluster):
     nodes.create_topic("slow")
@@ -135,7 +173,11 @@ def test_the_leader_is_killed_with_locks_held(nodes: Cluster):
     assert acknowledge(nodes, "keepers", held[2:], "release", node_id=other).status == 200
     nodes.kill(leader)
     nodes.wait_for_leader("held", other_than=leader)
-    assert acknowledge(nodes, "keepers", held[:1], node_id=other).status == 200, "its answer might have been lost"
+    repeated = {"topics": ["held"], "acknowledge": [{"ack_id": held[0]["ack_id"], "type": "accept"}], "max_records": 1}
+    with_records = nodes.call("POST", "/share-groups/keepers/records:receive", repeated, node_id=other).json()
+    assert [row["error_code"] for row in with_records["results"]] == [None], "its answer might have been lost"
+    assert acknowledge(nodes, "keepers", with_records["records"], "release", node_id=other).status == 200
+    assert acknowledge(nodes, "keepers", held[:1], node_id=other).status == 200
     assert acknowledge(nodes, "keepers", held[2:], "release", node_id=other).status == 200
     ended = acknowledge(nodes, "keepers", held[1:2], node_id=other)
     assert (ended.status, ended.json()["kafka_code"]) == (409, 121), "nobody has accepted it"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -64,6 +64,7 @@ READ_BYTES_MAX: Final = 1_048_576
 _DURATION: Final = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 
 Results = Mapping[TopicIdPartition, "KafkaError | None"]
+Leases = Sequence[tuple[TopicIdPartition, Lease]]
 Key = TypeVar("Key")
 
 
@@ -367,8 +368,20 @@ class ShareLeaders:
         results.update(await _refusals(answers))
         return results
 
-    async def settle(self, group: str, leases: Sequence[tuple[TopicIdPartition, Lease]]) -> Sequence[KafkaError | None]:
+    async def settle(self, group: str, leases: Leases) -> Sequence[KafkaError | None]:
         """What became of each acknowledgement over REST; each of them may come again, and none depends on another."""
+        return await (await self._begin_settling(group, leases))()
+
+    async def exchange(
+        self, leases: Leases, ask: ShareFetch
+    ) -> tuple[Sequence[KafkaError | None], Mapping[TopicIdPartition, Handed]]:
+        """Both at once, as Kafka's clients do it: the acknowledgements begin first, and become durable while records
+        are handed out."""
+        settled = await self._begin_settling(ask.group, leases)
+        handed = await self.fetch(ask)
+        return await settled(), handed
+
+    async def _begin_settling(self, group: str, leases: Leases) -> Callable[[], Awaitable[Sequence[KafkaError | None]]]:
         results: list[KafkaError | None] = [None] * len(leases)
         answers: dict[int, asyncio.Future[None]] = {}
         may_renew = self.settings_of(group).share_renew_acknowledge_enable
@@ -382,9 +395,13 @@ class ShareLeaders:
                     answers[at] = answer
             except KafkaError as error:
                 results[at] = error
-        for at, refusal in (await _refusals(answers)).items():
-            results[at] = refusal
-        return results
+
+        async def settled() -> Sequence[KafkaError | None]:
+            for at, refusal in (await _refusals(answers)).items():
+                results[at] = refusal
+            return results
+
+        return settled
 
     # --- looking ------------------------------------------------------------------------------------------------
 

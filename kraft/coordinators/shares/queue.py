@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from kraft.broker.gateway import Gateway
@@ -26,6 +26,7 @@ from kraft.coordinators.shares.leaders import Handed, ShareFetch
 from kraft.coordinators.shares.peek import Peeked
 from kraft.coordinators.shares.redrive import AskedRedrive, Redrive, Redriven
 from kraft.coordinators.shares.settings import KnownSettings
+from kraft.coordinators.shares.settling import LOST, Settling, Shares, no_answer
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.errors import (
     GroupIdNotFound,
@@ -35,15 +36,10 @@ from kraft.protocol.errors import (
     UnknownTopicOrPartition,
 )
 from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource
-from metadata.environment import Clock, ConnectionClosed
+from metadata.environment import Clock
 from metadata.image import TopicIdPartition, TopicImage
 from metadata.retries import ELECTION_RETRY_MS
 from metadata.settings import GroupSettings
-from replication.shares.acknowledgements import Part
-from replication.shares.settled import Lease
-
-Leases = Sequence[tuple[TopicIdPartition, Lease]]
-Results = Sequence["KafkaError | None"]
 
 
 class HasOffset(Protocol):
@@ -60,23 +56,10 @@ LOOK_MS_MAX: Final = 1_000
 """Longest wait of one look for news at a leader. When another leader has some first, what waits here ends by this."""
 INITIALIZE_WAIT_MS: Final = 10_000
 """How long a receive waits for the share partitions of a new group."""
-ACKNOWLEDGE_WAIT_MS: Final = 10_000
-"""How long an acknowledgement is sent again while there is no leader that takes it. It may be: it can come twice."""
 CONTROL_TIMEOUT_MS: Final = 30_000
 ELSEWHERE_FIRST: Final = 4
 """One of so many looks begins with any leader; the others begin here, if this node leads a partition of the topic."""
 RESET: Final = "share.auto.offset.reset"
-_LOST = (ConnectionClosed, OSError, TimeoutError)
-
-
-class Shares(Protocol):
-    """The share partitions of one broker."""
-
-    async def fetch(self, ask: ShareFetch) -> Mapping[TopicIdPartition, Handed]: ...
-    async def settle(self, group: str, leases: Leases) -> Results: ...
-    async def peek(
-        self, group: str, partitions: Sequence[TopicIdPartition], *, records_max: int
-    ) -> Mapping[TopicIdPartition, Peeked]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,15 +111,33 @@ class Queues:
 
     # --- receive ------------------------------------------------------------------------------------------------
 
+    async def exchange(
+        self, asked: Receive, acknowledgements: Sequence[Settlement]
+    ) -> tuple[Mapping[int, KafkaError], Mapping[TopicIdPartition, Handed]]:
+        """`acknowledge` and `receive` at once: the acknowledgements begin first, those for the leader that is looked at
+        first go along with the look, and all of them are answered with the records. Raises what `receive` raises; the
+        acknowledgements may be done then, too, and may come again."""
+        deadline_ms = self._clock.monotonic_ms() + asked.wait_ms
+        look = _Look(self, asked)
+        others = Settling(asked.group, acknowledgements, leaders=self, clock=self._clock)
+        along = others.part_of(look.first_leader)
+        await asyncio.gather(look.take(along), others.run())
+        handed, _ = await asyncio.gather(self._receive(asked, look, deadline_ms), along.run())
+        return {**others.refused, **along.refused}, handed
+
     async def receive(self, asked: Receive) -> Mapping[TopicIdPartition, Handed]:
         """What there is, else what comes within the wait; empty when nothing does. Raises UnknownTopicOrPartition 3, or
         the error of the last partition when none of them answered."""
         deadline_ms = self._clock.monotonic_ms() + asked.wait_ms
+        look = _Look(self, asked)
+        await look.take()
+        return await self._receive(asked, look, deadline_ms)
+
+    async def _receive(self, asked: Receive, look: _Look, deadline_ms: int) -> Mapping[TopicIdPartition, Handed]:
+        """After the first look, which was taken."""
         initialized_ms = self._clock.monotonic_ms() + INITIALIZE_WAIT_MS
         has_prepared = False
         while True:
-            look = _Look(self, asked)
-            await look.take()
             now_ms = self._clock.monotonic_ms()
             if look.uninitialized and not has_prepared:
                 await self.create(asked.group, look.uninitialized)
@@ -145,12 +146,14 @@ class Queues:
                 return look.handed
             if look.uninitialized and now_ms < initialized_ms:
                 await self._clock.sleep(ELECTION_RETRY_MS)
-                continue
-            if now_ms >= deadline_ms:
+            elif now_ms >= deadline_ms:
                 if look.error is not None and not look.has_answered:
                     raise look.error
                 return {}
-            await look.wait(min(deadline_ms - now_ms, LOOK_MS_MAX))
+            else:
+                await look.wait(min(deadline_ms - now_ms, LOOK_MS_MAX))
+            look = _Look(self, asked)
+            await look.take()
 
     async def create(self, group: str, topics: Iterable[str], changes: Sequence[ConfigAlteration] = ()) -> None:
         """Also the first receive: the group comes into being, and begins with the first record unless its
@@ -187,53 +190,9 @@ class Queues:
     async def acknowledge(self, group: str, asked: Sequence[Settlement]) -> Mapping[int, KafkaError]:
         """Why records were refused, by their places among all records that are asked for. Sent again until its leader
         has answered: each may come twice."""
-        refused: dict[int, KafkaError] = {}
-        left = _joined(_leases(asked))
-        deadline_ms = self._clock.monotonic_ms() + ACKNOWLEDGE_WAIT_MS
-        while True:
-            left = await self._acknowledge_once(group, left, refused)
-            if not left or self._clock.monotonic_ms() >= deadline_ms:
-                return refused
-            if any(len(places) == 1 and _is_to_repeat(refused.get(places[0])) for _, _, places in left):
-                await self._clock.sleep(ELECTION_RETRY_MS)
-
-    async def _acknowledge_once(
-        self, group: str, asked: Sequence[_Asked], refused: dict[int, KafkaError]
-    ) -> list[_Asked]:
-        """Those that have to be asked again; of several records each alone, as one of their locks may have ended."""
-        by_leader: dict[int, list[_Asked]] = {}
-        again: list[_Asked] = []
-
-        def got(each: _Asked, error: KafkaError | None) -> None:
-            where, lease, places = each
-            for at in places if error is not None or refused else ():
-                refused.pop(at, None)
-                if error is not None:
-                    refused[at] = error
-            if _is_to_repeat(error):
-                again.append(each)
-            elif error is not None and len(places) > 1:
-                again.extend((where, _one(lease, step), [at]) for step, at in enumerate(places))
-
-        for each in asked:
-            try:
-                by_leader.setdefault(self.leader_of(each[0]), []).append(each)
-            except KafkaError as error:
-                got(each, error)
-
-        async def one(node_id: int, those: Sequence[_Asked]) -> None:
-            answered: Results
-            try:
-                answered = await self.at(node_id).settle(group, [each[:2] for each in those])
-            except _LOST as lost:
-                answered = [_no_answer(node_id, lost)] * len(those)
-            except KafkaError as refusal:
-                answered = [refusal] * len(those)
-            for each, error in zip(those, answered, strict=True):
-                got(each, error)
-
-        await asyncio.gather(*(one(node_id, those) for node_id, those in by_leader.items()))
-        return again
+        settling = Settling(group, asked, leaders=self, clock=self._clock)
+        await settling.run()
+        return settling.refused
 
     # --- look ---------------------------------------------------------------------------------------------------
 
@@ -258,8 +217,8 @@ class Queues:
         async def one(node_id: int, partitions: Sequence[TopicIdPartition]) -> None:
             try:
                 found.update(await self.at(node_id).peek(group, partitions, records_max=records_max))
-            except _LOST as lost:
-                found.update(dict.fromkeys(partitions, Peeked(error=_no_answer(node_id, lost))))
+            except LOST as lost:
+                found.update(dict.fromkeys(partitions, Peeked(error=no_answer(node_id, lost))))
 
         await asyncio.gather(*(one(node_id, partitions) for node_id, partitions in by_leader.items()))
         return found
@@ -326,16 +285,26 @@ class _Look:
         self._asked = asked
         self._records_left = asked.records_max
         self._bytes_left = asked.bytes_max
+        self._first = self._in_turn(asked.topics[0])
 
-    async def take(self) -> None:
-        """Acquires what there is, up to the limits."""
-        for name in self._asked.topics:
-            leaders = list(self._by_leader(name).items())
-            first = self._queues.first_of([node_id for node_id, _ in leaders])
-            for node_id, partitions in leaders[first:] + leaders[:first]:
+    @property
+    def first_leader(self) -> int | None:
+        """The node with which the look begins; None: no partition of the first topic has a leader now."""
+        return self._first[0][0] if self._first else None
+
+    async def take(self, along: Settling | None = None) -> None:
+        """Acquires what there is, up to the limits. `along`: acknowledgements for the first leader."""
+        for at, name in enumerate(self._asked.topics):
+            for node_id, partitions in self._in_turn(name) if at else self._first:
                 if self._records_left <= 0 or self._bytes_left <= 0:
                     return
-                self._got(name, await self._fetch(node_id, partitions, records_max=self._records_left))
+                self._got(name, await self._fetch(node_id, partitions, records_max=self._records_left, along=along))
+                along = None
+
+    def _in_turn(self, name: str) -> Sequence[tuple[int, Sequence[TopicIdPartition]]]:
+        leaders = list(self._by_leader(name).items())
+        first = self._queues.first_of([node_id for node_id, _ in leaders])
+        return leaders[first:] + leaders[:first]
 
     async def wait(self, wait_ms: int) -> None:
         """Until one of the leaders has something, without acquiring it."""
@@ -370,7 +339,13 @@ class _Look:
         return found
 
     async def _fetch(
-        self, node_id: int, partitions: Sequence[TopicIdPartition], *, records_max: int, wait_ms: int = 0
+        self,
+        node_id: int,
+        partitions: Sequence[TopicIdPartition],
+        *,
+        records_max: int,
+        wait_ms: int = 0,
+        along: Settling | None = None,
     ) -> Mapping[TopicIdPartition, Handed]:
         """What was acquired while the answer was lost stays locked for its time."""
         bytes_max = self._bytes_left if records_max else 1
@@ -388,9 +363,11 @@ class _Look:
             lock_ms=self._asked.lock_ms,
         )
         try:
+            if along is not None:
+                return await along.exchange(node_id, ask)
             return await self._queues.at(node_id).fetch(ask)
-        except _LOST as lost:
-            self.error = _no_answer(node_id, lost)
+        except LOST as lost:
+            self.error = no_answer(node_id, lost)
         except KafkaError as refused:
             self.error = refused
         return {}
@@ -407,10 +384,6 @@ class _Look:
                 self.handed[where] = handed
                 self._records_left -= sum(last - first + 1 for first, last, _ in handed.acquired)
                 self._bytes_left -= len(handed.records)
-
-
-def _no_answer(node_id: int, lost: Exception) -> KafkaError:
-    return LeaderNotAvailable(f"leader {node_id} did not answer: {type(lost).__name__}")
 
 
 def locks_of(
@@ -441,52 +414,3 @@ def by_lock(records: Sequence[Record], locks: Iterable[Lock]) -> Iterable[tuple[
         begin = bisect_left(records, lock.first, key=_OFFSET)
         end = bisect_left(records, lock.first + lock.size, begin, key=_OFFSET)
         yield lock, records[begin:end]
-
-
-_Asked: TypeAlias = tuple[TopicIdPartition, Lease, list[int]]
-"""What is settled, and its places among the records of the request."""
-
-
-def _leases(asked: Iterable[Settlement]) -> Iterable[_Asked]:
-    begin = 0
-    for lock, first, last, kind, reason, lock_ms, delay_ms in asked:
-        lease = Lease(
-            member=lock.member,
-            part=Part(first, last, kind, reason, delay_ms),
-            leader_epoch=lock.leader_epoch,
-            delivery_count=lock.delivery_count,
-            until_ms=lock.until_ms,
-            lock_ms=lock_ms or lock.lock_ms,
-        )
-        end = begin + last - first + 1
-        yield lock.where, lease, list(range(begin, end))
-        begin = end
-
-
-def _joined(asked: Iterable[_Asked]) -> list[_Asked]:
-    """Records that follow each other, are in the same hands and get the same word, as one."""
-    joined: list[_Asked] = []
-    for each in sorted(asked, key=lambda one: (one[0], one[1].member, one[1].part.first)):
-        if joined:
-            where, lease, places = joined[-1]
-            longer = lease.part._replace(last=each[1].part.last)
-            follows = each[1].part.first == lease.part.last + 1
-            if (
-                follows
-                and where == each[0]
-                and each[1] == lease._replace(part=longer._replace(first=each[1].part.first))
-            ):
-                places += each[2]
-                joined[-1] = (where, lease._replace(part=longer), places)
-                continue
-        joined.append(each)
-    return joined
-
-
-def _one(lease: Lease, step: int) -> Lease:
-    offset = lease.part.first + step
-    return lease._replace(part=lease.part._replace(first=offset, last=offset))
-
-
-def _is_to_repeat(error: KafkaError | None) -> bool:
-    return error is not None and error.retriable and not isinstance(error, UnknownTopicOrPartition)

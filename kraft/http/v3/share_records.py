@@ -7,20 +7,21 @@ an acknowledgement whose answer was lost may be sent again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from kraft.broker.gateway import Records
-from kraft.coordinators.shares.ack_ids import Lock, Settlement, id_of
+from kraft.coordinators.shares.ack_ids import Lock, Settlement
 from kraft.coordinators.shares.leaders import Handed
 from kraft.coordinators.shares.peek import Peeked
 from kraft.coordinators.shares.queue import Queues, Receive, by_lock, locks_of
 from kraft.coordinators.shares.redrive import AskedRedrive, Source
+from kraft.http.body_models import RequestBody
 from kraft.http.embedded_records import as_format
 from kraft.http.endpoint import Call, Route
-from kraft.http.errors import BAD_REQUEST, HttpError, code_of, from_kafka, worded
+from kraft.http.errors import HttpError, from_kafka
 from kraft.http.media import Format
 from kraft.http.record_counts import check_values
 from kraft.http.records import InRecord, on_records, take_records
@@ -28,6 +29,7 @@ from kraft.http.v3 import share_records_models as models
 from kraft.http.v3.config_changes import alteration, check_names
 from kraft.http.v3.envelope import answer, no_content, route
 from kraft.http.v3.models import ConfigChange
+from kraft.http.v3.share_acknowledgements import Settling, check_lock
 from kraft.protocol.errors import KafkaError, UnknownTopicOrPartition
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
@@ -62,9 +64,10 @@ class ShareRecordHandlers:
     # --- receive ------------------------------------------------------------------------------------------
 
     async def receive_records(self, call: Call) -> web.Response:
-        """200 with records that nobody else gets until their locks end; none if none came within `max_wait_ms`. Raises
-        HttpError 40403 for a topic, 40405 where the name is that of another kind of group."""
-        asked = call.model(models.ReceiveRequest)
+        """200 with records that nobody else gets until their locks end; none if none came within `max_wait_ms`. What
+        came with `acknowledge` has a result for each. Raises HttpError 40403 for a topic, 40405 where the name is that
+        of another kind of group: nothing is acknowledged then."""
+        asked: _Receive = _read(call, PLAIN_RECEIVE, models.ReceiveRequest)
         group, context = call.path["group"], call.context
 
         def check() -> None:
@@ -76,11 +79,12 @@ class ShareRecordHandlers:
             check()
 
         check()
-        _check_lock(call, asked.lock_ms)
+        check_lock(call, asked.lock_ms)
+        settling = Settling(self._queues, call, asked.acknowledge)
         receipt = self._queues.new_receipt()
         lock_ms = asked.lock_ms or self._queues.settings_of(group).share_record_lock_duration_ms
         with context.long_polls, context.revocations.watching(check_again):
-            handed = await self._queues.receive(
+            handed = await settling.with_records(
                 Receive(
                     group=group,
                     topics=tuple(dict.fromkeys(asked.topics)),
@@ -105,7 +109,7 @@ class ShareRecordHandlers:
             raise
         if asked.acknowledgement == "implicit":
             records = await self._accepted(call, records, locks.values())
-        body = msgspec.json.encode(models.Received(records, lock_ms))
+        body = msgspec.json.encode(models.Received(records, lock_ms, settling.rows()))
         context.hold(call.request, len(body))
         return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
 
@@ -223,53 +227,27 @@ class ShareRecordHandlers:
     async def acknowledge_records(self, call: Call) -> web.Response:
         """200 when all are done, with a result for each in the order of the request; 207 when some are not. When all of
         them are refused for the same reason, the status is that of the reason: 409 when the locks have ended."""
-        acks, group = _acknowledgements(call), call.path["group"]
-        for kind, lock_ms, delay_ms in {(each.type, each.lock_ms, each.delay_ms) for each in acks}:
-            _check_lock(call, lock_ms)
-            if delay_ms is not None and kind != "release":
-                raise HttpError(BAD_REQUEST, f"delay_ms={delay_ms} goes with release, not with {kind}")
-        asked, results = self._queues.ack_ids.settlements(group, acks, owner=call.owner)
-        places = [at for at in range(len(acks)) if at not in results] if results else range(len(acks))
-        for place, error in (await self._queues.acknowledge(group, asked)).items():
-            results[places[place]] = error
-        if results or any(each.type is AcknowledgeType.RENEW for each in asked):
-            rows = self._rows(call, acks, results)
-        else:
-            rows = [models.AcknowledgeResult(each.ack_id, None, None, None, None, None) for each in acks]
-        return _answer(rows, results)
-
-    def _rows(
-        self, call: Call, acks: Sequence[_Acknowledgement], results: Mapping[int, KafkaError]
-    ) -> list[models.AcknowledgeResult]:
-        group, now_ms = call.path["group"], call.context.clock.wall_ms()
-        read = self._queues.ack_ids.reader(group, owner=call.owner)
-        rows = []
-        for at, each in enumerate(acks):
-            row = models.AcknowledgeResult(each.ack_id, None, None, None, None, None)
-            if (error := results.get(at)) is not None:
-                row.error_code, row.message, row.kafka_code = code_of(error), worded(error), error.code
-            elif each.type == "renew":
-                lock, offset = read(each.ack_id)
-                lock_ms = each.lock_ms or lock.lock_ms
-                lock = lock._replace(first=offset, size=1, until_ms=now_ms + lock_ms, lock_ms=lock_ms)
-                row.renewed_ack_id = id_of(self._queues.ack_ids.token(group, lock, owner=call.owner), lock, offset)
-                row.lock_until = lock.until_ms
-            rows.append(row)
-        return rows
+        acks = _read(call, PLAIN, models.AcknowledgeRequest).acks
+        settling = Settling(self._queues, call, acks)
+        await settling.alone()
+        return _answer(settling.rows(), settling.results)
 
 
-_Acknowledgement: TypeAlias = models.Acknowledgement | models.PlainAcknowledgement
+_Receive: TypeAlias = models.ReceiveRequest | models.PlainReceiveRequest
 PLAIN: Final = msgspec.json.Decoder(models.PlainAcknowledgeRequest)
 """Reads a body of acknowledgements of the usual form, and refuses any other."""
+PLAIN_RECEIVE: Final = msgspec.json.Decoder(models.PlainReceiveRequest)
+_Plain = TypeVar("_Plain")
+_Model = TypeVar("_Model", bound=RequestBody)
 
 
-def _acknowledgements(call: Call) -> Sequence[_Acknowledgement]:
-    """Raises what `Call.model` raises."""
+def _read(call: Call, plain: msgspec.json.Decoder[_Plain], model: type[_Model]) -> _Plain | _Model:
+    """The body, by the fast decoder if it is of the usual form. Raises what `Call.model` raises."""
     check_values(call.body, values_max=call.context.limits.body_values_max)
     try:
-        return PLAIN.decode(call.body).acks
+        return plain.decode(call.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return call.model(models.AcknowledgeRequest).acks
+        return call.model(model)
 
 
 def _answer(rows: list[models.AcknowledgeResult], refused: Mapping[int, KafkaError]) -> web.Response:
@@ -280,17 +258,6 @@ def _answer(rows: list[models.AcknowledgeResult], refused: Mapping[int, KafkaErr
         error.extra["results"] = rows
         raise error
     return answer(models.AcknowledgeResults(rows), status=207)
-
-
-def _check_lock(call: Call, lock_ms: int | None) -> None:
-    settings = call.context.gateway.settings
-    low, high = settings.group_share_min_record_lock_duration_ms, settings.group_share_max_record_lock_duration_ms
-    if lock_ms is not None and not low <= lock_ms <= high:
-        raise HttpError(
-            BAD_REQUEST,
-            f"lock_ms={lock_ms} is not from {low} to {high} (group.share.min.record.lock.duration.ms and "
-            "group.share.max.record.lock.duration.ms)",
-        )
 
 
 class _Look:

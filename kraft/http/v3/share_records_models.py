@@ -24,6 +24,23 @@ Word: TypeAlias = Literal["accept", "release", "reject", "renew"]
 _LOCK = "From group.share.min.record.lock.duration.ms to its maximum."
 
 
+class Acknowledgement(RequestBody):
+    ack_id: str = Field(max_length=ACK_ID_CHARACTERS_MAX, description="As a receive has answered it.")
+    type: Word
+    reason: str = Field(
+        default="", max_length=REASON_CHARACTERS_MAX, description="Goes with the record to dead letters."
+    )
+    lock_ms: int | None = Field(
+        default=None, ge=LOCK_MS_MIN, le=LOCK_MS_MAX, description=f"Of renew: as at the receive if absent. {_LOCK}"
+    )
+    delay_ms: int | None = Field(
+        default=None,
+        ge=0,
+        le=DELAY_MS_MAX,
+        description="Of release: nobody gets the record before. share.retry.backoff.ms of the group if absent.",
+    )
+
+
 class ReceiveRequest(RequestBody):
     topics: Items[TopicName] = Field(
         min_length=1, max_length=TOPICS_MAX, description="In order of priority: what the first one has comes first."
@@ -38,6 +55,12 @@ class ReceiveRequest(RequestBody):
     )
     format: Literal["BINARY", "JSON", "STRING"] = Field(
         default="BINARY", description="What keys and values are answered as. One that is not so is BINARY: base64."
+    )
+    acknowledge: Items[Acknowledgement] = Field(
+        default=[],
+        max_length=ACKS_MAX,
+        description="What became of records that were received before, as in records:acknowledge. These begin first, "
+        "and have their results beside the records.",
     )
 
 
@@ -149,25 +172,8 @@ class Received(Struct, gc=False):
     """What a receive answers."""
 
     records: list[ReceivedRecord]
-    lock_ms: int
-    """How long their locks last, and begin again for."""
-
-
-class Acknowledgement(RequestBody):
-    ack_id: str = Field(max_length=ACK_ID_CHARACTERS_MAX, description="As a receive has answered it.")
-    type: Word
-    reason: str = Field(
-        default="", max_length=REASON_CHARACTERS_MAX, description="Goes with the record to dead letters."
-    )
-    lock_ms: int | None = Field(
-        default=None, ge=LOCK_MS_MIN, le=LOCK_MS_MAX, description=f"Of renew: as at the receive if absent. {_LOCK}"
-    )
-    delay_ms: int | None = Field(
-        default=None,
-        ge=0,
-        le=DELAY_MS_MAX,
-        description="Of release: nobody gets the record before. share.retry.backoff.ms of the group if absent.",
-    )
+    lock_ms: Annotated[int, Meta(description="How long their locks last, and begin again for.")]
+    results: Annotated[list[AcknowledgeResult], Meta(description="Of `acknowledge`, in its order.")]
 
 
 class AcknowledgeRequest(RequestBody):
@@ -188,6 +194,18 @@ class PlainAcknowledgeRequest(Struct, forbid_unknown_fields=True):
     """Is read in a fifth of the time of the model, which reads what is not so, and names what is wrong."""
 
     acks: Annotated[list[PlainAcknowledgement], Meta(min_length=1, max_length=ACKS_MAX)]
+
+
+class PlainReceiveRequest(Struct, forbid_unknown_fields=True):
+    """A ReceiveRequest as clients usually send it."""
+
+    topics: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=TOPICS_MAX)]
+    max_records: Annotated[int, Meta(ge=1, le=RECORDS_MAX)] = 100
+    max_wait_ms: Annotated[int, Meta(ge=0, le=WAIT_MS_MAX)] = 0
+    lock_ms: Annotated[int, Meta(ge=LOCK_MS_MIN, le=LOCK_MS_MAX)] | None = None
+    acknowledgement: Literal["explicit", "implicit"] = "explicit"
+    format: Literal["BINARY", "JSON", "STRING"] = "BINARY"
+    acknowledge: Annotated[list[PlainAcknowledgement], Meta(max_length=ACKS_MAX)] = []
 
 
 class AcknowledgeResult(Struct, gc=False):

@@ -7,12 +7,12 @@ from uuid import UUID
 
 from kraft.protocol.primitives import Buffer
 from kraft.protocol.messages.layouts import (
-    pack_16s, pack_3si, pack_3st, pack_i, pack_iiiiii, pack_iiiiiibt, pack_qq, unpack_16sB, unpack_iB, unpack_iiiiiiB,
-    unpack_iiiiiibtB, unpack_qqB,
+    pack_16s, pack_16siqqb, pack_3si, pack_3st, pack_i, pack_ihqi, pack_iiiiii, pack_iiiiiibt, pack_ix, pack_qq,
+    unpack_16sB, unpack_16siqqbB, unpack_iB, unpack_ihqiB, unpack_iiiiiiB, unpack_iiiiiibtB, unpack_qqB,
 )
 from kraft.protocol.encoding import (
-    Message, TagReaders, TopLevel, ZERO_UUID, by_version, compact_string, length, long_array, long_numbers, new,
-    number_item, numbers, read_array, read_numbers, read_tags, string, tag_count, uuid_of,
+    Message, TagReaders, TopLevel, ZERO_UUID, array_item, by_version, compact_string, length, long_array, long_numbers,
+    new, number_item, numbers, read_array, read_numbers, read_tags, string, tag_count, tagged, uuid_of,
 )
 
 class AcknowledgementBatch(Message):
@@ -64,10 +64,42 @@ class ForgottenTopic(Message):
         m.topic_id, m.partitions = topic_id, partitions
         return m
 
+class Lease(Message):
+    __slots__ = (
+        "topic_id", "partition_index", "first_offset", "last_offset", "acknowledge_type", "lease_member_id",
+        "leader_epoch", "delivery_count", "until_ms", "lock_ms", "reason", "delay_ms",
+    )
+    topic_id: UUID  # 2+
+    partition_index: int  # 2+
+    first_offset: int  # 2+
+    last_offset: int  # 2+
+    acknowledge_type: int  # 2+
+    lease_member_id: str  # 2+
+    leader_epoch: int  # 2+
+    delivery_count: int  # 2+
+    until_ms: int  # 2+: the end of the lock, by the wall clock
+    lock_ms: int  # 2+: of a renewal
+    reason: str  # 2+
+    delay_ms: int  # 2+: of a release; -1: as the group is set
+
+    @staticmethod
+    def make(
+        *, topic_id: UUID = ZERO_UUID, partition_index: int = 0, first_offset: int = 0, last_offset: int = 0,
+        acknowledge_type: int = 0, lease_member_id: str = "", leader_epoch: int = 0, delivery_count: int = 0,
+        until_ms: int = 0, lock_ms: int = 0, reason: str = "", delay_ms: int = 0,
+    ) -> Lease:
+        m = new(Lease)
+        m.topic_id, m.partition_index, m.first_offset = topic_id, partition_index, first_offset
+        m.last_offset, m.acknowledge_type, m.lease_member_id = last_offset, acknowledge_type, lease_member_id
+        m.leader_epoch, m.delivery_count, m.until_ms = leader_epoch, delivery_count, until_ms
+        m.lock_ms, m.reason, m.delay_ms = lock_ms, reason, delay_ms
+        return m
+
 class ShareFetchRequestData(TopLevel):
     __slots__ = (
         "group_id", "member_id", "share_session_epoch", "max_wait_ms", "min_bytes", "max_bytes", "max_records",
         "batch_size", "share_acquire_mode", "is_renew_ack", "topics", "forgotten_topics_data", "lock_ms", "is_peek",
+        "leases",
     )
     API_KEY = 78
     VERSIONS = range(1, 3)
@@ -86,6 +118,7 @@ class ShareFetchRequestData(TopLevel):
     forgotten_topics_data: Sequence[ForgottenTopic]
     lock_ms: int  # 2+: of a receiver over REST
     is_peek: bool  # 2+: nothing is acquired; MaxRecords are described
+    leases: Sequence[Lease]  # 2+: acknowledgements over REST; they begin first
 
     @staticmethod
     def make(
@@ -93,13 +126,14 @@ class ShareFetchRequestData(TopLevel):
         min_bytes: int = 0, max_bytes: int = 2147483647, max_records: int = 0, batch_size: int = 0,
         share_acquire_mode: int = 0, is_renew_ack: bool = False, topics: Sequence[FetchTopic] = (),
         forgotten_topics_data: Sequence[ForgottenTopic] = (), lock_ms: int = 0, is_peek: bool = False,
+        leases: Sequence[Lease] = (),
     ) -> ShareFetchRequestData:
         m = new(ShareFetchRequestData)
         m.group_id, m.member_id, m.share_session_epoch = group_id, member_id, share_session_epoch
         m.max_wait_ms, m.min_bytes, m.max_bytes = max_wait_ms, min_bytes, max_bytes
         m.max_records, m.batch_size, m.share_acquire_mode = max_records, batch_size, share_acquire_mode
         m.is_renew_ack, m.topics, m.forgotten_topics_data = is_renew_ack, topics, forgotten_topics_data
-        m.lock_ms, m.is_peek = lock_ms, is_peek
+        m.lock_ms, m.is_peek, m.leases = lock_ms, is_peek, leases
         return m
 
 def _read_AcknowledgementBatch_1(frame: memoryview, offset: int) -> tuple[AcknowledgementBatch, int]:
@@ -145,8 +179,8 @@ def _read_ShareFetchRequestData_1(frame: memoryview, offset: int) -> tuple[Share
     m = new(ShareFetchRequestData)
     m.share_acquire_mode = m.lock_ms = 0
     m.is_renew_ack = m.is_peek = False
+    m.leases = m.topics = m.forgotten_topics_data = ()
     m.group_id = m.member_id = None
-    m.topics = m.forgotten_topics_data = ()
     n = frame[offset]
     offset += 1
     if n > 1: m.group_id, offset = compact_string(frame, offset, n)
@@ -167,14 +201,32 @@ def _read_ShareFetchRequestData_1(frame: memoryview, offset: int) -> tuple[Share
     t = frame[offset]
     return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
 
-_TAGS_ShareFetchRequestData_2: TagReaders = {10000: ("lock_ms", number_item("i")), 10001: ("is_peek", number_item("?"))}
+def _read_Lease_2(frame: memoryview, offset: int) -> tuple[Lease, int]:
+    m = new(Lease)
+    m.lease_member_id = m.reason = ""
+    (
+        raw_topic_id, m.partition_index, m.first_offset, m.last_offset, m.acknowledge_type, n,
+    ) = unpack_16siqqbB(frame, offset)
+    m.topic_id = uuid_of(raw_topic_id)
+    offset += 38
+    if n != 1: m.lease_member_id, offset = compact_string(frame, offset, n)
+    m.leader_epoch, m.delivery_count, m.until_ms, m.lock_ms, n = unpack_ihqiB(frame, offset)
+    offset += 19
+    if n != 1: m.reason, offset = compact_string(frame, offset, n)
+    m.delay_ms, t = unpack_iB(frame, offset)
+    return m, read_tags(m, frame, offset + 5, t, {}) if t else offset + 5
+
+_TAGS_ShareFetchRequestData_2: TagReaders = {
+    10000: ("lock_ms", number_item("i")), 10001: ("is_peek", number_item("?")), 10002: ("leases",
+    array_item(_read_Lease_2)),
+}
 
 def _read_ShareFetchRequestData_2(frame: memoryview, offset: int) -> tuple[ShareFetchRequestData, int]:
     m = new(ShareFetchRequestData)
     m.lock_ms = 0
     m.is_peek = False
+    m.leases = m.topics = m.forgotten_topics_data = ()
     m.group_id = m.member_id = None
-    m.topics = m.forgotten_topics_data = ()
     n = frame[offset]
     offset += 1
     if n > 1: m.group_id, offset = compact_string(frame, offset, n)
@@ -230,6 +282,13 @@ def _write_ShareFetchRequestData_1(out: list[Buffer], m: ShareFetchRequestData) 
         _write_ForgottenTopic_1(out, forgotten_topic_item)
     out.append(b"\0")
 
+def _write_Lease_2(out: list[Buffer], m: Lease) -> None:
+    out += (
+        pack_16siqqb(m.topic_id.int.to_bytes(16, "big"), m.partition_index, m.first_offset, m.last_offset,
+        m.acknowledge_type), string(m.lease_member_id), pack_ihqi(m.leader_epoch, m.delivery_count, m.until_ms,
+        m.lock_ms), string(m.reason), pack_ix(m.delay_ms),
+    )
+
 def _write_ShareFetchRequestData_2(out: list[Buffer], m: ShareFetchRequestData) -> None:
     topics = m.topics
     out += (
@@ -247,6 +306,13 @@ def _write_ShareFetchRequestData_2(out: list[Buffer], m: ShareFetchRequestData) 
         tags.append(pack_3si(b'\x90N\x04', m.lock_ms))
     if m.is_peek != False:
         tags.append(pack_3st(b'\x91N\x01', m.is_peek))
+    if m.leases:
+        of_leases: list[Buffer] = []
+        leases = m.leases
+        of_leases.append(length(leases))
+        for lease_item in leases:
+            _write_Lease_2(of_leases, lease_item)
+        tags.append(tagged(10002, of_leases))
     out += (tag_count(tags), *tags)
 
 ShareFetchRequestData.READERS = by_version(

@@ -115,9 +115,21 @@ class NodeEndpoint(Message):
         m.rack = rack
         return m
 
+class LeaseResult(Message):
+    __slots__ = ("result_code", "result_message")
+    result_code: int  # 2+
+    result_message: str | None  # 2+
+
+    @staticmethod
+    def make(*, result_code: int = 0, result_message: str | None = "") -> LeaseResult:
+        m = new(LeaseResult)
+        m.result_code, m.result_message = result_code, result_message
+        return m
+
 class ShareFetchResponseData(TopLevel):
     __slots__ = (
         "throttle_time_ms", "error_code", "error_message", "acquisition_lock_timeout_ms", "responses", "node_endpoints",
+        "lease_results",
     )
     API_KEY = 78
     VERSIONS = range(1, 3)
@@ -128,16 +140,18 @@ class ShareFetchResponseData(TopLevel):
     acquisition_lock_timeout_ms: int
     responses: Sequence[ShareFetchableTopicResponse]
     node_endpoints: Sequence[NodeEndpoint]
+    lease_results: Sequence[LeaseResult]  # 2+: in the order of Leases
 
     @staticmethod
     def make(
         *, throttle_time_ms: int = 0, error_code: int = 0, error_message: str | None = None,
         acquisition_lock_timeout_ms: int = 0, responses: Sequence[ShareFetchableTopicResponse] = (),
-        node_endpoints: Sequence[NodeEndpoint] = (),
+        node_endpoints: Sequence[NodeEndpoint] = (), lease_results: Sequence[LeaseResult] = (),
     ) -> ShareFetchResponseData:
         m = new(ShareFetchResponseData)
         m.throttle_time_ms, m.error_code, m.error_message = throttle_time_ms, error_code, error_message
         m.acquisition_lock_timeout_ms, m.responses, m.node_endpoints = acquisition_lock_timeout_ms, responses, node_endpoints
+        m.lease_results = lease_results
         return m
 
 def _read_LeaderIdAndEpoch_1(frame: memoryview, offset: int) -> tuple[LeaderIdAndEpoch, int]:
@@ -201,8 +215,8 @@ def _read_NodeEndpoint_1(frame: memoryview, offset: int) -> tuple[NodeEndpoint, 
 
 def _read_ShareFetchResponseData_1(frame: memoryview, offset: int) -> tuple[ShareFetchResponseData, int]:
     m = new(ShareFetchResponseData)
+    m.lease_results = m.responses = m.node_endpoints = ()
     m.error_message = None
-    m.responses = m.node_endpoints = ()
     m.throttle_time_ms, m.error_code, n = unpack_ihB(frame, offset)
     offset += 7
     if n > 1: m.error_message, offset = compact_string(frame, offset, n)
@@ -265,10 +279,22 @@ def _read_ShareFetchableTopicResponse_2(frame: memoryview, offset: int) -> tuple
     t = frame[offset]
     return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
 
+def _read_LeaseResult_2(frame: memoryview, offset: int) -> tuple[LeaseResult, int]:
+    m = new(LeaseResult)
+    m.result_message = None
+    m.result_code, n = unpack_hB(frame, offset)
+    offset += 3
+    if n > 1: m.result_message, offset = compact_string(frame, offset, n)
+    elif n: m.result_message = ""
+    t = frame[offset]
+    return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
+
+_TAGS_ShareFetchResponseData_2: TagReaders = {10000: ("lease_results", array_item(_read_LeaseResult_2))}
+
 def _read_ShareFetchResponseData_2(frame: memoryview, offset: int) -> tuple[ShareFetchResponseData, int]:
     m = new(ShareFetchResponseData)
+    m.lease_results = m.responses = m.node_endpoints = ()
     m.error_message = None
-    m.responses = m.node_endpoints = ()
     m.throttle_time_ms, m.error_code, n = unpack_ihB(frame, offset)
     offset += 7
     if n > 1: m.error_message, offset = compact_string(frame, offset, n)
@@ -282,7 +308,7 @@ def _read_ShareFetchResponseData_2(frame: memoryview, offset: int) -> tuple[Shar
     if n != 1:
         m.node_endpoints, offset = (read_array if n < 128 else long_array)(frame, offset, n, _read_NodeEndpoint_1)
     t = frame[offset]
-    return m, read_tags(m, frame, offset + 1, t, {}) if t else offset + 1
+    return m, read_tags(m, frame, offset + 1, t, _TAGS_ShareFetchResponseData_2) if t else offset + 1
 
 def _write_LeaderIdAndEpoch_1(out: list[Buffer], m: LeaderIdAndEpoch) -> None:
     out.append(pack_iix(m.leader_id, m.leader_epoch))
@@ -362,6 +388,9 @@ def _write_ShareFetchableTopicResponse_2(out: list[Buffer], m: ShareFetchableTop
         _write_PartitionData_2(out, partition_data_item)
     out.append(b"\0")
 
+def _write_LeaseResult_2(out: list[Buffer], m: LeaseResult) -> None:
+    out += (pack_h(m.result_code), string(m.result_message), b"\0")
+
 def _write_ShareFetchResponseData_2(out: list[Buffer], m: ShareFetchResponseData) -> None:
     responses = m.responses
     out += (
@@ -374,7 +403,15 @@ def _write_ShareFetchResponseData_2(out: list[Buffer], m: ShareFetchResponseData
     out.append(length(node_endpoints))
     for node_endpoint_item in node_endpoints:
         _write_NodeEndpoint_1(out, node_endpoint_item)
-    out.append(b"\0")
+    tags: list[bytes] = []
+    if m.lease_results:
+        of_lease_results: list[Buffer] = []
+        lease_results = m.lease_results
+        of_lease_results.append(length(lease_results))
+        for lease_result_item in lease_results:
+            _write_LeaseResult_2(of_lease_results, lease_result_item)
+        tags.append(tagged(10000, of_lease_results))
+    out += (tag_count(tags), *tags)
 
 ShareFetchResponseData.READERS = by_version(
     ShareFetchResponseData.VERSIONS, {1: _read_ShareFetchResponseData_1, 2: _read_ShareFetchResponseData_2},

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from kraft.coordinators.shares.leaders import Handed, ShareFetch
+from kraft.coordinators.shares.leaders import Handed, Leases, ShareFetch
 from kraft.coordinators.shares.peek import InFlight, Peeked
 from kraft.protocol import apis
 from kraft.protocol.codec import Malformed
@@ -20,12 +21,13 @@ from kraft.wire.peers import Lane, Peers
 from kraft.wire.rpc import ANSWER_SLACK_MS, REPLICA_TIMEOUT_MS, Rpc
 from metadata.image import TopicIdPartition
 from replication.shares.partition import Acquired
-from replication.shares.settled import Lease
 from replication.shares.states import DeliveryState
 
 FETCH_SLACK_MS = 5_000
 """Beyond a receive's wait: a share partition may have to be loaded first."""
 
+
+Exchanged: TypeAlias = tuple[Sequence[KafkaError | None], Mapping[TopicIdPartition, Handed]]
 
 PEEKING_MEMBER = "peek"
 """The member id of requests that acquire nothing."""
@@ -36,7 +38,7 @@ class Settling:
     """Acknowledgements of one group for one leader."""
 
     group: str
-    leases: Sequence[tuple[TopicIdPartition, Lease]]
+    leases: Leases
 
 
 def _fetch_request(request: ShareFetch, timeout_ms: int) -> fetching.ShareFetchRequestData:
@@ -91,35 +93,64 @@ def _settle_request(request: Settling, timeout_ms: int) -> acknowledging.ShareAc
     return acknowledging.ShareAcknowledgeRequestData.make(
         group_id=request.group,
         member_id=request.leases[0][1].member,
-        leases=[
-            acknowledging.Lease.make(
-                topic_id=where.topic_id,
-                partition_index=where.partition,
-                first_offset=lease.part.first,
-                last_offset=lease.part.last,
-                acknowledge_type=lease.part.type,
-                lease_member_id=lease.member,
-                leader_epoch=lease.leader_epoch,
-                delivery_count=lease.delivery_count,
-                until_ms=lease.until_ms,
-                lock_ms=lease.lock_ms,
-                reason=lease.part.reason,
-                delay_ms=lease.part.delay_ms,
-            )
-            for where, lease in request.leases
-        ],
+        leases=_leases(request.leases, acknowledging.Lease),
     )
+
+
+def _leases(leases: Leases, kind: Any) -> list[Any]:
+    return [
+        kind.make(
+            topic_id=where.topic_id,
+            partition_index=where.partition,
+            first_offset=lease.part.first,
+            last_offset=lease.part.last,
+            acknowledge_type=lease.part.type,
+            lease_member_id=lease.member,
+            leader_epoch=lease.leader_epoch,
+            delivery_count=lease.delivery_count,
+            until_ms=lease.until_ms,
+            lock_ms=lease.lock_ms,
+            reason=lease.part.reason,
+            delay_ms=lease.part.delay_ms,
+        )
+        for where, lease in leases
+    ]
 
 
 def _results(request: Settling, message: ShareAcknowledgeResponseData) -> Sequence[KafkaError | None]:
     if message.error_code:
         raise for_code(message.error_code, message.error_message or "")
-    if len(message.lease_results) != len(request.leases):
-        raise Malformed(f"{len(message.lease_results)} results for {len(request.leases)} acknowledgements")
-    return [
-        for_code(each.result_code, each.result_message or "") if each.result_code else None
-        for each in message.lease_results
-    ]
+    return _lease_results(request.leases, message.lease_results)
+
+
+def _lease_results(leases: Leases, results: Sequence[Any]) -> Sequence[KafkaError | None]:
+    if len(results) != len(leases):
+        raise Malformed(f"{len(results)} results for {len(leases)} acknowledgements")
+    return [for_code(each.result_code, each.result_message or "") if each.result_code else None for each in results]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """Acknowledgements and a receive of one group for one leader."""
+
+    leases: Leases
+    ask: ShareFetch
+
+
+def _exchange_request(request: Exchange, timeout_ms: int) -> fetching.ShareFetchRequestData:
+    message = _fetch_request(request.ask, timeout_ms)
+    message.leases = _leases(request.leases, fetching.Lease)
+    return message
+
+
+def _exchanged(request: Exchange, message: ShareFetchResponseData) -> Exchanged:
+    handed = _handed(request.ask, message)
+    return _lease_results(request.leases, message.lease_results), handed
+
+
+SHARE_EXCHANGE: Rpc[Exchange, Exchanged, fetching.ShareFetchRequestData, ShareFetchResponseData] = Rpc(
+    api=apis.SHARE_FETCH, response=ShareFetchResponseData, to_request=_exchange_request, from_reply=_exchanged
+)
 
 
 SHARE_SETTLE: Rpc[
@@ -196,7 +227,15 @@ class ShareRecordsChannel:
         timeout_ms = ask.wait_ms + FETCH_SLACK_MS
         return await self._peers.call(self._node_id, "forward", SHARE_FETCH, ask, timeout_ms=timeout_ms, lane=lane)
 
-    async def settle(self, group: str, leases: Sequence[tuple[TopicIdPartition, Lease]]) -> Sequence[KafkaError | None]:
+    async def exchange(self, leases: Leases, ask: ShareFetch) -> Exchanged:
+        """The same as `ShareLeaders.exchange`, in one request."""
+        request = Exchange(leases=leases, ask=ask)
+        timeout_ms = REPLICA_TIMEOUT_MS + ANSWER_SLACK_MS
+        return await self._peers.call(
+            self._node_id, "forward", SHARE_EXCHANGE, request, timeout_ms=timeout_ms, lane="shares"
+        )
+
+    async def settle(self, group: str, leases: Leases) -> Sequence[KafkaError | None]:
         """The same as `ShareLeaders.settle`."""
         request = Settling(group=group, leases=leases)
         timeout_ms = REPLICA_TIMEOUT_MS + ANSWER_SLACK_MS

@@ -17,7 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from kraft.broker.permissions import refusal_of
-from kraft.coordinators.shares.leaders import Handed, Results, ShareFetch, ShareLeaders
+from kraft.coordinators.shares.leaders import Handed, Leases, Results, ShareFetch, ShareLeaders
 from kraft.protocol.errors import (
     InvalidRequest,
     KafkaError,
@@ -145,13 +145,18 @@ class _Shares:
                 return {**handed, **denied}
 
     async def _fetch_for_node(self, call: Call[ShareFetchRequestData], key: SessionKey) -> ShareFetchResponseData:
-        """A receive over REST, which has no session: what it acquires stays locked when the connection ends. A peek
-        acquires nothing."""
+        """A receive over REST, which has no session: what it acquires stays locked when the connection ends. The
+        acknowledgements that come with it name their locks themselves. A peek acquires nothing."""
         if call.message.is_peek:
             return await self._peek(call.message)
         ask = self._ask(call.message, key, _named(call.message.topics), wait_ms=max(0, call.message.max_wait_ms))
-        handed = await self._leaders.fetch(ask)
-        return self._fetched(call, key.group, handed, handed, {})
+        if not call.message.leases:
+            handed = await self._leaders.fetch(ask)
+            return self._fetched(call, key.group, handed, handed, {})
+        results, handed = await self._leaders.exchange(_leases(call.message.leases), ask)
+        answer = self._fetched(call, key.group, handed, handed, {})
+        answer.lease_results = _lease_results(results, share_fetch_response.LeaseResult)
+        return answer
 
     async def _peek(self, message: ShareFetchRequestData) -> ShareFetchResponseData:
         partitions = _named(message.topics)
@@ -293,32 +298,9 @@ class _Shares:
         )
 
     async def _settle(self, message: ShareAcknowledgeRequestData) -> ShareAcknowledgeResponseData:
-        leases = [
-            (
-                TopicIdPartition(each.topic_id, each.partition_index),
-                Lease(
-                    member=each.lease_member_id,
-                    part=Part(
-                        each.first_offset,
-                        each.last_offset,
-                        AcknowledgeType(each.acknowledge_type),
-                        each.reason,
-                        each.delay_ms,
-                    ),
-                    leader_epoch=each.leader_epoch,
-                    delivery_count=each.delivery_count,
-                    until_ms=each.until_ms,
-                    lock_ms=each.lock_ms,
-                ),
-            )
-            for each in message.leases
-        ]
-        results = await self._leaders.settle(message.group_id or "", leases)
+        results = await self._leaders.settle(message.group_id or "", _leases(message.leases))
         return ShareAcknowledgeResponseData.make(
-            lease_results=[
-                share_acknowledge_response.LeaseResult.make(result_code=_code(error), result_message=_text(error))
-                for error in results
-            ]
+            lease_results=_lease_results(results, share_acknowledge_response.LeaseResult)
         )
 
     # --- both ---------------------------------------------------------------------------------------------------
@@ -395,6 +377,33 @@ def _check_fetch(message: ShareFetchRequestData, batches: Batches) -> None:
 
 def _named(topics: Iterable[Any]) -> list[TopicIdPartition]:
     return [TopicIdPartition(topic.topic_id, each.partition_index) for topic in topics for each in topic.partitions]
+
+
+def _leases(leases: Iterable[Any]) -> Leases:
+    return [
+        (
+            TopicIdPartition(each.topic_id, each.partition_index),
+            Lease(
+                member=each.lease_member_id,
+                part=Part(
+                    each.first_offset,
+                    each.last_offset,
+                    AcknowledgeType(each.acknowledge_type),
+                    each.reason,
+                    each.delay_ms,
+                ),
+                leader_epoch=each.leader_epoch,
+                delivery_count=each.delivery_count,
+                until_ms=each.until_ms,
+                lock_ms=each.lock_ms,
+            ),
+        )
+        for each in leases
+    ]
+
+
+def _lease_results(results: Iterable[KafkaError | None], kind: Any) -> list[Any]:
+    return [kind.make(result_code=_code(error), result_message=_text(error)) for error in results]
 
 
 def _batches(message: ShareFetchRequestData | ShareAcknowledgeRequestData) -> Batches:

@@ -1,4 +1,4 @@
-"""The quick parser of acknowledgements takes nothing that the model refuses, and reads the rest as the model does."""
+"""The quick parsers of receives and acknowledgements take nothing that the models refuse, and read the rest alike."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ from kraft.http.v3.share_records_models import (
     ACKS_MAX,
     LOCK_MS_MAX,
     REASON_CHARACTERS_MAX,
+    RECORDS_MAX,
+    TOPICS_MAX,
+    WAIT_MS_MAX,
     AcknowledgeRequest,
     PlainAcknowledgeRequest,
+    PlainReceiveRequest,
+    ReceiveRequest,
 )
 
+PLAIN_RECEIVE = msgspec.json.Decoder(PlainReceiveRequest)
 PLAIN = msgspec.json.Decoder(PlainAcknowledgeRequest)
 FIELDS = ("ack_id", "type", "reason", "lock_ms")
 
@@ -70,3 +76,56 @@ def test_what_the_model_refuses_it_refuses(sent: bytes):
         AcknowledgeRequest.model_validate_json(sent, strict=True)
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
         PLAIN.decode(sent)
+
+
+def wanted(**more: Any) -> bytes:
+    return json.dumps({"topics": ["t"], **more}).encode()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        wanted(),
+        wanted(topics=["t"] * TOPICS_MAX, max_records=RECORDS_MAX, max_wait_ms=WAIT_MS_MAX, lock_ms=LOCK_MS_MAX),
+        wanted(acknowledgement="implicit", format="JSON", acknowledge=[]),
+        wanted(acknowledge=[ack(), ack(type="release", delay_ms=0, reason="later")]),
+    ],
+)
+def test_a_receive_that_it_takes_is_what_the_model_reads(sent: bytes):
+    quick, model = PLAIN_RECEIVE.decode(sent), ReceiveRequest.model_validate_json(sent)
+    read = [
+        {name: getattr(each, name) for name in ReceiveRequest.model_fields if name != "acknowledge"}
+        for each in (quick, model)
+    ]
+    assert read[0] == read[1]
+    assert [[getattr(each, name) for name in FIELDS] for each in quick.acknowledge] == [
+        [getattr(each, name) for name in FIELDS] for each in model.acknowledge
+    ]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"{}",
+        wanted(topics=[]),
+        wanted(topics=["t"] * (TOPICS_MAX + 1)),
+        wanted(topics="t"),
+        wanted(max_records=0),
+        wanted(max_records=RECORDS_MAX + 1),
+        wanted(max_wait_ms=-1),
+        wanted(max_wait_ms=WAIT_MS_MAX + 1),
+        wanted(lock_ms=999),
+        wanted(acknowledgement="EXPLICIT"),
+        wanted(format="XML"),
+        wanted(acks=[ack()]),
+        wanted(acknowledge=[ack(more=1)]),
+        wanted(acknowledge=[ack()] * (ACKS_MAX + 1)),
+        wanted(acknowledge=ack()),
+    ],
+)
+def test_a_receive_that_the_model_refuses_it_refuses(sent: bytes):
+    with pytest.raises(ValidationError):
+        ReceiveRequest.model_validate_json(sent, strict=True)
+    with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
+        PLAIN_RECEIVE.decode(sent)

@@ -1,0 +1,84 @@
+"""Acknowledgements of records of share groups, as they stand in a request and in its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from kraft.coordinators.shares.ack_ids import id_of
+from kraft.coordinators.shares.leaders import Handed
+from kraft.coordinators.shares.queue import Queues, Receive
+from kraft.http.endpoint import Call
+from kraft.http.errors import BAD_REQUEST, HttpError, code_of, worded
+from kraft.http.v3 import share_records_models as models
+from kraft.protocol.errors import KafkaError
+from metadata.image import TopicIdPartition
+from replication.shares.states import AcknowledgeType
+
+_Acknowledgement: TypeAlias = models.Acknowledgement | models.PlainAcknowledgement
+
+
+class Settling:
+    """What one request acknowledges."""
+
+    def __init__(self, queues: Queues, call: Call, acks: Sequence[_Acknowledgement]) -> None:
+        """Raises HttpError 400 for what cannot be asked."""
+        for kind, lock_ms, delay_ms in {(each.type, each.lock_ms, each.delay_ms) for each in acks}:
+            check_lock(call, lock_ms)
+            if delay_ms is not None and kind != "release":
+                raise HttpError(BAD_REQUEST, f"delay_ms={delay_ms} goes with release, not with {kind}")
+        self._queues = queues
+        self._call = call
+        self._acks = acks
+        self._group = call.path["group"]
+        self._asked, self.results = queues.ack_ids.settlements(self._group, acks, owner=call.owner)
+        """The errors of those that are refused, by their places in the request."""
+        self._places = [at for at in range(len(acks)) if at not in self.results] if self.results else range(len(acks))
+
+    async def alone(self) -> None:
+        """Sends them, and receives nothing."""
+        self._got(await self._queues.acknowledge(self._group, self._asked))
+
+    async def with_records(self, asked: Receive) -> Mapping[TopicIdPartition, Handed]:
+        """Sends them with a receive."""
+        if not self._asked:
+            return await self._queues.receive(asked)
+        refused, handed = await self._queues.exchange(asked, self._asked)
+        self._got(refused)
+        return handed
+
+    def _got(self, refused: Mapping[int, KafkaError]) -> None:
+        for place, error in refused.items():
+            self.results[self._places[place]] = error
+
+    def rows(self) -> list[models.AcknowledgeResult]:
+        """In the order of the request."""
+        if not self.results and all(each.type is not AcknowledgeType.RENEW for each in self._asked):
+            return [models.AcknowledgeResult(each.ack_id, None, None, None, None, None) for each in self._acks]
+        now_ms, owner = self._call.context.clock.wall_ms(), self._call.owner
+        read = self._queues.ack_ids.reader(self._group, owner=owner)
+        rows = []
+        for at, each in enumerate(self._acks):
+            row = models.AcknowledgeResult(each.ack_id, None, None, None, None, None)
+            if (error := self.results.get(at)) is not None:
+                row.error_code, row.message, row.kafka_code = code_of(error), worded(error), error.code
+            elif each.type == "renew":
+                lock, offset = read(each.ack_id)
+                lock_ms = each.lock_ms or lock.lock_ms
+                lock = lock._replace(first=offset, size=1, until_ms=now_ms + lock_ms, lock_ms=lock_ms)
+                row.renewed_ack_id = id_of(self._queues.ack_ids.token(self._group, lock, owner=owner), lock, offset)
+                row.lock_until = lock.until_ms
+            rows.append(row)
+        return rows
+
+
+def check_lock(call: Call, lock_ms: int | None) -> None:
+    """Raises HttpError 400 for a time of a lock that the cluster does not allow."""
+    settings = call.context.gateway.settings
+    low, high = settings.group_share_min_record_lock_duration_ms, settings.group_share_max_record_lock_duration_ms
+    if lock_ms is not None and not low <= lock_ms <= high:
+        raise HttpError(
+            BAD_REQUEST,
+            f"lock_ms={lock_ms} is not from {low} to {high} (group.share.min.record.lock.duration.ms and "
+            "group.share.max.record.lock.duration.ms)",
+        )
