@@ -9,6 +9,7 @@ from typing import Any
 
 from kraft.chaos.worlds.simulated.loop import PROCESS
 from kraft.coordinators.groups.shard import GroupShard
+from kraft.coordinators.shard import CoordinatorShard
 from kraft.events import EventLog
 from kraft.protocol import scram
 from kraft.protocol.errors import OffsetOutOfRange
@@ -146,6 +147,16 @@ def _ask_shard(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., An
     return ask
 
 
+def _write_batch(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
+    async def write_batch(self: CoordinatorShard[Any], batch: bytes) -> None:
+        await original(self, batch)
+        ask = oracle.at_append.pop(self.context.node_id, None)
+        if ask is not None:
+            ask(self)
+
+    return write_batch
+
+
 def _group_changed(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
     def changed(self: GroupShard, entry: Any) -> None:
         oracle.group_waits.group_changed(entry)
@@ -194,6 +205,7 @@ _WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable
     (isr, "alter_partition", _alter_partition),
     (Follower, "take", _take),
     (IsrKeeper, "_take_pending", _take_pending),
+    (CoordinatorShard, "write_batch", _write_batch),
     (GroupShard, "ask", _ask_shard),
     (GroupShard, "changed", _group_changed),
     (scram, "salted_password", _remember),

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.shard import CoordinatorShard
 from kraft.node.assembly import Node
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError, OffsetOutOfRange
@@ -89,6 +91,7 @@ class Onlooker:
         self._judge = judge
         self._oracle = judge.oracle
         self._rng = judge.oracle.cluster.world.rng(f"onlooker {node_id}")
+        self._question: asyncio.Task[None] | None = None
         self.is_stopping = False
 
     async def run(self) -> None:
@@ -99,7 +102,15 @@ class Onlooker:
                     await self._read()
                 except (KafkaError, Unanswered):
                     self._oracle.count("onlooker refused")
+            self._oracle.at_append[self._node_id] = self._ask_as_it_ends
             await asyncio.sleep(self._rng.uniform(*PAUSE_S))
+
+    def _ask_as_it_ends(self, shard: CoordinatorShard[Any]) -> None:
+        """A request of this turn of the loop comes before the callbacks of the append. Random times hardly meet that:
+        an append ends some turns after the fetch that has replicated it arrived."""
+        if not shard.context.has_session():
+            self._oracle.count("question as a proof ended")
+        self._question = asyncio.get_running_loop().create_task(_ask_shard(shard))
 
     def _running(self) -> Node:
         node = self._oracle.cluster.nodes[self._node_id]
@@ -139,3 +150,9 @@ class Onlooker:
         answer = await self._ask(partial(self._running().groups.ask, request), what="an onlooker's question")
         assert isinstance(answer, a.GroupOffsets), answer
         self._judge.fetched(group, answer.offsets, since)
+
+
+async def _ask_shard(shard: CoordinatorShard[Any]) -> None:
+    """What each request asks first."""
+    with suppress(KafkaError):
+        await shard.ensure_leadership()

@@ -9,9 +9,10 @@ cluster, the newest image, counts, the story and the first violation.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from kraft.coordinators.shard import CoordinatorShard
 from metadata.image import MetadataImage, TopicIdPartition
 from replication.partition.replica import Replica
 from tests.simulation.group_waits import GroupWaits
@@ -44,6 +45,8 @@ class Oracle:
         """The newest committed image that any node has applied."""
         self.out_of_reach: set[int] = set()
         """Nodes that only onlookers reach, because they are isolated from the rest of the cluster."""
+        self.at_append: dict[int, Callable[[CoordinatorShard[Any]], None]] = {}
+        """Node -> what is called once, in the last step of its coordinators' next append that is replicated."""
         self.attempts: list[Attempt] = []
         self.states: Counter[str] = Counter()
         self.history: list[str] = []

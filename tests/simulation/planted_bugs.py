@@ -231,7 +231,7 @@ def acks_one_from_memory(original: Any) -> Any:
     """One in so many requests is acknowledged and not appended."""
 
     def _append(self: Any, key: Any, data: Any, budget: Any, run: Any) -> bool:
-        if run.acks != 1 or len(data) % 3:
+        if run.options.acks != 1 or len(data) % 3:
             return bool(original(self, key, data, budget, run))
         replica, state = self._registry.leader_or_raise(key)
         offset = replica.log.log_end_offset

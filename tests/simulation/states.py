@@ -59,6 +59,7 @@ NIGHTLY = (
     "queue: record accepted",
     "queue: record archived at the limit",
     "queue: record redelivered",
+    "question as a proof ended",
     "read in a new era",
     "reader out of range",
     "request to a node that died or slept",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.planted import PLANTED, look_for
+from replication.manager.produce import Produce
+from tests.simulation.planted import PLANTED, Patch, Planted, look_for
 
 TRIED_MAX = 12
 
@@ -83,3 +84,11 @@ def _marked_if_dear(name: str) -> object:
 def test_a_planted_fault_is_found(name: str) -> None:
     found = look_for(PLANTED[name], seeds_max=TRIED_MAX)
     assert found is not None, f"{PLANTED[name].what}: not found; see `python -m tests.simulation faults --only {name}`"
+
+
+def test_a_patch_that_does_not_fit_the_product_is_named() -> None:
+    def misfit(_original: object) -> object:
+        return lambda produce, *args: produce.renamed_meanwhile
+
+    with pytest.raises(AssertionError, match="the patch itself may raise this: AttributeError"):
+        look_for(Planted(what="nothing", patches=(Patch(Produce, "_append", misfit),)), seeds_max=1)
