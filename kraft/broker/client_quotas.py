@@ -11,7 +11,7 @@ with each call.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
@@ -36,6 +36,9 @@ class Owner(NamedTuple):
     user: str
     client_id: str | None
 
+
+OnThrottled = Callable[[str, Owner, float, int], None]
+"""Gets the quota, the client, what the quota allows per second, and how long the client has to wait in ms."""
 
 OWNER: ContextVar[Owner | None] = ContextVar("OWNER", default=None)
 """The client for whom the current task works, while there are quotas; None: a node for itself."""
@@ -96,8 +99,11 @@ class Tokens:
 class ClientQuotas:
     """The quotas of the current image, and what clients have used of them."""
 
-    def __init__(self, quotas: Mapping[QuotaEntity, Mapping[str, float]]) -> None:
+    def __init__(
+        self, quotas: Mapping[QuotaEntity, Mapping[str, float]], on_throttled: OnThrottled | None = None
+    ) -> None:
         self._quotas = quotas
+        self._on_throttled = on_throttled
         self._found: dict[tuple[str, Owner], tuple[tuple[str, ...], float] | None] = {}
         self._rates: OrderedDict[tuple[str, ...], Rate] = OrderedDict()
         self._tokens: OrderedDict[tuple[str, ...], Tokens] = OrderedDict()
@@ -116,7 +122,10 @@ class ClientQuotas:
         rate = _latest(self._rates, counted) or self._rates.setdefault(counted, Rate())
         if amount:
             rate.add(amount, now_ms)
-        return min(rate.over_ms(bound, now_ms), THROTTLE_MS_MAX)
+        wait_ms = min(rate.over_ms(bound, now_ms), THROTTLE_MS_MAX)
+        if wait_ms and self._on_throttled is not None:
+            self._on_throttled(key, owner, bound, wait_ms)
+        return wait_ms
 
     def fetched(self, owner: Owner, size: int, now_ms: int) -> tuple[int, bool]:
         """Count the records of a fetch. Returns how long the client is throttled, and whether it does not get them.
@@ -143,7 +152,7 @@ class ClientQuotas:
         owner = OWNER.get()
         found = None if owner is None else self._find(CONTROLLER_MUTATION_RATE, owner)
         changes = 0 if found is None else mutations(request, image)
-        if found is None or not changes:
+        if owner is None or found is None or not changes:
             return
         counted, bound = found
         tokens = _latest(self._tokens, counted) or self._tokens.setdefault(counted, Tokens(bound, now_ms))
@@ -151,6 +160,8 @@ class ClientQuotas:
         if wait_ms:
             error = ThrottlingQuotaExceeded("The throttling quota has been exceeded.")
             error.wait_ms = min(wait_ms, THROTTLE_MS_MAX)
+            if self._on_throttled is not None:
+                self._on_throttled(CONTROLLER_MUTATION_RATE, owner, bound, error.wait_ms)
             raise error
 
     def _find(self, key: str, owner: Owner) -> tuple[tuple[str, ...], float] | None:

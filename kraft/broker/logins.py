@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from kraft.broker.client_events import ClientEvents
 from kraft.broker.principal import UserPrincipal
 from kraft.broker.tokens import BadToken, Token, Tokens
 from kraft.broker.users import Users
@@ -82,6 +83,7 @@ class Logins:
         clock: Clock,
         settings: Callable[[], BrokerSettings],
         operator_key: bytes,
+        events: ClientEvents | None = None,
     ) -> None:
         self.users = users
         self.tokens = tokens
@@ -89,6 +91,13 @@ class Logins:
         self.guesses = Guesses(clock)
         self._clock = clock
         self._operator_key = operator_key
+        self._events = events
+
+    def note_failed(self, host: str, mechanism: str, user: str, reason: str) -> None:
+        """Report a login that has failed. `user` is what the client sent; empty where it is not known."""
+        if self._events is not None:
+            known = user if self.users.exists(user) else ""
+            self._events.login_failed(host=host, mechanism=mechanism, user=known, reason=reason)
 
     def by_proof(self, name: str, credential: Credential, host: str) -> Login:
         """A user whose proof was right."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from kraft.broker.client_quotas import ClientQuotas
+from kraft.broker.client_quotas import ClientQuotas, OnThrottled
 from metadata.authorizer import authorizer_of
 from metadata.delta import MetadataDelta, delta_between
 from metadata.environment import Clock
@@ -27,7 +27,9 @@ NOBODY = Leadership(leader_id=-1, term=0, is_self=False)
 
 
 class MetadataPublisher:
-    def __init__(self, *, node_id: int, clock: Clock, static: Mapping[str, Any]) -> None:
+    def __init__(
+        self, *, node_id: int, clock: Clock, static: Mapping[str, Any], on_throttled: OnThrottled | None = None
+    ) -> None:
         self._node_id = node_id
         self._clock = clock
         self._static = static
@@ -36,7 +38,7 @@ class MetadataPublisher:
         self._dynamic: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
         """Cluster-wide and this broker's dynamic settings."""
         self._settings = broker_settings(static)
-        self._quotas = ClientQuotas(self._image.quotas)
+        self._quotas = ClientQuotas(self._image.quotas, on_throttled)
         self.quotas: ClientQuotas | None = None
         """The quotas of clients, and what was used of them; None while there are none."""
         self.authorizer = authorizer_of(self._settings, self._image)

@@ -55,6 +55,10 @@ class Users:
             own = self._own[name, mechanism] = scram.credential(password, salt=salt, mechanism=mechanism)
         return own
 
+    def exists(self, name: str) -> bool:
+        """Whether there is such a user, whatever its mechanisms."""
+        return name in self._image().users or name in self._passwords
+
     def credential_or_fake(self, name: str, mechanism: str) -> Credential:
         """One that no password has, where there is no such user: nobody learns which users exist."""
         return self.credential(name, mechanism) or scram.unknown_user(self._key, name, mechanism)

@@ -50,6 +50,17 @@ def node(
 
 
 @app.command()
+def client(
+    name: Annotated[str, typer.Argument(metavar="CLIENT", help="Its user, its client.id or its address.")],
+    rest: RestOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A client that is throttled or refused: a login, a connection, a quota or an ACL, and why."""
+    _explain(f"client/{segment(name)}", rest, data, as_json=as_json)
+
+
+@app.command()
 def group(
     name: Annotated[str, typer.Argument(metavar="GROUP", help="Name of the consumer group.")],
     rest: RestOption = None,

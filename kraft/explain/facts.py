@@ -95,6 +95,8 @@ class NodeEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """Log directories of the node that do not work -> the error."""
     events: list[Event] = []
     """Newest events of the partition, and those of the node that may concern it, oldest first."""
+    clients: list[Event] = []
+    """Newest events about clients that were refused or throttled, oldest first; where no partition is asked for."""
     forgotten: int = 0
     """Older events that the node's memory does not have any more."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from kraft.explain.clients import clients_decider
 from kraft.explain.explanation import Decider, Explanation, first_no, fixes, seconds, spoken, views_of
 from kraft.explain.facts import NO_LEADER, Found, NodeEvidence
 
@@ -16,6 +17,7 @@ def explain_node(found: Found, node: int) -> Explanation:
         _registered(found, node),
         _takes_part(found, node),
         _disks(found, node),
+        clients_decider(found, node),
     )
     deciders = [with_age(each, found) for each in asked]
     cause = first_no(deciders)
@@ -23,6 +25,7 @@ def explain_node(found: Found, node: int) -> Explanation:
     state_of = {
         "not_answering": "down", "quorum_without_leader": "not ready", "broker_fenced": "fenced",
         "broker_shutting_down": "shutting down", "node_waits": "not ready", "disk_failed": "disk failed",
+        "login_failed": "ready", "client_refused": "ready", "client_throttled": "ready", "not_authorized": "ready",
     }  # fmt: skip
     state = "ready" if cause is None else state_of.get(cause.cause, "not ready")
     states = {
@@ -35,7 +38,7 @@ def explain_node(found: Found, node: int) -> Explanation:
         subject=f"node {node}",
         state=state,
         since_ms=None if event is None else int(event["at_ms"]),
-        summary=f"node {node} takes part" if cause is None else f"node {node} is {state}: {cause.explanation}",
+        summary=_summary(node, state, cause),
         cause="" if cause is None else cause.cause,
         next="" if cause is None else cause.next,
         fix=fixes(deciders),
@@ -47,6 +50,12 @@ def explain_node(found: Found, node: int) -> Explanation:
         events=[] if own is None else own.events[-30:],
         forgotten=own is not None and bool(own.forgotten),
     )
+
+
+def _summary(node: int, state: str, cause: Decider | None) -> str:
+    if cause is None:
+        return f"node {node} takes part"
+    return f"node {node} {'takes part' if state == 'ready' else f'is {state}'}: {cause.explanation}"
 
 
 def explain_unknown(found: Found, subject: str) -> Explanation:

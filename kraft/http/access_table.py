@@ -124,6 +124,7 @@ def _node() -> dict[str, RouteAccess]:
         "GET /kraft/evidence": described,
         "GET /kraft/explain/partition/{topic}/{partition}": _topic(DESCRIBE),
         "GET /kraft/explain/node/{broker_id}": described,
+        "GET /kraft/explain/client/{client}": described,
         "GET /kraft/explain/record/{topic}/{partition}/{offset}": _topic(DESCRIBE),
         "GET /kraft/explain/group/{group}": _group(DESCRIBE),
         "GET /kraft/explain/queue/{group}": _group(DESCRIBE),

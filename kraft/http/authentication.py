@@ -73,10 +73,19 @@ class HttpAuthentication:
             if scheme.lower() == "basic":
                 return await self._by_password(credentials, host)
         except TooManyGuesses as error:
+            self._note_failed(host, scheme, credentials, str(error))
             raise HttpError(429, str(error), headers={"Retry-After": "1"}) from error
         except LoginFailed as error:
+            self._note_failed(host, scheme, credentials, str(error))
             raise HttpError(401, f"not logged in: {error}", headers=_CHALLENGE) from error
         raise HttpError(401, "Authorization is Basic or Bearer", headers=_CHALLENGE)
+
+    def _note_failed(self, host: str, scheme: str, credentials: str, reason: str) -> None:
+        try:
+            user = b64decode(credentials).decode().partition(":")[0] if scheme.lower() == "basic" else ""
+        except ValueError:
+            user = ""
+        self.logins.note_failed(host, scheme.title(), user, reason)
 
     async def _by_password(self, credentials: str, host: str) -> Login:
         if not (self.is_encrypted or self.logins.settings().sasl_plain_without_tls_enable):

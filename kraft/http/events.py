@@ -1,5 +1,5 @@
 """GET /kraft/events: what has happened at one node, from its memory: elections, changes of ISRs, truncations, fencings,
-faults, refusals by ACLs. The same lines are in its `events.jsonl` and `audit.jsonl`.
+faults, clients that were refused or throttled. The same lines are in its `events.jsonl` and `audit.jsonl`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
+from kraft.explain.clients import explain_client
 from kraft.explain.explanation import Explanation
 from kraft.explain.facts import Found, NodeEvidence
 from kraft.explain.nodes import explain_node
@@ -84,6 +85,12 @@ class ExplainHandlers:
             found = await self._explainer.find()
         return plain_json(explain_node(found, node))
 
+    async def client(self, call: Call) -> web.Response:
+        """A client by its user, its client.id or its address; one that nothing is known of is answered, too."""
+        with self._slots:
+            found = await self._explainer.find()
+        return plain_json(explain_client(found, call.path["client"]))
+
 
 def explain_routes(own: OwnEvidence, explainer: Explainer) -> tuple[Route, ...]:
     """The routes. They answer without a quorum: what a node knows then is what has to be explained."""
@@ -104,4 +111,6 @@ def explain_routes(own: OwnEvidence, explainer: Explainer) -> tuple[Route, ...]:
             (BAD_REQUEST, TOPIC_NOT_FOUND, PARTITION_NOT_FOUND, 503), name="node_explain_record"),
         get("/kraft/explain/node/{broker_id}", h.node, "Why a node is as it is.", Explanation, (404, 503),
             name="node_explain_node"),
+        get("/kraft/explain/client/{client}", h.client, "Why a client is refused or throttled.", Explanation, (503,),
+            name="node_explain_client"),
     )  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from kraft.broker.audit import AUDIT_FILE
+from kraft.broker.client_events import ClientEvents
 from kraft.broker.logins import Logins
 from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.broker.tokens import Tokens
@@ -31,6 +32,7 @@ class NodeContext:
     quorum: HostedQuorum
     events: EventLog
     audit: EventLog
+    client_events: ClientEvents
     publisher: MetadataPublisher
     main_loop: MainLoopWatch
     incarnation_id: UUID
@@ -55,9 +57,15 @@ def node_context(
     certificates: Certificates | None = None,
 ) -> NodeContext:
     node = config.node(node_id)
-    publisher = MetadataPublisher(node_id=node_id, clock=environment.clock, static=config.static_settings(node_id))
     ring = EventRing(lambda: publisher.settings.event_ring_bytes, lock=quorum.process.lock())
     events = EventLog(environment, data=node.data, node_id=node_id, ring=ring)
+    client_events = ClientEvents(events, environment.clock)
+    publisher = MetadataPublisher(
+        node_id=node_id,
+        clock=environment.clock,
+        static=config.static_settings(node_id),
+        on_throttled=client_events.throttled,
+    )
     dialed = {each.id: dial_tls(config, each, certificates) for each in config.nodes}
     addresses = AddressBook(config, node_id=node_id, image=lambda: publisher.image)
     return NodeContext(
@@ -67,6 +75,7 @@ def node_context(
         quorum=quorum,
         events=events,
         audit=EventLog(environment, data=node.data, node_id=node_id, ring=ring, name=AUDIT_FILE),
+        client_events=client_events,
         publisher=publisher,
         main_loop=MainLoopWatch(
             environment,
@@ -84,12 +93,14 @@ def node_context(
             tls=dialed.get,
         ),
         on_fatal=on_fatal,
-        logins=_logins(config, environment, publisher),
+        logins=_logins(config, environment, publisher, client_events),
         certificates=certificates,
     )
 
 
-def _logins(config: ClusterConfig, environment: Environment, publisher: MetadataPublisher) -> Logins:
+def _logins(
+    config: ClusterConfig, environment: Environment, publisher: MetadataPublisher, client_events: ClientEvents
+) -> Logins:
     keys = config.keys
     users = Users(environment, image=lambda: publisher.image, passwords=config.passwords, key=keys.operator)
     return Logins(
@@ -98,4 +109,5 @@ def _logins(config: ClusterConfig, environment: Environment, publisher: Metadata
         clock=environment.clock,
         settings=lambda: publisher.settings,
         operator_key=keys.operator,
+        events=client_events,
     )

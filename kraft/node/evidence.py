@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
-from kraft.events import EventRing
+from kraft.events import EventRing, KeptEvent
+from kraft.explain.clients import CLIENT_EVENTS
 from kraft.explain.facts import FollowerFacts, KnownPartition, NodeEvidence, ReplicaFacts
 from kraft.node.assembly import Node
 from metadata.image import BrokerImage, PartitionImage, TopicIdPartition
@@ -13,6 +15,7 @@ from replication.manager.status import ReplicaDetail
 
 EVENTS_MAX: Final = 60
 """Events of the partition, and as many of the node."""
+CLIENT_EVENTS_MAX: Final = 500
 NODE_EVENTS: Final = frozenset(
     {
         "broker_fenced", "broker_unfenced", "broker_shutting_down", "broker_registered", "quorum_leadership",
@@ -58,6 +61,7 @@ class OwnEvidence:
             failure=failure,
             failed_directories={} if node.broker is None else node.broker.logs.failed_directories(),
             events=events,
+            clients=[] if topic is not None else _of_clients(node.events.ring),
             forgotten=forgotten,
         )
 
@@ -118,4 +122,12 @@ def _events(ring: EventRing, topic: str | None, partition: int) -> tuple[list[di
     if topic is not None:
         kept += ring.read(limit=EVENTS_MAX, topic=topic, partition=partition).events
     kept.sort(key=lambda each: each.position)
-    return [each.fields() | {"position": each.position} for each in kept], page.forgotten
+    return _fields(kept), page.forgotten
+
+
+def _of_clients(ring: EventRing) -> list[dict[str, Any]]:
+    return _fields(ring.read(limit=CLIENT_EVENTS_MAX, events=CLIENT_EVENTS).events)
+
+
+def _fields(events: Iterable[KeptEvent]) -> list[dict[str, Any]]:
+    return [each.fields() | {"position": each.position} for each in events]

@@ -39,6 +39,7 @@ def kafka_listener(
         ],
         security=_security(context, own.kafka_protocol, (), shared_port_tls(config, own, certificates)),
         on_broker_connection_lost=None if controller is None else controller.active.broker_connection_lost,
+        client_events=context.client_events,
     )
 
 

@@ -38,7 +38,7 @@ class ClientCounts:
         self._apis: dict[int, _Sum] = {}
         self._clients: dict[str, _Sum] = {}
         self.refused = 0
-        """Connections beyond max.connections."""
+        """Connections beyond a limit, or without what their listener demands."""
 
     def begun(self, api_key: int, client_id: str | None, size: int) -> str:
         """Counts a request of `size` bytes; returns the name under which its client is counted."""
@@ -78,7 +78,13 @@ class ClientCounts:
                 ("listener", "software", "version"),
                 [(labels, float(count)) for labels, count in software(connections).items()],
             ),
-            Measure("kafka_connections_refused", "Beyond max.connections.", "counter", (), [((), float(self.refused))]),
+            Measure(
+                "kafka_connections_refused",
+                "Beyond a limit, or without TLS.",
+                "counter",
+                (),
+                [((), float(self.refused))],
+            ),
         )
 
 

@@ -48,6 +48,8 @@ class ClientLogin:
         self._mechanism: str | None = None
         """Chosen, and not done yet."""
         self._scram: tuple[ScramServer, str, scram.Credential] | None = None
+        self._user = ""
+        """The user that the client has named."""
         self._refusal: LoginFailed | None = None
         self.login: Login | None = None
         self.has_failed = False
@@ -77,6 +79,13 @@ class ClientLogin:
         elif self.login is not None and message.mechanism != self.login.mechanism:
             code = IllegalSaslState.code
         self.has_failed = bool(code)
+        if code:
+            self._note_failed(
+                message.mechanism,
+                f"the mechanism is not one of {', '.join(self._rules.mechanisms)}"
+                if code == UnsupportedSaslMechanism.code
+                else "it is not the turn of SaslHandshake",
+            )
         self._mechanism = None if code else message.mechanism
         return SaslHandshakeResponseData.make(error_code=code, mechanisms=tuple(self._rules.mechanisms))
 
@@ -84,10 +93,12 @@ class ClientLogin:
         """The answer to SaslAuthenticate; `login` is there when the mechanism is done."""
         try:
             token = await self._step(bytes(message.auth_bytes))
-        except (ScramFailed, LoginFailed, UnicodeDecodeError):
-            return self._failed(SaslAuthenticationFailed(self._words))
+        except (ScramFailed, LoginFailed) as error:
+            return self._failed(SaslAuthenticationFailed(self._words), str(error))
+        except UnicodeDecodeError:
+            return self._failed(SaslAuthenticationFailed(self._words), "the token is no UTF-8")
         except KafkaError as error:
-            return self._failed(error)
+            return self._failed(error, error.message)
         return SaslAuthenticateResponseData.make(
             error_code=0, error_message=None, auth_bytes=token, session_lifetime_ms=self._lifetime_ms()
         )
@@ -108,11 +119,15 @@ class ClientLogin:
         what = "authentication" if self.login is None else "re-authentication"
         return f"Authentication failed during {what} due to invalid credentials with SASL mechanism {self._mechanism}"
 
-    def _failed(self, error: KafkaError) -> SaslAuthenticateResponseData:
+    def _failed(self, error: KafkaError, reason: str) -> SaslAuthenticateResponseData:
+        self._note_failed(self._mechanism or "", reason)
         self.has_failed, self._mechanism, self.login = True, None, None
         return SaslAuthenticateResponseData.make(
             error_code=error.code, error_message=error.message, auth_bytes=b"", session_lifetime_ms=0
         )
+
+    def _note_failed(self, mechanism: str, reason: str) -> None:
+        self._rules.logins.note_failed(self._host, mechanism, self._user, reason)
 
     async def _step(self, token: bytes) -> bytes:
         match self._mechanism:
@@ -128,7 +143,7 @@ class ClientLogin:
         logins = self._rules.logins
         if self._scram is None:
             logins.guesses.check(self._host)
-            name = scram.user_of(token)
+            name = self._user = scram.user_of(token)
             credential = logins.users.credential_or_fake(name, mechanism)
             nonce = b64encode(self._rules.rng.randbytes(scram.NONCE_BYTES)).decode()
             server = ScramServer(credential, user=name, nonce=nonce)
@@ -150,6 +165,7 @@ class ClientLogin:
         other, name, password = parts
         if other not in ("", name) or len(name) > scram.USER_LENGTH_MAX or name == OPERATOR:
             raise LoginFailed("the authorization id is another user")
+        self._user = name
         self._done(await self._rules.logins.by_password(name, password, self._host, mechanism=PLAIN))
         return b""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,8 +9,6 @@ from kraft.broker.certificate_names import user_of
 from kraft.broker.principal import ANONYMOUS_NAME, UserPrincipal, host_of
 from kraft.wire.client_login import LoginRules
 from metadata.environment import FrameConnection, Tls
-
-LOG = logging.getLogger(__name__)
 
 DEFAULT_RULES = "DEFAULT"
 
@@ -35,10 +32,7 @@ class ListenerSecurity:
         if self.login is not None or not subject:
             return UserPrincipal(ANONYMOUS_NAME, host)
         name = user_of(subject, self.mapping_rules())
-        if not name:
-            LOG.warning("closing %s: no rule of ssl.principal.mapping.rules matches its certificate", connection.peer)
-            return None
-        return UserPrincipal(name, host)
+        return UserPrincipal(name, host) if name else None
 
 
 PLAINTEXT = ListenerSecurity()

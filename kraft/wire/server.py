@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from kraft.broker.answer_budget import AnswerBudget
+from kraft.broker.client_events import ClientEvents
 from kraft.broker.measures import Measure
 from kraft.broker.principal import NodePrincipal, host_of
 from kraft.protocol import codec, scram
@@ -73,6 +74,7 @@ class WireServer:
         client_listeners: Sequence[ClientListener] = (),
         security: ListenerSecurity = PLAINTEXT,
         on_broker_connection_lost: OnBrokerLost | None = None,
+        client_events: ClientEvents | None = None,
     ) -> None:
         """A node without the broker role serves no clients: it takes nodes only. `answers` is the node's memory for
         answers, of its own where none is given. `security` is that of the first listener.
@@ -103,11 +105,10 @@ class WireServer:
         )
         self.watch = ClientWatch(environment.clock, idle_ms_max=settings.connections_max_idle_ms, answers=answers)
         self.counts = self._shared.counts
-        self._on_broker_connection_lost = on_broker_connection_lost
+        self._on_broker_connection_lost, self._client_events = on_broker_connection_lost, client_events
         self._listeners: list[FrameListener] = []
-        self._open = 0
+        self._open, self._is_stopping = 0, False
         self._controller_connections: Counter[int] = Counter()
-        self._is_stopping = False
 
     @cached_property
     def _by_address(self) -> ConnectionQuotas:
@@ -193,10 +194,15 @@ class WireServer:
         """Whether a place is free. When all are taken, a connection that has not authenticated loses its place."""
         if self._open < self._places or self._nodes.unauthenticated.end_one(connection):
             return True
-        LOG.warning("refusing %s: %d connections are open (max.connections)", connection.peer, self._open)
-        self.counts.refused += 1
-        connection.abort()
+        self._refuse(connection, f"{self._open} connections are open (max.connections)")
         return False
+
+    def _refuse(self, connection: FrameConnection, why: str) -> None:
+        LOG.warning("refusing %s: %s", connection.peer, why)
+        self.counts.refused += 1
+        if self._client_events is not None:
+            self._client_events.refused(host=host_of(connection.peer), reason=why)
+        connection.abort()
 
     async def _serve_client(self, listener: str, connection: FrameConnection, first: memoryview) -> memoryview | None:
         """What is left of it, if it turns out to be a node that authenticates."""
@@ -204,19 +210,14 @@ class WireServer:
         if takes_nodes and _authenticates(first):
             return first
         if self._by_name[listener].security.clients_need_tls and not connection.is_encrypted:
-            LOG.info("refusing %s: a client without TLS", connection.peer)
-            connection.abort()
+            self._refuse(connection, "a client without TLS at a port that needs it")
             return None
         if len(self.watch) >= self._client_places:
-            LOG.warning("refusing %s: %d clients are connected (max.connections)", connection.peer, len(self.watch))
-            self.counts.refused += 1
-            connection.abort()
+            self._refuse(connection, f"{len(self.watch)} clients are connected (max.connections)")
             return None
         host = host_of(connection.peer)
         if why := self._by_address.refusal(host):
-            LOG.warning("refusing %s: %s", connection.peer, why)
-            self.counts.refused += 1
-            connection.abort()
+            self._refuse(connection, why)
             return None
         with self._by_address.counting(host):
             if delay_ms := self._by_address.delay_ms():
@@ -232,6 +233,7 @@ class WireServer:
         security = self._by_name[listener].security
         principal = security.principal(connection)
         if principal is None:
+            self._refuse(connection, "no rule of ssl.principal.mapping.rules matches its certificate")
             return None
         client = ClientConnection(peer=connection.peer, listener=listener, principal=principal)
         if security.login is not None:

@@ -12,9 +12,9 @@ from metadata import settings
 from tests.architecture.sources import ROOT
 
 RULES = ROOT / "docs" / "rules.md"
-CITED = re.compile(r"(?<![\w-])(SO-[SL]\d{1,2}|[QBLRIPDTFGSU]\d{1,2})(?!\w|\.\d)")
+CITED = re.compile(r"(?<![\w-])(SO-[SL]\d{1,2}|[QBLRIPDTFGSUK]\d{1,2})(?!\w|\.\d)")
 """In comments, strings and prose. `S1-` or `P0.5` are no citations, names of variables are not looked at."""
-RANGE = re.compile(r"(?<![\w-])([QBLRIPDTFGSU])(\d{1,2})(?: to |-)\1(\d{1,2})(?!\w)")
+RANGE = re.compile(r"(?<![\w-])([QBLRIPDTFGSUK])(\d{1,2})(?: to |-)\1(\d{1,2})(?!\w)")
 """`G1 to G8`, `R4-R6`."""
 LISTED = re.compile(r"^- \*\*([A-Z]+(?:-[SL])?\d+)\*\*: ", re.MULTILINE)
 

@@ -25,7 +25,7 @@ ALWAYS = (
     "/docs", "/docs/{asset}", "/openapi.json", "/openapi", "/openapi/v3", "/console", "/console/{file}",
     "/kraft/events", "/kraft/facts", "/kraft/changes", "/kraft/evidence",
     "/kraft/explain/partition/{topic}/{partition}", "/kraft/explain/node/{broker_id}",
-    "/kraft/explain/record/{topic}/{partition}/{offset}",
+    "/kraft/explain/record/{topic}/{partition}/{offset}", "/kraft/explain/client/{client}",
 )  # fmt: skip
 ENDLESS = ("/kraft/live",)
 """Streams that answer early: they end when their client goes."""
