@@ -1,6 +1,6 @@
 """Quotas of clients: which one holds for a client, how much was used, and how long to wait.
 
-The rules are those of KIP-13, KIP-219, KIP-546 and KIP-599.
+The rules are those of KIP-13, KIP-124, KIP-219, KIP-546 and KIP-599.
 
 Each broker counts bytes for itself, as in Kafka. A rate is measured over eleven samples of a second; who has used more
 than allowed is throttled for as long as it takes until the rate is the quota. Changes of metadata are drawn, at the
@@ -16,7 +16,13 @@ from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
 from kraft.protocol.errors import ThrottlingQuotaExceeded
-from metadata.controller.decide.client_quotas import CLIENT_ID, CONSUMER_BYTE_RATE, CONTROLLER_MUTATION_RATE, USER
+from metadata.controller.decide.client_quotas import (
+    CLIENT_ID,
+    CONSUMER_BYTE_RATE,
+    CONTROLLER_MUTATION_RATE,
+    REQUEST_PERCENTAGE,
+    USER,
+)
 from metadata.controller.requests import CreatePartitions, CreateTopics, DeleteTopics, Request
 from metadata.image import MetadataImage, QuotaEntity
 
@@ -126,6 +132,15 @@ class ClientQuotas:
         if wait_ms and self._on_throttled is not None:
             self._on_throttled(key, owner, bound, wait_ms)
         return wait_ms
+
+    def limits(self, key: str, owner: Owner) -> bool:
+        """Whether the client has this quota."""
+        return self._find(key, owner) is not None
+
+    def worked(self, owner: Owner, percent: float, now_ms: int) -> int:
+        """Count what a request of the client cost the loop, in percent of a second. Returns how long the client is
+        throttled: a second at most, as in Kafka, for it is asked again at each request (KIP-124)."""
+        return min(self.used(REQUEST_PERCENTAGE, owner, percent, now_ms), SAMPLE_MS)
 
     def fetched(self, owner: Owner, size: int, now_ms: int) -> tuple[int, bool]:
         """Count the records of a fetch. Returns how long the client is throttled, and whether it does not get them.

@@ -49,7 +49,8 @@ def set_quotas(
     rest: RestOption = None,
     data: DataOption = None,
 ) -> None:
-    """Set quotas: bytes of produces and fetches per second, partitions created and deleted per second."""
+    """Set quotas: bytes of produces and of fetches per second, request_percentage (of a node's processor time),
+    partitions created and deleted per second."""
     values: dict[str, float | None] = {}
     for each in quotas:
         name, _, text = each.partition("=")

@@ -29,7 +29,7 @@ from kraft.http.metrics import GaugeValues, Metrics
 from kraft.http.openapi import openapi_routes
 from kraft.http.parameters import check_names_in_path
 from kraft.http.partitioner import Partitioner
-from kraft.http.quotas import check_quota, count
+from kraft.http.quotas import check_quota, counted
 from kraft.http.readiness import Awaiting, Nothing, add_awaits_header, refuse_early
 from kraft.http.request_body import BodyLease, check_length
 from kraft.http.responses import InternalErrors, finished, refused
@@ -210,9 +210,9 @@ async def _answer(context: Context, route: Route, request: web.Request) -> web.S
             call.body = await lease.read(request)
             if call.is_latin_1:
                 call.body = utf8_of_latin_1(call.body)
-        response = await (route.handler(call) if checked is None else route.handler(call, checked))
-        if context.gateway.quotas is not None:
-            count(call, route, response, context.gateway.quotas)
+        answer = route.handler(call) if checked is None else route.handler(call, checked)
+        quotas = context.gateway.quotas
+        response = await (answer if quotas is None else counted(call, route, answer, quotas))
         if route.answers_early:
             add_awaits_header(response, context.awaiting)
         return finished(call, route, response) if context.is_strict else response

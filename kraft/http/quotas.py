@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final
 
 from aiohttp import web
 
 from kraft.broker.client_quotas import OWNER, ClientQuotas, Owner
+from kraft.broker.processor_time import ProcessorTime, Timed
 from kraft.http.access_table import ROUTE_ACCESS
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import HttpError
 from metadata.acls import AclOperation
-from metadata.controller.decide.client_quotas import CONSUMER_BYTE_RATE, PRODUCER_BYTE_RATE
+from metadata.controller.decide.client_quotas import CONSUMER_BYTE_RATE, PRODUCER_BYTE_RATE, REQUEST_PERCENTAGE
 
 TOO_MANY_REQUESTS = 42901
 _COUNTED: Final = {AclOperation.WRITE: PRODUCER_BYTE_RATE, AclOperation.READ: CONSUMER_BYTE_RATE}
@@ -23,13 +25,30 @@ def check_quota(call: Call, route: Route, quotas: ClientQuotas) -> None:
     owner = Owner(call.principal.name, None)
     OWNER.set(owner)
     key = quota_of(route)
-    wait_ms = quotas.used(key, owner, 0, call.context.clock.monotonic_ms()) if key else 0
+    now_ms = call.context.clock.monotonic_ms()
+    wait_ms = max(quotas.worked(owner, 0, now_ms), quotas.used(key, owner, 0, now_ms) if key else 0)
     if wait_ms:
         raise too_many(wait_ms)
 
 
-def count(call: Call, route: Route, response: web.StreamResponse, quotas: ClientQuotas) -> None:
-    """Count what a request has produced or read."""
+async def counted(
+    call: Call, route: Route, answer: Awaitable[web.StreamResponse], quotas: ClientQuotas
+) -> web.StreamResponse:
+    """The answer of a handler; what it has produced or read is counted, and the time that it took of the loop."""
+    owner, clock = Owner(call.principal.name, None), call.context.clock
+    if not quotas.limits(REQUEST_PERCENTAGE, owner):
+        response = await answer
+    else:
+        time = ProcessorTime(clock)
+        try:
+            response = await Timed(answer, time)
+        finally:
+            quotas.worked(owner, time.take_percent(), clock.monotonic_ms())
+    _count(call, route, response, quotas)
+    return response
+
+
+def _count(call: Call, route: Route, response: web.StreamResponse, quotas: ClientQuotas) -> None:
     key = quota_of(route)
     if key is None:
         return

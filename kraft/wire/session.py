@@ -29,6 +29,7 @@ from typing import Any, cast
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.client_quotas import OWNER, ClientQuotas, Owner
 from kraft.broker.principal import NodePrincipal, UserPrincipal, ask_for, decode_user, node_principal_of
+from kraft.broker.processor_time import ProcessorTime, Timed
 from kraft.protocol import apis, codec
 from kraft.protocol.codec import Malformed, RequestHeader
 from kraft.protocol.encoding import TooManyItems, TopLevel, Written
@@ -41,7 +42,7 @@ from kraft.wire.client_counts import ClientCounts
 from kraft.wire.handler_table import ROWS, ApiHandlers, Order
 from kraft.wire.large_requests import LargeRequests, at_once_max, read
 from kraft.wire.request_pieces import AT_ONCE_MAX_OF, PIECE_ITEMS, PIECES
-from metadata.controller.decide.client_quotas import CONSUMER_BYTE_RATE, PRODUCER_BYTE_RATE
+from metadata.controller.decide.client_quotas import CONSUMER_BYTE_RATE, PRODUCER_BYTE_RATE, REQUEST_PERCENTAGE
 from metadata.environment import Clock, FrameConnection
 
 LOG = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class _Slot:
     """What `waits` runs; closed with it, because a task that is cancelled before its first turn never begins it."""
     asker: UserPrincipal | None = None
     """The user for whom a node asks."""
+    time: ProcessorTime | None = None
+    """What the loop spends for it, where the client has a quota of that."""
     goes_on: bool = False
     """A fetch goes on with its session."""
 
@@ -277,14 +280,18 @@ class Session:
 
     def _start_of_client(self, header: RequestHeader, frame: memoryview) -> None:
         key, shared = header.api_key, self._shared
-        if shared.handlers.quotas is not None:
-            OWNER.set(Owner(self.client.principal.name, header.client_id))
+        time = None
+        if (quotas := shared.handlers.quotas) is not None:
+            owner = Owner(self.client.principal.name, header.client_id)
+            OWNER.set(owner)
+            time = ProcessorTime(shared.clock) if quotas.limits(REQUEST_PERCENTAGE, owner) else None
         slot = _Slot(
             len(frame),
             header,
             ORDERS.get(key, READ_ORDER),
             begun_us=shared.clock.monotonic_us(),
             counted_as=shared.counts.begun(key, header.client_id, len(frame)),
+            time=time,
         )
         self._slots.append(slot)
         if slot.order is PRODUCE_ORDER:
@@ -295,6 +302,12 @@ class Session:
         self.activity += 1
         if key == FETCH:
             self._fetches += 1
+        self._begin(slot, frame)
+        if time is not None:
+            time.pause()
+
+    def _begin(self, slot: _Slot, frame: memoryview) -> None:
+        header, key = slot.header, slot.header.api_key
         if key == apis.API_VERSIONS.key:
             self._answer_api_versions(slot, frame)
             return
@@ -387,7 +400,7 @@ class Session:
         turn later, when other fetches have already read into the same room of `AnswerBudget`."""
         ask_for(slot.asker or self.client.principal)
         try:
-            response = await answer
+            response = await (answer if slot.time is None else Timed(answer, slot.time))
         except Exception as error:  # noqa: BLE001 - `_failed` has an answer for each kind
             if not self._has_ended:
                 self._failed(slot, api, message, error)
@@ -405,6 +418,8 @@ class Session:
     ) -> None:
         if future.cancelled() or self._has_ended:
             return
+        if slot.time is not None:
+            slot.time.resume()
         try:
             response = render(future.result())
         except Exception as error:  # noqa: BLE001 - `_failed` has an answer for each kind
@@ -452,10 +467,13 @@ class Session:
         version: int | None = None,
         refused: KafkaError | None = None,
     ) -> None:
-        if not self._is_node and (quotas := self._shared.handlers.quotas) is not None:
+        quotas = None if self._is_node else self._shared.handlers.quotas
+        if quotas is not None:
             response = self._count(quotas, slot, response)
         if response is not None:
             asked = slot.header.api_version if version is None else version
+            if slot.time is not None:
+                slot.time.resume()
             try:
                 slot.parts = codec.encode_response(kind, asked, slot.header.correlation_id, response, refused=refused)
             except Exception as error:  # noqa: BLE001 - ours: the others are served on
@@ -467,6 +485,10 @@ class Session:
             self._release(slot)
             self._has_room.set()
             return
+        if slot.time is not None and quotas is not None:  # Kafka also adds the time of the answer without a wait
+            owner = Owner(self.client.principal.name, slot.header.client_id)
+            quotas.used(REQUEST_PERCENTAGE, owner, slot.time.take_percent(), self._shared.clock.monotonic_ms())
+            slot.time.pause()
         if slot.parts is not None:
             slot.answer_size = size = sum(map(len, slot.parts))
             self._unsent_size += size
@@ -479,21 +501,26 @@ class Session:
         self._send_what_is_done()
 
     def _count(self, quotas: ClientQuotas, slot: _Slot, response: TopLevel | None) -> TopLevel | None:
-        """Count the bytes of a produce or a fetch. Beyond its quota, a client learns from the answer how long it has to
-        wait, and nothing more is read of it until then; the answer to a fetch is empty (KIP-219). A share fetch has
-        acquired its records, and gets them."""
-        key = slot.header.api_key
-        if key not in (PRODUCE, FETCH, SHARE_FETCH):
+        """Count the bytes of a produce or a fetch, and the time of any request. Beyond its quota, a client learns from
+        the answer how long it has to wait, and nothing more is read of it until then; the answer to a fetch is empty
+        (KIP-219). A share fetch has acquired its records, and gets them."""
+        key, time = slot.header.api_key, slot.time
+        if time is None and key not in (PRODUCE, FETCH, SHARE_FETCH):
             return response
         owner = Owner(self.client.principal.name, slot.header.client_id)
         now_ms = self._shared.clock.monotonic_ms()
-        is_refused = False
+        time_ms = 0 if time is None else quotas.worked(owner, time.take_percent(), now_ms)
+        wait_ms, is_refused = time_ms, False
         if key == PRODUCE:
             wait_ms = quotas.used(PRODUCER_BYTE_RATE, owner, slot.size, now_ms)
         elif key == SHARE_FETCH:
             wait_ms = quotas.used(CONSUMER_BYTE_RATE, owner, _records_size(response), now_ms)
-        else:
-            wait_ms, is_refused = quotas.fetched(owner, _records_size(response), now_ms)
+        elif key == FETCH:
+            size = _records_size(response)
+            is_refused = time_ms > 0 and size > 0
+            if not is_refused:
+                wait_ms, is_refused = quotas.fetched(owner, size, now_ms)
+        wait_ms = max(wait_ms, time_ms)
         if is_refused:
             session_id = getattr(response, "session_id", 0) if slot.goes_on else 0
             kind: Any = apis.response_type(apis.BY_KEY[FETCH])

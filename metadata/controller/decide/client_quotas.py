@@ -19,7 +19,7 @@ PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE = "producer_byte_rate", "consumer_byte_ra
 REQUEST_PERCENTAGE, CONTROLLER_MUTATION_RATE = "request_percentage", "controller_mutation_rate"
 CONNECTION_CREATION_RATE = "connection_creation_rate"
 _WHOLE = frozenset({PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE, CONNECTION_CREATION_RATE})
-_OF_USERS = frozenset({PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE, CONTROLLER_MUTATION_RATE})
+_OF_USERS = frozenset({PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE, CONTROLLER_MUTATION_RATE, REQUEST_PERCENTAGE})
 _OF_IPS = frozenset({CONNECTION_CREATION_RATE})
 
 
@@ -78,8 +78,6 @@ def check_entity(entity: QuotaEntity) -> None:
 
 
 def _check_quota(entity: QuotaEntity, key: str, value: float | None) -> None:
-    if key == REQUEST_PERCENTAGE:
-        raise InvalidRequest(f"{key} is not measured here: nothing would hold a client to it")
     if key not in (_OF_IPS if entity[0][0] == IP else _OF_USERS):
         raise InvalidRequest(f"Invalid configuration key {key}")
     if value is None:

@@ -11,12 +11,15 @@ import pytest
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.client_quotas import OWNER, ClientQuotas, Owner
 from kraft.broker.principal import ANONYMOUS
+from kraft.broker.processor_time import ProcessorTime
 from kraft.protocol import codec
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import ThrottlingQuotaExceeded
 from kraft.protocol.messages.create_topics_request import CreateTopicsRequestData
 from kraft.protocol.messages.fetch_response import FetchableTopicResponse, FetchResponseData, PartitionData
+from kraft.protocol.messages.list_offsets_response import ListOffsetsResponseData
 from kraft.protocol.messages.produce_response import ProduceResponseData
+from kraft.wire import session
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.budget import Budget
 from kraft.wire.channels.forward import LIST_OFFSETS, PRODUCE
@@ -62,8 +65,8 @@ async def story(quota: str, frames: list[bytes], answer: TopLevel | Exception) -
         large=LargeRequests(around, items_max=1_000),
     )
     client = ClientConnection(peer=line.peer, listener="PLAINTEXT", principal=ANONYMOUS)
-    session = Session(shared, cast(Any, line), client, takes_nodes=False)
-    serving = asyncio.create_task(session.serve())
+    served_ = Session(shared, cast(Any, line), client, takes_nodes=False)
+    serving = asyncio.create_task(served_.serve())
     line.put(*frames)
     await around.clock.sleep(120_000)
     serving.cancel()
@@ -78,7 +81,8 @@ def throttle_ms(line: Line, number: int, kind: type[TopLevel], version: int) -> 
 
 def decoded(line: Line, number: int, kind: type[TopLevel], version: int) -> Any:
     data = memoryview(b"".join(bytes(part) for part in line.sent[number]))
-    api = {ProduceResponseData: PRODUCE, FetchResponseData: FETCH}[cast(Any, kind)].api
+    rpcs: list[Any] = [PRODUCE, FETCH, LIST_OFFSETS]
+    api = next(rpc.api for rpc in rpcs if rpc.response is kind)
     _, offset = codec.decode_response_head(api, version, data)
     return codec.decode_body(kind, version, data, offset)
 
@@ -124,6 +128,30 @@ def test_a_fetch_beyond_the_quota_is_answered_empty() -> None:
         assert found[1].throttle_time_ms == 8_000
         _, line = await story("consumer_byte_rate", [a_fetch(), a_fetch(session_id=7, session_epoch=1)], answer)
         assert decoded(line, 1, FetchResponseData, FETCH.api.version).session_id == 7
+
+    run(main())
+
+
+class Slow(ProcessorTime):
+    """As if each request took the loop for a second and a half."""
+
+    def take_percent(self) -> float:
+        return super().take_percent() + 150
+
+
+def test_a_request_that_costs_too_much_time_mutes_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any request counts, and the answer to a fetch is empty (KIP-124)."""
+    monkeypatch.setattr(session, "ProcessorTime", Slow)
+
+    async def main() -> None:
+        begun, line = await story("request_percentage", [a_lookup(), a_lookup()], ListOffsetsResponseData.make())
+        assert begun[1][0] - begun[0][0] >= 1_000
+        assert throttle_ms(line, 0, ListOffsetsResponseData, LIST_OFFSETS.api.version) == 1_000
+        partition = PartitionData.make(records=bytes(90))
+        answer = FetchResponseData.make(responses=[FetchableTopicResponse.make(partitions=[partition])])
+        _, line = await story("request_percentage", [a_fetch()], answer)
+        found = decoded(line, 0, FetchResponseData, FETCH.api.version)
+        assert (len(found.responses), found.throttle_time_ms) == (0, 1_000)
 
     run(main())
 
