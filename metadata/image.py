@@ -37,13 +37,18 @@ from metadata.records import (
     Record,
     RegisterBrokerRecord,
     RemoveAccessControlEntryRecord,
+    RemoveRouteBindingRecord,
+    RemoveRouteRecord,
     RemoveTopicRecord,
     RemoveUserScramCredentialRecord,
+    RouteBindingRecord,
+    RouteRecord,
     TopicRecord,
     UncleanElectionReport,
     UnregisterBrokerRecord,
     UserScramCredentialRecord,
 )
+from metadata.routes import Binding, RouteImage
 
 QuotaEntity: TypeAlias = tuple[tuple[str, str | None], ...]
 """The holder of a client quota: (entity type, name) by type; None: the default of the type (KIP-546)."""
@@ -199,6 +204,10 @@ def users_map(users: Mapping[str, Mapping[str, Credential]]) -> PersistentMap[st
     return PersistentMap(users, spread=_spread_name)
 
 
+def routes_map(routes: Mapping[str, RouteImage]) -> PersistentMap[str, RouteImage]:
+    return PersistentMap(routes, spread=_spread_name)
+
+
 def collision_key(name: str) -> str:
     """Topics with the same key must not exist together: '.' and '_' are equal, as in the names of Kafka's metrics."""
     return name.replace(".", "_")
@@ -234,6 +243,7 @@ class MetadataImage:
     users: PersistentMap[str, Mapping[str, Credential]] = field(default_factory=lambda: users_map({}))
     """Credentials by mechanism; none for a user that was deleted, whom cluster.toml does not bring back."""
     """Users with a password: name -> mechanism -> what its proofs are checked with."""
+    routes: PersistentMap[str, RouteImage] = field(default_factory=lambda: routes_map({}))
     next_producer_id: int = 0
     transaction: OpenTransaction | None = None
 
@@ -304,6 +314,7 @@ class _Draft:
         self.acls = image.acls.draft()
         self.quotas = image.quotas.draft()
         self.users = image.users.draft()
+        self.routes = image.routes.draft()
         self.transaction = image.transaction
         self._pending: list[Record] = [] if image.transaction is None else list(image.transaction.records)
         self._owned: dict[UUID, dict[int, PartitionImage]] = {}
@@ -323,6 +334,7 @@ class _Draft:
             acls=self.acls.frozen(),
             quotas=self.quotas.frozen(),
             users=self.users.frozen(),
+            routes=self.routes.frozen(),
             next_producer_id=self.next_producer_id,
             transaction=self.transaction and replace(self.transaction, records=tuple(self._pending)),
         )
@@ -382,6 +394,8 @@ class _Draft:
                 self._set_quota(record)
             case UserScramCredentialRecord() | RemoveUserScramCredentialRecord():
                 self._set_credential(record)
+            case RouteRecord() | RemoveRouteRecord() | RouteBindingRecord() | RemoveRouteBindingRecord():
+                self._change_route(record)
             case ProducerIdsRecord():
                 self.next_producer_id = record.next_producer_id
 
@@ -415,6 +429,9 @@ class _Draft:
         name = self.topics.pop(record.topic_id).name
         del self.topic_ids[name]
         self.configs.pop(("topic", name), None)
+        for route in [each for each in self.routes.values() if name in each.topics]:
+            left = frozenset(binding for binding in route.bindings if binding.topic != name)
+            self.routes[route.name] = replace(route, bindings=left)
         self._owned.pop(record.topic_id, None)
 
     def _partitions(self, topic_id: UUID) -> dict[int, PartitionImage]:
@@ -476,6 +493,20 @@ class _Draft:
             self.users[record.name] = MappingProxyType(dict(sorted(credentials.items())))
         else:
             self.users.pop(record.name, None)
+
+    def _change_route(
+        self, record: RouteRecord | RemoveRouteRecord | RouteBindingRecord | RemoveRouteBindingRecord
+    ) -> None:
+        match record:
+            case RouteRecord():
+                assert record.name not in self.routes, record
+                self.routes[record.name] = RouteImage(name=record.name, kind=record.kind)
+            case RemoveRouteRecord():
+                del self.routes[record.name]
+            case RouteBindingRecord() | RemoveRouteBindingRecord():
+                route, binding = self.routes[record.route], Binding(record.key, record.topic)
+                assert isinstance(record, RouteBindingRecord) is (binding not in route.bindings), (record, route)
+                self.routes[record.route] = replace(route, bindings=route.bindings ^ {binding})
 
     def _set_quota(self, record: ClientQuotaRecord) -> None:
         quotas = {**self.quotas.get(record.entity, {})}

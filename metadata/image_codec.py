@@ -3,7 +3,7 @@
 Equal images give equal bytes. Format: the 8 bytes `KRAFTIMG`, version (u8), CRC-32 of the body (u32, big-endian),
 then the body: one JSON object with sorted keys. Anything else is refused with `CorruptSnapshot`. Pure.
 Version 2 is for an image with an open transaction, in the field `transaction`; version 3 for one with ACLs or quotas,
-so that no program that does not know them ignores them; all others have version 1.
+so that no program that does not know them ignores them; version 4 for one with routes; all others have version 1.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ from metadata.image import (
     brokers_map,
     configs_map,
     quotas_map,
+    routes_map,
     topic_ids_map,
     topics_map,
     users_map,
 )
 from metadata.records import LeaderRecovery, UncleanElectionReport, decode_record, encode_record
+from metadata.routes import Binding, RouteImage, RouteKind
 
 MAGIC = b"KRAFTIMG"
 VERSION = 1
 VERSION_WITH_TRANSACTION = 2
 VERSION_WITH_SECURITY = 3
-NEWEST_VERSION = VERSION_WITH_SECURITY
+VERSION_WITH_ROUTES = 4
+NEWEST_VERSION = VERSION_WITH_ROUTES
 _HEADER = struct.Struct(">8sBI")
 
 
@@ -65,6 +68,9 @@ def encode_image(image: MetadataImage) -> bytes:
         fields["acls"] = [_acl_fields(acl_id, image.acls[acl_id]) for acl_id in sorted(image.acls)]
         fields["quotas"] = sorted(([entity, dict(values)] for entity, values in image.quotas.items()), key=repr)
         fields["users"] = [_user_fields(name, image.users[name]) for name in sorted(image.users)]
+    if image.routes:
+        version = VERSION_WITH_ROUTES
+        fields["routes"] = [_route_fields(image.routes[name]) for name in sorted(image.routes)]
     body = msgspec.json.encode(fields, order="sorted")
     return _HEADER.pack(MAGIC, version, zlib.crc32(body)) + body
 
@@ -175,6 +181,7 @@ def _image(fields: dict[str, Any]) -> MetadataImage:
             }
         ),
         users=users_map(dict(map(_user, fields.get("users", ())))),
+        routes=routes_map({name: _route(name, *route) for name, *route in fields.get("routes", ())}),
         transaction=_transaction(fields["transaction"]) if "transaction" in fields else None,
     )
 
@@ -196,6 +203,16 @@ def _user(fields: Sequence[Any]) -> tuple[str, Mapping[str, Credential]]:
         for mechanism, salt, iterations, stored, server in credentials
     ]
     return name, MappingProxyType({each.mechanism: each for each in made})
+
+
+def _route_fields(route: RouteImage) -> list[Any]:
+    return [route.name, route.kind, sorted(route.bindings)]
+
+
+def _route(name: str, kind: str, bindings: Sequence[Sequence[str]]) -> RouteImage:
+    return RouteImage(
+        name=name, kind=RouteKind(kind), bindings=frozenset(Binding(key, topic) for key, topic in bindings)
+    )
 
 
 def _transaction(fields: dict[str, Any]) -> OpenTransaction:

@@ -16,6 +16,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from metadata.acls import AclOperation, AclPattern, AclPermission, AclResource
+from metadata.routes import RouteKind
 
 NO_LEADER = -1
 
@@ -98,7 +99,7 @@ class TopicRecord(Fact):
 
 
 class RemoveTopicRecord(Fact):
-    """Removes the topic, its partitions and its configs."""
+    """Removes the topic, its partitions, its configs, and the bindings of routes to it."""
 
     type: Literal["remove_topic"] = "remove_topic"
     topic_id: UUID
@@ -225,6 +226,39 @@ class RemoveUserScramCredentialRecord(Fact):
     mechanism: ScramMechanism
 
 
+class RouteRecord(Fact):
+    """A route was created, without bindings. Ours."""
+
+    type: Literal["route"] = "route"
+    name: str
+    kind: RouteKind
+
+
+class RemoveRouteRecord(Fact):
+    """Removes the route and its bindings. Ours."""
+
+    type: Literal["remove_route"] = "remove_route"
+    name: str
+
+
+class RouteBindingRecord(Fact):
+    """A topic was bound to a route. Ours."""
+
+    type: Literal["route_binding"] = "route_binding"
+    route: str
+    key: str
+    topic: str
+
+
+class RemoveRouteBindingRecord(Fact):
+    """A binding of a route was removed. Ours."""
+
+    type: Literal["remove_route_binding"] = "remove_route_binding"
+    route: str
+    key: str
+    topic: str
+
+
 class BeginTransactionRecord(Fact):
     """KIP-868: the records that follow take effect when the End of this transaction is committed, and not before.
 
@@ -266,6 +300,10 @@ Record: TypeAlias = Annotated[
     | ClientQuotaRecord
     | UserScramCredentialRecord
     | RemoveUserScramCredentialRecord
+    | RouteRecord
+    | RemoveRouteRecord
+    | RouteBindingRecord
+    | RemoveRouteBindingRecord
     | BeginTransactionRecord
     | EndTransactionRecord
     | AbortTransactionRecord,

@@ -510,6 +510,8 @@ class BrokerSettings(_Settings):
     rest_idempotency_max_keys_per_partition: int = _int(
         100_000, 1, INT32_MAX, "Idempotency-Keys that a partition remembers; beyond it the oldest is forgotten."
     )
+    max_routes: int = _int(1_000, 0, 10_000, "Ours: routes of the cluster; one more is refused.")
+    max_bindings_per_route: int = _int(250, 1, 10_000, "Ours: bindings of one route; one more is refused.")
     rest_allowed_hosts: str = Field(
         default="",
         description="Names beside the nodes' own hosts, localhost and addresses under which HTTP clients may reach a "

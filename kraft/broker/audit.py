@@ -17,6 +17,7 @@ from metadata.controller.requests import (
     AlterClientQuotas,
     AlterConfigs,
     AlterReassignments,
+    AlterRoute,
     AlterUsers,
     CreateAcls,
     CreatePartitions,
@@ -113,6 +114,8 @@ def subjects(request: Request[Any]) -> Sequence[str]:
             return [
                 f"user {name}" for name in [*(d.name for d in request.deletions), *(u.name for u in request.upsertions)]
             ]
+        case AlterRoute():
+            return [f"route {request.name}: {request.operation}"]
         case ElectLeaders():
             return [f"{topic}-{number}" for topic, number in request.partitions or ()]
         case AlterReassignments():

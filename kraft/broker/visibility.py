@@ -13,6 +13,7 @@ from metadata.controller.requests import (
     AlterClientQuotas,
     AlterConfigs,
     AlterReassignments,
+    AlterRoute,
     ConfigAlteration,
     ConfigResource,
     CreateAcls,
@@ -59,10 +60,21 @@ def is_visible(image: MetadataImage, request: Request[Any], reply: Any) -> bool:
             return not any(acl in present for found in reply if isinstance(found, tuple) for acl in found)
         case AlterClientQuotas():
             return request.validate_only or _quotas_altered(image, request, reply)
+        case AlterRoute():
+            return _is_route_altered(image, request)
         case UnregisterBroker():
             return request.broker_id not in image.brokers
         case _:
             return True
+
+
+def _is_route_altered(image: MetadataImage, request: AlterRoute) -> bool:
+    """Topics of bindings may be deleted meanwhile, and their bindings with them."""
+    route = image.routes.get(request.name)
+    if route is None or request.operation == "delete":
+        return route is None
+    added = {binding for binding in request.added if binding.topic in image.topic_ids}
+    return added <= route.bindings and route.bindings.isdisjoint(request.removed)
 
 
 def _quotas_altered(image: MetadataImage, request: AlterClientQuotas, reply: Sequence[Any]) -> bool:

@@ -190,6 +190,8 @@ def _left_out(source: Source, contents: GroupContents, needed: Mapping[Kind, str
             "the right of nodes to speak to each other: Kafka's nodes are users, and need it by super.users "
             "(User:ANONYMOUS where their listeners have no login), or they elect no controller"
         )
+    if source.image.routes:
+        yield f"routes ({_some(set(source.image.routes))}): Kafka has none; their topics come along"
     if contents.rest_consumers:
         yield (
             f"REST consumers ({_some(contents.rest_consumers)}): Kafka has no REST; their committed offsets come "

@@ -91,6 +91,8 @@ DELETE_SHARE_GROUP_STATE = BY_NAME["DeleteShareGroupState"]
 READ_SHARE_GROUP_STATE_SUMMARY = BY_NAME["ReadShareGroupStateSummary"]
 GROUP_REQUEST = BY_NAME["GroupRequest"]
 """Between our nodes only: a request to a group coordinator in the one form that all doors use."""
+ALTER_ROUTE = BY_NAME["AlterRoute"]
+"""Between our nodes only: a change of a route, for the active controller."""
 NODE_FACTS = BY_NAME["NodeFacts"]
 """Between our nodes only: what a node knows of the cluster and of its own replicas."""
 

@@ -124,6 +124,7 @@ _FOR_NODES: Mapping[str, str] = {
     "BrokerHeartbeat": "kraft.wire.handlers.brokers",
     "AllocateProducerIds": "kraft.wire.handlers.brokers",
     "FetchSnapshot": "kraft.wire.handlers.metadata_log",
+    "AlterRoute": "kraft.wire.handlers.routes",
     "GroupRequest": "kraft.wire.handlers.group_requests",
     "NodeFacts": "kraft.wire.handlers.node_facts",
 }

@@ -13,7 +13,9 @@ from metadata.records import (
     Reason,
     Record,
     RegisterBrokerRecord,
+    RemoveRouteRecord,
     RemoveTopicRecord,
+    RouteRecord,
     TopicRecord,
     UncleanElectionReport,
 )
@@ -44,6 +46,10 @@ def emit_decision(events: Events, before: MetadataImage, records: Sequence[Recor
             case ConfigRecord():
                 resource = {"resource_type": record.resource_type, "resource": record.resource_name}
                 events.emit("config_changed", **resource, name=record.name, value=record.value)
+            case RouteRecord():
+                events.emit("route_created", route=record.name, kind=str(record.kind))
+            case RemoveRouteRecord():
+                events.emit("route_deleted", route=record.name)
             case PartitionChangeRecord():
                 _announce_partition(events, before, record)
 

@@ -17,6 +17,7 @@ from kraft.values import value
 from metadata.acls import Acl, AclFilter
 from metadata.image import PartitionImage, QuotaEntity, TopicIdPartition
 from metadata.records import ResourceType
+from metadata.routes import Binding, RouteKind
 
 Reply = TypeVar("Reply")
 
@@ -348,6 +349,21 @@ class AlterUsers(Request[Mapping[str, "ErrorDetail | None"]]):
     upsertions: tuple[ScramUpsertion, ...] = ()
 
 
+# --- routes ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlterRoute(Request[None]):
+    """Create a route with bindings, add and remove bindings of one, or delete it; all or nothing of it. Ours."""
+
+    name: str
+    operation: Literal["create", "alter", "delete"]
+    kind: RouteKind | None = None
+    """The kind of a new route."""
+    added: tuple[Binding, ...] = ()
+    removed: tuple[Binding, ...] = ()
+
+
 # --- producer ids -------------------------------------------------------------------------------------------
 
 
@@ -378,6 +394,7 @@ ControllerRequest: TypeAlias = (
     | DeleteAcls
     | AlterClientQuotas
     | AlterUsers
+    | AlterRoute
     | AllocateProducerIds
     | UnregisterBroker
     | DescribeQuorum

@@ -79,4 +79,5 @@ ROWS = (
     (92, "DeleteShareGroupOffsets", 0, range(0, 1), range(0, 0)),
     (10000, "GroupRequest", 0, range(0, 0), range(0, 1)),
     (10001, "NodeFacts", 0, range(0, 0), range(0, 1)),
+    (10002, "AlterRoute", 0, range(0, 0), range(0, 1)),
 )

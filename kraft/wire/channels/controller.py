@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
-from kraft.wire.channels import acls, brokers, configs, partitions, topics, users
+from kraft.wire.channels import acls, brokers, configs, partitions, routes, topics, users
 from kraft.wire.peers import Peers
 from kraft.wire.rpc import Rpc
 from metadata.controller.requests import (
@@ -13,6 +13,7 @@ from metadata.controller.requests import (
     AlterConfigs,
     AlterPartition,
     AlterReassignments,
+    AlterRoute,
     AlterUsers,
     BrokerHeartbeat,
     CreateAcls,
@@ -48,6 +49,7 @@ CONTROLLER_RPCS: dict[type, Rpc[Any, Any, Any, Any]] = {
     DeleteAcls: acls.DELETE_ACLS,
     AlterClientQuotas: acls.ALTER_CLIENT_QUOTAS,
     AlterUsers: users.ALTER_USERS,
+    AlterRoute: routes.ALTER_ROUTE,
 }
 
 

@@ -13,6 +13,7 @@ from metadata.controller.decide import (
     isr,
     producer_ids,
     reassignment,
+    routes,
     topics,
     users,
 )
@@ -35,6 +36,7 @@ from metadata.controller.requests import (
     AlterConfigs,
     AlterPartition,
     AlterReassignments,
+    AlterRoute,
     AlterUsers,
     BrokerHeartbeat,
     ControllerRequest,
@@ -117,6 +119,8 @@ def _decide_request(controller: ControllerState, request: ControllerRequest) -> 
             return client_quotas.alter_client_quotas(controller, request)
         case AlterUsers():
             return users.alter_users(controller, request)
+        case AlterRoute():
+            return routes.alter_route(controller, request)
         case AllocateProducerIds():
             return producer_ids.allocate_producer_ids(controller, request)
         case UnregisterBroker():

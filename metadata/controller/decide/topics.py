@@ -105,6 +105,8 @@ def check_topic_name(name: str) -> None:
 def _check_free(controller: ControllerState, name: str, taken: dict[str, str]) -> None:
     if name in controller.image.topic_ids:
         raise TopicAlreadyExists(f"topic {name!r} already exists")
+    if name in controller.image.routes:
+        raise TopicAlreadyExists(f"{name!r} is a route: a topic has a name that no route has")
     other = controller.image.colliding_topic(name) or taken.get(collision_key(name))
     if other is not None:
         raise InvalidTopicException(f"topic {name!r} collides with {other!r}: '.' and '_' count as the same")

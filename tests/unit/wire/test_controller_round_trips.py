@@ -28,6 +28,7 @@ from metadata.controller.requests import (
     AlterConfigs,
     AlterPartition,
     AlterReassignments,
+    AlterRoute,
     AlterUsers,
     BrokerHeartbeat,
     BrokerRegistered,
@@ -61,6 +62,7 @@ from metadata.controller.requests import (
 )
 from metadata.image import PartitionImage, TopicIdPartition
 from metadata.records import LeaderRecovery, UncleanElectionReport
+from metadata.routes import Binding, RouteKind
 from tests.unit.wire.fakes import T0, T1, TOPIC, loopback, run
 
 COMMITTED = PartitionImage(
@@ -250,6 +252,8 @@ CASES: list[tuple[Any, Any]] = [
         ),
         {"a": ErrorDetail(InvalidConfig, "no"), "b": None},
     ),
+    (AlterRoute(name="r", operation="create", kind=RouteKind.PATTERN, added=(Binding("a.*", "t"),)), None),
+    (AlterRoute(name="r", operation="alter", added=(Binding("", "t"),), removed=(Binding("a", "u"),)), None),
     (AllocateProducerIds(broker_id=1, broker_epoch=5), ProducerIdBlock(first=2**33, count=1000)),
 ]
 

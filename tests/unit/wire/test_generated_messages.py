@@ -34,6 +34,8 @@ BITS = {"int8": 7, "int16": 15, "int32": 31, "int64": 63, "uint16": 16, "uint32"
 KIO = Path(kio.schema.__file__).parent
 GENERATED = {path.stem for path in generate.GENERATED.glob("*.py")}
 NOT_IN_KIO = {
+    "AlterRouteRequest": {0},
+    "AlterRouteResponse": {0},
     "NodeFactsRequest": {0},
     "NodeFactsResponse": {0},
     "GroupRequestRequest": {0},

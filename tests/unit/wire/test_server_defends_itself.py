@@ -42,6 +42,7 @@ from kraft.wire.channels.groups import GROUP_REQUEST
 from kraft.wire.channels.metadata_log import FETCH_SNAPSHOT
 from kraft.wire.channels.node_facts import NODE_FACTS
 from kraft.wire.channels.replicas import FETCH, OFFSET_FOR_LEADER_EPOCH, EpochQuestion
+from kraft.wire.channels.routes import ALTER_ROUTE
 from kraft.wire.channels.share_records import SHARE_FETCH, SHARE_SETTLE, Settling
 from kraft.wire.channels.share_state import (
     DELETE_STATE,
@@ -66,8 +67,9 @@ from kraft.wire.channels.transactions import (
 )
 from kraft.wire.channels.users import ALTER_USERS
 from kraft.wire.metadata_fetches import SnapshotFetch
-from metadata.controller.requests import AllocateProducerIds, AlterUsers, ProducerIdBlock, ScramDeletion
+from metadata.controller.requests import AllocateProducerIds, AlterRoute, AlterUsers, ProducerIdBlock, ScramDeletion
 from metadata.environment import ConnectionClosed, FrameConnection, NotConnected
+from metadata.routes import RouteKind
 from metadata.unauthenticated import KAFKA_LISTENER
 from replication.requests import ProduceOptions
 from replication.shares.acknowledgements import Part
@@ -144,6 +146,7 @@ EVERY_API: dict[str, tuple[Any, Any]] = {
     "DescribeProducers": (DESCRIBE_PRODUCERS, T0),
     "DescribeTransactions": (DESCRIBE_TRANSACTION, "id"),
     "ListTransactions": (LIST_TRANSACTIONS, ListFilters()),
+    "AlterRoute": (ALTER_ROUTE, AlterRoute(name="r", operation="create", kind=RouteKind.DIRECT)),
     "NodeFacts": (NODE_FACTS, Scope(filter="t-0", exact=True)),
     "GroupRequest": (GROUP_REQUEST, DescribeGroup(group="g")),
     "InitializeShareGroupState": (INITIALIZE_STATE, InitializeState(SHARE, 1, -1)),
