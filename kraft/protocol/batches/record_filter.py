@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from aiokafka.errors import CorruptRecordException
 from crc32c import crc32c
 
 from kraft.protocol.batches.compression import compress
@@ -22,6 +23,7 @@ from kraft.protocol.batches.header import (
     BatchHeader,
 )
 from kraft.protocol.batches.records import DefaultRecordBatch, DefaultRecordBatchBuilder, plain_batch
+from kraft.protocol.errors import CorruptMessage
 from kraft.protocol.primitives import Buffer
 
 _BATCH_BYTES_MAX = 2**31 - 1
@@ -35,7 +37,11 @@ def decoding(batch: Buffer, header: BatchHeader) -> Iterable[Any]:
 
 
 def decoded(batch: Buffer, header: BatchHeader) -> list[Any]:
-    return list(decoding(batch, header))
+    """All of these records. Raises CorruptMessage."""
+    try:
+        return list(decoding(batch, header))
+    except (CorruptRecordException, ValueError) as error:
+        raise CorruptMessage(f"the batch at offset {header.base_offset} does not decode: {error}") from None
 
 
 def delete_horizon_of(header: BatchHeader) -> int | None:
