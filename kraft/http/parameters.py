@@ -104,6 +104,7 @@ PATH_PARAMETERS: Mapping[str, PathParameter] = {
     "user": PathParameter("Name of a user.", _TEXT),
     "transactional_id": PathParameter("The transactional.id of a producer.", _TEXT),
     "consumer": PathParameter("Member id of a consumer.", _TEXT),
+    "client": PathParameter("Client id, principal or address of a client.", _TEXT),
     "asset": PathParameter("Name of a file.", {"type": "string", "enum": list(ASSETS)}),
     "file": PathParameter("Name of a file of the console.", {"type": "string", "pattern": r"^[a-z_]+\.[a-z]+$"}),
     "name": PathParameter("Name of a setting, as Kafka names it.", _TEXT),

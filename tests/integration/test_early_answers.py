@@ -51,6 +51,7 @@ def operations(cluster: Cluster, node_id: int) -> list[tuple[str, str]]:
     """Method and path of everything that a node serves, by its own document."""
     outcome = cluster.send(node_id, "GET", "/openapi.json")
     assert isinstance(outcome, Answer), outcome
+    assert outcome.status == 200, outcome
     paths = outcome.json()["paths"].items()
     return [(method.upper(), path) for path, item in paths for method in item if path not in ENDLESS]
 
