@@ -275,13 +275,13 @@ def main() -> int:
         if "rest" in wanted:
             consumers = partial(share_consume, here, partitions=PARTITIONS, consumers=WORKERS)
             both, once = partial(rest, here, at_once=False), partial(rest, here, at_once=True)
-            _compare("receive and accept 100 at a time, 8 workers", asked.rounds, consumers, both, once)
+            compare("receive and accept 100 at a time, 8 workers", asked.rounds, consumers, both, once)
         if "memory" in wanted:
-            _compare(f"{IN_FLIGHT:,} records in flight, {SESSIONS:,} sessions", 1, partial(memory, here))
+            compare(f"{IN_FLIGHT:,} records in flight, {SESSIONS:,} sessions", 1, partial(memory, here))
         if "rabbitmq" in wanted:
             rabbit = RabbitMq()
             measures = partial(rabbitmq, rabbit), partial(produced_and_accepted, here)
-            _compare("1 KB published, confirmed, received and acknowledged", asked.rounds, *measures)
+            compare("1 KB published, confirmed, received and acknowledged", asked.rounds, *measures)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -292,7 +292,7 @@ def main() -> int:
     return 0
 
 
-def _compare(name: str, rounds: int, *measures: Callable[[], Figures]) -> None:
+def compare(name: str, rounds: int, *measures: Callable[[], Figures]) -> None:
     """Rounds in turn; the medians, and each divided by the first."""
     found = [[measure() for measure in measures] for _ in range(rounds)]
     print(name)

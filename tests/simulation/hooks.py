@@ -25,7 +25,7 @@ from replication.manager.isr_keeper import IsrKeeper
 from replication.manager.registry import Registry
 from replication.partition.states import LeaderState
 from replication.requests import FetchedPartition, FetchPartition
-from tests.simulation import queue_hooks
+from tests.simulation import delayed_oracle, queue_hooks
 from tests.simulation.moments import ALTERATION_SENT, APPEND_SENT, JOIN_SENT
 from tests.simulation.oracle import Oracle
 
@@ -210,4 +210,5 @@ _WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable
     (GroupShard, "changed", _group_changed),
     (scram, "salted_password", _remember),
     *queue_hooks.WRAPPERS,
+    *delayed_oracle.WRAPPERS,
 )

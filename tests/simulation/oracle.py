@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kraft.coordinators.shard import CoordinatorShard
 from metadata.image import MetadataImage, TopicIdPartition
 from replication.partition.replica import Replica
+from tests.simulation.delayed_oracle import DelayedOracle
 from tests.simulation.group_waits import GroupWaits
 from tests.simulation.log_oracle import LogOracle
 from tests.simulation.metadata_oracle import MetadataOracle
@@ -58,6 +59,7 @@ class Oracle:
         self.quorum = QuorumOracle(self)
         self.group_waits = GroupWaits(self)
         self.queues = QueueOracle(self)
+        self.delayed = DelayedOracle(self)
 
     # --- reports ------------------------------------------------------------------------------------------------
 

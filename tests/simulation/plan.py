@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from kraft.config.models import Role
 from kraft.protocol.primitives import SettingValue
 from tests.simulation import decay_plan
+from tests.simulation.delayed_plan import DelayedPlan
 from tests.simulation.queue_plan import QueuePlan
 from tests.simulation.stateful_plan import StatefulPlan
 
@@ -86,6 +87,7 @@ class Plan:
     strange: Strangeness = Strangeness()
     remembered: StatefulPlan | None = None
     queues: QueuePlan | None = None
+    delayed: DelayedPlan | None = None
     events: tuple[Event, ...] = field(default=())
 
     @property
@@ -117,6 +119,7 @@ class Plan:
             *([] if self.strange == Strangeness() else [str(self.strange)]),
             *([] if self.remembered is None else [str(self.remembered)]),
             *([] if self.queues is None else [str(self.queues)]),
+            *([] if self.delayed is None else [str(self.delayed)]),
             "settings " + ", ".join(f"{name}={value}" for name, value in self.settings.items()),
             *(f"topic {t.name}: {t.partitions} x {t.replication_factor} {dict(t.configs)}" for t in self.topics),
             *(

@@ -9,7 +9,15 @@ from dataclasses import replace
 
 from kraft.config.models import Role
 from kraft.protocol.primitives import SettingValue
-from tests.simulation import headless_plan, pieces_plan, queue_plan, rare_plan, transactional_plan, usual_plan
+from tests.simulation import (
+    delayed_plan,
+    headless_plan,
+    pieces_plan,
+    queue_plan,
+    rare_plan,
+    transactional_plan,
+    usual_plan,
+)
 from tests.simulation.plan import Event, Plan, ProducerPlan, Strangeness, TopicPlan
 from tests.simulation.profiles import PROFILES, STRANGE
 from tests.simulation.stateful_plan import PROFILE as STATEFUL_PROFILE
@@ -54,6 +62,8 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
         return transactional_plan.made_transactional(plan)
     if profile == queue_plan.PROFILE:
         return queue_plan.made_queues(plan)
+    if profile == delayed_plan.PROFILE:
+        return delayed_plan.made_delayed(plan)
     if profile == rare_plan.PROFILE:
         return rare_plan.made_rare(plan)
     if profile == usual_plan.PROFILE:

@@ -15,12 +15,16 @@ from typing import Any
 from kraft.broker.lifecycle import BrokerLifecycle
 from kraft.broker.routing import Router
 from kraft.broker.transactional_produce import TransactionalProduce
+from kraft.coordinators.delayed import forwarder
+from kraft.coordinators.delayed.delivery import Delivery
+from kraft.coordinators.delayed.index import DueIndex
 from kraft.coordinators.groups import classic_rebalance, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.shard import CoordinatorShard
 from kraft.coordinators.shares import decide as share_decisions
 from kraft.coordinators.shares import leaders
+from kraft.coordinators.shares.expiry import Expiry
 from kraft.coordinators.shares.leader import ShareLeader
 from kraft.coordinators.shares.shard import ShareStateShard
 from kraft.coordinators.transactions import decide as transaction_decisions
@@ -54,6 +58,7 @@ from replication.storage.producer_state_manager import ProducerStateManager
 from tests.simulation import planted_bugs as bugs
 from tests.simulation import planted_clients as forgetful
 from tests.simulation import planted_decay as decayed
+from tests.simulation import planted_delayed as waiting
 from tests.simulation import planted_queues as queued
 from tests.simulation import planted_transactions as transactional
 from tests.simulation.plan_generator import draw_plan
@@ -558,5 +563,35 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(ShareStateShard, "prune", queued.prunes_up_to_the_end),),
         profile="queues",
         found_by=(1,),
+    ),
+    "delayed_early": Planted(
+        what="delayed records are forwarded before their time",
+        patches=(Patch(DueIndex, "take", waiting.due_early),),
+        profile="delayed",
+        found_by=(2,),
+    ),
+    "delayed_twice": Planted(
+        what="a new leader of a delay partition does not look which copies have arrived",
+        patches=(Patch(Delivery, "_scan", waiting.takes_over_blindly),),
+        profile="delayed",
+        found_by=(1,),
+    ),
+    "delayed_forgotten_on_failover": Planted(
+        what="a new leader of a delay partition does not read what was waiting",
+        patches=(Patch(forwarder._Forwarder, "_read_again", waiting.begins_behind_what_waits),),
+        profile="delayed",
+        found_by=(1,),
+    ),
+    "delayed_deleted_while_waiting": Planted(
+        what="a delay partition is deleted up to what was looked at, and not to what waits",
+        patches=(Patch(DueIndex, "lowest_waiting", waiting.deletes_what_waits),),
+        profile="delayed",
+        found_by=(1,),
+    ),
+    "expired_handed_out": Planted(
+        what="a record that has expired is handed out",
+        patches=(Patch(Expiry, "is_over", waiting.nothing_is_over),),
+        profile="delayed",
+        found_by=(2,),
     ),
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tests.simulation import (
     decay_plan,
+    delayed_plan,
     headless_plan,
     pieces_plan,
     queue_plan,
@@ -92,6 +93,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     transactional_plan.PROFILE: transactional_plan.EVENTS,
     transactional_plan.PIPELINED: transactional_plan.EVENTS,
     queue_plan.PROFILE: queue_plan.EVENTS,
+    delayed_plan.PROFILE: delayed_plan.EVENTS,
 }
 """Profile -> the events that its seeds draw from."""
 

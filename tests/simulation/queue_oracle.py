@@ -209,9 +209,9 @@ class QueueOracle:
                 continue
             known = self._known.setdefault(key, _Known())
             letters = self.dead_letters.of(key) if self.plan.has_dead_letters else None
-            for offset in logs.get(TopicIdPartition(key.topic_id, key.partition), ()):
+            for offset, value in logs.get(TopicIdPartition(key.topic_id, key.partition), {}).items():
                 record = known.records.get(offset, Record())
-                if offset >= known.start_offset:
+                if offset >= known.start_offset or self.oracle.delayed.may_expire(value):
                     continue
                 if not record.ending_begun and record.deliveries < self.plan.limit:
                     self._fail(key, f"offset {offset} is lost: handed out {record.deliveries} times, and never ended")

@@ -21,6 +21,8 @@ from kraft.protocol.errors import NotController, RequestTimedOut, TopicAlreadyEx
 from metadata.controller.requests import CreateTopics, ErrorDetail, NewTopic, TopicCreated
 from tests.simulation.clients import start_clients
 from tests.simulation.convergence import Convergence
+from tests.simulation.delayed_clients import DelayedClients
+from tests.simulation.delayed_plan import few_records
 from tests.simulation.faults import Faults
 from tests.simulation.final_check import FinalCheck
 from tests.simulation.hooks import listening
@@ -74,7 +76,13 @@ def play(plan: Plan, *, keeps_trace: bool = False) -> Result:
     cluster = SimulatedCluster(world, settings=plan.settings, rates=plan.rates, roles=plan.roles, is_new=plan.is_new)
     oracle = Oracle(cluster)
     failure: BaseException | None = None
-    with _no_collections(), small_steps(plan.profile), few_epochs(plan.profile), listening(oracle):
+    with (
+        _no_collections(),
+        small_steps(plan.profile),
+        few_epochs(plan.profile),
+        few_records(plan.profile),
+        listening(oracle),
+    ):
         try:
             world.run(_Run(cluster, plan, oracle).scenario())
         except Exception as error:  # noqa: BLE001 - whatever went wrong is what this run found
@@ -123,7 +131,10 @@ class _Run:
         self._wholeness = Convergence(oracle)
         self._transactional = TransactionalClients(plan, oracle)
         self._queues = QueueClients(plan, oracle)
-        self._judgement = FinalCheck(oracle, (self._remembered.judge, self._queues.judge), self._wholeness)
+        self._delayed = DelayedClients(plan, oracle)
+        self._judgement = FinalCheck(
+            oracle, (self._remembered.judge, self._queues.judge, self._delayed.judge), self._wholeness
+        )
         for node in cluster.nodes.values():
             node.machine.disk.sync_us = plan.sync_us
             node.machine.disk.tears_sectors = plan.strange.tears_sectors
@@ -149,6 +160,7 @@ class _Run:
             self._remembered.start(clients)
             self._transactional.start(clients)
             self._queues.start(clients)
+            self._delayed.start(clients)
             looking = clients.create_task(self._look())
             await asyncio.sleep(0.2)
             await faults.play()
@@ -159,6 +171,7 @@ class _Run:
                 client.is_stopping = True
             await self._remembered.finish()
             await self._transactional.finish()
+            await self._delayed.finish()
             await self._queues.finish()
             await self._wait_whole()
             await self._transactional.read_back()

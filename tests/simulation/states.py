@@ -13,6 +13,7 @@ NIGHTLY = (
     "broker_fenced",
     "controller_changed",
     "damaged quorum files refused",
+    "delayed: record forwarded",
     "group excused",
     "end sent behind a request without an answer",
     "follower began again at its leader's log start",

@@ -38,7 +38,12 @@ LONG = frozenset(
     {
         "aborted_offsets_count",
         "commit_answered_too_early",
+        "delayed_deleted_while_waiting",
+        "delayed_early",
+        "delayed_forgotten_on_failover",
+        "delayed_twice",
         "end_overtakes_addition",
+        "expired_handed_out",
         "fenced_by_no_epoch",
         "fenced_while_preparing",
         "guard_not_checked_again",

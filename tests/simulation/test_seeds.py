@@ -62,6 +62,7 @@ FOUND_DEAR = [
 PROFILES_DEAR = ("groups", "restless", "decay")
 """Five times as dear as the others: everything that others do, and members that read it."""
 PROFILES_LONG = (
+    "delayed",
     "headless",
     "pieces",
     "pipelined",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from kraft.coordinators.delayed.delivery import FROM_HEADER, Delivery, Routes
-from kraft.coordinators.delayed.index import Delayed, DueIndex
+from kraft.coordinators.delayed.index import KEPT_MAX, Delayed, DueIndex
 from kraft.coordinators.shares.redrive import with_gaps
 from kraft.coordinators.tasks import Tasks
 from kraft.protocol.batches.records import Header, NewRecord, ReadRecord
@@ -137,13 +137,13 @@ class _Forwarder:
             return
         self._target()
         delivery = Delivery(topic.name, self._where.partition, routes=self._routes, clock=self._clock)
-        index = DueIndex(await delivery.begin())
+        index = DueIndex(await delivery.begin(), kept_max=KEPT_MAX)
         await self._read_again(index)
         while True:
             done = index.progress
             late = await self._look(index)
             if index.needs_reading:
-                index = DueIndex(index.progress, cancelled=index.cancelled)
+                index = DueIndex(index.progress, kept_max=KEPT_MAX, cancelled=index.cancelled)
                 await self._read_again(index)
             due = [*late, *index.take(self._clock.wall_ms(), AT_ONCE)]
             if due:

@@ -194,3 +194,51 @@ def test_what_was_forwarded_is_deleted_and_a_new_leader_does_not_read_it():
         assert len(await forwarded(cluster, target)) == 5
 
     play(story)
+
+
+HOUR_MS = 3_600_000
+
+
+def test_a_clock_an_hour_ahead_forwards_early_each_once():
+    """The leader's clock decides. The time of what was forwarded is half an hour ahead for the next leader."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        target, later = await topics(cluster)
+        await delay(cluster, later, [5_000, HOUR_MS // 2, 3 * HOUR_MS])
+        await asyncio.sleep(1)
+        assert not await forwarded(cluster, target)
+        cluster.nodes[1].machine.clock.jump(HOUR_MS - 60_000)  # message.timestamp.after.max.ms is an hour
+        assert [value for value, _ in await come(cluster, target, 2)] == [b"0", b"1"]
+        cluster.nodes[1].kill()
+        await asyncio.sleep(5)
+        begin = now_ms(cluster.alive[0])
+        await delay(cluster, later, [3_000, None])
+        found = await come(cluster, target, 4)
+        assert sorted(value or b"" for value, _ in found[2:]) == [b"0", b"1"]
+        assert all(came - begin < 10_000 for _, came in found[2:]), "an hour behind, and nothing waits for an hour"
+        await asyncio.sleep(10)
+        assert len(await forwarded(cluster, target)) == 4
+
+    play(story)
+
+
+def test_a_clock_an_hour_behind_holds_up_what_waits():
+    async def story(cluster: SimulatedCluster) -> None:
+        target, later = await topics(cluster)
+        await delay(cluster, later, [100, 6_000])
+        await come(cluster, target, 1)
+        clock = cluster.nodes[1].machine.clock
+        clock.jump(-HOUR_MS)
+        await asyncio.sleep(15)
+        assert len(await forwarded(cluster, target)) == 1, "by the leader's clock it is not due for an hour"
+        clock.jump(HOUR_MS)
+        assert [value for value, _ in await come(cluster, target, 2)] == [b"0", b"1"]
+        clock.jump(-HOUR_MS)
+        cluster.nodes[1].kill()
+        await asyncio.sleep(5)
+        await delay(cluster, later, [1_000])
+        await come(cluster, target, 3)
+        await asyncio.sleep(10)
+        assert len(await forwarded(cluster, target)) == 3
+
+    play(story)
