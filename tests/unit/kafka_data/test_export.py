@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -108,6 +109,26 @@ def test_closed_segments_are_shared_and_nothing_else(data: Path) -> None:
     for name in ("orders-0", "orders-1"):
         assert content(out / FIRST / name) == content(data / FIRST / name)
     assert content(data) == before
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    """10 GB in closed segments, of which only the names are read. The files have holes, and take no room."""
+    closed = 54
+    logs = {"orders-0": [records(b"x", base_offset=offset) for offset in range(closed + 1)]}
+    write_cluster(tmp_path / "data", IMAGE, logs)
+    for path in (tmp_path / "data").rglob("orders-0/*.log"):
+        if int(path.stem) < closed:
+            os.truncate(path, 64 << 20)
+    tracemalloc.start()
+    try:
+        plan = planned(tmp_path / "data")
+        fill(FILES, plan, now_ms=5_000, on_bytes=lambda _: None)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert plan.linked_bytes == 3 * closed * (64 << 20) > 10_000_000_000
+    assert plan.copied_bytes < 10_000
+    assert peak < 2 << 20, peak
 
 
 def test_a_copy_shares_nothing(data: Path) -> None:
