@@ -134,6 +134,12 @@ def owner_of(principal: Principal | None) -> str:
     return str(principal) if isinstance(principal, UserPrincipal) and not principal.is_anonymous else ""
 
 
+def principal_of(owner: str, host: str) -> UserPrincipal:
+    """The principal of an owner, as `owner_of` names it, at this host."""
+    kind, _, name = owner.partition(":")
+    return UserPrincipal(name, host, kind) if owner else replace(ANONYMOUS, host=host)
+
+
 def host_of(peer: str) -> str:
     """The host of `host:port`."""
     return peer.rpartition(":")[0]

@@ -20,6 +20,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+from kraft.broker.permissions import Permissions
+from kraft.broker.principal import Principal
 from kraft.coordinators.partition_loader import InTransactions, replay
 from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.errors import (
@@ -49,6 +51,8 @@ class CoordinatorContext:
     topic_settings: Callable[[str], TopicSettings]
     image: Callable[[], MetadataImage]
     has_session: Callable[[], bool]
+    permissions: Callable[[Principal], Permissions | None] = lambda _: None
+    """What a principal may do; None: everything."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from kraft.broker.control import AlterPartitionSender, ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.lifecycle import BrokerIdentity, BrokerLifecycle
 from kraft.broker.local_partition_client import LocalPartitionClient
+from kraft.broker.permissions import permissions_of
 from kraft.broker.producer_ids import ProducerIds
 from kraft.broker.registered_metadata import RegisteredMetadata
 from kraft.broker.transaction_verification import TransactionVerifier
@@ -189,4 +190,5 @@ def _coordinator_context(
         topic_settings=publisher.topic_settings,
         image=lambda: publisher.image,
         has_session=lambda: lifecycle.has_session,
+        permissions=lambda principal: permissions_of(publisher.authorizer, principal),
     )

@@ -112,6 +112,7 @@ class Consumers:
                 name=request.instance,
                 nonce=request.nonce,
                 owner=request.owner,
+                host=request.host,
                 config=request.config,
                 member_id=f"{request.instance}-{request.nonce}",
             )

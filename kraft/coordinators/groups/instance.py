@@ -25,6 +25,8 @@ class Instance(Struct, frozen=True, kw_only=True):
     config: InstanceConfig
     owner: str = ""
     """The principal that has made it, `User:alice`; empty: everybody's."""
+    host: str = ""
+    """The address from which it was made, for ACLs that are about hosts."""
     member_id: str = ""
     topics: tuple[str, ...] = ()
     pattern: str | None = None

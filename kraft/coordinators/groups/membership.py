@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+from kraft.broker.principal import principal_of
 from kraft.coordinators.groups.assignors import ASSIGNORS, assign
 from kraft.coordinators.groups.classic_group import Member, Phase
 from kraft.coordinators.groups.classic_members import has_step_to_take, names_of
@@ -34,6 +35,7 @@ from kraft.coordinators.groups.subscriptions import (
     encode_subscription,
 )
 from kraft.protocol.primitives import TopicPartition
+from metadata.acls import AclOperation, AclResource
 from metadata.persistent_map import text_draft
 
 PREFERENCE = (STICKY, "range", "roundrobin", COOPERATIVE)
@@ -223,7 +225,11 @@ class Membership:
     def _topics(self, instance: Instance) -> tuple[str, ...]:
         if instance.pattern is None:
             return instance.topics
-        return topics_of_pattern(instance.pattern, self._shard.context.image().topic_ids)
+        found = topics_of_pattern(instance.pattern, self._shard.context.image().topic_ids)
+        may = self._shard.context.permissions(principal_of(instance.owner, instance.host))
+        if may is None:
+            return found
+        return tuple(topic for topic in found if may.silently(AclOperation.DESCRIBE, AclResource.TOPIC, topic))
 
     def _partition_counts(self, entry: GroupMetadata) -> dict[str, int]:
         image = self._shard.context.image()

@@ -188,6 +188,8 @@ class CreateInstance(_Request, frozen=True, kw_only=True):
     config: InstanceConfig
     owner: str = ""
     """The principal that asks, `User:alice`; empty without one."""
+    host: str = ""
+    """The address from which it asks."""
 
 
 class _InstanceRequest(_Request, frozen=True, kw_only=True):

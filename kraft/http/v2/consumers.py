@@ -72,7 +72,10 @@ class ConsumerHandlers:
             is_read_committed=asked.isolation == READ_COMMITTED,
         )
         group = call.path["group"]
-        await self._ask(r.CreateInstance(group=group, instance=name, nonce=nonce, config=config, owner=call.owner))
+        made = r.CreateInstance(
+            group=group, instance=name, nonce=nonce, config=config, owner=call.owner, host=call.principal.host
+        )
+        await self._ask(made)
         base = f"{call.request.scheme}://{call.request.host}"
         uri = f"{base}/consumers/{quote(group, safe='')}/instances/{quote(name, safe='')}"
         response = _answer(call, {"instance_id": name, "base_uri": uri})

@@ -28,10 +28,12 @@ from kraft.protocol.errors import (
     NonEmptyGroup,
     UnknownMemberId,
 )
+from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
 from metadata.controller.requests import (
     AlterConfigs,
     ConfigAlteration,
     ConfigResource,
+    CreateAcls,
     CreateTopics,
     DeleteTopics,
     NewTopic,
@@ -41,7 +43,7 @@ from metadata.internal_topics import OFFSETS_TOPIC
 SETTINGS = {"group.initial.rebalance.delay.ms": 0, "offsets.topic.num.partitions": 5}
 
 
-def play(story: Callable[[SimulatedCluster], Awaitable[None]], *, seed: int = 1, **settings: int) -> None:
+def play(story: Callable[[SimulatedCluster], Awaitable[None]], *, seed: int = 1, **settings: int | str) -> None:
     world = SimulatedWorld(seed)
     given = {name.replace("_", "."): value for name, value in settings.items()}
     cluster = SimulatedCluster(world, settings={**SETTINGS, **given})
@@ -160,6 +162,46 @@ def test_a_kafka_member_joins_syncs_commits_and_is_evicted() -> None:
             await ask(two, r.DescribeGroup(group="g"))
 
     play(story)
+
+
+def test_a_pattern_over_rest_matches_what_its_user_may_describe() -> None:
+    """Also after the ACLs have changed, and for ACLs that are about hosts."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        one, two, _ = cluster.nodes.values()
+        assert one.node is not None
+        gateway = one.node.gateway
+        for name in ("seen-1", "seen-2", "hidden-1"):
+            await create(cluster, name, 1)
+
+        async def allow(name: str, pattern: AclPattern, host: str) -> None:
+            acl = Acl(
+                resource=AclResource.TOPIC, name=name, pattern=pattern, principal="User:alice", host=host,
+                operation=AclOperation.READ, permission=AclPermission.ALLOW,
+            )  # fmt: skip
+            await one.machine.run(gateway.control(CreateAcls(acls=(acl,)), timeout_ms=10_000))
+
+        await allow("seen-", AclPattern.PREFIXED, "10.0.0.1")
+        for name, owner, host in (("a", "User:alice", "10.0.0.1"), ("b", "User:alice", "10.0.0.2"), ("c", "", "")):
+            await ask(one, r.CreateInstance(
+                group=name, instance=name, nonce=name, config=r.InstanceConfig(), owner=owner, host=host
+            ))  # fmt: skip
+            await ask(two, r.Subscribe(group=name, instance=name, pattern=".*-.*", owner=owner))
+
+        async def topics(name: str) -> set[str]:
+            found = await ask(two, r.DescribeInstance(group=name, instance=name, owner="User:alice"))
+            return {topic for topic, _ in found.partitions}
+
+        assert [await topics(name) for name in "abc"] == [{"seen-1", "seen-2"}, set(), set()]
+        await allow("hidden-1", AclPattern.LITERAL, "*")
+        expected = [{"seen-1", "seen-2", "hidden-1"}, {"hidden-1"}, set[str]()]
+        deadline = 100
+        while [await topics(name) for name in "abc"] != expected and deadline:
+            await asyncio.sleep(0.05)
+            deadline -= 1
+        assert deadline, [await topics(name) for name in "abc"]
+
+    play(story, authorizer_class_name="org.apache.kafka.metadata.authorizer.StandardAuthorizer")
 
 
 def test_rest_consumers_share_partitions_and_follow_a_pattern() -> None:
