@@ -22,6 +22,7 @@ from kraft.coordinators.groups.verification import verify_offsets
 from kraft.coordinators.shard import CoordinatorContext
 from kraft.coordinators.shares.coordinator import ShareCoordinator
 from kraft.coordinators.shares.leaders import ShareLeaders
+from kraft.coordinators.shares.queue import Queues
 from kraft.coordinators.shares.routing import GroupSharePersister, SharePersister
 from kraft.coordinators.transactions.coordinator import TransactionCoordinator
 from kraft.coordinators.transactions.routing import Transactions
@@ -40,6 +41,7 @@ class Routes(Protocol):
 
     gateway: Gateway
     share_persister: SharePersister
+    queues: Queues
     groups: Groups
     transactions: Transactions
 
@@ -59,7 +61,7 @@ def broker_parts(
     identity = _identity(context)
     replicas, lifecycle = _replicas(context, identity, logs=logs, log=log, control=control)
     coordinators = _coordinator_context(context, replicas, lifecycle)
-    verify, states = partial(verify_offsets, verifier), GroupSharePersister(lambda: routes.share_persister)
+    verify, states = partial(verify_offsets, verifier), _states(routes)
     groups = GroupCoordinator(coordinators, context.events, verify=verify, persister=states)
     markers = TxnMarkers(replicas, groups, clock=environment.clock, settings=settings)
     producer_ids = ProducerIds(broker_id=context.node.id, control=control, broker_epoch=lambda: lifecycle.broker_epoch)
@@ -113,6 +115,12 @@ async def stop_replicas(broker: BrokerParts) -> None:
     broker.shares.coordinator.stop()
     broker.group_coordinator.stop()
     await broker.replicas.stop()
+
+
+def _states(routes: Routes) -> GroupSharePersister:
+    return GroupSharePersister(
+        lambda: routes.share_persister, notify=lambda group, partitions: routes.queues.changed(group, partitions)
+    )
 
 
 def _shares(context: NodeContext, coordinators: CoordinatorContext, routes: Routes) -> ShareParts:

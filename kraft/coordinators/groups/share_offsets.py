@@ -87,6 +87,7 @@ class ShareOffsetRequests:
         assert isinstance(asked, InitializeStates), asked
         partitions = frozenset(start_offsets)
         done = partitions & await self._persister.initialize(asked)
+        await self._persister.changed(request.group, partitions)
         self._shard.check()
         self._shard.submit(entry, StatesInitialized(initialized=done, failed=partitions - done))
         await self._shard.settle()
@@ -128,6 +129,7 @@ class ShareOffsetRequests:
         self._shard.submit(entry, StatesDeleted(topic_ids=topic_ids))
         await self._shard.settle()
         await self._persister.delete(group.group_id, partitions)
+        await self._persister.changed(group.group_id, partitions)
         self._shard.check()
         if entry.member_ids:  # a member that has come meanwhile had them initialised again, and that may be deleted too
             self._shard.submit(entry, StatesDeleted(topic_ids=topic_ids))

@@ -102,6 +102,10 @@ class Persister(Protocol):
         """Also of partitions that have no state."""
         ...
 
+    async def changed(self, group_id: str, partitions: Partitions) -> None:
+        """The leaders of the partitions are notified that the share coordinator knows another state than they do."""
+        ...
+
     async def offsets(
         self, group_id: str, partitions: Partitions
     ) -> Mapping[TopicIdPartition, StartOffset | KafkaError]:

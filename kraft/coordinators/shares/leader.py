@@ -56,6 +56,8 @@ class ShareLeader:
         self.is_read_committed = is_read_committed
         self.settings: GroupSettings | None = None
         """Its limits were made of these."""
+        self.compared_ms = clock.monotonic_ms()
+        """When its state epoch was last that of the share coordinator."""
         self.holder: object | None = None
         """The fetch that goes on now; no other one begins meanwhile."""
         self.waiting: dict[asyncio.Event, object] = {}

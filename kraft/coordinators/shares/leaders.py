@@ -61,6 +61,9 @@ PASSES_MAX: Final = 100
 """Reads of one fetch that may find nothing but records that are too old; the next fetch goes on behind them."""
 READ_BYTES_MAX: Final = 1_048_576
 """What one fetch reads of one partition at most; a first batch comes whole."""
+RESET_LOOK_MS: Final = 1_000
+"""How often a share partition without sessions asks whether its group was reset. A reset notifies it, but that message
+may be lost; its next write is fenced in any case."""
 _DURATION: Final = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
 
 Results = Mapping[TopicIdPartition, "KafkaError | None"]
@@ -151,16 +154,19 @@ class ShareLeaders:
             task.exception()  # all requests that waited for it may be gone
 
     async def _end_if_reset(self, leader: ShareLeader) -> None:
-        """A group without sessions may have been reset, which no leader notices. A leader that has to stay asks."""
+        """A group without sessions may have been reset. A leader that has to stay asks from time to time."""
         has_sessions = self.sessions.has_group(leader.key.group)
         leader.is_attended(has_sessions)
         if has_sessions or not leader.is_idle:
             return
-        await self._end_if_another_epoch(leader)
+        if self._clock.monotonic_ms() - leader.compared_ms >= RESET_LOOK_MS:
+            await self._end_if_another_epoch(leader)
 
     async def _end_if_another_epoch(self, leader: ShareLeader) -> None:
         with suppress(KafkaError):  # else its next write is fenced, if it was reset
+            asked_ms = self._clock.monotonic_ms()
             known = await self._persister().summary(leader.key)
+            leader.compared_ms = asked_ms
             if known.state_epoch != leader.partition.state_epoch:
                 leader.end(NotLeaderOrFollower("the group was reset; the state is loaded again"))
 
@@ -409,11 +415,14 @@ class ShareLeaders:
         self, group: str, partitions: Sequence[TopicIdPartition], *, records_max: int
     ) -> Mapping[TopicIdPartition, Peeked]:
         """What the group is not done with in each partition; nothing is acquired. A leader whose group was reset begins
-        again by this."""
+        again by this. `records_max` 0: nothing else is done."""
 
         async def one(where: TopicIdPartition) -> Peeked:
+            key = ShareKey(group, where.topic_id, where.partition)
+            if not records_max and key not in self._leaders:
+                return Peeked()
             try:
-                partition = await self._peeked(ShareKey(group, where.topic_id, where.partition))
+                partition = await self._peeked(key)
             except KafkaError as error:
                 return Peeked(error=error)
             return peeked(partition, records_max=records_max, now_ms=self._clock.monotonic_ms())

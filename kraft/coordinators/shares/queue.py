@@ -11,6 +11,7 @@ import asyncio
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, Protocol, TypeVar
@@ -56,6 +57,7 @@ LOOK_MS_MAX: Final = 1_000
 """Longest wait of one look for news at a leader. When another leader has some first, what waits here ends by this."""
 INITIALIZE_WAIT_MS: Final = 10_000
 """How long a receive waits for the share partitions of a new group."""
+NOTIFY_WAIT_MS: Final = 2_000
 CONTROL_TIMEOUT_MS: Final = 30_000
 ELSEWHERE_FIRST: Final = 4
 """One of so many looks begins with any leader; the others begin here, if this node leads a partition of the topic."""
@@ -222,6 +224,21 @@ class Queues:
 
         await asyncio.gather(*(one(node_id, partitions) for node_id, partitions in by_leader.items()))
         return found
+
+    async def changed(self, group: str, partitions: Collection[TopicIdPartition]) -> None:
+        """The leaders of share partitions compare what they know with the share coordinator, as after a reset. One that
+        does not answer within NOTIFY_WAIT_MS does so later, by itself."""
+        by_leader: dict[int, list[TopicIdPartition]] = {}
+        for where in partitions:
+            with suppress(KafkaError):
+                by_leader.setdefault(self.leader_of(where), []).append(where)
+
+        async def one(node_id: int, those: Sequence[TopicIdPartition]) -> None:
+            with suppress(KafkaError, *LOST):
+                async with self._clock.timeout(NOTIFY_WAIT_MS):
+                    await self.at(node_id).peek(group, those, records_max=0)
+
+        await asyncio.gather(*(one(node_id, those) for node_id, those in by_leader.items()))
 
     # --- dead letters -------------------------------------------------------------------------------------------
 

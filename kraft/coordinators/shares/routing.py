@@ -7,7 +7,7 @@ epochs. So a lost answer is asked for again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from kraft.broker.gateway import Gateway
@@ -108,8 +108,19 @@ class SharePersister:
 class GroupSharePersister:
     """The share partitions of a group at once, as the group coordinator asks for them."""
 
-    def __init__(self, persister: Callable[[], SharePersister]) -> None:
+    def __init__(
+        self,
+        persister: Callable[[], SharePersister],
+        *,
+        notify: Callable[[str, Collection[TopicIdPartition]], Awaitable[None]],
+    ) -> None:
+        """`notify`: gets a group and share partitions whose state the leaders may have to load again."""
         self._persister = persister
+        self._notify = notify
+
+    async def changed(self, group_id: str, partitions: frozenset[TopicIdPartition]) -> None:
+        """The leaders compare what they know with the share coordinator."""
+        await self._notify(group_id, partitions)
 
     async def initialize(self, request: InitializeStates) -> frozenset[TopicIdPartition]:
         """The partitions that have a state now; the others have none, or an answer is missing."""

@@ -14,7 +14,6 @@ from kraft.broker.configs import ConfigEntry, group_configs
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
-from kraft.coordinators.shares.queue import Queues
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import code_of
 from kraft.http.v3 import share_groups_models as models
@@ -34,9 +33,8 @@ NAMES = GroupNames(GROUPS, "share_group_id", "share_group", "KafkaShareConsumer"
 
 
 class ShareGroupHandlers:
-    def __init__(self, groups: Groups, queues: Queues) -> None:
+    def __init__(self, groups: Groups) -> None:
         self._groups = groups
-        self._queues = queues
         self.members = MemberHandlers(NAMES, self._describe, of_consumer=lambda _: {}, of_assignment=lambda *_: {})
 
     async def _describe(self, group: str) -> a.GroupDescription:
@@ -116,7 +114,6 @@ class ShareGroupHandlers:
                 offsets.append((topic.name, number, found.offset))
         reset = await self._groups.ask(r.ResetShareOffsets(group=group, offsets=tuple(offsets)))
         assert isinstance(reset, a.ShareOffsets), reset
-        await self._queues.peek(group, topics=topics, records_max=1)  # leaders with locks do not see a reset otherwise
         return answer({"kind": "KraftShareGroupResetList", "data": [_reset(each) for each in reset.offsets]})
 
 
@@ -150,8 +147,8 @@ def _lag(call: Call, group: str, row: a.ShareOffset) -> Document:
     return resource(call, "KraftShareGroupLag", path, name, fields)
 
 
-def share_group_routes(groups: Groups, queues: Queues) -> tuple[Route, ...]:
-    h = ShareGroupHandlers(groups, queues)
+def share_group_routes(groups: Groups) -> tuple[Route, ...]:
+    h = ShareGroupHandlers(groups)
     one, missing = "/share-groups/{group}", (40405, 50302)
     consumer = one + "/consumers/{consumer}"
     return (

@@ -34,6 +34,7 @@ class ShareCoordinator:
         self.is_down = False
         self.answers_after_s = 0.0
         self.asked = 0
+        self.notified: list[tuple[str, Partitions]] = []
         self.may_delete = asyncio.Event()
         self.may_delete.set()
 
@@ -52,6 +53,9 @@ class ShareCoordinator:
             raise CoordinatorNotAvailable("down")
         for partition in partitions:
             self.states.pop((group_id, partition), None)
+
+    async def changed(self, group_id: str, partitions: Partitions) -> None:
+        self.notified.append((group_id, partitions))
 
 
 def coordinator_on(node: SimulatedNode) -> GroupCoordinator:

@@ -69,7 +69,7 @@ def more_routes() -> tuple[Route, ...]:
         *transaction_admin_routes(NOTHING, NOTHING),
         *group_routes(NOTHING),
         *share_record_routes(NOTHING),
-        *share_group_routes(NOTHING, NOTHING),
+        *share_group_routes(NOTHING),
         *user_routes(NOTHING, NOTHING),
         *replica_routes(dict),
         *event_routes(EventRing(lambda: 0), incarnation="i"),

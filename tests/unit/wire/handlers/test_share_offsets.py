@@ -3,13 +3,16 @@ on three nodes with a real share coordinator."""
 
 from __future__ import annotations
 
+import asyncio
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
-from kraft.coordinators.shares.state import ShareKey
+from kraft.coordinators.shares.state import ShareKey, Snapshot
 from kraft.protocol.messages import alter_share_group_offsets_request as altering
 from kraft.protocol.messages import delete_share_group_offsets_request as deleting
 from kraft.protocol.messages import describe_share_group_offsets_request as describing
@@ -141,7 +144,7 @@ def test_a_reset_group_reads_again_from_there_and_only_without_members() -> None
     play(story, **SETTINGS)
 
 
-def test_a_reset_fences_a_leader_that_has_records_out() -> None:
+def test_a_leader_that_has_records_out_begins_again_by_a_reset() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         where = await create(cluster, "t", on=(1, 2, 3))
         await produce(cluster, where, 10)
@@ -149,7 +152,7 @@ def test_a_reset_fences_a_leader_that_has_records_out() -> None:
         await alter(door, ("t", 0, 4))
         assert await member.got() == [(4, 9, 1)]
         assert (await alter(door, ("t", 0, 0))).error_code == 0
-        assert await member.acknowledge((4, 9, ACCEPT)) == 6, "of the group that it was"
+        assert await member.acknowledge((4, 9, ACCEPT)) == 42, "nothing was handed out by the group that it is now"
         assert await member.got() == [(0, 9, 1)]
 
     play(story, **SETTINGS)
@@ -169,6 +172,47 @@ def test_a_leader_that_remembers_acknowledgements_over_rest_sees_a_reset() -> No
         known.partition.remembers_until_ms = 10**9
         assert await at(node, leaders.leader(key)) is known
         await alter(door, ("t", 0, 1))
+        assert (await at(node, leaders.leader(key))).partition.start_offset == 1
+
+    play(story, **SETTINGS)
+
+
+def test_a_reset_that_a_leader_was_not_notified_of_is_seen_within_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reset whose message to the leader was lost is seen by it."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await create(cluster, "t", on=(1, 2, 3))
+        await produce(cluster, where, 10)
+        door = await coordinator(cluster)
+        await alter(door, ("t", 0, 4))
+        node, key = Member(cluster, where).leader(), ShareKey("g", where.topic_id, 0)
+        assert node.node is not None
+        assert node.node.broker is not None
+        leaders, persister = node.node.broker.shares.leaders, node.node.share_persister
+        known = await at(node, leaders.leader(key))
+        known.partition.remembers_until_ms = 10**9
+        asked: list[ShareKey] = []
+        summary = persister.summary
+
+        async def counted(of: ShareKey) -> Snapshot:
+            asked.append(of)
+            return await summary(of)
+
+        async def lost(*_: object) -> None:
+            pass
+
+        monkeypatch.setattr(persister, "summary", counted)
+        for each in cluster.alive:
+            assert each.node is not None
+            monkeypatch.setattr(each.node.queues, "changed", lost)
+        for _ in range(20):
+            assert await at(node, leaders.leader(key)) is known
+            await asyncio.sleep(0.1)
+        assert 1 <= len(asked) <= 3
+        await alter(door, ("t", 0, 1))
+        await asyncio.sleep(1.1)
         assert (await at(node, leaders.leader(key))).partition.start_offset == 1
 
     play(story, **SETTINGS)
