@@ -97,6 +97,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "topics": ("kraft.cli.topics", "app"),
     "groups": ("kraft.cli.groups", "app"),
     "queues": ("kraft.cli.queues", "app"),
+    "routes": ("kraft.cli.routes", "app"),
     "transactions": ("kraft.cli.transactions", "app"),
     "acls": ("kraft.cli.acls", "app"),
     "quotas": ("kraft.cli.quotas", "app"),

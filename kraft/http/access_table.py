@@ -222,8 +222,27 @@ def _v3_groups() -> dict[str, RouteAccess]:
     }
 
 
+def _v3_routes() -> dict[str, RouteAccess]:
+    """ACLs know a route as the topic of its name."""
+    routes = f"{V3}/routes"
+    one = f"{routes}/{{route}}"
+    bound = "Describe on each bound Topic"
+    return {
+        f"GET {routes}": RouteAccess(states="the routes with Describe on the Topic of their name"),
+        f"POST {routes}": RouteAccess(states=f"Create on Cluster, or on the Topic of its name; {bound}"),
+        f"GET {one}": _route(DESCRIBE),
+        f"DELETE {one}": _route(DELETE),
+        f"POST {one}/bindings:alter": _route(ALTER, states=bound),
+        f"GET {one}/topics": _route(DESCRIBE),
+    }
+
+
+def _route(operation: AclOperation, *, states: str = "") -> RouteAccess:
+    return RouteAccess((Needed(operation, AclResource.TOPIC, "route"),), states)
+
+
 ROUTE_ACCESS: Final[Mapping[str, RouteAccess]] = {
-    **_v2(), **_transactions(), **_node(), **_v3_cluster(), **_v3_topics(), **_v3_groups(),
+    **_v2(), **_transactions(), **_node(), **_v3_cluster(), **_v3_topics(), **_v3_groups(), **_v3_routes(),
 }  # fmt: skip
 """Method and path -> what is needed."""
 

@@ -101,6 +101,7 @@ PATH_PARAMETERS: Mapping[str, PathParameter] = {
     "cluster_id": PathParameter("Id of this cluster, as in the answer of `GET /v3/clusters`.", _TEXT),
     "group": PathParameter("Name of a consumer group.", _TEXT),
     "instance": PathParameter("Name of a consumer instance: `instance_id` of its creation.", _TEXT),
+    "route": PathParameter("Name of a route.", {"type": "string", "pattern": TOPIC_PATTERN}),
     "user": PathParameter("Name of a user.", _TEXT),
     "transactional_id": PathParameter("The transactional.id of a producer.", _TEXT),
     "consumer": PathParameter("Member id of a consumer.", _TEXT),

@@ -24,6 +24,7 @@ from metadata.controller.requests import (
     AlterClientQuotas,
     AlterConfigs,
     AlterReassignments,
+    AlterRoute,
     AlterUsers,
     ConfigResource,
     CreateAcls,
@@ -192,12 +193,26 @@ class RestrictedGateway:
             case AlterConfigs() | ReplaceConfigs():
                 for resource in request.resources:
                     self._check_configs(resource)
+            case AlterRoute():
+                self._check_route(request)
             case AlterClientQuotas():
                 self._check(AclOperation.ALTER_CONFIGS, CLUSTER)
             case ElectLeaders() | AlterReassignments() | CreateAcls() | DeleteAcls() | AlterUsers():
                 self._check(AclOperation.ALTER, CLUSTER)
             case _:
                 self._check(AclOperation.CLUSTER_ACTION, CLUSTER)
+
+    def _check_route(self, request: AlterRoute) -> None:
+        """ACLs know a route as the topic of its name."""
+        match request.operation:
+            case "create":
+                self._check_creation(request.name)
+            case "alter":
+                self._check(AclOperation.ALTER, TOPIC, request.name)
+            case "delete":
+                self._check(AclOperation.DELETE, TOPIC, request.name)
+        for binding in (*request.added, *request.removed):
+            self._check(AclOperation.DESCRIBE, TOPIC, binding.topic)
 
     def _check_creation(self, name: str) -> None:
         may = self._may

@@ -17,6 +17,7 @@ from kraft.http.v3 import (
     produce_batch,
     produce_stream,
     reassignments,
+    routes,
     topic_configs,
     topics,
 )
@@ -38,6 +39,7 @@ ALL_ROUTES: tuple[Route, ...] = (
     *reassignments.ROUTES,
     *partitions.ROUTES,
     *elections.ROUTES,
+    *routes.ROUTES,
     *produce_batch.ROUTES,
     *produce_stream.ROUTES,
 )

@@ -25,6 +25,7 @@ from metadata.controller.requests import (
     AlterClientQuotas,
     AlterConfigs,
     AlterReassignments,
+    AlterRoute,
     CreateAcls,
     CreatePartitions,
     CreateTopics,
@@ -442,6 +443,10 @@ class FakeGateway:
             case ElectLeaders():
                 every = [(t.name, p) for t in self._image.topics.values() for p in t.partitions]
                 return dict.fromkeys(request.partitions or every, self.refuse)
+            case AlterRoute():
+                if self.refuse is not None:
+                    raise self.refuse.exception()
+                return None
             case AlterClientQuotas():
                 return [self.refuse for _ in request.alterations]
             case CreateAcls():

@@ -11,6 +11,8 @@ import pytest
 from kraft import __version__
 from kraft.http.app import ROUTES
 from metadata.controller.requests import AlterConfigs, AlterReassignments, ElectLeaders
+from metadata.records import RouteBindingRecord, RouteRecord
+from metadata.routes import RouteKind
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, TEXT, V3, Door, b64, with_door
 from tests.unit.http.test_ranges import ROUTES as KNOWN_ROUTES
@@ -35,6 +37,9 @@ def gateway() -> FakeGateway:
     fake = FakeGateway(static={"default.replication.factor": 3})
     fake.add_topic("one", 1, configs={"retention.ms": "1000"})
     fake.add_topic("two", 2)
+    fake.apply(RouteRecord(name="posts", kind=RouteKind.DIRECT))
+    for key, topic in (("1", "one"), ("both", "one"), ("both", "two")):
+        fake.apply(RouteBindingRecord(route="posts", key=key, topic=topic))
     fake.change("two", 0, isr=(1, 2), adding_replicas=(3,), removing_replicas=(1,))
     return fake
 
@@ -54,6 +59,28 @@ CASES = (
     Case("GET", "/_health", 200, {"kraft_version": __version__}),
     Case("POST", "/admin/topics", 201, None, {"topic_name": "new", "partitions_count": 2}, PLAIN_IN),
     Case("POST", "/topics/one?async=true", 204, None, {"records": [{"value": 1}]}, JSON_IN),
+    Case("GET", f"{V3}/routes", 200, {"kind": "KraftRouteList", "data": [{"route_name": "posts"}]}),
+    Case(
+        "POST",
+        f"{V3}/routes",
+        201,
+        {"route_name": "new", "bindings": [{"binding_key": "", "topic_name": "one"}]},
+        {"route_name": "new", "kind": "fanout", "bindings": [{"topic_name": "one"}]},
+        PLAIN_IN,
+    ),
+    Case("GET", f"{V3}/routes/posts", 200, {"route_kind": "direct"}),
+    Case("GET", f"{V3}/routes/none", 404, {"error_code": 40407}),
+    Case("DELETE", f"{V3}/routes/posts", 204),
+    Case(
+        "POST",
+        f"{V3}/routes/posts/bindings:alter",
+        204,
+        None,
+        {"remove": [{"binding_key": "1", "topic_name": "one"}]},
+        PLAIN_IN,
+    ),
+    Case("GET", f"{V3}/routes/posts/topics?routing_key=both", 200, {"routing_key": "both", "topics": ["one", "two"]}),
+    Case("GET", f"{V3}/routes/posts/topics", 200, {"routing_key": "", "topics": []}),
     Case("GET", f"{V3}/client-quotas", 200, {"kind": "KafkaClientQuotaList", "data": []}),
     Case(
         "POST",
