@@ -29,6 +29,9 @@ AT_ONCE: Final = 500
 """Records of one turn."""
 READ_BYTES: Final = 131_072
 """What is read at once: a few milliseconds of work, between which others have the event loop."""
+DENSE: Final = 8
+DENSE_SPAN: Final = 64
+"""`DENSE` records within so many offsets are read with what is between them."""
 WAIT_MS_MAX: Final = 1_000
 """Longest wait for new records, after which the clock is looked at again: it may have stepped."""
 WAIT_MS_MIN: Final = 5
@@ -226,11 +229,9 @@ class _Forwarder:
     ) -> Mapping[TopicIdPartition, Sequence[NewRecord]]:
         """The records as they go to the target."""
         target, now_ms = self._target(), self._clock.wall_ms()
-        read: dict[int, ReadRecord] = {}
+        read = await self._read(sorted(each.offset for each in due))
         copies: dict[TopicIdPartition, list[NewRecord]] = {}
         for each in due:
-            if each.offset not in read:
-                read = await self._read(each.offset)
             record = read.get(each.offset)
             if record is None:
                 continue  # retention has deleted it
@@ -242,7 +243,25 @@ class _Forwarder:
             copies.setdefault(where, []).append(NewRecord(key, record.value, headers, now_ms))
         return copies
 
-    async def _read(self, offset: int) -> dict[int, ReadRecord]:
-        options = ReadOptions(bytes_max=READ_BYTES, is_read_committed=True)
-        found = await self._routes.gateway.read(self._where, offset, options)
-        return {record.offset: record for _, record in with_gaps(found, offset) if record is not None}
+    async def _read(self, wanted: Sequence[int]) -> dict[int, ReadRecord]:
+        """The records at these offsets, which ascend. Of records that are far from each other only their batches are
+        read and opened."""
+        found: dict[int, ReadRecord] = {}
+        at = 0
+        while at < len(wanted):
+            begin = wanted[at]
+            is_dense = at + DENSE <= len(wanted) and wanted[at + DENSE - 1] - begin < DENSE_SPAN
+            options = ReadOptions(bytes_max=READ_BYTES if is_dense else 1, is_read_committed=True)
+            end = begin + 1
+            for next_offset, record in with_gaps(await self._routes.gateway.read(self._where, begin, options), begin):
+                end = max(end, next_offset)
+                while at < len(wanted) and wanted[at] < next_offset:
+                    if record is not None and record.offset == wanted[at]:
+                        found[record.offset] = record
+                    at += 1
+                if at == len(wanted):
+                    break
+            while at < len(wanted) and wanted[at] < end:
+                at += 1
+            await self._clock.sleep(0)
+        return found
