@@ -92,6 +92,8 @@ class GroupCoordinator:
         self._events = events
         self._verify = verify
         self._persister = persister
+        self._acls = context.image().acls
+        """Those by which patterns were looked at last."""
         expiry: Periodic[_ServedShard] = Periodic(
             lambda settings: settings.offsets_retention_check_interval_ms, work=expire_offsets
         )
@@ -201,11 +203,14 @@ class GroupCoordinator:
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         self.shards.on_metadata(image)
-        if delta.created_topics or delta.removed_topics or delta.changed_topics:
+        has_other_topics = bool(delta.created_topics or delta.removed_topics or delta.changed_topics)
+        has_other_acls, self._acls = self._acls is not image.acls, image.acls
+        if has_other_topics or has_other_acls:
             for shard in self.shards.by_partition.values():
                 if shard.is_loaded:
                     shard.consumers.membership.on_metadata()
-                    _look_at_topics_again(shard, delta)
+                    if has_other_topics:
+                        _look_at_topics_again(shard, delta)
         if delta.removed_topics:
             self._forget_topics({topic.name for topic in delta.removed_topics.values()})
             self._forget_share_partitions(frozenset(delta.removed_topics))
