@@ -2,8 +2,9 @@
 
 Each coordinator derives its shard from `CoordinatorShard`, which knows nothing of groups and transactions. Invariant:
 the state runs ahead of the log by exactly the appends that are on their way, and an answer waits for all appends before
-it. A failed append ends the shard: what was decided is not certain then, so the table (`shards`) loads the partition
-again, as another broker would.
+it. While too few replicas are in sync nothing is decided that would have to be appended (P1): the request is refused,
+and the state stays as it is, which Kafka's CoordinatorRuntime rolls back to. An append that fails later ends the shard:
+what was decided is not certain then, so the table (`shards`) loads the partition again, as another broker would.
 
 Leadership is taken for granted while the controller hears this broker. A deposed coordinator that does not know it has
 nothing to wait for when it returns an offset or takes a heartbeat, and would return what is no longer so. Once the
@@ -30,6 +31,7 @@ from kraft.protocol.errors import (
     KafkaError,
     KafkaStorageError,
     NotCoordinator,
+    NotEnoughReplicas,
     NotLeaderOrFollower,
 )
 from metadata.environment import Environment
@@ -191,6 +193,10 @@ class CoordinatorShard(ABC, Generic[RecordT]):
         if before is not None and not before.done():
             await self._proven(before)
         if self._newest_proof is before:
+            try:
+                self.check_replicas()
+            except CoordinatorNotAvailable as error:
+                raise _unproven(error) from error
             self._newest_proof = self.append_batch(self.encode([self.nothing]))
         assert self._newest_proof is not None
         await self._proven(self._newest_proof)
@@ -199,7 +205,7 @@ class CoordinatorShard(ABC, Generic[RecordT]):
         try:
             await asyncio.shield(proof)
         except KafkaError as error:
-            raise NotCoordinator(f"another broker may coordinate this by now: {error.message}") from error
+            raise _unproven(error) from error
         self.check()
 
     # --- appending --------------------------------------------------------------------------------------------
@@ -211,10 +217,22 @@ class CoordinatorShard(ABC, Generic[RecordT]):
         topic = self.context.topic_settings(self.names.topic)
         return min(topic.max_message_bytes, topic.segment_size)
 
+    def check_replicas(self) -> None:
+        """Check before anything is decided that would be appended. Raises CoordinatorNotAvailable 15 while too few
+        replicas are in sync."""
+        try:
+            self.context.replicas.produce.check_appendable(self.partition)
+        except NotEnoughReplicas as error:
+            raise CoordinatorNotAvailable(f"the change cannot be replicated: {error.message}") from error
+        except KafkaError:
+            return  # the append fails for the same reason, and ends the shard
+
     def append(self, records: Sequence[RecordT]) -> asyncio.Task[None]:
-        """Apply the records and send them on their way. The task fails with a KafkaError when they may be lost. Raises
-        KafkaError, with nothing applied, for records that the log does not take in one batch."""
+        """Apply the records and send them on their way. The task fails with a KafkaError when they may be lost. Raises,
+        with nothing applied, CoordinatorNotAvailable 15 as `check_replicas` does, and KafkaError for records that the
+        log does not take in one batch."""
         batch = self.encode(records)
+        self.check_replicas()
         for record in records:
             self.apply(record, is_replay=False)
         return self.append_batch(batch)
@@ -272,6 +290,10 @@ class CoordinatorShard(ABC, Generic[RecordT]):
             self._on_failed(self)
         elif error is not None:
             task.get_loop().call_exception_handler({"message": "a coordinator's append failed", "exception": error})
+
+
+def _unproven(error: KafkaError) -> KafkaError:
+    return NotCoordinator(f"another broker may coordinate this by now: {error.message}")
 
 
 def refusal_of(outcome: ProduceOutcome) -> KafkaError:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -25,7 +26,7 @@ from kraft.coordinators.groups.offsets import (
     tombstones,
 )
 from kraft.coordinators.groups.request_handlers import RequestHandlers, Verify
-from kraft.coordinators.groups.shard import GroupShard
+from kraft.coordinators.groups.shard import UNWRITABLE, GroupShard
 from kraft.coordinators.groups.share_group import ShareGroup
 from kraft.coordinators.groups.share_requests import (
     InitializeStates,
@@ -39,8 +40,8 @@ from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard
 from kraft.coordinators.shards import CoordinatorShards, Periodic
 from kraft.protocol.batches.markers import Marker
 from kraft.protocol.errors import (
+    CoordinatorNotAvailable,
     GroupIdNotFound,
-    InvalidCommitOffsetSize,
     InvalidGroupId,
     KafkaError,
 )
@@ -238,14 +239,15 @@ class GroupCoordinator:
             return
         try:
             shard.submit(entry, StatesInitialized(initialized=done & asked, failed=asked - done))
-        except InvalidCommitOffsetSize as error:
+        except UNWRITABLE as error:
             self._events.emit("share_states_not_initialized", group=request.group_id, error=str(error))
 
     def _forget_share_partitions(self, topic_ids: frozenset[UUID]) -> None:
         for shard in self.shards.loaded():
             for entry in list(shard.entries.values()):
                 if entry.share is not None and not topic_ids.isdisjoint(entry.share.topic_ids):
-                    shard.submit(entry, ShareTopicsDeleted(topic_ids=topic_ids))
+                    with suppress(CoordinatorNotAvailable):  # as in Kafka: not tried again
+                        shard.submit(entry, ShareTopicsDeleted(topic_ids=topic_ids))
 
     def stop(self) -> None:
         self.shards.stop()

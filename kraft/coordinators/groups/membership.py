@@ -23,7 +23,7 @@ from kraft.coordinators.groups.modern_group import Timer
 from kraft.coordinators.groups.offsets import CONSUMER
 from kraft.coordinators.groups.patterns import topics_of_pattern
 from kraft.coordinators.groups.records import GroupRecord
-from kraft.coordinators.groups.shard import GroupShard
+from kraft.coordinators.groups.shard import TICK_RETRY_MS, GroupShard
 from kraft.coordinators.groups.subscriptions import (
     COOPERATIVE,
     STICKY,
@@ -34,6 +34,7 @@ from kraft.coordinators.groups.subscriptions import (
     encode_assignment,
     encode_subscription,
 )
+from kraft.protocol.errors import CoordinatorNotAvailable
 from kraft.protocol.primitives import TopicPartition
 from metadata.acls import AclOperation, AclResource
 from metadata.persistent_map import text_draft
@@ -250,8 +251,12 @@ class Membership:
             for name, due_ms in list(entry.expires_ms.items()):
                 if due_ms <= self._shard.now_ms and name in entry.instances:
                     instance = entry.instances[name]
-                    self._shard.append_apart(self.remove(entry, instance))
-                    self.leave(entry, instance)
+                    try:
+                        self._shard.append(self.remove(entry, instance))
+                    except CoordinatorNotAvailable:
+                        entry.expires_ms[name] = self._shard.now_ms + TICK_RETRY_MS
+                    else:
+                        self.leave(entry, instance)
 
 
 def _generation_of(entry: GroupMetadata, instance: Instance) -> int | None:

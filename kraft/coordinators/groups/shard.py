@@ -35,6 +35,7 @@ from kraft.coordinators.shard import CoordinatorContext, CoordinatorShard, Shard
 from kraft.protocol.batches.markers import Marker, build_marker
 from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
+    CoordinatorNotAvailable,
     InvalidCommitOffsetSize,
     KafkaError,
 )
@@ -61,7 +62,10 @@ IN_TRANSACTIONS: InTransactions[Entry] = InTransactions(
 ANSWERS_AT_ONCE = 100
 """Requests that are answered in one turn of the loop: each is encoded and sent in the next."""
 TICK_RETRY_MS = 500
-"""What was due and is too large to be written is tried again after this, as Kafka's timers of coordinators are."""
+"""What was due and cannot be written, because it is too large or too few replicas are in sync, is tried again after
+this, as Kafka's timers of coordinators are."""
+UNWRITABLE = (CoordinatorNotAvailable, InvalidCommitOffsetSize)
+"""`append` was refused: nothing has changed."""
 
 
 class GroupShard(CoordinatorShard[GroupRecord]):
@@ -97,6 +101,8 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         self.on_expiry: Callable[[], None] = lambda: None
         self.on_initialize: Callable[[InitializeStates], object] = lambda request: None
         """Called when the share coordinator is to be asked for states of share partitions."""
+        self._has_steps_left = False
+        """A step of REST members could not be written."""
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -179,13 +185,15 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         answers = decision.replies
         try:
             appended = self.append(decision.records) if decision.records else None
-        except InvalidCommitOffsetSize as error:
+        except UNWRITABLE as error:
             if isinstance(event, Tick):
                 self._arm(self.now_ms + TICK_RETRY_MS)
             elif isinstance(event, Untold):
                 raise
-            else:
+            elif event.ticket:
                 self._answer([Reply(event.ticket, error)], None)
+            else:
+                self._step_later(error)
             return
         entry.group, entry.consumer, entry.share = decision.group, decision.consumer, decision.share
         if appended is None and not isinstance(event, Heartbeat):
@@ -201,6 +209,12 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         elif entry.modern is not None:  # a heartbeat makes a session longer, and another may be the next to end
             self._arm(entry.next_deadline_ms())
         self._assign_if_due(entry)
+
+    def _step_later(self, error: KafkaError) -> None:
+        """A step that is too large stays so until the group changes; replicas come back by themselves."""
+        if isinstance(error, CoordinatorNotAvailable):
+            self._has_steps_left = True
+            self._arm(self.now_ms + TICK_RETRY_MS)
 
     def _initialize_states(self, request: InitializeStates, appended: asyncio.Task[None] | None) -> None:
         """Once the records are replicated that name the partitions: what is not known is not cleaned up."""
@@ -231,6 +245,8 @@ class GroupShard(CoordinatorShard[GroupRecord]):
                 if entry.consumer is None:
                     return
                 self.submit(entry, part)
+        except CoordinatorNotAvailable:
+            return  # it is due again with the next event of the group
         except InvalidCommitOffsetSize as error:
             LOG.warning("group %r has no new assignment: %s", group.group_id, error)
         finally:
@@ -315,6 +331,7 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         producer_id, epoch = transaction
         limit = self.context.settings().producer_id_max_per_partition
         self.producers.check_commit(producer_id, epoch, asking, open_max=limit, opened=len(self._in_transactions))
+        self.check_replicas()
         batch = encode_batch(
             records, timestamp_ms=self.wall_ms, bytes_max=self.batch_bytes_max, transaction=transaction
         )
@@ -343,10 +360,13 @@ class GroupShard(CoordinatorShard[GroupRecord]):
 
     def append_apart(self, records: Sequence[GroupRecord]) -> None:
         """Append records that need not be in one batch, in as many as it takes. One that fits in none is left out
-        and changes nothing: its caller makes it again at the next change or the next round."""
+        and changes nothing: its caller makes it again at the next change or the next round. So are all while too few
+        replicas are in sync; REST members then take their steps again."""
         try:
             if records:
                 self.append(records)
+        except CoordinatorNotAvailable as error:
+            self._step_later(error)
         except InvalidCommitOffsetSize:
             if len(records) > 1:
                 middle = len(records) // 2
@@ -384,6 +404,11 @@ class GroupShard(CoordinatorShard[GroupRecord]):
         if self._ended is not None:
             return
         self.on_expiry()
+        if self._has_steps_left:
+            self._has_steps_left = False
+            for entry in list(self.entries.values()):
+                if entry.instances:
+                    self.changed(entry)
         for entry in list(self.entries.values()):
             if entry.next_deadline_ms() <= self.now_ms:
                 self.submit(entry, Tick())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -29,7 +30,7 @@ from kraft.coordinators.shares.state import (
 from kraft.protocol.batches.header import HEADER_BYTES
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.encoding import ZERO_UUID
-from kraft.protocol.errors import KafkaError
+from kraft.protocol.errors import CoordinatorNotAvailable, KafkaError
 from metadata.image import TopicIdPartition
 from metadata.internal_topics import SHARE_STATE_TOPIC
 
@@ -160,11 +161,13 @@ class ShareStateShard(CoordinatorShard[ShareRecord]):
 
     def _append_together(self, record: ShareRecord) -> asyncio.Task[None]:
         """Appends in one batch with what else is written in this turn of the event loop: the busier the
-        coordinator, the larger its batches. Raises KafkaError for a record that the log does not take."""
+        coordinator, the larger its batches. Raises, with nothing applied, CoordinatorNotAvailable 15 while too few
+        replicas are in sync, and KafkaError for a record that the log does not take."""
         new = new_record(record, timestamp_ms=self.wall_ms)
         size = len(new.key or b"") + len(new.value or b"") + RECORD_BYTES
         if size + HEADER_BYTES > self.batch_bytes_max:
             raise _too_large(record, size)
+        self.check_replicas()
         self.apply(record, is_replay=False)
         together = self._together
         if (
@@ -187,12 +190,15 @@ class ShareStateShard(CoordinatorShard[ShareRecord]):
     # --- upkeep -------------------------------------------------------------------------------------------------
 
     def forget_topics(self, topic_ids: Collection[UUID]) -> None:
-        """The topics are deleted, and with them what share groups knew of them."""
-        for key in [key for key in self.states if key.topic_id in topic_ids]:
-            self.append([(key, None)])
+        """The topics are deleted, and with them what share groups knew of them; nothing while too few replicas are in
+        sync, and it is not tried again, as in Kafka."""
+        with suppress(CoordinatorNotAvailable):
+            for key in [key for key in self.states if key.topic_id in topic_ids]:
+                self.append([(key, None)])
 
     def write_cold_snapshots(self) -> int:
-        """Writes snapshots again that stand where nothing else is needed. Returns how many."""
+        """Writes snapshots again that stand where nothing else is needed. Returns how many: none while too few replicas
+        are in sync."""
         older_than_ms = self.context.settings().share_coordinator_cold_partition_snapshot_interval_ms
         written_before_ms = self.wall_ms - older_than_ms
         cold = [
@@ -200,9 +206,12 @@ class ShareStateShard(CoordinatorShard[ShareRecord]):
             for key, state in self.states.items()
             if state.snapshot.written_ms <= written_before_ms and self._needed_from[key] <= self._pruned_to
         ][:COLD_AT_ONCE]
-        for key in cold:
-            self.append([(key, decide.snapshot(self.states[key], now_ms=self.wall_ms))])
-        return len(cold)
+        written = 0
+        with suppress(CoordinatorNotAvailable):
+            for key in cold:
+                self.append([(key, decide.snapshot(self.states[key], now_ms=self.wall_ms))])
+                written += 1
+        return written
 
     async def prune(self) -> None:
         """Deletes the records that no share partition needs. Only what is replicated counts (KAFKA-19695)."""

@@ -1,8 +1,8 @@
 """The shard of one partition of `__transaction_state`: it owns the transactional ids of the partition.
 
 A transaction whose end is decided has its markers written by `on_prepared`, once that decision is replicated; when all
-are written it is complete. While too few replicas are in sync, nothing is decided: requests are refused, and a
-completion is tried again, without its markers (TransactionMarkerChannelManager.tryAppendToLog).
+are written it is complete. A completion that is refused while too few replicas are in sync is tried again, without its
+markers (TransactionMarkerChannelManager.tryAppendToLog).
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from kraft.protocol.errors import (
     CoordinatorLoadInProgress,
     CoordinatorNotAvailable,
     KafkaError,
-    NotEnoughReplicas,
     NotEnoughReplicasAfterAppend,
     RequestTimedOut,
 )
@@ -144,20 +143,6 @@ class TransactionShard(CoordinatorShard[TransactionRecord]):
                 )
         return batch
 
-    def append(self, records: Sequence[TransactionRecord]) -> asyncio.Task[None]:
-        """Appends as every shard does. Raises CoordinatorNotAvailable 15, with nothing applied, while too few replicas
-        are in sync."""
-        self._check_replicas()
-        return super().append(records)
-
-    def _check_replicas(self) -> None:
-        try:
-            self.context.replicas.produce.check_appendable(self.partition)
-        except NotEnoughReplicas as error:
-            raise CoordinatorNotAvailable(f"the change cannot be replicated: {error.message}") from error
-        except KafkaError:
-            return  # the append fails for the same reason, and ends the shard
-
     def _write(self, transaction: Transaction) -> asyncio.Task[None]:
         """Raises KafkaError, with nothing changed, for a transaction that is too large, or as `append` does."""
         task = self.append([(transaction.transactional_id, transaction)])
@@ -168,7 +153,7 @@ class TransactionShard(CoordinatorShard[TransactionRecord]):
     def _write_complete(self, transaction: Transaction) -> asyncio.Task[None]:
         """All markers stand, so nothing is lost with this record: the next coordinator would write the markers and the
         record again. If this log has it and too few replicas do, this coordinator goes on."""
-        self._check_replicas()
+        self.check_replicas()
         record = (transaction.transactional_id, transaction)
         batch = self.encode([record])
         self.apply(record, is_replay=False)

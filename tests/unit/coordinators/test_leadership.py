@@ -49,6 +49,9 @@ class Replicas:
     def get(self, partition: TopicIdPartition, producer_id: int) -> None:
         return None
 
+    def check_appendable(self, partition: TopicIdPartition) -> None:
+        """There are enough replicas in sync."""
+
     async def outcomes(
         self, batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions, *, origin: Origin
     ) -> Mapping[TopicIdPartition, ProduceOutcome]:

@@ -31,6 +31,9 @@ class Replicas:
         self.produce = self.offsets = self
         self.deleted_to: list[int] = []
 
+    def check_appendable(self, partition: TopicIdPartition) -> None:
+        """There were enough when the coordinator decided."""
+
     async def outcomes(self, batches: Mapping[TopicIdPartition, bytes], *_: Any, **__: Any) -> Any:
         return {key: ProduceOutcome(error_code=NotEnoughReplicas.code) for key in batches}
 
