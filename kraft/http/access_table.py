@@ -234,6 +234,7 @@ def _v3_routes() -> dict[str, RouteAccess]:
         f"DELETE {one}": _route(DELETE),
         f"POST {one}/bindings:alter": _route(ALTER, states=bound),
         f"GET {one}/topics": _route(DESCRIBE),
+        f"POST {one}/records:batch": _route(WRITE, states="Write on each Topic that a record goes to"),
     }
 
 

@@ -19,6 +19,7 @@ import kraft
 from kraft.broker.measures import KafkaPort, Measure
 from kraft.broker.transaction_measures import transaction_measures
 from kraft.config.models import ClusterConfig, has_sasl, has_tls
+from kraft.coordinators.routed import RoutedWrites
 from kraft.http.app import create_app, learn_paths
 from kraft.http.authentication import HttpAuthentication
 from kraft.http.console.facts import ClusterFacts
@@ -32,6 +33,7 @@ from kraft.http.users import user_routes
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
+from kraft.http.v3.produce_route import route_produce_routes
 from kraft.http.v3.share_groups import share_group_routes
 from kraft.http.v3.share_records import share_record_routes
 from kraft.http.v3.transactions import transaction_admin_routes
@@ -343,6 +345,7 @@ def http_door(node: Node, *, connections_max: int, gauges: Callable[[], Mapping[
             *consumer_routes(node.groups, node.environment.rng),
             *transaction_routes(node.transactions, node.groups),
             *transaction_admin_routes(node.transactions, node.markers.write),
+            *route_produce_routes(RoutedWrites(node.node.id, node.transactions)),
             *group_routes(node.groups),
             *share_record_routes(node.queues),
             *share_group_routes(node.groups),

@@ -6,7 +6,7 @@ Embedded JSON is kept as the client wrote it, only without white space between t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct
@@ -98,10 +98,35 @@ class BatchRequest(Struct, forbid_unknown_fields=True):
     entries: Annotated[list[BatchEntry], Meta(extra_json_schema={"minItems": 1})]
 
 
+class RouteEntry(Struct, forbid_unknown_fields=True):
+    """A record for a route, and the name that its result has. Each topic has partitions of its own."""
+
+    partition_id: ClassVar[None] = None
+    id: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": ID_LENGTH_MAX})]
+    routing_key: Annotated[
+        str | None, Meta(description="Without it: the record's key as text; without a key the empty one.")
+    ] = None
+    headers: list[BatchHeader] | None = None
+    key: BatchData | None = None
+    value: BatchData | None = None
+    timestamp: _Timestamp = None
+    expires_in_ms: _ExpiresIn = None
+    deliver_in_ms: _DeliverIn = None
+
+
+class RouteRequest(Struct, forbid_unknown_fields=True):
+    """The ids are unique."""
+
+    entries: Annotated[list[RouteEntry], Meta(extra_json_schema={"minItems": 1})]
+
+
+AnyEntry: TypeAlias = BatchEntry | RouteEntry
+
+
 class ParsedBatch(Parsed, kw_only=True):
     """The records of a batch and all of its entries, refused ones included."""
 
-    entries: Sequence[BatchEntry]
+    entries: Sequence[AnyEntry]
 
 
 class Malformed(HttpError):
@@ -109,8 +134,13 @@ class Malformed(HttpError):
 
 
 _record = msgspec.json.Decoder(StreamRecord)
-_batch = msgspec.json.Decoder(BatchRequest)
-_lenient_batch = msgspec.json.Decoder(BatchRequest, strict=False)
+_strict: Mapping[type[Struct], msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (BatchRequest, RouteRequest)
+}
+_lenient: Mapping[type[Struct], msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind, strict=False) for kind in (BatchRequest, RouteRequest)
+}
+_ENTRY: Mapping[type[Struct], type[Struct]] = {BatchRequest: BatchEntry, RouteRequest: RouteEntry}
 _string = msgspec.json.Decoder(str)
 _binary = msgspec.json.Decoder(bytes)
 _fields = msgspec.json.Decoder(dict[str, Raw])
@@ -119,7 +149,7 @@ _KNOWN: Mapping[type[Struct], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(
         msgspec.defstruct(kind.__name__, [(each, Raw, Raw(b"")) for each in kind.__struct_fields__])
     )
-    for kind in (BatchRequest, BatchEntry, BatchData, BatchHeader)
+    for kind in (BatchRequest, BatchEntry, RouteRequest, RouteEntry, BatchData, BatchHeader)
 }
 """Decoders of the known fields of each type, which keep the bytes of the values."""
 UNKNOWN_BYTES_MAX = 16_384
@@ -156,9 +186,15 @@ def parse_record(text: bytes, *, now_ms: int, times: TimeRules | None = None) ->
 
 
 def parse_batch(
-    body: bytes | bytearray, *, now_ms: int, entries_max: int, is_strict: bool, times: TimeRules | None = None
+    body: bytes | bytearray,
+    *,
+    now_ms: int,
+    entries_max: int,
+    is_strict: bool,
+    times: TimeRules | None = None,
+    kind: type[Struct] = BatchRequest,
 ) -> ParsedBatch:
-    """An entry that is no record is refused alone.
+    """An entry that is no record is refused alone. `kind`: the model of the body, that of a topic or of a route.
 
     By default numbers may be strings and a field that nobody knows is ignored if it is null; not if `is_strict`. Raises
     HttpError 42206 for an empty body, 400 for malformed JSON and for JSON of another shape, 422 for a field that nobody
@@ -168,7 +204,7 @@ def parse_batch(
         raise HttpError(PAYLOAD, "the body is empty; send a JSON object")
     try:
         check_utf8(body)
-        entries = _entries(body, is_strict=is_strict)
+        entries = _entries(body, kind, is_strict=is_strict)
     except msgspec.ValidationError as error:
         raise HttpError(UNPROCESSABLE if _is_unknown_field(error) else 400, misshapen(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -186,31 +222,35 @@ def parse_batch(
     return ParsedBatch(records, refused, entries=entries)
 
 
-def _entries(body: bytes | bytearray, *, is_strict: bool) -> list[BatchEntry]:
+def _entries(body: bytes | bytearray, kind: type[Struct], *, is_strict: bool) -> Sequence[AnyEntry]:
     if is_strict:
-        return _batch.decode(body).entries
+        return _as_entries(_strict[kind].decode(body))
     try:
-        return _lenient_batch.decode(body).entries
+        return _as_entries(_lenient[kind].decode(body))
     except msgspec.ValidationError as error:
         if not _is_unknown_field(error):
             raise
-    return _lenient_batch.decode(_without_nulls(body)).entries
+    return _as_entries(_lenient[kind].decode(_without_nulls(body, kind)))
+
+
+def _as_entries(batch: BatchRequest | RouteRequest) -> Sequence[AnyEntry]:
+    return batch.entries
 
 
 def _is_unknown_field(error: msgspec.ValidationError) -> bool:
     return "unknown field" in str(error)
 
 
-def _without_nulls(body: bytes | bytearray) -> bytes:
+def _without_nulls(body: bytes | bytearray, kind: type[Struct]) -> bytes:
     """The batch without the fields that are null, known or not; embedded data as it was."""
-    batch = _not_null(body, BatchRequest)
+    batch = _not_null(body, kind)
     if "entries" in batch:
-        batch["entries"] = [_entry_without_nulls(entry) for entry in _items.decode(batch["entries"])]
+        batch["entries"] = [_entry_without_nulls(entry, _ENTRY[kind]) for entry in _items.decode(batch["entries"])]
     return msgspec.json.encode(batch)
 
 
-def _entry_without_nulls(text: Raw) -> dict[str, Any]:
-    entry: dict[str, Any] = _not_null(text, BatchEntry)
+def _entry_without_nulls(text: Raw, kind: type[Struct]) -> dict[str, Any]:
+    entry: dict[str, Any] = _not_null(text, kind)
     for name in ("key", "value"):
         if name in entry:
             entry[name] = _not_null(entry[name], BatchData)
@@ -229,7 +269,7 @@ def _not_null(text: Raw | bytes | bytearray, kind: type[Struct]) -> dict[str, An
     return {name: value for name, value in _fields.decode(text).items() if bytes(value) != NULL}
 
 
-def _check_entries(entries: Sequence[BatchEntry], *, maximum: int) -> None:
+def _check_entries(entries: Sequence[AnyEntry], *, maximum: int) -> None:
     if not entries:
         raise HttpError(BATCH, "entries is empty; send at least one")
     if len(entries) > maximum:
@@ -243,7 +283,7 @@ def _check_entries(entries: Sequence[BatchEntry], *, maximum: int) -> None:
 # --- both -------------------------------------------------------------------------------------------------------------
 
 
-def _out_record(record: StreamRecord | BatchEntry, now_ms: int, times: TimeRules | None) -> OutRecord:
+def _out_record(record: StreamRecord | AnyEntry, now_ms: int, times: TimeRules | None) -> OutRecord:
     """Raises HttpError 400 for data that is not of its type and for a time that is none, 422 for data that needs a
     registry and for a time that the topic does not take."""
     return OutRecord(
@@ -255,7 +295,7 @@ def _out_record(record: StreamRecord | BatchEntry, now_ms: int, times: TimeRules
     )
 
 
-def _headers(record: StreamRecord | BatchEntry, now_ms: int, times: TimeRules | None) -> list[tuple[str, bytes | None]]:
+def _headers(record: StreamRecord | AnyEntry, now_ms: int, times: TimeRules | None) -> list[tuple[str, bytes | None]]:
     headers = [(header.name, header.value) for header in record.headers] if record.headers else NO_HEADERS
     if record.expires_in_ms is not None:
         if times is None or not times.reads_expiry:

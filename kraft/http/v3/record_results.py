@@ -12,7 +12,7 @@ from kraft.http.extension_fields import ADDITION
 from kraft.http.produce import Result, error_of
 from kraft.http.records import OutRecord
 from kraft.http.v3.envelope import Document
-from kraft.http.v3.record_bodies import BINARY, BatchEntry, StreamRecord
+from kraft.http.v3.record_bodies import BINARY, AnyEntry, StreamRecord
 from replication.requests import ProduceOutcome
 
 
@@ -88,7 +88,7 @@ class Receipts:
         self._cluster_id, self._topic = gateway.cluster_id, topic
         self._keeps_own_time = gateway.topic_settings(topic).message_timestamp_type == "CreateTime"
 
-    def receipt(self, sent: StreamRecord | BatchEntry, record: OutRecord, result: Result) -> Document:
+    def receipt(self, sent: StreamRecord | AnyEntry, record: OutRecord, result: Result) -> Document:
         """`sent`: as the client wrote it, `record`: as it was stored. Sizes are in bytes, as stored."""
         outcome = result.outcome
         document: Document = {
@@ -105,7 +105,7 @@ class Receipts:
                 document[field] = {"type": data.type or BINARY, "size": len(stored or b"")}
         return document
 
-    def _stored_timestamp(self, sent: StreamRecord | BatchEntry, record: OutRecord, outcome: ProduceOutcome) -> int:
+    def _stored_timestamp(self, sent: StreamRecord | AnyEntry, record: OutRecord, outcome: ProduceOutcome) -> int:
         """The timestamp in the log: the leader's with LogAppendTime, that of the first attempt when this is a retry."""
         is_own = sent.timestamp is not None and self._keeps_own_time
         return record.timestamp_ms if is_own or outcome.log_append_time_ms < 0 else outcome.log_append_time_ms

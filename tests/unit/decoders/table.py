@@ -58,7 +58,7 @@ from kraft.http.offset_spec import parse_timestamp
 from kraft.http.record_counts import check_counts
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.record_bodies import parse_produce
-from kraft.http.v3.record_bodies import parse_batch, parse_record
+from kraft.http.v3.record_bodies import RouteRequest, parse_batch, parse_record
 from kraft.http.v3.share_records import PLAIN as ACKNOWLEDGEMENTS
 from kraft.kafka_data import metadata_log as kafka_metadata
 from kraft.kafka_data.group_contents import read_group_contents
@@ -844,6 +844,15 @@ HTTP = {
         refuses=(HttpError,),
         samples=[
             b'{"entries": [{"id": "a", "key": {"type": "JSON", "data": {"a": 1}}, "partition_id": 1.0}]}',
+            b'{"entries": [{"id": "a", "x": null, "headers": [{"name": "h", "value": "YQ=="}]}, {"id": "b"}]}',
+        ],
+    ),
+    "v3 batch for a route": Decoder(
+        module="kraft.http.v3.record_bodies",
+        decode=lambda data: parse_batch(data, now_ms=NOW_MS, entries_max=5, is_strict=False, kind=RouteRequest),
+        refuses=(HttpError,),
+        samples=[
+            b'{"entries": [{"id": "a", "routing_key": "a.b", "value": {"type": "STRING", "data": "x"}}]}',
             b'{"entries": [{"id": "a", "x": null, "headers": [{"name": "h", "value": "YQ=="}]}, {"id": "b"}]}',
         ],
     ),

@@ -23,6 +23,7 @@ from kraft.http.users import user_routes
 from kraft.http.v2.consumers_routes import consumer_routes
 from kraft.http.v2.transactions import transaction_routes
 from kraft.http.v3.consumer_groups import group_routes
+from kraft.http.v3.produce_route import route_produce_routes
 from kraft.http.v3.share_groups import share_group_routes
 from kraft.http.v3.share_records import share_record_routes
 from kraft.http.v3.transactions import transaction_admin_routes
@@ -67,6 +68,7 @@ def more_routes() -> tuple[Route, ...]:
         *consumer_routes(NOTHING, random.Random(1)),
         *transaction_routes(NOTHING, NOTHING),
         *transaction_admin_routes(NOTHING, NOTHING),
+        *route_produce_routes(NOTHING),
         *group_routes(NOTHING),
         *share_record_routes(NOTHING),
         *share_group_routes(NOTHING),

@@ -15,8 +15,8 @@ from tests.unit.http.door import Door, with_door
 TEXT = (Path(__file__).parents[3] / "docs" / "rest.md").read_text(encoding="utf-8")
 OUTSIDE_ROUTES = {405, 431}
 """Answered where no route is found, or no request."""
-CONSUMERS = {40001, 40405, 40601, 40902, 40904, 42204}
-"""Of routes that a node adds: consumers and groups."""
+CONSUMERS = {40001, 40405, 40601, 40902, 40904, 42204, 42209}
+"""Of routes that a node adds: consumers, groups, and records of routes."""
 
 
 def documented() -> set[int]:

@@ -1,0 +1,193 @@
+"""Records produced to a route, through the real door: which topics they go to, and that it is all of them or none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+import pytest
+
+from kraft.coordinators import routed
+from kraft.coordinators.routed import RoutedWrites
+from kraft.coordinators.transactions.routing import Transactions
+from kraft.http.v3.produce_route import route_produce_routes
+from kraft.protocol.errors import KafkaError, NotEnoughReplicas
+from kraft.protocol.primitives import Buffer
+from metadata.image import TopicIdPartition
+from metadata.records import RouteBindingRecord, RouteRecord
+from metadata.routes import RouteKind
+from replication.requests import ProduceOptions, ProduceOutcome
+from tests.support.fake_gateway import FakeGateway
+from tests.support.fake_transactions import FakeTransactions
+from tests.unit.http.door import Answer, Door, with_door
+
+V3 = "/v3/clusters/test-cluster"
+BINDINGS = (("*.paid", "ledger"), ("eu.#", "mails"), ("small.#", "ledger"), ("small.#", "small"))
+
+
+class World:
+    def __init__(self, door: Door, transactions: FakeTransactions) -> None:
+        self.door = door
+        self.transactions = transactions
+
+    async def produce(self, *entries: dict[str, Any] | str, query: str = "", **headers: str) -> Answer:
+        body = {
+            "entries": [
+                {"id": str(number), "value": {"type": "STRING", "data": f"v{number}"}}
+                | ({"routing_key": each} if isinstance(each, str) else each)
+                for number, each in enumerate(entries)
+            ]
+        }
+        path = f"{V3}/routes/orders/records:batch{query}"
+        return await self.door.ask("POST", path, body, Content_Type="application/json", **headers)
+
+    async def committed(self, topic: str) -> list[Any]:
+        path = f"/topics/{topic}/partitions/0/records?offset=0&isolation_level=read_committed"
+        answer = await self.door.ask("GET", path, Accept="application/vnd.kafka.binary.v2+json")
+        return [record["value"] for record in answer.json]
+
+
+def with_world(story: Callable[[World], Awaitable[None]]) -> None:
+    fake = FakeGateway()
+    fake.add_topic("ledger")
+    fake.add_topic("mails")
+    fake.add_topic("small", configs={"max.message.bytes": "200"})
+    fake.apply(RouteRecord(name="orders", kind=RouteKind.PATTERN))
+    for key, topic in BINDINGS:
+        fake.apply(RouteBindingRecord(route="orders", key=key, topic=topic))
+    transactions = FakeTransactions(fake)
+    writes = RoutedWrites(1, cast(Transactions, transactions))
+
+    async def run(door: Door) -> None:
+        await story(World(door, transactions))
+
+    with_door(run, fake, extra_routes=route_produce_routes(writes))
+
+
+def places(answer: Answer) -> dict[str, list[tuple[str, int]]]:
+    return {
+        each["id"]: [(record["topic_name"], record["offset"]) for record in each["records"]]
+        for each in answer.json["successes"]
+    }
+
+
+def failures(answer: Answer) -> dict[str, int]:
+    return {each["id"]: each["error_code"] for each in answer.json["failures"]}
+
+
+def test_each_goes_to_every_topic_that_matches() -> None:
+    async def story(world: World) -> None:
+        key = {"key": {"type": "STRING", "data": "eu.x"}}
+        no_text = {"key": {"type": "BINARY", "data": "/w=="}}
+        answer = await world.produce("us.paid", "eu.paid", key, "nowhere", {}, "x" * 256, no_text)
+        assert answer.status == 207, answer.json
+        assert places(answer) == {"0": [("ledger", 0)], "1": [("ledger", 1), ("mails", 1)], "2": [("mails", 0)]}
+        assert failures(answer) == {"3": 42209, "4": 42209, "5": 40002, "6": 40002}
+        assert "routing key 'nowhere'" in answer.json["failures"][0]["message"]
+        assert (len(await world.committed("ledger")), len(await world.committed("mails"))) == (2, 2)
+        again = await world.produce("eu.paid", "eu.paid")
+        assert len(places(again)["1"]) == 2
+        (known,) = world.transactions.known.values()
+        assert known.transactional_id == "kraft.route.1.0", "the id is used again"
+
+    with_world(story)
+
+
+def refusing(fake: FakeGateway, topic: str) -> None:
+    """The topic takes no record of a transaction any more."""
+    plain = fake.produce
+
+    async def produce(
+        batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions
+    ) -> Mapping[TopicIdPartition, ProduceOutcome]:
+        refused = {where: data for where, data in batches.items() if fake.image.topics[where.topic_id].name == topic}
+        done = await plain({where: data for where, data in batches.items() if where not in refused}, options)
+        error = ProduceOutcome(error_code=NotEnoughReplicas.code, message="too few")
+        return {**done, **dict.fromkeys(refused, error)}
+
+    fake.produce = produce  # type: ignore[method-assign]
+
+
+def test_a_topic_that_refuses_leaves_nothing_in_the_others() -> None:
+    async def story(world: World) -> None:
+        refusing(world.door.gateway, "mails")
+        answer = await world.produce("eu.paid", "us.paid", "eu.paid")
+        assert list(places(answer)) == ["1"], "what goes to one topic is not touched"
+        assert failures(answer) == {"0": 50302, "2": 50302}
+        assert "mails-0 refused it" in answer.json["failures"][0]["message"]
+        assert answer.json["failures"][0]["retriable"] is True
+        assert len(await world.committed("ledger")) == 1, "the copies of the others are aborted"
+
+    with_world(story)
+
+
+def test_a_node_that_dies_between_two_appends_leaves_half_to_nobody() -> None:
+    """It does not come to the end of its transaction; the next one of the id, or its timeout, aborts the rest."""
+
+    async def story(world: World) -> None:
+        fake = world.door.gateway
+        plain, stuck = fake.produce, asyncio.Event()
+
+        async def produce(batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions) -> Any:
+            first, *_ = batches
+            await plain({first: batches[first]}, options)
+            stuck.set()
+            await asyncio.Event().wait()
+
+        fake.produce = produce  # type: ignore[method-assign]
+        dying = asyncio.create_task(world.produce("eu.paid"))
+        await stuck.wait()
+        assert await world.committed("ledger") == []
+        dying.cancel()
+        fake.produce = plain  # type: ignore[method-assign]
+        await world.transactions.init("kraft.route.1.0", timeout_ms=30_000)
+        assert (await world.committed("ledger"), await world.committed("mails")) == ([], [])
+        assert len(fake.log("ledger").data) > 0, "half of it had been appended"
+
+    with_world(story)
+
+
+def test_what_one_topic_cannot_hold_goes_to_none() -> None:
+    async def story(world: World) -> None:
+        large = {"routing_key": "small.x", "value": {"type": "STRING", "data": "x" * 500}}
+        answer = await world.produce(large, "small.y")
+        assert failures(answer) == {"0": 50002}
+        assert "topic small:" in answer.json["failures"][0]["message"]
+        assert places(answer) == {"1": [("ledger", 0), ("small", 0)]}
+        assert len(await world.committed("ledger")) == 1
+
+    with_world(story)
+
+
+def test_a_key_is_for_entries_of_one_topic() -> None:
+    async def story(world: World) -> None:
+        answer = await world.produce("us.paid", Idempotency_Key="k")
+        assert places(answer) == {"0": [("ledger", 0)]}
+        assert places(await world.produce("us.paid", Idempotency_Key="k")) == {"0": [("ledger", 0)]}
+        refused = await world.produce("us.paid", "eu.paid", Idempotency_Key="other")
+        assert (refused.status, "goes to ledger, mails" in refused.json["message"]) == (422, True)
+        assert len(await world.committed("ledger")) == 1
+
+    with_world(story)
+
+
+def test_bad_bodies() -> None:
+    async def story(world: World) -> None:
+        assert (await world.produce()).json["error_code"] == 42208
+        partition = await world.produce({"routing_key": "us.paid", "partition_id": 0})
+        assert partition.status == 422
+        missing = await world.door.ask(
+            "POST", f"{V3}/routes/none/records:batch", {"entries": []}, Content_Type="application/json"
+        )
+        assert missing.json["error_code"] == 40407
+
+    with_world(story)
+
+
+def test_too_many_transactions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routed, "IDS_MAX", 0)
+    writes = RoutedWrites(1, cast(Transactions, None))
+    with pytest.raises(KafkaError, match="send the same again") as refusal:
+        asyncio.run(writes.write({}, gateway=cast(Any, None), timeout_ms=30_000))
+    assert refusal.value.retriable
