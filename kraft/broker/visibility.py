@@ -14,6 +14,7 @@ from metadata.controller.requests import (
     AlterConfigs,
     AlterReassignments,
     AlterRoute,
+    AlterUsers,
     ConfigAlteration,
     ConfigResource,
     CreateAcls,
@@ -62,6 +63,8 @@ def is_visible(image: MetadataImage, request: Request[Any], reply: Any) -> bool:
             return request.validate_only or _quotas_altered(image, request, reply)
         case AlterRoute():
             return _is_route_altered(image, request)
+        case AlterUsers():
+            return _users_altered(image, request, reply)
         case UnregisterBroker():
             return request.broker_id not in image.brokers
         case _:
@@ -84,6 +87,19 @@ def _quotas_altered(image: MetadataImage, request: AlterClientQuotas, reply: Seq
         if error is None
         for key, value in alteration.quotas.items()
     )
+
+
+def _users_altered(image: MetadataImage, request: AlterUsers, reply: Mapping[str, Any]) -> bool:
+    """A credential is known by its salt, which its client draws again each time."""
+    for deletion in request.deletions:
+        if reply[deletion.name] is None and deletion.mechanism in image.users.get(deletion.name, {}):
+            return False
+    for wanted in request.upsertions:
+        if reply[wanted.name] is None:
+            found = image.users.get(wanted.name, {}).get(wanted.mechanism)
+            if found is None or (found.salt, found.iterations) != (wanted.salt, wanted.iterations):
+                return False
+    return True
 
 
 def _topics_created(image: MetadataImage, reply: Mapping[str, Any]) -> bool:

@@ -44,7 +44,9 @@ def produce(
     separator: Annotated[str | None, typer.Option(help="Text between key and value of each record.")] = None,
     partition: Annotated[int | None, typer.Option(min=0, help="Default: by key, else spread.")] = None,
     acks: Annotated[str, typer.Option(help="all: every in-sync replica has it; 1: the leader has it; 0.")] = "all",
-    timeout_ms: Annotated[int, typer.Option("--timeout", help="Longest wait of the server for acks, in ms.")] = 30_000,
+    timeout_ms: Annotated[
+        int, typer.Option("--timeout", help="Longest wait for acks, in ms, repetitions of refused records included.")
+    ] = 30_000,
     idempotence: Annotated[
         bool | None,
         typer.Option(help="Repeat unanswered requests; they are stored once. Default: with acks=all."),
@@ -102,7 +104,8 @@ def _check(places: list[Place], *, sent: int) -> None:
 REPLY_MARGIN_MS: Final = 10_000
 """Added to the server's timeout, so that its answer arrives before the command gives up."""
 REPEAT_FOR_MS: Final = 120_000
-"""delivery.timeout.ms of Kafka's producers: after so long since the first attempt, there is no other."""
+"""delivery.timeout.ms of Kafka's producers: after so long since the first attempt, there is no other. It counts once an
+attempt had no answer; while each is answered with a refusal that may pass, `--timeout` does."""
 REPEAT_POLICY: Final = RetryPolicy(backoff_ms=100, backoff_max_ms=1_000)
 
 
@@ -126,18 +129,22 @@ class Sender:
             answer = self._client.change(request)
         else:
             key = {"Idempotency-Key": f"{self._name}-{self._sent}"}
-            answer = settle(self._client, replace(request, headers={**self._headers, **key}))
+            request = replace(request, headers={**self._headers, **key})
+            answer = settle(self._client, request, limit_ms=self._timeout_ms - REPLY_MARGIN_MS)
         return _places(checked(answer))
 
 
-def settle(client: Rest, request: Request) -> Answer:
-    """Repeat until an answer is final. Raises CommandFailed when none arrived in time, or no node can be reached."""
+def settle(client: Rest, request: Request, *, limit_ms: int) -> Answer:
+    """Repeat until an answer is final, or for `limit_ms`. Raises CommandFailed when none arrived in time, or no node
+    can be reached."""
     words = "sent again, which stores nothing twice"
-    patience = Patience(REPEAT_POLICY, limit_ms=REPEAT_FOR_MS, words=words, reports_at=None)
+    patience = Patience(REPEAT_POLICY, limit_ms=limit_ms, words=words, reports_at=None)
     while True:
         outcome = client.attempt(request)
         if isinstance(outcome, Refused) and not patience.attempts:
             raise CommandFailed(f"no node can be reached, nothing was done: {outcome.reason}")
+        if not isinstance(outcome, Answer):
+            patience.extend(limit_ms=REPEAT_FOR_MS)
         if patience.wait(_failure(outcome)):
             continue
         if isinstance(outcome, Answer):

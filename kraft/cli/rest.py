@@ -151,8 +151,13 @@ class Patience:
         self._words = words
         self._reports_at = reports_at
         self._rng = random.Random()
-        self._deadline_ms = _now_ms() + limit_ms
+        self._began_ms = _now_ms()
+        self._deadline_ms = self._began_ms + limit_ms
         self.attempts = 0
+
+    def extend(self, *, limit_ms: int) -> None:
+        """Raise the limit, which counts from the start."""
+        self._deadline_ms = max(self._deadline_ms, self._began_ms + limit_ms)
 
     def wait(self, failure: Failure | None) -> bool:
         """Wait after an attempt. False when it was the last: it has its result, or the time is over."""

@@ -12,6 +12,7 @@ from kraft.protocol.errors import TopicAlreadyExists
 from metadata.controller.requests import (
     AlterConfigs,
     AlterReassignments,
+    AlterUsers,
     ConfigAlteration,
     ConfigResource,
     CreatePartitions,
@@ -23,10 +24,19 @@ from metadata.controller.requests import (
     NewTopic,
     PartitionReassignment,
     ReplaceConfigs,
+    ScramDeletion,
+    ScramUpsertion,
     TopicCreated,
 )
 from metadata.image import MetadataImage
-from metadata.records import ConfigRecord, PartitionChangeRecord, PartitionRecord, Reason, TopicRecord
+from metadata.records import (
+    ConfigRecord,
+    PartitionChangeRecord,
+    PartitionRecord,
+    Reason,
+    TopicRecord,
+    UserScramCredentialRecord,
+)
 
 ID = UUID(int=3)
 EMPTY = MetadataImage()
@@ -35,6 +45,9 @@ WITH_TOPIC = EMPTY.apply(
         TopicRecord(name="t", topic_id=ID),
         PartitionRecord(topic_id=ID, partition=0, replicas=(1,), isr=(1,), leader=1),
         ConfigRecord(resource_type="topic", resource_name="t", name="retention.ms", value="5"),
+        UserScramCredentialRecord(
+            name="u", mechanism="SCRAM-SHA-256", salt=b"s1".hex(), iterations=4096, stored_key="00", server_key="00"
+        ),
     ]
 )
 CREATE = CreateTopics(topics=(NewTopic(name="t"),))
@@ -47,6 +60,16 @@ UNSET = AlterConfigs(resources={TOPIC: (ConfigAlteration(name="retention.ms", op
 REPLACE = ReplaceConfigs(resources={TOPIC: {"retention.ms": " 05 "}})
 EMPTIED = ReplaceConfigs(resources={TOPIC: {}})
 GROW = CreatePartitions(topics=(NewPartitions(topic="t", count=2),))
+
+
+def _user(salt: bytes) -> AlterUsers:
+    upsertion = ScramUpsertion(
+        name="u", mechanism="SCRAM-SHA-256", iterations=4096, salt=salt, salted_password=bytes(32)
+    )
+    return AlterUsers(upsertions=(upsertion,))
+
+
+NO_USER = AlterUsers(deletions=(ScramDeletion(name="u", mechanism="SCRAM-SHA-256"),))
 
 
 def _moved(replicas: tuple[int, ...] | None) -> AlterReassignments:
@@ -78,6 +101,11 @@ def _moved(replicas: tuple[int, ...] | None) -> AlterReassignments:
         (_moved((2,)), {("t", 0): REFUSED}, True, True),
         (_moved((1,)), {("t", 0): None}, True, True),
         (_moved(None), {("t", 0): None}, True, True),
+        (_user(b"s1"), {"u": None}, False, True),
+        (_user(b"s2"), {"u": None}, False, False),
+        (_user(b"s2"), {"u": REFUSED}, True, True),
+        (NO_USER, {"u": None}, True, False),
+        (NO_USER, {"u": REFUSED}, True, True),
     ],
 )
 def test_what_was_done_is_visible(request_: Any, reply: Any, on_empty: bool, on_topic: bool) -> None:

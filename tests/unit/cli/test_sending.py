@@ -149,6 +149,16 @@ def test_no_node_at_all_is_said_at_once(monkeypatch):
     assert world.slept_s == []
 
 
+def test_records_that_are_refused_each_time_are_given_up_after_the_timeout(monkeypatch):
+    world = World(monkeypatch, stored(19))
+    assert world.sender().send([{"value": "x"}])[0]["kafka_code"] == 19
+    assert 55 < sum(world.slept_s) <= 60
+    world = World(monkeypatch, BUSY)
+    with pytest.raises(CommandFailed, match="no leader"):
+        world.sender().send([{"value": "x"}])
+    assert 55 < sum(world.slept_s) <= 60
+
+
 @pytest.mark.parametrize(
     ("last", "words"), [(LOST, "not known whether"), (GONE, "not known whether"), (BUSY, "no leader")]
 )
