@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from kraft.explain.explanation import Decider, Explanation, first_no, fixes, seconds, spoken
+from kraft.explain.explanation import Decider, Explanation, first_no, fixes, seconds, spoken, with_age
 from kraft.explain.facts import Event, Found
 
 RECENT_MS: Final = 60_000
@@ -43,7 +43,7 @@ def explain_client(found: Found, name: str) -> Explanation:
     """`name` is a user, a client.id, or an address."""
     events = [each for node in found.nodes.values() for each in node.clients if name in names_of(each)]
     events.sort(key=lambda each: (each["at_ms"], each["node_id"]))
-    deciders = [_decider(found, kind, events) for kind in _KINDS]
+    deciders = [with_age(_decider(found, kind, events), found.ages_ms) for kind in _KINDS]
     cause = first_no(deciders)
     forgotten = any(each.forgotten for each in found.nodes.values())
     if cause is not None:

@@ -79,6 +79,12 @@ def fixes(deciders: Iterable[Decider]) -> list[str]:
     return list(dict.fromkeys(each.fix for each in deciders if each.decision == "no" and each.fix))
 
 
+def with_age(decider: Decider, ages_ms: Mapping[int, int]) -> Decider:
+    """The decider with the time since its node has answered."""
+    age_ms = ages_ms.get(decider.node)
+    return decider if age_ms is None else msgspec.structs.replace(decider, age_ms=age_ms)
+
+
 def spoken(ids: Iterable[object]) -> str:
     """`1`, `1 and 2`, `1, 2 and 3`; `none`."""
     texts = [str(each) for each in ids]

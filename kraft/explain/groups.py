@@ -10,9 +10,11 @@ from typing import Final
 
 import msgspec
 
-from kraft.explain.explanation import Decider, Decision, Explanation, first_no, fixes, seconds, spoken
+from kraft.explain.explanation import Decider, Decision, Explanation, first_no, fixes, seconds, spoken, with_age
 
 NO_ERROR: Final = ""
+NAMED_MAX: Final = 5
+"""Members that a sentence names; the evidence has all."""
 REBALANCING: Final = frozenset({"PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling"})
 
 
@@ -50,6 +52,8 @@ class GroupFacts(msgspec.Struct, frozen=True, kw_only=True):
     generation: int = -1
     members: list[str] = []
     """Client ids."""
+    awaited: list[tuple[str, str, str]] = []
+    """While it rebalances: client id, member id, and what the member has to do."""
     idle: list[str] = []
     """Members that have no partition."""
     lags: list[Lag] = []
@@ -117,6 +121,9 @@ def _explanation(
     subject: str, where: Coordinated, state: str, deciders: Sequence[Decider], healthy: str,
     since_ms: int | None = None,
 ) -> Explanation:  # fmt: skip
+    deciders = [
+        with_age(each, {where.coordinator: 0} if where.coordinator >= 0 else {}) for each in deciders
+    ]  # it was asked just now
     cause = first_no(deciders)
     return Explanation(
         subject=subject, state=state, since_ms=since_ms, summary=healthy if cause is None else cause.explanation,
@@ -143,15 +150,7 @@ def _group(facts: GroupFacts) -> Iterator[Decider]:
     yield _coordinator(facts.where, "G5")
     if not facts.state:
         return
-    is_stable = facts.state not in REBALANCING
-    yield Decider(
-        question="Have all members joined?", decision="yes" if is_stable else "no",
-        cause="" if is_stable else "rebalancing", rule="G2" if facts.kind == "classic" else "G9",
-        node=facts.where.coordinator, evidence={"state": facts.state, "members": facts.members},
-        explanation=f"the group is {facts.state}" if is_stable else f"the group is {facts.state}: it waits for members "
-        "to join, or to give up their partitions",
-        next="" if is_stable else "each member polls again, or its rebalance timeout (max.poll.interval.ms) removes it",
-    )  # fmt: skip
+    yield _joined(facts)
     has_members = bool(facts.members)
     behind = [each for each in facts.lags if each.end > each.committed]
     yield Decider(
@@ -163,6 +162,26 @@ def _group(facts: GroupFacts) -> Iterator[Decider]:
     )  # fmt: skip
     for each in behind:
         yield _lag(facts, each)
+
+
+def _joined(facts: GroupFacts) -> Decider:
+    is_stable = facts.state not in REBALANCING
+    explanation = f"the group is {facts.state}"
+    if facts.awaited:
+        waits = [f"{client or 'a new client'} ({member}): {what}" for client, member, what in facts.awaited[:NAMED_MAX]]
+        more = len(facts.awaited) - NAMED_MAX
+        explanation += f", and waits for {'; '.join(waits)}" + (f"; and for {more} more" if more > 0 else "")
+    elif not is_stable:
+        explanation += ", and waits for more members (group.initial.rebalance.delay.ms), or for its assignment"
+    evidence: dict[str, object] = {"state": facts.state, "members": facts.members}
+    if facts.awaited:
+        evidence["awaited"] = [member for _, member, _ in facts.awaited]
+    return Decider(
+        question="Have all members joined?", decision="yes" if is_stable else "no",
+        cause="" if is_stable else "rebalancing", rule="G2" if facts.kind == "classic" else "G9",
+        node=facts.where.coordinator, evidence=evidence, explanation=explanation,
+        next="" if is_stable else "the member polls again, or its rebalance timeout (max.poll.interval.ms) removes it",
+    )  # fmt: skip
 
 
 def _lag(facts: GroupFacts, each: Lag) -> Decider:

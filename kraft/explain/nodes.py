@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from kraft.explain.clients import clients_decider
-from kraft.explain.explanation import Decider, Explanation, first_no, fixes, seconds, spoken, views_of
+from kraft.explain.explanation import Decider, Explanation, first_no, fixes, seconds, spoken, views_of, with_age
 from kraft.explain.facts import NO_LEADER, Found, NodeEvidence
 
 
@@ -19,7 +17,7 @@ def explain_node(found: Found, node: int) -> Explanation:
         _disks(found, node),
         clients_decider(found, node),
     )
-    deciders = [with_age(each, found) for each in asked]
+    deciders = [with_age(each, found.ages_ms) for each in asked]
     cause = first_no(deciders)
     own = found.nodes.get(node)
     state_of = {
@@ -61,7 +59,7 @@ def _summary(node: int, state: str, cause: Decider | None) -> str:
 def explain_unknown(found: Found, subject: str) -> Explanation:
     """Something that no node knows which answers: they have not caught up with the metadata."""
     deciders = [quorum_decider(found), *(_takes_part(found, node) for node in sorted(found.nodes))]
-    deciders = [with_age(each, found) for each in deciders]
+    deciders = [with_age(each, found.ages_ms) for each in deciders]
     cause = first_no(deciders)
     why = "no node that answers knows it" if cause is None else cause.explanation
     return Explanation(
@@ -143,21 +141,17 @@ def broker_decider(found: Found, broker: int, *, question: str) -> Decider:
     )  # fmt: skip
 
 
-def with_age(decider: Decider, found: Found) -> Decider:
-    """The decider with the time since its node has answered."""
-    age_ms = found.ages_ms.get(decider.node)
-    return decider if age_ms is None else msgspec.structs.replace(decider, age_ms=age_ms)
-
-
 def _answers(found: Found, node: int) -> Decider:
     question = "Does the node answer?"
     if node in found.nodes:
-        return Decider(question=question, decision="yes", node=node, explanation=f"it answered node {found.asked}")
+        return Decider(
+            question=question, decision="yes", rule="B3", node=node, explanation=f"it answered node {found.asked}"
+        )
     newest = found.newest
     age = newest.heartbeats_ms_ago.get(node)
     heard = "" if age is None else f"; the controller heard of it {seconds(age)} ago"
     return Decider(
-        question=question, decision="no", cause="not_answering", node=found.asked,
+        question=question, decision="no", cause="not_answering", rule="B3", node=found.asked,
         explanation=f"node {found.asked} gets no answer from it{heard}",
         evidence={"reason": found.unreached.get(node, "it was not asked"), "heartbeat_ms_ago": age},
         next=f"node {node} runs and can be reached", fix=f"kraft node restart {node}",
@@ -176,7 +170,7 @@ def _takes_part(found: Found, node: int) -> Decider:
     question = f"Does node {node} take requests?"
     own = found.nodes.get(node)
     if own is None:
-        return Decider(question=question, decision="unknown", explanation="it does not answer")
+        return Decider(question=question, decision="unknown", rule="B2", explanation="it does not answer")
     if own.awaits:
         return Decider(
             question=question, decision="no", cause="node_waits", rule="B2", node=node,
@@ -189,7 +183,7 @@ def _disks(found: Found, node: int) -> Decider:
     question = "Do its log directories work?"
     own = found.nodes.get(node)
     if own is None:
-        return Decider(question=question, decision="unknown", explanation="it does not answer")
+        return Decider(question=question, decision="unknown", rule="R11", explanation="it does not answer")
     if not own.failed_directories:
         return Decider(question=question, decision="yes", rule="R11", node=node, explanation="all of them do")
     path, reason = next(iter(own.failed_directories.items()))

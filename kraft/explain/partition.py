@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from kraft.explain.explanation import Decider, Explanation, View, first_no, fixes, seconds, spoken, views_of
+from kraft.explain.explanation import Decider, Explanation, View, first_no, fixes, seconds, spoken, views_of, with_age
 from kraft.explain.facts import NO_LEADER, FollowerFacts, Found, KnownPartition, NodeEvidence, ReplicaFacts
-from kraft.explain.nodes import broker_decider, explain_unknown, quorum_decider, with_age
+from kraft.explain.nodes import broker_decider, explain_unknown, quorum_decider
 
 SILENT_MS: Final = 1_500
 """A follower that has not fetched for so long is silent: an idle one asks every half a second (replica.fetch.wait)."""
@@ -37,7 +37,7 @@ class _Partition:
         """The log of the leader, where it leads and answers."""
 
     def explanation(self) -> Explanation:
-        deciders = [with_age(each, self.found) for each in self._deciders()]
+        deciders = [with_age(each, self.found.ages_ms) for each in self._deciders()]
         state, summary = self._state()
         cause = first_no(deciders)
         events = [each for each in self.found.events() if each.get("topic") == self.topic]
@@ -330,7 +330,7 @@ class _Partition:
         views = self._views()
         return Decider(
             question="Do all nodes that answer take the same for true?", decision="no" if views else "yes",
-            cause="views_differ" if views else "", rule="B8" if views else "",
+            cause="views_differ" if views else "", rule="B8",
             explanation="; ".join(f"node {spoken(each.nodes)} states: {each.states}" for each in views) or "they do",
             evidence={"unreached": dict(self.found.unreached)} if self.found.unreached else {},
             next="the nodes with older metadata reach the quorum again" if views else "",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kraft.explain.explanation import Decider, Explanation, first_no, fixes, spoken
+from kraft.explain.explanation import Decider, Explanation, first_no, fixes, spoken, with_age
 from kraft.explain.facts import Found
-from kraft.explain.nodes import explain_unknown, with_age
+from kraft.explain.nodes import explain_unknown
 
 CUTS = ("truncated", "truncated_below_high_watermark", "impossible_epoch_cut")
 
@@ -16,13 +16,13 @@ def explain_record(found: Found, *, topic: str, partition: int, offset: int) -> 
     subject = f"record {topic}-{partition} at offset {offset}"
     if not any(each.replica is not None for each in found.nodes.values()):
         return explain_unknown(found, subject)
-    deciders = [with_age(each, found) for each in _deciders(found, topic, partition, offset)]
+    deciders = [with_age(each, found.ages_ms) for each in _deciders(found, topic, partition, offset)]
     cause = first_no(deciders)
     holds, known = _holders(found, offset), _high_watermark(found)
     if cause is not None and cause.cause != "not_committed":
         state, summary = {"not_written": "not there", "deleted": "deleted"}.get(cause.cause, "lost"), cause.explanation
     elif not holds:
-        state, summary = "unknown", f"no node that answers has offset {offset}"
+        state, summary = "unknown", f"no node that answers has offset {offset}: {deciders[0].explanation}"
     elif offset >= known:
         state, summary = "written", f"nodes {spoken(holds)} have it, and it is not committed: it may still be lost"
     else:
@@ -42,10 +42,14 @@ def _deciders(found: Found, topic: str, partition: int, offset: int) -> Iterator
     starts = {str(node): each.log_start_offset for node, each in sorted(replicas.items())}
     cuts = [each for each in found.events(*CUTS) if _is_in(each, topic, partition, offset)]
     was_there = offset < max(ends.values())
+    forgotten = sorted(node for node, each in found.nodes.items() if each.forgotten)
+    is_forgotten = not (was_there or cuts) and bool(forgotten)
     yield Decider(
-        question="Do the logs reach this offset?", decision="yes" if was_there else "no",
-        cause="" if was_there else "truncated" if cuts else "not_written", rule="R2" if cuts else "F2",
-        explanation="they do" if was_there else f"the logs end at {max(ends.values())}",
+        question="Do the logs reach this offset?", decision="yes" if was_there else "unknown" if is_forgotten else "no",
+        cause="" if was_there else "truncated" if cuts else "forgotten" if is_forgotten else "not_written",
+        rule="R2" if cuts else "F2",
+        explanation="they do" if was_there else f"the logs end at {max(ends.values())}" + (
+            f"; whether they were longer, node {spoken(forgotten)} has forgotten" if is_forgotten else ""),
         evidence={"log_end_offsets": ends}, next="" if was_there else "a producer writes it",
     )  # fmt: skip
     for event in cuts:

@@ -77,6 +77,7 @@ class CoordinatedHandlers:
             kind=found.group_type,
             generation=found.generation,
             members=[each.client_id for each in found.members],
+            awaited=[(each.client_id, each.member_id, each.awaited) for each in found.awaited],
             idle=[each.client_id for each in found.members if not each.partitions],
             lags=lags,
         )

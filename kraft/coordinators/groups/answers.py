@@ -94,6 +94,15 @@ class MemberDescription(Struct, frozen=True, kw_only=True):
     """The bytes that the leader wrote; for a group of the consumer protocol, the `partitions`."""
 
 
+class AwaitedMember(Struct, frozen=True, kw_only=True):
+    """A member for which the others of its group wait."""
+
+    member_id: str
+    client_id: str
+    awaited: str
+    """What it has to do: `JoinGroup`, `SyncGroup`, a heartbeat, to give up partitions."""
+
+
 class GroupDescription(_Answer, frozen=True, kw_only=True):
     group: str
     state: str
@@ -107,6 +116,8 @@ class GroupDescription(_Answer, frozen=True, kw_only=True):
     """`consumer`: of the consumer protocol (KIP-848)."""
     is_mixed: bool = False
     """A group of the consumer protocol has members of the classic one beside others."""
+    awaited: tuple[AwaitedMember, ...] = ()
+    """While the group rebalances: whom it waits for."""
 
 
 class GroupListing(Struct, frozen=True, array_like=True):

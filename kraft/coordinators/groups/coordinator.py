@@ -18,8 +18,7 @@ from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeat, Consu
 from kraft.coordinators.groups.consumers import Consumers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.offsets import (
-    DELAYED_PREFIX,
-    REDRIVE_PREFIX,
+    OWN_PREFIXES,
     consumer_expired,
     expired,
     is_deletable,
@@ -196,7 +195,7 @@ class GroupCoordinator:
         found = []
         for shard in self.shards.all_or_raise():
             for group_id, entry in shard.entries.items():
-                if entry.exists:
+                if entry.exists and not group_id.startswith(OWN_PREFIXES):
                     found.append(a.GroupListing(group_id, entry.state, entry.protocol_type, entry.kind))
         return a.GroupList(groups=tuple(sorted(found, key=lambda each: each.group)))
 
@@ -268,7 +267,7 @@ def expire_offsets(shard: GroupShard) -> None:
     for group_id, entry in list(shard.entries.items()):
         if entry.share is not None:
             continue  # it has no offsets here, and stays until it is deleted
-        if group_id.startswith((REDRIVE_PREFIX, DELAYED_PREFIX)):
+        if group_id.startswith(OWN_PREFIXES):
             continue  # its offsets are all that is known of what was brought back or forwarded
         has_instances, stable = bool(entry.instances), entry.stable_offsets
         if entry.consumer is None:

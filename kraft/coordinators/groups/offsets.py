@@ -30,6 +30,9 @@ REDRIVE_PREFIX = "kraft.redrive."
 """The own group of a queue, before its name: how far its dead letters were brought back. Its offsets do not expire."""
 DELAYED_PREFIX = "kraft.delayed."
 """The own group of a partition of a delay topic: how far its records were forwarded. Its offsets do not expire."""
+OWN_PREFIXES = (REDRIVE_PREFIX, DELAYED_PREFIX)
+"""Groups that keep a progress of the cluster's own: no list of groups has them; they are described and deleted by
+name."""
 Offsets = Mapping[TopicPartition, CommittedOffset]
 
 

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.awaited import awaited_of_classic, awaited_of_consumer
 from kraft.coordinators.groups.classic_group import Phase
 from kraft.coordinators.groups.classic_members import names_of, partitions_of
 from kraft.coordinators.groups.classic_requests import Heartbeat, Join, Joined, Leave, Sync, Synced
@@ -319,6 +320,7 @@ class RequestHandlers:
             coordinator=self._shard.context.node_id,
             members=members,
             offsets=entry.offset_rows(),
+            awaited=awaited_of_classic(group),
         )
 
     def _consumer_description(self, entry: GroupMetadata, group: ConsumerGroup) -> a.GroupDescription:
@@ -344,6 +346,7 @@ class RequestHandlers:
             offsets=entry.offset_rows(),
             group_type=entry.kind,
             is_mixed=len({member.classic is None for member in group.members.values()}) == 2,
+            awaited=awaited_of_consumer(group, image),
         )
 
     def _share_description(self, entry: GroupMetadata, group: ShareGroup) -> a.GroupDescription:

@@ -68,3 +68,23 @@ def log(**changes: Any) -> ReplicaFacts:
 
 def decider(explanation: Explanation, cause: str) -> Decider:
     return next(each for each in explanation.deciders if each.cause == cause)
+
+
+def checked(explanation: Explanation) -> Explanation:
+    """The same, after a look at its shape: each question has an answer, a rule, and what has to happen."""
+    assert explanation.deciders
+    for each in explanation.deciders:
+        assert each.question.endswith("?"), each
+        assert each.explanation, each
+        assert each.rule, each
+        assert (each.age_ms is not None) == (each.node >= 0), each
+        if each.decision == "no":
+            assert each.cause, each
+            assert each.next, each
+    first = next((each for each in explanation.deciders if each.decision == "no"), None)
+    if first is not None:
+        assert (explanation.cause, explanation.next) == (first.cause, first.next)
+        assert not first.fix or explanation.fix[0] == first.fix
+    assert all(each.startswith("kraft ") for each in explanation.fix)
+    assert explanation.summary
+    return explanation

@@ -8,7 +8,7 @@ import pytest
 
 from kraft.explain.clients import RECENT_MS, explain_client
 from kraft.explain.nodes import explain_node
-from tests.unit.explain.cluster import NOW_MS, event, found, node
+from tests.unit.explain.cluster import NOW_MS, checked, event, found, node
 
 FAILED = event(
     "login_failed", host="10.0.0.9", mechanism="PLAIN", user="alice", reason="unknown user", at_ms=NOW_MS - 5
@@ -33,7 +33,7 @@ FORBIDDEN = event("refused", principal="User:alice", host="10.0.0.9", request="F
     ],
 )  # fmt: skip
 def test_causes(what: dict[str, Any], name: str, state: str, cause: str, fix: str) -> None:
-    explained = explain_client(found(node(2, clients=[what])), name)
+    explained = checked(explain_client(found(node(2, clients=[what])), name))
     assert (explained.state, explained.cause) == (state, cause), explained.deciders
     assert explained.fix == ([fix] if fix else [])
     assert bool(explained.next) == bool(cause)
@@ -42,18 +42,18 @@ def test_causes(what: dict[str, Any], name: str, state: str, cause: str, fix: st
 
 def test_what_is_long_past_is_told_and_is_no_reason() -> None:
     old = THROTTLED | {"at_ms": NOW_MS - RECENT_MS - 301}
-    explained = explain_client(found(node(2, clients=[old])), "app")
+    explained = checked(explain_client(found(node(2, clients=[old])), "app"))
     assert (explained.state, explained.cause) == ("served", "")
     assert any("60 s ago" in each.explanation for each in explained.deciders)
 
 
 def test_nodes_that_do_not_answer_may_know_more() -> None:
-    explained = explain_client(found(unreached={3: "refused"}), "app")
+    explained = checked(explain_client(found(unreached={3: "refused"}), "app"))
     assert {each.decision for each in explained.deciders} == {"unknown"}
 
 
 def test_a_node_that_throttles_is_ready_and_names_the_client() -> None:
-    explained = explain_node(found(node(2, clients=[FAILED, THROTTLED])), 2)
+    explained = checked(explain_node(found(node(2, clients=[FAILED, THROTTLED])), 2))
     assert (explained.state, explained.cause) == ("ready", "client_throttled")
     assert "app" in explained.summary
     assert explained.fix == ["kraft explain client app"]

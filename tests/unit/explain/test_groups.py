@@ -17,6 +17,7 @@ from kraft.explain.groups import (
     explain_queue,
     explain_transaction,
 )
+from tests.unit.explain.cluster import checked
 
 WHERE = Coordinated(asked=1, at_ms=100_000, topic="__consumer_offsets", partition=7, coordinator=2)
 LOST = Coordinated(asked=1, at_ms=100_000, topic="__consumer_offsets", partition=7, error="loading")
@@ -43,13 +44,22 @@ def lag(**changes: Any) -> Lag:
 )
 def test_groups(changes: dict[str, Any], cause: str) -> None:
     fields: dict[str, Any] = {"where": WHERE, "group": "g", "state": "Stable", "members": ["c"]}
-    explained = explain_group(GroupFacts(**fields | changes))
+    explained = checked(explain_group(GroupFacts(**fields | changes)))
     assert explained.cause == cause, explained.deciders
     assert bool(explained.next) == bool(cause)
 
 
+def test_the_members_that_a_group_waits_for_are_named() -> None:
+    awaited = [("sleeper", "sleeper-1a", "JoinGroup"), ("", "new-2b", "its first JoinGroup")]
+    explained = explain_group(
+        GroupFacts(where=WHERE, group="g", state="PreparingRebalance", members=["sleeper", "b"], awaited=awaited)
+    )
+    assert "sleeper (sleeper-1a): JoinGroup; a new client (new-2b): its first JoinGroup" in explained.summary
+    assert next(each.evidence["awaited"] for each in explained.deciders if each.cause) == ["sleeper-1a", "new-2b"]
+
+
 def test_a_lost_coordinator_leads_to_the_partition_of_its_log() -> None:
-    explained = explain_group(GroupFacts(where=LOST, group="g"))
+    explained = checked(explain_group(GroupFacts(where=LOST, group="g")))
     assert (explained.state, explained.fix) == ("unknown", ["kraft explain partition __consumer_offsets 7"])
 
 
@@ -65,7 +75,9 @@ def test_a_lost_coordinator_leads_to_the_partition_of_its_log() -> None:
 )
 def test_queues(changes: dict[str, Any], cause: str) -> None:
     share = SharePartitionFacts(topic="t", partition=0, **changes)
-    explained = explain_queue(QueueFacts(where=WHERE, group="q", state="Stable", locks_max=100, partitions=[share]))
+    explained = checked(
+        explain_queue(QueueFacts(where=WHERE, group="q", state="Stable", locks_max=100, partitions=[share]))
+    )
     assert explained.cause == cause, explained.deciders
 
 
@@ -86,7 +98,7 @@ def test_transactions(changes: dict[str, Any], cause: str) -> None:
         "timeout_ms": 60_000,
         "partitions": [("t", 0), ("t", 1)],
     }
-    explained = explain_transaction(TransactionFacts(**fields | changes))
+    explained = checked(explain_transaction(TransactionFacts(**fields | changes)))
     assert explained.cause == cause, explained.deciders
     if cause == "markers_not_written":
         assert explained.fix == ["kraft explain partition t 0"]

@@ -6,7 +6,7 @@ import pytest
 
 from kraft.explain.facts import Found
 from kraft.explain.nodes import explain_node
-from tests.unit.explain.cluster import event, found, node
+from tests.unit.explain.cluster import checked, event, found, node
 
 FENCED = {1: "active", 2: "fenced", 3: "active"}
 
@@ -23,20 +23,20 @@ FENCED = {1: "active", 2: "fenced", 3: "active"}
     ],
 )
 def test_the_first_reason_is_the_cause(facts: Found, state: str, cause: str) -> None:
-    explained = explain_node(facts, 2)
+    explained = checked(explain_node(facts, 2))
     assert (explained.state, explained.cause) == (state, cause), explained.deciders
     assert bool(explained.next) == bool(cause)
 
 
 def test_voters_that_answer_and_have_no_leader_cannot_reach_each_other() -> None:
-    explained = explain_node(found(*(node(each, controller_id=-1) for each in (1, 2, 3))), 1)
+    explained = checked(explain_node(found(*(node(each, controller_id=-1) for each in (1, 2, 3))), 1))
     assert "cannot reach each other" in explained.summary
     assert explained.fix == ["kraft fault heal"]
 
 
 def test_a_fenced_node_says_since_when_and_why() -> None:
     fenced = event("broker_fenced", broker=2, reason="no heartbeat for 9000 ms")
-    explained = explain_node(found(node(1, brokers=FENCED, events=[fenced], metadata_offset=99)), 2)
+    explained = checked(explain_node(found(node(1, brokers=FENCED, events=[fenced], metadata_offset=99)), 2))
     assert explained.since_ms == fenced["at_ms"]
     assert "no heartbeat for 9000 ms" in explained.summary
     assert len(explained.views) == 2  # node 1 has newer metadata than the others

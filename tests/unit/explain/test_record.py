@@ -6,7 +6,7 @@ import pytest
 
 from kraft.explain.facts import Found
 from kraft.explain.record import explain_record
-from tests.unit.explain.cluster import event, found, log, node
+from tests.unit.explain.cluster import checked, event, found, log, node
 
 CUT = event("truncated", node_id=3, from_offset=80, to_offset=120, high_watermark=80)
 BELOW = event("truncated_below_high_watermark", node_id=3, from_offset=80, to_offset=90, high_watermark=90)
@@ -21,13 +21,15 @@ UNCLEAN = event("unclean_election", leader=1, leader_epoch=4, given_up=[60, 75])
         (found(node(1, replica=log(role="leader", log_end_offset=130))), 110, "written", "not_committed"),
         (found(*(node(each, replica=log(log_start_offset=50)) for each in (1, 2, 3))), 7, "deleted", "deleted"),
         (found(node(3, events=[CUT])), 110, "lost", "truncated"),
+        (found(node(3, forgotten=7)), 110, "unknown", ""),
+        (found(node(3, events=[CUT], forgotten=7)), 110, "lost", "truncated"),
         (found(node(3, events=[BELOW])), 85, "lost", "lost_unclean"),
         (found(node(1, events=[UNCLEAN])), 60, "lost", "lost_unclean"),
         (found(node(1, events=[UNCLEAN])), 75, "committed", ""),
     ],
 )
 def test_states(facts: Found, offset: int, state: str, cause: str) -> None:
-    explained = explain_record(facts, topic="t", partition=0, offset=offset)
+    explained = checked(explain_record(facts, topic="t", partition=0, offset=offset))
     assert (explained.state, explained.cause) == (state, cause), explained.deciders
 
 
