@@ -20,6 +20,7 @@ from kraft.coordinators.groups.subscriptions import Subscription, encode_subscri
 from kraft.coordinators.groups.target_assignment import ASSIGNED_AT_ONCE_MAX
 from kraft.coordinators.java import abs_hash
 from kraft.protocol.errors import (
+    CoordinatorNotAvailable,
     GroupIdNotFound,
     GroupMaxSizeReached,
     IllegalGeneration,
@@ -498,3 +499,38 @@ def test_a_large_consumer_group_is_assigned_apart_from_its_heartbeats() -> None:
         assert not shard._assigning
 
     play(story)
+
+
+@pytest.mark.long
+def test_a_coordinator_with_too_few_replicas_refuses_commits_and_stays_loaded() -> None:
+    async def story(cluster: SimulatedCluster) -> None:
+        one = next(iter(cluster.nodes.values()))
+        await ask(one, commit("g", 1))
+        assert one.node is not None
+        coordinator = cluster.nodes[await one.machine.run(one.node.groups.coordinator_of("g"))]
+        await _ask_for_in_sync(coordinator, 3)
+        follower = next(node for node in cluster.nodes.values() if node is not coordinator)
+        follower.kill()
+        await asyncio.sleep(30)  # it leaves the ISR
+        shards = _shards(coordinator)
+        for _ in range(3):
+            with pytest.raises(CoordinatorNotAvailable, match="cannot be replicated"):
+                await ask(coordinator, commit("g", 3))
+            answer = await ask(coordinator, r.FetchOffsets(group="g"))
+            assert [row.offset for row in answer.offsets] == [1]
+        assert _shards(coordinator) == shards
+        await _ask_for_in_sync(coordinator, 2)
+        await ask(coordinator, commit("g", 4))
+        assert _shards(coordinator) == shards
+        await follower.start()
+        await cluster.wait_ready()
+
+    play(story)
+
+
+async def _ask_for_in_sync(node: SimulatedNode, count: int) -> None:
+    alteration = ConfigAlteration(name="min.insync.replicas", operation="set", value=str(count))
+    topic = ConfigResource(resource_type="topic", name=OFFSETS_TOPIC)
+    assert node.node is not None
+    altered = node.node.gateway.control(AlterConfigs(resources={topic: (alteration,)}), timeout_ms=10_000)
+    assert await node.machine.run(altered) == {topic: None}
