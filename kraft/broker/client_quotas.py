@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
+from kraft.broker.mutations import Drawn, Reply, mutations, note_wait, without
 from kraft.protocol.errors import ThrottlingQuotaExceeded
 from metadata.controller.decide.client_quotas import (
     CLIENT_ID,
@@ -23,7 +24,7 @@ from metadata.controller.decide.client_quotas import (
     REQUEST_PERCENTAGE,
     USER,
 )
-from metadata.controller.requests import CreatePartitions, CreateTopics, DeleteTopics, Request
+from metadata.controller.requests import ErrorDetail, Request
 from metadata.image import MetadataImage, QuotaEntity
 
 SAMPLES: Final = 11
@@ -32,6 +33,7 @@ SAMPLE_MS: Final = 1_000
 """quota.window.size.seconds of Kafka."""
 THROTTLE_MS_MAX: Final = 60_000
 """Longest wait of a client at a time; a client that is still over it waits again."""
+QUOTA_EXCEEDED: Final = "The throttling quota has been exceeded."
 COUNTED_MAX: Final = 10_000
 """Users and client ids that are counted; when there are more, those that were idle for longest begin again."""
 
@@ -41,6 +43,8 @@ class Owner(NamedTuple):
 
     user: str
     client_id: str | None
+    is_permissive: bool = False
+    """It does not know error 89: what it changes beyond its quota is done, and it waits afterwards (KIP-599)."""
 
 
 OnThrottled = Callable[[str, Owner, float, int], None]
@@ -92,13 +96,16 @@ class Tokens:
     def __init__(self, bound: float, now_ms: int) -> None:
         self._left, self._at_ms = bound * SAMPLES * SAMPLE_MS / 1_000, now_ms
 
-    def take(self, amount: float, bound: float, now_ms: int) -> int:
-        """0, or how long to wait when nothing is left; then nothing was taken."""
+    def take(self, amount: float, bound: float, now_ms: int, *, is_permissive: bool = False) -> int:
+        """How long to wait when nothing is left, else 0. Then nothing was taken, unless it is permissive."""
         filled = self._left + bound * (now_ms - self._at_ms) / 1_000
         self._left, self._at_ms = min(filled, bound * SAMPLES * SAMPLE_MS / 1_000), now_ms
+        if is_permissive:
+            self._left -= amount
         if self._left < 0:
             return max(1, round(-self._left / bound * 1_000))
-        self._left -= amount
+        if not is_permissive:
+            self._left -= amount
         return 0
 
 
@@ -162,22 +169,31 @@ class ClientQuotas:
         found = self._find(CONSUMER_BYTE_RATE, owner)
         return None if found is None else max(1, int(found[1] * (SAMPLES - 1) * SAMPLE_MS / 1_000))
 
-    def change_metadata(self, request: Request[Any], image: MetadataImage, now_ms: int) -> None:
-        """Draw what the request of the current client changes. Raises ThrottlingQuotaExceeded 89."""
+    def change_metadata(self, request: Request[Reply], image: MetadataImage, now_ms: int) -> Drawn[Reply]:
+        """Draw what the request of the current client changes, topic by topic, as Kafka does: those beyond the quota
+        are refused, the others are done. Raises ThrottlingQuotaExceeded 89 when none is left."""
         owner = OWNER.get()
         found = None if owner is None else self._find(CONTROLLER_MUTATION_RATE, owner)
-        changes = 0 if found is None else mutations(request, image)
-        if owner is None or found is None or not changes:
-            return
+        changes = {} if found is None else mutations(request, image)
+        if owner is None or found is None or not any(changes.values()):
+            return Drawn(request)
         counted, bound = found
         tokens = _latest(self._tokens, counted) or self._tokens.setdefault(counted, Tokens(bound, now_ms))
-        wait_ms = tokens.take(changes, bound, now_ms)
-        if wait_ms:
-            error = ThrottlingQuotaExceeded("The throttling quota has been exceeded.")
-            error.wait_ms = min(wait_ms, THROTTLE_MS_MAX)
-            if self._on_throttled is not None:
-                self._on_throttled(CONTROLLER_MUTATION_RATE, owner, bound, error.wait_ms)
+        refused: dict[Any, ErrorDetail] = {}
+        wait_ms = 0
+        for topic, count in changes.items():
+            topic_ms = tokens.take(count, bound, now_ms, is_permissive=owner.is_permissive) if count else 0
+            wait_ms = max(wait_ms, min(topic_ms, THROTTLE_MS_MAX))
+            if topic_ms and not owner.is_permissive:
+                refused[topic] = ErrorDetail(ThrottlingQuotaExceeded, QUOTA_EXCEEDED)
+        if wait_ms and self._on_throttled is not None:
+            self._on_throttled(CONTROLLER_MUTATION_RATE, owner, bound, wait_ms)
+        if len(refused) == len(changes):
+            error = ThrottlingQuotaExceeded(QUOTA_EXCEEDED)
+            error.wait_ms = wait_ms
             raise error
+        note_wait(wait_ms)
+        return Drawn(without(request, refused), refused)
 
     def _find(self, key: str, owner: Owner) -> tuple[tuple[str, ...], float] | None:
         """What the quota is counted for, and the quota; None: nothing limits this client."""
@@ -213,17 +229,3 @@ def precedence(owner: Owner) -> Iterator[tuple[QuotaEntity, tuple[str, ...]]]:
         yield ((USER, name),), (user, "")
     yield ((CLIENT_ID, client),), ("", client)
     yield ((CLIENT_ID, None),), ("", client)
-
-
-def mutations(request: Request[Any], image: MetadataImage) -> int:
-    """Partitions that a request creates or deletes."""
-    match request:
-        case CreateTopics(validate_only=False):
-            return sum(max(1, len(new.assignment or ()) or new.partitions) for new in request.topics)
-        case CreatePartitions(validate_only=False):
-            topics = ((image.topic(grown.topic), grown.count) for grown in request.topics)
-            return sum(max(0, count - len(topic.partitions)) for topic, count in topics if topic is not None)
-        case DeleteTopics():
-            found = (image.topic(each) if isinstance(each, str) else image.topics.get(each) for each in request.topics)
-            return sum(len(topic.partitions) for topic in found if topic is not None)
-    return 0

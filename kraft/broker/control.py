@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from kraft.broker.mutations import Drawn
 from kraft.protocol.errors import NotController, RequestTimedOut
 from metadata.controller.requests import AlterPartition, ErrorDetail, Request
 from metadata.environment import Clock, ConnectionClosed, NotConnected
@@ -50,7 +51,7 @@ class ControllerDoor:
         leadership: Callable[[], Leadership],
         local: LocalController | None,
         remote: RemoteController,
-        draw: Callable[[Request[Any]], None] = lambda _: None,
+        draw: Callable[[Request[Any]], Drawn[Any]] = Drawn,
     ) -> None:
         """`draw` counts what a client changes at the active controller. Raises ThrottlingQuotaExceeded 89."""
         self._clock = clock
@@ -88,9 +89,10 @@ class ControllerDoor:
         if leadership.is_self:
             if self._local is None:
                 raise NotController("this node has no controller role")
-            if self._local.is_active:
-                self._draw(request)
-            return await self._local.submit(request, timeout_ms=timeout_ms)
+            if not self._local.is_active:
+                return await self._local.submit(request, timeout_ms=timeout_ms)
+            drawn: Drawn[Reply] = self._draw(request)
+            return drawn.complete(await self._local.submit(drawn.request, timeout_ms=timeout_ms))
         if leadership.leader_id < 0:
             raise NotController("no leader of the metadata quorum is known")
         return await self._remote.request(leadership.leader_id, request, timeout_ms=timeout_ms)

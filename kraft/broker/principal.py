@@ -60,6 +60,10 @@ class NodePrincipal:
         return f"{NODE}:{self.node_id}"
 
 
+PERMISSIVE = "\1"
+"""Stands before the client id of a client that does not know error 89."""
+
+
 @dataclass(frozen=True, slots=True)
 class UserPrincipal:
     """A client: Kafka's KafkaPrincipal, and the address from which the client asks (`10.0.0.7`)."""
@@ -69,6 +73,8 @@ class UserPrincipal:
     type: str = USER
     client_id: str | None = field(default=None, compare=False)
     """The client id of the request for which a node asks, where there are quotas."""
+    is_permissive: bool = field(default=False, compare=False)
+    """The client does not know error 89 (KIP-599)."""
 
     @property
     def is_anonymous(self) -> bool:
@@ -80,9 +86,10 @@ class UserPrincipal:
         return f"{self.type}:{self.name}"
 
     def encode(self) -> bytes:
-        """The principal as a request from node to node carries it: `User:alice`, a zero byte, and the host; then a zero
-        byte and the client id, if there is one."""
-        return f"{self}\0{self.host}{'' if self.client_id is None else chr(0) + self.client_id}".encode()
+        """The principal as a request from node to node carries it: `User:alice`, a zero byte, and the host; then, if
+        there is one, the client id behind a zero byte, or behind a byte of one if it is permissive."""
+        before = PERMISSIVE if self.is_permissive else "\0"
+        return f"{self}\0{self.host}{'' if self.client_id is None else before + self.client_id}".encode()
 
 
 Principal: TypeAlias = NodePrincipal | UserPrincipal
@@ -106,11 +113,12 @@ def decode_user(data: bytes) -> UserPrincipal:
     if len(data) > PRINCIPAL_BYTES_MAX:
         raise ValueError(f"a principal of {len(data)} bytes; {PRINCIPAL_BYTES_MAX} are taken")
     principal, separator, more = data.decode().partition("\0")
-    host, has_client_id, client_id = more.partition("\0")
+    place = next((at for at, each in enumerate(more) if each in ("\0", PERMISSIVE)), len(more))
+    host, has_client_id, client_id = more[:place], more[place : place + 1], more[place + 1 :]
     kind, colon, name = principal.partition(":")
     if not (separator and colon and kind):
         raise ValueError("a principal is TYPE:NAME, a zero byte and a host")
-    return UserPrincipal(name, host, kind, client_id if has_client_id else None)
+    return UserPrincipal(name, host, kind, client_id if has_client_id else None, has_client_id == PERMISSIVE)
 
 
 def ask_for(principal: Principal) -> None:
@@ -124,7 +132,8 @@ def asker_bytes() -> bytes | None:
     quotas, it also carries ANONYMOUS and the client id, so that the active controller counts for the client."""
     asker, owner = ASKER.get(), OWNER.get()
     if owner is not None:
-        return replace(asker or ANONYMOUS, client_id=owner.client_id).encode()
+        found = replace(asker or ANONYMOUS, client_id=owner.client_id, is_permissive=owner.is_permissive)
+        return found.encode()
     return None if asker is None else asker.encode()
 
 

@@ -17,6 +17,7 @@ from kraft.broker.control import ControllerDoor
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder, PartitionClient
 from kraft.broker.lost_brokers import LostBrokers
+from kraft.broker.mutations import Drawn
 from kraft.broker.node_facts import FactsOfNode
 from kraft.broker.routing import Router
 from kraft.broker.tail_waits import Tails
@@ -204,9 +205,10 @@ def _observer(context: NodeContext) -> MetadataLog:
 def _controller_door(context: NodeContext, controller: ControllerParts | None) -> ControllerDoor:
     publisher, clock = context.publisher, context.environment.clock
 
-    def draw(request: Request[Any]) -> None:
-        if publisher.quotas is not None:
-            publisher.quotas.change_metadata(request, publisher.image, clock.monotonic_ms())
+    def draw(request: Request[Any]) -> Drawn[Any]:
+        if publisher.quotas is None:
+            return Drawn(request)
+        return publisher.quotas.change_metadata(request, publisher.image, clock.monotonic_ms())
 
     return ControllerDoor(
         clock=clock,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from kraft.broker.mutations import note_wait
 from kraft.protocol.apis import Api
 from kraft.protocol.codec import Malformed
 from kraft.protocol.encoding import TopLevel
@@ -39,6 +40,7 @@ class Rpc(Generic[RequestT, ReplyT, RequestData, ResponseData]):
 
     def replied(self, request: RequestT, message: ResponseData) -> ReplyT:
         """What a peer answers. Raises Malformed for an answer that no peer gives, KafkaError for a refusal."""
+        note_wait(getattr(message, "throttle_time_ms", 0))
         try:
             return self.from_reply(request, message)
         except DECODE_ERRORS as error:

@@ -64,6 +64,8 @@ SHARE_FETCH = apis.BY_NAME["ShareFetch"].key
 AUTHENTICATION = (apis.SASL_HANDSHAKE.key, apis.SASL_AUTHENTICATE.key)
 """A node has done it before its session begins."""
 READ_ORDER, PRODUCE_ORDER, WRITE_ORDER = Order.READ, Order.PRODUCE, Order.WRITE
+CHANGES = frozenset(apis.BY_NAME[name].key for name in ("CreateTopics", "DeleteTopics", "CreatePartitions"))
+"""What they change is counted by the active controller; their handlers note the wait in the answer (KIP-599)."""
 ORDERS = {key: row.order for key, row in ROWS.items()}
 """API key -> order. ApiVersions is not among them: its answer depends on nothing that a request changes."""
 
@@ -270,7 +272,7 @@ class Session:
         request = codec.decode_request(api.request, header, frame)
         asker = None if request.asker is None else _asker(request.asker)
         if asker is not None or OWNER.get() is not None:
-            OWNER.set(None if asker is None else Owner(asker.name, asker.client_id))
+            OWNER.set(None if asker is None else Owner(asker.name, asker.client_id, asker.is_permissive))
         slot.asker = None if asker is None or asker.is_anonymous else asker
         call = self._call(header, request.message, request.timeout_ms, slot.asker)
         if header.api_key == FETCH:
@@ -506,6 +508,8 @@ class Session:
         (KIP-219). A share fetch has acquired its records, and gets them."""
         key, time = slot.header.api_key, slot.time
         if time is None and key not in (PRODUCE, FETCH, SHARE_FETCH):
+            if key in CHANGES and (noted_ms := getattr(response, "throttle_time_ms", 0)):
+                self._throttle(response, noted_ms)
             return response
         owner = Owner(self.client.principal.name, slot.header.client_id)
         now_ms = self._shared.clock.monotonic_ms()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeVar
 
+from kraft.broker.client_quotas import OWNER
+from kraft.broker.mutations import WAIT
 from kraft.protocol import apis
-from kraft.protocol.errors import NotController, ThrottlingQuotaExceeded
+from kraft.protocol.errors import NotController
 from kraft.wire.api_handler import Call
 from kraft.wire.node_parts import NodeParts
 from metadata.controller.requests import Request
@@ -21,7 +23,8 @@ STRICT_FROM: Final = {
     apis.BY_NAME[name].key: version
     for name, version in (("CreateTopics", 6), ("DeleteTopics", 5), ("CreatePartitions", 3))
 }
-"""The version from which a client is refused with 89 when its quota of changes is used up (KIP-599)."""
+"""The version from which a client is refused with 89 when its quota of changes is used up. What an older one asks is
+done, and it waits afterwards (KIP-599)."""
 NODE_TIMEOUT_MS = 30_000
 """For a node that does not say how long it waits."""
 
@@ -36,28 +39,21 @@ class Control:
         """What the active controller answers. `timeout_ms` is how long a client waits; None where its request has no
         such field, and request.timeout.ms counts. Raises the KafkaError of a refusal.
         """
+        WAIT.set([])
         if call.is_from_node:
-            controller = self._parts.controller
-            if controller is None:
-                raise NotController("this node has no controller role; ask the leader of the metadata quorum")
-            node_ms = NODE_TIMEOUT_MS if call.timeout_ms is None else call.timeout_ms
-            if (quotas := self._parts.gateway.quotas) is not None:
-                quotas.change_metadata(request, self._parts.gateway.image, self._parts.environment.clock.monotonic_ms())
-            return await controller.submit(request, timeout_ms=node_ms)
+            return await self._ask_here(call, request)
+        if (owner := OWNER.get()) is not None and call.version < STRICT_FROM.get(call.message.API_KEY, 0):
+            OWNER.set(owner._replace(is_permissive=True))
         gateway = self._parts.gateway
         client_ms = gateway.settings.request_timeout_ms if timeout_ms is None else max(1, timeout_ms)
-        if call.version >= STRICT_FROM.get(call.message.API_KEY, 0):
-            return await gateway.control(request, timeout_ms=client_ms)
-        return await self._held(request, timeout_ms=client_ms)
+        return await gateway.control(request, timeout_ms=client_ms)
 
-    async def _held(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
-        """Older clients do not know error 89: their requests are held until the quota allows them (KIP-599)."""
-        left_ms = timeout_ms
-        while True:
-            try:
-                return await self._parts.gateway.control(request, timeout_ms=left_ms)
-            except ThrottlingQuotaExceeded as error:
-                left_ms -= error.wait_ms
-                if not error.wait_ms or left_ms <= 0:
-                    raise
-                await self._parts.environment.clock.sleep(error.wait_ms)
+    async def _ask_here(self, call: Call[Any], request: Request[Reply]) -> Reply:
+        controller, parts = self._parts.controller, self._parts
+        if controller is None:
+            raise NotController("this node has no controller role; ask the leader of the metadata quorum")
+        node_ms = NODE_TIMEOUT_MS if call.timeout_ms is None else call.timeout_ms
+        if (quotas := parts.gateway.quotas) is None:
+            return await controller.submit(request, timeout_ms=node_ms)
+        drawn = quotas.change_metadata(request, parts.gateway.image, parts.environment.clock.monotonic_ms())
+        return drawn.complete(await controller.submit(drawn.request, timeout_ms=node_ms))

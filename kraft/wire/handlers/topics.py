@@ -12,6 +12,7 @@ from uuid import UUID
 
 from kraft.broker.configs import DYNAMIC_TOPIC, new_topic_configs
 from kraft.broker.gateway import Gateway
+from kraft.broker.mutations import noted_wait_ms
 from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import InvalidConfig, InvalidReplicaAssignment, InvalidRequest, KafkaError
 from kraft.protocol.messages.create_partitions_request import CreatePartitionsRequestData
@@ -87,7 +88,9 @@ class _Topics:
             decided = await self._control.ask(call, request, timeout_ms=message.timeout_ms)
             outcomes.update(decided)
         configs = _own_configs if call.is_from_node else self._all_configs
-        return CreateTopicsResponseData.make(topics=[_created(name, outcomes[name], configs) for name in times])
+        return CreateTopicsResponseData.make(
+            throttle_time_ms=noted_wait_ms(), topics=[_created(name, outcomes[name], configs) for name in times]
+        )
 
     def _all_configs(self, overrides: Mapping[str, str]) -> list[CreatableTopicConfigs]:
         return [
@@ -123,7 +126,7 @@ class _Topics:
                         error_message=detail_message(detail),
                     )
                 )
-        return DeleteTopicsResponseData.make(responses=results)
+        return DeleteTopicsResponseData.make(throttle_time_ms=noted_wait_ms(), responses=results)
 
     def _names(self, topic: str | UUID) -> tuple[str | None, UUID]:
         """Name and id: what was asked, and the other as far as this node knew it before the deletion."""
@@ -152,12 +155,13 @@ class _Topics:
         )
         outcomes = await self._control.ask(call, request, timeout_ms=message.timeout_ms)
         return CreatePartitionsResponseData.make(
+            throttle_time_ms=noted_wait_ms(),
             results=[
                 CreatePartitionsTopicResult.make(
                     name=name, error_code=detail_code(detail), error_message=detail_message(detail)
                 )
                 for name, detail in outcomes.items()
-            ]
+            ],
         )
 
 

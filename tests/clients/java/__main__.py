@@ -98,7 +98,7 @@ class Tools:
         yield self.metadata_quorum
         yield self.features
         yield self.cluster
-        yield self.security_that_is_not_there
+        yield self.security
         yield self.deletion
 
     # --- how they are called
@@ -429,11 +429,17 @@ class Tools:
         refused = self._java("ClusterTool", "unregister", "--id", "77", "--bootstrap-server", self._bootstrap, code=1)
         assert "BrokerIdNotRegisteredException" in refused, refused
 
-    def security_that_is_not_there(self) -> None:
+    def security(self) -> None:
         assert "SecurityDisabledException" in self._tool("AclCommand", "--list", code=1)
-        assert not self._tool("kafka.admin.ConfigCommand", "--describe", "--entity-type", "users").strip()
-        quota = ["--entity-type", "users", "--entity-name", "a", "--add-config", "producer_byte_rate=1024"]
-        assert "no quotas" in self._tool("kafka.admin.ConfigCommand", "--alter", *quota, code=1)
+        who = ["--entity-type", "users", "--entity-name", "a"]
+        config = "kafka.admin.ConfigCommand"
+        assert not self._tool(config, "--describe", "--entity-type", "users").strip()
+        self._tool(config, "--alter", *who, "--add-config", "producer_byte_rate=1024,request_percentage=50")
+        described = self._tool(config, "--describe", *who)
+        assert "producer_byte_rate=1024" in described, described
+        assert "request_percentage=50" in described, described
+        self._tool(config, "--alter", *who, "--delete-config", "producer_byte_rate,request_percentage")
+        assert "producer_byte_rate" not in self._tool(config, "--describe", *who)
 
     def deletion(self) -> None:
         self._tool("TopicCommand", "--delete", "--topic", f"{self.topic}.*")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from uuid import UUID
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kraft.broker import client_quotas
 from kraft.broker.client_quotas import OWNER, SAMPLES, ClientQuotas, Owner, Rate, precedence
+from kraft.broker.mutations import WAIT, Drawn, mutations
 from kraft.protocol.errors import ThrottlingQuotaExceeded
 from metadata.controller.requests import (
     AlterConfigs,
@@ -134,19 +135,61 @@ IMAGE = MetadataImage().apply(
     ],
 )
 def test_partitions_are_counted(request_: object, count: int) -> None:
-    assert client_quotas.mutations(request_, IMAGE) == count  # type: ignore[arg-type]
+    assert sum(mutations(request_, IMAGE).values()) == count  # type: ignore[arg-type]
 
 
-def test_changes_of_metadata_are_drawn_from_a_bucket() -> None:
-    quotas: Mapping[QuotaEntity, Mapping[str, float]] = {(("user", "alice"),): {"controller_mutation_rate": 1.0}}
-    made, many = ClientQuotas(quotas), CreateTopics(topics=(NewTopic(name="a", partitions=13),))
-    made.change_metadata(many, IMAGE, 0)  # a node for itself
-    token = OWNER.set(ALICE)
-    try:
-        made.change_metadata(many, IMAGE, 0)  # the bucket may be overdrawn
-        with pytest.raises(ThrottlingQuotaExceeded) as caught:
-            made.change_metadata(many, IMAGE, 0)
-        assert caught.value.wait_ms == 2_000
-        made.change_metadata(many, IMAGE, 2_000)
-    finally:
-        OWNER.reset(token)
+@pytest.fixture
+def noted() -> Iterator[list[int]]:
+    """The waits of a request of alice; 1.0 is her quota."""
+    waits: list[int] = []
+    tokens = OWNER.set(ALICE), WAIT.set(waits)
+    yield waits
+    OWNER.reset(tokens[0])
+    WAIT.reset(tokens[1])
+
+
+ONE: Mapping[QuotaEntity, Mapping[str, float]] = {(("user", "alice"),): {"controller_mutation_rate": 1.0}}
+MANY = CreateTopics(topics=(NewTopic(name="a", partitions=13),))
+
+
+def test_a_node_changes_metadata_without_a_quota() -> None:
+    made = ClientQuotas(ONE)
+    for _ in range(3):
+        assert made.change_metadata(MANY, IMAGE, 0) == Drawn(MANY)
+
+
+def test_changes_of_metadata_are_drawn_from_a_bucket(noted: list[int]) -> None:
+    made = ClientQuotas(ONE)
+    assert made.change_metadata(MANY, IMAGE, 0) == Drawn(MANY), "the bucket may be overdrawn"
+    with pytest.raises(ThrottlingQuotaExceeded) as caught:
+        made.change_metadata(MANY, IMAGE, 0)
+    assert caught.value.wait_ms == 2_000
+    made.change_metadata(MANY, IMAGE, 2_000)
+    assert noted == []
+
+
+def test_the_topics_of_a_request_are_drawn_one_by_one(noted: list[int]) -> None:
+    """As Kafka does: those within the quota are done."""
+    made = ClientQuotas(ONE)
+    names = ("a", "b", "c")
+    drawn = made.change_metadata(CreateTopics(topics=tuple(NewTopic(name=n, partitions=8) for n in names)), IMAGE, 0)
+    assert [each.name for each in drawn.request.topics] == ["a", "b"]  # type: ignore[attr-defined]
+    assert {name: each.error for name, each in drawn.refused.items()} == {"c": ThrottlingQuotaExceeded}
+    assert noted == [5_000]
+    assert sorted(drawn.complete({"a": 1, "b": 2})) == ["a", "b", "c"]  # type: ignore[arg-type]
+    again = DeleteTopics(topics=("t", "gone"))
+    left = made.change_metadata(again, IMAGE, 0)
+    assert left.request == DeleteTopics(topics=("gone",)), "what changes nothing is answered"
+    assert list(left.refused) == ["t"]
+
+
+def test_what_an_older_client_asks_is_done_and_it_waits_afterwards(noted: list[int]) -> None:
+    made = ClientQuotas(ONE)
+    OWNER.set(ALICE._replace(is_permissive=True))
+    for wait_ms in (2_000, 15_000, 28_000):
+        noted.clear()
+        assert made.change_metadata(MANY, IMAGE, 0) == Drawn(MANY)
+        assert noted == [wait_ms]
+    OWNER.set(ALICE)
+    with pytest.raises(ThrottlingQuotaExceeded):
+        made.change_metadata(MANY, IMAGE, 27_000)

@@ -241,3 +241,8 @@ def test_a_request_carries_the_client_id_while_there_are_quotas() -> None:
     assert found(alice, Owner("alice", "app")) == ("User:alice", "app")
     assert found(None, Owner("ANONYMOUS", "")) == ("User:ANONYMOUS", "")
     assert found(None, Owner("ANONYMOUS", None)) == ("User:ANONYMOUS", None)
+    for client_id in ("app", "", "\0\1"):
+        for is_permissive in (True, False):
+            sent = UserPrincipal("alice", "h", client_id=client_id, is_permissive=is_permissive)
+            got = decode_user(sent.encode())
+            assert (got, got.client_id, got.is_permissive) == (sent, client_id, is_permissive)

@@ -16,6 +16,7 @@ from kraft.protocol import codec
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.errors import ThrottlingQuotaExceeded
 from kraft.protocol.messages.create_topics_request import CreateTopicsRequestData
+from kraft.protocol.messages.create_topics_response import CreateTopicsResponseData
 from kraft.protocol.messages.fetch_response import FetchableTopicResponse, FetchResponseData, PartitionData
 from kraft.protocol.messages.list_offsets_response import ListOffsetsResponseData
 from kraft.protocol.messages.produce_response import ProduceResponseData
@@ -24,6 +25,7 @@ from kraft.wire.api_handler import ApiHandler, Call, ClientConnection
 from kraft.wire.budget import Budget
 from kraft.wire.channels.forward import LIST_OFFSETS, PRODUCE
 from kraft.wire.channels.replicas import FETCH
+from kraft.wire.channels.topics import CREATE_TOPICS
 from kraft.wire.handler_table import ApiHandlers
 from kraft.wire.handlers.control import Control
 from kraft.wire.large_requests import LargeRequests
@@ -47,7 +49,7 @@ class Handlers(dict[int, ApiHandler]):
                 raise answer
             return answer
 
-        super().__init__({rpc.api.key: served(rpc, handle) for rpc in (PRODUCE, FETCH, LIST_OFFSETS)})
+        super().__init__({rpc.api.key: served(rpc, handle) for rpc in (PRODUCE, FETCH, LIST_OFFSETS, CREATE_TOPICS)})
         self.quotas = ClientQuotas({USERS: {quota: 10.0}})
 
 
@@ -176,34 +178,47 @@ def test_a_refused_change_has_the_time_to_wait() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(("version", "waits"), [(5, True), (6, False)])
-def test_an_older_client_is_held_where_a_newer_one_is_refused(version: int, waits: bool) -> None:
+@pytest.mark.parametrize(("version", "is_permissive"), [(5, True), (6, False)])
+def test_an_older_client_is_known_to_the_controller(version: int, is_permissive: bool) -> None:
+    """It does not know error 89: what it asks is done, and it waits afterwards (KIP-599)."""
+
     async def main() -> None:
-        around, asked = environment(1), []
+        asked: list[Owner | None] = []
 
         class Gateway:
             settings = SimpleNamespace(request_timeout_ms=30_000)
 
             async def control(self, request: object, *, timeout_ms: int) -> str:
-                asked.append(timeout_ms)
-                if len(asked) < 3:
-                    error = ThrottlingQuotaExceeded("later")
-                    error.wait_ms = 700
-                    raise error
+                asked.append(OWNER.get())
                 return "done"
 
-        control = Control(cast(Any, SimpleNamespace(environment=around, gateway=Gateway())))
+        control = Control(cast(Any, SimpleNamespace(environment=environment(1), gateway=Gateway())))
+        OWNER.set(Owner("alice", "app"))
         call = Call(
             message=CreateTopicsRequestData.make(),
             version=version,
             client_id=None,
             connection=ClientConnection(peer="h:1", listener="PLAINTEXT"),
         )
-        if not waits:
-            with pytest.raises(ThrottlingQuotaExceeded):
-                await control.ask(call, cast(Any, "request"))
-            return
         assert await control.ask(call, cast(Any, "request")) == "done"
-        assert asked == [30_000, 29_300, 28_600]
+        assert asked == [Owner("alice", "app", is_permissive)]
 
     run(main())
+
+
+def test_a_change_that_was_done_beyond_the_quota_mutes_the_connection() -> None:
+    answered = CreateTopicsResponseData.make(throttle_time_ms=3_000)
+
+    async def main() -> None:
+        begun, _ = await story("controller_mutation_rate", [a_creation(), a_creation()], answered)
+        assert begun[1][0] - begun[0][0] >= 3_000
+
+    run(main())
+
+
+def a_creation() -> bytes:
+    """The frame of a CreateTopics."""
+    api = CREATE_TOPICS.api
+    header = codec.RequestHeader(api_key=api.key, api_version=api.version, correlation_id=1, client_id="node-2-forward")
+    parts = codec.encode_request(api, header, CreateTopicsRequestData.make(timeout_ms=1_000))
+    return b"".join(map(bytes, parts))

@@ -1,0 +1,75 @@
+"""Changes of metadata that count for a quota (KIP-599): how many by topic, and what is left of a request. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar, cast
+
+from metadata.controller.requests import CreatePartitions, CreateTopics, DeleteTopics, ErrorDetail, Request
+from metadata.image import MetadataImage
+
+Reply = TypeVar("Reply")
+
+WAIT: ContextVar[list[int] | None] = ContextVar("WAIT", default=None)
+"""Where the waits of the request that the current task answers are noted."""
+
+
+def note_wait(wait_ms: int) -> None:
+    """The client of the current request has to wait, although it was done, or a part of it was."""
+    noted = WAIT.get()
+    if wait_ms and noted is not None:
+        noted.append(wait_ms)
+
+
+def noted_wait_ms() -> int:
+    """How long the client of the current request has to wait by what was noted."""
+    return max(WAIT.get() or (0,))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn(Generic[Reply]):
+    """What of a request may be done, and the topics that are refused."""
+
+    request: Request[Reply]
+    refused: Mapping[Any, ErrorDetail] = field(default_factory=dict)
+
+    def complete(self, reply: Reply) -> Reply:
+        """The reply, with the topics that were refused."""
+        if not self.refused:
+            return reply
+        assert isinstance(reply, Mapping), reply
+        return cast(Reply, {**reply, **self.refused})
+
+
+def mutations(request: Request[Any], image: MetadataImage) -> dict[Any, int]:
+    """Partitions that a request creates or deletes, by the topics in its order; nothing for other requests."""
+    match request:
+        case CreateTopics(validate_only=False):
+            return {new.name: max(1, len(new.assignment or ()) or new.partitions) for new in request.topics}
+        case CreatePartitions(validate_only=False):
+            topics = {grown.topic: (image.topic(grown.topic), grown.count) for grown in request.topics}
+            return {
+                name: 0 if topic is None else max(0, count - len(topic.partitions))
+                for name, (topic, count) in topics.items()
+            }
+        case DeleteTopics():
+            found = {
+                each: image.topic(each) if isinstance(each, str) else image.topics.get(each) for each in request.topics
+            }
+            return {each: 0 if topic is None else len(topic.partitions) for each, topic in found.items()}
+    return {}
+
+
+def without(request: Request[Reply], refused: Collection[Any]) -> Request[Reply]:
+    """The request for the topics that are left."""
+    left: Request[Any] = request
+    match request:
+        case CreateTopics():
+            left = replace(request, topics=tuple(each for each in request.topics if each.name not in refused))
+        case CreatePartitions():
+            left = replace(request, topics=tuple(each for each in request.topics if each.topic not in refused))
+        case DeleteTopics():
+            left = replace(request, topics=tuple(each for each in request.topics if each not in refused))
+    return left
