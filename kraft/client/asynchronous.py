@@ -19,6 +19,8 @@ from kraft.client.partition_consumer import AsyncReader
 from kraft.client.positions import Start
 from kraft.client.producer import AsyncProducer
 from kraft.client.queue import AsyncQueue, OnError
+from kraft.client.records import Data, Delivery, Headers, outgoing
+from kraft.client.routes import send_to_route
 from kraft.client.settings import (
     ClientSettings,
     ConsumerSettings,
@@ -151,6 +153,19 @@ class AsyncClient:
         )
         self._opened.append(reader)
         return reader
+
+    async def send_to_route(
+        self, route: str, value: Data = None, *, routing_key: str | None = None, key: Data = None,
+        headers: Headers = (), timestamp: int | None = None,
+    ) -> tuple[Delivery, ...]:  # fmt: skip
+        """One record to every topic that the route binds to its routing key (None: the key as text): all of them or
+        none for readers of committed records. Returns where it is; it is not sent again when its answer was lost.
+
+        Raises RecordRefused, also when no binding matches, RecordUnknown, ServerError for an unknown route,
+        NothingDone, and OutcomeUnknown.
+        """
+        given = outgoing(value, key=key, headers=headers, timestamp=timestamp)
+        return await send_to_route(self._open, route, given, routing_key=routing_key)
 
     async def nodes(self) -> tuple[Node, ...]:
         """The cluster's nodes, asked for now."""

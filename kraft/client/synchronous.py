@@ -228,6 +228,7 @@ class Client(Facade[AsyncClient]):
         atexit.register(self._close_at_exit)
 
     nodes = Blocking(AsyncClient.nodes)
+    send_to_route = Blocking(AsyncClient.send_to_route)
 
     @property
     def admin(self) -> Admin:

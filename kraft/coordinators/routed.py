@@ -30,6 +30,14 @@ Batches: TypeAlias = Mapping[TopicIdPartition, Sequence[tuple[int, Buffer]]]
 Outcomes: TypeAlias = Mapping[TopicIdPartition, Sequence[ProduceOutcome]]
 
 
+class UnknownEnd(Exception):
+    """The answer to the end of a transaction was lost: all of it is committed, or nothing is."""
+
+    def __init__(self, error: KafkaError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 class RoutedWrites:
     """The transactions of one node's routes."""
 
@@ -43,7 +51,7 @@ class RoutedWrites:
         """All batches in one transaction. `gateway`: the cluster as the principal of the request may write it.
 
         Raises the KafkaError of the first batch that was not written, and readers of committed records see none of
-        them then; that of the end where its answer was lost, and then they see all or none.
+        them then; UnknownEnd.
         """
         if not self._idle:
             raise CoordinatorNotAvailable(
@@ -60,7 +68,12 @@ class RoutedWrites:
                 with suppress(KafkaError):  # else its timeout ends it
                     await self._transactions.end(name, producer, is_commit=False)
                 raise
-            self._producers[name] = await self._transactions.end(name, producer, is_commit=True)
+            try:
+                self._producers[name] = await self._transactions.end(name, producer, is_commit=True)
+            except KafkaError as error:
+                if error.retriable:
+                    raise UnknownEnd(error) from error
+                raise
             return outcomes
         finally:
             self._idle.append(name)

@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec import Struct
 from pydantic import BaseModel, Field
 
-from kraft.coordinators.routed import Batches, RoutedWrites
+from kraft.coordinators.routed import Batches, RoutedWrites, UnknownEnd
 from kraft.http.batch_sender import AS_THEY_ARE
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import BATCH, ROUTE_NOT_FOUND, UNROUTED, HttpError, from_kafka
@@ -175,7 +175,7 @@ def _known_topics(call: Call, entries: Sequence[_Entry]) -> Mapping[str, TopicIm
 
 
 def _failure(error: HttpError) -> Document:
-    return {"error_code": error.code, "message": error.message, **error.extra}
+    return {"error_code": error.code, "message": error.message, **error.extra, "is_appended": False}
 
 
 # --- to one topic -----------------------------------------------------------------------------------------------------
@@ -225,8 +225,11 @@ async def _write_several(
     metrics.produced_bytes.inc(sum(len(data) for parts in batches.values() for _, data in parts))
     try:
         outcomes = await writes.write(batches, gateway=call.context.gateway, timeout_ms=params.options.timeout_ms)
-    except KafkaError as error:
+    except (KafkaError, UnknownEnd) as failed:
+        error = failed.error if isinstance(failed, UnknownEnd) else failed
         refused = _failure(from_kafka(error, unknown_topic=40403))
+        if isinstance(failed, UnknownEnd):
+            refused |= {"is_appended": None, "message": f"in all of its topics or in none: {refused['message']}"}
         for entry in left:
             entry.refused = refused
         return

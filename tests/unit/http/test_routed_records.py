@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from kraft.client import AsyncClient, RecordRefused, ServerError
 from kraft.coordinators import routed
 from kraft.coordinators.routed import RoutedWrites
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.v3.produce_route import route_produce_routes
-from kraft.protocol.errors import KafkaError, NotEnoughReplicas
+from kraft.protocol.errors import KafkaError, NotEnoughReplicas, RequestTimedOut
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
 from metadata.records import RouteBindingRecord, RouteRecord
@@ -144,6 +145,39 @@ def test_a_node_that_dies_between_two_appends_leaves_half_to_nobody() -> None:
         await world.transactions.init("kraft.route.1.0", timeout_ms=30_000)
         assert (await world.committed("ledger"), await world.committed("mails")) == ([], [])
         assert len(fake.log("ledger").data) > 0, "half of it had been appended"
+
+    with_world(story)
+
+
+def test_an_end_whose_answer_is_lost_is_said_to_be_unknown() -> None:
+    async def story(world: World) -> None:
+        plain = world.transactions.end
+
+        async def end(*named: Any, **how: Any) -> Any:
+            await plain(*named, **how)
+            raise RequestTimedOut("no answer")
+
+        world.transactions.end = end  # type: ignore[method-assign]
+        (failure,) = (await world.produce("eu.paid")).json["failures"]
+        assert failure["is_appended"] is None
+        assert failure["message"].startswith("in all of its topics or in none")
+        world.transactions.end = plain  # type: ignore[method-assign]
+        assert len(places(await world.produce("eu.paid"))["0"]) == 2
+
+    with_world(story)
+
+
+def test_the_client_sends_to_a_route() -> None:
+    async def story(world: World) -> None:
+        async with AsyncClient(str(world.door.client.make_url(""))) as client:
+            copies = await client.send_to_route("orders", "x", routing_key="eu.paid", headers={"h": b"1"})
+            assert [(copy.topic, copy.offset) for copy in copies] == [("ledger", 0), ("mails", 0)]
+            (copy,) = await client.send_to_route("orders", b"y", key="us.paid", timestamp=copies[0].timestamp)
+            assert (copy.topic, copy.offset, copy.timestamp) == ("ledger", 2, copies[0].timestamp)
+            with pytest.raises(RecordRefused, match="no binding"):
+                await client.send_to_route("orders", "z", routing_key="nowhere")
+            with pytest.raises(ServerError, match="no route 'none'"):
+                await client.send_to_route("none", "z")
 
     with_world(story)
 
