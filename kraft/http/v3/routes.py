@@ -12,7 +12,7 @@ from kraft.http.body_models import Items, RequestBody
 from kraft.http.endpoint import Call, Parameter
 from kraft.http.errors import BAD_REQUEST, ROUTE_NOT_FOUND, V3_TOPIC_NOT_FOUND, HttpError
 from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, resource, route, url
-from kraft.http.v3.models import Listing, Resource
+from kraft.http.v3.models import Listing, Resource, TopicName
 from metadata.acls import AclResource
 from metadata.controller.requests import AlterRoute
 from metadata.routes import KEY_LENGTH_MAX, Binding, RouteImage, RouteKind, check_routing_key
@@ -31,13 +31,13 @@ class NewBinding(RequestBody):
     """Records whose routing key matches go to the topic."""
 
     binding_key: str = Field(default="", description="A key (direct), words with * and # (pattern), none (fanout).")
-    topic_name: str
+    topic_name: TopicName
 
 
 class NewRoute(RequestBody):
     """Name, kind and first bindings of a route."""
 
-    route_name: str
+    route_name: TopicName
     kind: Literal["direct", "pattern", "fanout"]
     bindings: Items[NewBinding] = Field(default=[])
 
