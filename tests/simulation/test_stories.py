@@ -31,6 +31,7 @@ LONG = frozenset(
     {
         *("all-down-wait-for-isr", "bridge-partition", "cluster-killed", "cluster-power-loss"),
         *("cluster-power-loss-flushed", "controller-killed", "coordinator-killed-in-rebalance"),
+        "delayed-leader-killed",
         *("corrupt-closed-follower", "corrupt-closed-leader", "corrupt-follower", "corrupt-leader", "disk-full-leader"),
         *("follower-cut-from-leader", "high-watermark-behind", "index-deleted", "last-isr-member-dies-unclean-off"),
         *("last-isr-member-power-loss-flushed", "member-killed", "old-controller-isolated", "one-way-mute"),

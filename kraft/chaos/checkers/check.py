@@ -11,6 +11,7 @@ from typing import Final
 
 from kraft.chaos.checkers.causes import Causes
 from kraft.chaos.checkers.contents import FinalLogs
+from kraft.chaos.checkers.delays import DelayCheck, targets_of
 from kraft.chaos.checkers.fate_counts import count_all, count_by_acks, count_by_topic
 from kraft.chaos.checkers.findings import Explanation, Findings
 from kraft.chaos.checkers.groups import GroupCheck
@@ -78,15 +79,18 @@ class _Check:
             events=evidence.events,
         )
 
+        self._delays = DelayCheck(self._ledger, self._findings, self._causes, settings=history.header.settings)
+
     def verdict(self) -> Verdict:
-        evidence = self._evidence
-        letters = dead_letter_topics(self._history.header.settings)
+        evidence, settings = self._evidence, self._history.header.settings
+        letters = dead_letter_topics(settings) | frozenset(targets_of(settings).values())
         readback = [each for each in evidence.readback if each.topic not in letters]
         self._take_history()
         if readback:
             self._final.read_back(readback)
         else:
             self._final.trust_clients()
+        self._delays.check(evidence.readback)
         replicas = ReplicaCheck(self._ledger, self._findings, self._reads, self._final, self._timeline)
         replicas.compare([each for each in evidence.replicas if each.topic not in letters], readback)
         LeadershipCheck(self._findings).check(evidence.events, evidence.samples)

@@ -58,6 +58,10 @@ class Kind(StrEnum):
     """A record is in the log, nobody accepted it, and the queue does not hand it out any more."""
     NOT_DEAD_LETTERED = "not_dead_lettered"
     """A queue has archived a record, and it is not in its topic of dead letters."""
+    DELIVERED_TWICE = "delivered_twice"
+    """A record of a delay topic is more than once in its target."""
+    NOT_DELIVERED = "not_delivered"
+    """A record of a delay topic was acknowledged, and is not in its target."""
     NOT_READ_BACK = "not_read_back"
     """A partition could not be read to its end: a missing record proves nothing."""
 

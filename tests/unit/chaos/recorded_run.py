@@ -398,6 +398,12 @@ def dead_letters(run: Run, *copies: str) -> None:
     run.readback.append(ReadBack(topic="dlq", partition=0, records=records(copies), high_watermark=len(copies)))
 
 
+def delayed(run: Run, *copies: str) -> None:
+    """The topic is a delay topic, and its target has these."""
+    run.settings |= {"topics": {TOPIC: {"delivery.target.topic": "due"}}}
+    run.readback.append(ReadBack(topic="due", partition=0, records=records(copies), high_watermark=len(copies)))
+
+
 def clean_run() -> Run:
     """Ten records, two reads, a clean change of the leader, everything as it should be."""
     run = Run()

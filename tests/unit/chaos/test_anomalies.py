@@ -12,9 +12,19 @@ import pytest
 
 from kraft.chaos.checkers.verdict import Kind, Verdict
 from kraft.chaos.evidence import GroupOffset, VoterMetadata
+from kraft.chaos.history import Produce
 from metadata.image import MetadataImage
 from metadata.records import PartitionRecord, Record, TopicRecord
-from tests.unit.chaos.recorded_run import TOPIC, Run, clean_run, dead_letters, poison, take_and_accept, values
+from tests.unit.chaos.recorded_run import (
+    TOPIC,
+    Run,
+    clean_run,
+    dead_letters,
+    delayed,
+    poison,
+    take_and_accept,
+    values,
+)
 
 TOPIC_ID = UUID(int=1, version=4)
 OTHER_ID = UUID(int=2, version=4)
@@ -294,6 +304,14 @@ def queue_writes_no_dead_letter(run: Run) -> None:
     dead_letters(run)
 
 
+def delayed_record_comes_twice(run: Run) -> None:
+    delayed(run, *values(0, 10), *values(3, 1))
+
+
+def delayed_record_does_not_come(run: Run) -> None:
+    delayed(run, *values(0, 9))
+
+
 PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (offset_two_values, Kind.OFFSET_TWO_VALUES),
     (read_back_has_another_value, Kind.OFFSET_TWO_VALUES),
@@ -339,6 +357,8 @@ PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (queue_hands_out_an_accepted_record, Kind.HANDED_OUT_AFTER_ACCEPTANCE),
     (queue_forgets_a_record, Kind.LOST_BY_QUEUE),
     (queue_writes_no_dead_letter, Kind.NOT_DEAD_LETTERED),
+    (delayed_record_comes_twice, Kind.DELIVERED_TWICE),
+    (delayed_record_does_not_come, Kind.NOT_DELIVERED),
 )
 
 
@@ -353,6 +373,18 @@ def test_a_clean_run_shows_nothing(tmp_path: Path) -> None:
     assert verdict.is_clean, shown(verdict)
     assert verdict.counts.kept == 10
     assert (verdict.losses, verdict.duplicates, verdict.reorders, verdict.phantoms) == ((), (), (), ())
+
+
+def test_delayed_records_are_kept_where_they_were_forwarded_to(tmp_path: Path) -> None:
+    """Their delay topic has deleted what was forwarded."""
+    run = clean_run()
+    run.operations = [each for each in run.operations if isinstance(each, Produce)]
+    run.readback, run.replicas = [], []
+    run.ends_with(*values(8, 2), start=8)
+    delayed(run, *values(0, 10))
+    verdict = run.verdict(tmp_path)
+    assert verdict.is_clean, shown(verdict)
+    assert (verdict.counts.kept, verdict.counts.lost) == (10, 0)
 
 
 def test_transactions_as_they_should_be_show_nothing(tmp_path: Path) -> None:
