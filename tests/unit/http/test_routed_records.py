@@ -10,9 +10,10 @@ import pytest
 
 from kraft.client import AsyncClient, RecordRefused, ServerError
 from kraft.coordinators import routed
-from kraft.coordinators.routed import RoutedWrites
+from kraft.coordinators.routed import Batches, Outcomes, RoutedWrites
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.http.v3.produce_route import route_produce_routes
+from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.errors import KafkaError, NotEnoughReplicas, RequestTimedOut
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
@@ -110,43 +111,61 @@ def refusing(fake: FakeGateway, topic: str) -> None:
     fake.produce = produce  # type: ignore[method-assign]
 
 
-def test_a_topic_that_refuses_leaves_nothing_in_the_others() -> None:
-    async def story(world: World) -> None:
-        refusing(world.door.gateway, "mails")
-        answer = await world.produce("eu.paid", "us.paid", "eu.paid")
-        assert list(places(answer)) == ["1"], "what goes to one topic is not touched"
-        assert failures(answer) == {"0": 50302, "2": 50302}
-        assert "mails-0 refused it" in answer.json["failures"][0]["message"]
-        assert answer.json["failures"][0]["retriable"] is True
-        assert len(await world.committed("ledger")) == 1, "the copies of the others are aborted"
+async def refused_by_one(world: World) -> None:
+    refusing(world.door.gateway, "mails")
+    answer = await world.produce("eu.paid", "us.paid", "eu.paid")
+    assert len(await world.committed("ledger")) == 1, "the copies of the others are aborted"
+    assert list(places(answer)) == ["1"], "what goes to one topic is not touched"
+    assert failures(answer) == {"0": 50302, "2": 50302}
+    assert "mails-0 refused it" in answer.json["failures"][0]["message"]
+    assert answer.json["failures"][0]["retriable"] is True
 
-    with_world(story)
+
+def test_a_topic_that_refuses_leaves_nothing_in_the_others() -> None:
+    with_world(refused_by_one)
+
+
+async def dies_in_the_middle(world: World) -> None:
+    """It does not come to the end of its transaction; the next one of the id, or its timeout, aborts the rest."""
+    fake = world.door.gateway
+    plain, stuck = fake.produce, asyncio.Event()
+
+    async def produce(batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions) -> Any:
+        first, *_ = batches
+        await plain({first: batches[first]}, options)
+        stuck.set()
+        await asyncio.Event().wait()
+
+    fake.produce = produce  # type: ignore[method-assign]
+    dying = asyncio.create_task(world.produce("eu.paid"))
+    await stuck.wait()
+    before = await world.committed("ledger")
+    dying.cancel()
+    fake.produce = plain  # type: ignore[method-assign]
+    await world.transactions.init("kraft.route.1.0", timeout_ms=30_000)
+    assert len(fake.log("ledger").data) > 0, "half of it had been appended"
+    assert (before, await world.committed("ledger"), await world.committed("mails")) == ([], [], [])
 
 
 def test_a_node_that_dies_between_two_appends_leaves_half_to_nobody() -> None:
-    """It does not come to the end of its transaction; the next one of the id, or its timeout, aborts the rest."""
+    with_world(dies_in_the_middle)
 
-    async def story(world: World) -> None:
-        fake = world.door.gateway
-        plain, stuck = fake.produce, asyncio.Event()
 
-        async def produce(batches: Mapping[TopicIdPartition, Buffer], options: ProduceOptions) -> Any:
-            first, *_ = batches
-            await plain({first: batches[first]}, options)
-            stuck.set()
-            await asyncio.Event().wait()
+def test_half_a_route_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted bug: appends to several topics, one after the other, without a transaction."""
 
-        fake.produce = produce  # type: ignore[method-assign]
-        dying = asyncio.create_task(world.produce("eu.paid"))
-        await stuck.wait()
-        assert await world.committed("ledger") == []
-        dying.cancel()
-        fake.produce = plain  # type: ignore[method-assign]
-        await world.transactions.init("kraft.route.1.0", timeout_ms=30_000)
-        assert (await world.committed("ledger"), await world.committed("mails")) == ([], [])
-        assert len(fake.log("ledger").data) > 0, "half of it had been appended"
+    async def write(_self: RoutedWrites, batches: Batches, *, gateway: FakeGateway, timeout_ms: int) -> Outcomes:
+        options = ProduceOptions(ACKS_ALL, timeout_ms)
+        return {
+            where: [(await gateway.produce({where: data}, options))[where] for _, data in each]
+            for where, each in batches.items()
+        }
 
-    with_world(story)
+    monkeypatch.setattr(RoutedWrites, "write", write)
+    with pytest.raises(AssertionError, match=r"\[\]"):
+        with_world(dies_in_the_middle)
+    with pytest.raises(AssertionError, match="aborted"):
+        with_world(refused_by_one)
 
 
 def test_an_end_whose_answer_is_lost_is_said_to_be_unknown() -> None:
