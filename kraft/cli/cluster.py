@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kraft.cli.options import DataOption, JsonOption, RestOption, TimeoutOption
+from kraft.cli.options import (
+    ConsoleHostOption,
+    ConsoleNoContentsOption,
+    ConsoleReadOnlyOption,
+    DataOption,
+    JsonOption,
+    RestOption,
+    TimeoutOption,
+    console_options,
+)
 from kraft.cli.output import progress, say, write, write_json, write_rows
 from kraft.cli.rest import DATA_DEFAULT, Rest
 from kraft.launcher import actions, live
@@ -18,7 +27,7 @@ from kraft.launcher.start_display import start_view
 from kraft.launcher.up import Interrupted, interruptible, start_cluster, stop_cluster, uninterruptible
 
 if TYPE_CHECKING:
-    from kraft.launcher.console import ConsoleProcess
+    from kraft.launcher.console import ConsoleOptions, ConsoleProcess
 
 ADDRESSES = ("rest", "kafka", "quorum")
 """Columns that no terminal breaks, because people copy them."""
@@ -37,6 +46,9 @@ def up(
     console: Annotated[
         bool, typer.Option("--console/--no-console", help="A page that shows all nodes, and breaks them by a click.")
     ] = True,
+    console_host: ConsoleHostOption = "127.0.0.1",
+    console_read_only: ConsoleReadOnlyOption = False,
+    console_no_contents: ConsoleNoContentsOption = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready; `kraft down` stops it.")] = False,
     timeout: TimeoutOption = None,
     as_json: JsonOption = False,
@@ -49,22 +61,19 @@ def up(
 
     With --json the first line on standard output, printed when the cluster is ready, is one JSON object:
     cluster_id, bootstrap_servers (for Kafka clients) and nodes, each with id, roles, pid, rest, kafka, quorum, data;
-    with --secure also client, the folder of client.properties and the other files that clients need; and console, the
-    address of the page.
+    with --secure also client, the folder of the files that clients need; and console, the address of the page.
     """
     if help_config:
         from kraft.cli.configuration import show_keys
 
         show_keys(as_json=as_json)
         return
+    page = console_options(console, console_host, reads=console_read_only, hides=console_no_contents)
     interruptible()
     if faults:
         from kraft.cli.fault_up import up_with_faults
 
-        given = {"--data": data, "--secure": secure, "--detach": detach}
-        up_with_faults(
-            config, refused=[name for name, value in given.items() if value], console=console, as_json=as_json
-        )
+        up_with_faults(config, data=data, secure=secure, detach=detach, console=page, as_json=as_json)
         return
     try:
         start = partial(start_cluster, config, data=data, free_ports=free_ports, secure=secure, detach=detach, say=say)
@@ -73,22 +82,22 @@ def up(
     except Interrupted:
         say("stopped before the cluster was ready")
         sys.exit(130)
-    _show(run, console=console, detach=detach, as_json=as_json)
+    _show(run, console=page, detach=detach, as_json=as_json)
 
 
-def _show(run: ClusterRun, *, console: bool, detach: bool, as_json: bool) -> None:
+def _show(run: ClusterRun, *, console: ConsoleOptions | None, detach: bool, as_json: bool) -> None:
     if not detach:
         _show_until_stopped(run, console=console, as_json=as_json)
         return
-    _announce(run, console=_console_of(run, detach=True) if console else None, as_json=as_json)
+    _announce(run, console=_console_of(run, console, detach=True) if console else None, as_json=as_json)
     if not as_json:
         say(f"detached; `kraft down --data {run.data}` stops it")
 
 
-def _show_until_stopped(run: ClusterRun, *, console: bool, as_json: bool) -> None:
+def _show_until_stopped(run: ClusterRun, *, console: ConsoleOptions | None, as_json: bool) -> None:
     page = None
     try:
-        page = _console_of(run) if console else None
+        page = _console_of(run, console) if console else None
         _announce(run, console=page, as_json=as_json)
         live.watch(run, say=progress(as_json=as_json), on_terminal=_on_terminal(as_json=as_json))
     except (Interrupted, BrokenPipeError):
@@ -101,12 +110,12 @@ def _show_until_stopped(run: ClusterRun, *, console: bool, as_json: bool) -> Non
     say("all nodes have stopped")
 
 
-def _console_of(run: ClusterRun, *, detach: bool = False) -> ConsoleProcess | None:
+def _console_of(run: ClusterRun, options: ConsoleOptions, *, detach: bool = False) -> ConsoleProcess | None:
     """None where nobody may listen."""
     from kraft.launcher.console import start_console
 
     try:
-        return start_console(run.data, detach=detach)
+        return start_console(run.data, detach=detach, options=options, is_secure=run.client is not None)
     except OSError as error:
         say(f"warning: there is no console: {error}")
         return None

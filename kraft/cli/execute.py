@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from kraft.cli.options import TimeoutOption
+from kraft.cli.options import (
+    ConsoleHostOption,
+    ConsoleNoContentsOption,
+    ConsoleReadOnlyOption,
+    TimeoutOption,
+    console_options,
+)
 from kraft.cli.output import say
 from kraft.runtime.umask import of_caller
 from kraft.testing.cluster import Cluster, ClusterFailed, Setting
 from kraft.testing.faults import FaultCluster
 
 if TYPE_CHECKING:
-    from kraft.launcher.console import ConsoleProcess
+    from kraft.launcher.console import ConsoleOptions, ConsoleProcess
 
 START_FAILED: Final = 125
 NOT_EXECUTABLE: Final = 126
@@ -64,6 +70,9 @@ def execute(
     console: Annotated[
         bool, typer.Option("--console", help="With a page that shows all nodes, and breaks them by a click.")
     ] = False,
+    console_host: ConsoleHostOption = "127.0.0.1",
+    console_read_only: ConsoleReadOnlyOption = False,
+    console_no_contents: ConsoleNoContentsOption = False,
     timeout: TimeoutOption = None,
 ) -> None:
     """Start a cluster in a temporary folder, run a command, end the cluster: `kraft exec -- go test ./...`.
@@ -77,6 +86,7 @@ def execute(
     Signals are passed on. The exit code is that of the command, and 128 + N when signal N ended it; 125 when the
     cluster does not start, 126 when the command cannot be run, 127 when it does not exist.
     """
+    page = console_options(console, console_host, reads=console_read_only, hides=console_no_contents)
     chosen = dict(map(_setting, settings or ()))
     cluster: Cluster | FaultCluster
     if faults:
@@ -86,7 +96,7 @@ def execute(
             nodes, settings=chosen, secure=secure, power_loss=True, ends_users=True, start_limit_s=timeout
         )
     try:
-        sys.exit(_run_with(cluster, command, keeps=keep_on_failure, console=console))
+        sys.exit(_run_with(cluster, command, keeps=keep_on_failure, console=page))
     except ClusterFailed as error:
         say(f"error: {error}")
         sys.exit(START_FAILED)
@@ -105,12 +115,14 @@ def _setting(text: str) -> tuple[str, Setting]:
     return name, read if isinstance(read, int | float | bool | str) else value
 
 
-def _run_with(cluster: Cluster | FaultCluster, command: Sequence[str], *, keeps: bool, console: bool) -> int:
+def _run_with(
+    cluster: Cluster | FaultCluster, command: Sequence[str], *, keeps: bool, console: ConsoleOptions | None
+) -> int:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _end)
     with cluster:
-        page = _console_of(cluster) if console else None
+        page = _console_of(cluster, console) if console else None
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (*PASSED_ON, signal.SIGCHLD))
         code = _run(command, _variables(cluster), mask=before)
         if page is not None:
@@ -121,10 +133,10 @@ def _run_with(cluster: Cluster | FaultCluster, command: Sequence[str], *, keeps:
     return code
 
 
-def _console_of(cluster: Cluster | FaultCluster) -> ConsoleProcess:
+def _console_of(cluster: Cluster | FaultCluster, options: ConsoleOptions) -> ConsoleProcess:
     from kraft.launcher.console import start_console
 
-    page = start_console(str(cluster.data))
+    page = start_console(str(cluster.data), options=options, is_secure=cluster.is_secure)
     say(f"see it, and break it: {page.url}")
     return page
 

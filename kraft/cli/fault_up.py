@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import typer
 
 from kraft.cli.output import say, write, write_json
 from kraft.config.parse import parse_config
 from kraft.launcher.configuration import read_config
-from kraft.launcher.console import start_console
+from kraft.launcher.console import ConsoleOptions, start_console
 from kraft.launcher.up import Interrupted, uninterruptible
 from kraft.testing.cluster import ClusterFailed
 from kraft.testing.faults import FaultCluster
@@ -18,9 +17,12 @@ from kraft.testing.faults import FaultCluster
 LOOK_S = 1.0
 
 
-def up_with_faults(config: str | None, *, refused: Sequence[str], console: bool, as_json: bool) -> None:
+def up_with_faults(
+    config: str | None, *, data: str | None, secure: bool, detach: bool, console: ConsoleOptions | None, as_json: bool
+) -> None:
     """Nodes, roles and settings of cluster.toml; ports and the data folder are its own."""
-    if refused:
+    given = {"--data": data, "--secure": secure, "--detach": detach}
+    if refused := [name for name, value in given.items() if value]:
         raise typer.BadParameter(
             f"--faults goes without {' and '.join(refused)}: its cluster is thrown away at the end, and its folder is "
             "printed"
@@ -29,7 +31,7 @@ def up_with_faults(config: str | None, *, refused: Sequence[str], console: bool,
     page = None
     try:
         cluster.start()
-        page = start_console(str(cluster.data)) if console else None
+        page = start_console(str(cluster.data), options=console) if console else None
         _announce(cluster, None if page is None else page.url, as_json=as_json)
         while cluster.is_running:
             time.sleep(LOOK_S)

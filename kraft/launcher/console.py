@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,9 +18,43 @@ from kraft.launcher.python import PYTHON, environment
 PROGRAM: Final = "kraft.testing.console.server"
 PORT: Final = 8088
 """The port of the console, where it is free."""
+READ_ONLY: Final = "--read-only"
+NO_CONTENTS: Final = "--no-contents"
+TOKEN_VARIABLE: Final = "KRAFT_CONSOLE_TOKEN"
+"""In the environment, because all users of a machine see the arguments of a process."""
+TOKEN_BYTES: Final = 24
 PID_FILE: Final = "console.pid"
 END_S: Final = 5.0
 LOOK_S: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleOptions:
+    """Where a console listens, and what it allows."""
+
+    host: str = "127.0.0.1"
+    """An address of this machine; one that is no loopback needs the token of the printed link."""
+    reads_only: bool = False
+    """Nothing is broken, started or written from the page."""
+    hides_contents: bool = False
+    """Keys, values and headers of records are not shown."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Raises ValueError for what is no address."""
+        return ipaddress.ip_address(self.host).is_loopback
+
+    def check(self) -> None:
+        """Raises ValueError for what is no address."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError as error:
+            raise ValueError(
+                f"--console-host {self.host!r:.60} should be an address of this machine, such as 127.0.0.1 or 0.0.0.0"
+            ) from error
+
+
+DEFAULT: Final = ConsoleOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +62,15 @@ class ConsoleProcess:
     """A console that runs, or begins to."""
 
     process: subprocess.Popen[bytes]
+    host: str
     port: int
+    token: str = ""
 
     @property
     def url(self) -> str:
-        """The address of its page."""
-        return f"http://127.0.0.1:{self.port}/console"
+        """The address of its page, with its token if it has one."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/console" + (f"?token={self.token}" if self.token else "")
 
     def end(self) -> None:
         """Ends it; returns when it is gone."""
@@ -65,33 +104,42 @@ def end_console(data: str) -> None:
             time.sleep(LOOK_S)
 
 
-def start_console(data: str, *, detach: bool = False) -> ConsoleProcess:
-    """Its page answers within a second. It ends with the cluster; without `detach` also with this process."""
-    port = _free_port()
+def start_console(
+    data: str, *, detach: bool = False, options: ConsoleOptions = DEFAULT, is_secure: bool = False
+) -> ConsoleProcess:
+    """Its page answers within a second. It ends with the cluster; without `detach` also with this process. Raises
+    OSError when nobody may listen there, ValueError for options that cannot be.
+
+    It acts for the operator of the cluster. So it has a token where others could reach it, and beside a secure cluster
+    also on loopback, which all users of a machine share."""
+    options.check()
+    port = _free_port(options.host)
+    token = secrets.token_urlsafe(TOKEN_BYTES) if is_secure or not options.is_loopback else ""
+    flags = [flag for flag, is_on in ((READ_ONLY, options.reads_only), (NO_CONTENTS, options.hides_contents)) if is_on]
     log = os.open(os.path.join(data, "console.log"), os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     try:
         process = subprocess.Popen(
-            [*PYTHON, "-m", PROGRAM, data, str(port)],
+            [*PYTHON, "-m", PROGRAM, data, options.host, str(port), *flags],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=detach,
-            env=environment(),
+            env=environment() | ({TOKEN_VARIABLE: token} if token else {}),
         )
     finally:
         os.close(log)
     with open(os.path.join(data, PID_FILE), "w", encoding="ascii") as file:
         file.write(str(process.pid))
-    return ConsoleProcess(process, port)
+    return ConsoleProcess(process, options.host, port, token)
 
 
-def _free_port() -> int:
+def _free_port(host: str) -> int:
     for wanted in (PORT, 0):
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", wanted))
+                probe.bind((host, wanted))
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise OSError("no port is free on 127.0.0.1")
+    raise OSError(f"no port is free on {host}")

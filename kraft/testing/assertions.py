@@ -140,14 +140,17 @@ def _shown(each: Mapping[str, Any]) -> str:
 # --- queries to a cluster -------------------------------------------------------------------------------------------
 
 
-def judged(data: str, sent: Iterable[Sent], *, since_us: int, name: str, report: str = "") -> dict[str, Any]:
-    """The judge's answer. Raises ClusterFailed."""
+def judged(
+    data: str, sent: Iterable[Sent], *, since_us: int, name: str, report: str = "", history: str = ""
+) -> dict[str, Any]:
+    """The judge's answer; about the operations of the file `history`, or else `sent`. Raises ClusterFailed."""
     question = {
         "data": data,
         "name": name,
         "since_us": since_us,
         "sent": [each.to_document() for each in sent],
         "report": report,
+        "history": history,
     }
     command = [*PYTHON, "-m", JUDGE]
     asked = json.dumps(question).encode()

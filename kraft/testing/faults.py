@@ -255,7 +255,12 @@ class FaultCluster(Lifespan):
     @property
     def bootstrap_servers(self) -> str:
         """The links of clients: metadata that a client gets over a link has only addresses of links."""
-        return ",".join(self._facts["bootstrap"].values())
+        return ",".join(self.bootstrap.values())
+
+    @property
+    def bootstrap(self) -> dict[int, str]:
+        """The links of clients by broker."""
+        return {int(node): address for node, address in self._facts["bootstrap"].items()}
 
     @property
     def rest_urls(self) -> dict[int, str]:
@@ -334,6 +339,12 @@ class FaultCluster(Lifespan):
         self.heal()
         answered = self._ask("judge", name="test", sent=[each.to_document() for each in sent])
         return verdict_of(answered["verdict"])
+
+    def judge(self, history: str, *, since_us: int, report: str = "") -> dict[str, Any]:
+        """The judge's answer about the file of a history (`kraft.chaos.history`) whose clients have ended. `report`:
+        folder of an HTML report; empty: none."""
+        answered: dict[str, Any] = self._ask("judge", name="console", history=history, since_us=since_us, report=report)
+        return answered
 
     # --- faults of nodes --------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import tomllib
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -22,7 +23,7 @@ import msgspec
 from kraft.chaos.checkers.check import check_history
 from kraft.chaos.checkers.verdict import Verdict
 from kraft.chaos.evidence import Event, Evidence, Fault, LeaderSample, LogRecord, ReadBack, ReplicaLog, read_events
-from kraft.chaos.history import Acks, Header, HistoryWriter, Produce
+from kraft.chaos.history import Acks, Header, History, HistoryWriter, Produce
 from kraft.chaos.report.page import Report, write_report
 from kraft.chaos.worlds.processes.logs import RunFiles, replica_logs
 from kraft.chaos.worlds.snapshot import NodeView, Snapshot, parse_view, unsettled
@@ -33,7 +34,7 @@ from kraft.events import EVENTS_FILE, ROTATED_FILE
 from kraft.launcher.processes import is_alive, is_stopped
 from kraft.launcher.runfile import ClusterRun, NodeRun, load_run
 from kraft.protocol.batches.records import ReadRecord, read_batches
-from kraft.protocol.media_types import RECORD_BATCH
+from kraft.protocol.media_types import BINARY_JSON, RECORD_BATCH
 from metadata.settings import without_secrets
 
 SETTLE_LIMIT_S: Final = 20.0
@@ -73,6 +74,8 @@ class Question(msgspec.Struct, kw_only=True, frozen=True):
     """Name of the test."""
     since_us: int
     sent: tuple[SentRecord, ...] = ()
+    history: str = ""
+    """Path of a history whose producers have ended, in the place of `sent`; its values are those of the records."""
     faults: tuple[Fault, ...] = ()
     report: str = ""
     """Folder for the HTML report; empty: none."""
@@ -94,8 +97,9 @@ def answer(question: Question, *, samples: Sequence[LeaderSample] = ()) -> Answe
     run = load_run(question.data)
     if run is None:
         raise CannotJudge(f"no cluster runs from {question.data}")
-    names = _names_of(question.sent)
-    readback = _read_back(run, names) if names else []
+    given = History(question.history) if question.history else None
+    names = _names_of(question.sent) if given is None else _names_in(given)
+    readback = _read_back(run, names, reads_committed=given is not None) if names else []
     looked = _look(run)
     header = Header(
         scenario=question.name,
@@ -114,7 +118,10 @@ def answer(question: Question, *, samples: Sequence[LeaderSample] = ()) -> Answe
             faults=faults,
         )
         history = Path(folder) / "history.jsonl"
-        _write_history(history, header, question, readback)
+        if given is None:
+            _write_history(history, header, question, readback)
+        else:
+            _copy_history(given, history, header)
         verdict = check_history(history, evidence)
         report, page = Report(verdict=verdict, history=history, evidence=evidence), ""
         if question.report:
@@ -199,6 +206,18 @@ def _events(run: ClusterRun, header: Header, folder: Path) -> list[Event]:
     return read_events(merged, header)
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The records that a `read_committed` consumer receives, and the last stable offset."""
+
+    found: tuple[tuple[int, int, str], ...]
+    stable: int
+
+
+def _log_record(found: tuple[int, int, str]) -> LogRecord:
+    return LogRecord(*found)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
     """A partition as it was read back, with the place of each of the test's records."""
@@ -210,6 +229,8 @@ class Partition:
     problem: str
     found: tuple[tuple[int, int, str], ...]
     """Offset, leader epoch, and the value in the history."""
+    committed: Committed | None = None
+    """What a `read_committed` consumer receives; None: not read."""
 
     def for_checker(self, looked: Snapshot) -> ReadBack:
         """`looked`: taken after the read. Members of the ISR then have all that was read."""
@@ -219,6 +240,8 @@ class Partition:
             records=lambda: (LogRecord(*each) for each in self.found),
             log_start_offset=self.start,
             high_watermark=self.end,
+            committed=None if self.committed is None else partial(map, _log_record, self.committed.found),
+            last_stable_offset=None if self.committed is None else self.committed.stable,
             isr=tuple(filter(looked.alive, looked.isr(self.topic, self.number))),
             error=self.problem or None,
         )
@@ -240,12 +263,25 @@ def _names_of(sent: Sequence[SentRecord]) -> Names:
     return names
 
 
-def _read_back(run: ClusterRun, names: Names) -> list[Partition]:
+def _names_in(history: History) -> Names:
+    """The records of a history, whose values are unique in it."""
+    names: dict[Identity, str] = {}
+    for operation in history.operations():
+        if isinstance(operation, Produce):
+            for key, value in operation.records:
+                names[operation.topic, None if key is None else key.encode(), value.encode()] = value
+    return names
+
+
+def _read_back(run: ClusterRun, names: Names, *, reads_committed: bool) -> list[Partition]:
     topics = sorted({topic for topic, _, _ in names})
     _wait_until_settled(run, topics)
-    return [
+    found = [
         _read_partition(run, topic, number, names) for topic in topics for number in range(_partitions_of(run, topic))
     ]
+    if not reads_committed:
+        return found
+    return [replace(each, committed=_read_committed(run, each, names)) for each in found]
 
 
 def _replicas(run: ClusterRun, readback: Sequence[Partition], names: Names, looked: Snapshot) -> list[ReplicaLog]:
@@ -343,7 +379,37 @@ def _read_partition(run: ClusterRun, topic: str, number: int, names: Names) -> P
     )
 
 
+def _read_committed(run: ClusterRun, partition: Partition, names: Names) -> Committed | None:
+    deadline, position = time.monotonic() + READ_LIMIT_S, partition.start
+    found: list[tuple[int, int, str]] = []
+    path = f"/topics/{quote(partition.topic)}/partitions/{partition.number}/records"
+    while time.monotonic() < deadline:
+        for node in _awake(run):
+            query = f"offset={position}&timeout=0&max_bytes={READ_BYTES}&isolation_level=read_committed"
+            outcome = send(node.rest, Request(method="GET", path=f"{path}?{query}", headers={"Accept": BINARY_JSON}))
+            if not isinstance(outcome, Answer) or not outcome.is_success:
+                continue
+            for row in outcome.json():
+                name = names.get((partition.topic, _bytes(row["key"]), _bytes(row["value"])))
+                if name is not None:
+                    found.append((row["offset"], -1, name))
+            following = int(outcome.headers["x-next-offset"])
+            if following == position:
+                return Committed(tuple(found), int(outcome.headers["x-last-stable-offset"]))
+            position = following
+            break
+        else:
+            time.sleep(RETRY_S)
+    return None
+
+
 # --- the history ----------------------------------------------------------------------------------------------------
+
+
+def _copy_history(given: History, path: Path, header: Header) -> None:
+    with HistoryWriter(path, header) as history:
+        for operation in given.operations():
+            history.record(operation)
 
 
 def _write_history(path: Path, header: Header, question: Question, readback: Sequence[Partition]) -> None:

@@ -1,7 +1,8 @@
 """The console of a launcher: the same page, of a process that is no node, with buttons that break the cluster.
 
-Only loopback is listened on. A request must name a loopback host; one that changes something also has JSON, a header of
-ours and no stranger's Origin, so that no other page can send it. `/node/N/...` is what node N answers.
+On loopback a request must name a loopback host. Elsewhere, and beside a secure cluster, it needs a token: that of the
+printed link, which is exchanged for a cookie. A request that changes something also has JSON, a header of ours and no
+stranger's Origin, so that no other page can send it. `/node/N/...` is what node N answers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from hmac import compare_digest
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -26,10 +28,13 @@ from kraft.http.limits import Slots
 from kraft.http.streaming.streams import Streams
 from metadata.environment import Environment
 
-HOST: Final = "127.0.0.1"
+COOKIE: Final = "kraft-console-{port}"
+"""Cookies do not belong to a port."""
+TOKEN: Final = "token"
 OWN_HEADER: Final = "X-Kraft-Console"
 BODY_BYTES_MAX: Final = 1_048_576
 UNSENT_BYTES_MAX: Final = 16 * 1_048_576
+SCENARIOS: Final = ("scenarios", "Scenarios")
 READS: Final = frozenset({"GET", "HEAD"})
 
 
@@ -66,17 +71,50 @@ class Control(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where it listens, and the token of those who may come; empty: everybody on this machine."""
+
+    host: str
+    port: int
+    token: str = ""
+
+    @property
+    def cookie(self) -> str:
+        return COOKIE.format(port=self.port)
+
+    def check(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> None:
+        """Raises HttpError 401 or 403 for a request that is not allowed in."""
+        if not self.token and not is_loopback(urlsplit(f"//{headers.get('Host', '')}").hostname or ""):
+            name = headers.get("Host", "")
+            raise HttpError(403, f"this console is not {name!r:.100}; its names are localhost and loopback addresses")
+        if self.token and not compare_digest(cookies.get(self.cookie, "").encode(), self.token.encode()):
+            raise HttpError(401, "this console needs a token: open the link that was printed when it started")
+
+    def is_token(self, text: str) -> bool:
+        """Whether it is the token of the printed link."""
+        return bool(self.token) and compare_digest(text.encode(), self.token.encode())
+
+
 class LauncherConsole:
     """The server; `start` opens the port."""
 
     def __init__(
-        self, *, environment: Environment, source: Source, control: Control, cluster_id: str, port: int
+        self,
+        *,
+        environment: Environment,
+        source: Source,
+        control: Control,
+        cluster_id: str,
+        place: Place,
+        shows_contents: bool = True,
     ) -> None:
         self._environment = environment
         self._source = source
         self._control = control
         self._cluster_id = cluster_id
-        self._port = port
+        self._place = place
+        self._shows_contents = shows_contents
         self._assets = Assets(environment.files, FOLDER, FILES)
         slots = Slots(lambda: PAGES_MAX, what="pages of the console")
         self._streams = Streams(slots=slots, unsent_bytes_max=UNSENT_BYTES_MAX)
@@ -100,7 +138,7 @@ class LauncherConsole:
         app.on_shutdown.append(self._end_streams)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, self._port).start()
+        await web.TCPSite(self._runner, self._place.host, self._place.port).start()
 
     async def stop(self) -> None:
         """Ends all streams and closes the port."""
@@ -115,6 +153,9 @@ class LauncherConsole:
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
+                if self._place.is_token(request.query.get(TOKEN, "")) and request.path == "/console":
+                    return self._welcome()
+                self._place.check(request.headers, request.cookies)
                 check_request(request.method, request.headers)
                 return await handler(request)
             except HttpError as error:
@@ -124,10 +165,16 @@ class LauncherConsole:
 
         return handle
 
+    def _welcome(self) -> web.Response:
+        """The token becomes a cookie, and leaves the address."""
+        answer = web.Response(status=303, headers={"Location": "/console", "Cache-Control": "no-store", **PAGE_HEADERS})
+        answer.set_cookie(self._place.cookie, self._place.token, httponly=True, samesite="Strict", path="/")
+        return answer
+
     async def _page(self, request: web.Request) -> web.StreamResponse:
         return console_page(
             request, title="kraft", place="all nodes", cluster_id=self._cluster_id, node_id=-1, others=(),
-            screens=(*SCREENS, ("scenarios", "Scenarios")),
+            screens=[each for each in (*SCREENS, SCENARIOS) if self._shows_contents or each[0] != "messages"],
         )  # fmt: skip
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
@@ -204,14 +251,11 @@ async def _to_the_page(request: web.Request) -> web.StreamResponse:
 
 
 def check_request(method: str, headers: Mapping[str, str]) -> None:
-    """Raises HttpError 403 for a request that only a page of a stranger sends."""
-    host = headers.get("Host", "")
-    if not is_loopback(urlsplit(f"//{host}").hostname or ""):
-        raise HttpError(403, f"this console is not {host!r:.100}; its names are localhost and loopback addresses")
+    """Raises HttpError 403 or 415 for a change that a page of a stranger could ask for."""
     if method in READS:
         return
     origin = headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("Host", "").lower():
         raise HttpError(403, f"a page of {origin!r:.100} asks for a change")
     if headers.get(OWN_HEADER) != "1":
         raise HttpError(403, f"what changes something has the header {OWN_HEADER}: 1")

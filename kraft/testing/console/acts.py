@@ -17,6 +17,10 @@ from kraft.testing.faults import SOCKET_FILE, FaultCluster
 NODE_ACTS: Final = ("kill", "stop", "pause", "resume", "restart")
 DISK_ACTS: Final = ("fill_disk", "free_disk", "power_loss")
 LINK_ACTS: Final = ("cut", "slow")
+ANSWER_ACTS: Final = ("answer", "delay", "drop_answer", "close_after")
+"""Faults of requests of Kafka clients: the links answer, or change when the answer arrives."""
+TIMES_MAX: Final = 1_000_000
+OF_FAULTS: Final = (*DISK_ACTS, *LINK_ACTS, *ANSWER_ACTS)
 DONE_MAX: Final = 500
 """Acts that are remembered, and so steps of a saved story; later ones are refused until the list is cleared."""
 SLOW_MS_DEFAULT: Final = 200
@@ -33,6 +37,12 @@ class Done:
     ms: int = 0
     client: str = ""
     """The workload that began or ended."""
+    api: str = ""
+    error: str = ""
+    """Kafka's name of the error of a wrong answer."""
+    topic: str = ""
+    times: int = 0
+    """0: until healed."""
     after_ms: int = 0
 
     @property
@@ -47,6 +57,8 @@ class Done:
                 return f"the link {_link(self)} is {self.ms} ms slower"
             case "heal":
                 return "everything was healed"
+            case "answer" | "delay" | "drop_answer" | "close_after":
+                return _of_answers(self)
             case "begin" | "end":
                 return f"workload {self.client} {'began' if self.do == 'begin' else 'ended'}"
             case _:
@@ -55,6 +67,18 @@ class Done:
 
 def _link(done: Done) -> str:
     return f"{done.nodes[0]} {'->' if done.one_way else '-'} {done.nodes[1]}"
+
+
+def _of_answers(done: Done) -> str:
+    what = {
+        "answer": f"{done.api} is answered with {done.error}",
+        "delay": f"answers to {done.api} are {done.ms} ms later",
+        "drop_answer": f"answers to {done.api} are lost",
+        "close_after": f"connections end after an answer to {done.api}",
+    }[done.do]
+    of = f" for {done.topic}" if done.topic else ""
+    at = f" at node {done.nodes[0]}" if done.nodes else ""
+    return f"{what}{of}{at}, {f'{done.times} times' if done.times else 'until healed'}"
 
 
 @dataclass(slots=True)
@@ -95,11 +119,16 @@ class Acts:
     @property
     def can(self) -> tuple[str, ...]:
         """The acts that are possible here."""
-        return (*NODE_ACTS, "heal") if self._faulty is None else (*NODE_ACTS, *DISK_ACTS, *LINK_ACTS, "heal")
+        return (*NODE_ACTS, "heal") if self._faulty is None else (*NODE_ACTS, *OF_FAULTS, "heal")
+
+    @property
+    def faulty(self) -> FaultCluster | None:
+        """The cluster, where its links can be broken."""
+        return self._faulty
 
     @property
     def broken(self) -> list[Done]:
-        """The faults of links and disks that are not healed."""
+        """The faults of links, disks and answers that are not healed."""
         return list(self._broken)
 
     def states(self) -> dict[int, str]:
@@ -110,7 +139,7 @@ class Acts:
         """Raises ValueError for what cannot be done."""
         do, nodes = asked.get("do"), _nodes(asked, self._seen.ids)
         if do not in self.can:
-            hint = "; start the cluster with --faults" if do in (*DISK_ACTS, *LINK_ACTS) else ""
+            hint = "; start the cluster with --faults" if do in OF_FAULTS else ""
             raise ValueError(f"{do!r:.40} is not possible here; there are {', '.join(self.can)}{hint}")
         try:
             match do:
@@ -118,6 +147,8 @@ class Acts:
                     return self._heal()
                 case "cut" | "slow":
                     return self._break_link(do, nodes, asked)
+                case "answer" | "delay" | "drop_answer" | "close_after":
+                    return self._change_answers(do, nodes, asked)
                 case _:
                     return self._to_nodes(do, nodes)
         except ClusterFailed as error:
@@ -148,6 +179,28 @@ class Acts:
                 raise ValueError(f"slow is between two nodes, by 1 to {SLOW_MS_MAX} ms")
             self._faulty.slow(*nodes, ms=ms)
             done = self._journal.add(do=do, nodes=nodes, ms=ms)
+        self._broken.append(done)
+        return done
+
+    def _change_answers(self, do: str, nodes: tuple[int, ...], asked: Mapping[str, Any]) -> Done:
+        assert self._faulty is not None
+        api, error, topic = (asked.get(name, "") for name in ("api", "error", "topic"))
+        times, ms = asked.get("times", 1), asked.get("ms", SLOW_MS_DEFAULT)
+        if not all(isinstance(text, str) for text in (api, error, topic)) or not api:
+            raise ValueError("api, error and topic are texts: api is Kafka's name, such as Produce")
+        if type(times) is not int or not 0 <= times <= TIMES_MAX or len(nodes) > 1:
+            raise ValueError(f"times is a number from 0 (until healed) to {TIMES_MAX}; at one node, or at all")
+        if do == "delay" and (type(ms) is not int or not 0 < ms <= SLOW_MS_MAX):
+            raise ValueError(f"ms is a number from 1 to {SLOW_MS_MAX}")
+        if do == "answer" and not error:
+            raise ValueError("error is Kafka's name or number of an error, such as NOT_LEADER_OR_FOLLOWER")
+        options: dict[str, Any] = {"times": times or None, "topic": topic, "node": nodes[0] if nodes else None}
+        if do == "answer":
+            options["error"] = int(error) if error.isdecimal() else error
+        if do == "delay":
+            options["ms"] = ms
+        getattr(self._faulty, do)(api, **options)
+        done = self._journal.add(do=do, nodes=nodes, api=api, error=error, topic=topic, times=times, ms=ms)
         self._broken.append(done)
         return done
 

@@ -1,4 +1,5 @@
-"""The program that serves the console of a launcher, `python -P -m kraft.testing.console.server DATA PORT`.
+"""The program that serves the console of a launcher, `python -P -m kraft.testing.console.server`: data folder, address,
+port, flags.
 
 It is a process beside the nodes, and asks each at its own port, so it sees them all also when their links are cut. It
 ends with the cluster of its data folder, or with the process that has started it.
@@ -9,31 +10,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Container, Mapping
+from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 import uvloop
 
 from kraft.broker.gateway import NodeInfo
 from kraft.broker.node_facts import NodeFacts, Scope
+from kraft.chaos.report.page import content_policy
 from kraft.chaos.worlds.snapshot import Snapshot, parse_view
 from kraft.client.response import Answer, Request
 from kraft.client.transport import Transport
 from kraft.http.console.changes import State
 from kraft.http.console.facts import ClusterFacts
-from kraft.http.console.launcher import LauncherConsole, Passed
+from kraft.http.console.launcher import READS, LauncherConsole, Passed, Place
+from kraft.launcher.client_security import first_user
+from kraft.launcher.console import NO_CONTENTS, READ_ONLY, TOKEN_VARIABLE
 from kraft.launcher.runfile import RUN_FILE, ClusterRun, load_run, remember_credentials
 from kraft.protocol.codec import Malformed
 from kraft.runtime.environment import close_environment, system_environment
+from kraft.testing.assertions import judged
 from kraft.testing.cluster import ClusterFailed
 from kraft.testing.console.acts import Acts, Journal
 from kraft.testing.console.scenarios import Scenarios
-from kraft.testing.console.story import pytest_text, scenario_of, story_text
-from kraft.testing.console.workload import Workload
+from kraft.testing.console.story import left_out_of, pytest_text, scenario_of, story_text
+from kraft.testing.console.workload import Places, Workload
 from metadata.environment import NotConnected
 
 LOOK_MS: Final = 200
@@ -48,8 +56,10 @@ DONE_SHOWN_MAX: Final = 30
 class Session:
     """One cluster and its console. Implements `Source` and `Control` of the page."""
 
-    def __init__(self, data: str, run: ClusterRun) -> None:
+    def __init__(self, data: str, run: ClusterRun, *, reads_only: bool = False, hides_contents: bool = False) -> None:
         remember_credentials(run)
+        self._reads_only = reads_only
+        self._hides_contents = hides_contents
         self._data = data
         self._run = run
         self._journal = Journal()
@@ -67,8 +77,14 @@ class Session:
             clock=self.environment.clock,
         )
         brokers = [node.id for node in run.nodes if node.is_broker]
-        rest = lambda: {node.id: node.rest for node in self._run.nodes}  # noqa: E731
-        self._workload = Workload(data, rest, brokers, self._snapshot)
+        places = Places(
+            rest=lambda: {node.id: node.rest for node in self._run.nodes},
+            kafka=self._kafka_addresses,
+            login=lambda: {} if run.client is None else first_user(Path(run.client)).aiokafka(),
+            brokers=brokers,
+        )
+        self._folder = Path(tempfile.mkdtemp(prefix="kraft-console-"))
+        self._workload = Workload(self._folder, places, self._snapshot, self._judged)
         self._scenarios = Scenarios(self._own_story)
         self._topics: dict[str, dict[int, list[int]]] = {}
         self._states: dict[int, str] = {}
@@ -77,8 +93,21 @@ class Session:
     async def close(self) -> None:
         """Ends what it has begun."""
         await self._scenarios.close()
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
         await self._transport.close()
         close_environment(self.environment)
+
+    def _kafka_addresses(self) -> Mapping[int, str]:
+        """The addresses of the links of clients, where the cluster has some."""
+        if self._acts.faulty is not None:
+            return self._acts.faulty.bootstrap
+        return {node.id: node.kafka for node in self._run.nodes if node.kafka}
+
+    def _judged(self, history: str, since_us: int, report: str) -> Mapping[str, Any]:
+        """Asks the process that knows the faults, where there is one. Blocks. Raises ClusterFailed."""
+        if self._acts.faulty is not None:
+            return self._acts.faulty.judge(history, since_us=since_us, report=report)
+        return judged(self._data, (), since_us=since_us, name="console", history=history, report=report)
 
     def is_over(self) -> bool:
         """Whether the cluster has ended."""
@@ -117,7 +146,8 @@ class Session:
             if f"node/{node}" in found:
                 found[f"node/{node}"] = found[f"node/{node}"] | {"process": process}
         found["control"] = {
-            "can": [*self._acts.can, "begin_workload", "run_scenario"],
+            "can": [] if self._reads_only else [*self._acts.can, "begin_workload", "run_scenario"],
+            "reads_only": self._reads_only,
             "broken": [
                 {"text": each.text, "do": each.do, "nodes": each.nodes, "one_way": each.one_way}
                 for each in self._acts.broken
@@ -163,6 +193,8 @@ class Session:
     async def act(self, asked: Mapping[str, Any]) -> Any:
         """Carries out one act. Raises ValueError."""
         do = asked.get("do")
+        if self._reads_only:
+            raise ValueError("this console is read-only: it was started with --console-read-only")
         if do == "run_scenario":
             return await self._scenarios.run(asked)
         if do == "stop_scenario":
@@ -183,6 +215,7 @@ class Session:
                 name = await self._workload.begin(asked)
                 return self._journal.add(do="begin", client=name).text
             case "end_workload":
+                await self._note_topics()  # its topic may have been too new at the start
                 return self._journal.add(do="end", client=await self._workload.end()).text
             case "judge":
                 return await self._workload.judge()
@@ -214,7 +247,7 @@ class Session:
                 continue
             for name, row in facts.partitions.items():
                 topic, _, partition = name.rpartition("-")
-                self._topics.setdefault(topic, {})[int(partition)] = list(row[2])
+                self._topics.setdefault(topic, {}).setdefault(int(partition), list(row[2]))
             return
 
     def _own_story(self) -> str:
@@ -228,7 +261,11 @@ class Session:
         return self._scenarios.catalogue()
 
     def report(self, number: int) -> tuple[str, str]:
-        """The report of a run of a scenario, and its policy. Raises KeyError."""
+        """The report of a run of a scenario, or of the workload (0), and its policy. Raises KeyError."""
+        if number == 0:
+            if not self._workload.report.is_file():
+                raise KeyError(number)
+            return self._workload.report.read_text("utf-8"), content_policy()
         return self._scenarios.report(number)
 
     def saved(self, name: str) -> tuple[str, str]:
@@ -250,10 +287,14 @@ class Session:
             "test": ("test_from_the_console.py", pytest_text),
         }
         file, render = texts[name]
-        return file, render(scenario)
+        return file, render(scenario, left_out=left_out_of(self._journal.done))
 
     async def ask(self, node: int, method: str, path: str, body: bytes, content_type: str, accept: str) -> Passed:
         """A request of the page to a node. Raises ValueError."""
+        if self._reads_only and method not in READS:
+            raise ValueError("this console is read-only: it was started with --console-read-only")
+        if self._hides_contents and shows_contents(method, path):
+            raise ValueError("this console shows no contents of records: it was started with --console-no-contents")
         try:
             rest = self._run.node(node).rest
         except LookupError as error:
@@ -266,7 +307,17 @@ class Session:
         return Passed(answer.status, answer.headers.get("content-type", "application/json"), answer.body)
 
 
-async def serve(data: str, port: int) -> None:
+def shows_contents(method: str, path: str) -> bool:
+    """Whether the answer to a request may have keys, values or headers of records: all but the routes that the screens
+    ask for."""
+    parts = [part for part in unquote(path.partition("?")[0]).split("/") if part]
+    is_plain = method in READS and not {"records", "messages", ".", ".."} & {*parts}
+    may = parts[:1] in (["topics"], ["brokers"], ["kraft"]) or parts[:2] == ["v3", "clusters"]
+    creates = method == "POST" and len(parts) == 4 and (parts[0], parts[3]) == ("v3", "topics")
+    return not (creates or (is_plain and may))
+
+
+async def serve(data: str, host: str, port: int, flags: Container[str]) -> None:
     """Until the cluster has ended, or SIGTERM."""
     run = load_run(data)
     if run is None:
@@ -276,9 +327,14 @@ async def serve(data: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, ended.set)
     parent = os.getppid()
-    session = Session(data, run)
+    session = Session(data, run, reads_only=READ_ONLY in flags, hides_contents=NO_CONTENTS in flags)
     console = LauncherConsole(
-        environment=session.environment, source=session, control=session, cluster_id=run.cluster_id, port=port
+        environment=session.environment,
+        source=session,
+        control=session,
+        cluster_id=run.cluster_id,
+        place=Place(host=host, port=port, token=os.environ.pop(TOKEN_VARIABLE, "")),
+        shows_contents=NO_CONTENTS not in flags,
     )
     try:
         await console.start()
@@ -295,10 +351,10 @@ async def serve(data: str, port: int) -> None:
 
 
 def main() -> None:
-    """Arguments: data folder, port."""
+    """Arguments: data folder, address, port, flags."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher, and this ends with it
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(sys.argv[1], int(sys.argv[2])))
+        runner.run(serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]))
 
 
 if __name__ == "__main__":

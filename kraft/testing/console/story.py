@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kraft.chaos.model import ANY, SOME, Client, ClusterPlan, Expect, Producer, Scenario, Topic
+from kraft.chaos.model import ANY, SOME, Client, ClusterPlan, Expect, Producer, Scenario, Topic, Transactor
 from kraft.chaos.nemesis.actions import Action, FinishClients, Heal, Isolate, LinkFault, NodeFault, StartClients
 from kraft.chaos.nemesis.fuzz.render import render_scenario
 from kraft.chaos.nemesis.fuzz.story import Script, Step
-from kraft.testing.console.acts import Done
+from kraft.testing.console.acts import ANSWER_ACTS, Done
 
 PAUSE_MS_MAX = 10_000
 """What was waited for longer is waited for so long."""
@@ -34,13 +34,13 @@ def scenario_of(
     *,
     roles: Mapping[int, Sequence[str]],
     topics: Mapping[str, Sequence[Sequence[int]]],
-    producers: Sequence[Mapping[str, Any]],
+    producers: Sequence[Producer | Transactor],
     seen: Mapping[str, int],
 ) -> Scenario:
-    """`topics`: replicas of each partition, by topic. `producers`: fields of the workloads' plans. `seen`: what the
+    """`topics`: replicas of each partition, by topic. `producers`: the plans of the workloads. `seen`: what the
     verdict of the console has counted; a kind of loss that it has not seen is not expected."""
-    clients: list[Client] = [Producer(**{**plan, "starts": "in the story"}) for plan in producers]
-    used = {plan["topic"] for plan in producers} or {*topics}
+    clients: list[Client] = [plan.model_copy(update={"starts": "in the story", "limit": None}) for plan in producers]
+    used = {plan.topic for plan in producers} or {*topics}
     expect: dict[str, Any] = {name: SOME if seen.get(name) else 0 for name in COUNTS}
     return Scenario(
         name=NAME,
@@ -61,17 +61,25 @@ def scenario_of(
     )
 
 
-def story_text(scenario: Scenario) -> str:
+def left_out_of(done: Sequence[Done]) -> list[str]:
+    """What was done and has no step in a story, in words."""
+    return [each.text for each in done if each.do in ANSWER_ACTS]
+
+
+def story_text(scenario: Scenario, *, left_out: Sequence[str] = ()) -> str:
     """A file for `kraft scenario run FILE`."""
-    return render_scenario(
-        scenario, comment=f"Saved from the console of kraft. Run it again: kraft scenario run {NAME}.py"
-    )
+    return render_scenario(scenario, comment=_comment(f"kraft scenario run {NAME}.py", left_out))
 
 
-def pytest_text(scenario: Scenario) -> str:
+def pytest_text(scenario: Scenario, *, left_out: Sequence[str] = ()) -> str:
     """A file for `pytest FILE`."""
-    story = render_scenario(scenario, comment=f"Saved from the console of kraft. Run it again: pytest test_{NAME}.py")
+    story = render_scenario(scenario, comment=_comment(f"pytest test_{NAME}.py", left_out))
     return story.replace("from kraft.chaos.checkers", "import asyncio\n\nfrom kraft.chaos.checkers", 1) + _TEST
+
+
+def _comment(command: str, left_out: Sequence[str]) -> str:
+    lines = [f"Saved from the console of kraft. Run it again: {command}"]
+    return "\n".join([*lines, *(f"Left out, because stories have no such step: {text}" for text in left_out)])
 
 
 def _steps(done: Sequence[Done]) -> Iterator[Step]:
@@ -96,6 +104,8 @@ def _actions(done: Done, states: dict[int, str]) -> Iterator[Action]:
             yield Isolate(do="isolate", node=done.nodes[0])
         case "cut" | "slow":
             yield from _on_link(done)
+        case do if do in ANSWER_ACTS:
+            pass  # stories have no such step
         case "heal":
             yield Heal(do="heal")
             for do, state in (("disk_free", "full"), ("resume", "paused"), ("restart", "down")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
@@ -97,6 +98,12 @@ class Page:
         """Before the first page: violations are noted, and requests are logged."""
         self._devtools("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH_POLICY})
 
+    def log_in(self, user: str, password: str) -> None:
+        """Each request has this login from now on."""
+        login = b64encode(f"{user}:{password}".encode()).decode()
+        self._devtools("Network.enable", {})
+        self._devtools("Network.setExtraHTTPHeaders", {"headers": {"Authorization": f"Basic {login}"}})
+
     def _devtools(self, command: str, options: dict[str, Any]) -> None:
         self.driver.execute_cdp_cmd(command, options)
 
@@ -128,6 +135,7 @@ def browser() -> Iterator[Page]:
     assert DRIVER, "no chromedriver"
     options = ChromeOptions()
     options.binary_location = CHROMIUM
+    options.accept_insecure_certs = True  # clusters of tests have a CA of their own
     with tempfile.TemporaryDirectory(prefix="kraft-chromium-", ignore_cleanup_errors=True) as profile:
         for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--window-size={WIDE[0]},{WIDE[1]}"):
             options.add_argument(flag)

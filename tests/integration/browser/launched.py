@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -14,15 +15,20 @@ from tests.integration.support.cluster import kraft
 from tests.integration.support.waiting import wait_until
 
 
-class Faulty:
-    """`kraft up --faults`, as a person starts it."""
+class Launched:
+    """`kraft up` with its console, as a person starts it."""
 
-    def __init__(self, *options: str) -> None:
-        command = [sys.executable, "-m", "kraft", "up", "--faults", "--json", *options]
+    def __init__(self, *options: str, data: str = "") -> None:
+        self.data = data
+        command = [sys.executable, "-m", "kraft", "up", "--json", *options, *(("--data", data) if data else ())]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.facts: dict[str, Any] = json.loads(self.process.stdout.readline())
-        wait_until(self._answers, what="the console")
+        try:
+            wait_until(self._answers, what="the console", deadline_s=120)
+        except BaseException:
+            self.end()
+            raise
 
     @property
     def console(self) -> str:
@@ -31,6 +37,8 @@ class Faulty:
     def _answers(self) -> bool:
         try:
             urllib.request.urlopen(self.console, timeout=20).close()
+        except urllib.error.HTTPError:  # it needs its token
+            return True
         except OSError:
             return False
         return True
@@ -52,9 +60,22 @@ class Faulty:
         self.process.stdout.close()
 
 
+class Faulty(Launched):
+    """`kraft up --faults`."""
+
+    def __init__(self, *options: str) -> None:
+        super().__init__("--faults", *options)
+
+
+_PRESS = """
+const found = [...document.querySelectorAll('button')]
+  .find((each) => (each.getAttribute('aria-label') || each.textContent) === arguments[0]);
+if (!found || found.disabled) return false;
+found.click();
+return true;
+"""
+
+
 def press(page: Page, label: str) -> None:
-    page.driver.execute_script(
-        "[...document.querySelectorAll('button')]"
-        ".find((each) => (each.getAttribute('aria-label') || each.textContent) === arguments[0]).click()",
-        label,
-    )
+    """Presses a button as soon as it can be pressed: while an act is carried out, none can."""
+    wait_until(lambda: page.driver.execute_script(_PRESS, label), what=f"the button {label!r}", deadline_s=60)

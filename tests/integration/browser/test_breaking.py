@@ -58,6 +58,56 @@ def test_what_is_clicked_happens_and_is_judged_and_saved(faulty: Faulty, page: P
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+def choose(page: Page, selector: str, value: str) -> None:
+    page.driver.execute_script(
+        "const found = document.querySelector(arguments[0]); found.value = arguments[1];"
+        "found.dispatchEvent(new Event('change'))",
+        selector,
+        value,
+    )
+
+
+def test_a_transactional_client_gets_wrong_answers(faulty: Faulty, page: Page) -> None:
+    page.open(faulty.console)
+    page.wait_for("3 of 3")
+    choose(page, "#w-topic", "paid")
+    choose(page, "#w-client", "kafka")
+    page.find("#w-transactional").click()
+    press(page, "Start")
+    page.wait_for("transactions committed", ".counts", deadline_s=60)
+    choose(page, "#a-times", "2")
+    press(page, "Answer wrongly")
+    page.wait_for("Produce is answered with NOT_LEADER_OR_FOLLOWER, 2 times", ".broken")
+    choose(page, "#a-way", "drop_answer")
+    choose(page, "#a-api", "EndTxn")
+    choose(page, "#a-times", "1")
+    press(page, "Answer wrongly")
+    page.wait_for("answers to EndTxn are lost", ".broken")
+    choose(page, "#a-api", "NoSuchApi")
+    press(page, "Answer wrongly")
+    page.wait_for("Kafka has no API 'NoSuchApi'", ".said")
+    committed = int(number_of(page, "transactions committed"))
+    wait_until(lambda: int(number_of(page, "transactions committed")) > committed + 3, what="it goes on", deadline_s=60)
+    page.driver.get(f"{faulty.console}#/transactions/w1")
+    page.wait_for("w", "main table")
+    wait_until(lambda: len(page.rows("Why")) > 0, what="the explanation of a transaction", deadline_s=60)
+    page.driver.get(f"{faulty.console}#/node/2")
+    wait_until(lambda: len(page.rows("Why")) > 0, what="the explanation of a node", deadline_s=60)
+    page.driver.get(faulty.console)
+    page.wait_for("3 of 3")
+    press(page, "Heal and judge")
+    page.wait_for("acknowledged records are there", ".verdict", deadline_s=120)
+    assert "Left out, because stories have no such step: Produce" in faulty.saved("story")
+    page.open_other(f"{faulty.console}/report/0")
+    assert "paid" in page.text("main")
+    assert page.violations() == []
+
+
+def number_of(page: Page, label: str) -> str:
+    lines = page.text(".counts").splitlines()
+    return lines[lines.index(label) - 1].replace(",", "")
+
+
 def test_a_stranger_breaks_nothing(faulty: Faulty) -> None:
     for headers in ({}, {"X-Kraft-Console": "1", "Origin": "http://evil.example"}):
         request = urllib.request.Request(

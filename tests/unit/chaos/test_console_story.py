@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from kraft.chaos.model import SOME
+from kraft.chaos.model import SOME, Producer, Transactor
 from kraft.chaos.nemesis.fuzz.story import Step, steps_of
 from kraft.chaos.scenario_loader import load
 from kraft.testing.console.acts import DONE_MAX, Done, Journal
-from kraft.testing.console.story import pytest_text, scenario_of, story_text
+from kraft.testing.console.story import left_out_of, pytest_text, scenario_of, story_text
 
 ROLES = dict.fromkeys((1, 2, 3), ("broker", "controller"))
 DONE = (
@@ -25,13 +25,15 @@ DONE = (
     Done(do="end", client="w1", after_ms=60_100),
 )
 
+PRODUCER = Producer(name="w1", topic="orders", rate=50, limit=200_000)
 
-def made(seen: dict[str, int] | None = None) -> Any:
+
+def made(seen: dict[str, int] | None = None, producer: Producer | Transactor = PRODUCER) -> Any:
     return scenario_of(
         DONE,
         roles=ROLES,
         topics={"orders": [[1, 2, 3], [2, 3, 1]], "other": [[1]]},
-        producers=[{"name": "w1", "topic": "orders", "rate": 50}],
+        producers=[producer],
         seen=seen or {},
     )
 
@@ -87,7 +89,30 @@ def test_the_list_of_acts_has_a_limit() -> None:
         (Done(do="slow", nodes=(1, 2), ms=50), "the link 1 - 2 is 50 ms slower"),
         (Done(do="fill_disk", nodes=(3,)), "fill disk: node 3"),
         (Done(do="begin", client="w1"), "workload w1 began"),
+        (
+            Done(do="answer", api="Produce", error="NOT_LEADER_OR_FOLLOWER", topic="orders", nodes=(2,), times=3),
+            "Produce is answered with NOT_LEADER_OR_FOLLOWER for orders at node 2, 3 times",
+        ),
+        (Done(do="delay", api="Fetch", ms=50), "answers to Fetch are 50 ms later, until healed"),
+        (Done(do="drop_answer", api="EndTxn", times=1), "answers to EndTxn are lost, 1 times"),
     ],
 )
 def test_acts_are_told_in_words(done: Done, text: str) -> None:
     assert done.text == text
+
+
+def test_a_transactional_workload_is_saved_too(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text(story_text(made(producer=Transactor(name="w1", topic="orders", rate=5, limit=9))))
+    (client,) = load(str(file)).clients
+    assert isinstance(client, Transactor)
+    assert (client.rate, client.limit, client.starts) == (5, None, "in the story")
+
+
+def test_wrong_answers_are_left_out_of_a_story_and_named_in_it(tmp_path: Path) -> None:
+    done = (*DONE[:1], Done(do="answer", api="Produce", error="NOT_CONTROLLER", times=2, after_ms=300), *DONE[-2:])
+    text = story_text(made(), left_out=left_out_of(done))
+    assert "# Left out, because stories have no such step: Produce is answered with NOT_CONTROLLER, 2 times" in text
+    file = tmp_path / "a.py"
+    file.write_text(text)
+    assert load(str(file)).name

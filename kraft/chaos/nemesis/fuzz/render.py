@@ -21,7 +21,7 @@ def render_scenario(scenario: Scenario, *, comment: str = "") -> str:
         f'"""{scenario.sentence}."""',
         "",
         "from kraft.chaos.checkers.verdict import Kind",
-        "from kraft.chaos.model import ANY, SOME, Between, Expect, Producer, Reader, Topic",
+        "from kraft.chaos.model import ANY, SOME, Between, Expect, Producer, Reader, Topic, Transactor",
         "from kraft.chaos.story import ScenarioRun, scenario",
         "",
         "",

@@ -69,6 +69,47 @@ function box(key, version, make) {
   return found;
 }
 
+const APIS = ["Produce", "Fetch", "Metadata", "ListOffsets", "FindCoordinator", "JoinGroup", "SyncGroup", "Heartbeat", "OffsetCommit", "OffsetFetch", "InitProducerId", "AddPartitionsToTxn", "EndTxn", "ConsumerGroupHeartbeat", "ShareGroupHeartbeat", "ShareFetch", "ShareAcknowledge", "CreateTopics"];
+const ERRORS = ["NOT_LEADER_OR_FOLLOWER", "REQUEST_TIMED_OUT", "NOT_ENOUGH_REPLICAS", "NOT_ENOUGH_REPLICAS_AFTER_APPEND", "LEADER_NOT_AVAILABLE", "COORDINATOR_NOT_AVAILABLE", "NOT_COORDINATOR", "COORDINATOR_LOAD_IN_PROGRESS", "REBALANCE_IN_PROGRESS", "UNKNOWN_MEMBER_ID", "OFFSET_OUT_OF_RANGE", "OUT_OF_ORDER_SEQUENCE_NUMBER", "INVALID_PRODUCER_EPOCH", "CONCURRENT_TRANSACTIONS", "KAFKA_STORAGE_ERROR", "UNKNOWN_SERVER_ERROR"];
+const WAYS = [["answer", "answer with an error"], ["delay", "delay the answer"], ["drop_answer", "lose the answer"], ["close_after", "close after the answer"]];
+
+// Wrong, late and lost answers to Kafka clients. Names may be written by hand.
+export class AnswerCard {
+  constructor() {
+    const options = (id, names) => h("datalist", { id }, names.map((value) => h("option", { value })));
+    const number = (id, value, min, max) => h("input", { id, type: "number", value, min, max });
+    this.way = h("select", { id: "a-way" }, WAYS.map(([value, text]) => h("option", { value }, text)));
+    this.api = h("input", { id: "a-api", list: "a-apis", value: "Produce", required: true, spellcheck: "false" });
+    this.error = h("input", { id: "a-error", list: "a-errors", value: "NOT_LEADER_OR_FOLLOWER", spellcheck: "false" });
+    this.ms = number("a-ms", String(SLOW_MS), "1", "10000");
+    this.topic = h("input", { id: "a-topic", spellcheck: "false" });
+    this.node = h("select", { id: "a-node" }, h("option", { value: "" }, "all nodes"));
+    this.times = number("a-times", "3", "0", "1000000");
+    this.submit = h("button", { type: "submit" }, "Answer wrongly");
+    const ofError = h("label", { for: "a-error" }, "error"), ofMs = h("label", { for: "a-ms" }, "ms");
+    const form = h("form", { class: "form" }, h("label", { for: "a-way" }, "To requests of Kafka clients:"), this.way, h("label", { for: "a-api" }, "API"), this.api, options("a-apis", APIS), ofError, this.error, options("a-errors", ERRORS),
+      ofMs, this.ms, h("label", { for: "a-topic" }, "topic (all)"), this.topic, h("label", { for: "a-node" }, "at"), this.node, h("label", { for: "a-times" }, "times (0: until healed)"), this.times, this.submit);
+    const chosen = () => {
+      ofError.hidden = this.error.hidden = this.way.value !== "answer";
+      ofMs.hidden = this.ms.hidden = this.way.value !== "delay";
+    };
+    this.way.addEventListener("change", chosen);
+    chosen();
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      perform({ do: this.way.value, api: this.api.value, topic: this.topic.value, times: Number(this.times.value), nodes: this.node.value ? [Number(this.node.value)] : [],
+        ...(this.way.value === "answer" ? { error: this.error.value } : {}), ...(this.way.value === "delay" ? { ms: Number(this.ms.value) } : {}) });
+    });
+    this.element = h("section", { class: "card", hidden: true }, h("h2", {}, "Answer wrongly"), form);
+  }
+  update(control, nodes) {
+    this.element.hidden = !control?.can.includes("answer");
+    if (this.element.hidden) return;
+    this.submit.disabled = Boolean(control.busy);
+    for (const { id } of nodes) if (![...this.node.options].some((each) => each.value === String(id))) this.node.append(h("option", { value: id }, `node ${id}`));
+  }
+}
+
 // The card with what is broken, what was done, and how it is saved.
 export class BreakCard {
   constructor() {
@@ -87,9 +128,10 @@ export class BreakCard {
   update(control, selected) {
     this.element.hidden = !control;
     if (!control) return;
-    setText(this.hint, control.can.includes("cut") ? "Click a node or a link in the picture, or use the buttons of the tables below." : "Nodes can be killed, paused and restarted. Links and disks can be broken when the cluster was started with --faults.");
+    setText(this.hint, control.reads_only ? "This console is read-only: nothing can be broken from it." : control.can.includes("cut") ? "Click a node or a link in the picture, or use the buttons of the tables below." : "Nodes can be killed, paused and restarted. Links and disks can be broken when the cluster was started with --faults.");
     if (selected && this.chosen.firstChild !== selected.node) this.chosen.replaceChildren(selected.node);
     if (!selected && this.chosen.firstChild) this.chosen.replaceChildren();
+    this.heal.hidden = !control.can.length;
     this.heal.disabled = this.clear.disabled = Boolean(control.busy);
     this.broken.set(control.broken.map((each, at) => [`${at} ${each.text}`, `× ${each.text}`]));
     this.done.set(control.done.map((text, at) => [`${at} ${text}`, text]));

@@ -2,7 +2,7 @@
 
 import { h, s, setAttributes, setText, grouped, Keyed, Table } from "./dom.js";
 import { STANDINGS } from "./stream.js";
-import { BreakCard, linkButtons, nodeButtons } from "./breaking.js";
+import { AnswerCard, BreakCard, linkButtons, nodeButtons } from "./breaking.js";
 import { WorkloadCard } from "./workload.js";
 
 const RING = { width: 640, height: 350, x: 320, y: 172, across: 220, down: 132, box: { width: 128, height: 62 } };
@@ -24,6 +24,7 @@ export class ClusterScreen {
     this.selected = null;
     this.ring.addEventListener("click", (event) => this.select(event.target.closest("[data-key]")));
     this.breaking = new BreakCard();
+    this.answers = new AnswerCard();
     this.workload = new WorkloadCard(stream);
     this.nodeTable = new Table("Nodes", [
       { label: "Node" }, { label: "State" }, { label: "Roles" }, { label: "Leads", number: true },
@@ -36,7 +37,7 @@ export class ClusterScreen {
     this.element = h("div", {}, h("h1", {}, "Cluster"), this.tiles,
       h("div", { class: "pair" }, h("section", { class: "card" }, h("h2", {}, "Nodes and links"), this.ring, legend()),
         h("div", { class: "stack" }, this.breaking.element, h("section", { class: "card" }, h("h2", {}, "Needs attention"), this.worst.element))),
-      this.workload.element,
+      this.workload.element, this.answers.element,
       h("section", { class: "card" }, h("h2", {}, "Nodes"), this.nodeTable.element),
       h("section", { class: "card" }, h("h2", {}, "Connections"), this.linkTable.element));
   }
@@ -54,6 +55,7 @@ export class ClusterScreen {
     this.element.classList.toggle("no-actions", !control);
     this.breaking.update(control, control && this.chosen(nodes, links, control));
     this.workload.update(control);
+    this.answers.update(control, nodes.filter((node) => node.roles.includes("broker")));
     const cut = links.filter((link) => link.state !== "open");
     setText(this.ringText, `${nodes.map((node) => `Node ${node.id} is ${standingOf(node).text}.`).join(" ")} ${cut.map((link) => `Node ${link.from} does not reach node ${link.to}.`).join(" ")}`);
     this.nodeTable.set(nodes.map((node) => [node.id, [...nodeRow(node, cluster, totals), control ? { node: nodeButtons(node, control) } : ""]]));
@@ -125,7 +127,7 @@ function nodeRow(node, cluster, totals) {
   const sees = node.answers ? (node.controller >= 0 ? `node ${node.controller}` : "none") : "?";
   const disagrees = node.answers && node.controller !== cluster.controller;
   return [
-    `node ${node.id}`, { text: standing.text, tone: standing.tone }, node.roles.join(", "), grouped(totals?.leaders[node.id] ?? (node.roles.includes("broker") ? 0 : -1)),
+    { text: `node ${node.id}`, href: `#/node/${node.id}` }, { text: standing.text, tone: standing.tone }, node.roles.join(", "), grouped(totals?.leaders[node.id] ?? (node.roles.includes("broker") ? 0 : -1)),
     { text: sees, tone: disagrees ? "warn" : "" }, { text: node.answers ? grouped(node.epoch) : "?", tone: disagrees ? "warn" : "" },
     node.answers ? grouped(node.offset) : "?", node.awaits || node.why || "",
   ];

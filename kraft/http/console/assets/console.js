@@ -6,12 +6,12 @@ import { ClusterScreen } from "./cluster.js";
 import { PartitionsScreen } from "./partitions.js";
 import { PartitionScreen } from "./partition.js";
 import { TimelineScreen } from "./timeline.js";
-import { GroupsScreen, QueuesScreen, TransactionsScreen } from "./lists.js";
+import { GroupsScreen, NodeScreen, QueuesScreen, TransactionsScreen } from "./lists.js";
 import { MessagesScreen } from "./messages.js";
 import { ScenariosScreen } from "./scenarios.js";
 import { History } from "./history.js";
 
-const SCREENS = { cluster: ClusterScreen, partitions: PartitionsScreen, partition: PartitionScreen, timeline: TimelineScreen, groups: GroupsScreen, queues: QueuesScreen, transactions: TransactionsScreen, messages: MessagesScreen, scenarios: ScenariosScreen };
+const SCREENS = { cluster: ClusterScreen, partitions: PartitionsScreen, partition: PartitionScreen, timeline: TimelineScreen, groups: GroupsScreen, queues: QueuesScreen, transactions: TransactionsScreen, messages: MessagesScreen, node: NodeScreen, scenarios: ScenariosScreen };
 const FIND_ANOTHER_MS = 3_000;
 const THEMES = ["auto", "light", "dark"];
 
@@ -37,7 +37,7 @@ function show(isFirst) {
   page.name = name;
   main.replaceChildren(screen.element);
   document.title = `${screen.title} - kraft`;
-  const shown = name === "partition" ? "partitions" : name;
+  const shown = { partition: "partitions", node: "cluster" }[name] ?? name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#/${shown}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -70,6 +70,7 @@ function stood(standing) {
     if (notice.firstChild) notice.replaceChildren();
     return;
   }
+  if (standing.refusal) return notice.replaceChildren(h("p", {}, `${place()} refuses the data of this page: ${standing.refusal}`));
   if (standing.ms > FIND_ANOTHER_MS && !isLooking && !notice.dataset.found) findAnother();
   if (!notice.firstChild) notice.append(h("p", {}, `${place()} does not answer. The page shows what it knew last, and asks again each second.`));
 }

@@ -24,8 +24,12 @@ export class ExplainPanel {
     let found;
     try {
       found = await ask(this.stream, this.path);
-    } catch {
-      this.element.hidden = true;
+    } catch (error) {
+      this.element.hidden = false;
+      for (const [each, text] of [[this.state, ""], [this.summary, `It is not known: ${error.message}`], [this.next, ""]]) setText(each, text);
+      this.fixes.set([]);
+      this.views.set([]);
+      this.deciders.set([]);
       return;
     }
     this.element.hidden = false;

@@ -3,8 +3,9 @@
 import { h, setText, grouped, Table } from "./dom.js";
 import { ask } from "./api.js";
 import { ExplainPanel } from "./explain.js";
+import { details } from "./timeline.js";
 
-const EVERY_MS = 2_000;
+const EVERY_MS = 2_000, EVENTS_MAX = 100;
 
 class ListScreen {
   constructor(stream, argument, title, columns, empty) {
@@ -13,6 +14,7 @@ class ListScreen {
     this.age = h("p", { class: "quiet" });
     this.table = new Table(title, columns, { empty });
     this.more = h("div");
+    this.why = h("div");
     this.element = h("div", {}, h("h1", {}, title), this.problem, h("section", { class: "card" }, this.table.element), this.more, this.age);
     this.timer = setInterval(() => this.load(), EVERY_MS);
     this.load();
@@ -22,6 +24,15 @@ class ListScreen {
   }
   update() {
     if (!this.askedAt && this.stream.nodes().length) this.load();
+  }
+  // Why the one that was chosen, or the only one, is as it is.
+  explainOne(subject, ids) {
+    const id = ids.includes(this.argument) ? this.argument : ids.length === 1 ? ids[0] : null;
+    if (this.explain?.id !== id) {
+      this.explain = id === null ? null : Object.assign(new ExplainPanel(this.stream, `/kraft/explain/${subject}/${part(id)}`), { id });
+      this.why.replaceChildren(...(this.explain ? [h("h2", { class: "name" }, id), this.explain.element] : []));
+    }
+    this.explain?.load();
   }
   path(tail) {
     return `/v3/clusters/${encodeURIComponent(document.body.dataset.cluster)}/${tail}`;
@@ -42,6 +53,42 @@ class ListScreen {
       setText(this.problem, error.message);
     } finally {
       this.isAsking = false;
+    }
+  }
+}
+
+// Why a node is as it is, and what it remembers.
+export class NodeScreen {
+  constructor(stream, argument) {
+    Object.assign(this, { stream, title: `Node ${argument}`, number: argument, scope: "limit=1" });
+    this.facts = h("p", { class: "facts" });
+    this.explain = new ExplainPanel(stream, `/kraft/explain/node/${part(argument)}`);
+    this.events = new Table("Events", [{ label: "Time" }, { label: "Event" }, { label: "Of" }, { label: "Details" }], { empty: "It has reported no event, or does not answer." });
+    this.element = h("div", {}, h("p", { class: "path" }, h("a", { href: "#/cluster" }, "Cluster")), h("h1", {}, this.title), this.facts, this.explain.element, card("Events", this.events));
+    this.timer = setInterval(() => this.load(), EVERY_MS);
+    this.events.set([]);
+  }
+  close() {
+    clearInterval(this.timer);
+  }
+  update() {
+    const node = this.stream.get(`node/${this.number}`);
+    if (!node) return setText(this.facts, this.stream.nodes().length ? "The cluster has no such node." : "");
+    setText(this.facts, `${node.process && node.process !== "running" ? `× ${node.process}` : node.answers ? node.state : `× ${node.why || "does not answer"}`} · ${node.roles.join(", ")} · REST ${node.rest}${node.kafka ? ` · Kafka ${node.kafka}` : ""}${node.awaits ? ` · ${node.awaits}` : ""}`);
+    if (!this.isLoaded) this.load();
+  }
+  async load() {
+    if (document.hidden) return;
+    this.isLoaded = true;
+    this.explain.load();
+    const own = Number(document.body.dataset.node), number = Number(this.number);
+    if (!this.stream.get(`node/${number}`)?.answers || (own >= 0 && own !== number)) return;
+    try {
+      const { events } = await ask(this.stream, `/kraft/events?limit=${EVENTS_MAX}`, { node: number });
+      events.sort((a, b) => b.at_ms - a.at_ms || b.sequence - a.sequence);
+      this.events.set(events.map((each) => [`${each.at_ms}/${each.sequence}/${each.event}`, [new Date(each.at_ms).toLocaleTimeString("en-GB"), each.event.replaceAll("_", " "), each.topic ? `${each.topic}-${each.partition ?? ""}` : "", details(each)]]));
+    } catch {
+      // it has just gone: the facts say so
     }
   }
 }
@@ -103,11 +150,12 @@ export class QueuesScreen extends ListScreen {
     const groups = await this.list("share-groups");
     const lags = await Promise.all(groups.map((group) => this.list(`share-groups/${part(group.share_group_id)}/lags`).catch(() => [])));
     this.table.set(groups.map((group, at) => [group.share_group_id, [
-      group.share_group_id, { text: group.state.toLowerCase(), tone: group.state === "STABLE" ? "well" : "" }, group.consumer_count, group.partition_count, grouped(sum(lags[at], "lag")), `node ${group.coordinator.related.split("/").pop()}`,
+      { text: group.share_group_id, href: `#/queues/${part(group.share_group_id)}` }, { text: group.state.toLowerCase(), tone: group.state === "STABLE" ? "well" : "" }, group.consumer_count, group.partition_count, grouped(sum(lags[at], "lag")), `node ${group.coordinator.related.split("/").pop()}`,
     ]]));
     const rows = lags.flatMap((found, at) => found.map((each) => ({ ...each, group: groups[at].share_group_id })));
     this.lags ??= new Table("Lag of each partition", [{ label: "Queue" }, { label: "Partition" }, { label: "Start offset", number: true }, { label: "Lag", number: true }], { empty: "No queue has begun." });
-    if (!this.more.firstChild) this.more.append(card("Lag of each partition", this.lags));
+    if (!this.more.firstChild) this.more.append(this.why, card("Lag of each partition", this.lags));
+    this.explainOne("queue", groups.map((group) => group.share_group_id));
     this.lags.set(rows.map((each) => [`${each.group}/${each.topic_name}-${each.partition_id}`, [each.group, `${each.topic_name}-${each.partition_id}`, grouped(each.start_offset), grouped(each.lag)]]));
   }
 }
@@ -120,9 +168,11 @@ export class TransactionsScreen extends ListScreen {
     const found = await this.list("transactions");
     const known = await Promise.all(found.slice(0, 100).map((each) => ask(this.stream, this.path(`transactions/${part(each.transactional_id)}`)).catch(() => each)));
     this.table.set(known.map((each) => [each.transactional_id, [
-      each.transactional_id, { text: (each.state ?? "").replaceAll("_", " ").toLowerCase(), tone: /ONGOING|PREPARE/.test(each.state ?? "") ? "warn" : "" }, each.producer_id ?? "", each.producer_epoch ?? "",
+      { text: each.transactional_id, href: `#/transactions/${part(each.transactional_id)}` }, { text: (each.state ?? "").replaceAll("_", " ").toLowerCase(), tone: /ONGOING|PREPARE/.test(each.state ?? "") ? "warn" : "" }, each.producer_id ?? "", each.producer_epoch ?? "",
       (each.partitions ?? each.topics ?? []).map((one) => (one.topic_name ? `${one.topic_name}-${one.partition_id ?? (one.partitions ?? []).join("+")}` : String(one))).join(", "),
       each.started_ms > 0 ? new Date(each.started_ms).toLocaleTimeString("en-GB") : "",
     ]]));
+    if (!this.more.firstChild) this.more.append(this.why);
+    this.explainOne("transaction", found.map((each) => each.transactional_id));
   }
 }

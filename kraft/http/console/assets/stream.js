@@ -8,6 +8,7 @@ export class Stream {
     Object.assign(this, { changed, stood, state: new Map(), at: 0, frames: 0, scope: null, source: null, timer: 0, isPaused: false });
     this.heardAt = performance.now();
     this.lostAt = null;
+    this.refusal = "";
     document.addEventListener("visibilitychange", () => this.scope !== null && this.open());
     setInterval(() => this.look(), 1_000);
   }
@@ -28,6 +29,17 @@ export class Stream {
     this.heardAt = performance.now();
     this.source.onmessage = (event) => this.take(JSON.parse(event.data));
     this.source.onerror = () => this.lose();
+  }
+  // An EventSource does not say why it was refused: a plain request does.
+  async askWhy() {
+    try {
+      const answer = await fetch("/kraft/changes?limit=1", { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(2_000) });
+      const document_ = answer.status === 401 || answer.status === 403 ? await answer.json().catch(() => null) : null;
+      this.refusal = answer.ok || answer.status >= 500 ? "" : document_?.message || `status ${answer.status}`;
+    } catch {
+      this.refusal = ""; // nobody answers
+    }
+    if (this.lostAt !== null) this.stood(this.standing());
   }
   pause(isPaused) {
     this.isPaused = isPaused;
@@ -53,6 +65,7 @@ export class Stream {
     if (this.source) this.source.close();
     this.source = null;
     this.lostAt ??= performance.now();
+    this.askWhy();
     clearTimeout(this.timer);
     if (!this.isPaused) this.timer = setTimeout(() => this.open(), AGAIN_MS);
     this.stood(this.standing());
@@ -64,7 +77,7 @@ export class Stream {
   standing() {
     if (this.isPaused) return { name: "paused", text: "paused" };
     if (this.lostAt === null) return { name: "live", text: "live" };
-    return { name: "lost", text: "lost", ms: performance.now() - this.lostAt };
+    return { name: "lost", text: this.refusal ? "refused" : "lost", refusal: this.refusal, ms: performance.now() - this.lostAt };
   }
   // --- questions -------------------------------------------------------------------------------
   get(key) {

@@ -93,6 +93,7 @@ def test_nodes_are_shown_when_nobody_answers() -> None:
 def test_topics_that_a_principal_may_not_see_are_left_out() -> None:
     found = without_topics(state({1: facts(1), 2: facts(2), 3: "no"}), {"other": 1})
     assert not [key for key in found if "t-0" in key]
+    assert found["hidden"] == 1
     assert "totals" in found
     assert "node/1" in found
 
