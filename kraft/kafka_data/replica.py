@@ -78,13 +78,18 @@ def read_checkpoints(files: Files, directory: str) -> Checkpoints:
     """Raises UnfitData."""
     try:
         return Checkpoints(
-            recovery_points=read_offsets(files, f"{directory}/{RECOVERY_POINTS_FILE}"),
-            log_starts=read_offsets(files, f"{directory}/{LOG_STARTS_FILE}"),
-            high_watermarks=read_offsets(files, f"{directory}/{HIGH_WATERMARKS_FILE}"),
-            cleaned=read_offsets(files, f"{directory}/{CLEANER_OFFSETS_FILE}"),
+            recovery_points=_offsets(files, f"{directory}/{RECOVERY_POINTS_FILE}"),
+            log_starts=_offsets(files, f"{directory}/{LOG_STARTS_FILE}"),
+            high_watermarks=_offsets(files, f"{directory}/{HIGH_WATERMARKS_FILE}"),
+            cleaned=_offsets(files, f"{directory}/{CLEANER_OFFSETS_FILE}"),
         )
     except MalformedFile as error:
         raise UnfitData(str(error)) from error
+
+
+def _offsets(files: Files, path: str) -> Mapping[tuple[str, int], int]:
+    """Kafka makes a checkpoint empty, and writes it when it has something to write."""
+    return read_offsets(files, path) if files.exists(path) and files.size(path) else {}
 
 
 def read_replica(

@@ -46,7 +46,7 @@ RECORDS = 4_000
 VALUE = b"x" * 1_000
 QUEUED = 100
 OPEN_MS = 20_000
-READ_S = 120
+READ_S = 300
 DAY_MS = 86_400_000
 ACL = AclBinding(
     ResourceType.TOPIC, "orders", ResourcePatternType.LITERAL, "User:alice", "*", AclOperation.READ,
