@@ -24,6 +24,7 @@ SHARES: Mapping[str, tuple[str, ...]] = {
         "test_failures.py",
         "test_groups.py",
         "test_queue_rest.py",
+        "test_routes.py",
         "test_safe_retries.py",
         "test_transaction_flows.py",
         "test_transactions.py",
