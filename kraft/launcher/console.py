@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -114,7 +113,7 @@ def start_console(
     also on loopback, which all users of a machine share."""
     options.check()
     port = _free_port(options.host)
-    token = secrets.token_urlsafe(TOKEN_BYTES) if is_secure or not options.is_loopback else ""
+    token = os.urandom(TOKEN_BYTES).hex() if is_secure or not options.is_loopback else ""
     flags = [flag for flag, is_on in ((READ_ONLY, options.reads_only), (NO_CONTENTS, options.hides_contents)) if is_on]
     log = os.open(os.path.join(data, "console.log"), os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     try:
