@@ -12,9 +12,9 @@ def explain_node(found: Found, node: int) -> Explanation:
     asked = (
         _answers(found, node),
         quorum_decider(found),
+        _disks(found, node),
         _registered(found, node),
         _takes_part(found, node),
-        _disks(found, node),
         clients_decider(found, node),
     )
     deciders = [with_age(each, found.ages_ms) for each in asked]
@@ -180,16 +180,21 @@ def _takes_part(found: Found, node: int) -> Decider:
 
 
 def _disks(found: Found, node: int) -> Decider:
+    """Can it write? A node whose metadata log cannot be written leaves the quorum, and is fenced for it."""
     question = "Do its log directories work?"
     own = found.nodes.get(node)
     if own is None:
         return Decider(question=question, decision="unknown", rule="R11", explanation="it does not answer")
-    if not own.failed_directories:
+    failed = dict(own.failed_directories)
+    quorum = found.last("quorum_suspended", "quorum_resumed", node_id=node)
+    if quorum is not None and quorum["event"] == "quorum_suspended":
+        failed["the metadata log"] = str(quorum["error"])
+    if not failed:
         return Decider(question=question, decision="yes", rule="R11", node=node, explanation="all of them do")
-    path, reason = next(iter(own.failed_directories.items()))
+    path, reason = next(iter(failed.items()))
     return Decider(
         question=question, decision="no", cause="disk_failed", rule="R11", node=node,
-        explanation=f"{path} does not work: {reason}", evidence=dict(own.failed_directories),
+        explanation=f"{path} does not work: {reason}", evidence=failed,
         next="the disk works again: the node tries by itself",
     )  # fmt: skip
 

@@ -175,9 +175,6 @@ class _Partition:
                 explanation="it is the leader" if replica == facts.leader else "it is in the ISR",
                 evidence=self._progress(replica),
             )  # fmt: skip
-        broker = broker_decider(self.found, replica, question=question)
-        if broker.decision == "no":
-            return broker
         own = self.found.nodes.get(replica)
         if own is not None and own.failure:
             return Decider(
@@ -187,7 +184,8 @@ class _Partition:
                 next="its disk works again: the node tries every few seconds, and fetches what it lacks",
                 fix=f"kraft reassign {self.topic} {self.number} --replicas NODES",
             )  # fmt: skip
-        return self._follower(question, replica)
+        broker = broker_decider(self.found, replica, question=question)
+        return broker if broker.decision == "no" else self._follower(question, replica)
 
     def _silent(self, question: str, replica: int, progress: FollowerFacts) -> Decider:
         assert self.log is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kraft.explain.explanation import Decider, Explanation, first_no, fixes, spoken, with_age
-from kraft.explain.facts import Found
+from kraft.explain.facts import Event, Found
 from kraft.explain.nodes import explain_unknown
 
 CUTS = ("truncated", "truncated_below_high_watermark", "impossible_epoch_cut")
@@ -44,30 +44,23 @@ def _deciders(found: Found, topic: str, partition: int, offset: int) -> Iterator
     was_there = offset < max(ends.values())
     forgotten = sorted(node for node, each in found.nodes.items() if each.forgotten)
     is_forgotten = not (was_there or cuts) and bool(forgotten)
+    unclean = found.last("unclean_election", topic=topic, partition=partition)
+    given_up = (0, 0) if unclean is None else unclean.get("given_up") or (0, 0)
+    is_unclean = any(_by_unclean_election(each, unclean, offset) for each in cuts)
     yield Decider(
         question="Do the logs reach this offset?", decision="yes" if was_there else "unknown" if is_forgotten else "no",
-        cause="" if was_there else "truncated" if cuts else "forgotten" if is_forgotten else "not_written",
+        cause="" if was_there else _cause(is_unclean) if cuts else "forgotten" if is_forgotten else "not_written",
         rule="R2" if cuts else "F2",
         explanation="they do" if was_there else f"the logs end at {max(ends.values())}" + (
             f"; whether they were longer, node {spoken(forgotten)} has forgotten" if is_forgotten else ""),
         evidence={"log_end_offsets": ends}, next="" if was_there else "a producer writes it",
     )  # fmt: skip
-    for event in cuts:
-        was_known = event["event"] == "truncated_below_high_watermark"
-        yield Decider(
-            question=f"Did node {event['node_id']} keep what it had here?", decision="no" if was_known else "unknown",
-            cause="lost_unclean" if was_known else "truncated", rule="R4" if was_known else "R2",
-            node=event["node_id"], explanation=f"node {event['node_id']} cut its log from {event['to_offset']} to "
-            f"{event['from_offset']}" + (", below its high watermark: an unclean election lost it" if was_known else
-            ": it was not committed, and the leader of the new epoch had another log"), evidence=event,
-            next="nothing: what is cut does not come back",
-        )  # fmt: skip
-    unclean = found.last("unclean_election", topic=topic, partition=partition)
-    lost = None if unclean is None else unclean.get("given_up")
-    if lost is not None and lost[0] <= offset < lost[1]:
+    yield from (_cut(each, unclean, offset) for each in cuts)
+    if given_up[0] <= offset < given_up[1]:
         yield Decider(
             question="Did the last unclean election keep it?", decision="no", cause="lost_unclean", rule="L8",
-            explanation=f"it gave up offsets {lost[0]} to {lost[1] - 1}; what is at this offset now was written later",
+            explanation=f"it gave up offsets {given_up[0]} to {given_up[1] - 1}; what is at this offset now was "
+            "written later",
             evidence=unclean or {}, next="nothing: what is given up does not come back",
         )  # fmt: skip
     is_kept = offset >= min(starts.values())
@@ -88,7 +81,38 @@ def _deciders(found: Found, topic: str, partition: int, offset: int) -> Iterator
     )  # fmt: skip
 
 
-def _is_in(event: dict[str, object], topic: str, partition: int, offset: int) -> bool:
+def _cut(event: Event, unclean: Event | None, offset: int) -> Decider:
+    by_unclean = _by_unclean_election(event, unclean, offset)
+    was_known = event["event"] == "truncated_below_high_watermark"
+    why = (
+        ", below its high watermark: an unclean election lost it" if was_known
+        else ": an unclean election chose a log that did not reach it" if by_unclean
+        else ": it was not committed, and the leader of the new epoch had another log"
+    )  # fmt: skip
+    return Decider(
+        question=f"Did node {event['node_id']} keep what it had here?", decision="no" if by_unclean else "unknown",
+        cause=_cause(by_unclean), rule="R4" if was_known else "L8" if by_unclean else "R2",
+        node=event["node_id"], evidence=event, next="nothing: what is cut does not come back",
+        explanation=f"node {event['node_id']} cut its log from {event['to_offset']} to {event['from_offset']}{why}",
+    )  # fmt: skip
+
+
+def _cause(is_unclean: bool) -> str:
+    return "lost_unclean" if is_unclean else "truncated"
+
+
+def _by_unclean_election(cut: Event, unclean: Event | None, offset: int) -> bool:
+    """Whether a follower cut what it had because the partition's leader was not of the ISR: the record may have been
+    committed. A node that was killed comes back with an older high watermark, so its own event does not show that."""
+    if cut["event"] == "truncated_below_high_watermark":
+        return True
+    if unclean is None or cut["at_ms"] < unclean["at_ms"]:
+        return False
+    chosen = unclean.get("log_end_offset")
+    return chosen is not None and offset >= chosen
+
+
+def _is_in(event: Event, topic: str, partition: int, offset: int) -> bool:
     start, end = event.get("from_offset"), event.get("to_offset")
     is_of_it = (event.get("topic"), event.get("partition")) == (topic, partition)
     return is_of_it and isinstance(start, int) and isinstance(end, int) and start <= offset < end

@@ -21,6 +21,7 @@ NODE_EVENTS: Final = frozenset(
         "broker_fenced", "broker_unfenced", "broker_shutting_down", "broker_registered", "quorum_leadership",
         "leader_unreachable", "log_directory_offline", "log_directory_online", "main_loop_hangs", "node_starting",
         "node_awaits", "node_serves", "alter_partition_failed", "metadata_fetch_failed", "controller_resigned",
+        "quorum_suspended", "quorum_resumed",
     }
 )  # fmt: skip
 

@@ -19,6 +19,11 @@ FENCED = {1: "active", 2: "fenced", 3: "active"}
         (found(node(1, brokers=FENCED), node(2, brokers=FENCED), node(3, brokers=FENCED)), "fenced", "broker_fenced"),
         (found(node(2, awaits="logs are loaded: 3 of 9")), "not ready", "node_waits"),
         (found(node(2, failed_directories={"/disk": "EIO"})), "disk failed", "disk_failed"),
+        (
+            found(node(2, brokers=FENCED, events=[event("quorum_suspended", node_id=2, error="ENOSPC")])),
+            "disk failed",
+            "disk_failed",
+        ),
         (found(*(node(each, controller_id=-1) for each in (1, 2, 3))), "not ready", "quorum_without_leader"),
     ],
 )

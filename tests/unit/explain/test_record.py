@@ -11,6 +11,7 @@ from tests.unit.explain.cluster import checked, event, found, log, node
 CUT = event("truncated", node_id=3, from_offset=80, to_offset=120, high_watermark=80)
 BELOW = event("truncated_below_high_watermark", node_id=3, from_offset=80, to_offset=90, high_watermark=90)
 UNCLEAN = event("unclean_election", leader=1, leader_epoch=4, given_up=[60, 75])
+CHOSEN_AT_80 = event("unclean_election", leader=1, leader_epoch=4, given_up=None, log_end_offset=80)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,7 @@ UNCLEAN = event("unclean_election", leader=1, leader_epoch=4, given_up=[60, 75])
         (found(node(3, forgotten=7)), 110, "unknown", ""),
         (found(node(3, events=[CUT], forgotten=7)), 110, "lost", "truncated"),
         (found(node(3, events=[BELOW])), 85, "lost", "lost_unclean"),
+        (found(node(1, events=[CHOSEN_AT_80]), node(3, events=[CUT])), 110, "lost", "lost_unclean"),
         (found(node(1, events=[UNCLEAN])), 60, "lost", "lost_unclean"),
         (found(node(1, events=[UNCLEAN])), 75, "committed", ""),
     ],
