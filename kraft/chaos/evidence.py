@@ -113,6 +113,13 @@ class VoterMetadata:
     """(metadata offset, record), ascending."""
     term: int | None = None
     """The term in its vote file; None: not read."""
+    log_image: MetadataImage | None = None
+    """The image with the end of its log, which its saved commit index does not cover yet; None: not read."""
+
+    @property
+    def newest(self) -> MetadataImage:
+        """What was committed is in the longest log, also before a voter has saved that it is committed."""
+        return self.image if self.log_image is None else self.log_image
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

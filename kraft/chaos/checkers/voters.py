@@ -22,7 +22,7 @@ class VoterCheck:
             return
         self._compare_records(voters)
         self._compare_images(voters)
-        self._gone(max(voters, key=lambda voter: voter.image.offset), events)
+        self._gone(max(voters, key=lambda voter: voter.newest.offset), events)
         self._terms(voters, events)
 
     def _compare_records(self, voters: Sequence[VoterMetadata]) -> None:
@@ -83,12 +83,12 @@ class VoterCheck:
 
 
 def _has_topic(voter: VoterMetadata, topic_id: str) -> bool:
-    return any(str(known) == topic_id for known in voter.image.topics)
+    return any(str(known) == topic_id for known in voter.newest.topics)
 
 
 def _has_epoch(voter: VoterMetadata, event: Event) -> bool:
     fields = event.fields
-    topic = next((topic for known, topic in voter.image.topics.items() if str(known) == fields["topic_id"]), None)
+    topic = next((topic for known, topic in voter.newest.topics.items() if str(known) == fields["topic_id"]), None)
     if topic is None or fields["partition"] not in topic.partitions:
         return False
     partition = topic.partitions[fields["partition"]]

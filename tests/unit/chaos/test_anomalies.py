@@ -375,6 +375,16 @@ def test_a_clean_run_shows_nothing(tmp_path: Path) -> None:
     assert (verdict.losses, verdict.duplicates, verdict.reorders, verdict.phantoms) == ((), (), (), ())
 
 
+def test_what_a_voter_has_not_saved_as_committed_is_in_its_log(tmp_path: Path) -> None:
+    """It saves about once a second, and an election may be the last thing of a run."""
+    run = clean_run()
+    committed_election_is_gone(run)
+    (saved,) = run.voters
+    run.voters = [dataclasses.replace(saved, log_image=MetadataImage().apply(topic_facts(epoch=2, leader=3)))]
+    verdict = run.verdict(tmp_path)
+    assert Kind.METADATA_GONE not in {each.kind for each in verdict.anomalies}, shown(verdict)
+
+
 def test_delayed_records_are_kept_where_they_were_forwarded_to(tmp_path: Path) -> None:
     """Their delay topic has deleted what was forwarded."""
     run = clean_run()

@@ -189,6 +189,7 @@ def voter_metadata(files: RunFiles) -> tuple[list[VoterMetadata], dict[str, str]
         folder = str(files.data[node] / METADATA_FOLDER)
         try:
             metadata, term = read_metadata_files(FILES, folder), saved_term(FILES, folder)
+            log_image = read_metadata_files(FILES, folder, with_uncommitted=True).image
         except (QuorumStorageError, OSError) as error:
             notes[f"metadata of node {node}"] = str(error)
             continue
@@ -199,6 +200,7 @@ def voter_metadata(files: RunFiles) -> tuple[list[VoterMetadata], dict[str, str]
                 first_offset=metadata.snapshot.next_offset if metadata.snapshot else 0,
                 records=tuple((each.offset, each.record) for each in metadata.records),
                 term=term,
+                log_image=log_image,
             )
         )
     return found, notes
