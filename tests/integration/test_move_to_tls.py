@@ -88,8 +88,15 @@ class Load:
         return self.written
 
 
+def without_listeners(config: ClusterConfig) -> ClusterConfig:
+    return config.model_copy(
+        update={"nodes": tuple(each.model_copy(update={"listeners": ()}) for each in config.nodes)}
+    )
+
+
 def steps(first: ClusterConfig) -> dict[str, ClusterConfig]:
-    """The configurations of the recipe, from the plain one to the secure one."""
+    """The configurations of the recipe after the plain one. They have certificates and a user, so the plain cluster has
+    to have started: a folder with a user is not opened."""
     last = secured(first)
     certificates = {node.id: node.settings for node in last.nodes}
     nodes = tuple(
@@ -100,9 +107,6 @@ def steps(first: ClusterConfig) -> dict[str, ClusterConfig]:
     settings = {**first.settings, **{name: last.settings[name] for name in names}}
     allow = first.model_copy(update={"nodes": nodes, "settings": settings, "users": last.users, "tls_mode": "allow"})
     return {
-        "plain": first.model_copy(
-            update={"nodes": tuple(node.model_copy(update={"listeners": ()}) for node in first.nodes)}
-        ),
         "allow": allow,
         "prefer": allow.model_copy(update={"tls_mode": "prefer"}),
         "require": last.model_copy(update={"tls_mode": "require"}),
@@ -171,14 +175,14 @@ def test_a_cluster_moves_to_tls_without_an_outage(tmp_path: Path) -> None:
     outside = (ListenerConfig(name=LISTENER, port=29_092),)
     listening = tuple(node.model_copy(update={"listeners": outside}) for node in first.nodes)
     first = with_free_ports(first.model_copy(update={"nodes": listening}))
-    found = steps(first)
-    login, ca = first_user(Path(first.data, "client")), str(Path(first.data, "certs", "ca.pem"))
-    write(found["plain"], path)
+    write(without_listeners(first), path)
     cluster = Cluster(data=first.data, config=path, forks=FORKS)
     values = iter(range(1_000_000))
     loads: list[Load] = []
     try:
         cluster.start(free_ports=False)
+        found = steps(first)
+        login, ca = first_user(Path(first.data, "client")), str(Path(first.data, "certs", "ca.pem"))
         cluster.create_topic("moves", partitions=3)
         kafka, quorum = cluster.node(1).kafka, cluster.node(1).quorum
         assert quorum is not None
