@@ -86,12 +86,13 @@ export class AnswerCard {
     this.node = h("select", { id: "a-node" }, h("option", { value: "" }, "all nodes"));
     this.times = number("a-times", "3", "0", "1000000");
     this.submit = h("button", { type: "submit" }, "Answer wrongly");
-    const ofError = h("label", { for: "a-error" }, "error"), ofMs = h("label", { for: "a-ms" }, "ms");
-    const form = h("form", { class: "form" }, h("label", { for: "a-way" }, "To requests of Kafka clients:"), this.way, h("label", { for: "a-api" }, "API"), this.api, options("a-apis", APIS), ofError, this.error, options("a-errors", ERRORS),
-      ofMs, this.ms, h("label", { for: "a-topic" }, "topic (all)"), this.topic, h("label", { for: "a-node" }, "at"), this.node, h("label", { for: "a-times" }, "times (0: until healed)"), this.times, this.submit);
+    const field = (text, input, ...more) => h("span", { class: "field" }, h("label", { for: input.id }, text), input, more);
+    const ofError = field("error", this.error, options("a-errors", ERRORS)), ofMs = field("ms", this.ms);
+    const form = h("form", { class: "form" }, field("To requests of Kafka clients:", this.way), field("API", this.api, options("a-apis", APIS)), ofError, ofMs,
+      field("topic (all)", this.topic), field("at", this.node), field("times (0: until healed)", this.times), this.submit);
     const chosen = () => {
-      ofError.hidden = this.error.hidden = this.way.value !== "answer";
-      ofMs.hidden = this.ms.hidden = this.way.value !== "delay";
+      ofError.hidden = this.way.value !== "answer";
+      ofMs.hidden = this.way.value !== "delay";
     };
     this.way.addEventListener("change", chosen);
     chosen();
