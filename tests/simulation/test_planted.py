@@ -18,7 +18,9 @@ SLOW = frozenset(
     {
         "acks_one_not_appended",
         "anybody_commits",
+        "commit_answered_too_early",
         "proof_spins",
+        "queue_state_read_before_fencing",
         "damaged_frame_taken_for_a_torn_one",
         "divergence_ignored",
         "flush_does_nothing",
@@ -37,7 +39,6 @@ SLOW = frozenset(
 LONG = frozenset(
     {
         "aborted_offsets_count",
-        "commit_answered_too_early",
         "delayed_deleted_while_waiting",
         "delayed_early",
         "delayed_forgotten_on_failover",
@@ -68,7 +69,6 @@ LONG = frozenset(
         "queue_old_connections_end_sessions",
         "queue_prunes_what_is_needed",
         "queue_skips_released_records",
-        "queue_state_read_before_fencing",
         "recovery_trusts_every_segment",
         "snapshot_of_wrong_index",
         "stale_broker_epoch_joins",
