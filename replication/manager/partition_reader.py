@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from kraft.protocol.batches.header import HEADER_BYTES
 from kraft.protocol.errors import (
     FencedLeaderEpoch,
     KafkaError,
@@ -25,7 +26,7 @@ from metadata.settings import RACK_AWARE_SELECTOR
 from replication.manager.registry import Registry
 from replication.partition.isr import may_join
 from replication.partition.leader import with_fetch, with_idling
-from replication.partition.log import AbortedTransaction, EpochEnd, ReplicaLog
+from replication.partition.log import AbortedTransaction, EpochEnd, LogRead, ReplicaLog
 from replication.partition.preferred_read_replica import preferred_read_replica
 from replication.partition.replica import Replica
 from replication.partition.states import FollowerState, Idling, LeaderState
@@ -35,6 +36,9 @@ from replication.sessions.cache import SessionPartition
 UNKNOWN_TOPIC = (UnknownTopicOrPartition.code, UnknownTopicId.code)
 """A consumer's answer for an unknown topic ends no wait for the others, as in Kafka: it would ask again at once, and
 again."""
+
+EMPTIED_BATCHES_MAX = 100
+"""Batches without records that one read of a consumer passes by."""
 
 NAMES_LEADER = (NotLeaderOrFollower.code, FencedLeaderEpoch.code, UnknownLeaderEpoch.code)
 """Errors that name the current leader (KIP-951)."""
@@ -247,6 +251,8 @@ class PartitionReader:
         read = log.read(
             fetch.fetch_offset, bytes_max=max(limit, 0), upper_bound=bound, at_least_one_batch=pass_.is_empty
         )
+        if len(read.data) == HEADER_BYTES and not pass_.is_follower:
+            read = past_emptied(log, read, bytes_max=limit, bound=bound, at_least_one_batch=pass_.is_empty)
         if read.next_offset < bound:
             pass_.is_full = True
         data = read.data
@@ -300,6 +306,22 @@ def _divergence(log: ReplicaLog, fetch: FetchPartition) -> EpochEnd | None:
     if end is None:
         raise OffsetOutOfRange(f"the end of epoch {epoch} is not known here")
     return end if end.epoch < epoch or end.end_offset < offset else None
+
+
+def past_emptied(log: ReplicaLog, read: LogRead, *, bytes_max: int, bound: int, at_least_one_batch: bool) -> LogRead:
+    """Compaction leaves the last batch of a segment, without records if need be, and a read ends with its segment. A
+    consumer gets what follows: librdkafka ends with MSG_SIZE_TOO_LARGE after ten answers without a record. Followers
+    copy such batches."""
+    for _ in range(EMPTIED_BATCHES_MAX):
+        if len(read.data) != HEADER_BYTES or read.next_offset >= bound:
+            return read
+        following = log.read(
+            read.next_offset, bytes_max=bytes_max, upper_bound=bound, at_least_one_batch=at_least_one_batch
+        )
+        if not len(following.data):
+            return read
+        read = following
+    return read
 
 
 def _answer(

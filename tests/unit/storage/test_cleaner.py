@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from kraft.protocol.batches.header import DELETE_HORIZON, computed_crc, header_at
+from kraft.protocol.batches.header import DELETE_HORIZON, HEADER_BYTES, computed_crc, header_at
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.errors import OutOfOrderSequenceNumber
 from metadata.environment import Environment
 from metadata.image import TopicIdPartition
 from metadata.settings import BrokerSettings, TopicSettings
+from replication.manager.partition_reader import past_emptied
 from replication.storage.cleaner_copy import ActiveProducers, CleanedTransactions, CopyRules, build_map, copy_group
 from replication.storage.cleaner_log import CleanLimits
 from replication.storage.cleaner_map import ENTRY_BYTES, OffsetMap
@@ -400,5 +401,24 @@ def test_the_cleaner_finds_the_dirty_log_and_remembers_how_far_it_came(tmp_path:
         assert again is not None
         assert again.cleaning.cleaned_to == cleaned_to
         await second.stop()
+
+    run(play)
+
+
+def test_a_consumer_reads_past_segments_without_records(tmp_path: Path) -> None:
+    async def play(environment: Environment) -> None:
+        log, _ = load(environment, str(tmp_path / "t-0"), settings=compacted(segment_bytes=300))
+        for turn in range(40):
+            put(log, (b"a", b"%d" % turn * 40))
+        assert await clean(log)
+        bound = log.log_end_offset
+        first = log.read(0, bytes_max=500, upper_bound=bound)
+        assert len(first.data) == HEADER_BYTES
+        found = past_emptied(log, first, bytes_max=500, bound=bound, at_least_one_batch=True)
+        assert [record.key for record in read_batches(found.data, from_offset=0)] == [b"a"]
+        assert found.next_offset > first.next_offset
+        last = log.read(bound - 1, bytes_max=500, upper_bound=bound)
+        assert past_emptied(log, last, bytes_max=500, bound=bound, at_least_one_batch=True) is last
+        await log.close()
 
     run(play)
