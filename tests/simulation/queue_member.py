@@ -83,6 +83,8 @@ class QueueMember:
         self._epoch = 0
         self._beaten_s = -1.0
         self._assigned: frozenset[TopicIdPartition] = frozenset()
+        self._is_sure = False
+        """The last heartbeat was answered: what it would have brought is not missing."""
         self._coordinator: WireClient | None = None
         self._sessions: dict[int, _Session] = {}
         self.is_calm = False
@@ -130,6 +132,7 @@ class QueueMember:
         if connection is None:
             return self._epoch > 0
         answer = await self._within(connection, self._heartbeat(self._epoch), 1)
+        self._is_sure = answer is not None and not answer.error_code
         if answer is None or answer.error_code:
             code = "no answer" if answer is None else f"error {answer.error_code}"
             self._oracle.count(f"queue heartbeat: {code}")
@@ -150,7 +153,9 @@ class QueueMember:
         return True
 
     def _heartbeat(self, epoch: int) -> ShareGroupHeartbeatRequestData:
-        topics = [TOPIC] if epoch == 0 else None
+        """A coordinator sends an assignment that has changed once, and to a heartbeat with topics: Kafka's clients name
+        them again after one that failed."""
+        topics = [TOPIC] if epoch == 0 or (epoch > 0 and not self._is_sure) else None
         return ShareGroupHeartbeatRequestData.make(
             group_id=self._group, member_id=self._id, member_epoch=epoch, subscribed_topic_names=topics
         )
