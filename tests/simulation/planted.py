@@ -304,7 +304,7 @@ PLANTED: dict[str, Planted] = {
         what="a coordinator answers a commit before it is replicated (G5)",
         patches=(Patch(GroupShard, "write", forgetful.writes_without_waiting),),
         profile="groups",
-        found_by=(191, 170, 229),
+        found_by=(384,),
     ),
     "producers_not_known_after_failover": Planted(
         what="a new leader knows nothing of the producers whose batches it has (D6)",

@@ -18,7 +18,6 @@ SLOW = frozenset(
     {
         "acks_one_not_appended",
         "anybody_commits",
-        "commit_answered_too_early",
         "proof_spins",
         "queue_state_read_before_fencing",
         "damaged_frame_taken_for_a_torn_one",
@@ -39,6 +38,7 @@ SLOW = frozenset(
 LONG = frozenset(
     {
         "aborted_offsets_count",
+        "commit_answered_too_early",
         "delayed_deleted_while_waiting",
         "delayed_early",
         "delayed_forgotten_on_failover",
