@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
-from kraft.client.acknowledgements import Ack, Acknowledgements, Word
+from kraft.client.acknowledgements import Ack, Acknowledgements, Waiting, Word, documents
 from kraft.client.clock import Timer
 from kraft.client.connection import Connection
 from kraft.client.errors import ClientClosed, ConfigError, KraftError
@@ -27,7 +27,7 @@ OnError: TypeAlias = Literal["release", "reject"]
 REASON_CHARACTERS_MAX: Final = 1_000
 """The longest reason that a node takes; it goes with the record to the dead letters."""
 RECORDS_MAX: Final = 500
-"""Records that one receive may ask for, however many handlers run."""
+"""Records that one receive may ask for, however many handlers run; and handled ones whose acceptance has no answer."""
 _log = logging.getLogger(__name__)
 
 
@@ -128,6 +128,9 @@ class AsyncQueue:
         self._buffer: deque[AsyncQueueRecord] = deque()
         self._receiving: asyncio.Task[None] | None = None
         self._renewing: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Task[None]] = set()
+        self._has_waited = False
+        """Whether the last receive would have waited for records."""
         self._is_stopping = False
         self._is_closed = False
 
@@ -204,15 +207,30 @@ class AsyncQueue:
             asked["lock_ms"] = self.settings.share_record_lock_duration_ms
         try:
             path = await self._connection.v3(f"/share-groups/{segment(self.group)}/records:receive")
-            answer = checked(await self._connection.ask(self._connection.request("POST", path, asked)))
+            document = await self._received_with(self._acknowledgements.take(), path, asked)
         finally:
             self._receiving = None
-        document = answer.json()
         records = [self._record(row, document["lock_ms"]) for row in document["records"]]
         self.counts.received += len(records)
         self._buffer.extend(records)
         for record in records:
             self.keep(record)
+
+    async def _received_with(self, along: Sequence[Waiting], path: str, asked: dict[str, Any]) -> Mapping[str, Any]:
+        """One request for what was acknowledged and what comes next; it does not wait for records then."""
+        if along:
+            asked |= {"acknowledge": documents(along), "max_wait_ms": 0}
+        try:
+            document: Mapping[str, Any] = checked(
+                await self._connection.ask(self._connection.request("POST", path, asked))
+            ).json()
+        except BaseException:
+            self._acknowledgements.alone(along)
+            raise
+        self._has_waited = not along
+        if along:
+            self._acknowledgements.answered(along, document["results"])
+        return document
 
     def _record(self, row: Mapping[str, Any], lock_ms: int) -> AsyncQueueRecord:
         now_ms = self._now_ms()
@@ -257,12 +275,16 @@ class AsyncQueue:
         finally:
             await _all_of(running)
             await self._give_back()
+            await _all_of(self._settling)
 
     async def _run(self, handler: Handler, concurrency: int, running: set[asyncio.Task[None]]) -> None:
         while not self._is_stopping:
             working = [task for task in running if not task.done()]
             if len(working) >= concurrency:
                 await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            if len(self._settling) >= RECORDS_MAX:
+                await asyncio.wait(self._settling, return_when=asyncio.FIRST_COMPLETED)
                 continue
             free = concurrency - len(working)
             records = await self._get(free, received_max=free)
@@ -273,7 +295,7 @@ class AsyncQueue:
                 task = asyncio.get_running_loop().create_task(self._handle(handler, record))
                 running.add(task)
                 task.add_done_callback(running.discard)
-            if not records and not self._follows:
+            if not records and not self._follows and self._has_waited:
                 return
 
     def stop(self) -> None:
@@ -292,7 +314,15 @@ class AsyncQueue:
             raise
         else:
             if record.lock.settled is None:
-                await self._settle_or_log(record, "accept", "")
+                self._settling.add(task := self._begin_accepting(record))
+                task.add_done_callback(self._settling.discard)
+
+    def _begin_accepting(self, record: AsyncQueueRecord) -> asyncio.Task[None]:
+        """The handler is done: the next record takes its place while the acceptance goes with the next receive."""
+        record.lock.settled = "accept"
+        self._let(record)
+        accepting = self._settle_or_log(record, "accept", "", may_wait=True)
+        return asyncio.get_running_loop().create_task(accepting)
 
     async def close(self) -> None:
         """Releases what was received and not handed out; records that were keep their locks until they end."""
@@ -305,6 +335,7 @@ class AsyncQueue:
         for task in self._renewing:
             task.cancel()
         await self._acknowledgements.drain()
+        await _all_of(self._settling)
 
     async def _give_back(self) -> None:
         records, self._buffer = self._buffer, deque()
@@ -312,13 +343,22 @@ class AsyncQueue:
 
     # --- settle -----------------------------------------------------------------------------------------------------
 
-    async def settle(self, record: AsyncQueueRecord, word: Word, reason: str = "", delay_ms: int | None = None) -> None:
+    async def settle(
+        self,
+        record: AsyncQueueRecord,
+        word: Word,
+        reason: str = "",
+        delay_ms: int | None = None,
+        *,
+        may_wait: bool = False,
+    ) -> None:
         """What became of a record; the same may be repeated. Raises ServerError, NothingDone, OutcomeUnknown."""
         lock = record.lock
         lock.settled = word
         self._let(record)
         try:
-            await self._acknowledgements.send(Ack(ack_id=lock.ack_id, type=word, reason=reason, delay_ms=delay_ms))
+            ack = Ack(ack_id=lock.ack_id, type=word, reason=reason, delay_ms=delay_ms)
+            await self._acknowledgements.send(ack, may_wait=may_wait)
         except KraftError:
             self.counts.unsettled += 1
             raise
@@ -339,10 +379,16 @@ class AsyncQueue:
             await self._settle_or_log(record, word, reason, None if has_failed else 0)
 
     async def _settle_or_log(
-        self, record: AsyncQueueRecord, word: Word, reason: str, delay_ms: int | None = None
+        self,
+        record: AsyncQueueRecord,
+        word: Word,
+        reason: str,
+        delay_ms: int | None = None,
+        *,
+        may_wait: bool = False,
     ) -> None:
         try:
-            await self.settle(record, word, reason, delay_ms)
+            await self.settle(record, word, reason, delay_ms, may_wait=may_wait)
         except KraftError as error:
             message = "queue %s: %s of %s had no effect, its lock ends by its time: %s"
             _log.warning(message, self.group, word, _place(record), error.message)

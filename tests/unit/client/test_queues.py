@@ -41,6 +41,8 @@ class Server:
         self.records = [_Held(value.encode()) for value in values]
         self.lock_ms = lock_ms
         self.acks: list[list[dict[str, Any]]] = []
+        self.along: list[int] = []
+        """How many acknowledgements each receive brought."""
         self.instead: list[Callable[[Request], Response | None]] = []
         """What the next requests get; None: they are served, and their answer is lost."""
         self._cluster = cluster
@@ -65,6 +67,8 @@ class Server:
 
     def _receive(self, asked: dict[str, Any]) -> Response:
         now_ms, rows = self._cluster.clock.monotonic_ms(), []
+        self.along.append(len(asked.get("acknowledge", ())))
+        results = [self._settle(ack) for ack in asked.get("acknowledge", ())]
         for offset, each in enumerate(self.records):
             if each.state == "acquired" and each.until_ms <= now_ms:
                 each.state = "available"
@@ -73,7 +77,7 @@ class Server:
                 each.deliveries += 1
                 each.ack_id = f"{offset}-{each.deliveries}"
                 rows.append(row(offset, each))
-        return answer({"records": rows, "lock_ms": asked.get("lock_ms", self.lock_ms)})
+        return answer({"records": rows, "lock_ms": asked.get("lock_ms", self.lock_ms), "results": results})
 
     def _acknowledge(self, asked: dict[str, Any]) -> Response:
         self.acks.append(asked["acks"])
@@ -261,6 +265,33 @@ def test_stop_finishes_what_is_handled_and_keeps_nothing_else() -> None:
         assert server.states() == ["accepted"] * 2 + ["available"] * 3
 
     with_queue(story, *"abcde", follows=True)
+
+
+def test_run_sends_what_it_accepts_with_its_next_receive() -> None:
+    async def story(server: Server, queue: AsyncQueue) -> None:
+        async def handler(record: AsyncQueueRecord) -> None:
+            await asyncio.sleep(0.1)
+
+        await queue.run(handler)
+        assert server.states() == ["accepted"] * 3
+        assert (server.acks, server.along) == ([], [0, 1, 1, 1, 0])
+        assert (queue.counts.accepted, queue.counts.unsettled) == (3, 0)
+
+    with_queue(story, "a", "b", "c")
+
+
+def test_acceptances_are_sent_alone_when_their_receive_is_lost() -> None:
+    async def story(server: Server, queue: AsyncQueue) -> None:
+        async def handler(record: AsyncQueueRecord) -> None:
+            refused = answer({"error_code": 40403, "message": "no topic"}, status=404)
+            server.instead = [lambda _: refused]
+
+        with pytest.raises(ServerError, match="no topic"):
+            await queue.run(handler, concurrency=2)
+        assert server.states() == ["accepted"]
+        assert (len(server.acks), server.along) == (1, [0])
+
+    with_queue(story, "a")
 
 
 def test_a_cancelled_run_releases_what_is_handled() -> None:
