@@ -108,8 +108,10 @@ class DelayedClients:
             producer.is_stopping = True
         await asyncio.gather(*self._tasks)
         world = self._oracle.cluster.world
+        # A record is due by the clock that it was sent by, which may have been ahead: it is due for all of them now.
+        now_ms = max(EPOCH_MS + int(world.loop.time() * 1_000), self._oracle.delayed.last_due_ms())
         for node in self._oracle.cluster.nodes.values():
-            node.machine.clock.jump(EPOCH_MS + int(world.loop.time() * 1_000) - node.machine.clock.wall_ms())
+            node.machine.clock.jump(now_ms - node.machine.clock.wall_ms())
         deadline = world.loop.time() + SETTLE_S
         while (lost := self._missing()) and self._oracle.violation is None:
             if world.loop.time() > deadline:

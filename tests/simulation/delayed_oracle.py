@@ -91,6 +91,10 @@ class DelayedOracle:
         times = times_of(value)
         return times is not None and times.expires_ms > 0
 
+    def last_due_ms(self) -> int:
+        """When the last of the records that have to arrive is due; 0 without one."""
+        return max((times.due_ms for times in map(times_of, self.acked) if times is not None), default=0)
+
     def missing(self, found: Counter[bytes]) -> bytes | None:
         return next((each for each, where in self.acked.items() if not found[each] and self.is_certain(where)), None)
 
