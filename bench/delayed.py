@@ -38,6 +38,8 @@ RECORDS: Final = 60_000
 CONSUMERS: Final = 3
 LATE: Final = 400
 LATE_EVERY_MS: Final = 20
+SETTLE_S: Final = 2.0
+"""Until the followers have fetched the last records, whose memory counts too."""
 MILLION: Final = 1_000_000
 FAR_MS: Final = 6 * 3_600_000
 
@@ -156,7 +158,7 @@ def million(side: Here, *, count: int) -> Figures:
     rng = random.Random(1)
     far_ms = int(time.time() * 1_000) + FAR_MS
     _produce(side, to, count, lambda _: far_ms + rng.randrange(FAR_MS))
-    time.sleep(2)
+    time.sleep(SETTLE_S)
     grown = sum(map(process_resident_bytes, side.pids.values()))
     node_id = next(iter(side.pids))
     begin = time.perf_counter()

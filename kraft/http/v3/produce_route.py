@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from aiohttp import web
 from msgspec import Struct
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from kraft.coordinators.routed import Batches, RoutedWrites, UnknownEnd
 from kraft.http.batch_sender import AS_THEY_ARE
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import BATCH, ROUTE_NOT_FOUND, UNROUTED, HttpError, from_kafka
-from kraft.http.extension_fields import ADDITION
 from kraft.http.idempotency import HEADERS
 from kraft.http.produce import INLINE_BODY_BYTES_MAX, Packed, Result, pack, place, write_records
 from kraft.http.produce_params import PARAMETERS, ProduceParams, read_params
@@ -26,7 +25,7 @@ from kraft.http.record_counts import check_counts
 from kraft.http.records import OutRecord
 from kraft.http.v3.envelope import Document, answer, check, route
 from kraft.http.v3.record_bodies import ParsedBatch, RouteEntry, RouteRequest, parse_batch
-from kraft.http.v3.record_results import BatchFailure, BatchSize, Receipts, refusal
+from kraft.http.v3.record_results import BatchFailure, Receipts, WrittenRecord, refusal
 from kraft.http.v3.routes import route_of
 from kraft.protocol.errors import InvalidRequest, KafkaError
 from metadata.acls import AclOperation, AclResource
@@ -38,23 +37,9 @@ INLINE_MATCHES_MAX = 1_000
 """Most pairs of an entry and a binding that the event loop looks at itself; a worker thread takes more."""
 
 
-class RoutedRecord(BaseModel):
-    """Where one copy of a record is."""
-
-    cluster_id: str
-    topic_name: str
-    partition_id: int
-    offset: int | None
-    timestamp: str
-    leader_id: Annotated[int | None, ADDITION] = Field(description="null with acks=0, as the offset.")
-    leader_epoch: Annotated[int | None, ADDITION]
-    key: BatchSize | None = None
-    value: BatchSize | None = None
-
-
 class RoutedSuccess(BaseModel):
     id: str
-    records: list[RoutedRecord]
+    records: list[WrittenRecord]
 
 
 class RoutedAnswer(BaseModel):

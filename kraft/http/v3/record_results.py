@@ -21,8 +21,9 @@ class BatchSize(BaseModel):
     size: int
 
 
-class BatchSuccess(BaseModel):
-    id: str
+class WrittenRecord(BaseModel):
+    """Where a record is."""
+
     cluster_id: str
     topic_name: str
     partition_id: int
@@ -32,6 +33,10 @@ class BatchSuccess(BaseModel):
     leader_epoch: Annotated[int | None, ADDITION]
     key: BatchSize | None = None
     value: BatchSize | None = None
+
+
+class BatchSuccess(WrittenRecord):
+    id: str
 
 
 class BatchFailure(BaseModel):
