@@ -6,6 +6,7 @@ half filled is known, and is emptied and filled again.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -18,6 +19,19 @@ UNFINISHED: Final = "UNFINISHED"
 COPY_BYTES: Final = 1 << 20
 ROOM_LEFT_BYTES: Final = 64 << 20
 """What stays free on the target's volume."""
+_NO_LINKS: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
+"""What a link on one volume may fail with: two mounts of it (EXDEV), a file of another user, a file with many names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """The file system that a path is on."""
+
+    device: int
+    free_bytes: int
+
+
+VolumeOf = Callable[[str], Volume]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,39 +67,76 @@ def finish(target: str) -> None:
     os.remove(os.path.join(target, UNFINISHED))
 
 
-def is_same_volume(source: str, target: str) -> bool:
-    """Whether a file can have a name in both."""
-    return os.stat(source).st_dev == os.stat(_existing(target)).st_dev
+def volume_of(path: str) -> Volume:
+    """The file system of a path; of one that does not exist yet: where it would be made."""
+    path = os.path.abspath(path)
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return Volume(device=os.stat(path).st_dev, free_bytes=found.f_bavail * found.f_frsize)
 
 
-def check_room(target: str, needed_bytes: int) -> None:
-    """Raises UnfitData when the volume of the target has less room."""
-    volume = os.statvfs(_existing(target))
-    free = volume.f_bavail * volume.f_frsize
-    if free < needed_bytes + ROOM_LEFT_BYTES:
+def refuse_inside(sources: Iterable[str], target: str) -> None:
+    """Raises UnfitData for a target in one of the sources, in which Kafka loads no other folder than partitions."""
+    inner = os.path.realpath(target)
+    for source in sources:
+        outer = os.path.realpath(source)
+        if os.path.commonpath([inner, outer]) == outer:
+            raise UnfitData(f"{target} is in {source}, which stays as it is: name a folder elsewhere")
+
+
+def can_be_shared(sources: Iterable[str], target: str, volume_of: VolumeOf) -> bool:
+    """Whether a file can have a name in each of the sources and in the target."""
+    device = volume_of(target).device
+    return all(volume_of(source).device == device for source in sources)
+
+
+def sizes(files: Iterable[Taken]) -> tuple[int, int]:
+    """Bytes that are linked, and bytes that are copied."""
+    linked = copied = 0
+    for each in files:
+        linked, copied = (linked + each.size, copied) if each.is_linked else (linked, copied + each.size)
+    return linked, copied
+
+
+def check_target(target: str, copied_bytes: int, volume_of: VolumeOf, *, is_agreed: bool) -> None:
+    """Raises UnfitData when the target's volume has no room for the copies, or when all files would have to be copied
+    and nobody has agreed to that."""
+    free = volume_of(target).free_bytes
+    if not is_agreed:
         raise UnfitData(
-            f"{target} needs {needed_bytes:,} bytes for copies, and {free:,} are free there, of which "
+            f"{target} is on another file system than the data, so that files cannot be shared: {copied_bytes:,} bytes "
+            f"would be copied, and {free:,} are free there; repeat it with --copy"
+        )
+    if free < copied_bytes + ROOM_LEFT_BYTES:
+        raise UnfitData(
+            f"{target} needs {copied_bytes:,} bytes for copies, and {free:,} are free there, of which "
             f"{ROOM_LEFT_BYTES:,} stay free"
         )
 
 
-def _existing(path: str) -> str:
-    path = os.path.abspath(path)
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return path
-
-
 def take(files: Iterable[Taken], *, on_bytes: Callable[[int], object]) -> None:
-    """Link or copy each file; `on_bytes` gets the size of each piece that was copied. Raises OSError."""
+    """Link or copy each file; `on_bytes` gets the size of each piece that was copied. Raises UnfitData when files
+    cannot be linked, OSError."""
     for each in files:
         if each.is_rewritten:
             continue
         os.makedirs(os.path.dirname(each.target), mode=0o700, exist_ok=True)
         if each.is_linked:
-            os.link(each.source, each.target)
+            _link(each)
         else:
             _copy(each, on_bytes)
+
+
+def _link(each: Taken) -> None:
+    try:
+        os.link(each.source, each.target)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            raise UnfitData(
+                f"{each.source} cannot be shared with {each.target} ({error.strerror}): repeat it with --copy"
+            ) from error
+        raise
 
 
 def _copy(each: Taken, on_bytes: Callable[[int], object]) -> None:

@@ -25,13 +25,15 @@ Row = dict[str, Any]
 
 
 def metadata_path(files: Files, path: str) -> str | None:
-    """The metadata folder of Kafka at or in `path`, or the segment or snapshot that `path` is; None for other data."""
+    """The metadata folder of Kafka at or in `path`, or in a log directory in it; or the segment or snapshot that `path`
+    is; None for other data."""
     path = path.rstrip("/")
     if not files.is_directory(path):
         return path if path.endswith((CHECKPOINT_SUFFIX, LOG_SUFFIX)) else None
-    if files.is_directory(f"{path}/{FOLDER}"):
-        return f"{path}/{FOLDER}"
     names = files.list_directory(path)
+    inside = (f"{directory}/{FOLDER}" for directory in (path, *(f"{path}/{name}" for name in names)))
+    if (found := next(filter(files.is_directory, inside), None)) is not None:
+        return found
     is_metadata = PARTITION_METADATA_FILE in names and (QUORUM_STATE_FILE in names or newest_snapshot(files, path))
     return path if is_metadata else None
 

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from kraft.config.models import ClusterConfig
 from kraft.kafka_data import copying
-from kraft.kafka_data.copying import Taken
+from kraft.kafka_data.copying import Taken, VolumeOf
 from kraft.kafka_data.group_contents import GroupContents, read_group_contents
 from kraft.kafka_data.image_records import UNASSIGNED, SettingLeftOut, image_records, settings_left_out, topics_of
 from kraft.kafka_data.log_directory import write_log_directory, write_private
@@ -90,7 +90,14 @@ class ExportPlan:
 
 
 def make_plan(
-    files: Files, config: ClusterConfig, *, target: str, release: Release | None, copy: bool, rng: random.Random
+    files: Files,
+    config: ClusterConfig,
+    *,
+    target: str,
+    release: Release | None,
+    copy: bool,
+    rng: random.Random,
+    volume_of: VolumeOf = copying.volume_of,
 ) -> ExportPlan:
     """Raises UnfitData; nothing is written. `release`: None for the lowest that needs nothing left out."""
     source = read_source(files, config)
@@ -98,9 +105,9 @@ def make_plan(
     needed, settings = _needed(source, contents)
     release = release or lowest_for(list(needed), settings)
     _refuse_unknown(needed, contents, release)
-    is_shared = all(
-        copying.is_same_volume(directory.path, target) for node in source.nodes for directory in node.directories
-    )
+    directories = [directory.path for node in source.nodes for directory in node.directories]
+    copying.refuse_inside(directories, target)
+    is_shared = copying.can_be_shared(directories, target, volume_of)
     plan = ExportPlan(
         source=source,
         target=target,
@@ -112,15 +119,8 @@ def make_plan(
         linked_bytes=0,
         copied_bytes=0,
     )
-    linked = copied = 0
-    for taken in _taken(files, plan):
-        linked, copied = (linked + taken.size, copied) if taken.is_linked else (linked, copied + taken.size)
-    if not (is_shared or copy):
-        raise UnfitData(
-            f"{target} is on another file system than the data, so that files cannot be shared: {copied:,} bytes would "
-            "be copied; repeat it with --copy"
-        )
-    copying.check_room(target, copied)
+    linked, copied = copying.sizes(_taken(files, plan))
+    copying.check_target(target, copied, volume_of, is_agreed=is_shared or copy)
     return replace(plan, linked_bytes=linked, copied_bytes=copied)
 
 

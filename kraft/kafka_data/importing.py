@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from kraft.kafka_data import copying
-from kraft.kafka_data.copying import Taken
+from kraft.kafka_data.copying import Taken, VolumeOf
 from kraft.kafka_data.group_contents import read_group_contents
 from kraft.kafka_data.kafka_image import KafkaImage, drop, refuse_levels, refuse_tiered, without_place
 from kraft.kafka_data.kafka_source import KafkaCluster, KafkaNode, read_kafka, read_replicas
@@ -52,7 +52,15 @@ class ImportPlan:
         return [os.path.join(folder, f"logs-{number}") for number in range(1, len(node.directories) + 1)]
 
 
-def make_plan(files: Files, folders: Sequence[str], *, target: str, dropped: Sequence[str], copy: bool) -> ImportPlan:
+def make_plan(
+    files: Files,
+    folders: Sequence[str],
+    *,
+    target: str,
+    dropped: Sequence[str],
+    copy: bool,
+    volume_of: VolumeOf = copying.volume_of,
+) -> ImportPlan:
     """Raises UnfitData; nothing is written."""
     cluster = read_kafka(files, folders)
     refuse_levels(cluster.image)
@@ -69,39 +77,23 @@ def make_plan(files: Files, folders: Sequence[str], *, target: str, dropped: Seq
     image = cluster.image.image()
     _refuse_missing_nodes(cluster, image)
     missing = check_replicas(image, replicas)
-    is_copied = copy or not all(
-        copying.is_same_volume(directory.path, target) for node in cluster.nodes for directory in node.directories
-    )
+    directories = [directory.path for node in cluster.nodes for directory in node.directories]
+    copying.refuse_inside(directories, target)
+    is_shared = copying.can_be_shared(directories, target, volume_of)
     plan = ImportPlan(
         cluster=cluster,
         image=image,
         replicas=replicas,
         target=target,
-        is_copied=is_copied,
+        is_copied=copy or not is_shared,
         dropped=[unknown[name] for name in dropped],
         missing=missing,
         linked_bytes=0,
         copied_bytes=0,
     )
-    linked = sum(taken.size for taken in _taken(files, plan) if taken.is_linked)
-    copied = sum(taken.size for taken in _taken(files, plan) if not taken.is_linked)
-    if is_copied and not copy:
-        raise UnfitData(
-            f"{target} is on another file system than the data, so that files cannot be shared: {copied:,} bytes would "
-            "be copied; repeat it with --copy"
-        )
-    copying.check_room(target, copied)
-    return ImportPlan(
-        cluster=cluster,
-        image=image,
-        replicas=replicas,
-        target=target,
-        is_copied=is_copied,
-        dropped=plan.dropped,
-        missing=missing,
-        linked_bytes=linked,
-        copied_bytes=copied,
-    )
+    linked, copied = copying.sizes(_taken(files, plan))
+    copying.check_target(target, copied, volume_of, is_agreed=is_shared or copy)
+    return replace(plan, linked_bytes=linked, copied_bytes=copied)
 
 
 def _refuse_missing_nodes(cluster: KafkaCluster, image: MetadataImage) -> None:
@@ -181,7 +173,7 @@ def cluster_toml(plan: ImportPlan) -> str:
             role for role, ids in (("broker", brokers), ("controller", plan.cluster.voters)) if node.node_id in ids
         ]
         host, port = image.brokers.get(node.node_id, ("127.0.0.1", 0))
-        _, quorum_port = image.voters.get(node.node_id, ("127.0.0.1", 0))
+        _, quorum_port = (image.controllers | image.voters).get(node.node_id, ("127.0.0.1", 0))
         directories = ", ".join(f'"{path}"' for path in plan.directories(node))
         lines += [
             "[[nodes]]",

@@ -62,7 +62,9 @@ class KafkaImage:
         """(topic id, partition) -> its eligible leader replicas, where there are some."""
         self.next_producer_id = 0
         self.voters: dict[int, tuple[str, int]] = {}
-        """Controllers that are registered, or in the voters record: id -> host and port."""
+        """Those of the last voters record, id -> host and port; none where the configuration has them."""
+        self.controllers: dict[int, tuple[str, int]] = {}
+        """Controllers that are registered, voters or not yet: id -> host and port."""
         self.brokers: dict[int, tuple[str, int]] = {}
         """The first endpoint of each registered broker."""
         self._transaction: list[Entry] | None = None
@@ -218,7 +220,10 @@ class KafkaImage:
         self.brokers.pop(record.broker_id, None)
 
     def _controller(self, record: Any) -> None:
-        self.voters[record.controller_id] = _first_address(record.end_points)
+        self.controllers[record.controller_id] = _first_address(record.end_points)
+
+    def _unregister_controller(self, record: Any) -> None:
+        self.controllers.pop(record.controller_id, None)
 
     def _voters(self, record: Any) -> None:
         self.voters = {each.voter_id: _first_address(each.endpoints) for each in record.voters}
@@ -284,6 +289,7 @@ _EFFECTS: Final[Mapping[str, Callable[[KafkaImage, Any], None]]] = {
     "RegisterBrokerRecord": KafkaImage._broker,
     "UnregisterBrokerRecord": KafkaImage._unregister,
     "RegisterControllerRecord": KafkaImage._controller,
+    "UnregisterControllerRecord": KafkaImage._unregister_controller,
     "VotersRecord": KafkaImage._voters,
     "ZkMigrationStateRecord": KafkaImage._zookeeper,
     "ClearElrRecord": KafkaImage._clear_eligible,

@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from kraft.kafka_data.kafka_image import KafkaImage
+from kraft.kafka_data.log_directory import LOCK_FILE, is_in_use
 from kraft.kafka_data.metadata_log import (
     FOLDER,
     QUORUM_STATE_FILE,
@@ -23,7 +24,6 @@ from kraft.kafka_data.metadata_log import (
     read_folder,
 )
 from kraft.kafka_data.replica import Replica, UnfitData, read_checkpoints, read_replica
-from kraft.kafka_data.source import LOCK_FILE
 from metadata.environment import Files
 from metadata.image import MetadataImage
 from replication.storage.names import (
@@ -88,7 +88,7 @@ def _nodes(files: Files, folders: Sequence[str]) -> tuple[str, list[KafkaNode]]:
     found: dict[int, list[KafkaDirectory]] = {}
     clusters: dict[str, str] = {}
     seen: dict[UUID, str] = {}
-    for path in _log_directories(files, folders):
+    for path in dict.fromkeys(_log_directories(files, folders)):
         properties = read_properties(files, f"{path}/{META_PROPERTIES_FILE}") or {}
         if properties.get("version") != "1":
             raise UnfitData(
@@ -131,11 +131,13 @@ def _log_directories(files: Files, folders: Sequence[str]) -> Iterator[str]:
 
 
 def _check_stopped(files: Files, node_id: int, path: str, locks: ExitStack) -> None:
+    if is_in_use(path):
+        raise UnfitData(f"node {node_id} runs: {path} is in use; stop Kafka first")
     if files.exists(f"{path}/{LOCK_FILE}"):
         try:
             locks.callback(files.lock_directory(path).release)
         except BlockingIOError as error:
-            raise UnfitData(f"node {node_id} runs: {path} is in use; stop Kafka first") from error
+            raise UnfitData(f"node {node_id} runs: {path} is in use; stop it first") from error
     has_partitions = any(topic_partition_of(name) not in (None, _METADATA) for name in files.list_directory(path))
     if has_partitions and not files.exists(f"{path}/{CLEAN_SHUTDOWN_FILE}"):
         raise UnfitData(
@@ -234,7 +236,8 @@ def _voters(files: Files, folders: Mapping[int, str], logs: Mapping[int, _VoterL
             raise UnfitData(f"{folder}/{QUORUM_STATE_FILE} cannot be read: {error}") from error
         if found:
             return sorted(found)
-        voters = sorted(logs[node_id].image(logs[node_id].end).voters)
+        image = logs[node_id].image(logs[node_id].end)
+        voters = sorted(image.voters or image.controllers)
         if voters:
             return voters
     raise UnfitData("the metadata names no voters: start Kafka on these folders, and stop it cleanly")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -18,8 +19,23 @@ from replication.storage.names import (
     uuid_text,
 )
 
+LOCK_FILE: Final = ".lock"
 SHUTDOWN_TEXT: Final = '{"version":0,"brokerEpoch":-1}'
 """The marker of a stop in order; the epoch of a broker that is not registered."""
+
+
+def is_in_use(directory: str) -> bool:
+    """Whether a Kafka runs on it: Java locks the file by fcntl, which the locks of this cluster (flock) do not see.
+    Raises OSError."""
+    path = os.path.join(directory, LOCK_FILE)
+    if not os.path.exists(path):
+        return False
+    with open(path, "rb") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+    return False
 
 
 def write_log_directory(

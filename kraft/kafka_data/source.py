@@ -12,6 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.kafka_data.log_directory import LOCK_FILE
 from kraft.kafka_data.replica import Replica, UnfitData, read_checkpoints, read_replica
 from kraft.layout import METADATA_FOLDER
 from metadata.environment import Files
@@ -28,7 +29,6 @@ from replication.storage.names import (
 )
 from replication.storage.text_files import read_properties
 
-LOCK_FILE: Final = ".lock"
 RESERVED_IDS_MAX: Final = 99
 """Kafka reserves the directory ids up to this number."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import shutil
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +19,7 @@ import pytest
 
 from kraft.coordinators.groups.records import CommittedOffset, InstanceKey, OffsetKey, encode_key, encode_value
 from kraft.coordinators.groups.share_records import ShareEpochKey, StoredShareEpoch
-from kraft.kafka_data.copying import UNFINISHED
+from kraft.kafka_data.copying import UNFINISHED, Volume, VolumeOf
 from kraft.kafka_data.export import ExportPlan, fill, make_plan
 from kraft.kafka_data.metadata_log import read_file
 from kraft.kafka_data.releases import OWN_TOPIC_SETTINGS, RELEASES, release_of, table, value_for
@@ -56,7 +58,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def planned(data: Path, *, kafka: str | None = None, copy: bool = False) -> ExportPlan:
+def planned(data: Path, *, kafka: str | None = None, copy: bool = False, **given: Any) -> ExportPlan:
     return make_plan(
         FILES,
         configuration(data),
@@ -64,6 +66,7 @@ def planned(data: Path, *, kafka: str | None = None, copy: bool = False) -> Expo
         release=None if kafka is None else release_of(kafka),
         copy=copy,
         rng=random.Random(1),
+        **given,
     )
 
 
@@ -466,21 +469,84 @@ def test_a_target_that_is_not_empty_is_refused(data: Path) -> None:
     assert content(data.parent / "out") == {"mine": b"mine"}
 
 
-def test_an_export_that_was_interrupted_is_repeated(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = content(data)
+def volumes(*, target_device: int = 1, free_bytes: int = 1 << 40) -> VolumeOf:
+    """A target of this kind; the data is on device 1."""
+    return lambda path: Volume(device=target_device if path.endswith("/out") else 1, free_bytes=free_bytes)
 
-    def cut(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kraft.kafka_data.export.write_log_directory", cut)
-    with pytest.raises(OSError, match="No space left"):
-        exported(data)
-    assert (data.parent / "out" / UNFINISHED).exists()
-    monkeypatch.undo()
-    out = exported(data)
-    assert not (out / UNFINISHED).exists()
+def test_a_target_without_room_is_refused(data: Path) -> None:
+    needed = planned(data).copied_bytes
+    assert planned(data, volume_of=volumes(free_bytes=needed + (64 << 20))).copied_bytes == needed
+    with pytest.raises(
+        UnfitData, match=rf"needs {needed:,} bytes for copies, and {needed + (64 << 20) - 1:,} are free"
+    ):
+        exported(data, volume_of=volumes(free_bytes=needed + (64 << 20) - 1))
+    assert not (data.parent / "out").exists()
+
+
+def test_another_file_system_takes_a_copy_that_was_agreed_to(data: Path) -> None:
+    plan = planned(data, copy=True, volume_of=volumes(target_device=2))
+    assert (plan.linked_bytes, plan.is_copied) == (0, True)
+    with pytest.raises(
+        UnfitData,
+        match=rf"another file system than the data.* {plan.copied_bytes:,} bytes would.*repeat it with --copy",
+    ):
+        exported(data, volume_of=volumes(target_device=2))
+    with pytest.raises(UnfitData, match=rf"needs {plan.copied_bytes:,} bytes for copies, and 5 are free"):
+        exported(data, copy=True, volume_of=volumes(target_device=2, free_bytes=5))
+    assert not (data.parent / "out").exists()
+
+
+def test_two_mounts_of_one_file_system_need_a_copy(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have one device number, and no links between them."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", refuse)
+        with pytest.raises(UnfitData, match=r"cannot be shared with .*: repeat it with --copy"):
+            exported(data)
+    assert not (exported(data, copy=True) / UNFINISHED).exists()
+
+
+def test_an_export_that_was_interrupted_is_repeated(data: Path, tmp_path: Path) -> None:
+    """After each piece that it copies."""
+    before, pieces = content(data), 0
+
+    def cut_after(left: int) -> Callable[[int], object]:
+        def on_bytes(_: int) -> None:
+            nonlocal left, pieces
+            left, pieces = left - 1, pieces + 1
+            if not left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        return on_bytes
+
+    plan = planned(data)
+    fill(FILES, plan, now_ms=5_000, on_bytes=cut_after(0))
+    expected = content(tmp_path / "out")
+    assert pieces > 10
+    shutil.rmtree(tmp_path / "out")
+    for piece in range(1, pieces + 1):
+        with pytest.raises(OSError, match="No space left"):
+            fill(FILES, planned(data), now_ms=5_000, on_bytes=cut_after(piece))
+        assert (tmp_path / "out" / UNFINISHED).exists()
+    fill(FILES, plan, now_ms=5_000, on_bytes=lambda _: None)
+    assert content(tmp_path / "out") == expected
     assert content(data) == before
-    assert content(out / FIRST / "orders-0") == content(data / FIRST / "orders-0")
+
+
+def test_an_export_that_had_all_but_its_checkpoints_is_repeated(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kraft.kafka_data.export.write_log_directory", cut)
+        with pytest.raises(OSError, match="No space left"):
+            exported(data)
+    assert (data.parent / "out" / UNFINISHED).exists()
+    assert not (exported(data) / UNFINISHED).exists()
 
 
 def test_a_stray_folder_stays_behind_and_is_listed(data: Path) -> None:

@@ -25,8 +25,8 @@ from metadata.image_codec import encode_image
 from tests.unit.kafka_data.world import FILES, configuration, content
 
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = ("kafka-4.1.0", "kafka-4.4.0", "formatted-4.4.0")
-LOADED = NAMES[:2]
+NAMES = ("kafka-3.9.1", "kafka-4.1.0", "kafka-4.4.0", "formatted-4.4.0")
+LOADED = NAMES[:3]
 """Those with users, ACLs, quotas, groups and transactions."""
 
 
@@ -121,8 +121,9 @@ def test_metadata_of_kafka_is_taken_over(name: str, tmp_path: Path) -> None:
     assert image.next_producer_id >= 1_000
 
 
-def test_records_of_kafka_4_1_are_at_their_offsets(tmp_path: Path) -> None:
-    kafka = unpacked("kafka-4.1.0", tmp_path)
+@pytest.mark.parametrize("name", ["kafka-3.9.1", "kafka-4.1.0"])
+def test_records_are_at_their_offsets(name: str, tmp_path: Path) -> None:
+    kafka = unpacked(name, tmp_path)
     expected = json.loads((kafka / "expected.json").read_text())
     imported(kafka, tmp_path / "data")
     logs = tmp_path / "data/node-1/logs"
@@ -149,7 +150,7 @@ def test_what_clients_have_seen_of_kafka_4_4_is_there(tmp_path: Path) -> None:
     assert (logs / "cleaner-offset-checkpoint").read_text().splitlines()[2:]
 
 
-@pytest.mark.parametrize("name", LOADED)
+@pytest.mark.parametrize("name", LOADED[1:])
 def test_offsets_of_a_newer_kafka_are_given_to_3_9_in_its_form(name: str, tmp_path: Path) -> None:
     imported(unpacked(name, tmp_path), tmp_path / "data")
     logs = exported(tmp_path / "data", tmp_path / "out", release_of("3.9"))
@@ -172,8 +173,7 @@ def test_offsets_of_a_newer_kafka_are_given_to_3_9_in_its_form(name: str, tmp_pa
 @pytest.mark.parametrize("name", NAMES)
 def test_kafkas_metadata_is_dumped(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kafka = unpacked(name, tmp_path)
-    (folder,) = kafka.glob("**/__cluster_metadata-0") if name == "kafka-4.1.0" else kafka.glob("node-1/**/__clu*-0")
-    dump_metadata(str(folder), as_json=True)
+    dump_metadata(folders(kafka)[0], as_json=True)
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {"TopicRecord", "PartitionRecord", "FeatureLevelRecord"} <= {row["type"] for row in rows}
 

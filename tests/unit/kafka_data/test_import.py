@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import shutil
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -18,7 +22,7 @@ from hypothesis import strategies as st
 
 from kraft.config.parse import parse_config
 from kraft.kafka_data import export, importing
-from kraft.kafka_data.copying import UNFINISHED
+from kraft.kafka_data.copying import UNFINISHED, Volume, VolumeOf
 from kraft.kafka_data.image_records import image_records, settings_left_out, topics_of
 from kraft.kafka_data.kafka_image import KafkaImage
 from kraft.kafka_data.metadata_log import Entry, encode_value, snapshot_batches
@@ -37,8 +41,11 @@ from kraft.protocol.messages.feature_level_record import FeatureLevelRecordData
 from kraft.protocol.messages.no_op_record import NoOpRecordData
 from kraft.protocol.messages.partition_change_record import PartitionChangeRecordData
 from kraft.protocol.messages.partition_record import PartitionRecordData
+from kraft.protocol.messages.register_controller_record import ControllerEndpoint, RegisterControllerRecordData
 from kraft.protocol.messages.remove_topic_record import RemoveTopicRecordData
 from kraft.protocol.messages.topic_record import TopicRecordData
+from kraft.protocol.messages.unregister_controller_record import UnregisterControllerRecordData
+from kraft.protocol.messages.voters_record import Endpoint, Voter, VotersRecordData
 from kraft.protocol.messages.zk_migration_state_record import ZkMigrationStateRecordData
 from kraft.protocol.scram import Credential
 from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
@@ -73,12 +80,18 @@ def exported(folder: Path, image: MetadataImage = IMAGE, logs: Mapping[str, Any]
     return folder / "kafka"
 
 
-def imported(kafka: Path, *dropped: str) -> Path:
-    target = kafka.parent / "back"
-    folders = [str(kafka / f"node-{node}") for node in NODES]
-    plan = importing.make_plan(FILES, folders, target=str(target), dropped=dropped, copy=False)
-    importing.fill(FILES, plan, on_bytes=lambda _: None)
-    return target
+def folders_of(kafka: Path) -> list[str]:
+    return [str(kafka / f"node-{node}") for node in NODES]
+
+
+def planned(kafka: Path, *dropped: str, copy: bool = False, **given: Any) -> importing.ImportPlan:
+    target = str(kafka.parent / "back")
+    return importing.make_plan(FILES, folders_of(kafka), target=target, dropped=dropped, copy=copy, **given)
+
+
+def imported(kafka: Path, *dropped: str, **given: Any) -> Path:
+    importing.fill(FILES, planned(kafka, *dropped, **given), on_bytes=lambda _: None)
+    return kafka.parent / "back"
 
 
 def image_of(data: Path) -> MetadataImage:
@@ -279,6 +292,26 @@ def test_eligible_replicas_are_the_isr_where_a_stop_has_left_none() -> None:
         image.image()
 
 
+def test_controllers_that_are_no_voters_are_known_apart() -> None:
+    """One that has not joined yet is registered, too (KIP-853)."""
+
+    def voter(number: int) -> Voter:
+        endpoint = Endpoint.make(name="CONTROLLER", host="h", port=9_000 + number)
+        return Voter.make(voter_id=number, voter_directory_id=UUID(int=500 + number), endpoints=[endpoint])
+
+    def registered(number: int) -> TopLevel:
+        endpoint = ControllerEndpoint.make(name="CONTROLLER", host="c", port=9_500 + number)
+        return RegisterControllerRecordData.make(controller_id=number, end_points=[endpoint])
+
+    image = replayed(
+        VotersRecordData.make(voters=[voter(1), voter(2)]),
+        *map(registered, (1, 2, 3, 4)),
+        UnregisterControllerRecordData.make(controller_id=4),
+    )
+    assert image.voters == {1: ("h", 9_001), 2: ("h", 9_002)}
+    assert image.controllers == {number: ("c", 9_500 + number) for number in (1, 2, 3)}
+
+
 def test_zookeeper_is_refused() -> None:
     with pytest.raises(UnfitData, match="finish the migration"):
         replayed(ZkMigrationStateRecordData.make(zk_migration_state=1))
@@ -417,17 +450,124 @@ def test_a_tail_without_meaning_is_cut(tmp_path: Path) -> None:
     assert image_of(imported(kafka)).offset == IMAGE.offset
 
 
-def test_an_import_that_was_interrupted_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+HOLD = """import fcntl, sys
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_kafka_that_runs_is_refused(tmp_path: Path) -> None:
+    """Java's locks are those of fcntl: of a process, not of a file that is open."""
+    kafka = exported(tmp_path)
+    lock = kafka / FIRST / ".lock"
+    with subprocess.Popen([sys.executable, "-S", "-c", HOLD, lock], stdin=PIPE, stdout=PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UnfitData, match=r"node 1 runs: .*node-1/logs is in use; stop Kafka first"):
+            imported(kafka)
+        holder.kill()
+    assert not (tmp_path / "back").exists()
+    imported(kafka)
+
+
+def test_a_node_of_ours_that_runs_on_the_folder_is_refused(tmp_path: Path) -> None:
+    kafka = exported(tmp_path)
+    lock = FILES.lock_directory(str(kafka / FIRST))
+    with pytest.raises(UnfitData, match="node 1 runs"):
+        imported(kafka)
+    lock.release()
+    imported(kafka)
+
+
+def test_a_target_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+    kafka = exported(tmp_path)
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back/mine").write_text("mine")
+    with pytest.raises(UnfitData, match="back is not empty; name a folder that is, or that does not exist"):
+        imported(kafka)
+    assert content(tmp_path / "back") == {"mine": b"mine"}
+    shutil.rmtree(tmp_path / "back")
+    (tmp_path / "back").write_text("mine")
+    with pytest.raises(UnfitData, match="back is no folder"):
+        imported(kafka)
+    assert (tmp_path / "back").read_text() == "mine"
+
+
+def test_a_target_in_a_log_directory_is_refused(tmp_path: Path) -> None:
+    """Kafka would not start on that directory again."""
+    kafka = exported(tmp_path)
+    folders = [str(kafka / FIRST), *folders_of(kafka)]  # one is named twice
+    for target in (kafka / FIRST, kafka / FIRST / "back"):
+        with pytest.raises(UnfitData, match=r"is in .*node-1/logs, which stays as it is: name a folder elsewhere"):
+            importing.make_plan(FILES, folders, target=str(target), dropped=(), copy=False)
+
+
+def test_a_target_without_room_or_on_another_file_system_is_refused(tmp_path: Path) -> None:
+    kafka = exported(tmp_path)
+
+    def on(device: int, free_bytes: int = 1 << 40) -> VolumeOf:
+        return lambda path: Volume(device=device if path.endswith("/back") else 1, free_bytes=free_bytes)
+
+    needed, whole = planned(kafka).copied_bytes, planned(kafka, copy=True).copied_bytes
+    assert needed < whole
+    for message, device, free_bytes, copy in (
+        (f"needs {needed:,} bytes for copies, and 7 are free there", 1, 7, False),
+        (f"needs {whole:,} bytes for copies, and {needed:,} are free there", 2, needed, True),
+        (
+            rf"another file system than the data.*: {whole:,} bytes would be copied.*; repeat it with --copy",
+            2,
+            1,
+            False,
+        ),
+    ):
+        with pytest.raises(UnfitData, match=message):
+            imported(kafka, copy=copy, volume_of=on(device, free_bytes))
+    assert not (tmp_path / "back").exists()
+    plan = planned(kafka, copy=True, volume_of=on(2))
+    assert (plan.linked_bytes, plan.copied_bytes) == (0, whole)
+
+
+def test_an_import_that_was_interrupted_is_repeated(tmp_path: Path) -> None:
+    """After each piece that it copies, and before the last file."""
+    kafka = exported(tmp_path)
+    before, pieces = content(kafka), 0
+
+    def cut_after(left: int) -> Callable[[int], object]:
+        def on_bytes(_: int) -> None:
+            nonlocal left, pieces
+            left, pieces = left - 1, pieces + 1
+            if not left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        return on_bytes
+
+    importing.fill(FILES, planned(kafka), on_bytes=cut_after(0))
+    expected = content(tmp_path / "back")
+    assert pieces > 10
+    shutil.rmtree(tmp_path / "back")
+    for piece in range(1, pieces + 1):
+        with pytest.raises(OSError, match="No space left"):
+            importing.fill(FILES, planned(kafka), on_bytes=cut_after(piece))
+        assert (tmp_path / "back" / UNFINISHED).exists()
+    assert content(imported(kafka)) == expected
+    assert content(kafka) == before
+
+
+def test_an_import_that_had_all_but_its_checkpoints_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kafka = exported(tmp_path)
 
     def cut(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("kraft.kafka_data.importing.write_log_directory", cut)
-    with pytest.raises(OSError, match="No space left"):
-        imported(kafka)
+    with monkeypatch.context() as patched:
+        patched.setattr("kraft.kafka_data.importing.write_log_directory", cut)
+        with pytest.raises(OSError, match="No space left"):
+            imported(kafka)
     assert (tmp_path / "back" / UNFINISHED).exists()
-    monkeypatch.undo()
     assert encode_image(image_of(imported(kafka))) == encode_image(IMAGE)
     assert json.loads((tmp_path / "back" / FIRST / ".kafka_cleanshutdown").read_text())
 
