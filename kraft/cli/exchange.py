@@ -45,7 +45,8 @@ def export_kafka(
         ),
     ] = None,
     copy: Annotated[
-        bool, typer.Option("--copy", help="Copy all files, and share none with the cluster's folder.")
+        bool,
+        typer.Option("--copy", help="Copy all files, and share none with the cluster's folder, as to another disk."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list everything; write nothing.")] = False,
     as_json: JsonOption = False,
@@ -91,13 +92,15 @@ def import_() -> None:
 def import_kafka(
     folders: Annotated[
         list[str],
-        typer.Option("--from", metavar="DIR", help="A log directory of a Kafka node, or a folder that has some; all."),
+        typer.Option("--from", metavar="DIR", help="A log directory of a Kafka node, or a folder with some; give all."),
     ],
     data: Annotated[str, typer.Option("--data", metavar="DIR", help="An empty folder, or one that does not exist.")],
     drop: Annotated[
         list[str] | None, typer.Option("--drop", metavar="NAME", help="Leave out something that is not known here.")
     ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy all files, and share none with Kafka's folders.")] = False,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy all files, and share none with Kafka's folders, as to another disk.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list everything; write nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:

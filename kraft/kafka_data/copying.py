@@ -44,19 +44,23 @@ class Taken:
     """The log of a segment that is neither linked nor copied: others write it, and its indexes."""
 
 
-def begin(target: str) -> None:
-    """Make the folder, or empty one that was left unfinished. Raises UnfitData when it has anything else."""
+def refuse_filled(target: str) -> None:
+    """Raises UnfitData for a target that has anything, unless it was left unfinished."""
     if os.path.lexists(target) and not os.path.isdir(target):
         raise UnfitData(f"{target} is no folder")
-    marker = os.path.join(target, UNFINISHED)
-    if os.path.isdir(target) and os.listdir(target):
-        if not os.path.exists(marker):
-            raise UnfitData(f"{target} is not empty; name a folder that is, or that does not exist")
-        for name in os.listdir(target):
-            path = os.path.join(target, name)
-            if name != UNFINISHED:
-                shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.remove(path)
+    if os.path.isdir(target) and os.listdir(target) and not os.path.exists(os.path.join(target, UNFINISHED)):
+        raise UnfitData(f"{target} is not empty; name a folder that is, or that does not exist")
+
+
+def begin(target: str) -> None:
+    """Make the folder, or empty one that was left unfinished. Raises UnfitData when it has anything else."""
+    refuse_filled(target)
     os.makedirs(target, mode=0o700, exist_ok=True)
+    marker = os.path.join(target, UNFINISHED)
+    for name in os.listdir(target):
+        path = os.path.join(target, name)
+        if name != UNFINISHED:
+            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.remove(path)
     with open(marker, "w", encoding="utf-8") as out:
         out.write("This folder is being filled; it is of no use as long as this file is here.\n")
 
@@ -100,8 +104,9 @@ def sizes(files: Iterable[Taken]) -> tuple[int, int]:
 
 
 def check_target(target: str, copied_bytes: int, volume_of: VolumeOf, *, is_agreed: bool) -> None:
-    """Raises UnfitData when the target's volume has no room for the copies, or when all files would have to be copied
-    and nobody has agreed to that."""
+    """Raises UnfitData when the target has other files, when its volume has no room for the copies, or when all files
+    would have to be copied and nobody has agreed to that."""
+    refuse_filled(target)
     free = volume_of(target).free_bytes
     if not is_agreed:
         raise UnfitData(

@@ -465,7 +465,7 @@ def test_a_target_that_is_not_empty_is_refused(data: Path) -> None:
     (data.parent / "out").mkdir()
     (data.parent / "out/mine").write_text("mine")
     with pytest.raises(UnfitData, match="is not empty"):
-        exported(data)
+        planned(data)  # as a dry run does
     assert content(data.parent / "out") == {"mine": b"mine"}
 
 
