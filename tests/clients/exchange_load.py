@@ -72,6 +72,8 @@ class Loaded:
     offset: int
     log: Log
     group_at: dict[str, int]
+    open_at: int = -1
+    """The offset of the one record of a transaction that is open."""
     accepted: set[bytes] = field(default_factory=set)
     released: set[bytes] = field(default_factory=set)
     """Values of the queue that a share group has handed back."""
@@ -110,6 +112,7 @@ def load(cluster: Cluster) -> Loaded:
     loaded.log = read(bootstrap, TOPICS)
     assert sum(len(loaded.log["orders", number]) for number in range(2)) == RECORDS
     transaction(bootstrap, "open", b"open")
+    loaded.open_at = check_open(bootstrap)
     return loaded
 
 
@@ -161,7 +164,7 @@ def compact_and_retain(bootstrap: str) -> None:
 
 
 def read(bootstrap: str, topics: Mapping[str, int]) -> Log:
-    """All committed records, up to the end of each log."""
+    """All committed records, up to the last stable offset of each log."""
     config = {"bootstrap.servers": bootstrap, "group.id": str(uuid.uuid4()), "isolation.level": "read_committed"}
     consumer = Consumer({**config, "enable.auto.commit": False, "auto.offset.reset": "earliest", **QUIET})
     found: dict[tuple[str, int], Records] = {}
@@ -351,7 +354,7 @@ def _member(bootstrap: str) -> Iterator[Any]:
 
 def check(bootstrap: str, loaded: Loaded) -> None:
     """Records are at their offsets, groups where they were, and a retry of the producer is recognised."""
-    found = read(bootstrap, {name: TOPICS[name] for name in ("orders", "timed", "retries", "compacted")})
+    found = read(bootstrap, TOPICS)
     for place, records in found.items():
         if place[0] == "compacted":
             check_compacted(loaded.log[place], records)
@@ -383,6 +386,34 @@ def check_security(bootstrap: str) -> None:
     assert [(each.key, each.value) for each in entry.values] == [("consumer_byte_rate", QUOTA)]
 
 
-def settled(bootstrap: str) -> list[bytes | None]:
-    """Values of the ledger once nothing in it is open."""
-    return [value for _, _, value in read(bootstrap, {"ledger": 1})["ledger", 0]]
+def ends(bootstrap: str, topic: str = "ledger") -> tuple[int, int]:
+    """The last stable offset of its partition 0, and its high watermark."""
+    found = []
+    for level in ("read_committed", "read_uncommitted"):
+        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "ends", "isolation.level": level, **QUIET})
+        try:
+            found.append(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=READ_S)[1])
+        finally:
+            consumer.close()
+    stable, high = found
+    return stable, high
+
+
+def check_open(bootstrap: str) -> int:
+    """The ledger has one open transaction, whose record is the last; gives its offset."""
+    stable, high = ends(bootstrap)
+    assert high == stable + 1, (stable, high)
+    return stable
+
+
+def check_aborted(bootstrap: str, at: int) -> None:
+    """The transaction that was open at this offset is aborted when its timeout is over, by one marker."""
+
+    def is_settled() -> bool:
+        found = ends(bootstrap)
+        if found != (at + 2, at + 2):
+            raise NotYet(f"last stable offset and high watermark: {found}")
+        return True
+
+    wait_until(is_settled, deadline_s=READ_S, what="the end of the open transaction")
+    assert [value for _, _, value in read(bootstrap, {"ledger": 1})["ledger", 0]] == [b"committed"]

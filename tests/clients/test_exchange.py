@@ -6,14 +6,17 @@ Needs Java 17, and `mvn` once for the jars; KRAFT_KAFKA_CACHE is the folder wher
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.clients.exchange_load import (
     GROUPS,
+    READ_S,
     RECORDS,
     TOPICS,
     Loaded,
@@ -21,12 +24,13 @@ from tests.clients.exchange_load import (
     accept_the_rest,
     bootstrap_of,
     check,
+    check_aborted,
     committed_of,
     consume,
     load,
     produce,
     read,
-    settled,
+    transaction,
     write_batch,
 )
 from tests.clients.java.__main__ import fetch
@@ -72,45 +76,90 @@ def test_kafka_goes_on_and_so_does_this_cluster_after_it(
 ) -> None:
     loaded = load(source)
     bootstrap, data = bootstrap_of(source), Path(source.data)
+    refused("runs (nodes 1, 2, 3); stop it", "export", "kafka", "--data", str(data), "--to", str(tmp_path / "kafka"))
     source.stop_all()
+    assert has_open_transaction(data)
     before = sums(data)
     kafka = exported(data, tmp_path / "kafka", release)
     check_tools(kafka, release)
     of_shell = kafka if release != "4.4.0" else exported(data, tmp_path / "for-the-shell", SHELL_MAX)
     check_shell(of_shell, min(release, SHELL_MAX))
-    try:
-        kafka.start()
-        kafka.wait_until_ready(bootstrap)
+    with running(kafka, bootstrap):
         check(bootstrap, loaded)
-        assert settled(bootstrap) == [b"committed"]
+        check_aborted(bootstrap, loaded.open_at)
         go_on(kafka, bootstrap, loaded, release)
-    finally:
-        kafka.stop()
+        refused("node 1 runs", "import", "kafka", *folders_of(kafka), "--data", str(tmp_path / "back"))
     assert sums(data) == before
 
     of_kafka = sums(kafka.folder)
     back = imported(kafka, tmp_path / "back")
     assert sums(kafka.folder) == of_kafka
-    try:
-        back.start(free_ports=False)
+    with started(back):
         check(bootstrap, loaded)
         if has_shares(release):
             accept_the_rest(bootstrap, loaded)
-        produce(bootstrap, "orders", [b"here"] * 100)
-        loaded.log = read(bootstrap, TOPICS)
-        back.stop_all()
-    finally:
-        back.destroy()
+        go_on_here(bootstrap, loaded)
 
     again = exported(Path(back.data), tmp_path / "once-more", then)
-    try:
-        again.start()
-        again.wait_until_ready(bootstrap)
+    with running(again, bootstrap):
         check(bootstrap, loaded)
         for group in GROUPS:
-            assert consume(bootstrap, group, 100) == loaded.group_at[group] + 100
+            loaded.group_at[group] = consume(bootstrap, group, 100)
+        transaction(bootstrap, "commits", b"once more").commit_transaction(READ_S)
+        loaded.log = read(bootstrap, TOPICS)
+    with started(imported(again, tmp_path / "back-again")):
+        check(bootstrap, loaded)
+        go_on_here(bootstrap, loaded)
+
+
+@contextmanager
+def running(kafka: KafkaNodes, bootstrap: str) -> Iterator[None]:
+    """The three nodes of Kafka, until they are stopped in order."""
+    try:
+        kafka.start()
+        kafka.wait_until_ready(bootstrap)
+        yield
     finally:
-        again.stop()
+        kafka.stop()
+
+
+@contextmanager
+def started(cluster: Cluster) -> Iterator[None]:
+    """This cluster on the ports that it has, until it is stopped in order."""
+    try:
+        cluster.start(free_ports=False)
+        yield
+        cluster.stop_all()
+    finally:
+        cluster.destroy()
+
+
+def go_on_here(bootstrap: str, loaded: Loaded) -> None:
+    """Each group is where it was and reads on, and the producers write."""
+    for group, protocol in GROUPS.items():
+        at = consume(bootstrap, group, 200, protocol=protocol)
+        assert at == loaded.group_at[group] + 200
+        loaded.group_at[group] = at
+    produce(bootstrap, "orders", [b"here"] * 100)
+    transaction(bootstrap, "commits", b"here").commit_transaction(READ_S)
+    loaded.log = read(bootstrap, TOPICS)
+
+
+def refused(problem: str, *arguments: str) -> None:
+    """In a sentence, with exit code 1."""
+    done = kraft(*arguments, check=False)
+    assert (done.returncode, problem in " ".join(done.stderr.split())) == (1, True), done
+    assert "Traceback" not in done.stderr
+
+
+def has_open_transaction(data: Path) -> bool:
+    """Whether the ledger ends with records of a transaction, and no marker."""
+    rows = [
+        json.loads(line)
+        for line in kraft("log", "dump", "--json", str(data / "node-1/logs/ledger-0")).stdout.splitlines()
+    ]
+    last = [row for row in rows if row["kind"] == "batch"][-1]
+    return bool(last["is_transactional"]) and not last["is_control"]
 
 
 def exported(data: Path, folder: Path, release: str) -> KafkaNodes:
@@ -122,9 +171,12 @@ def exported(data: Path, folder: Path, release: str) -> KafkaNodes:
     return KafkaNodes(jars=fetch(release, CACHE), folder=folder)
 
 
+def folders_of(kafka: KafkaNodes) -> list[str]:
+    return [argument for node in NODES for argument in ("--from", str(kafka.folder / f"node-{node}"))]
+
+
 def imported(kafka: KafkaNodes, data: Path) -> Cluster:
-    folders = [argument for node in NODES for argument in ("--from", str(kafka.folder / f"node-{node}"))]
-    kraft("import", "kafka", *folders, "--data", str(data))
+    kraft("import", "kafka", *folders_of(kafka), "--data", str(data))
     config = data / "cluster.toml"
     lines = ["", "[settings]", *(f'"{name}" = {value!r}' for name, value in SETTINGS.items())]
     config.write_text(config.read_text() + "\n".join(lines).replace("'", '"') + "\n")
@@ -164,6 +216,7 @@ def go_on(kafka: KafkaNodes, bootstrap: str, loaded: Loaded, release: str) -> No
         accept(bootstrap, loaded, 30)
     kafka.kill(2)
     produce(bootstrap, "orders", [b"kafka"] * 500)
+    transaction(bootstrap, "commits", b"kafka").commit_transaction(READ_S)
     kafka.start(2)
     kafka.wait_until_ready(bootstrap)
     loaded.log = read(bootstrap, TOPICS)
