@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
+from kraft.client.response import Answer
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.messages.alter_client_quotas_request import (
     AlterClientQuotasRequestData,
@@ -46,6 +47,7 @@ RECORDS = 4_000
 VALUE = b"x" * 1_000
 QUEUED = 100
 OPEN_MS = 20_000
+BINARY = "application/vnd.kafka.binary.v2+json"
 READ_S = 300
 DAY_MS = 86_400_000
 ACL = AclBinding(
@@ -56,7 +58,7 @@ QUOTA = 1_048_576.0
 TOPICS = {"orders": 2, "compacted": 1, "timed": 1, "ledger": 1, "retries": 1}
 SMALL = {"segment.bytes": "65536"}
 GROUPS = {"readers": "classic", "modern": "consumer"}
-"""Group -> its protocol."""
+"""Group -> its protocol; those of Kafka's clients."""
 
 Records = list[tuple[int, bytes | None, bytes | None]]
 Log = Mapping[tuple[str, int], Records]
@@ -102,6 +104,7 @@ def load(cluster: Cluster) -> Loaded:
     transaction(bootstrap, "commits", b"committed").commit_transaction(READ_S)
     transaction(bootstrap, "aborts", b"aborted").abort_transaction(READ_S)
     group_at = {group: consume(bootstrap, group, RECORDS // 4, protocol=GROUPS[group]) for group in GROUPS}
+    group_at["rest"] = commit_over_rest(cluster)
     secure(bootstrap, admin)
     batch = first_batch(bootstrap)
     error, offset = write_batch(bootstrap, batch)
@@ -114,6 +117,22 @@ def load(cluster: Cluster) -> Loaded:
     transaction(bootstrap, "open", b"open")
     loaded.open_at = check_open(bootstrap)
     return loaded
+
+
+def commit_over_rest(cluster: Cluster) -> int:
+    """A REST consumer reads and commits, and stays; the offsets that are committed, all together."""
+
+    def ask(method: str, path: str, document: Any = None) -> Any:
+        found = cluster.send(1, method, f"/consumers/rest{path}", document, Accept=BINARY)
+        assert isinstance(found, Answer), found
+        assert found.is_success, found
+        return found.json()
+
+    ask("POST", "", {"name": "i", "format": "binary", "auto.offset.reset": "earliest", "auto.commit.enable": "false"})
+    ask("POST", "/instances/i/subscription", {"topics": ["orders"]})
+    wait_until(lambda: bool(ask("GET", "/instances/i/records")), deadline_s=READ_S, what="records for a REST consumer")
+    ask("POST", "/instances/i/offsets")
+    return committed_of(bootstrap_of(cluster), "rest")
 
 
 def secure(bootstrap: str, admin: AdminClient) -> None:
@@ -360,7 +379,7 @@ def check(bootstrap: str, loaded: Loaded) -> None:
             check_compacted(loaded.log[place], records)
         else:
             assert records == loaded.log[place], place
-    assert {group: committed_of(bootstrap, group) for group in GROUPS} == loaded.group_at
+    assert {group: committed_of(bootstrap, group) for group in loaded.group_at} == loaded.group_at
     assert write_batch(bootstrap, loaded.batch) == (0, loaded.offset)
     check_security(bootstrap)
 

@@ -80,6 +80,9 @@ def test_kafka_goes_on_and_so_does_this_cluster_after_it(
     source.stop_all()
     assert has_open_transaction(data)
     before = sums(data)
+    listed = kraft("export", "kafka", "--data", str(data), "--to", str(tmp_path / "kafka"), "--dry-run").stdout
+    assert "- REST consumers (rest/i): Kafka has no REST; their committed offsets come along" in listed
+    assert not (tmp_path / "kafka").exists()
     kafka = exported(data, tmp_path / "kafka", release)
     check_tools(kafka, release)
     of_shell = kafka if release != "4.4.0" else exported(data, tmp_path / "for-the-shell", SHELL_MAX)
@@ -221,7 +224,7 @@ def go_on(kafka: KafkaNodes, bootstrap: str, loaded: Loaded, release: str) -> No
     kafka.wait_until_ready(bootstrap)
     loaded.log = read(bootstrap, TOPICS)
     assert sum(len(records) for (topic, _), records in loaded.log.items() if topic == "orders") == RECORDS + 500
-    assert {group: committed_of(bootstrap, group) for group in GROUPS} == loaded.group_at
+    assert {group: committed_of(bootstrap, group) for group in loaded.group_at} == loaded.group_at
     assert write_batch(bootstrap, loaded.batch) == (0, loaded.offset)
     listed = kafka.tool("org.apache.kafka.tools.LogDirsCommand", "--bootstrap-server", bootstrap, "--describe")
     assert "orders-0" in listed

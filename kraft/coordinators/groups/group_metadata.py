@@ -123,6 +123,8 @@ class GroupMetadata:
             case GroupKey(group_id), StoredGroup() as stored:
                 if is_replay:
                     self.group = restored(group_id, stored, now_ms=now_ms)
+                    # Kafka 3.9 skips records of the consumer protocol, and writes this one behind them.
+                    self.consumer = None
             case GroupKey(group_id), None:
                 self.group = ClassicGroup(group_id=group_id)
             case InstanceKey(_, name), bytes() as data:

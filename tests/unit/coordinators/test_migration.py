@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from kraft.coordinators.groups.classic_group import Phase
+from kraft.coordinators.groups.classic_group import ClassicGroup, Phase, group_record
 from kraft.coordinators.groups.classic_requests import Done, Join, Joined, Synced
 from kraft.coordinators.groups.consumer_group import GroupState
 from kraft.coordinators.groups.consumer_requests import ConsumerHeartbeatAnswer
+from kraft.coordinators.groups.group_metadata import GroupMetadata, Kind
 from kraft.coordinators.groups.modern_group import Timer
+from kraft.coordinators.groups.records import GroupKey, decode_record, encode_key
 from kraft.coordinators.groups.subscriptions import (
     Subscription,
     decode_assignment,
@@ -334,3 +336,24 @@ def test_an_empty_group_takes_the_protocol_of_whoever_comes_first():
     story.classic_leave(member.member_id)
     assert isinstance(Client(story, "n2").beat(), ConsumerHeartbeatAnswer)
     assert story.replayed(is_compacted=True)[0].generation == 0
+
+
+def test_classic_group_of_kafka_3_9_replaces_a_consumer_group():
+    """The group becomes a consumer group again with a tombstone first: Kafka 4 refuses to load it without."""
+    story = Story({"a": 4})
+    newer = Client(story, "n1")
+    newer.beat()
+    newer.leave()
+    entry = GroupMetadata(group=ClassicGroup(group_id="g"))
+    for key, value in story.log:
+        record = decode_record(key, value)
+        assert record is not None
+        entry.apply(record, now_ms=0, is_replay=True)
+    assert entry.kind is Kind.CONSUMER
+    left = ClassicGroup(group_id="g", generation=3, protocol_type="consumer")
+    entry.apply(group_record(left), now_ms=0, is_replay=True)
+    assert (entry.kind, entry.group.generation, entry.protocol_type) == (Kind.CLASSIC, 3, "consumer")
+    story.group, story.consumer, story.log = entry.group, entry.consumer, []
+    assert isinstance(Client(story, "n2").beat(), ConsumerHeartbeatAnswer)
+    assert story.log[0] == (encode_key(GroupKey("g")), None)
+    assert set(story.here.members) == {"n2"}
