@@ -7,7 +7,7 @@ those register when they start. A `cluster.toml` is written with what the metada
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -39,7 +39,7 @@ class ImportPlan:
     target: str
     is_copied: bool
     dropped: Sequence[str]
-    """What was dropped by name, in words."""
+    """What was dropped by name, and nodes that have neither partitions nor a vote, in words."""
     missing: Sequence[str]
     linked_bytes: int
     copied_bytes: int
@@ -75,7 +75,10 @@ def make_plan(
     _refuse(unknown, dropped)
     drop(cluster.image, dropped)
     image = cluster.image.image()
-    _refuse_missing_nodes(cluster, image)
+    members = _brokers(cluster.image, image) | set(cluster.voters)
+    _refuse_missing_nodes(cluster, members)
+    idle = [node.node_id for node in cluster.nodes if node.node_id not in members]
+    cluster = replace(cluster, nodes=[node for node in cluster.nodes if node.node_id in members])
     missing = check_replicas(image, replicas)
     directories = [directory.path for node in cluster.nodes for directory in node.directories]
     copying.refuse_inside(directories, target)
@@ -86,7 +89,10 @@ def make_plan(
         replicas=replicas,
         target=target,
         is_copied=copy or not is_shared,
-        dropped=[unknown[name] for name in dropped],
+        dropped=[
+            *(unknown[name] for name in dropped),
+            *(f"node {node_id}, which is neither a broker nor a voter" for node_id in idle),
+        ],
         missing=missing,
         linked_bytes=0,
         copied_bytes=0,
@@ -96,9 +102,8 @@ def make_plan(
     return replace(plan, linked_bytes=linked, copied_bytes=copied)
 
 
-def _refuse_missing_nodes(cluster: KafkaCluster, image: MetadataImage) -> None:
-    there = {node.node_id for node in cluster.nodes}
-    missing = sorted((_brokers(cluster.image, image) | set(cluster.voters)) - there)
+def _refuse_missing_nodes(cluster: KafkaCluster, members: Set[int]) -> None:
+    missing = sorted(members - {node.node_id for node in cluster.nodes})
     if missing:
         raise UnfitData(
             f"node {missing[0]} is a member of the cluster, and none of the folders is of it: name the log.dirs of all "

@@ -444,6 +444,22 @@ def test_a_missing_node_is_named(tmp_path: Path) -> None:
         importing.make_plan(FILES, folders[:1], target=str(tmp_path / "back"), dropped=(), copy=False)
 
 
+def test_a_node_without_partitions_and_without_a_vote_is_left_out(tmp_path: Path) -> None:
+    """Such as a controller that has not joined the voters (KIP-853)."""
+    kafka = exported(tmp_path)
+    idle = kafka / "node-9/logs"
+    idle.mkdir(parents=True)
+    text = (kafka / FIRST / "meta.properties").read_text().replace("node.id=1", "node.id=9")
+    lines = [line for line in text.splitlines(True) if "directory.id" not in line]
+    (idle / "meta.properties").write_text("".join([*lines, "directory.id=AAAAAAAAAAAAAAAAAAAJJw\n"]))
+    target = str(tmp_path / "back")
+    plan = importing.make_plan(FILES, [*folders_of(kafka), str(idle)], target=target, dropped=(), copy=False)
+    assert plan.dropped == ["node 9, which is neither a broker nor a voter"]
+    importing.fill(FILES, plan, on_bytes=lambda _: None)
+    config = parse_config((tmp_path / "back/cluster.toml").read_text())
+    assert [node.id for node in config.nodes] == list(NODES)
+
+
 def test_a_tail_without_meaning_is_cut(tmp_path: Path) -> None:
     kafka = exported(tmp_path)
     append(kafka, NoOpRecordData.make(), nodes=(2,))
