@@ -74,9 +74,10 @@ def read_source(files: Files, config: ClusterConfig) -> Source:
 
 
 def _check_stopped(files: Files, node: NodeConfig, locks: ExitStack) -> None:
-    folders = [f"{node.data}/{METADATA_FOLDER}", *(node.log_dirs if node.is_broker else ())]
-    for folder in folders:
-        if not files.is_directory(folder):
+    metadata = f"{node.data}/{METADATA_FOLDER}"
+    for folder in (metadata, *(node.log_dirs if node.is_broker else ())):
+        is_needed = node.is_voter or folder != metadata  # a broker gets its metadata from the voters
+        if is_needed and not files.is_directory(folder):
             raise UnfitData(f"node {node.id}: there is no folder {folder}: an export needs the folders of all nodes")
         if files.exists(f"{folder}/{LOCK_FILE}"):
             try:

@@ -25,7 +25,7 @@ from metadata.image_codec import encode_image
 from tests.unit.kafka_data.world import FILES, configuration, content
 
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = ("kafka-3.9.1", "kafka-4.1.0", "kafka-4.4.0", "formatted-4.4.0")
+NAMES = ("kafka-3.9.1", "kafka-4.1.0", "kafka-4.4.0", "formatted-4.4.0", "dynamic-4.4.0")
 LOADED = NAMES[:3]
 """Those with users, ACLs, quotas, groups and transactions."""
 
@@ -50,7 +50,9 @@ def cluster_of(data: Path) -> ClusterConfig:
     """What `cluster.toml` of an import has."""
     config, world = parse_config((data / "cluster.toml").read_text()), configuration(data)
     nodes = [
-        world.nodes[node.id - 1].model_copy(update={"data": str(data / f"node-{node.id}"), "log_dirs": node.log_dirs})
+        world.nodes[node.id - 1].model_copy(
+            update={"data": str(data / f"node-{node.id}"), "log_dirs": node.log_dirs, "roles": node.roles}
+        )
         for node in config.nodes
     ]
     return world.model_copy(update={"cluster_id": config.cluster_id, "nodes": tuple(nodes)})
@@ -65,7 +67,7 @@ def exported(data: Path, target: Path, release: Release) -> Path:
 
 
 def image_of(data: Path) -> MetadataImage:
-    voters = [(node.id, f"{node.data}/{METADATA_FOLDER}") for node in cluster_of(data).nodes]
+    voters = [(node.id, f"{node.data}/{METADATA_FOLDER}") for node in cluster_of(data).voters]
     return committed_image(FILES, voters)
 
 
@@ -106,6 +108,17 @@ def test_kafkas_folders_are_taken_in_and_given_out_again(name: str, tmp_path: Pa
         there = next((tmp_path / "out").glob(f"node-{each.broker}/logs*/{each.name}"))
         for path in Path(each.folder).glob("*.log"):
             assert (there / path.name).read_bytes() == path.read_bytes()
+
+
+def test_voters_of_the_log_are_those_that_joined(tmp_path: Path) -> None:
+    """Node 2 is a controller that is registered, and has not joined; node 3 has two log directories."""
+    plan = imported(unpacked("dynamic-4.4.0", tmp_path), tmp_path / "data")
+    assert plan.cluster.voters == [1]
+    assert plan.dropped == ["node 2, which is neither a broker nor a voter"]
+    nodes = [(node.id, node.roles, len(node.log_dirs)) for node in cluster_of(tmp_path / "data").nodes]
+    assert nodes == [(1, ("controller",), 1), (3, ("broker",), 2)]
+    ends = {name: each.log_end for (topic, name, _), each in plan.replicas.items() if topic == "orders"}
+    assert ends == {0: 99, 1: 101, 2: 99, 3: 101}
 
 
 @pytest.mark.parametrize("name", LOADED)
