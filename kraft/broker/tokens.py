@@ -1,18 +1,22 @@
 """Bearer tokens of OAUTHBEARER and HTTP: JWTs that a key of the JWKS file has signed (PyJWT, kraft[security]).
 
-The file is read again while the node runs, so that a key that is removed from it is worth nothing a second later.
+The file is read again while the node runs, so that a key that is removed from it is worth nothing a second later. A
+file that everybody may write, or that is no JWKS, changes nothing (event `jwks_not_loaded`); without a file there are
+no keys.
 Tokens without a signature are taken only where `sasl.oauthbearer.unsecured.tokens.enable` is set.
 """
 
 from __future__ import annotations
 
 import json
+import stat
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from metadata.environment import Environment
+from metadata.events import Events
 from metadata.settings import BrokerSettings
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -29,6 +33,10 @@ class BadToken(Exception):
     """The token is not valid; the message has the reason, and nothing of the token."""
 
 
+class _NotLoaded(Exception):
+    """The JWKS file is refused, or cannot be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """A token that was valid when it was checked."""
@@ -41,12 +49,17 @@ class Token:
 
 
 class Tokens:
-    def __init__(self, environment: Environment, settings: Callable[[], BrokerSettings]) -> None:
+    def __init__(
+        self, environment: Environment, settings: Callable[[], BrokerSettings], *, events: Events | None = None
+    ) -> None:
         self._clock = environment.clock
         self._files = environment.files
         self._settings = settings
+        self._events = events
         self._read_ms: int | None = None
         self._keys: Mapping[str, Mapping[str, Any]] = {}
+        self._wrong = ""
+        """What was wrong with the file at the last look, as it was reported; empty: nothing."""
 
     def check(self, text: str) -> Token:
         """The token of a text. Raises BadToken."""
@@ -109,22 +122,41 @@ class Tokens:
     def _current_keys(self) -> Mapping[str, Mapping[str, Any]]:
         now_ms = self._clock.monotonic_ms()
         if self._read_ms is None or now_ms - self._read_ms >= LOOK_EVERY_MS:
-            self._keys, self._read_ms = self._read(self._settings().sasl_oauthbearer_jwks_endpoint_url), now_ms
+            self._read_ms = now_ms
+            self._look(self._settings().sasl_oauthbearer_jwks_endpoint_url)
         return self._keys
 
+    def _look(self, url: str) -> None:
+        wrong = ""
+        try:
+            self._keys = self._read(url)
+        except _NotLoaded as error:
+            wrong = str(error)
+        if wrong and wrong != self._wrong and self._events is not None:
+            self._events.emit("jwks_not_loaded", error=wrong)
+        self._wrong = wrong
+
     def _read(self, url: str) -> Mapping[str, Mapping[str, Any]]:
-        """The keys by kid; none without a file, or while it cannot be read."""
+        """The keys by kid; none without a file. Raises _NotLoaded."""
         if not url.startswith(FILE_URL):
             return {}
+        path = url.removeprefix(FILE_URL)
         try:
-            file = self._files.open(url.removeprefix(FILE_URL), read_only=True)
+            if self._files.permissions(path) & stat.S_IWOTH:
+                raise _NotLoaded(f"{path} may be written by everybody on this machine: chmod o-w {path}")
+            file = self._files.open(path, read_only=True)
             try:
                 text = file.pread(0, JWKS_BYTES_MAX)
             finally:
                 file.close()
             return {str(key.get("kid", place)): key for place, key in enumerate(json.loads(text)["keys"])}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except FileNotFoundError:
             return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = (
+                isinstance(error, OSError) and error.strerror
+            ) or "it is no JWKS, a JSON object with an array keys"
+            raise _NotLoaded(f"{path}: {reason}") from error
 
 
 def _part(text: str, place: int) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from kraft.http.readiness import Awaiting
 from kraft.http.revocations import Revocations
 from kraft.http.slow_clients import SlowClients
 from kraft.http.streaming.streams import Streams
+from kraft.http.visible_image import Views
 from kraft.protocol.errors import InvalidTopicException, LeaderNotAvailable, RequestTimedOut, UnknownTopicOrPartition
 from metadata.controller.requests import Request
 from metadata.environment import Clock
@@ -59,6 +60,7 @@ class Context:
     """On the monotonic clock."""
     origins: Origins
     revocations: Revocations
+    views: Views = field(default_factory=Views)
     authentication: HttpAuthentication | None = None
     """None where clients do not log in."""
     is_strict: bool = False

@@ -8,6 +8,7 @@ request it returns for the handler.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
@@ -30,6 +31,7 @@ from kraft.http.extension_fields import PREFER, prefers_additions
 from kraft.http.media import is_latin_1
 from kraft.http.problems import problems_of
 from kraft.http.record_counts import check_values
+from kraft.http.revocations import UNWATCHED
 from metadata.acls import AclOperation, AclResource
 
 if TYPE_CHECKING:
@@ -88,6 +90,20 @@ class Call:
             authentication.check_again(self.request)
         for need in self.needs:
             self.check(*need)
+
+    def while_allowed(self, check: Callable[[], object] | None = None) -> AbstractContextManager[None]:
+        """For whatever waits: it ends soon after `check_again` would raise, or `check`, for what the route's needs do
+        not say. Raises that error."""
+        context = self.context
+        if context.authentication is None and context.gateway.authorizer is None:
+            return UNWATCHED
+
+        def both() -> None:
+            self.check_again()
+            if check is not None:
+                check()
+
+        return context.revocations.watching(self.check_again if check is None else both)
 
     def described(self, resource: AclResource, names: Iterable[str]) -> list[str]:
         """Those of these names that the principal may describe; all groups for one that may describe the cluster."""

@@ -6,20 +6,17 @@ ACLs of that moment, so that a stream ends soon after the ACL that allowed it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 from kraft.broker.gateway import Gateway, Records
 from kraft.broker.permissions import Permissions
 from kraft.broker.principal import Principal
-from kraft.http.revocations import Revocations
 from kraft.protocol.errors import UnknownTopicOrPartition
 from kraft.protocol.primitives import Buffer
 from metadata.acls import CLUSTER_NAME, AclOperation, AclResource
-from metadata.authorizer import Authorizer
 from metadata.controller.requests import (
     AlterClientQuotas,
     AlterConfigs,
@@ -38,7 +35,7 @@ from metadata.controller.requests import (
     ReplaceConfigs,
     Request,
 )
-from metadata.image import MetadataImage, TopicIdPartition, topic_ids_map, topics_map
+from metadata.image import MetadataImage, TopicIdPartition
 from replication.requests import ActiveProducer, OffsetAnswer, ProduceOptions, ProduceOutcome, ReadOptions
 
 if TYPE_CHECKING:
@@ -48,55 +45,21 @@ if TYPE_CHECKING:
 
 Reply = TypeVar("Reply")
 
-VIEWS_KEPT_MAX = 64
-"""Principals whose view of the latest image is kept."""
 TOPIC, GROUP, CLUSTER = AclResource.TOPIC, AclResource.GROUP, AclResource.CLUSTER
-
-
-class _Views:
-    """What each principal sees of an image."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], tuple[MetadataImage, Authorizer | None, MetadataImage]] = OrderedDict()
-
-    def view(self, gateway: Gateway, principal: Principal, may: Permissions) -> MetadataImage:
-        image, authorizer, key = gateway.image, gateway.authorizer, (str(principal), principal.host)
-        kept = self._kept.get(key)
-        if kept is None or kept[0] is not image or kept[1] is not authorizer:
-            kept = self._kept[key] = image, authorizer, visible(image, may)
-            if len(self._kept) > VIEWS_KEPT_MAX:
-                self._kept.popitem(last=False)
-        return kept[2]
-
-
-_VIEWS: Final = _Views()
-
-
-def visible(image: MetadataImage, may: Permissions) -> MetadataImage:
-    """The image without topics that the principal may not describe."""
-    topics = {
-        topic.topic_id: topic
-        for topic in image.topics.values()
-        if may.silently(AclOperation.DESCRIBE, TOPIC, topic.name)
-    }
-    if len(topics) == len(image.topics):
-        return image
-    names = {topic.name: topic_id for topic_id, topic in topics.items()}
-    return replace(image, topics=topics_map(topics), topic_ids=topic_ids_map(names))
 
 
 def restricted(context: Context, principal: Principal, *, what: str) -> Context:
     """The context of a request of this principal."""
-    gateway = RestrictedGateway(context.gateway, principal, what=what, revocations=context.revocations)
+    gateway = RestrictedGateway(context, principal, what=what)
     return replace(context, gateway=cast(Gateway, gateway))
 
 
 class RestrictedGateway:
     """What is not checked here is asked of the gateway behind it."""
 
-    def __init__(self, gateway: Gateway, principal: Principal, *, what: str, revocations: Revocations) -> None:
-        self._gateway, self._principal, self._what = gateway, principal, what
-        self._revocations = revocations
+    def __init__(self, context: Context, principal: Principal, *, what: str) -> None:
+        self._gateway, self._principal, self._what = context.gateway, principal, what
+        self._revocations, self._views = context.revocations, context.views
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._gateway, name)
@@ -104,7 +67,7 @@ class RestrictedGateway:
     @property
     def image(self) -> MetadataImage:
         may = self._may
-        return self._gateway.image if may is None else _VIEWS.view(self._gateway, self._principal, may)
+        return self._gateway.image if may is None else self._views.view(self._gateway, self._principal, may)
 
     @property
     def _may(self) -> Permissions | None:

@@ -93,19 +93,23 @@ def node_context(
             tls=dialed.get,
         ),
         on_fatal=on_fatal,
-        logins=_logins(config, environment, publisher, client_events),
+        logins=_logins(config, environment, publisher, client_events, events),
         certificates=certificates,
     )
 
 
 def _logins(
-    config: ClusterConfig, environment: Environment, publisher: MetadataPublisher, client_events: ClientEvents
+    config: ClusterConfig,
+    environment: Environment,
+    publisher: MetadataPublisher,
+    client_events: ClientEvents,
+    events: EventLog,
 ) -> Logins:
     keys = config.keys
     users = Users(environment, image=lambda: publisher.image, passwords=config.passwords, key=keys.operator)
     return Logins(
         users=users,
-        tokens=Tokens(environment, lambda: publisher.settings),
+        tokens=Tokens(environment, lambda: publisher.settings, events=events),
         clock=environment.clock,
         settings=lambda: publisher.settings,
         operator_key=keys.operator,

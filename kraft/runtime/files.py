@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 
 from kraft.protocol.primitives import Buffer
@@ -140,6 +141,9 @@ class DiskFiles:
 
     def size(self, path: str) -> int:
         return os.stat(path).st_size
+
+    def permissions(self, path: str) -> int:
+        return stat.S_IMODE(os.stat(path).st_mode)
 
     def list_directory(self, path: str) -> list[str]:
         return sorted(os.listdir(path))

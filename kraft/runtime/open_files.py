@@ -209,6 +209,9 @@ class CachedFiles:
     def size(self, path: str) -> int:
         return self._files.size(path)
 
+    def permissions(self, path: str) -> int:
+        return self._files.permissions(path)
+
     def list_directory(self, path: str) -> list[str]:
         return self._retrying(self._files.list_directory, path)
 

@@ -26,6 +26,9 @@ class ReservedFiles:
     def size(self, path: str) -> int:
         return self._files.size(path)
 
+    def permissions(self, path: str) -> int:
+        return self._files.permissions(path)
+
     def list_directory(self, path: str) -> list[str]:
         return self._cache.list_directory(path)
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
@@ -24,13 +24,14 @@ from kraft.node.assembly import Node
 from kraft.node.process import YOUNG_OBJECTS, http_door
 from kraft.runtime.environment import close_environment, system_environment
 from kraft.runtime.quorum_thread import QuorumThread
-from metadata.controller.requests import CreateTopics, NewTopic
+from metadata.controller.requests import CreateTopics, NewTopic, Request
 from tests.support.dense_frames import KNOWN
 from tests.support.ports import free_ports
 
 HOST = "127.0.0.1"
 READY_S = 30
 ANSWER_S = 120
+ReplyT = TypeVar("ReplyT")
 
 
 class MeasuredLoop(asyncio.SelectorEventLoop):
@@ -134,6 +135,16 @@ class MeasuredNode:
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
+
+    def control(self, request: Request[ReplyT]) -> ReplyT:
+        """Asks the active controller, and waits until this node's metadata has the change."""
+        node = self.node
+        assert node is not None
+
+        async def asked() -> ReplyT:
+            return await node.gateway.control(request, timeout_ms=10_000)
+
+        return asyncio.run_coroutine_threadsafe(asked(), self.loop).result(READY_S)
 
     # --- measuring ----------------------------------------------------------------------------------------------
 

@@ -80,7 +80,7 @@ async def _run(call: Call, source: Source, outlet: Outlet, frames: Frames, *, wa
     try:
         while True:
             await context.clock.sleep(0)  # neither a read of a log that is here nor a client that takes all suspends
-            with context.revocations.watching(call.check_again):
+            with call.while_allowed():
                 pieces = await source.next(wait_ms=wait_ms)
             for piece in pieces:
                 framed = _framed(piece, source.positions, frames)
@@ -108,7 +108,7 @@ async def _throttled(call: Call, size: int) -> None:
         return
     wait_ms = gateway.quotas.used(CONSUMER_BYTE_RATE, Owner(call.principal.name, None), size, clock.monotonic_ms())
     if wait_ms:
-        with call.context.revocations.watching(call.check_again):
+        with call.while_allowed():
             await clock.sleep(wait_ms)
 
 

@@ -198,7 +198,7 @@ class ConsumerHandlers:
         text = call.request.query.get("token")
         number = None if text is None else parse_integer(text, "token", low=1)
         wait_ms = min(integer(call, "timeout", default=INT32_MAX, low=-1), limits.read_wait_ms_max)
-        with call.context.long_polls, call.context.revocations.watching(call.check_again):
+        with call.context.long_polls, call.while_allowed():
             started_ms = call.context.clock.monotonic_ms()
             begin = r.BeginPoll(
                 **_names(call), number=number, wait_ms=max(min(wait_ms, 5_000), 0), reads_ms=max(wait_ms, -1)

@@ -23,7 +23,6 @@ from kraft.http.parameters import ISOLATION_LEVEL, integer, is_read_committed
 from kraft.http.raw_records import encode_records
 from kraft.http.records import end_of_batches, on_records, take_records, without_aborted
 from kraft.http.responses import with_body
-from kraft.http.revocations import UNWATCHED
 from kraft.http.streaming.read import STREAM_CONTENT, STREAM_QUERY, stream_partition
 from kraft.protocol.media_types import RECORD_BATCH, RECORDS
 from kraft.protocol.primitives import INT32_MAX
@@ -48,9 +47,7 @@ async def read_records(call: Call) -> web.StreamResponse:
     offset = await wanted_offset(call, which, is_read_committed=is_committed)
     deadline_ms = context.clock.monotonic_ms() + wait_ms
     end_ms = max(deadline_ms, context.clock.monotonic_ms() + READ_OVER_MS_MAX)
-    may_lose = context.authentication is not None or call.needs
-    watched = context.revocations.watching(call.check_again) if may_lose else UNWATCHED
-    with context.long_polls, watched:
+    with context.long_polls, call.while_allowed():
         while True:
             options = ReadOptions(
                 bytes_max=await context.room(bytes_max),

@@ -112,7 +112,7 @@ class _Stream:
         ends_ms = clock.monotonic_ms() + AGE_MS_MAX
         while True:
             left_ms = min(IDLE_MS_MAX, ends_ms - clock.monotonic_ms())
-            with self.call.context.revocations.watching(self.call.check_again):
+            with self.call.while_allowed():
                 data = await self._arrived(left_ms)
             if not data:
                 break

@@ -74,16 +74,12 @@ class ShareRecordHandlers:
             for name in asked.topics:
                 call.check(AclOperation.READ, AclResource.TOPIC, name)
 
-        def check_again() -> None:
-            call.check_again()
-            check()
-
         check()
         check_lock(call, asked.lock_ms)
         settling = Settling(self._queues, call, asked.acknowledge)
         receipt = self._queues.new_receipt()
         lock_ms = asked.lock_ms or self._queues.settings_of(group).share_record_lock_duration_ms
-        with context.long_polls, context.revocations.watching(check_again):
+        with context.long_polls, call.while_allowed(check):
             handed = await settling.with_records(
                 Receive(
                     group=group,

@@ -51,6 +51,9 @@ class Holding:
     def size(self, path: str) -> int:
         return len(self._data)
 
+    def permissions(self, path: str) -> int:
+        return 0o600
+
     def list_directory(self, path: str) -> list[str]:
         return []
 

@@ -102,8 +102,9 @@ async def _with_others() -> None:
 
     endless, other = TakenAtOnce(1_000), asyncio.ensure_future(others())
     clock = SystemClock(asyncio.get_running_loop())
-    context = SimpleNamespace(clock=clock, revocations=Revocations(clock), gateway=SimpleNamespace(quotas=None))
-    call = SimpleNamespace(context=context, unknown_topic=40401, check_again=lambda: None)
+    context = SimpleNamespace(clock=clock, gateway=SimpleNamespace(quotas=None))
+    waits = Revocations(clock)
+    call = SimpleNamespace(context=context, unknown_topic=40401, while_allowed=lambda: waits.watching(lambda: None))
     ended = await _run(cast(Any, call), endless, cast(Any, endless), FRAMES[EVENTS], wait_ms=60_000)
     other.cancel()
     assert ended.status == 503

@@ -155,6 +155,25 @@ def test_new_connections_get_a_certificate_that_was_replaced(folder: Path, tmp_p
     run(story)
 
 
+def test_a_key_that_everybody_may_read_is_refused_until_its_mode_is_right(folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.pem"
+    mine.write_bytes((folder / "node-1.pem").read_bytes())
+    mine.chmod(0o600)
+    node = tls(folder, ssl_keystore_location=str(mine))
+    first = node.server.current
+    other = tmp_path / "other.pem"
+    other.write_bytes(mine.read_bytes())
+    other.chmod(0o644)
+    other.replace(mine)
+    with pytest.raises(TlsFailed, match="may be read by everybody"):
+        node.refresh()
+    assert not node.refresh(), "one complaint for each change"
+    assert node.server.current is first
+    mine.chmod(0o600)
+    assert node.refresh()
+    assert node.server.current is not first
+
+
 def test_handshakes_that_never_end_are_few_and_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = UnauthenticatedLimits(frame_bytes_max=0, frames_max=0, connections_max=3, wait_ms=300)
     monkeypatch.setattr(tls_listener, "TLS_HANDSHAKES", limits)

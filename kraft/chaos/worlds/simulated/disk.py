@@ -305,6 +305,9 @@ class SimulatedFiles:
     def size(self, path: str) -> int:
         return len(self._disk.file(path).data)
 
+    def permissions(self, path: str) -> int:
+        return 0o600 if isinstance(self._disk.node(path), Inode) else 0o700
+
     def list_directory(self, path: str) -> list[str]:
         return sorted(self._disk.directory(path).names)
 
