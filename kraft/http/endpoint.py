@@ -30,7 +30,7 @@ from kraft.http.errors import (
 from kraft.http.extension_fields import PREFER, prefers_additions
 from kraft.http.media import is_latin_1
 from kraft.http.problems import problems_of
-from kraft.http.record_counts import check_values
+from kraft.http.record_counts import check_values, objects_max
 from kraft.http.revocations import UNWATCHED
 from metadata.acls import AclOperation, AclResource
 
@@ -44,16 +44,24 @@ Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 class Call:
     """One request on its way through a handler."""
 
-    __slots__ = ("accept", "body", "context", "needs", "request")
+    __slots__ = ("_objects", "accept", "body", "context", "needs", "request")
 
     def __init__(self, context: Context, request: web.Request, body: bytes | bytearray = b"") -> None:
         self.context = context
         self.request = request
         self.body = body
+        self._objects = -1
         self.needs: Sequence[tuple[AclOperation, AclResource, str]] = ()
         """What the route needs, once that was checked."""
         self.accept = request.headers.get("Accept")
         """In the strict profile only what the route describes of it."""
+
+    @property
+    def objects(self) -> int:
+        """A bound of the objects in the body of JSON, counted once."""
+        if self._objects < 0:
+            self._objects = objects_max(self.body)
+        return self._objects
 
     @property
     def has_additions(self) -> bool:

@@ -135,7 +135,7 @@ async def produce_body(
     another partition than the path's and for a key that was used for other records, and KafkaError.
     """
     keyless = params.sender.keyless_partition(len(topic.partitions))
-    if _is_much(call.body, params.form):
+    if _is_much(call, params.form):
         parsed, places = await call.context.record_workers.run(
             _parsed_and_placed, parse, topic, partition, keyless=keyless
         )
@@ -145,10 +145,10 @@ async def produce_body(
     return parsed, await write_records(call, params, topic, parsed.records, where)
 
 
-def _is_much(body: bytes | bytearray, form: Format) -> bool:
-    if len(body) > INLINE_BODY_BYTES_MAX:
+def _is_much(call: Call, form: Format) -> bool:
+    if len(call.body) > INLINE_BODY_BYTES_MAX:
         return True
-    return form is not Format.RECORDS and body.count(b"{") > INLINE_RECORDS_MAX
+    return form is not Format.RECORDS and call.objects > INLINE_RECORDS_MAX
 
 
 def _parsed_and_placed(

@@ -75,22 +75,27 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 }
 
 
-def check_counts(body: bytes | bytearray, field: str, *, items_max: int, headers_max: int, code: int) -> None:
+def objects_max(body: bytes | bytearray) -> int:
+    """A bound of the objects in a body of JSON: its opening braces, or the half of its bytes where it is short."""
+    size = len(body)
+    return size // 2 if size <= 2 * FREE else body.count(b"{")
+
+
+def check_counts(
+    body: bytes | bytearray, field: str, *, objects: int, items_max: int, headers_max: int, code: int
+) -> None:
     """Counts `records` or `entries`, or the `headers` of one record: at most `items_max`, and no more than the body's
     length pays for.
 
     Raises HttpError with `code` beyond the bounds; what is no JSON is left to its parser.
 
-    Each record and each header is an object, which is two bytes at least: where there are no more braces than records
-    may be, nothing is counted, and where there is no room for more, not even they.
+    Each record and each header is an object: where the body's `objects_max` is no more than may be, nothing is counted.
     """
-    if len(body) <= 2 * FREE and items_max >= FREE:
-        return
     bytes_each = RECORD_BYTES if field == "records" else ENTRY_BYTES
     items_max = min(items_max, _paid(body, bytes_each))
-    headers_max = min(headers_max, _paid(body, bytes_each))
-    if len(body) <= 2 * items_max or body.count(b"{") <= items_max:
+    if objects <= items_max:
         return
+    headers_max = min(headers_max, _paid(body, bytes_each))
     left = _Left(items_max, headers_max)
     token = _left.set(left)
     try:

@@ -172,7 +172,7 @@ def _parse(call: Call, params: ProduceParams) -> Parsed:
     items_max, headers_max = limits.produce_records_max, limits.produce_headers_max
     if params.form is Format.RECORDS:
         return Parsed(decode_records(bytes(body), now_ms=now_ms, records_max=items_max, headers_max=headers_max))
-    check_counts(body, "records", items_max=items_max, headers_max=headers_max, code=TOO_LARGE)
+    check_counts(body, "records", objects=call.objects, items_max=items_max, headers_max=headers_max, code=TOO_LARGE)
     return Parsed(parse_produce(body, params.form, now_ms=now_ms))
 
 

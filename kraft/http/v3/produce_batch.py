@@ -43,7 +43,14 @@ async def produce_batch(call: Call, params: ProduceParams) -> web.Response:
 def _parse(call: Call, times: TimeRules | None) -> ParsedBatch:
     limits, now_ms = call.context.limits, call.context.clock.wall_ms()
     entries_max = limits.batch_entries_max
-    check_counts(call.body, "entries", items_max=entries_max, headers_max=limits.produce_headers_max, code=BATCH)
+    check_counts(
+        call.body,
+        "entries",
+        objects=call.objects,
+        items_max=entries_max,
+        headers_max=limits.produce_headers_max,
+        code=BATCH,
+    )
     return parse_batch(call.body, now_ms=now_ms, entries_max=entries_max, is_strict=call.context.is_strict, times=times)
 
 

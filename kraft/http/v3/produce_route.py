@@ -60,7 +60,7 @@ class _Entry(Struct):
 async def produce_to_route(call: Call, params: ProduceParams, writes: RoutedWrites) -> web.Response:
     """207 with `successes` and `failures`, each entry by its `id`. Raises HttpError 42208 for a bad batch, 40407."""
     target = route_of(call)
-    if len(call.body) > INLINE_BODY_BYTES_MAX or call.body.count(b"{") * len(target.bindings) > INLINE_MATCHES_MAX:
+    if len(call.body) > INLINE_BODY_BYTES_MAX or call.objects * len(target.bindings) > INLINE_MATCHES_MAX:
         parsed, entries = await call.context.record_workers.run(_parsed_and_matched, call, target)
     else:
         parsed, entries = _parsed_and_matched(call, target)
@@ -105,7 +105,14 @@ def _answer(parsed: ParsedBatch, entries: Sequence[_Entry]) -> web.Response:
 def _parsed_and_matched(call: Call, target: RouteImage) -> tuple[ParsedBatch, list[_Entry]]:
     limits, now_ms = call.context.limits, call.context.clock.wall_ms()
     entries_max = limits.batch_entries_max
-    check_counts(call.body, "entries", items_max=entries_max, headers_max=limits.produce_headers_max, code=BATCH)
+    check_counts(
+        call.body,
+        "entries",
+        objects=call.objects,
+        items_max=entries_max,
+        headers_max=limits.produce_headers_max,
+        code=BATCH,
+    )
     parsed = parse_batch(
         call.body, now_ms=now_ms, entries_max=entries_max, is_strict=call.context.is_strict, kind=RouteRequest
     )

@@ -15,7 +15,7 @@ from kraft.http.errors import BATCH, PAYLOAD, UNPROCESSABLE, HttpError
 from kraft.http.offset_spec import parse_iso_time
 from kraft.http.problems import malformed_json, misshapen
 from kraft.http.produce import Parsed
-from kraft.http.record_counts import check_counts
+from kraft.http.record_counts import check_counts, objects_max
 from kraft.http.records import NO_HEADERS, OutRecord
 from kraft.http.v2.record_bodies import NULL, Base64, EmbeddedJson, check_utf8
 from kraft.protocol.primitives import INT32_MAX
@@ -171,7 +171,7 @@ def fields_taken(topic: str, settings_of: Callable[[str], TopicSettings]) -> Tim
 def parse_record(text: bytes, *, now_ms: int, times: TimeRules | None = None) -> tuple[StreamRecord, OutRecord]:
     """Raises Malformed 400 for malformed JSON, which ends its stream; HttpError 400 for JSON that is no record, 422 for
     a record that needs a schema registry or has a time that its topic does not take."""
-    check_counts(text, "headers", items_max=INT32_MAX, headers_max=INT32_MAX, code=400)
+    check_counts(text, "headers", objects=objects_max(text), items_max=INT32_MAX, headers_max=INT32_MAX, code=400)
     try:
         check_utf8(text)
         record = _record.decode(text)

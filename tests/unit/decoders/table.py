@@ -55,7 +55,7 @@ from kraft.http.console.launcher import asked_in
 from kraft.http.errors import HttpError
 from kraft.http.media import Format, is_latin_1, media_ranges, utf8_of_latin_1
 from kraft.http.offset_spec import parse_timestamp
-from kraft.http.record_counts import check_counts
+from kraft.http.record_counts import check_counts, objects_max
 from kraft.http.streaming.splitter import ObjectSplitter
 from kraft.http.v2.record_bodies import parse_produce
 from kraft.http.v3.record_bodies import RouteRequest, parse_batch, parse_record
@@ -815,7 +815,9 @@ HTTP = {
     },
     "counted records": Decoder(
         module="kraft.http.record_counts",
-        decode=lambda data: check_counts(data, "records", items_max=3, headers_max=2, code=42208),
+        decode=lambda data: check_counts(
+            data, "records", objects=objects_max(data), items_max=3, headers_max=2, code=42208
+        ),
         refuses=(HttpError,),
         samples=[
             b'{"records": [{"value": {"a": {"b": {}}}}, {"headers": [{"key": "h"}, {"key": "i"}]}]}',

@@ -16,7 +16,7 @@ from kraft.http.errors import HttpError
 from kraft.http.limits import Limits
 from kraft.http.partitioner import UNPLACED, Partitioner, places_of
 from kraft.http.raw_records import decode_records
-from kraft.http.record_counts import NESTED_MAX, check_counts, check_values
+from kraft.http.record_counts import NESTED_MAX, check_counts, check_values, objects_max
 from kraft.http.v3.produce_stream import portions
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, RAW_RECORDS, TEXT, V3, Door, raw_records, with_door
@@ -74,7 +74,7 @@ def test_what_is_counted(text: bytes, said: str) -> None:
     """What is no body of records is left to the parser that says so."""
     expected: Any = pytest.raises(HttpError, match=f"^{said}") if said else nullcontext()
     with expected:
-        check_counts(text, "records", items_max=1_000, headers_max=2_000, code=413)
+        check_counts(text, "records", objects=objects_max(text), items_max=1_000, headers_max=2_000, code=413)
 
 
 CHANGE = b'{"topic_name":"orders","configs":[{"name":"retention.ms","value":"86400000"}]}'
@@ -100,7 +100,7 @@ def test_counting_takes_no_memory() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(HttpError):
-            check_counts(large, "records", items_max=100_000, headers_max=1, code=413)
+            check_counts(large, "records", objects=objects_max(large), items_max=100_000, headers_max=1, code=413)
         assert tracemalloc.get_traced_memory()[1] < 16 * MIB
     finally:
         tracemalloc.stop()
