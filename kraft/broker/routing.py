@@ -201,6 +201,11 @@ class Router:
         deadline_ms = self._clock.monotonic_ms() + min(LEADER_WAIT_MS, options.timeout_ms)
         seen = self._publisher.version
         outcomes = await self._produce_once(batches, options)
+        for outcome in outcomes.values():
+            if outcome.error_code:
+                break
+        else:
+            return outcomes
         left = self._left(outcomes, batches)
         if left and self._clock.monotonic_ms() < deadline_ms:
             await self._produce_again(left, options, outcomes, seen=seen, deadline_ms=deadline_ms)

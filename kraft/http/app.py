@@ -34,6 +34,7 @@ from kraft.http.readiness import Awaiting, Nothing, add_awaits_header, refuse_ea
 from kraft.http.request_body import BodyLease, check_length
 from kraft.http.responses import InternalErrors, finished, refused
 from kraft.http.revocations import Revocations
+from kraft.http.route_cache import new_application
 from kraft.http.routes import ALL_ROUTES
 from kraft.http.slow_clients import SlowClients
 from kraft.http.status import partition_gauges
@@ -97,7 +98,7 @@ def create_app(
         origins=Origins(own_hosts, lambda: gateway.settings),
     )
     routes = _served((*ALL_ROUTES, *_pages(environment.files), *extra_routes), is_strict=is_strict)
-    app = web.Application(client_max_size=limits.body_bytes_max)
+    app = new_application(client_max_size=limits.body_bytes_max)
     app[CONTEXT], app[ROUTES] = context, routes
     _add_signals(app)
     _register_all(app, context, routes, InternalErrors(events, environment.rng))
@@ -240,7 +241,7 @@ def _check(call: Call, route: Route) -> Any:
         check_quota(call, route, context.gateway.quotas)
     if context.is_strict:
         check_strictly(call, route)
-    if route.tag == "v2" and context.dialect.checks_parameters:
+    if route.tag == "v2" and "%" in call.request.raw_path and context.dialect.checks_parameters:
         check_names_in_path(call)
     return None if route.check is None else route.check(call)
 

@@ -100,13 +100,11 @@ class Connection(web.RequestHandler):
             self.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self.header_since_ms is None and self._awaits_header() and data.strip(b"\r\n"):
+        body = self._body
+        awaits_header = self.header_since_ms is None and not self._is_at_hand and (body is None or body.is_eof())
+        if awaits_header and not self.unsent_bytes() and data.strip(b"\r\n"):
             self.header_since_ms = self._clock.monotonic_ms()
         super().data_received(data)
-
-    def _awaits_header(self) -> bool:
-        body = self._body
-        return not self._is_at_hand and (body is None or body.is_eof()) and not self.unsent_bytes()
 
     def begin(self, body: StreamReader) -> None:
         """A header is whole, and its request is at hand until `end`."""

@@ -78,7 +78,8 @@ def read_params(
         transactional_id = sender.transactional_id
         if acks != ACKS_ALL:
             raise InvalidRequiredAcks("records of a transaction need acks=all, which is the default")
-    timeout_ms = integer(call, TIMEOUT.name, default=call.context.gateway.settings.request_timeout_ms)
+    default_ms = call.context.gateway.settings.request_timeout_ms
+    timeout_ms = integer(call, TIMEOUT.name, default=default_ms) if TIMEOUT.name in query else default_ms
     min_isr = integer(call, MIN_ISR.name, default=0, low=1, high=REPLICAS_MAX) if MIN_ISR.name in query else 0
     made = new(ProduceParams)
     ProduceParams.__init__(

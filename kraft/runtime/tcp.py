@@ -419,17 +419,19 @@ def _gathered(length: bytes, parts: Sequence[Buffer]) -> list[Buffer]:
     return gathered
 
 
-def _let_go(length: bytes, parts: list[Buffer]) -> Iterator[memoryview]:
+def _let_go(length: bytes, parts: list[Buffer]) -> Iterator[Buffer]:
     """The frame as few buffers, too; each part is taken out of the list, which is empty in the end."""
     parts.insert(0, length)
     parts.reverse()
     while parts:
-        run = [parts.pop()]
-        size = len(run[0])
-        while parts and size + len(parts[-1]) <= JOINED_BYTES_MAX:
-            size += len(parts[-1])
-            run.append(parts.pop())
-        yield memoryview(run[0] if len(run) == 1 else b"".join(run))
+        part = parts.pop()
+        size = len(part)
+        if parts and (size := size + len(parts[-1])) <= JOINED_BYTES_MAX:
+            run = [part, parts.pop()]
+            while parts and (size := size + len(parts[-1])) <= JOINED_BYTES_MAX:
+                run.append(parts.pop())
+            part = b"".join(run)
+        yield part
 
 
 def _set_options(transport: asyncio.BaseTransport) -> None:

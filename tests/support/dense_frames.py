@@ -41,7 +41,7 @@ UNKNOWN_TAG = 99
 TAGS_OF_HEADER, KNOWN_TAGS = "tags of the header", "known tags"
 ALL_TAGS = ("unknown tags", TAGS_OF_HEADER, KNOWN_TAGS)
 BYTE_VALUES = 128
-"""Distinct values of a number of one byte, such as the type of a resource: items come again after so many."""
+"""Distinct values where a number has too few bytes for all items, such as the type of a resource: they come again."""
 Path = tuple[str, ...]
 KindT = TypeVar("KindT")
 FoundT = TypeVar("FoundT")
@@ -232,17 +232,17 @@ def _filled(
 
     try:
         few, more = len(body(200)), len(body(300))
+        if more <= few:
+            return None
+        count = max(1, int((size - few) / ((more - few) / 100)) + 200)
+        while len(found := body(count)) > size:
+            count = count * size // len(found) - 1
     except struct.error:
         if keys != "distinct":
             return None
         return _filled(kind, version, path, IN_A_BYTE, has_many_outer=has_many_outer, size=size)
     except (AttributeError, TypeError):
         return None
-    if more <= few:
-        return None
-    count = max(1, int((size - few) / ((more - few) / 100)) + 200)
-    while len(found := body(count)) > size:
-        count = count * size // len(found) - 1
     return found
 
 
