@@ -12,9 +12,10 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
 from confluent_kafka import AcknowledgeType, Producer, ShareConsumer
@@ -45,26 +46,30 @@ TAKERS: Final = 2
 
 Accepted = Callable[[bytes], None]
 """Called with the value of a record."""
+Settings = Mapping[str, int]
+"""Settings of librdkafka by name."""
 
 
 # cost
 
 
-def share_consume(side: Side, *, partitions: int, consumers: int) -> dict[str, float]:
-    """Records a second, and processor time of the nodes for each."""
+def share_consume(side: Side, *, partitions: int, consumers: int, at_a_time: int = 0) -> dict[str, float]:
+    """Records a second, and processor time of the nodes for each. `at_a_time`: a consumer asks for so many records, and
+    the batches of the log have as many, since librdkafka takes whole ones; 0: as both come by default."""
     topics = Topics(side)
     name = topics.create(partitions)
     try:
-        fill(side, name, partitions, FILLED)
+        fill(side, name, partitions, FILLED, {"batch.num.messages": at_a_time} if at_a_time else {})
         begin_at_the_start(topics.admin, name)
-        return _Consumed(side, name, partitions, consumers).run()
+        settings = {"max.poll.records": at_a_time} if at_a_time else {}
+        return _Consumed(side, name, partitions, consumers, settings).run()
     finally:
         topics.delete(name)
 
 
-def fill(side: Side, name: str, partitions: int, count: int) -> None:
+def fill(side: Side, name: str, partitions: int, count: int, settings: Settings = MappingProxyType({})) -> None:
     """Records of 1 KB in all partitions of the topic."""
-    producer = Producer({**bootstrap(side), "acks": "all", "linger.ms": 5})
+    producer = Producer({**bootstrap(side), "acks": "all", "linger.ms": 5, **settings})
     value = b"." * RECORD_BYTES
     for number in range(count):
         while True:
@@ -121,8 +126,9 @@ class _Consumed:
     """What the consumers of one group have accepted together. They go slowly until each has records and each partition
     is assigned: a share partition is assigned when its state is there, some at a later heartbeat than others."""
 
-    def __init__(self, side: Side, topic: str, partitions: int, consumers: int) -> None:
+    def __init__(self, side: Side, topic: str, partitions: int, consumers: int, settings: Settings) -> None:
         self._side = side
+        self._settings = settings
         self._topic = topic
         self._partitions, self._consumers = partitions, consumers
         self._seen: set[tuple[str, int]] = set()
@@ -136,7 +142,7 @@ class _Consumed:
         return self._counted.figures()
 
     def _accept(self, number: int, deadline: float) -> None:
-        consumer = share_consumer(self._side, self._topic)
+        consumer = share_consumer(self._side, self._topic, self._settings)
         while not self._counted.is_over and time.perf_counter() < deadline:
             messages = consumer.poll(POLL_S)
             for message in messages:
@@ -152,10 +158,10 @@ class _Consumed:
         consumer.close()
 
 
-def share_consumer(side: Side, topic: str) -> Any:
+def share_consumer(side: Side, topic: str, settings: Settings = MappingProxyType({})) -> Any:
     """A member of the group that is named as the topic is."""
-    settings = {"group.id": topic, "share.acknowledgement.mode": "explicit"}
-    consumer = ShareConsumer({**bootstrap(side), **settings})
+    of_group = {"group.id": topic, "share.acknowledgement.mode": "explicit"}
+    consumer = ShareConsumer({**bootstrap(side), **of_group, **settings})
     consumer.subscribe([topic])
     return consumer
 

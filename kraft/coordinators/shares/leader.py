@@ -151,7 +151,7 @@ class ShareLeader:
 
     def _end_unattended(self) -> None:
         remembers = self.partition.remembers_until_ms > self._clock.monotonic_ms()
-        if self._is_unattended and self.is_idle and not remembers:
+        if self._is_unattended and not remembers and self.is_idle:
             self.end(NotLeaderOrFollower("the group has no session here; the state is loaded again for the next one"))
 
     def log_started(self, offset: int) -> None:

@@ -136,9 +136,11 @@ class ShareLeaders:
     async def leader(self, key: ShareKey) -> ShareLeader:
         """Raises UnknownTopicId 100, UnknownTopicOrPartition 3, NotLeaderOrFollower 6, CoordinatorNotAvailable 15, or
         what the share coordinator refuses."""
-        found = self._leaders.get(key)
+        found = self._known(key)
         if found is not None:
-            await self._end_if_reset(found)
+            return found
+        if (found := self._leaders.get(key)) is not None:
+            await self._end_if_another_epoch(found)
             if found.ended is None:
                 return found
         epoch = self._led(key).leader_epoch
@@ -148,19 +150,23 @@ class ShareLeaders:
             task.add_done_callback(lambda done: self._load_ended(key, done))
         return await asyncio.shield(task)
 
+    def _known(self, key: ShareKey) -> ShareLeader | None:
+        """The leader, if it has loaded the state. None too when it is time to ask whether its group was reset, which a
+        group without sessions may have been: a leader that has to stay asks from time to time."""
+        leader = self._leaders.get(key)
+        if leader is None:
+            return None
+        has_sessions = self.sessions.has_group(key.group)
+        leader.is_attended(has_sessions)
+        if leader.ended is not None:
+            return None
+        is_late = self._clock.monotonic_ms() - leader.compared_ms >= RESET_LOOK_MS
+        return None if is_late and not has_sessions and leader.is_idle else leader
+
     def _load_ended(self, key: ShareKey, task: asyncio.Task[ShareLeader]) -> None:
         self._loads.pop(key, None)
         if not task.cancelled():
             task.exception()  # all requests that waited for it may be gone
-
-    async def _end_if_reset(self, leader: ShareLeader) -> None:
-        """A group without sessions may have been reset. A leader that has to stay asks from time to time."""
-        has_sessions = self.sessions.has_group(leader.key.group)
-        leader.is_attended(has_sessions)
-        if has_sessions or not leader.is_idle:
-            return
-        if self._clock.monotonic_ms() - leader.compared_ms >= RESET_LOOK_MS:
-            await self._end_if_another_epoch(leader)
 
     async def _end_if_another_epoch(self, leader: ShareLeader) -> None:
         with suppress(KafkaError):  # else its next write is fenced, if it was reset
@@ -464,7 +470,16 @@ class ShareLeaders:
             except KafkaError as error:
                 found[where] = Handed(error=error)
 
-        await asyncio.gather(*map(one, ask.partitions))
+        missing: list[TopicIdPartition] = []
+        for where in ask.partitions:
+            known = self._known(ShareKey(ask.group, where.topic_id, where.partition))
+            if known is None:
+                missing.append(where)
+            else:
+                leaders[where] = known
+        if not missing:
+            return leaders
+        await asyncio.gather(*map(one, missing))
         return {where: leaders[where] for where in ask.partitions if where in leaders}
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import random
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from kraft.broker.gateway import Gateway
@@ -51,6 +51,7 @@ class HasOffset(Protocol):
 
 
 Record = TypeVar("Record", bound=HasOffset)
+Found = TypeVar("Found")
 _OFFSET = attrgetter("offset")
 
 LOOK_MS_MAX: Final = 1_000
@@ -123,8 +124,8 @@ class Queues:
         look = _Look(self, asked)
         others = Settling(asked.group, acknowledgements, leaders=self, clock=self._clock)
         along = others.part_of(look.first_leader)
-        await asyncio.gather(look.take(along), others.run())
-        handed, _ = await asyncio.gather(self._receive(asked, look, deadline_ms), along.run())
+        await _with(look.take(along), others)
+        handed = await _with(self._receive(asked, look, deadline_ms), along)
         return {**others.refused, **along.refused}, handed
 
     async def receive(self, asked: Receive) -> Mapping[TopicIdPartition, Handed]:
@@ -401,6 +402,15 @@ class _Look:
                 self.handed[where] = handed
                 self._records_left -= sum(last - first + 1 for first, last, _ in handed.acquired)
                 self._bytes_left -= len(handed.records)
+
+
+async def _with(work: Coroutine[Any, Any, Found], settling: Settling) -> Found:
+    """The result of `work`, which goes on while acknowledgements do: most have nothing left, and need no task."""
+    if settling.is_done:
+        return await work
+    found: Found
+    found, _ = await asyncio.gather(work, settling.run())
+    return found
 
 
 def locks_of(

@@ -58,6 +58,11 @@ class Settling:
         """Those that have no answer yet, or have to be asked again."""
         self._deadline_ms = clock.monotonic_ms() + ACKNOWLEDGE_WAIT_MS
 
+    @property
+    def is_done(self) -> bool:
+        """Whether none is left to be asked for."""
+        return not self._left
+
     def part_of(self, leader: int | None) -> Settling:
         """Those for this leader, which leave these."""
         part = Settling(self._group, (), leaders=self._leaders, clock=self._clock)
