@@ -21,6 +21,7 @@ from kraft.kafka_data.copying import Taken, VolumeOf
 from kraft.kafka_data.group_contents import GroupContents, read_group_contents
 from kraft.kafka_data.image_records import UNASSIGNED, SettingLeftOut, image_records, settings_left_out, topics_of
 from kraft.kafka_data.log_directory import write_log_directory, write_private
+from kraft.kafka_data.logins import Logins, left_to_people, logins_of, needs_anonymous, with_users
 from kraft.kafka_data.metadata_log import FOLDER, QUORUM_STATE_FILE, SnapshotId, snapshot_batches
 from kraft.kafka_data.older_groups import rewrite_segment
 from kraft.kafka_data.properties import (
@@ -65,6 +66,8 @@ SERVER_PROPERTIES: Final = "server.properties"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportPlan:
     source: Source
+    """Its image has the users of cluster.toml, too."""
+    logins: Logins
     target: str
     release: Release
     is_copied: bool
@@ -101,6 +104,8 @@ def make_plan(
 ) -> ExportPlan:
     """Raises UnfitData; nothing is written. `release`: None for the lowest that needs nothing left out."""
     source = read_source(files, config)
+    logins = logins_of(config, source.image)
+    source = replace(source, image=with_users(source.image, logins, rng))
     contents = read_group_contents(files, source.replicas.values())
     needed, settings = _needed(source, contents)
     release = release or lowest_for(list(needed), settings)
@@ -110,12 +115,13 @@ def make_plan(
     is_shared = copying.can_be_shared(directories, target, volume_of)
     plan = ExportPlan(
         source=source,
+        logins=logins,
         target=target,
         release=release,
         is_copied=copy or not is_shared,
         are_groups_rewritten=_are_groups_rewritten(contents, release),
         places=_places(source, target, rng),
-        left_out=list(_left_out(source, contents, needed, release)),
+        left_out=[*_left_out(source, contents, needed, release), *_left_to_people(source, logins)],
         linked_bytes=0,
         copied_bytes=0,
     )
@@ -185,11 +191,6 @@ def _left_out(source: Source, contents: GroupContents, needed: Mapping[Kind, str
                 yield f"setting {name} of {owner}: {value} becomes {least}; Kafka {release.name} takes no less"
     for name in settings_without_kafka(source.config):
         yield f"setting {name} of cluster.toml: left out; Kafka has it not"
-    if any(source.config.broker_settings(node.config.id).authorizer_class_name for node in source.nodes):
-        yield (
-            "the right of nodes to speak to each other: Kafka's nodes are users, and need it by super.users "
-            "(User:ANONYMOUS where their listeners have no login), or they elect no controller"
-        )
     if source.image.routes:
         yield f"routes ({_some(set(source.image.routes))}): Kafka has none; their topics come along"
     if contents.rest_consumers:
@@ -201,6 +202,15 @@ def _left_out(source: Source, contents: GroupContents, needed: Mapping[Kind, str
         yield f"replica {name}: it has no folder; its leader copies it again"
     for path in source.strays:
         yield f"folder {path}: no partition of the cluster; it stays where it is"
+
+
+def _left_to_people(source: Source, logins: Logins) -> Iterator[str]:
+    if needs_anonymous(source.config, logins):
+        yield (
+            "the right of nodes to speak to each other: Kafka's nodes are users, and need it by super.users "
+            "(User:ANONYMOUS where their listeners have no login), or they elect no controller"
+        )
+    yield from left_to_people(source.config, logins)
 
 
 def _without(image: MetadataImage, setting: SettingLeftOut) -> str:
@@ -291,7 +301,7 @@ def fill(files: Files, plan: ExportPlan, *, now_ms: int, on_bytes: Callable[[int
         write_private(os.path.join(metadata, plan.snapshot.file_name), snapshot)
         write_private(os.path.join(metadata, PARTITION_METADATA_FILE), _topic_id_text(METADATA_TOPIC_ID))
         write_private(os.path.join(metadata, QUORUM_STATE_FILE), quorum_state(voters, plan.snapshot.epoch))
-        properties = server_properties(plan.source.config, place, plan.release)
+        properties = server_properties(plan.source.config, place, plan.release, plan.logins)
         write_private(os.path.join(os.path.dirname(place.directories[0]), SERVER_PROPERTIES), properties)
     copying.finish(plan.target)
 

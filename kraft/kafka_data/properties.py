@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from kraft.config.models import ClusterConfig, NodeConfig
+from kraft.config.models import ClusterConfig, NodeConfig, SecurityProtocol
+from kraft.kafka_data.logins import Logins, controller_protocol, security_lines
 from kraft.kafka_data.releases import Release, value_for
 from metadata.image import DEFAULT_LISTENER
 from metadata.kafka_settings import is_kafka_name
@@ -42,7 +43,7 @@ _FROM_NODES: Final = frozenset(
     {
         "node.id", "broker.id", "process.roles", "listeners", "advertised.listeners", "controller.quorum.voters",
         "listener.security.protocol.map", "inter.broker.listener.name", "controller.listener.names", "log.dirs",
-        "log.dir", "metadata.log.dir", "broker.rack",
+        "log.dir", "metadata.log.dir", "broker.rack", "sasl.enabled.mechanisms",
     }
 )  # fmt: skip
 
@@ -70,27 +71,26 @@ def quorum_state(voters: Sequence[int], epoch: int) -> str:
     return json.dumps(state, separators=(",", ":"))
 
 
-def server_properties(cluster: ClusterConfig, place: NodePlace, release: Release) -> str:
+def server_properties(cluster: ClusterConfig, place: NodePlace, release: Release, logins: Logins) -> str:
     """The `server.properties` of a node: its settings and addresses here, under Kafka's names."""
-    node = place.config
+    node, settings = place.config, cluster.broker_settings(place.config.id)
     lines = {
         "process.roles": ",".join(node.roles),
         "node.id": str(node.id),
         "controller.quorum.voters": ",".join(f"{voter.id}@{voter.quorum}" for voter in cluster.voters),
         "controller.listener.names": CONTROLLER_LISTENER,
-        **_listeners(node),
+        **_listeners(node, controller_protocol(cluster, logins)),
         "log.dirs": ",".join(place.directories),
         **({"broker.rack": node.rack} if node.rack else {}),
-        **{
-            name: value_for(release, name, value) for name, value in _settings(cluster.broker_settings(node.id)).items()
-        },
+        **{name: value_for(release, name, value) for name, value in _settings(settings).items()},
+        **security_lines(cluster, node, logins, controller=CONTROLLER_LISTENER),
     }
     return "".join(f"{name}={_escaped(value)}\n" for name, value in lines.items())
 
 
-def _listeners(node: NodeConfig) -> dict[str, str]:
+def _listeners(node: NodeConfig, between_controllers: SecurityProtocol) -> dict[str, str]:
     addresses: list[str] = []
-    protocols = {CONTROLLER_LISTENER: "PLAINTEXT"}
+    protocols = {CONTROLLER_LISTENER: between_controllers}
     if node.is_broker:
         hosts = {each.name: each.host for each in node.listeners if each.host}
         ports = {DEFAULT_LISTENER: node.kafka_port, **{each.name: each.port for each in node.listeners}}
@@ -127,4 +127,7 @@ def _is_known(name: str) -> bool:
 
 
 def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n")
+    """A value as Java's Properties reads it from a file in Latin-1."""
+    escaped = value.replace("\\", "\\\\").replace("\n", "\\n")
+    text = "".join(each if each.isascii() else json.dumps(each)[1:-1] for each in escaped)
+    return f"\\{text}" if text.startswith(" ") else text

@@ -92,7 +92,7 @@ OFFSETS: Final = Kind(name="Committed offsets, groups of the classic protocol", 
 PRODUCERS: Final = Kind(
     name="Idempotent producers, transactions: finished, open and to be finished", since="3.9", below=Below.CARRIED
 )
-SECURITY: Final = Kind(name="Users with SCRAM, ACLs, quotas", since="3.9", below=Below.CARRIED)
+SECURITY: Final = Kind(name="Users with SCRAM, users of cluster.toml, ACLs, quotas", since="3.9", below=Below.CARRIED)
 CONSUMER_GROUPS: Final = Kind(
     name="Groups of the consumer protocol (KIP-848)",
     since="4.0",

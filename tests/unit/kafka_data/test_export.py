@@ -16,7 +16,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 
+from kraft.config.models import UserConfig
 from kraft.coordinators.groups.records import CommittedOffset, InstanceKey, OffsetKey, encode_key, encode_value
 from kraft.coordinators.groups.share_records import ShareEpochKey, StoredShareEpoch
 from kraft.kafka_data.copying import UNFINISHED, Volume, VolumeOf
@@ -27,7 +29,7 @@ from kraft.kafka_data.replica import UnfitData
 from kraft.layout import METADATA_FOLDER
 from kraft.protocol.batches.header import header_at
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
-from kraft.protocol.scram import credential_of
+from kraft.protocol.scram import credential, credential_of
 from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
 from metadata.image import MetadataImage, acls_map, configs_map, quotas_map, users_map
 from metadata.settings import TopicSettings, settings_by_name
@@ -344,6 +346,74 @@ def test_a_version_that_is_none_is_refused_with_those_that_are() -> None:
         release_of("3.8")
     levels = [release.metadata_version for release in RELEASES]
     assert levels == sorted(levels)
+
+
+# --- logins -----------------------------------------------------------------------------------------------------------
+
+
+SECURED = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:root;User:admin",
+    "sasl.enabled.mechanisms": "SCRAM-SHA-256,PLAIN,OAUTHBEARER",
+    "ssl.keystore.location": "/certs/node.pem",
+}
+
+
+def logged_in(data: Path, *, protocol: str = "SASL_SSL", **users: str) -> tuple[ExportPlan, dict[str, str]]:
+    """The plan, and `server.properties` of node 1."""
+    world = configuration(data)
+    nodes = tuple(node.model_copy(update={"kafka_protocol": protocol}) for node in world.nodes)
+    found = tuple(UserConfig(name=name, password=SecretStr(password)) for name, password in users.items())
+    config = world.model_copy(update={"nodes": nodes, "users": found, "settings": {**world.settings, **SECURED}})
+    out = data.parent / "out"
+    plan = make_plan(FILES, config, target=str(out), release=None, copy=False, rng=random.Random(1))
+    fill(FILES, plan, now_ms=5_000, on_bytes=lambda _: None)
+    lines = (out / "node-1/server.properties").read_text().splitlines()
+    return plan, dict(line.split("=", 1) for line in lines)
+
+
+def test_kafkas_nodes_log_in_as_the_super_user_of_cluster_toml(data: Path) -> None:
+    plan, server = logged_in(data, admin='se"cr\\et', carl="ü c")
+    assert server["listener.security.protocol.map"] == "CONTROLLER:SASL_SSL,PLAINTEXT:SASL_SSL"
+    assert (server["ssl.keystore.type"], server["ssl.keystore.location"]) == ("PEM", "/certs/node.pem")
+    assert server["sasl.mechanism.inter.broker.protocol"] == "SCRAM-SHA-256"
+    assert server["sasl.mechanism.controller.protocol"] == "PLAIN"
+    assert server["listener.name.plaintext.sasl.enabled.mechanisms"] == "SCRAM-SHA-256,PLAIN"
+    assert server["listener.name.plaintext.scram-sha-256.sasl.jaas.config"] == (
+        "org.apache.kafka.common.security.scram.ScramLoginModule required "
+        'username="admin" password="se\\\\"cr\\\\\\\\et";'
+    )
+    assert server["listener.name.controller.plain.sasl.jaas.config"] == (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        'username="admin" password="se\\\\"cr\\\\\\\\et" user_admin="se\\\\"cr\\\\\\\\et" user_carl="\\u00fc c";'
+    )
+    assert [line.partition(":")[0] for line in plan.left_out] == ["logins with PLAIN", "logins with OAUTHBEARER"]
+    users = [
+        (each.name, each.mechanism, each.iterations)
+        for each in messages(data.parent / "out")["UserScramCredentialRecord"]
+    ]
+    assert users == [("admin", 1, 4096), ("admin", 2, 4096), ("carl", 1, 4096), ("carl", 2, 4096)]
+    (record, *_) = messages(data.parent / "out")["UserScramCredentialRecord"]
+    made = credential('se"cr\\et', salt=record.salt, mechanism="SCRAM-SHA-256")
+    assert (made.stored_key, made.server_key) == (record.stored_key, record.server_key)
+
+
+def test_what_kafkas_nodes_need_besides_is_listed(data: Path) -> None:
+    """No super user has a password here, so that nobody can lend it."""
+    plan, server = logged_in(data, carl="secret")
+    assert server["listener.security.protocol.map"] == "CONTROLLER:SSL,PLAINTEXT:SASL_SSL"
+    assert "sasl.mechanism.inter.broker.protocol" not in server
+    assert "username" not in server["listener.name.plaintext.scram-sha-256.sasl.jaas.config"]
+    kinds = [line.partition(":")[0] for line in plan.left_out]
+    assert kinds[:2] == ["the right of nodes to speak to each other", "the login of nodes among themselves"]
+
+
+def test_a_user_that_has_another_password_by_now_keeps_it(tmp_path: Path) -> None:
+    image = secured(IMAGE)
+    write_cluster(tmp_path / "data", image, LOGS)
+    plan, server = logged_in(tmp_path / "data", alice="old", admin="x")
+    assert plan.source.image.users["alice"] == image.users["alice"]
+    assert "alice" not in server["listener.name.plaintext.plain.sasl.jaas.config"]
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------
