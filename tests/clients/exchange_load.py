@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import AcknowledgeType, Consumer, Producer, ShareConsumer, TopicPartition
+from confluent_kafka import AcknowledgeType, Consumer, KafkaException, Producer, ShareConsumer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -191,7 +191,7 @@ def read(bootstrap: str, topics: Mapping[str, int]) -> Log:
         for topic, partitions in topics.items():
             for number in range(partitions):
                 where = TopicPartition(topic, number, 0)
-                _, end = consumer.get_watermark_offsets(where, timeout=READ_S)
+                end = end_of(consumer, where)
                 records = found[topic, number] = []
                 consumer.assign([where])
 
@@ -208,6 +208,18 @@ def read(bootstrap: str, topics: Mapping[str, int]) -> Log:
     finally:
         consumer.close()
     return found
+
+
+def end_of(consumer: Consumer, where: TopicPartition) -> int:
+    """The end of what it may read, once the partition has a leader."""
+
+    def end() -> tuple[int]:
+        try:
+            return (consumer.get_watermark_offsets(where, timeout=READ_S)[1],)
+        except KafkaException as error:
+            raise NotYet(str(error)) from error
+
+    return wait_until(end, deadline_s=READ_S, what=f"the end of {where.topic}-{where.partition}")[0]
 
 
 def produce(bootstrap: str, topic: str, values: list[bytes], *, timestamp: int = 0) -> None:
@@ -411,7 +423,7 @@ def ends(bootstrap: str, topic: str = "ledger") -> tuple[int, int]:
     for level in ("read_committed", "read_uncommitted"):
         consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "ends", "isolation.level": level, **QUIET})
         try:
-            found.append(consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=READ_S)[1])
+            found.append(end_of(consumer, TopicPartition(topic, 0)))
         finally:
             consumer.close()
     stable, high = found

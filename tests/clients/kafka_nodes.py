@@ -90,8 +90,9 @@ class KafkaNodes:
         paths = [self.folder / f"node-{node}/kafka.out" for node in NODES]
         return "\n".join(path.read_text(errors="replace")[-2_000:] for path in paths if path.exists())
 
-    def wait_until_ready(self, bootstrap: str) -> None:
-        admin = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
+    def wait_until_ready(self, bootstrap: str, **login: str) -> None:
+        """`login`: more settings of the client."""
+        admin = AdminClient({"bootstrap.servers": bootstrap, **login, **QUIET})
 
         def all_are_led() -> bool:
             ended = [node for node, process in self.processes.items() if process.poll() is not None]

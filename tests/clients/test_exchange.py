@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.clients.exchange_load import (
     GROUPS,
@@ -27,6 +29,7 @@ from tests.clients.exchange_load import (
     check_aborted,
     committed_of,
     consume,
+    end_of,
     load,
     produce,
     read,
@@ -34,7 +37,7 @@ from tests.clients.exchange_load import (
     write_batch,
 )
 from tests.clients.java.__main__ import fetch
-from tests.clients.kafka_nodes import JAVA, NODES, KafkaNodes, fetch_jars, run_tool
+from tests.clients.kafka_nodes import JAVA, NODES, QUIET, KafkaNodes, fetch_jars, run_tool
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.configuration import REPLICATED
@@ -163,6 +166,45 @@ def has_open_transaction(data: Path) -> bool:
     ]
     last = [row for row in rows if row["kind"] == "batch"][-1]
     return bool(last["is_transactional"]) and not last["is_control"]
+
+
+def test_a_secured_cluster_starts_under_kafka_as_it_is_written(tmp_path: Path) -> None:
+    """TLS, logins and ACLs: Kafka's nodes log in as the administrator, who goes on with the same files."""
+    data = tmp_path / "data"
+    kraft("up", "--secure", "--free-ports", "--detach", "--data", str(data))
+    try:
+        lines = (data / "client/librdkafka.conf").read_text().splitlines()
+        login = dict(line.split("=", 1) for line in lines)
+        admin = AdminClient({**login, **QUIET})
+        for done in admin.create_topics([NewTopic("orders", 2, 3)]).values():
+            done.result(READ_S)
+        write_as(login, 100)
+    finally:
+        kraft("down", "--data", str(data))
+    before = sums(data)
+    release = "4.1.0"
+    kraft("export", "kafka", "--data", str(data), "--to", str(tmp_path / "kafka"), "--kafka", release)
+    kafka = KafkaNodes(jars=fetch(release, CACHE), folder=tmp_path / "kafka")
+    try:
+        kafka.start()
+        kafka.wait_until_ready(login["bootstrap.servers"], **login)
+        write_as(login, 50)
+        consumer = Consumer({**login, "group.id": "g", **QUIET})
+        ends = [end_of(consumer, TopicPartition("orders", number)) for number in range(2)]
+        consumer.close()
+        assert sum(ends) == 150
+        with pytest.raises(KafkaException):
+            AdminClient({**login, "sasl.password": "wrong", **QUIET}).list_topics(timeout=10)
+    finally:
+        kafka.stop()
+    assert sums(data) == before
+
+
+def write_as(login: dict[str, str], count: int) -> None:
+    producer = Producer({**login, "enable.idempotence": True, **QUIET})
+    for number in range(count):
+        producer.produce("orders", b"%d" % number)
+    assert not producer.flush(READ_S)
 
 
 def exported(data: Path, folder: Path, release: str) -> KafkaNodes:
