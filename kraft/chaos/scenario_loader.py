@@ -27,6 +27,8 @@ from kraft.chaos.live import NobodyWatches
 from kraft.chaos.model import RECORDS_PER_SECOND_MAX, Scenario
 from kraft.chaos.nemesis import actions
 from kraft.chaos.nemesis.actions import Action
+from kraft.chaos.nemesis.kafka_apis import request_type
+from kraft.chaos.nemesis.kafka_errors import code_of
 from kraft.chaos.questions import QUESTIONS, Now, Value
 from kraft.chaos.story import ScenarioRun, run_story
 from kraft.chaos.worlds.spec import ScenarioError
@@ -283,6 +285,12 @@ class Rehearsal:
                 | actions.LinkFault(do="bandwidth", bytes_per_second=0)
             ):
                 raise ScenarioError(f"{action.do} of nothing; give delay_ms or bytes_per_second")
+            case actions.RequestFault(do=kind, api=api):
+                request_type(api)
+                if kind == "answer":
+                    code_of(action.error)
+                if kind == "delay_answer" and not action.delay_ms:
+                    raise ScenarioError("delay_answer of nothing; give delay_ms")
             case actions.CreateTopic(topic=topic, assignment=assignment, configs=configs):
                 self._topics[topic] = assignment
                 _check_settings(TopicSettings, configs)

@@ -309,6 +309,35 @@ class ScenarioRun:
         """The connection ends in the middle of a message."""
         await self._break("close_mid_message", dials, answers, purpose, direction=direction, count=count)
 
+    # --- requests of Kafka clients to one API (`--client kafka`) ------------------------------------------------
+
+    async def answer(
+        self, api: str, *, error: str | int, times: int = 1, topic: str | None = None, node: int | None = None
+    ) -> None:
+        """A link answers with this error, and no broker gets the request. `times`: so often; 0: until healed."""
+        await self._change_answers("answer", api, times, topic, node, error=error)
+
+    async def delay_answer(
+        self, api: str, *, delay_ms: int, times: int = 1, topic: str | None = None, node: int | None = None
+    ) -> None:
+        """The request is carried out at once, and its answer arrives later."""
+        await self._change_answers("delay_answer", api, times, topic, node, delay_ms=delay_ms)
+
+    async def drop_answer(self, api: str, *, times: int = 1, topic: str | None = None, node: int | None = None) -> None:
+        """The request is carried out; the connection ends instead of an answer."""
+        await self._change_answers("drop_answer", api, times, topic, node)
+
+    async def close_after(self, api: str, *, times: int = 1, topic: str | None = None, node: int | None = None) -> None:
+        """The client gets the answer, and then the end of the connection."""
+        await self._change_answers("close_after", api, times, topic, node)
+
+    async def _change_answers(
+        self, do: Any, api: str, times: int, topic: str | None, node: int | None, **rest: Any
+    ) -> None:
+        await self.act(actions.RequestFault(do=do, api=api, times=times, topic=topic, node=node, **rest))
+
+    # --- several links ------------------------------------------------------------------------------------------
+
     async def partition(self, *groups: Sequence[int | str], purpose: Purposes = BETWEEN_NODES) -> None:
         """Nodes in different groups do not reach each other; a node in two groups is a bridge."""
         ends = tuple(tuple(group) for group in groups)
@@ -319,7 +348,7 @@ class ScenarioRun:
         await self.act(actions.Isolate(do="isolate", node=node, purpose=_purposes(purpose)))
 
     async def heal(self, *, dials: Ends = None, answers: Ends = None, purpose: Purposes = ALL_PURPOSES) -> None:
-        """Heal the named links, or all."""
+        """Heal the named links, or all, with the faults of requests."""
         await self.act(actions.Heal(do="heal", dials=_ends(dials), answers=_nodes(answers), purpose=_purposes(purpose)))
 
     async def _break(self, do: Any, dials: Ends, answers: Ends, purpose: Purposes, **rest: Any) -> None:

@@ -75,8 +75,20 @@ class LinkFault(Model):
     count: int = Field(default=0, ge=0, description="Ends after so many messages; 0: until healed.")
 
 
+class RequestFault(Model):
+    """A fault of requests of Kafka clients to one API: a link answers it, or changes how the answer arrives."""
+
+    do: Literal["answer", "delay_answer", "drop_answer", "close_after"]
+    api: str = Field(min_length=1, description="Kafka's name of the API, such as Produce.")
+    error: str | int = Field(default="", description="Kafka's name or number of the error (do = 'answer').")
+    delay_ms: int = Field(default=0, ge=0, le=10_000, description="How much later answers are (do = 'delay_answer').")
+    times: int = Field(default=1, ge=0, description="The number of requests; 0: until healed.")
+    topic: str | None = Field(default=None, description="Requests that name this topic; default: all.")
+    node: int | None = Field(default=None, description="Requests to this node; default: to all.")
+
+
 class Heal(Model):
-    """Heal the named links, or all."""
+    """Heal the named links; without names all links, and the faults of requests."""
 
     do: Literal["heal"]
     purpose: tuple[Purpose, ...] = Field(default=ALL_PURPOSES, description="Purposes; default: all.")
@@ -158,6 +170,7 @@ Action: TypeAlias = Annotated[
     | NodeFault
     | DamageFiles
     | LinkFault
+    | RequestFault
     | Heal
     | Partition
     | Isolate

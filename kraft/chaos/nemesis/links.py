@@ -40,9 +40,15 @@ class LinkId:
 
     @property
     def kind(self) -> Kind:
-        if self.purpose == "kafka" and self.dials == OUTSIDE:
-            return "clients"
-        return "quorum" if self.purpose == "quorum" else "http" if self.purpose == "rest" else "kafka"
+        match self.purpose:
+            case "kafka":
+                return "clients"
+            case "rest":
+                return "http"
+            case "quorum":
+                return "quorum"
+            case _:
+                return "kafka"
 
 
 def links_between_nodes(spec: ClusterSpec) -> Iterator[LinkId]:

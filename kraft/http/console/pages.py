@@ -29,6 +29,7 @@ FILES: Mapping[str, str] = {
     "console.css": CSS,
     "console.js": SCRIPT,
     "dom.js": SCRIPT,
+    "events.js": SCRIPT,
     "explain.js": SCRIPT,
     "history.js": SCRIPT,
     "lists.js": SCRIPT,

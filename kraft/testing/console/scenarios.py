@@ -13,7 +13,7 @@ import shutil
 import signal
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ import msgspec
 
 from kraft.chaos.checkers.verdict import Verdict
 from kraft.chaos.live import finding_lines, verdict_rows
+from kraft.chaos.workload.client import ClientProtocol
 from kraft.launcher.python import PYTHON, environment
 
 RUNS_MAX: Final = 20
@@ -113,9 +114,10 @@ def _verdict_of(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Scenarios:
-    """The runs of one console. `own` writes the story of what was done; raises ValueError when there is none."""
+    """The runs of one console. `own` returns the story of what was done, and the protocol of its clients; raises
+    ValueError when there is none."""
 
-    def __init__(self, own: Callable[[], str]) -> None:
+    def __init__(self, own: Callable[[], tuple[str, ClientProtocol]]) -> None:
         self._own = own
         self._catalogue: dict[str, dict[str, Any]] = {}
         self._runs: deque[Run] = deque()
@@ -156,13 +158,14 @@ class Scenarios:
             known = {row["name"]: row["steps"] for row in self.catalogue()}
             if not isinstance(name, str) or name not in (OWN, *known):
                 raise ValueError(f"there is no scenario {name!r:.60}; see the list, or {OWN!r}")
-            text = self._own() if name == OWN else ""
+            text, protocol = self._own() if name == OWN else ("", "rest")
             self._number += 1
             run = Run(
                 number=self._number, name=name, seed=seed, simulated=asked.get("simulated", False) is True,
                 steps=text.count("await run.") if text else known[name], folder=self._made_folder(),
             )  # fmt: skip
-            await self._start(run, _written(run.folder, text) if text else name)
+            options = ["--simulated"] if run.simulated else ["--client", protocol] if protocol != "rest" else []
+            await self._start(run, _written(run.folder, text) if text else name, options)
             return f"{name} has begun"
 
     def _made_folder(self) -> Path:
@@ -172,8 +175,7 @@ class Scenarios:
         folder.mkdir()
         return folder
 
-    async def _start(self, run: Run, source: str) -> None:
-        options = ["--simulated"] if run.simulated else []
+    async def _start(self, run: Run, source: str, options: Sequence[str]) -> None:
         self._process = await asyncio.create_subprocess_exec(
             *(*PYTHON, "-m", "kraft", "scenario", "run", source),
             *("--seed", str(run.seed), "--report", str(run.folder), "--json", *options),

@@ -25,6 +25,7 @@ import uvloop
 from kraft.broker.gateway import NodeInfo
 from kraft.broker.node_facts import NodeFacts, Scope
 from kraft.chaos.report.page import content_policy
+from kraft.chaos.workload.client import ClientProtocol
 from kraft.chaos.worlds.snapshot import Snapshot, parse_view
 from kraft.client.response import Answer, Request
 from kraft.client.transport import Transport
@@ -250,11 +251,11 @@ class Session:
                 self._topics.setdefault(topic, {}).setdefault(int(partition), list(row[2]))
             return
 
-    def _own_story(self) -> str:
+    def _own_story(self) -> tuple[str, ClientProtocol]:
         """Raises ValueError."""
         if not self._journal.done:
             raise ValueError("nothing was done so far, so there is no story of it")
-        return self.saved("story")[1]
+        return self.saved("story")[1], self._workload.protocol
 
     def catalogue(self) -> list[dict[str, Any]]:
         """The scenarios that can be run."""
@@ -270,24 +271,27 @@ class Session:
 
     def saved(self, name: str) -> tuple[str, str]:
         """What was done, as a story or a test. Raises KeyError."""
+        done, protocol = self._journal.done, self._workload.protocol
+        topics = {
+            topic: [replicas for _, replicas in sorted(found.items())]
+            for topic, found in self._topics.items()
+            if not topic.startswith("__")
+        } or {"t": [[node.id for node in self._run.nodes if node.is_broker][:3]]}
         scenario = scenario_of(
-            self._journal.done,
+            done,
             roles={node.id: node.roles for node in self._run.nodes},
-            topics={
-                topic: [replicas for _, replicas in sorted(found.items())]
-                for topic, found in self._topics.items()
-                if not topic.startswith("__")
-            }
-            or {"t": [[node.id for node in self._run.nodes if node.is_broker][:3]]},
+            topics=topics,
             producers=self._workload.plans,
             seen=self._workload.seen,
+            protocol=protocol,
         )
         texts = {
             "story": ("from-the-console.py", story_text),
             "test": ("test_from_the_console.py", pytest_text),
         }
         file, render = texts[name]
-        return file, render(scenario, left_out=left_out_of(self._journal.done))
+        left_out = left_out_of(done, protocol=protocol, topics=topics)
+        return file, render(scenario, protocol=protocol, left_out=left_out)
 
     async def ask(self, node: int, method: str, path: str, body: bytes, content_type: str, accept: str) -> Passed:
         """A request of the page to a node. Raises ValueError."""

@@ -9,9 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kraft.chaos.model import ANY, SOME, Client, ClusterPlan, Expect, Producer, Scenario, Topic, Transactor
-from kraft.chaos.nemesis.actions import Action, FinishClients, Heal, Isolate, LinkFault, NodeFault, StartClients
+from kraft.chaos.nemesis.actions import (
+    Action,
+    FinishClients,
+    Heal,
+    Isolate,
+    LinkFault,
+    NodeFault,
+    RequestFault,
+    StartClients,
+)
 from kraft.chaos.nemesis.fuzz.render import render_scenario
 from kraft.chaos.nemesis.fuzz.story import Script, Step
+from kraft.chaos.workload.client import ClientProtocol
 from kraft.testing.console.acts import ANSWER_ACTS, Done
 
 PAUSE_MS_MAX = 10_000
@@ -24,7 +34,8 @@ def test_from_the_console() -> None:
     from kraft.chaos.live import NobodyWatches
     from kraft.chaos.worlds.processes.run import run_scenario
 
-    result = asyncio.run(run_scenario(from_the_console, seed=0, watcher=NobodyWatches()))
+    run = run_scenario(from_the_console, seed=0, watcher=NobodyWatches(), clients={clients!r})
+    result = asyncio.run(run)
     assert result.outcome == "as expected", "\\n".join(result.problems)
 """
 
@@ -36,11 +47,14 @@ def scenario_of(
     topics: Mapping[str, Sequence[Sequence[int]]],
     producers: Sequence[Producer | Transactor],
     seen: Mapping[str, int],
+    protocol: ClientProtocol = "rest",
 ) -> Scenario:
-    """`topics`: replicas of each partition, by topic. `producers`: the plans of the workloads. `seen`: what the
-    verdict of the console has counted; a kind of loss that it has not seen is not expected."""
+    """`topics`: replicas of each partition, by topic. `producers`: the plans of the workloads, which speak `protocol`.
+    `seen`: what the verdict of the console has counted; a kind of loss that it has not seen is not expected."""
+    left_out = {*left_out_of(done, protocol=protocol, topics=topics)}
     clients: list[Client] = [plan.model_copy(update={"starts": "in the story", "limit": None}) for plan in producers]
     used = {plan.topic for plan in producers} or {*topics}
+    used |= {each.topic for each in done if each.topic}
     expect: dict[str, Any] = {name: SOME if seen.get(name) else 0 for name in COUNTS}
     return Scenario(
         name=NAME,
@@ -57,29 +71,34 @@ def scenario_of(
         ),
         clients=tuple(clients),
         expect=Expect(kept=SOME if clients else ANY, **expect),
-        story=Script(tuple(_steps(done))),
+        story=Script(tuple(_steps([each for each in done if each not in left_out]))),
     )
 
 
-def left_out_of(done: Sequence[Done]) -> list[str]:
-    """What was done and has no step in a story, in words."""
-    return [each.text for each in done if each.do in ANSWER_ACTS]
+def left_out_of(
+    done: Sequence[Done], *, protocol: ClientProtocol, topics: Mapping[str, Sequence[Sequence[int]]]
+) -> list[Done]:
+    """Wrong answers that no client of the story could get: its clients speak REST, or there is no such topic."""
+    answers = [each for each in done if each.do in ANSWER_ACTS]
+    return [each for each in answers if protocol == "rest" or (each.topic and each.topic not in topics)]
 
 
-def story_text(scenario: Scenario, *, left_out: Sequence[str] = ()) -> str:
+def story_text(scenario: Scenario, *, protocol: ClientProtocol = "rest", left_out: Sequence[Done] = ()) -> str:
     """A file for `kraft scenario run FILE`."""
-    return render_scenario(scenario, comment=_comment(f"kraft scenario run {NAME}.py", left_out))
+    options = "" if protocol == "rest" else f" --client {protocol}"
+    return render_scenario(scenario, comment=_comment(f"kraft scenario run {NAME}.py{options}", left_out))
 
 
-def pytest_text(scenario: Scenario, *, left_out: Sequence[str] = ()) -> str:
+def pytest_text(scenario: Scenario, *, protocol: ClientProtocol = "rest", left_out: Sequence[Done] = ()) -> str:
     """A file for `pytest FILE`."""
     story = render_scenario(scenario, comment=_comment(f"pytest test_{NAME}.py", left_out))
-    return story.replace("from kraft.chaos.checkers", "import asyncio\n\nfrom kraft.chaos.checkers", 1) + _TEST
+    story = story.replace("from kraft.chaos.checkers", "import asyncio\n\nfrom kraft.chaos.checkers", 1)
+    return story + _TEST.format(clients=protocol)
 
 
-def _comment(command: str, left_out: Sequence[str]) -> str:
+def _comment(command: str, left_out: Sequence[Done]) -> str:
     lines = [f"Saved from the console of kraft. Run it again: {command}"]
-    return "\n".join([*lines, *(f"Left out, because stories have no such step: {text}" for text in left_out)])
+    return "\n".join([*lines, *(f"Left out, because it concerns no client here: {each.text}" for each in left_out)])
 
 
 def _steps(done: Sequence[Done]) -> Iterator[Step]:
@@ -105,7 +124,7 @@ def _actions(done: Done, states: dict[int, str]) -> Iterator[Action]:
         case "cut" | "slow":
             yield from _on_link(done)
         case do if do in ANSWER_ACTS:
-            pass  # stories have no such step
+            yield _of_answers(done)
         case "heal":
             yield Heal(do="heal")
             for do, state in (("disk_free", "full"), ("resume", "paused"), ("restart", "down")):
@@ -126,6 +145,14 @@ def _on_link(done: Done) -> Iterator[Action]:
             yield LinkFault(do="cut", dials=(dials,), answers=(answers,))
         else:
             yield LinkFault(do="delay", dials=(dials,), answers=(answers,), delay_ms=done.ms)
+
+
+def _of_answers(done: Done) -> Action:
+    do = "delay_answer" if done.do == "delay" else done.do
+    node = done.nodes[0] if done.nodes else None
+    more: dict[str, Any] = {"error": done.error} if do == "answer" else {}
+    more |= {"delay_ms": done.ms} if do == "delay_answer" else {}
+    return RequestFault(do=do, api=done.api, times=done.times, topic=done.topic or None, node=node, **more)
 
 
 def _note(done: Done, states: dict[int, str]) -> None:

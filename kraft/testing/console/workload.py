@@ -147,6 +147,8 @@ class Workload:
         self._since_us = time.monotonic_ns() // 1_000
         self.plans: list[Plan | TransactorPlan] = []
         self._protocol: ClientProtocol = "rest"
+        self.protocol: ClientProtocol = "rest"
+        """In which a story has to run: `kafka` after a workload of a Kafka client, which alone gets wrong answers."""
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -193,6 +195,8 @@ class Workload:
             self._history = HistoryWriter(self._path, header)
         self._verdict, self._answered, self._error, self._protocol = None, 0, None, protocol
         self.plans.append(plan)
+        if protocol == "kafka":
+            self.protocol = protocol
         self._producer = producer
         await producer.start()
         return name

@@ -10,6 +10,7 @@ import pytest
 from kraft.chaos.model import SOME, Producer, Transactor
 from kraft.chaos.nemesis.fuzz.story import Step, steps_of
 from kraft.chaos.scenario_loader import load
+from kraft.config.problems import ConfigError
 from kraft.testing.console.acts import DONE_MAX, Done, Journal
 from kraft.testing.console.story import left_out_of, pytest_text, scenario_of, story_text
 
@@ -109,10 +110,54 @@ def test_a_transactional_workload_is_saved_too(tmp_path: Path) -> None:
     assert (client.rate, client.limit, client.starts) == (5, None, "in the story")
 
 
-def test_wrong_answers_are_left_out_of_a_story_and_named_in_it(tmp_path: Path) -> None:
-    done = (*DONE[:1], Done(do="answer", api="Produce", error="NOT_CONTROLLER", times=2, after_ms=300), *DONE[-2:])
-    text = story_text(made(), left_out=left_out_of(done))
-    assert "# Left out, because stories have no such step: Produce is answered with NOT_CONTROLLER, 2 times" in text
+WRONG = (
+    Done(do="answer", api="Produce", error="NOT_CONTROLLER", times=2, after_ms=300),
+    Done(do="delay", api="Produce", topic="orders", nodes=(2,), ms=50, after_ms=400),
+    Done(do="drop_answer", api="InitProducerId", times=1, after_ms=500),
+    Done(do="close_after", api="Produce", topic="nowhere", times=1, after_ms=600),
+)
+
+
+def test_wrong_answers_are_steps_of_a_story_of_kafka_clients(tmp_path: Path) -> None:
+    done, topics = (DONE[0], *WRONG, *DONE[-2:]), {"orders": [[1, 2, 3]]}
+    left_out = left_out_of(done, protocol="kafka", topics=topics)
+    assert left_out == [WRONG[-1]]
+    scenario = scenario_of(done, roles=ROLES, topics=topics, producers=[PRODUCER], seen={}, protocol="kafka")
+    text = story_text(scenario, protocol="kafka", left_out=left_out)
+    assert "kraft scenario run from-the-console.py --client kafka" in text
+    assert "# Left out, because it concerns no client here: connections end after an answer to Produce" in text
+    assert [line.strip() for line in text.splitlines() if "run.sleep" not in line and "await" in line] == [
+        "await run.start('w1')",
+        "await run.answer('Produce', error='NOT_CONTROLLER', times=2)",
+        "await run.delay_answer('Produce', delay_ms=50, times=0, topic='orders', node=2)",
+        "await run.drop_answer('InitProducerId')",
+        "await run.heal()",
+        "await run.finish('w1')",
+    ]
+    file = tmp_path / "test_a.py"
+    file.write_text(pytest_text(scenario, protocol="kafka"))
+    assert "clients='kafka'" in file.read_text()
+    assert load(str(file)).source.count("await run.") == 11
+
+
+def test_a_story_of_rest_clients_leaves_wrong_answers_out() -> None:
+    assert left_out_of((*DONE, *WRONG), protocol="rest", topics={"orders": []}) == [*WRONG]
+    done = (DONE[0], WRONG[0], *DONE[-2:])
+    scenario = scenario_of(done, roles=ROLES, topics={"orders": [[1]]}, producers=[PRODUCER], seen={})
+    assert [step.action.do for step in steps_of(scenario)] == ["start", "heal", "finish"]
+
+
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [
+        ('answer("Produse", error="NOT_CONTROLLER")', "Kafka has no API 'Produse'"),
+        ('answer("Produce", error="NOT_A_CONTROLLER")', "Kafka has no error 'NOT_A_CONTROLLER'"),
+        ('delay_answer("Produce", delay_ms=0)', "delay_answer of nothing"),
+        ('drop_answer("Produce", topic="nowhere")', "there is no topic nowhere"),
+    ],
+)
+def test_a_wrong_answer_that_cannot_be_is_found_before_the_start(tmp_path: Path, step: str, problem: str) -> None:
     file = tmp_path / "a.py"
-    file.write_text(text)
-    assert load(str(file)).name
+    file.write_text(story_text(made()).replace("await run.kill(3)", f"await run.{step}"))
+    with pytest.raises(ConfigError, match=problem):
+        load(str(file))

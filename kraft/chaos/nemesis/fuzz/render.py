@@ -7,7 +7,16 @@ from dataclasses import fields
 from typing import Any, Final
 
 from kraft.chaos.model import ANY, SOME, Between, Expect, Model, Scenario
-from kraft.chaos.nemesis.actions import Action, FinishClients, Heal, LinkFault, NodeFault, Partition, StartClients
+from kraft.chaos.nemesis.actions import (
+    Action,
+    FinishClients,
+    Heal,
+    LinkFault,
+    NodeFault,
+    Partition,
+    RequestFault,
+    StartClients,
+)
 from kraft.chaos.nemesis.fuzz.story import Step, steps_of
 
 _METHODS: Final[Mapping[str, str]] = {"disk_full": "fill_disk", "disk_free": "free_disk"}
@@ -78,6 +87,10 @@ def _arguments(action: Action) -> Iterator[str]:
             return
         case Partition(groups=groups):
             yield from (repr(list(group)) for group in given.pop("groups", groups))
+        case RequestFault():
+            yield repr(given.pop("api"))
+            yield from (f"{name}={value!r}" for name, value in given.items())
+            return
         case LinkFault() | Heal():
             for end in ("dials", "answers"):
                 if end in given and len(given[end]) == 1:

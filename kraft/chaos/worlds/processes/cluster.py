@@ -153,6 +153,11 @@ class Cluster:
         return self._config.cluster_id
 
     @property
+    def protocol(self) -> ClientProtocol:
+        """The protocol of the clients of the story."""
+        return self._clients
+
+    @property
     def client_folder(self) -> str | None:
         """Folder with what a client needs to log in; None without TLS."""
         return self.nodes.client_folder

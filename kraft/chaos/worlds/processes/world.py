@@ -17,6 +17,7 @@ from kraft.chaos.worlds.answers import SnapshotAnswers
 from kraft.chaos.worlds.processes.cluster import Cluster
 from kraft.chaos.worlds.processes.observer import NotInTime
 from kraft.chaos.worlds.processes.proxy.rules import FOR_EVER
+from kraft.chaos.worlds.processes.requests import RequestFilter
 from kraft.chaos.worlds.processes.timeline import now_us
 from kraft.chaos.worlds.spec import ScenarioError
 from kraft.chaos.worlds.world import NOT_KNOWN, Clients
@@ -98,6 +99,8 @@ class ProcessWorld:
                 await self._damage(action, *self._existing((action.node,)))
             case actions.LinkFault() | actions.Heal() | actions.Partition() | actions.Isolate():
                 await self._change_links(action)
+            case actions.RequestFault():
+                await self._change_answers(action)
             case _:
                 await self._administrate(action)
 
@@ -129,6 +132,7 @@ class ProcessWorld:
                 await links.isolate(*self._existing((node,)), purpose=purpose)
             case actions.Heal() if action == actions.Heal(do="heal"):
                 await links.heal()
+                await self._cluster.requests.heal()
             case actions.Heal():
                 await links.heal(action.dials, action.answers, purpose=purpose)
             case actions.LinkFault():
@@ -153,6 +157,21 @@ class ProcessWorld:
                 await links.drop_answers(*ends, purpose=every, count=count)
             case "close_mid_message":
                 await links.close_mid_message(*ends, purpose=purpose, direction=action.direction, count=count)
+
+    async def _change_answers(self, action: actions.RequestFault) -> None:
+        if self._cluster.protocol == "rest":
+            raise ScenarioError(f"{action.do} is for Kafka clients, and these speak REST; run it with --client kafka")
+        which = RequestFilter(topic=action.topic or "", node=action.node)
+        requests, times = self._cluster.requests, action.times or None
+        match action.do:
+            case "answer":
+                await requests.answer(action.api, error=action.error, times=times, which=which)
+            case "delay_answer":
+                await requests.delay(action.api, ms=action.delay_ms, times=times, which=which)
+            case "drop_answer":
+                await requests.drop_answer(action.api, times=times, which=which)
+            case "close_after":
+                await requests.close_after(action.api, times=times, which=which)
 
     async def _administrate(self, action: actions.Action) -> None:
         admin = self._cluster.admin

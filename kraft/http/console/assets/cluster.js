@@ -4,6 +4,7 @@ import { h, s, setAttributes, setText, grouped, Keyed, Table } from "./dom.js";
 import { STANDINGS } from "./stream.js";
 import { AnswerCard, BreakCard, linkButtons, nodeButtons } from "./breaking.js";
 import { WorkloadCard } from "./workload.js";
+import { explainForm } from "./explain.js";
 
 const RING = { width: 640, height: 350, x: 320, y: 172, across: 220, down: 132, box: { width: 128, height: 62 } };
 const WORST_SHOWN = 12;
@@ -36,7 +37,8 @@ export class ClusterScreen {
     ], { empty: "Every partition has a leader, and all its replicas are in sync." });
     this.element = h("div", {}, h("h1", {}, "Cluster"), this.tiles,
       h("div", { class: "pair" }, h("section", { class: "card" }, h("h2", {}, "Nodes and links"), this.ring, legend()),
-        h("div", { class: "stack" }, this.breaking.element, h("section", { class: "card" }, h("h2", {}, "Needs attention"), this.worst.element))),
+        h("div", { class: "stack" }, this.breaking.element, h("section", { class: "card" }, h("h2", {}, "Needs attention"), this.worst.element,
+          explainForm("c-client", "A client that is refused or throttled", { maxlength: "200" }, (name) => `#/client/${encodeURIComponent(name)}`)))),
       this.workload.element, this.answers.element,
       h("section", { class: "card" }, h("h2", {}, "Nodes"), this.nodeTable.element),
       h("section", { class: "card" }, h("h2", {}, "Connections"), this.linkTable.element));

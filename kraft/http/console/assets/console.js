@@ -8,10 +8,11 @@ import { PartitionScreen } from "./partition.js";
 import { TimelineScreen } from "./timeline.js";
 import { GroupsScreen, NodeScreen, QueuesScreen, TransactionsScreen } from "./lists.js";
 import { MessagesScreen } from "./messages.js";
+import { ClientScreen, RecordScreen } from "./explain.js";
 import { ScenariosScreen } from "./scenarios.js";
 import { History } from "./history.js";
 
-const SCREENS = { cluster: ClusterScreen, partitions: PartitionsScreen, partition: PartitionScreen, timeline: TimelineScreen, groups: GroupsScreen, queues: QueuesScreen, transactions: TransactionsScreen, messages: MessagesScreen, node: NodeScreen, scenarios: ScenariosScreen };
+const SCREENS = { cluster: ClusterScreen, partitions: PartitionsScreen, partition: PartitionScreen, timeline: TimelineScreen, groups: GroupsScreen, queues: QueuesScreen, transactions: TransactionsScreen, messages: MessagesScreen, node: NodeScreen, record: RecordScreen, client: ClientScreen, scenarios: ScenariosScreen };
 const FIND_ANOTHER_MS = 3_000;
 const THEMES = ["auto", "light", "dark"];
 
@@ -25,8 +26,12 @@ const stream = new Stream(() => due(), (standing) => stood(standing));
 
 function parsed() {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
-  const argument = decodeURIComponent(rest.join("/"));
-  return name in SCREENS ? [name, argument] : ["cluster", ""];
+  try {
+    if (Object.hasOwn(SCREENS, name)) return [name, decodeURIComponent(rest.join("/"))];
+  } catch {
+    // no address of ours
+  }
+  return ["cluster", ""];
 }
 
 function show(isFirst) {
@@ -37,7 +42,7 @@ function show(isFirst) {
   page.name = name;
   main.replaceChildren(screen.element);
   document.title = `${screen.title} - kraft`;
-  const shown = { partition: "partitions", node: "cluster" }[name] ?? name;
+  const shown = { partition: "partitions", record: "partitions", node: "cluster", client: "cluster" }[name] ?? name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#/${shown}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

@@ -1,8 +1,10 @@
-// Why a partition is as it is: the answer of /kraft/explain, as a sentence, its deciders, and what makes it better.
+// Why something is as it is: the answer of /kraft/explain, as a sentence, its deciders, and what makes it better.
 
 import { h, setAttributes, setText, age, Keyed, Table } from "./dom.js";
 import { ask } from "./api.js";
+import { clock, details } from "./events.js";
 
+const EVERY_MS = 2_000;
 const MARKS = { yes: { text: "= yes", tone: "well" }, no: { text: "× no", tone: "bad" }, unknown: { text: "? unknown", tone: "warn" } };
 
 export class ExplainPanel {
@@ -33,8 +35,9 @@ export class ExplainPanel {
       return;
     }
     this.element.hidden = false;
+    this.found = found;
     const isWell = !found.cause;
-    setText(this.state, `${isWell ? "=" : "×"} ${found.state}${found.since_ms ? `, since ${new Date(found.since_ms).toLocaleTimeString("en-GB")}` : ""}`);
+    setText(this.state, `${isWell ? "=" : "×"} ${found.state}${found.since_ms ? `, since ${clock(found.since_ms)}` : ""}`);
     setAttributes(this.state, { class: `verdict ${isWell ? "well" : "bad"}` });
     setText(this.summary, found.summary);
     setText(this.next, found.next ? `What has to happen: ${found.next}` : "");
@@ -44,4 +47,54 @@ export class ExplainPanel {
       each.question, MARKS[each.decision] ?? each.decision, each.explanation, each.rule, each.node < 0 ? "" : `node ${each.node}`, each.age_ms === null ? "" : age(each.age_ms),
     ]]));
   }
+}
+
+// One record (`#/record/orders-0/17`) or one client (`#/client/NAME`): why, and the events that nodes remember of it.
+class ExplainScreen {
+  constructor(stream, { title, path, back }) {
+    Object.assign(this, { stream, title, scope: "limit=1" });
+    this.explain = new ExplainPanel(stream, path);
+    this.events = new Table("Events", [{ label: "Time" }, { label: "Node" }, { label: "Event" }, { label: "Details" }], { empty: "No node remembers an event of it." });
+    this.element = h("div", {}, h("p", { class: "path" }, h("a", { href: back.href }, back.text)), h("h1", { class: "name" }, title), this.explain.element,
+      h("section", { class: "card" }, h("h2", {}, "Events"), this.events.element));
+    this.events.set([]);
+    this.timer = setInterval(() => this.load(), EVERY_MS);
+  }
+  close() {
+    clearInterval(this.timer);
+  }
+  update() {
+    if (!this.isLoaded && this.stream.nodes().length) this.load();
+  }
+  async load() {
+    if (document.hidden) return;
+    this.isLoaded = true;
+    await this.explain.load();
+    this.events.set((this.explain.found?.events ?? []).toReversed().map((each) => [`${each.node_id}/${each.position}/${each.at_ms}/${each.event}`, [clock(each.at_ms), `node ${each.node_id}`, each.event.replaceAll("_", " "), details(each)]]));
+  }
+}
+
+export class RecordScreen extends ExplainScreen {
+  constructor(stream, argument) {
+    const [, topic, partition, offset] = argument.match(/^(.*)-(\d+)\/(\d+)$/) ?? [0, argument, "0", "0"];
+    super(stream, { title: `${topic}-${partition}, offset ${offset}`, path: `/kraft/explain/record/${encodeURIComponent(topic)}/${partition}/${offset}`,
+      back: { href: `#/partition/${encodeURIComponent(`${topic}-${partition}`)}`, text: `${topic}-${partition}` } });
+  }
+}
+
+export class ClientScreen extends ExplainScreen {
+  constructor(stream, argument) {
+    super(stream, { title: `Client ${argument}`, path: `/kraft/explain/client/${encodeURIComponent(argument)}`, back: { href: "#/cluster", text: "Cluster" } });
+  }
+}
+
+// A form that leads to one of them. `hrefOf` makes the address of what was written.
+export function explainForm(id, label, attributes, hrefOf) {
+  const input = h("input", { id, required: true, spellcheck: "false", ...attributes });
+  const form = h("form", { class: "form" }, h("label", { for: id }, label), input, h("button", { type: "submit" }, "Why?"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    location.hash = hrefOf(input.value);
+  });
+  return form;
 }

@@ -45,6 +45,7 @@ export class History {
     }
     const now = { at, acknowledged: counts?.acknowledged ?? null, failed: counts ? counts.failed + counts.unknown : null, written, known };
     if (this.last && at - this.last.at < 1_000) return;
+    for (const [key, spans] of this.lanes) if (spans[spans.length - 1].to < at - KEPT_MS) this.lanes.delete(key);
     if (this.last) {
       const seconds = (at - this.last.at) / 1_000, per = (name) => (now[name] === null || this.last[name] === null ? null : Math.max((now[name] - this.last[name]) / seconds, 0));
       this.rates.push({ at, acknowledged: per("acknowledged"), failed: per("failed"), written: now.known === this.last.known ? per("written") : null });

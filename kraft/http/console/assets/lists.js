@@ -3,9 +3,10 @@
 import { h, setText, grouped, Table } from "./dom.js";
 import { ask } from "./api.js";
 import { ExplainPanel } from "./explain.js";
-import { details } from "./timeline.js";
+import { clock, details } from "./events.js";
 
 const EVERY_MS = 2_000, EVENTS_MAX = 100;
+const DETAILED_MAX = 50; // groups whose members and lag are asked for: each costs requests
 
 class ListScreen {
   constructor(stream, argument, title, columns, empty) {
@@ -47,7 +48,7 @@ class ListScreen {
       await this.show();
       this.askedAt = new Date();
       setText(this.problem, "");
-      setText(this.age, `As of ${this.askedAt.toLocaleTimeString("en-GB")}.`);
+      setText(this.age, `As of ${clock(this.askedAt)}.`);
     } catch (error) {
       this.problem.className = "said bad";
       setText(this.problem, error.message);
@@ -86,7 +87,7 @@ export class NodeScreen {
     try {
       const { events } = await ask(this.stream, `/kraft/events?limit=${EVENTS_MAX}`, { node: number });
       events.sort((a, b) => b.at_ms - a.at_ms || b.sequence - a.sequence);
-      this.events.set(events.map((each) => [`${each.at_ms}/${each.sequence}/${each.event}`, [new Date(each.at_ms).toLocaleTimeString("en-GB"), each.event.replaceAll("_", " "), each.topic ? `${each.topic}-${each.partition ?? ""}` : "", details(each)]]));
+      this.events.set(events.map((each) => [`${each.at_ms}/${each.sequence}/${each.event}`, [clock(each.at_ms), each.event.replaceAll("_", " "), each.topic ? `${each.topic}-${each.partition ?? ""}` : "", details(each)]]));
     } catch {
       // it has just gone: the facts say so
     }
@@ -105,14 +106,15 @@ export class GroupsScreen extends ListScreen {
   }
   async show() {
     const groups = await this.list("consumer-groups");
-    const known = await Promise.all(groups.map(async (group) => {
+    const known = await Promise.all(groups.map(async (group, at) => {
+      if (at >= DETAILED_MAX && group.consumer_group_id !== this.argument) return { group, members: null, lags: null };
       const path = `consumer-groups/${part(group.consumer_group_id)}`;
       const [members, lags] = await Promise.allSettled([this.list(`${path}/consumers`), this.list(`${path}/lags`)]);
       return { group, members: members.value ?? [], lags: lags.value ?? [] };
     }));
     this.table.set(known.map(({ group, members, lags }) => [group.consumer_group_id, [
       { text: group.consumer_group_id, href: `#/groups/${part(group.consumer_group_id)}` }, { text: group.state.replaceAll("_", " ").toLowerCase(), tone: group.state === "STABLE" ? "well" : group.state === "EMPTY" ? "" : "warn" },
-      (group.type || "").toLowerCase(), group.generation ?? "", members.length, grouped(sum(lags, "lag")), `node ${group.coordinator.related.split("/").pop()}`,
+      (group.type || "").toLowerCase(), group.generation ?? "", members?.length ?? "", lags ? grouped(sum(lags, "lag")) : "", `node ${group.coordinator.related.split("/").pop()}`,
     ]]));
     this.detail(known.find((each) => each.group.consumer_group_id === this.argument) ?? (known.length === 1 ? known[0] : null));
   }
@@ -135,7 +137,7 @@ export class GroupsScreen extends ListScreen {
     this.explain.load();
     const readers = new Map();
     for (const lag of chosen.lags) readers.set(lag.consumer_id, [...(readers.get(lag.consumer_id) ?? []), `${lag.topic_name}-${lag.partition_id}`]);
-    this.members.set(chosen.members.map((each) => [each.consumer_id, [each.consumer_id, each.instance_id ?? "", each.client_id, (readers.get(each.consumer_id) ?? []).join(", ")]]));
+    this.members.set(chosen.members.map((each) => [each.consumer_id, [each.consumer_id, each.instance_id ?? "", { text: each.client_id, href: `#/client/${part(each.client_id)}` }, (readers.get(each.consumer_id) ?? []).join(", ")]]));
     this.lags.set(chosen.lags.map((each) => [`${each.topic_name}-${each.partition_id}`, [
       { text: `${each.topic_name}-${each.partition_id}`, href: `#/partition/${part(`${each.topic_name}-${each.partition_id}`)}` }, grouped(each.current_offset), grouped(each.log_end_offset), { text: grouped(each.lag), tone: each.lag ? "warn" : "" }, each.consumer_id || "nobody",
     ]]));
@@ -148,7 +150,7 @@ export class QueuesScreen extends ListScreen {
   }
   async show() {
     const groups = await this.list("share-groups");
-    const lags = await Promise.all(groups.map((group) => this.list(`share-groups/${part(group.share_group_id)}/lags`).catch(() => [])));
+    const lags = await Promise.all(groups.map((group, at) => (at < DETAILED_MAX || group.share_group_id === this.argument ? this.list(`share-groups/${part(group.share_group_id)}/lags`).catch(() => []) : [])));
     this.table.set(groups.map((group, at) => [group.share_group_id, [
       { text: group.share_group_id, href: `#/queues/${part(group.share_group_id)}` }, { text: group.state.toLowerCase(), tone: group.state === "STABLE" ? "well" : "" }, group.consumer_count, group.partition_count, grouped(sum(lags[at], "lag")), `node ${group.coordinator.related.split("/").pop()}`,
     ]]));
@@ -166,11 +168,11 @@ export class TransactionsScreen extends ListScreen {
   }
   async show() {
     const found = await this.list("transactions");
-    const known = await Promise.all(found.slice(0, 100).map((each) => ask(this.stream, this.path(`transactions/${part(each.transactional_id)}`)).catch(() => each)));
+    const known = await Promise.all(found.slice(0, DETAILED_MAX).map((each) => ask(this.stream, this.path(`transactions/${part(each.transactional_id)}`)).catch(() => each)));
     this.table.set(known.map((each) => [each.transactional_id, [
       { text: each.transactional_id, href: `#/transactions/${part(each.transactional_id)}` }, { text: (each.state ?? "").replaceAll("_", " ").toLowerCase(), tone: /ONGOING|PREPARE/.test(each.state ?? "") ? "warn" : "" }, each.producer_id ?? "", each.producer_epoch ?? "",
       (each.partitions ?? each.topics ?? []).map((one) => (one.topic_name ? `${one.topic_name}-${one.partition_id ?? (one.partitions ?? []).join("+")}` : String(one))).join(", "),
-      each.started_ms > 0 ? new Date(each.started_ms).toLocaleTimeString("en-GB") : "",
+      each.started_ms > 0 ? clock(each.started_ms) : "",
     ]]));
     if (!this.more.firstChild) this.more.append(this.why);
     this.explainOne("transaction", found.map((each) => each.transactional_id));

@@ -132,7 +132,8 @@ export class MessagesScreen {
     const rows = this.shown();
     this.said.className = "said";
     setText(this.said, `${grouped(rows.length)} of ${grouped(this.records.length)} records${this.left ? `; ${grouped(this.left)} older ones are left out` : ""}${this.next !== null ? `; the next has offset ${grouped(this.next)}` : ""}`);
-    this.table.set(rows.map((row) => [row.offset, [row.offset, new Date(row.at).toISOString().replace("T", " ").slice(0, 23), cut(row.keyText), cut(row.valueText), cut(row.headerText)]]));
+    const place = `${this.topic.value}-${Number(this.partition.value)}`;
+    this.table.set(rows.map((row) => [row.offset, [{ text: row.offset, href: `#/record/${encodeURIComponent(place)}/${row.offset}` }, new Date(row.at).toISOString().replace("T", " ").slice(0, 23), cut(row.keyText), cut(row.valueText), cut(row.headerText)]]));
   }
 
   // JSON lines: key, value and headers as text, or as base64 where they are none.

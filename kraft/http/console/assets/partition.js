@@ -3,8 +3,8 @@
 import { h, s, setAttributes, setText, grouped, age, bytes, Keyed, Table } from "./dom.js";
 import { STANDINGS } from "./stream.js";
 import { ask } from "./api.js";
-import { details } from "./timeline.js";
-import { ExplainPanel } from "./explain.js";
+import { clock, details } from "./events.js";
+import { ExplainPanel, explainForm } from "./explain.js";
 
 const AXIS = { left: 84, right: 24, width: 720, row: 46, top: 26 };
 const WIDTH_MIN = 280, EVENTS_EVERY_MS = 2_000, EVENTS_MAX = 50;
@@ -31,6 +31,7 @@ export class PartitionScreen {
     this.explain = new ExplainPanel(stream, `/kraft/explain/partition/${encodeURIComponent(topic ?? name)}/${number ?? 0}`);
     this.element = h("div", {}, h("p", { class: "path" }, h("a", { href: "#/partitions" }, "Partitions"), " / ", h("a", { href: `#/messages/${encodeURIComponent(name)}` }, "its messages")), h("h1", {}, name), this.facts,
       h("section", { class: "card" }, h("h2", {}, "Offsets"), this.svg, legend()), this.explain.element,
+      explainForm("p-offset", "What became of the record at offset", { type: "number", min: "0", value: "0" }, (offset) => `#/record/${encodeURIComponent(name)}/${offset}`),
       h("section", { class: "card" }, h("h2", {}, "Replicas"), this.replicas.element),
       h("div", { class: "pair" }, h("section", { class: "card" }, h("h2", {}, "Leader epochs"), this.epochs.element),
         h("section", { class: "card" }, h("h2", {}, "Where nodes disagree"), this.views.element)),
@@ -51,7 +52,7 @@ export class PartitionScreen {
     const query = new URLSearchParams({ topic, partition, limit: EVENTS_MAX });
     const found = await Promise.allSettled(nodes.map((node) => ask(this.stream, `/kraft/events?${query}`, { node: node.id })));
     const events = found.flatMap((each) => (each.status === "fulfilled" ? each.value.events : [])).sort((a, b) => b.at_ms - a.at_ms || b.sequence - a.sequence);
-    this.events.set(events.slice(0, EVENTS_MAX).map((each) => [`${each.node_id}/${each.at_ms}/${each.sequence}/${each.event}`, [new Date(each.at_ms).toLocaleTimeString("en-GB"), `node ${each.node_id}`, each.event.replaceAll("_", " "), details(each)]]));
+    this.events.set(events.slice(0, EVENTS_MAX).map((each) => [`${each.node_id}/${each.at_ms}/${each.sequence}/${each.event}`, [clock(each.at_ms), `node ${each.node_id}`, each.event.replaceAll("_", " "), details(each)]]));
   }
 
   update() {

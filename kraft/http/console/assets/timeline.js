@@ -2,11 +2,11 @@
 
 import { h, s, setAttributes, setText, grouped, Keyed, Table } from "./dom.js";
 import { ask } from "./api.js";
+import { clock, details } from "./events.js";
 
 const LEFT = 128, RIGHT = 12, LANE = 24, CURVE = 90, TOP = 24;
 const PARTITIONS_MAX = 12, EVENTS_MAX = 100, EVENTS_EVERY_MS = 3_000;
 const SPANS = [["1", "1 minute"], ["5", "5 minutes"], ["15", "15 minutes"]];
-const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
 
 export class TimelineScreen {
   constructor(stream, argument, watch, history) {
@@ -132,11 +132,6 @@ export class TimelineScreen {
     this.events = events.sort((a, b) => b.at_ms - a.at_ms || b.sequence - a.sequence);
   }
 }
-
-const HIDDEN = new Set(["position", "at_ms", "monotonic_us", "node_id", "sequence", "event", "topic", "topic_id", "partition"]);
-
-export const details = (event) =>
-  Object.entries(event).filter(([name, value]) => !HIDDEN.has(name) && value !== null && value !== "").map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "object" ? JSON.stringify(value) : value}`).join(", ").slice(0, 240);
 
 function ofNode(value) {
   const [state, leads] = value.split("|");

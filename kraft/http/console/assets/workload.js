@@ -38,7 +38,7 @@ export class WorkloadCard {
     this.verdict = h("p", { class: "verdict", role: "status" });
     this.report = h("a", { href: "/console/report/0", target: "_blank", rel: "noopener", hidden: true }, "The whole report");
     const findings = h("ul");
-    this.findings = new Keyed(findings, () => h("li"), (element, text) => setText(element, text));
+    this.findings = new Keyed(findings, (text) => h("li", {}, text, ...linkOf(text)), () => {});
     this.error = h("p", { class: "quiet" });
     this.element = h("section", { class: "card", hidden: true }, h("h2", {}, "Workload"), this.form, counts, this.error, this.verdict, findings, this.report);
   }
@@ -92,6 +92,12 @@ function tiles({ counts, transactions, verdict }) {
   if (!verdict) return found;
   const fate = (name, text, tone) => [name, { value: verdict[name], text, tone: verdict[name] ? tone : "" }];
   return [...found, fate("kept", "acknowledged, and there", "well"), fate("lost", "lost", "bad"), fate("duplicated", "duplicated", "warn"), fate("reordered", "reordered", "warn"), fate("unread", "could not be read", "warn")];
+}
+
+// The cause stands in the text; what nodes still show of the record is one click away.
+function linkOf(text) {
+  const [, place, offset] = text.match(/ of (\S+-\d+) at offset (\d+):/) ?? [];
+  return place ? [" ", h("a", { href: `#/record/${encodeURIComponent(place)}/${offset}` }, `Explain offset ${offset}`)] : [];
 }
 
 const sentence = (verdict) =>

@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 Kind: TypeAlias = Literal["kafka", "quorum", "http", "clients"]
-"""The protocol of a link. `clients`: Kafka, for clients from outside, with faults of single APIs (`RequestRule`)."""
+"""The protocol of a link. `clients`: Kafka, of clients, with faults of single APIs (`RequestRule`)."""
 Half: TypeAlias = Literal["requests", "answers"]
 Direction: TypeAlias = Literal["both", "requests", "answers"]
 
