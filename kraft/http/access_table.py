@@ -113,15 +113,16 @@ def _node() -> dict[str, RouteAccess]:
         "/openapi.json", "/openapi", "/openapi/v3", "/console", "/console/{file}",
     )  # fmt: skip
     described = _cluster(DESCRIBE)
+    shown = RouteAccess(described.needs, "of topics, those with Describe on Topic")
     return {f"GET {path}": _OPEN for path in paths} | {
         "GET /metrics": described,
         "GET /kraft/status": RouteAccess(states="nothing: how many, and no names; `kraft up` waits for it"),
         "GET /kraft/partitions": described,
-        "GET /kraft/events": described,
-        "GET /kraft/facts": described,
-        "GET /kraft/changes": described,
-        "GET /kraft/live": described,
-        "GET /kraft/evidence": described,
+        "GET /kraft/events": shown,
+        "GET /kraft/facts": shown,
+        "GET /kraft/changes": shown,
+        "GET /kraft/live": shown,
+        "GET /kraft/evidence": shown,
         "GET /kraft/explain/partition/{topic}/{partition}": _topic(DESCRIBE),
         "GET /kraft/explain/node/{broker_id}": described,
         "GET /kraft/explain/client/{client}": described,

@@ -4,6 +4,7 @@ faults, clients that were refused or throttled. The same lines are in its `event
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -17,6 +18,8 @@ from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
+RESOURCE: Final = "topic "
+"""The beginning of a topic among the resources of a change."""
 LIMIT_DEFAULT: Final = 500
 LIMIT_MAX: Final = 10_000
 _NUMBER: Final = {"type": "integer", "minimum": 0}
@@ -81,6 +84,15 @@ class NodeEvents(BaseModel):
     events: list[NodeEvent]
 
 
+def names_only(topics: Container[str], event: Mapping[str, Any]) -> bool:
+    """Whether an event names no topic but these."""
+    named = [event["topic"]] if event.get("topic") else []
+    resources = event.get("resources", ())
+    if isinstance(resources, list):
+        named += [str(each).removeprefix(RESOURCE) for each in resources if str(each).startswith(RESOURCE)]
+    return all(each in topics for each in named)
+
+
 def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
     """The routes. `incarnation` identifies the process that fills the ring."""
 
@@ -95,6 +107,9 @@ def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
         )
         clock = call.context.clock
         found = [each.fields() | {"position": each.position} for each in page.events]
+        if call.permissions is not None:
+            topics = call.context.gateway.image.topic_ids
+            found = [each for each in found if names_only(topics, each)]
         answer: dict[str, Any] = {
             "node_id": call.context.gateway.node_id,
             "incarnation": incarnation,

@@ -19,6 +19,7 @@ from kraft.http.parameters import TOPIC_PATTERN, integer, parse_integer, topic_i
 from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+from metadata.acls import AclOperation, AclResource
 
 EXPLANATIONS_MAX: Final = 16
 """Explanations that a node makes at once: each asks every node."""
@@ -51,8 +52,12 @@ class ExplainHandlers:
         self._slots = Slots(lambda: EXPLANATIONS_MAX, what="explanations")
 
     async def evidence(self, call: Call) -> web.Response:
-        """200 with what this node knows; of a partition if `topic` names one. Raises HttpError 40002."""
-        return plain_json(self._own(topic_in_query(call), integer(call, "partition", default=0)))
+        """200 with what this node knows; of a partition if `topic` names one. Raises HttpError 40002, and the error of
+        Kafka where the caller may not describe the topic."""
+        topic = topic_in_query(call)
+        if topic is not None and call.permissions is not None:
+            call.permissions.check(AclOperation.DESCRIBE, AclResource.TOPIC, topic)
+        return plain_json(self._own(topic, integer(call, "partition", default=0)))
 
     async def partition(self, call: Call) -> web.Response:
         """Raises HttpError 40401, 40402 for what no node that answers knows."""

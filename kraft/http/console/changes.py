@@ -14,8 +14,8 @@ Keys, with a partition written as `orders-0`:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 from msgspec import Struct, structs
 
@@ -26,6 +26,7 @@ State: TypeAlias = dict[str, Any]
 Heard: TypeAlias = NodeFacts | str
 """The facts of a node, or why there are none."""
 PARTITION_KINDS = "prfev"
+T = TypeVar("T")
 
 
 class Frame(Struct, frozen=True, kw_only=True):
@@ -128,6 +129,21 @@ def without_topics(state: State, is_visible: Mapping[str, Any]) -> State:
     left = {key: row for key, row in state.items() if key[:1] not in PARTITION_KINDS or _topic(key) in is_visible}
     hidden = sum(1 for key in state if key[:2] == "p/" and key not in left)
     return left | ({"hidden": hidden} if hidden else {})
+
+
+def visible_facts(facts: NodeFacts, is_visible: Container[str]) -> NodeFacts:
+    """The same without the partitions of other topics than these."""
+
+    def left(rows: Mapping[str, T]) -> dict[str, T]:
+        return {name: row for name, row in rows.items() if name.rpartition("-")[0] in is_visible}
+
+    return structs.replace(
+        facts,
+        partitions=left(facts.partitions),
+        replicas=left(facts.replicas),
+        followers=left(facts.followers),
+        epochs=left(facts.epochs),
+    )
 
 
 def _topic(key: str) -> str:

@@ -15,7 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from kraft.broker.node_facts import SHOWN_DEFAULT, SHOWN_MAX, NodeFacts, Scope
-from kraft.http.console.changes import Frame, State, difference, whole, without_topics
+from kraft.http.console.changes import Frame, State, difference, visible_facts, whole, without_topics
 from kraft.http.console.facts import Source
 from kraft.http.endpoint import Body, Call, Handler, Parameter, Route
 from kraft.http.errors import BAD_REQUEST, HttpError, error_body, from_kafka
@@ -98,7 +98,10 @@ def live_routes(source: Source, own: Callable[[Scope], NodeFacts] | None = None)
 
     async def facts(call: Call) -> web.Response:
         assert own is not None
-        return plain_json(own(settings_of(call.request.query)[0]))
+        found = own(settings_of(call.request.query)[0])
+        if call.permissions is not None:
+            found = visible_facts(found, call.context.gateway.image.topic_ids)
+        return plain_json(found)
 
     async def changes(call: Call) -> web.Response:
         state = await _visible_state(call, source, settings_of(call.request.query)[0])

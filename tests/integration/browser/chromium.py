@@ -78,7 +78,10 @@ class Page:
         return found
 
     def wait_for(self, text: str, selector: str = "main", *, deadline_s: float = 30) -> None:
-        wait_until(lambda: text in self.text(selector), what=f"{text!r} in {selector}", deadline_s=deadline_s)
+        try:
+            wait_until(lambda: text in self.text(selector), what=f"{text!r} in {selector}", deadline_s=deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it has {self.text(selector)[:2_000]!r}") from error
 
     def rows(self, caption: str) -> list[list[str]]:
         """The rows of the table with this caption."""

@@ -20,13 +20,13 @@ SAYS = {
     "cluster": "3 of 3",
     "partitions": "are of topics that you may not describe",
     "partition/orders-0": "leader epoch",
-    "partition/hidden-0": "you may not describe its topic",
+    "partition/hidden-0": "You may not describe this topic",
     "timeline": "orders-0",
     "groups": "There is no consumer group",
     "queues": "There is no share group",
     "transactions": "No producer has a transactional id",
     "messages/orders-0": "next has offset",
-    "messages/hidden-0": "uthoriz",
+    "messages/hidden-0": "Topic authorization failed",
     "node/1": "active",
 }
 """What each screen shows of what its user may see, or says of what is missing."""

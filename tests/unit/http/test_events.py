@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kraft.events import OVERHEAD_BYTES, EventRing
-from kraft.http.events import event_routes
+from kraft.http.events import event_routes, names_only
 from tests.unit.http.door import Door, with_door
 
 
@@ -111,3 +111,18 @@ def test_wrong_questions_are_refused_in_words(query: str, said: str) -> None:
         assert (answer.status, said in answer.json["message"]) == (400, True), answer.json
 
     asked(ring_of(1), story)
+
+
+@pytest.mark.parametrize(
+    ("event", "is_shown"),
+    [
+        ({"event": "broker_fenced", "broker": 2}, True),
+        ({"event": "isr_changed", "topic": "t", "partition": 0}, True),
+        ({"event": "isr_changed", "topic": "hidden", "partition": 0}, False),
+        ({"event": "changed", "resources": ["topic t", "user bob"]}, True),
+        ({"event": "changed", "resources": ["topic t", "topic hidden"]}, False),
+        ({"event": "changed", "topic": "", "resources": "all"}, True),
+    ],
+)
+def test_an_event_that_names_a_topic_is_for_those_who_may_describe_it(event: dict[str, object], is_shown: bool) -> None:
+    assert names_only({"t"}, event) is is_shown

@@ -71,11 +71,12 @@ export class MessagesScreen {
     try {
       const start = await this.start();
       await this.more(start);
+      this.draw();
+      this.follow();
     } catch (error) {
+      this.draw();
       this.problem(error);
     }
-    this.draw();
-    this.follow();
   }
 
   async start() {

@@ -23,7 +23,7 @@ from kraft.broker.node_facts import (
     encode_scope,
     pick,
 )
-from kraft.http.console.changes import cluster_state, difference, without_topics
+from kraft.http.console.changes import cluster_state, difference, visible_facts, without_topics
 from replication.manager.status import FollowerMarks, ReplicaMarks
 from tests.support.fake_gateway import FakeGateway
 
@@ -129,3 +129,11 @@ def test_the_worst_partitions_come_first_and_a_scope_limits_them() -> None:
     assert [*pick(gateway.image, Scope(only_bad=True), lambda topic: 1, at_ms=0).rows] == ["b-1", "b-2"]
     assert [*pick(gateway.image, Scope(filter="a-"), lambda topic: 1, at_ms=0).rows] == ["a-0", "a-1"]
     assert [*pick(gateway.image, Scope(filter="-1", exact=True), lambda topic: 1, at_ms=0).rows] == []
+
+
+def test_the_facts_of_a_node_are_those_of_visible_topics() -> None:
+    all_of_it = facts(1)
+    assert visible_facts(all_of_it, {"t": 1}) == all_of_it
+    found = visible_facts(all_of_it, {"other": 1})
+    assert (found.partitions, found.replicas, found.followers, found.epochs) == ({}, {}, {}, {})
+    assert found.totals == all_of_it.totals
