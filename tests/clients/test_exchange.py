@@ -37,10 +37,11 @@ from tests.clients.exchange_load import (
     write_batch,
 )
 from tests.clients.java.__main__ import fetch
-from tests.clients.kafka_nodes import JAVA, NODES, QUIET, KafkaNodes, fetch_jars, run_tool
+from tests.clients.kafka_nodes import JAVA, NODES, QUIET, START_S, KafkaNodes, fetch_jars, run_tool
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster, kraft
 from tests.integration.support.configuration import REPLICATED
+from tests.integration.support.waiting import NotYet, wait_until
 
 SETTINGS = {
     **REPLICATED,
@@ -238,10 +239,16 @@ def check_tools(kafka: KafkaNodes, release: str) -> None:
 
 
 def check_shell(kafka: KafkaNodes, release: str) -> None:
-    snapshot = snapshot_of(kafka)
+    """On a busy machine the shell sometimes runs its command before it has read the snapshot, and prints nothing."""
     shell = fetch_jars("kafka-shell", release, CACHE)
-    names = ("--snapshot", str(snapshot), "ls", "image/topics/byName")
-    listed = run_tool(shell, "org.apache.kafka.shell.MetadataShell", *names).split()
+    names = ("--snapshot", str(snapshot_of(kafka)), "ls", "image/topics/byName")
+
+    def names_of_topics() -> list[str]:
+        if not (found := run_tool(shell, "org.apache.kafka.shell.MetadataShell", *names).split()):
+            raise NotYet("nothing was printed")
+        return found
+
+    listed = wait_until(names_of_topics, deadline_s=START_S, what="names of topics from kafka-metadata-shell")
     assert set(listed) >= {"orders", "compacted", "timed", "queue", "__consumer_offsets", "__transaction_state"}
     assert ("__share_group_state" in listed) is has_shares(release)
 
