@@ -133,6 +133,8 @@ def import_kafka(
 
 
 def _write_import(plan: ImportPlan) -> None:
+    from kraft.kafka_data.kafka_image import to_add
+
     partitions = sum(1 for _ in plan.image.all_partitions())
     write_words(
         f"cluster {plan.cluster.cluster_id}: {len(plan.cluster.nodes)} nodes, {partitions} partitions, "
@@ -142,9 +144,13 @@ def _write_import(plan: ImportPlan) -> None:
         write_words(f"- dropped: {line}")
     for name in plan.missing:
         write_words(f"- replica {name} has no folder; its leader copies it again")
+    for line in to_add(plan.cluster.image):
+        write_words(f"- to be added to cluster.toml: {line}")
 
 
 def _import_document(plan: ImportPlan, *, is_written: bool) -> dict[str, Any]:
+    from kraft.kafka_data.kafka_image import to_add
+
     return {
         "written": is_written,
         "cluster_id": plan.cluster.cluster_id,
@@ -152,6 +158,7 @@ def _import_document(plan: ImportPlan, *, is_written: bool) -> dict[str, Any]:
         "linked_bytes": plan.linked_bytes,
         "copied_bytes": plan.copied_bytes,
         "dropped": list(plan.dropped),
+        "to_add": list(to_add(plan.cluster.image)),
         "nodes": [{"id": node.node_id, "log_dirs": plan.directories(node)} for node in plan.cluster.nodes],
     }
 

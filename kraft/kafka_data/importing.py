@@ -14,7 +14,7 @@ from typing import Final
 from kraft.kafka_data import copying
 from kraft.kafka_data.copying import Taken, VolumeOf
 from kraft.kafka_data.group_contents import read_group_contents
-from kraft.kafka_data.kafka_image import KafkaImage, drop, refuse_levels, refuse_tiered, without_place
+from kraft.kafka_data.kafka_image import KafkaImage, drop, refuse_levels, refuse_tiered, to_add, without_place
 from kraft.kafka_data.kafka_source import KafkaCluster, KafkaNode, read_kafka, read_replicas
 from kraft.kafka_data.log_directory import write_log_directory, write_private
 from kraft.kafka_data.replica import Replica, UnfitData, files_of
@@ -170,6 +170,7 @@ def cluster_toml(plan: ImportPlan) -> str:
     brokers = _brokers(image, plan.image)
     lines = [
         "# Made of a cluster of Apache Kafka: check the addresses, and add settings of its server.properties.",
+        *(f"# To add: {line}" for line in to_add(image)),
         f'cluster_id = "{plan.cluster.cluster_id}"',
         "",
     ]

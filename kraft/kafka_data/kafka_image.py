@@ -7,7 +7,7 @@ not known here. They have all that was committed; where a stop of all brokers ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -40,6 +40,8 @@ _MECHANISMS: Final = {code: name for name, code in MECHANISMS.items()}
 _ZK_STATES_WITHOUT: Final = (0, 3)
 """ZkMigrationState NONE and POST: the cluster has no ZooKeeper, or left it for good."""
 _TIERED: Final = "remote.storage.enable"
+_SECURITY: Final = {1: "SSL", 2: "SASL_PLAINTEXT", 3: "SASL_SSL"}
+"""Codes of SecurityProtocol, without that of no security."""
 _NO_LEADER_CHANGE: Final = -2
 """PartitionChangeRecord: the leader stays, and its epoch. A record with a leader, even the same, has the next epoch."""
 
@@ -67,6 +69,8 @@ class KafkaImage:
         """Controllers that are registered, voters or not yet: id -> host and port."""
         self.brokers: dict[int, tuple[str, int]] = {}
         """The first endpoint of each registered broker."""
+        self.protocols: set[int] = set()
+        """Codes of the security of brokers' endpoints."""
         self._transaction: list[Entry] | None = None
 
     @property
@@ -215,6 +219,7 @@ class KafkaImage:
 
     def _broker(self, record: Any) -> None:
         self.brokers[record.broker_id] = _first_address(record.end_points)
+        self.protocols |= {each.security_protocol for each in record.end_points}
 
     def _unregister(self, record: Any) -> None:
         self.brokers.pop(record.broker_id, None)
@@ -345,6 +350,15 @@ def refuse_tiered(image: KafkaImage) -> None:
         raise UnfitData(
             f"topic {tiered[0]} is tiered ({_TIERED}): its older records are not in these folders. Copy them back first"
         )
+
+
+def to_add(image: KafkaImage) -> Iterator[str]:
+    """The security that Kafka's nodes had by their configuration, as far as the metadata shows it."""
+    names = [name for code, name in _SECURITY.items() if code in image.protocols]
+    if names:
+        yield f"listeners with {', '.join(names)}: kafka_protocol, certificates and mechanisms"
+    if image.acls:
+        yield f"authorizer.class.name and super.users: without them the ACLs ({len(image.acls)}) have no effect"
 
 
 def drop(image: KafkaImage, names: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ from kraft.config.parse import parse_config
 from kraft.kafka_data import export, importing
 from kraft.kafka_data.copying import UNFINISHED, Volume, VolumeOf
 from kraft.kafka_data.image_records import image_records, settings_left_out, topics_of
-from kraft.kafka_data.kafka_image import KafkaImage
+from kraft.kafka_data.kafka_image import KafkaImage, to_add
 from kraft.kafka_data.metadata_log import Entry, encode_value, snapshot_batches
 from kraft.kafka_data.releases import NEWEST, RELEASES
 from kraft.kafka_data.replica import UnfitData
@@ -41,6 +41,7 @@ from kraft.protocol.messages.feature_level_record import FeatureLevelRecordData
 from kraft.protocol.messages.no_op_record import NoOpRecordData
 from kraft.protocol.messages.partition_change_record import PartitionChangeRecordData
 from kraft.protocol.messages.partition_record import PartitionRecordData
+from kraft.protocol.messages.register_broker_record import BrokerEndpoint, RegisterBrokerRecordData
 from kraft.protocol.messages.register_controller_record import ControllerEndpoint, RegisterControllerRecordData
 from kraft.protocol.messages.remove_topic_record import RemoveTopicRecordData
 from kraft.protocol.messages.topic_record import TopicRecordData
@@ -310,6 +311,17 @@ def test_controllers_that_are_no_voters_are_known_apart() -> None:
     )
     assert image.voters == {1: ("h", 9_001), 2: ("h", 9_002)}
     assert image.controllers == {number: ("c", 9_500 + number) for number in (1, 2, 3)}
+
+
+def test_security_to_be_added_is_listed(tmp_path: Path) -> None:
+    endpoints = [
+        BrokerEndpoint.make(name=name, security_protocol=code) for name, code in (("A", 0), ("B", 3), ("C", 1))
+    ]
+    image = replayed(RegisterBrokerRecordData.make(broker_id=1, end_points=endpoints))
+    assert list(to_add(image)) == ["listeners with SSL, SASL_SSL: kafka_protocol, certificates and mechanisms"]
+    back = imported(exported(tmp_path, secured(IMAGE)))
+    line = "# To add: authorizer.class.name and super.users: without them the ACLs (1) have no effect"
+    assert line in (back / "cluster.toml").read_text().splitlines()
 
 
 def test_zookeeper_is_refused() -> None:
