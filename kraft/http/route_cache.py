@@ -22,18 +22,19 @@ class CachingRouter(web.UrlDispatcher):
 
     def __init__(self) -> None:
         super().__init__()
-        self._known: dict[tuple[str, str], web.UrlMappingMatchInfo] = {}
+        self._known: dict[tuple[str, str], tuple[dict[str, str], web.AbstractRoute]] = {}
+        """Path parameters and route, by method and path."""
 
     async def resolve(self, request: web.Request) -> web.UrlMappingMatchInfo:
         key = (request.method, request.rel_url.raw_path)
         known = self._known.get(key)
         if known is not None:
-            return web.UrlMappingMatchInfo(known, known.route)
+            return web.UrlMappingMatchInfo(*known)
         found = await super().resolve(request)
         if found.http_exception is None and len(key[1]) <= PATH_CHARACTERS_MAX:
             if len(self._known) >= PATHS_MAX:
                 self._known.clear()
-            self._known[key] = web.UrlMappingMatchInfo(found, found.route)
+            self._known[key] = dict(found), found.route
         return found
 
 
