@@ -45,8 +45,8 @@ async def read_records(call: Call) -> web.StreamResponse:
     is_committed = is_read_committed(call)
     which, _ = context.find_partition(call.topic, call.partition)
     offset = await wanted_offset(call, which, is_read_committed=is_committed)
-    deadline_ms = context.clock.monotonic_ms() + wait_ms
-    end_ms = max(deadline_ms, context.clock.monotonic_ms() + READ_OVER_MS_MAX)
+    now_ms = context.clock.monotonic_ms()
+    deadline_ms, end_ms = now_ms + wait_ms, now_ms + max(wait_ms, READ_OVER_MS_MAX)
     with context.long_polls, call.while_allowed():
         while True:
             options = ReadOptions(
