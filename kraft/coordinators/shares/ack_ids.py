@@ -12,8 +12,9 @@ import base64
 import binascii
 import hmac
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
@@ -87,6 +88,7 @@ class Settlement(NamedTuple):
     """When a released record is there again."""
 
 
+_WORD = attrgetter("type", "reason", "lock_ms", "delay_ms")
 TYPES: Final = {kind.name.lower(): kind for kind in AcknowledgeType}
 """The words that clients send."""
 
@@ -124,31 +126,29 @@ class AckIds:
         return read
 
     def settlements(
-        self, group: str, asked: Iterable[Asked], *, owner: str
+        self, group: str, asked: Sequence[Asked], *, owner: str
     ) -> tuple[list[Settlement], dict[int, KafkaError]]:
         """The acknowledgements of one request, and the errors of those with a bad id by their places. Most records are
-        acknowledged in the order of their offsets: the id that would go on with the one before is not read."""
+        acknowledged in the order of their offsets: an id that goes on with the one before is not read."""
         read = self.reader(group, owner=owner)
         found: list[Settlement] = []
         bad: dict[int, KafkaError] = {}
-        following: str | None = None
-        word: tuple[str, str, int | None, int | None] | None = None
-        token, place = "", 0
-        for at, each in enumerate(asked):
-            if each.ack_id == following and (each.type, each.reason, each.lock_ms, each.delay_ms) == word:
-                place += 1
-            else:
-                _end_last(found, place)
-                try:
-                    lock, offset = read(each.ack_id)
-                except InvalidRequest as error:
-                    bad[at], following = error, None
-                    continue
-                word = each.type, each.reason, each.lock_ms, each.delay_ms
-                found.append(_settlement(lock, offset, each))
-                token, place = each.ack_id.partition(".")[0], offset - lock.first
-            following = f"{token}.{place + 1}" if place + 1 < found[-1].lock.size else None
-        _end_last(found, place)
+        words = list(map(_WORD, asked))
+        at = 0
+        while at < len(asked):
+            first = asked[at]
+            try:
+                lock, offset = read(first.ack_id)
+            except InvalidRequest as error:
+                bad[at] = error
+                at += 1
+                continue
+            token, word, place = first.ack_id.partition(".")[0], words[at], offset - lock.first
+            end, end_max = at + 1, min(at + lock.size - place, len(asked))
+            while end < end_max and asked[end].ack_id == f"{token}.{place + end - at}" and words[end] == word:
+                end += 1
+            found.append(_settlement(lock, offset, offset + end - at - 1, first))
+            at = end
         return found, bad
 
     def _lock(self, group: str, token: str, owner: str) -> Lock:
@@ -168,14 +168,9 @@ class AckIds:
         return blake2b(group.encode() + b"\0" + packed, key=key, digest_size=CODE_BYTES).digest()
 
 
-def _settlement(lock: Lock, offset: int, asked: Asked) -> Settlement:
+def _settlement(lock: Lock, first: int, last: int, asked: Asked) -> Settlement:
     delay_ms = GROUP_DELAY if asked.delay_ms is None else asked.delay_ms
-    return Settlement(lock, offset, offset, TYPES[asked.type], asked.reason, asked.lock_ms or 0, delay_ms)
-
-
-def _end_last(found: list[Settlement], place: int) -> None:
-    if found:
-        found[-1] = found[-1]._replace(last=found[-1].lock.first + place)
+    return Settlement(lock, first, last, TYPES[asked.type], asked.reason, asked.lock_ms or 0, delay_ms)
 
 
 def id_of(token: str, lock: Lock, offset: int) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from operator import attrgetter
+from typing import Final, TypeAlias, cast
+
+import msgspec
 
 from kraft.coordinators.shares.ack_ids import id_of
 from kraft.coordinators.shares.leaders import Handed
@@ -15,6 +18,11 @@ from kraft.protocol.errors import KafkaError
 from metadata.image import TopicIdPartition
 from replication.shares.states import AcknowledgeType
 
+_LIMITED = attrgetter("type", "lock_ms", "delay_ms")
+_DONE = str(msgspec.json.encode(models.AcknowledgeResult("ID", None, None, None, None, None)), "ascii")
+_BEFORE, _BEHIND = _DONE.split("ID")
+_BETWEEN: Final = f"{_BEHIND},{_BEFORE}"
+"""Between the ids of two records that are done."""
 _Acknowledgement: TypeAlias = models.Acknowledgement | models.PlainAcknowledgement
 
 
@@ -23,7 +31,7 @@ class Settling:
 
     def __init__(self, queues: Queues, call: Call, acks: Sequence[_Acknowledgement]) -> None:
         """Raises HttpError 400 for what cannot be asked."""
-        for kind, lock_ms, delay_ms in {(each.type, each.lock_ms, each.delay_ms) for each in acks}:
+        for kind, lock_ms, delay_ms in set(map(_LIMITED, acks)):
             check_lock(call, lock_ms)
             if delay_ms is not None and kind != "release":
                 raise HttpError(BAD_REQUEST, f"delay_ms={delay_ms} goes with release, not with {kind}")
@@ -51,10 +59,15 @@ class Settling:
         for place, error in refused.items():
             self.results[self._places[place]] = error
 
+    def answered(self) -> list[models.AcknowledgeResult]:
+        """`rows`, as they are encoded. Most are done, and none has to be made then: each differs in its id alone, which
+        was read before, and so has no character that JSON escapes."""
+        if not self._acks or self.results or any(each.type is AcknowledgeType.RENEW for each in self._asked):
+            return self.rows()
+        return cast("list[models.AcknowledgeResult]", rows_of_done([each.ack_id for each in self._acks]))
+
     def rows(self) -> list[models.AcknowledgeResult]:
         """In the order of the request."""
-        if not self.results and all(each.type is not AcknowledgeType.RENEW for each in self._asked):
-            return [models.AcknowledgeResult(each.ack_id, None, None, None, None, None) for each in self._acks]
         now_ms, owner = self._call.context.clock.wall_ms(), self._call.owner
         read = self._queues.ack_ids.reader(self._group, owner=owner)
         rows = []
@@ -70,6 +83,12 @@ class Settling:
                 row.lock_until = lock.until_ms
             rows.append(row)
         return rows
+
+
+def rows_of_done(ids: Sequence[str]) -> msgspec.Raw:
+    """The encoded results of records that are done, of which there is one at least. The ids are ASCII, without quotes
+    and backslashes."""
+    return msgspec.Raw(f"[{_BEFORE}{_BETWEEN.join(ids)}{_BEHIND}]".encode())
 
 
 def check_lock(call: Call, lock_ms: int | None) -> None:

@@ -6,7 +6,8 @@ an acknowledgement whose answer was lost may be sent again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -105,7 +106,7 @@ class ShareRecordHandlers:
             raise
         if asked.acknowledgement == "implicit":
             records = await self._accepted(call, records, locks.values())
-        body = msgspec.json.encode(models.Received(records, lock_ms, settling.rows()))
+        body = msgspec.json.encode(models.Received(records, lock_ms, settling.answered()))
         context.hold(call.request, len(body))
         return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
 
@@ -119,7 +120,7 @@ class ShareRecordHandlers:
     ) -> list[models.ReceivedRecord]:
         """The records that were acquired: others have those in between."""
         where = locks[0].where
-        topic, owner = topic_name(call, where), call.owner
+        topic, owner, made = topic_name(call, where), call.owner, _maker(form)
 
         def read(inflated_max: int) -> list[models.ReceivedRecord]:
             taken = take_records(
@@ -128,10 +129,19 @@ class ShareRecordHandlers:
             found: list[models.ReceivedRecord] = []
             for lock, records in by_lock(taken.records, locks):
                 token = self._queues.ack_ids.token(group, lock, owner=owner)
-                common, first = (lock.delivery_count, lock.until_ms), lock.first
+                number, count, until_ms, first = where.partition, lock.delivery_count, lock.until_ms, lock.first
                 found += [
                     models.ReceivedRecord(
-                        *_fields(record, topic, where.partition, form), *common, f"{token}.{record.offset - first}"
+                        topic,
+                        number,
+                        record.offset,
+                        record.timestamp,
+                        None if (key := record.key) is None else made(key),
+                        None if (value := record.value) is None else made(value),
+                        _headers(headers) if (headers := record.headers) else _NO_HEADERS,
+                        count,
+                        until_ms,
+                        f"{token}.{record.offset - first}",
                     )
                     for record in records
                 ]
@@ -226,7 +236,7 @@ class ShareRecordHandlers:
         acks = _read(call, PLAIN, models.AcknowledgeRequest).acks
         settling = Settling(self._queues, call, acks)
         await settling.alone()
-        return _answer(settling.rows(), settling.results)
+        return _answer(settling)
 
 
 _Receive: TypeAlias = models.ReceiveRequest | models.PlainReceiveRequest
@@ -246,9 +256,11 @@ def _read(call: Call, plain: msgspec.json.Decoder[_Plain], model: type[_Model]) 
         return call.model(model)
 
 
-def _answer(rows: list[models.AcknowledgeResult], refused: Mapping[int, KafkaError]) -> web.Response:
+def _answer(settling: Settling) -> web.Response:
+    refused = settling.results
     if not refused:
-        return answer(models.AcknowledgeResults(rows))
+        return answer(models.AcknowledgeResults(settling.answered()))
+    rows = settling.rows()
     if len(refused) == len(rows) and len({type(error) for error in refused.values()}) == 1:
         error = from_kafka(refused[0])
         error.extra["results"] = rows
@@ -330,27 +342,38 @@ _Fields: TypeAlias = tuple[str, int, int, int, _Data, _Data, list[models.Receive
 _NO_HEADERS: list[models.ReceivedHeader] = []
 
 
-def _fields(record: InRecord, topic: str, partition: int, form: Any) -> _Fields:
+def _fields(record: InRecord, topic: str, partition: int, form: str) -> _Fields:
     """The first fields of a QueuedRecord, in their order."""
+    made = _maker(form)
     key, value, headers = record.key, record.value, record.headers
     return (
         topic,
         partition,
         record.offset,
         record.timestamp,
-        None if key is None else _data(key, form),
-        None if value is None else _data(value, form),
-        [models.ReceivedHeader(name, value) for name, value in headers] if headers else _NO_HEADERS,
+        None if key is None else made(key),
+        None if value is None else made(value),
+        _headers(headers) if headers else _NO_HEADERS,
     )
 
 
-def _data(data: bytes, form: Any) -> models.ReceivedData:
+def _headers(headers: Sequence[tuple[str, bytes | None]]) -> list[models.ReceivedHeader]:
+    return [models.ReceivedHeader(name, value) for name, value in headers]
+
+
+def _maker(form: Any) -> Callable[[bytes], models.ReceivedData]:
+    """What makes the fields of a key or a value."""
     if form == "BINARY":
-        return models.ReceivedData("BINARY", data)
-    try:
-        return models.ReceivedData(form, as_format(data, _FORMATS[form]))
-    except (ValueError, msgspec.DecodeError):
-        return models.ReceivedData("BINARY", data)
+        return partial(models.ReceivedData, "BINARY")
+    asked = _FORMATS[form]
+
+    def made(data: bytes) -> models.ReceivedData:
+        try:
+            return models.ReceivedData(form, as_format(data, asked))
+        except (ValueError, msgspec.DecodeError):
+            return models.ReceivedData("BINARY", data)
+
+    return made
 
 
 def share_record_routes(queues: Queues) -> tuple[Route, ...]:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
+from kraft.http.v3.share_acknowledgements import rows_of_done
 from kraft.http.v3.share_records_models import (
     ACKS_MAX,
     LOCK_MS_MAX,
@@ -17,6 +18,7 @@ from kraft.http.v3.share_records_models import (
     TOPICS_MAX,
     WAIT_MS_MAX,
     AcknowledgeRequest,
+    AcknowledgeResult,
     PlainAcknowledgeRequest,
     PlainReceiveRequest,
     ReceiveRequest,
@@ -129,3 +131,9 @@ def test_a_receive_that_the_model_refuses_it_refuses(sent: bytes):
         ReceiveRequest.model_validate_json(sent, strict=True)
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
         PLAIN_RECEIVE.decode(sent)
+
+
+@pytest.mark.parametrize("ids", [["AQ-_.0"], ["AQ.0", "AQ.1", "Bw.65535"]])
+def test_rows_of_what_is_done_are_those_that_the_encoder_writes(ids: list[str]):
+    rows = [AcknowledgeResult(each, None, None, None, None, None) for each in ids]
+    assert bytes(rows_of_done(ids)) == msgspec.json.encode(rows)
