@@ -15,6 +15,7 @@ from kraft.protocol.primitives import SettingValue
 from tests.simulation import decay_plan
 from tests.simulation.delayed_plan import DelayedPlan
 from tests.simulation.queue_plan import QueuePlan
+from tests.simulation.routed_plan import RoutedPlan
 from tests.simulation.stateful_plan import StatefulPlan
 
 
@@ -88,6 +89,7 @@ class Plan:
     remembered: StatefulPlan | None = None
     queues: QueuePlan | None = None
     delayed: DelayedPlan | None = None
+    routed: RoutedPlan | None = None
     events: tuple[Event, ...] = field(default=())
 
     @property
@@ -120,6 +122,7 @@ class Plan:
             *([] if self.remembered is None else [str(self.remembered)]),
             *([] if self.queues is None else [str(self.queues)]),
             *([] if self.delayed is None else [str(self.delayed)]),
+            *([] if self.routed is None else [str(self.routed)]),
             "settings " + ", ".join(f"{name}={value}" for name, value in self.settings.items()),
             *(f"topic {t.name}: {t.partitions} x {t.replication_factor} {dict(t.configs)}" for t in self.topics),
             *(

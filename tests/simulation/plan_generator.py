@@ -15,6 +15,7 @@ from tests.simulation import (
     pieces_plan,
     queue_plan,
     rare_plan,
+    routed_plan,
     transactional_plan,
     usual_plan,
 )
@@ -64,6 +65,8 @@ def draw_plan(seed: int, profile: str = "swarm") -> Plan:
         return queue_plan.made_queues(plan)
     if profile == delayed_plan.PROFILE:
         return delayed_plan.made_delayed(plan)
+    if profile == routed_plan.PROFILE:
+        return routed_plan.made_routed(plan)
     if profile == rare_plan.PROFILE:
         return rare_plan.made_rare(plan)
     if profile == usual_plan.PROFILE:

@@ -21,6 +21,7 @@ from kraft.coordinators.delayed.index import DueIndex
 from kraft.coordinators.groups import classic_rebalance, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.shard import GroupShard
+from kraft.coordinators.routed import RoutedWrites
 from kraft.coordinators.shard import CoordinatorShard
 from kraft.coordinators.shares import decide as share_decisions
 from kraft.coordinators.shares import leaders
@@ -587,6 +588,20 @@ PLANTED: dict[str, Planted] = {
         patches=(Patch(DueIndex, "lowest_waiting", waiting.deletes_what_waits),),
         profile="delayed",
         found_by=(1,),
+    ),
+    "half_a_route": Planted(
+        what="a record of a route is appended to its topics one after the other, without a transaction",
+        patches=(Patch(RoutedWrites, "write", transactional.routes_in_halves),),
+        profile="routed",
+        seen_as="half a route",
+        found_by=(2,),
+    ),
+    "refused_route_committed": Planted(
+        what="what one topic of a route refuses is committed in the others",
+        patches=(Patch(RoutedWrites, "_append", transactional.commits_what_was_taken),),
+        profile="routed",
+        seen_as="half a route",
+        found_by=(8,),
     ),
     "expired_handed_out": Planted(
         what="a record that has expired is handed out",

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from kraft.broker.gateway import Gateway
 from kraft.coordinators.groups.group_metadata import GroupMetadata
+from kraft.coordinators.routed import Batches, Outcomes, RoutedWrites
 from kraft.coordinators.transactions.decide import RAISES_EPOCH_FROM, AddPartitions, EndTransaction
 from kraft.coordinators.transactions.shard import TransactionShard
+from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.apis import ADD_PARTITIONS_TO_TXN
-from kraft.protocol.errors import InvalidProducerIdMapping, ProducerFenced
+from kraft.protocol.errors import InvalidProducerIdMapping, KafkaError, ProducerFenced, for_code
 from kraft.wire.session import FETCH
 from replication.manager.roles import Roles
+from replication.requests import ProduceOptions
 from replication.storage.producer_state_manager import ProducerStateManager
 
 LATER_S = 0.002
@@ -183,3 +188,29 @@ def producer_id_checked_first(original: Any) -> Any:
             raise InvalidProducerIdMapping(f"{producer} has the id of the next transaction")
 
     return _reported_too_early(original, refuses)
+
+
+def routes_in_halves(_original: Any) -> Any:
+    """The topics of a route get their records one after the other, by plain appends."""
+
+    async def write(_self: RoutedWrites, batches: Batches, *, gateway: Gateway, timeout_ms: int) -> Outcomes:
+        done = {}
+        for where, each in batches.items():
+            outcome = (await gateway.produce({where: each[0][1]}, ProduceOptions(ACKS_ALL, timeout_ms)))[where]
+            if outcome.error_code:
+                raise for_code(outcome.error_code, outcome.message)
+            done[where] = [outcome]
+        return done
+
+    return write
+
+
+def commits_what_was_taken(original: Any) -> Any:
+    """What one topic of a route refuses does not end the transaction of the others."""
+
+    async def _append(self: RoutedWrites, *args: Any) -> Any:
+        with contextlib.suppress(KafkaError):
+            return await original(self, *args)
+        return {}
+
+    return _append

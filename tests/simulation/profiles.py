@@ -11,6 +11,7 @@ from tests.simulation import (
     pieces_plan,
     queue_plan,
     rare_plan,
+    routed_plan,
     transactional_plan,
     usual_plan,
 )
@@ -94,6 +95,7 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     transactional_plan.PIPELINED: transactional_plan.EVENTS,
     queue_plan.PROFILE: queue_plan.EVENTS,
     delayed_plan.PROFILE: delayed_plan.EVENTS,
+    routed_plan.PROFILE: routed_plan.EVENTS,
 }
 """Profile -> the events that its seeds draw from."""
 

@@ -30,6 +30,8 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.pieces_plan import small_steps
 from tests.simulation.plan import Plan
 from tests.simulation.queue_clients import QueueClients
+from tests.simulation.routed_clients import RoutedClients
+from tests.simulation.routed_plan import short_transactions
 from tests.simulation.stateful_clients import StatefulClients
 from tests.simulation.transactional import TransactionalClients
 from tests.simulation.transactional_plan import few_epochs
@@ -81,6 +83,7 @@ def play(plan: Plan, *, keeps_trace: bool = False) -> Result:
         small_steps(plan.profile),
         few_epochs(plan.profile),
         few_records(plan.profile),
+        short_transactions(plan.profile),
         listening(oracle),
     ):
         try:
@@ -132,6 +135,7 @@ class _Run:
         self._transactional = TransactionalClients(plan, oracle)
         self._queues = QueueClients(plan, oracle)
         self._delayed = DelayedClients(plan, oracle)
+        self._routed = RoutedClients(plan, oracle)
         self._judgement = FinalCheck(
             oracle, (self._remembered.judge, self._queues.judge, self._delayed.judge), self._wholeness
         )
@@ -161,6 +165,7 @@ class _Run:
             self._transactional.start(clients)
             self._queues.start(clients)
             self._delayed.start(clients)
+            self._routed.start(clients)
             looking = clients.create_task(self._look())
             await asyncio.sleep(0.2)
             await faults.play()
@@ -172,9 +177,11 @@ class _Run:
             await self._remembered.finish()
             await self._transactional.finish()
             await self._delayed.finish()
+            await self._routed.finish()
             await self._queues.finish()
             await self._wait_whole()
             await self._transactional.read_back()
+            await self._routed.read_back()
             looking.cancel()
         # What clients sent last may still be on its way: to the leader (acks=0), or from it to the others.
         await asyncio.sleep(CALM_S)
@@ -183,6 +190,7 @@ class _Run:
         self._alarm()
         self._judgement.judge()
         self._transactional.judge()
+        self._routed.judge()
 
     async def _create_topics(self) -> None:
         for topic in self._plan.topics:

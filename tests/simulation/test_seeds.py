@@ -70,6 +70,7 @@ PROFILES_LONG = (
     "quorum",
     "reconfigure",
     "rot",
+    "routed",
     "topics",
     "transactions",
     "usual",

@@ -26,7 +26,7 @@ from kraft.chaos.history import Operation, Produce, Read, Transaction
 from kraft.chaos.workload.reader import Reader, ReaderOptions
 from kraft.chaos.workload.transaction_client import TransactionPlan
 from kraft.chaos.workload.transactor import Transactor, TransactorOptions
-from kraft.chaos.worlds.simulated.client import ClientLink, SimulatedClient, records_for
+from kraft.chaos.worlds.simulated.client import ClientLink, SimulatedClient
 from kraft.chaos.worlds.simulated.transaction_client import SimulatedTransactionClient
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
@@ -34,9 +34,7 @@ from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError
 from metadata.environment import ConnectionClosed
 from metadata.image import TopicIdPartition
-from metadata.internal_topics import INTERNAL_TOPICS
-from replication.partition.states import LeaderState
-from replication.requests import ReadOptions
+from tests.simulation.committed import LOOK_S, SETTLE_S, is_excused, leaders, read_committed, wait_decided
 from tests.simulation.group_oracle import log_bytes
 from tests.simulation.oracle import Oracle
 from tests.simulation.pipeliner import Pipeliner, PipelinerOptions
@@ -45,11 +43,6 @@ from tests.simulation.transactional_plan import PIPELINED, PROFILES, TOPIC
 if TYPE_CHECKING:
     from kraft.chaos.worlds.snapshot import Snapshot
     from tests.simulation.plan import Plan
-
-SETTLE_S = 45
-"""Virtual time after the last fault within which every transaction has ended in every partition."""
-LOOK_S = 0.2
-READ_BYTES = 1 << 22
 
 
 @dataclass
@@ -211,15 +204,7 @@ class TransactionalClients:
             return
         self._is_ending.set()
         await asyncio.gather(*self._places)
-        world = self._oracle.cluster.world
-        deadline = world.loop.time() + SETTLE_S
-        while (open_ones := self._undecided()) and self._oracle.violation is None:
-            is_late = world.loop.time() > deadline
-            if is_late and not self._is_excused():
-                self._oracle.fail(f"transaction_hangs: {SETTLE_S} s after the last fault {open_ones}")
-            if is_late:
-                break
-            await asyncio.sleep(LOOK_S)
+        await wait_decided(self._oracle, (TOPIC,))
         assert self._reader is not None
         await self._reader.finish()
         await self._reader.close()
@@ -231,34 +216,8 @@ class TransactionalClients:
         self._committed = [each for group in self._groups for each in await self._offsets(group)]
         self._readback = [await self._read_back(number) for number in self._client_world.latest.partitions(TOPIC)]
 
-    def _undecided(self) -> str:
-        found = []
-        for key, state, replica in self._leaders():
-            stable = replica.log.producers.states.first_unstable_offset(state.high_watermark)
-            if stable is not None:
-                found.append(f"{self._oracle.name(key)} is undecided from offset {stable} on")
-        return "; ".join(found)
-
-    def _leaders(self) -> list[tuple[TopicIdPartition, LeaderState, object]]:
-        topic = self._oracle.image.topic(TOPIC)
-        found = []
-        for partition in () if topic is None else topic.partitions.values():
-            key = TopicIdPartition(partition.topic_id, partition.partition)
-            replica = self._oracle.replica(partition.leader, key) if partition.has_leader else None
-            if replica is not None and isinstance(replica.state, LeaderState):
-                found.append((key, replica.state, replica))
-        return found
-
     def _is_excused(self) -> bool:
-        """A partition of theirs, or of what coordinators keep, may have lost what acks=all acknowledged."""
-        promise = self._oracle.promise
-        for partition in self._oracle.image.all_partitions():
-            name = self._oracle.image.topics[partition.topic_id].name
-            key = TopicIdPartition(partition.topic_id, partition.partition)
-            if name in (*INTERNAL_TOPICS, TOPIC) and (promise.rotten or promise.may_lose(key)):
-                self._oracle.count("transactions excused")
-                return True
-        return False
+        return is_excused(self._oracle, (TOPIC,))
 
     async def _offsets(self, group: str) -> Sequence[GroupOffset]:
         world = self._oracle.cluster.world
@@ -281,33 +240,18 @@ class TransactionalClients:
         topic = self._oracle.image.topic(TOPIC)
         assert topic is not None
         key = TopicIdPartition(topic.topic_id, number)
-        (replica,) = [each for found, _, each in self._leaders() if found == key] or [None]
-        assert replica is not None, number
-        data = log_bytes(replica.log)  # type: ignore[attr-defined]
+        (led,) = [each for each in leaders(self._oracle, (TOPIC,)) if each.key == key]
+        data = log_bytes(led.replica.log)
         raw = [LogRecord(each.offset, -1, (each.value or b"").decode()) for each in read_batches(data)]
-        committed, stable = await self._read_committed(key)
+        committed, stable = await read_committed(self._oracle, key)
         return ReadBack(
             topic=TOPIC,
             partition=number,
             records=partial(iter, raw),
-            high_watermark=replica.state.high_watermark,  # type: ignore[attr-defined]
+            high_watermark=led.state.high_watermark,
             committed=partial(iter, committed),
             last_stable_offset=stable,
         )
-
-    async def _read_committed(self, key: TopicIdPartition) -> tuple[list[LogRecord], int]:
-        found, position = list[LogRecord](), 0
-        node = self._oracle.cluster.nodes[self._client_world.latest.leader(TOPIC, key.partition)]
-        assert node.node is not None
-        gateway = node.node.gateway
-        while True:
-            options = ReadOptions(bytes_max=READ_BYTES, is_read_committed=True)
-            read = await node.machine.run(gateway.read(key, position, options))
-            following, records = records_for(read, position)
-            found += [LogRecord(offset, -1, value) for offset, value in records]
-            if following == position:
-                return found, read.last_stable_offset
-            position = following
 
     def judge(self) -> None:
         """The checks of the kit's checker."""

@@ -38,7 +38,9 @@ def made_transactional(plan: Plan) -> Plan:
 
     rng = random.Random(f"{plan.profile} {plan.seed}")
     configs = {"min.insync.replicas": "2"}
-    own = TopicPlan(name=TOPIC, partitions=rng.choice(_PARTITIONS[plan.profile]), replication_factor=3, configs=configs)
+    own = TopicPlan(
+        name=TOPIC, partitions=rng.choice(_PARTITIONS.get(plan.profile, (1,))), replication_factor=3, configs=configs
+    )
     settings = {
         "transaction.state.log.num.partitions": rng.choice((1, 2)),
         "transaction.state.log.replication.factor": 3,
