@@ -203,10 +203,39 @@ async def unclean_election_of_two(run: ScenarioRun) -> None:
     await run.until(lambda now: now.isr("t", 0) == [1, 2])
 
 
+@scenario(
+    "forwarder-restarts",
+    question="Does a forwarder of delayed records know what it has written before it was killed?",
+    brokers=[1],
+    controllers=[1],
+    settings={
+        "offsets.topic.num.partitions": 1,
+        "offsets.topic.replication.factor": 1,
+        "transaction.state.log.num.partitions": 1,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+    },
+    topics=[
+        Topic(name="later", assignment=((1,),), configs={"min.insync.replicas": 1, "delivery.target.topic": "due"}),
+        Topic(name="due", assignment=((1,),), configs={"min.insync.replicas": 1}),
+    ],
+    clients=[Producer(name="load", topic="later", limit=20, batch=10)],
+    expect=Expect(kept=20),
+)
+async def forwarder_restarts(run: ScenarioRun) -> None:
+    """The turn that was last is not noted as done when the only node is killed."""
+    await run.until(lambda now: now.done("load") and now.hw("due", 0) >= 20)
+    await run.kill(1)
+    await run.restart(1)
+    await run.until(lambda now: now.leader("later", 0) == 1)
+    await run.sleep(2_000)
+
+
 SMALL: Final[dict[str, Scenario]] = {
     "vote_not_persisted": one_voter,
     "commits_more_than_was_read": group_goes_on,
     "committed_offsets_not_replayed": coordinator_restarts,
+    "delayed_twice": forwarder_restarts,
     "queue_begins_again": queue_restarts,
     "queue_state_beyond_log": unclean_election_of_two,
     "queue_takes_late_acceptances": late_worker_on_one_node,

@@ -31,7 +31,7 @@ LONG = frozenset(
     {
         *("all-down-wait-for-isr", "bridge-partition", "cluster-killed", "cluster-power-loss"),
         *("cluster-power-loss-flushed", "controller-killed", "coordinator-killed-in-rebalance"),
-        "delayed-leader-killed",
+        *("delayed-forwarder-killed", "delayed-leader-killed"),
         *("corrupt-closed-follower", "corrupt-closed-leader", "corrupt-follower", "corrupt-leader", "disk-full-leader"),
         *("follower-cut-from-leader", "high-watermark-behind", "index-deleted", "last-isr-member-dies-unclean-off"),
         *("last-isr-member-power-loss-flushed", "member-killed", "old-controller-isolated", "one-way-mute"),
@@ -45,7 +45,7 @@ LONG = frozenset(
 """More than a third of a second of processor time each, and the default run has another story of the same kind."""
 LONG_BUGS = frozenset(
     {
-        *("committed_offsets_not_replayed", "commits_more_than_was_read", "queue_begins_again"),
+        *("committed_offsets_not_replayed", "commits_more_than_was_read", "delayed_twice", "queue_begins_again"),
         *(
             "queue_skips_released_records",
             "queue_state_beyond_log",

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from kraft.chaos.model import ANY, SOME, Between, Expect, Producer, Topic, Worker
 from kraft.chaos.story import ScenarioRun, scenario
+from kraft.chaos.worlds.processes.proxy.rules import Direction
 from kraft.protocol.primitives import SettingValue
 
 STATE = "__share_group_state"
+OFFSETS = "__consumer_offsets"
 SETTINGS = {
     "offsets.topic.num.partitions": 1,
     "share.coordinator.state.topic.num.partitions": 1,
@@ -251,3 +253,49 @@ async def delayed_leader_killed(run: ScenarioRun) -> None:
     await run.sleep(1_000)  # high watermarks count markers, too
     await run.restart(old)
     await run.until(lambda now: now.isr("later", 0) == [1, 2, 3])
+
+
+@scenario(
+    "delayed-forwarder-killed",
+    question="Is a delayed record forgotten, or forwarded twice, when a node dies between its two writes?",
+    controllers=[4],
+    settings=SETTINGS,
+    topics=[
+        Topic(
+            name="later",
+            assignment=[[1, 3, 2]],
+            configs={"min.insync.replicas": 2, "delivery.target.topic": "due"},
+        ),
+        Topic(name="due", assignment=[[2, 3, 1]], configs={"min.insync.replicas": 2}),
+    ],
+    clients=[Producer(name="load", topic="later", rate=100, batch=10, limit=500, retries=40, idempotent=True)],
+    expect=Expect(kept=500),
+)
+async def delayed_forwarder_killed(run: ScenarioRun) -> None:
+    """A node that forwards delayed records notes a turn, its copies do not arrive, and it is killed; at the next one
+    the copies arrive, their answers are lost, and it is killed, too.
+
+    The next leader looks which copies of the turn are in the target, and writes the others.
+    """
+    await run.until(lambda now: now.hw("due", 0) >= 50)
+    await run.reassign(OFFSETS, 0, replicas=[1, 3, 2])
+    await run.elect(OFFSETS, 0, may_be_refused=True)
+    # the notes go to the node itself, and only the copies over the network
+    await run.until(lambda now: now.leader(OFFSETS, 0) == 1 and now.isr(OFFSETS, 0) == [1, 2, 3])
+    await _killed_in_a_turn(run, 1, direction="requests")
+    await _killed_in_a_turn(run, 3, direction="answers")
+    await run.until(lambda now: now.done("load") and now.hw("due", 0) >= 500, deadline_ms=60_000)
+    await run.sleep(1_000)  # high watermarks count markers, too
+
+
+async def _killed_in_a_turn(run: ScenarioRun, node: int, *, direction: Direction) -> None:
+    await run.until(lambda now: now.leader("later", 0) == node)
+    before = (await run.now()).hw("due", 0)
+    await run.until(lambda now: now.hw("due", 0) >= before + 50, deadline_ms=60_000)
+    await run.blackhole(dials=node, answers=2, purpose="forward", direction=direction)
+    await run.sleep(500)  # time for the next turn
+    await run.kill(node)
+    await run.until(lambda now: now.leader("later", 0) not in (node, -1))
+    await run.heal()
+    await run.restart(node)
+    await run.until(lambda now: now.isr("later", 0) == [1, 2, 3] and now.isr("due", 0) == [1, 2, 3])

@@ -248,6 +248,12 @@ BUGS: Final[dict[str, Bug]] = {
         within_s=60,
         verdict=("anomaly aborted_offsets",),
     ),
+    "delayed_twice": _of_the_simulator(
+        "delayed_twice",
+        found_by="delayed-forwarder-killed",
+        within_s=90,
+        verdict=("anomaly delivered_twice",),
+    ),
     "queue_takes_late_acceptances": Bug(
         what="an acceptance is answered with success after its lock has ended (U2)",
         found_by="queue-lock-ends",
