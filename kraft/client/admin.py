@@ -1,4 +1,4 @@
-"""Administration: topics, configs, partitions, elections, reassignments, groups. Any node takes any of it.
+"""Administration: topics, configs, partitions, elections, reassignments, groups, routes. Any node takes any of it.
 
 A change whose answer was lost is repeated where that is safe: where the same change again has the same effect, or
 where the answer to the repetition shows that the first attempt had done it ("exists already"). The others raise
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
+from urllib.parse import quote
 
 from kraft.client import models as m
 from kraft.client.connection import Connection
@@ -17,15 +18,19 @@ from kraft.client.errors import ConfigError, ServerError
 from kraft.client.positions import Start, TopicPartition, check_start
 from kraft.client.response import checked, segment
 from kraft.protocol.errors import (
+    DuplicateResource,
     ElectionNotNeeded,
     GroupIdNotFound,
     InvalidPartitions,
     NoReassignmentInProgress,
+    ResourceNotFound,
     TopicAlreadyExists,
     UnknownTopicOrPartition,
 )
 
 Election = Literal["preferred", "unclean"]
+NO_ROUTE: Final = 40407
+"""The REST API's code for an unknown route."""
 
 
 class AsyncAdmin:
@@ -168,6 +173,40 @@ class AsyncAdmin:
         """With its offsets. Raises ServerError with code 68 while it has members."""
         await self._change("DELETE", _group(group), done=(GroupIdNotFound.code,))
 
+    # --- routes -----------------------------------------------------------------------------------------------------
+
+    async def list_routes(self) -> tuple[m.RouteDescription, ...]:
+        return tuple(map(m.parse_route, (await self._get("/routes"))["data"]))
+
+    async def describe_route(self, name: str) -> m.RouteDescription:
+        """Raises ServerError with error_code 40407 when there is none."""
+        return m.parse_route(await self._get(_route(name)))
+
+    async def create_route(
+        self, name: str, *, kind: m.RouteKind = "direct", bindings: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """`bindings`: keys and topics, as `("eu.#", "mails")`. Raises ServerError with code 92 when it exists."""
+        document = {"route_name": name, "kind": kind, "bindings": _bindings(bindings)}
+        await self._change("POST", "/routes", document, done=(DuplicateResource.code,))
+
+    async def alter_route(
+        self, name: str, *, add: Iterable[tuple[str, str]] = (), remove: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Adds and removes bindings, all or none. Raises ServerError with code 92 for one that is there already, 91 for
+        one that is not."""
+        document = {"add": _bindings(add), "remove": _bindings(remove)}
+        done = (DuplicateResource.code, ResourceNotFound.code)
+        await self._change("POST", _route(name) + "/bindings:alter", document, done=done)
+
+    async def delete_route(self, name: str) -> None:
+        """Its topics stay. Raises ServerError with error_code 40407 when there is none."""
+        await self._change("DELETE", _route(name), done=(ResourceNotFound.code, NO_ROUTE))
+
+    async def try_route(self, name: str, routing_key: str = "") -> tuple[str, ...]:
+        """The topics to which a record with this routing key would go; none: it would be refused."""
+        found = await self._get(f"{_route(name)}/topics?routing_key={quote(routing_key, safe='')}")
+        return tuple(found["topics"])
+
     # --- requests ---------------------------------------------------------------------------------------------------
 
     async def _get(self, path: str) -> Any:
@@ -176,10 +215,11 @@ class AsyncAdmin:
     async def _change(
         self, method: str, path: str, document: Any = None, *, done: tuple[int, ...] = (), repeatable: bool = True
     ) -> Any:
-        """`done`: codes of a repetition that mean that the attempt before, whose answer was lost, had done it."""
+        """`done`: codes of a repetition, Kafka's or the REST API's, that mean that the attempt before, whose answer was
+        lost, had done it."""
 
         def is_done(error: ServerError) -> bool:
-            return error.code in done
+            return error.code in done or error.error_code in done
 
         request = self._connection.request(method, await self._connection.v3(path), document)
         answer = await self._connection.ask(request, repeatable=repeatable, is_done=is_done)
@@ -196,6 +236,14 @@ def _partition(where: TopicPartition) -> str:
 
 def _group(group: str) -> str:
     return f"/consumer-groups/{segment(group)}"
+
+
+def _route(name: str) -> str:
+    return f"/routes/{segment(name)}"
+
+
+def _bindings(bindings: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"binding_key": key, "topic_name": topic} for key, topic in bindings]
 
 
 def _text(value: object) -> str:

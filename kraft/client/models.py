@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 Document = Mapping[str, Any]
+RouteKind: TypeAlias = Literal["direct", "pattern", "fanout"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,21 @@ class PartitionResult:
     partition: int
     error: str | None
     code: int | None
+
+
+class RouteBinding(NamedTuple):
+    """Records whose routing key matches go to the topic."""
+
+    key: str
+    """A key (direct), words with * and # (pattern), or empty (fanout)."""
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteDescription:
+    name: str
+    kind: RouteKind
+    bindings: tuple[RouteBinding, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +200,14 @@ def parse_reassignment(document: Document) -> Reassignment:
         partition=document["partition_id"],
         adding=tuple(document["adding_replicas"]),
         removing=tuple(document["removing_replicas"]),
+    )
+
+
+def parse_route(document: Document) -> RouteDescription:
+    return RouteDescription(
+        name=document["route_name"],
+        kind=document["route_kind"],
+        bindings=tuple(RouteBinding(each["binding_key"], each["topic_name"]) for each in document["bindings"]),
     )
 
 

@@ -54,6 +54,12 @@ class Admin(Facade[AsyncAdmin]):
     reset_offsets = Blocking(AsyncAdmin.reset_offsets)
     set_offsets = Blocking(AsyncAdmin.set_offsets)
     delete_group = Blocking(AsyncAdmin.delete_group)
+    list_routes = Blocking(AsyncAdmin.list_routes)
+    describe_route = Blocking(AsyncAdmin.describe_route)
+    create_route = Blocking(AsyncAdmin.create_route)
+    alter_route = Blocking(AsyncAdmin.alter_route)
+    delete_route = Blocking(AsyncAdmin.delete_route)
+    try_route = Blocking(AsyncAdmin.try_route)
 
 
 class _Iterated(Entered[IteratedT]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -21,6 +22,8 @@ from kraft.protocol.batches.markers import marker_of
 from kraft.protocol.batches.records import read_batches
 from kraft.protocol.primitives import Buffer
 from metadata.authorizer import Authorizer, authorizer_of
+from metadata.controller.decide.decision import ControllerState
+from metadata.controller.decide.routes import alter_route
 from metadata.controller.requests import (
     AlterClientQuotas,
     AlterConfigs,
@@ -446,6 +449,8 @@ class FakeGateway:
             case AlterRoute():
                 if self.refuse is not None:
                     raise self.refuse.exception()
+                controller = SimpleNamespace(image=self._image, settings=self.settings, liveness=None)
+                self.apply(*alter_route(cast(ControllerState, controller), request).records)
                 return None
             case AlterClientQuotas():
                 return [self.refuse for _ in request.alterations]

@@ -24,17 +24,28 @@ from kraft.http.produce_params import PARAMETERS, ProduceParams, read_params
 from kraft.http.record_counts import check_counts
 from kraft.http.records import OutRecord
 from kraft.http.v3.envelope import Document, answer, check, route
-from kraft.http.v3.record_bodies import ParsedBatch, RouteEntry, RouteRequest, parse_batch
+from kraft.http.v3.record_bodies import (
+    ParsedBatch,
+    RouteEntry,
+    RouteRequest,
+    fields_taken,
+    no_delivery,
+    no_expiry,
+    parse_batch,
+)
 from kraft.http.v3.record_results import BatchFailure, Receipts, WrittenRecord, refusal
 from kraft.http.v3.routes import route_of
 from kraft.protocol.errors import InvalidRequest, KafkaError
 from metadata.acls import AclOperation, AclResource
 from metadata.image import TopicIdPartition, TopicImage
 from metadata.routes import RouteImage, check_routing_key
+from replication.record_times import TimeRules
 from replication.requests import ProduceOutcome
 
 INLINE_MATCHES_MAX = 1_000
 """Most pairs of an entry and a binding that the event loop looks at itself; a worker thread takes more."""
+ANY_TIMES = TimeRules(reads_delivery=True, reads_expiry=True)
+"""Of entries whose topics are not known yet."""
 
 
 class RoutedSuccess(BaseModel):
@@ -114,7 +125,12 @@ def _parsed_and_matched(call: Call, target: RouteImage) -> tuple[ParsedBatch, li
         code=BATCH,
     )
     parsed = parse_batch(
-        call.body, now_ms=now_ms, entries_max=entries_max, is_strict=call.context.is_strict, kind=RouteRequest
+        call.body,
+        now_ms=now_ms,
+        entries_max=entries_max,
+        is_strict=call.context.is_strict,
+        times=ANY_TIMES,
+        kind=RouteRequest,
     )
     good = (each for index, each in enumerate(parsed.entries) if index not in parsed.refused)
     known: dict[str, Sequence[str]] = {}
@@ -163,7 +179,23 @@ def _known_topics(call: Call, entries: Sequence[_Entry]) -> Mapping[str, TopicIm
             found[name] = topic
     for entry in entries:
         entry.refused = next((errors[name] for name in entry.topics if name in errors), entry.refused)
+        if entry.refused is None:
+            entry.refused = _refused_times(call, entry)
     return found
+
+
+def _refused_times(call: Call, entry: _Entry) -> Document | None:
+    """Each topic has to take the times that the entry names."""
+    sent = entry.sent
+    if sent.expires_in_ms is None and sent.deliver_in_ms is None:
+        return None
+    for name in entry.topics:
+        taken = fields_taken(name, call.context.gateway.topic_settings)
+        if sent.expires_in_ms is not None and not (taken and taken.reads_expiry):
+            return _failure(no_expiry(f"topic {name}, to which it goes"))
+        if sent.deliver_in_ms is not None and not (taken and taken.reads_delivery):
+            return _failure(no_delivery(f"topic {name}, to which it goes,"))
+    return None
 
 
 def _failure(error: HttpError) -> Document:

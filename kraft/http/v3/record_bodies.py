@@ -299,20 +299,27 @@ def _headers(record: StreamRecord | AnyEntry, now_ms: int, times: TimeRules | No
     headers = [(header.name, header.value) for header in record.headers] if record.headers else NO_HEADERS
     if record.expires_in_ms is not None:
         if times is None or not times.reads_expiry:
-            raise HttpError(
-                UNPROCESSABLE,
-                "expires_in_ms: queues do not look for the end of records of this topic; set record.expiry.enable=true "
-                "for it (of a delay topic: for its target)",
-            )
+            raise no_expiry("this topic")
         headers = [*headers, (EXPIRES_HEADER, str(now_ms + record.expires_in_ms).encode())]
     if record.deliver_in_ms is not None:
         if times is None or not times.reads_delivery:
-            raise HttpError(
-                UNPROCESSABLE,
-                f"deliver_in_ms: this is no delay topic; produce to one whose {TARGET} names this topic",
-            )
+            raise no_delivery("this topic")
         headers = [*headers, (DELIVER_HEADER, str(now_ms + record.deliver_in_ms).encode())]
     return headers
+
+
+def no_expiry(topic: str) -> HttpError:
+    """422 for an end of a record that its topic does not look for."""
+    return HttpError(
+        UNPROCESSABLE,
+        f"expires_in_ms: queues do not look for the end of records of {topic}; set record.expiry.enable=true for it "
+        "(of a delay topic: for its target)",
+    )
+
+
+def no_delivery(topic: str) -> HttpError:
+    """422 for a time of delivery in a topic that is no delay topic."""
+    return HttpError(UNPROCESSABLE, f"deliver_in_ms: {topic} is no delay topic; produce to one whose {TARGET} names it")
 
 
 def _bytes(data: BatchData, what: str) -> bytes | None:

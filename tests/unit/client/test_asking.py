@@ -133,6 +133,19 @@ def test_a_topic_whose_first_creation_was_not_answered_is_created() -> None:
     run(story)
 
 
+def test_a_route_whose_change_was_not_answered_is_changed() -> None:
+    async def story(cluster: FakeCluster, connection: Connection) -> None:
+        admin = AsyncAdmin(connection)
+        serve(cluster, "/v3/clusters/c/routes", LOST, refusal(409, 409, 92))
+        await admin.create_route("new", kind="fanout", bindings=[("", "t")])
+        serve(cluster, "/v3/clusters/c/routes", LOST, refusal(404, 404, 91))
+        await admin.alter_route("new", remove=[("", "t")])
+        serve(cluster, "/v3/clusters/c/routes", LOST, refusal(404, 40407, 91))
+        await admin.delete_route("new")
+
+    run(story)
+
+
 def test_a_topic_that_exists_already_is_an_error_without_a_lost_answer() -> None:
     async def story(cluster: FakeCluster, connection: Connection) -> None:
         serve(cluster, "/v3/clusters/c/topics", EXISTS)

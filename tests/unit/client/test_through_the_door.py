@@ -80,6 +80,30 @@ def test_a_topic_from_creation_to_deletion() -> None:
     with_client(story)
 
 
+def test_a_route_from_creation_to_deletion() -> None:
+    async def story(client: AsyncClient) -> None:
+        admin = client.admin
+        for topic in ("mails", "ledger"):
+            await admin.create_topic(topic)
+        await admin.create_route("orders", kind="pattern", bindings=[("eu.#", "mails"), ("*.paid", "ledger")])
+        route = await admin.describe_route("orders")
+        assert (route.name, route.kind) == ("orders", "pattern")
+        assert route.bindings == (("*.paid", "ledger"), ("eu.#", "mails"))
+        assert await admin.list_routes() == (route,)
+        assert await admin.try_route("orders", "eu.paid") == ("ledger", "mails")
+        await admin.alter_route("orders", add=[("#", "mails")], remove=[("eu.#", "mails")])
+        assert await admin.try_route("orders", "a b&c") == ("mails",)
+        with pytest.raises(ServerError, match="there is no topic 'gone'") as caught:
+            await admin.alter_route("orders", add=[("x", "gone"), ("y", "mails")])
+        assert caught.value.code == 3
+        assert await admin.try_route("orders", "y") == ("mails",), "all or none"
+        await admin.delete_route("orders")
+        with pytest.raises(ServerError, match="there is no route 'orders'"):
+            await admin.describe_route("orders")
+
+    with_client(story)
+
+
 def test_the_cluster_its_leaders_and_its_replicas() -> None:
     async def story(client: AsyncClient) -> None:
         admin = client.admin

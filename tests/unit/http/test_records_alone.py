@@ -176,7 +176,10 @@ def test_times_that_a_topic_does_not_take_are_refused_alone() -> None:
     assert (code, "set record.expiry.enable=true" in text) == (422, True), text
     for configs in ({}, expiry):
         ((code, text),) = timed(configs, deliver_in_ms=60_000)
-        assert (code, "this is no delay topic; produce to one whose delivery.target.topic" in text) == (422, True), text
+        assert (code, "this topic is no delay topic; produce to one whose delivery.target.topic" in text) == (
+            422,
+            True,
+        ), text
     for name, configs in (("kraft.deliver.at", delay), ("kraft.expires.at", expiry)):
         for value in (b"soon", b"-5", b"99999999999999999"):
             header = {"name": name, "value": b64encode(value).decode()}

@@ -17,7 +17,7 @@ from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.errors import KafkaError, NotEnoughReplicas, RequestTimedOut
 from kraft.protocol.primitives import Buffer
 from metadata.image import TopicIdPartition
-from metadata.records import RouteBindingRecord, RouteRecord
+from metadata.records import ConfigRecord, RouteBindingRecord, RouteRecord
 from metadata.routes import RouteKind
 from replication.requests import ProduceOptions, ProduceOutcome
 from tests.support.fake_gateway import FakeGateway
@@ -92,6 +92,31 @@ def test_each_goes_to_every_topic_that_matches() -> None:
         assert len(places(again)["1"]) == 2
         (known,) = world.transactions.known.values()
         assert known.transactional_id == "kraft.route.1.0", "the id is used again"
+
+    with_world(story)
+
+
+def expiring(topic: str) -> ConfigRecord:
+    return ConfigRecord(resource_type="topic", resource_name=topic, name="record.expiry.enable", value="true")
+
+
+def test_each_topic_has_to_take_the_times_of_an_entry() -> None:
+    async def story(world: World) -> None:
+        fake, end, later = world.door.gateway, {"expires_in_ms": 1_000}, {"deliver_in_ms": 1_000}
+        fake.apply(
+            ConfigRecord(resource_type="topic", resource_name="mails", name="record.expiry.enable", value="true")
+        )
+        mails, both = {"routing_key": "eu.x"}, {"routing_key": "eu.paid"}
+        answer = await world.produce(mails | end, both | end, mails | later, "eu.x")
+        assert places(answer) == {"0": [("mails", 0)], "3": [("mails", 1)]}
+        assert failures(answer) == {"1": 422, "2": 422}
+        sentences = [each["message"] for each in answer.json["failures"]]
+        assert "of topic ledger, to which it goes; set record.expiry.enable=true" in sentences[0]
+        assert "topic mails, to which it goes, is no delay topic" in sentences[1]
+        fake.apply(
+            ConfigRecord(resource_type="topic", resource_name="ledger", name="record.expiry.enable", value="true")
+        )
+        assert list(places(await world.produce(both | end))) == ["0"]
 
     with_world(story)
 
