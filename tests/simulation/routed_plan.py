@@ -22,7 +22,7 @@ PROFILE = "routed"
 EVENTS = transactional_plan.EVENTS
 TOPICS = ("mails", "ledger", "audit")
 TIMEOUT_MS = 2_000
-"""Of transactions; the product has half a minute."""
+"""The timeout of a transaction; the product has half a minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

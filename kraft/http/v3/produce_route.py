@@ -45,7 +45,7 @@ from replication.requests import ProduceOutcome
 INLINE_MATCHES_MAX = 1_000
 """Most pairs of an entry and a binding that the event loop looks at itself; a worker thread takes more."""
 ANY_TIMES = TimeRules(reads_delivery=True, reads_expiry=True)
-"""Of entries whose topics are not known yet."""
+"""What entries may have whose topics are not known yet."""
 
 
 class RoutedSuccess(BaseModel):
