@@ -1,16 +1,19 @@
 """The login of one Kafka client: SaslHandshake, then SaslAuthenticate until the mechanism is done (KIP-43, KIP-152).
 After version 0 of SaslHandshake tokens come and go in frames of their own, without a header.
 
-A connection logs in before any other request, and may log in again as the same user before its session ends (KIP-368).
-Any other order is ILLEGAL_SASL_STATE 34; a login that fails is SASL_AUTHENTICATION_FAILED 58, and ends the connection.
+A connection logs in before any other request. Where its session has an end it may log in again before it, as the same
+user (KIP-368). Any other order is ILLEGAL_SASL_STATE 34; a login that fails is SASL_AUTHENTICATION_FAILED 58, and ends
+the connection. Texts are those of Kafka 4.4 (`tests/unit/wire/test_login_answers.py`).
 """
 
 from __future__ import annotations
 
 import random
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from kraft.broker.logins import Login, LoginFailed, Logins
 from kraft.protocol import scram
@@ -25,8 +28,20 @@ from metadata.environment import Clock
 
 PLAIN, OAUTHBEARER = "PLAIN", "OAUTHBEARER"
 MECHANISMS = (*scram.DIGESTS, PLAIN, OAUTHBEARER)
-_BEARER = "auth=Bearer "
-_INVALID_TOKEN = b'{"status":"invalid_token"}'
+PLAIN_PARTS: Final = 3
+AFTER_LOGIN: Final = IllegalSaslState("SaslAuthenticate request received after successful authentication")
+_INITIAL_RESPONSE: Final = re.compile(r"n,(?:a=([^,\x00\x01]*))?,\x01((?:[A-Za-z]+=[\x20-\x7e\t\r\n]+\x01)*)\x01")
+"""The first message of OAUTHBEARER: an authorization id, and pairs of a key and a value (RFC 7628)."""
+_BEARER: Final = re.compile(r"bearer\s+(\S+)", re.IGNORECASE)
+_NO_MORE: Final = b"\x01"
+"""What a client sends that has learned that its token is not valid (RFC 7628)."""
+_INVALID_TOKEN: Final = b'{"status":"invalid_token"}'
+_TOKEN_LOGIN: Final = b"tokenauth=true"
+"""Extension of SCRAM: the user is the id of a delegation token (KIP-48), of which there are none here."""
+
+
+class _Malformed(LoginFailed):
+    """What the client has sent is wrong for any user: it gets the message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +78,11 @@ class ClientLogin:
         return self._rules.logins.settings().connection_failed_authentication_delay_ms
 
     @property
+    def awaits_token(self) -> bool:
+        """Whether a mechanism was chosen, and is not done."""
+        return self._mechanism is not None
+
+    @property
     def is_current(self) -> bool:
         """Whether requests of the connection are still served."""
         if self.ends_ms is not None and self._rules.clock.monotonic_ms() >= self.ends_ms:
@@ -87,12 +107,15 @@ class ClientLogin:
                 else "it is not the turn of SaslHandshake",
             )
         self._mechanism = None if code else message.mechanism
-        return SaslHandshakeResponseData.make(error_code=code, mechanisms=tuple(self._rules.mechanisms))
+        mechanisms = () if code == IllegalSaslState.code else tuple(self._rules.mechanisms)
+        return SaslHandshakeResponseData.make(error_code=code, mechanisms=mechanisms)
 
     async def authenticate(self, message: SaslAuthenticateRequestData) -> SaslAuthenticateResponseData:
         """The answer to SaslAuthenticate; `login` is there when the mechanism is done."""
         try:
             token = await self._step(bytes(message.auth_bytes))
+        except _Malformed as error:
+            return self._failed(SaslAuthenticationFailed(str(error)), str(error))
         except (ScramFailed, LoginFailed) as error:
             return self._failed(SaslAuthenticationFailed(self._words), str(error))
         except UnicodeDecodeError:
@@ -100,7 +123,7 @@ class ClientLogin:
         except KafkaError as error:
             return self._failed(error, error.message)
         return SaslAuthenticateResponseData.make(
-            error_code=0, error_message=None, auth_bytes=token, session_lifetime_ms=self._lifetime_ms()
+            error_code=0, error_message="", auth_bytes=token, session_lifetime_ms=self._lifetime_ms()
         )
 
     async def raw(self, token: bytes) -> bytes | None:
@@ -116,6 +139,10 @@ class ClientLogin:
                 return "Authentication failed: Invalid username or password"
             case "OAUTHBEARER":
                 return _INVALID_TOKEN.decode()
+        return self._invalid_credentials
+
+    @property
+    def _invalid_credentials(self) -> str:
         what = "authentication" if self.login is None else "re-authentication"
         return f"Authentication failed during {what} due to invalid credentials with SASL mechanism {self._mechanism}"
 
@@ -143,6 +170,8 @@ class ClientLogin:
         logins = self._rules.logins
         if self._scram is None:
             logins.guesses.check(self._host)
+            if _TOKEN_LOGIN in token.split(b","):
+                raise ScramFailed("there are no delegation tokens")
             name = self._user = scram.user_of(token)
             credential = logins.users.credential_or_fake(name, mechanism)
             nonce = b64encode(self._rules.rng.randbytes(scram.NONCE_BYTES)).decode()
@@ -159,28 +188,51 @@ class ClientLogin:
         return final
 
     async def _plain(self, token: bytes) -> bytes:
-        parts = token.decode().split("\0")
-        if len(parts) != 3 or not parts[1] or not parts[2]:
-            raise LoginFailed("PLAIN is an authorization id, a user and a password")
+        parts = token.decode().split("\0", PLAIN_PARTS)
+        if len(parts) != PLAIN_PARTS:
+            raise _Malformed(f"Invalid SASL/PLAIN response: expected {PLAIN_PARTS} tokens, got {len(parts)}")
         other, name, password = parts
-        if other not in ("", name) or len(name) > scram.USER_LENGTH_MAX or name == OPERATOR:
-            raise LoginFailed("the authorization id is another user")
+        if not name or not password:
+            raise _Malformed(f"Authentication failed: {'password' if name else 'username'} not specified")
+        if len(name) > scram.USER_LENGTH_MAX or name == OPERATOR:
+            raise LoginFailed("there can be no such user")
         self._user = name
-        self._done(await self._rules.logins.by_password(name, password, self._host, mechanism=PLAIN))
+        login = await self._rules.logins.by_password(name, password, self._host, mechanism=PLAIN)
+        if other not in ("", name):
+            raise _Malformed(
+                "Authentication failed: Client requested an authorization id that is different from username"
+            )
+        self._done(login)
         return b""
 
     def _bearer(self, token: bytes) -> bytes:
-        """RFC 7628: after an error the client sends one more message, and only then the login fails."""
-        if self._refusal is not None:
+        """RFC 7628: after an error the client sends one more message, and only then the login fails; Kafka takes
+        another token, too."""
+        if self._refusal is not None and token == _NO_MORE:
             raise self._refusal
-        fields = token.decode().split("\x01")
-        bearer = next((each.removeprefix(_BEARER) for each in fields[1:] if each.startswith(_BEARER)), "")
+        self._refusal = None
+        other, bearer = self._initial_response(token)
         try:
-            self._done(self._rules.logins.by_token(bearer, self._host, mechanism=OAUTHBEARER))
+            login = self._rules.logins.by_token(bearer, self._host, mechanism=OAUTHBEARER)
         except LoginFailed as refusal:
             self._refusal = refusal
             return _INVALID_TOKEN
+        if other not in ("", login.principal.name):
+            raise _Malformed(
+                f"Authentication failed: Client requested an authorization id ({other}) that is different from the "
+                f"token's principal name ({login.principal.name})"
+            )
+        self._done(login)
         return b""
+
+    def _initial_response(self, token: bytes) -> tuple[str, str]:
+        """The authorization id and the token. Raises _Malformed."""
+        found = _INITIAL_RESPONSE.fullmatch(token.decode(errors="replace"))
+        pairs = [] if found is None else [each.partition("=") for each in found[2].split("\x01") if each]
+        values = [_BEARER.fullmatch(value) for key, _, value in pairs if key == "auth"]
+        if found is None or len(values) != 1 or values[0] is None:
+            raise _Malformed(self._invalid_credentials)
+        return found[1] or "", values[0][1]
 
     def _done(self, login: Login) -> None:
         if self.login is not None and self.login.principal != login.principal:

@@ -236,13 +236,18 @@ class Session:
                 self._connection.abort()
                 return False
             self._has_caught_up = True
-        return True
+        return not self._has_lost_login()
+
+    def _has_lost_login(self) -> bool:
+        """A login that was repeated has failed."""
+        login = self.client.login
+        return login is not None and login.has_failed
 
     def _starts_at_once(self, frame: memoryview) -> bool:
         """False: something has to be waited for first. Nothing was begun then."""
         if not self._connection.is_writable or (self._started >= STARTED_MAX and not self._is_node):
             return False
-        if self._muted_until_ms:
+        if self._muted_until_ms or self._has_lost_login():
             return False
         header = codec.decode_request_head(frame)
         if self._authenticates(header) or self._has_to_wait(header) or not self._takes_room(header, len(frame)):

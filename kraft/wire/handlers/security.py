@@ -33,7 +33,7 @@ from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestD
 from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
 from kraft.protocol.scram import Credential
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.client_login import ClientLogin
+from kraft.wire.client_login import AFTER_LOGIN, ClientLogin
 from kraft.wire.error_details import detail_code, detail_message
 from kraft.wire.handlers.control import Control
 from kraft.wire.node_parts import NodeParts
@@ -87,15 +87,18 @@ def _users_apis(handlers: _UserHandlers) -> tuple[ApiHandler, ...]:
 
 
 def _handshake(call: Call[SaslHandshakeRequestData]) -> SaslHandshakeResponseData:
-    """A login is repeated with SaslAuthenticate, so with version 1."""
+    """A login is repeated where its session has an end, and with SaslAuthenticate, so with version 1."""
     login = _login(call)
-    if not call.version:
-        raise IllegalSaslState("a login is repeated after version 1 of SaslHandshake")
+    if login.ends_ms is None or not call.version:
+        raise IllegalSaslState("a login is repeated where its session has an end, after version 1 of SaslHandshake")
     return login.handshake(call.message)
 
 
 async def _authenticate(call: Call[SaslAuthenticateRequestData]) -> SaslAuthenticateResponseData:
-    return await _login(call).authenticate(call.message)
+    login = _login(call)
+    if not login.awaits_token:
+        raise AFTER_LOGIN
+    return await login.authenticate(call.message)
 
 
 def _login(call: Call[Any]) -> ClientLogin:

@@ -59,14 +59,15 @@ class World:
 
 
 class Server:
-    def __init__(self, **settings: object) -> None:
+    def __init__(
+        self, mechanisms: tuple[str, ...] = ("SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"), **settings: object
+    ) -> None:
         self.world: Any = World()
         self.passwords = {"alice": "pencil", "bob": "pen"}
         chosen = broker_settings({name.replace("_", "."): value for name, value in settings.items()})
         users = Users(self.world, image=MetadataImage, passwords=self.passwords, key=KEY)
         tokens = Tokens(self.world, lambda: chosen)
         logins = Logins(users=users, tokens=tokens, clock=self.world, settings=lambda: chosen, operator_key=KEY)
-        mechanisms = ("SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN")
         self.rules = LoginRules(logins=logins, mechanisms=mechanisms, clock=self.world, rng=self.world.rng)
 
     def login(self, host: str = "h") -> ClientLogin:

@@ -7,6 +7,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -192,6 +193,24 @@ def test_one_request_more_than_may_be_served_waits_for_a_place(monkeypatch: pyte
         world.line.put(a_lookup())
         await world.turns()
         assert world.begun == 7
+        await world.end()
+
+    run(story())
+
+
+def test_a_client_whose_repeated_login_has_failed_is_served_no_more() -> None:
+    async def story() -> None:
+        world = World()
+        login: Any = SimpleNamespace(has_failed=False)
+        world.session.client.login = login
+        world.line.put(a_lookup())
+        await world.end_one()
+        assert world.begun == 1
+        login.has_failed = True
+        world.line.put(a_lookup())
+        await world.turns()
+        assert world.begun == 1
+        assert world.serving.done()
         await world.end()
 
     run(story())
