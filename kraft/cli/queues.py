@@ -22,7 +22,12 @@ app = typer.Typer(
 )
 
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="Name of the share group.")]
-TopicsArgument = Annotated[list[str], typer.Argument(metavar="TOPIC...", help="Topics whose records it hands out.")]
+TopicsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="TOPIC...", help="Topics whose records it hands out.")
+]
+TopicOption = Annotated[
+    list[str] | None, typer.Option("--topic", metavar="TOPIC", help="The same as TOPIC; may be repeated.")
+]
 COLUMNS = ("share_group_id", "state", "consumer_count", "partition_count")
 CONSUMER_COLUMNS = ("consumer_id", "client_id")
 LAG_COLUMNS = ("topic_name", "partition_id", "start_offset", "lag")
@@ -79,16 +84,18 @@ def describe(
 @app.command()
 def create(
     queue: QueueArgument,
-    topics: TopicsArgument,
+    topics: TopicsArgument = None,
+    topic: TopicOption = None,
     config: ConfigsOption = None,
     rest: RestOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a queue that begins with the first record of its topics."""
+    """Create a queue that begins with the first record of its topics, as in `kraft queues create mailers mails`."""
+    named = _topics("create", queue, topics, topic)
     client = Rest(rest, data)
     configs = [{"name": name, "value": value} for name, value in parse_settings(config)]
-    wanted = {"share_group_id": queue, "topics": topics, "configs": configs}
+    wanted = {"share_group_id": queue, "topics": named, "configs": configs}
     client.send_json("POST", client.cluster("/share-groups"), wanted)
     _report(queue, "created", as_json=as_json)
 
@@ -197,15 +204,17 @@ def purge(
 @app.command()
 def reset(
     queue: QueueArgument,
-    topics: TopicsArgument,
     to: Annotated[str, typer.Option(metavar="earliest|latest", help="Where it begins.")],
+    topics: TopicsArgument = None,
+    topic: TopicOption = None,
     rest: RestOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let a queue without consumers begin elsewhere."""
+    named = _topics("reset", queue, topics, topic)
     client = Rest(rest, data)
-    document = client.send_json("POST", _path(client, queue) + "/offsets:reset", {"to": to, "topics": topics})
+    document = client.send_json("POST", _path(client, queue) + "/offsets:reset", {"to": to, "topics": named})
     write_rows(_columns(document["data"], RESET_COLUMNS), RESET_COLUMNS, as_json=as_json)
 
 
@@ -215,6 +224,14 @@ def delete(queue: QueueArgument, rest: RestOption = None, data: DataOption = Non
     client = Rest(rest, data)
     client.send_json("DELETE", _path(client, queue))
     _report(queue, "deleted", as_json=as_json)
+
+
+def _topics(command: str, queue: str, topics: list[str] | None, more: list[str] | None) -> list[str]:
+    """Each topic once, however it was named."""
+    named = list(dict.fromkeys([*(topics or ()), *(more or ())]))
+    if not named:
+        raise typer.BadParameter(f"name the topics of the queue, as in `kraft queues {command} {queue} mails`")
+    return named
 
 
 def _path(client: Rest, queue: str) -> str:

@@ -100,6 +100,14 @@ def test_topics_list_is_tab_separated_in_a_pipe_and_json_for_machines(kraft, scr
     assert (code, json.loads(out)) == (0, [{"topic": "a", "partitions": 2, "replication_factor": 3}])
 
 
+def test_topics_of_a_queue_are_arguments_or_options(kraft, script):
+    script.answers["POST /v3/clusters/c1/share-groups"] = (201, {}, {})
+    assert kraft("queues", "create", "work", "a", "--topic", "b", "--topic", "a")[:2] == (0, "queue work created\n")
+    assert script.bodies("POST")[0]["topics"] == ["a", "b"]
+    code, _, error = kraft("queues", "create", "work")
+    assert (code, "kraft queues create work" in error) == (2, True), error
+
+
 def test_topics_create_sends_only_what_was_given(kraft, script):
     script.answers["POST /v3/clusters/c1/topics"] = (201, {"topic_name": "a"}, {})
     assert kraft("topics", "create", "a")[0] == 0
