@@ -90,25 +90,26 @@ class Page:
 
     def show(self, *, colours: Colours = "light", size: tuple[int, int] = WIDE) -> None:
         """As a person with these colours sees it in a window of this size."""
-        self._devtools("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": colours}]})
+        self.devtools("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": colours}]})
         width, height = size
-        self._devtools(
+        self.devtools(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
         )
 
     def begin(self) -> None:
         """Before the first page: violations are noted, and requests are logged."""
-        self._devtools("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH_POLICY})
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH_POLICY})
 
     def log_in(self, user: str, password: str) -> None:
         """Each request has this login from now on."""
         login = b64encode(f"{user}:{password}".encode()).decode()
-        self._devtools("Network.enable", {})
-        self._devtools("Network.setExtraHTTPHeaders", {"headers": {"Authorization": f"Basic {login}"}})
+        self.devtools("Network.enable", {})
+        self.devtools("Network.setExtraHTTPHeaders", {"headers": {"Authorization": f"Basic {login}"}})
 
-    def _devtools(self, command: str, options: dict[str, Any]) -> None:
-        self.driver.execute_cdp_cmd(command, options)
+    def devtools(self, command: str, options: dict[str, Any]) -> Any:
+        """One command of the DevTools protocol; returns its answer."""
+        return self.driver.execute_cdp_cmd(command, options)
 
     # --- what went wrong --------------------------------------------------------------------------------------------
 
