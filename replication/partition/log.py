@@ -135,7 +135,8 @@ class ReplicaLog(Protocol):
         ...
 
     def append_as_follower(self, data: Buffer, *, now_ms: int) -> Appended | None:
-        """Append batches as the leader stamped them; a trailing partial batch is ignored (None: nothing whole).
+        """Append batches as the leader stamped them; a trailing partial batch is ignored (None: nothing whole). The
+        first batch of an empty log may span the log end offset: the log then starts at its base offset.
 
         Raises CorruptMessage 2 when a CRC is wrong or the base offset lies before the log end offset.
         """

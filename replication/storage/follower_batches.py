@@ -9,14 +9,21 @@ from kraft.protocol.errors import CorruptMessage
 from replication.partition.log import Appended
 
 
-def check_leader_batches(view: memoryview, *, log: object, log_end_offset: int) -> list[BatchHeader]:
-    """Headers of the whole batches; compaction may have left gaps between them. Raises CorruptMessage (R11)."""
+def check_leader_batches(
+    view: memoryview, *, log: object, log_end_offset: int, is_empty: bool = False
+) -> list[BatchHeader]:
+    """Headers of the whole batches; compaction may have left gaps between them. The first of an empty log may begin
+    before its end: the log start of the leader lies within it, since DeleteRecords names any offset.
+
+    Raises CorruptMessage (R11).
+    """
     headers: list[BatchHeader] = []
     expected = log_end_offset
     for position, header in whole_batches(view):
         if header.magic != MAGIC or computed_crc(view, position, header.length + LOG_OVERHEAD) != header.crc:
             raise CorruptMessage(f"{log}: the leader's batch for offset {expected} has a wrong CRC or format")
-        if header.base_offset < expected or header.last_offset_delta < 0:
+        spans_start = is_empty and not headers and header.last_offset >= expected
+        if (header.base_offset < expected and not spans_start) or header.last_offset_delta < 0:
             raise CorruptMessage(f"{log}: the leader sent offset {header.base_offset}, the log ends at {expected}")
         headers.append(header)
         expected = header.base_offset + header.last_offset_delta + 1

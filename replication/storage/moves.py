@@ -347,6 +347,7 @@ class Moves:
         future.high_watermark = min(current.high_watermark, offset)
         if future.append_as_follower(read.data, now_ms=self._environment.clock.wall_ms()) is None:
             raise KafkaStorageError(f"{current}: there is nothing at offset {offset} before its end")
+        future.maybe_increment_log_start(min(current.log_start_offset, future.log_end_offset))
         return len(read.data)
 
     def _cut(self, move: Move, future: PartitionLog, step: CutTo | StartOverAt) -> None:

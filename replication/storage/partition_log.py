@@ -211,7 +211,10 @@ class PartitionLog:
         """Append stamped batches; more than a segment holds is appended in several steps, each whole."""
         self._availability.check()
         view = memoryview(data)
-        headers = check_leader_batches(view, log=self, log_end_offset=self.log_end_offset)
+        is_empty = self.log_start_offset == self.log_end_offset
+        headers = check_leader_batches(view, log=self, log_end_offset=self.log_end_offset, is_empty=is_empty)
+        if headers and headers[0].base_offset < self.log_end_offset:
+            self.truncate_fully_and_start_at(headers[0].base_offset)
         size = sum([header.length for header in headers]) + LOG_OVERHEAD * len(headers)
         if headers and (len(headers) == 1 or size <= self._settings.segment_size):
             return self._append(view[:size], headers, now_ms=now_ms)

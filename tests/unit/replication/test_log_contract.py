@@ -143,3 +143,31 @@ def test_flush_messages_1_asks_after_each_append(subject: Subject) -> None:
     log.truncate_to(0)
     assert log.flushed_offset == 0
     assert asyncio.iscoroutinefunction(log.flush)
+
+
+def test_an_empty_log_takes_the_batch_in_which_its_start_lies(tmp_path: Path) -> None:
+    """DeleteRecords may end within a batch. A follower without a record fetches from there, and gets that batch whole,
+    as Kafka's does (Partition.appendRecordsToFollowerOrFutureReplica)."""
+    with idle_environment() as environment:
+        logs = []
+        for name in ("leader", "follower"):
+            environment.files.make_directories(str(tmp_path / name))
+            logs.append(load(environment, str(tmp_path / name), settings=TopicSettings())[0])
+        leader, follower = logs
+        for _ in range(2):
+            leader.append_as_leader(disk_batch(4), leader_epoch=2, now_ms=NOW_MS)
+        leader.maybe_increment_log_start(6)
+        follower.truncate_fully_and_start_at(6)
+        data = leader.read(6, bytes_max=10_000, upper_bound=8).data
+        damaged = bytearray(data)
+        damaged[-1] ^= 1
+        with pytest.raises(CorruptMessage):
+            follower.append_as_follower(damaged, now_ms=NOW_MS)
+        assert (follower.log_start_offset, follower.log_end_offset) == (6, 6)
+        follower.append_as_follower(data, now_ms=NOW_MS)
+        assert (follower.log_start_offset, follower.log_end_offset) == (4, 8)
+        assert follower.maybe_increment_log_start(6)
+        assert follower.read(6, bytes_max=10_000, upper_bound=8).data == data
+        assert follower.epoch_entries == leader.epoch_entries == ((2, 6),)
+        with pytest.raises(CorruptMessage):
+            follower.append_as_follower(data, now_ms=NOW_MS)

@@ -308,6 +308,22 @@ def test_move_follows_truncation_and_log_start() -> None:
     run(play, files=disk_and_files()[1])
 
 
+def test_a_log_moves_whose_start_lies_within_a_batch() -> None:
+    async def play(environment: Environment) -> None:
+        world = await started(environment)
+        log = create(world)
+        for _ in range(3):
+            append(log, 4)
+        log.maybe_increment_log_start(6)
+        before = contents(log)
+        world.place("/b")
+        await world.until_moved("/b")
+        assert (contents(world.log), world.log.log_start_offset, world.log.log_end_offset) == (before, 6, 12)
+        await world.manager.stop()
+
+    run(play, files=disk_and_files()[1])
+
+
 def test_the_directory_where_it_is_and_a_third_one_end_the_move() -> None:
     async def play(environment: Environment) -> None:
         world = await started(environment, "/a", "/b", "/c")
