@@ -151,6 +151,8 @@ class QueueCheck:
             for place in self._below_log(name[1]):
                 if not any(each.is_answered("accept") for each in queue.deliveries.get(place, ())):
                     self._expired(name, place)
+            for place in self._without_log(name[1], queue):
+                self._count_answered(queue, queue.deliveries[place])
 
     def count(self, counts: Counts) -> None:
         counts.redelivered += self._counts.pop("redelivered", 0)
@@ -163,6 +165,13 @@ class QueueCheck:
             if name == topic:
                 for offset, slot in offsets.items(self._final.log_starts.get(partition, 0)):
                     yield _Place(number, offset, slot)
+
+    def _without_log(self, topic: str, queue: _Queue) -> Iterator[_Place]:
+        """What workers received and no log shows, in a history alone (`kraft scenario check`)."""
+        read_back = {self._ledger.partitions[partition] for partition in self._final.log_starts}
+        received = [place for place in queue.deliveries if (topic, place.partition) not in read_back]
+        shown = set(self._in_log(topic)) if received else ()
+        return (place for place in received if place not in shown)
 
     def _below_log(self, topic: str) -> Iterator[_Place]:
         """Acknowledged records that are no longer in the log because it begins after them."""
@@ -251,6 +260,13 @@ class QueueCheck:
             self._counts["perhaps_accepted"] += 1
         else:
             self._lost(name, place, deliveries)
+
+    def _count_answered(self, queue: _Queue, deliveries: Sequence[_Delivery]) -> None:
+        """The fate of a record as far as the answers to its workers show it."""
+        if any(each.is_answered("accept") for each in deliveries):
+            self._counts["accepted"] += 1
+        elif self._why_archived(queue, deliveries).reason:
+            self._counts["archived"] += 1
 
     def _why_archived(self, queue: _Queue, deliveries: Sequence[_Delivery]) -> Explanation:
         rejected = next((each for each in deliveries if each.is_answered("reject")), None)

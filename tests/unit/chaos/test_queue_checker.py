@@ -52,6 +52,16 @@ def test_all_accepted_once_is_clean(tmp_path: Path) -> None:
     assert verdict.operations.receives == 2
 
 
+def test_history_without_logs_shows_what_workers_got_answers_for(tmp_path: Path) -> None:
+    run = Run()
+    run.sent(*values(0, 10), at_s=1, offset=0)
+    take_and_accept(run, 8)
+    taken = run.receives(8, values(8, 1), at_s=5, process="w1")
+    run.acknowledges(taken, 8, at_s=5.1, process="w1", word="reject")
+    run.receives(9, values(9, 1), at_s=5.2, process="w1")
+    assert fates(run.verdict(tmp_path)) == {"handed_out": 10, "accepted": 8, "archived": 1}
+
+
 def test_history_without_workers_shows_no_queue(tmp_path: Path) -> None:
     verdict = clean_run().verdict(tmp_path)
     judged = judge(verdict, Expect(), now=Now(lambda question, arguments: 0))
