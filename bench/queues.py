@@ -1,11 +1,14 @@
 """`python -m bench.queues`: queues over REST beside share consumers, beside RabbitMQ, and the memory of a large one.
 
-Rows: `rest` (8 workers receive 100 records and accept them, in two requests and in one with the next receive, beside 8
-share consumers that take 100 at a time, and beside 8 that take whole batches of the log, which have a thousand:
-processor time of the nodes for a record), `rabbitmq` (1 KB published with confirmation, received and
-acknowledged, by Debian's rabbitmq-server 3.10 as a quorum queue of three nodes, and by this cluster; needs
-rabbitmq-server and aio-pika) and `memory` (100,000 records in flight and 2,000 share sessions). Sides are measured in
-turn.
+Rows, whose sides are measured in turn:
+
+- `rest`: 8 workers receive 100 records and accept them, in two requests and in one with the next receive, beside 8
+  share consumers that take 100 at a time, and beside 8 that take whole batches of the log, which have a thousand:
+  processor time of the nodes for a record.
+- `rabbitmq`: 1 KB published with confirmation, received and acknowledged, by Debian's rabbitmq-server 3.10 as a quorum
+  queue of three nodes with RabbitMQ's PerfTest, and by this cluster. It needs rabbitmq-server, Java and `--perf-test`,
+  the class path of com.rabbitmq:perf-test.
+- `memory`: 100,000 records in flight and 2,000 share sessions.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ from uuid import UUID
 from confluent_kafka import AcknowledgeType, Producer, TopicCollection
 
 from bench.client import Answer, Client, request
-from bench.cluster import JSON, BenchError, process_resident_bytes
-from bench.rabbitmq import OUTSTANDING, RabbitMq, publish_and_accept
+from bench.cluster import JSON, BenchError, process_cpu_s, process_resident_bytes
+from bench.rabbitmq import OUTSTANDING, RabbitMq
 from bench.shares import POLL_S, RECORD_BYTES, Counted, begin_at_the_start, fill, share_consume, share_consumer
 from bench.sides import Here, Topics, bootstrap
 from kraft.protocol.codec import decode_client_body, encode_body
@@ -53,8 +56,8 @@ WAIT_S: Final = 120.0
 _ACK_ID: Final = re.compile(rb'"ack_id":"([^"]+)"')
 
 SESSION_WAIT_MS: Final = 5_000
-MESSAGES: Final = 20_000
-"""Messages of RabbitMQ, whose client is slower."""
+MESSAGES: Final = 100_000
+"""Messages of RabbitMQ."""
 OURS: Final = 100_000
 
 Figures: TypeAlias = dict[str, float]
@@ -150,11 +153,12 @@ async def _ask(client: Client, data: bytes) -> Answer:
 # rabbitmq
 
 
-def rabbitmq(rabbit: RabbitMq) -> Figures:
-    """Records a second that are published, confirmed, received and acknowledged."""
-    counted = Counted(rabbit, warm=MESSAGES // 10, count=MESSAGES)
-    asyncio.run(publish_and_accept(rabbit, b"." * RECORD_BYTES, counted))
-    return counted.figures()
+def rabbitmq(rabbit: RabbitMq, classpath: str) -> Figures:
+    """Messages a second that are published, confirmed, received and acknowledged, and the nodes' time for each."""
+    before_s = sum(map(process_cpu_s, rabbit.pids.values()))
+    rate = rabbit.publish_and_accept(classpath, size=RECORD_BYTES, count=MESSAGES)
+    cpu_s = sum(map(process_cpu_s, rabbit.pids.values())) - before_s
+    return {"records a second": rate, "nodes' CPU us a record": cpu_s / MESSAGES * 1e6}
 
 
 def produced_and_accepted(side: Here) -> Figures:
@@ -267,9 +271,12 @@ def main() -> int:
     )
     parser.add_argument("--only", default=",".join(ROWS), metavar="ROWS", help=f"of {', '.join(ROWS)}, by comma")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--perf-test", metavar="CLASSPATH", help="of com.rabbitmq:perf-test, for the row rabbitmq")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended"))  # not without ending the nodes
     wanted = asked.only.split(",")
+    if "rabbitmq" in wanted and not asked.perf_test:
+        parser.error("the row rabbitmq needs --perf-test: the class path of com.rabbitmq:perf-test, such as 'libs/*'")
     here = Here()
     rabbit = None
     try:
@@ -282,7 +289,7 @@ def main() -> int:
             compare(f"{IN_FLIGHT:,} records in flight, {SESSIONS:,} sessions", 1, partial(memory, here))
         if "rabbitmq" in wanted:
             rabbit = RabbitMq()
-            measures = partial(rabbitmq, rabbit), partial(produced_and_accepted, here)
+            measures = partial(rabbitmq, rabbit, asked.perf_test), partial(produced_and_accepted, here)
             compare("1 KB published, confirmed, received and acknowledged", asked.rounds, *measures)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import re
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
-from bench.cluster import listener
+from bench.cluster import BenchError, listener
 from bench.sides import until
 
 PROGRAMS: Final = Path("/usr/lib/rabbitmq/bin")
@@ -21,17 +20,10 @@ NODES: Final = 3
 START_S: Final = 90.0
 STOP_S: Final = 30
 WAIT_S: Final = 120.0
+_JAVA: Final = ("java", "-Xmx256m")
+_RECEIVED: Final = re.compile(r"receiving rate avg: (\d+) msg/s")
 OUTSTANDING: Final = 500
 """Publishings without a confirmation, and deliveries without an acknowledgement, at most."""
-
-
-class Accepted(Protocol):
-    """Counts what was acknowledged."""
-
-    @property
-    def is_over(self) -> bool: ...
-
-    def add(self, count: int) -> None: ...
 
 
 class RabbitMq:
@@ -93,12 +85,21 @@ class RabbitMq:
 
         until(are_one, "RabbitMQ's nodes are one cluster", limit_s=START_S)
 
-    async def connection(self) -> Any:
-        return await import_module("aio_pika").connect(f"amqp://guest:guest@127.0.0.1:{self._ports[0]}/")
-
-    async def queue(self, channel: Any, name: str) -> Any:
-        arguments = {"x-queue-type": "quorum", "x-quorum-initial-group-size": NODES}
-        return await channel.declare_queue(name, durable=True, arguments=arguments)
+    def publish_and_accept(self, classpath: str, *, size: int, count: int) -> float:
+        """RabbitMQ's own client publishes `count` persistent messages of `size` bytes to a new quorum queue, each
+        confirmed, and acknowledges each; it has `OUTSTANDING` of both under way. Returns the messages a second that
+        were acknowledged."""
+        program = [*_JAVA, "-cp", classpath, "com.rabbitmq.perf.PerfTest"]
+        queue = ["--quorum-queue", "--queue", f"bench-{time.time_ns()}"]
+        work = ["--pmessages", count, "--cmessages", count, "--size", size, "--flag", "persistent"]
+        limits = ["--confirm", OUTSTANDING, "--qos", OUTSTANDING]
+        uri = ["--uri", f"amqp://guest:guest@127.0.0.1:{self._ports[0]}"]
+        command = [str(each) for each in (*program, *uri, *queue, *work, *limits)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
+        found = _RECEIVED.findall(done.stdout)
+        if done.returncode or not found:
+            raise BenchError(f"PerfTest ended with {done.returncode}: {(done.stdout + done.stderr)[-1000:]}")
+        return float(found[-1])
 
     def close(self) -> None:
         for process in reversed(self._processes):
@@ -117,35 +118,3 @@ def _free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
-
-
-async def publish_and_accept(rabbit: RabbitMq, value: bytes, accepted: Accepted) -> None:
-    """Publishes until `accepted` is over: persistent messages, each confirmed; a consumer acknowledges each. Both have
-    `OUTSTANDING` under way."""
-    aio_pika = import_module("aio_pika")
-    async with await rabbit.connection() as publishing, await rabbit.connection() as consuming:
-        channel, receiving = await publishing.channel(), await consuming.channel()
-        await receiving.set_qos(prefetch_count=OUTSTANDING)
-        name = f"bench-{time.time_ns()}"
-        queue = await rabbit.queue(receiving, name)
-        room = asyncio.Semaphore(OUTSTANDING)
-        message = aio_pika.Message(value, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-
-        async def publish() -> None:
-            try:
-                await channel.default_exchange.publish(message, routing_key=name)
-            finally:
-                room.release()
-
-        async def on_message(delivered: Any) -> None:
-            await delivered.ack()
-            accepted.add(1)
-
-        await queue.consume(on_message)
-        deadline, tasks = time.perf_counter() + WAIT_S, set[asyncio.Task[None]]()
-        while not accepted.is_over and time.perf_counter() < deadline:
-            await room.acquire()
-            tasks.add(task := asyncio.create_task(publish()))
-            task.add_done_callback(tasks.discard)
-        await asyncio.gather(*tasks)
-        await queue.delete(if_unused=False, if_empty=False)
