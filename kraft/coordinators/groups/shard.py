@@ -408,7 +408,8 @@ class GroupShard(CoordinatorShard[GroupRecord]):
             self._has_steps_left = False
             for entry in list(self.entries.values()):
                 if entry.instances:
-                    self.changed(entry)
+                    self.after_change(entry)
+            self._wake()
         for entry in list(self.entries.values()):
             if entry.next_deadline_ms() <= self.now_ms:
                 self.submit(entry, Tick())

@@ -173,6 +173,36 @@ def test_a_rest_member_takes_its_steps_when_replicas_are_back_and_expires_then()
     play("__consumer_offsets", story)
 
 
+def test_what_is_due_and_cannot_be_written_is_not_tried_without_a_pause() -> None:
+    """The end of a REST member, and its step before: each waits for half a second, both together, too."""
+
+    async def story(world: World) -> None:
+        shard: GroupShard = await world.loaded(GroupShard)
+        membership = Membership(shard)
+        ticks, tick = 0, shard._tick
+
+        def counted() -> None:
+            nonlocal ticks
+            ticks += 1
+            assert ticks < 1_000
+            tick()
+
+        shard._tick = counted  # type: ignore[method-assign]
+        config = InstanceConfig(timeout_ms=60_000)
+        instance = Instance(group="g", name="i", nonce="1", owner="", config=config, member_id="i-1")
+        await shard.write([instance.record()])
+        await shard.write([instance.changed(topics=("t",)).record()])
+        entry = shard.entry("g")
+        world.lose_followers()
+        membership.touch(entry, entry.instances["i"])
+        shard.changed(entry)
+        await asyncio.sleep(90)
+        assert entry.next_deadline_ms() < shard.now_ms
+        assert 100 < ticks < 400
+
+    play("__consumer_offsets", story)
+
+
 def test_a_proof_of_leadership_is_refused_and_not_written() -> None:
     async def story(world: World) -> None:
         shard: GroupShard = await world.loaded(GroupShard)
