@@ -121,6 +121,8 @@ class RestMember:
         self._token = 1
         self._has_read = False
         """Since its last commit."""
+        self._misses_answer = False
+        """A read was not answered: a commit now would commit what it may have held, too."""
         self.is_calm = False
         self.is_stopping = False
 
@@ -180,7 +182,8 @@ class RestMember:
         await self._create()
         while not self.is_stopping:
             self._has_read |= await self._read()
-            if self._has_read and (self.is_calm or self._rng.random() < self._plan.commits):
+            is_commit_due = self._has_read and (self.is_calm or self._rng.random() < self._plan.commits)
+            if is_commit_due and not self._misses_answer:
                 await self._commit()
                 self._has_read = False
             if not self.is_calm and self._rng.random() < self._plan.mishaps:
@@ -189,7 +192,7 @@ class RestMember:
 
     async def _create(self) -> None:
         self._instances += 1
-        self._token, self._has_read = 1, False
+        self._token, self._has_read, self._misses_answer = 1, False, False
         body = {
             "name": self._name,
             "format": "binary",
@@ -227,11 +230,13 @@ class RestMember:
     async def _read(self) -> bool:
         """Has something come?"""
         asked = self._token
+        self._misses_answer = True
         try:
             first, next_token = await self._batch(asked)
         except HttpError as error:
             if error.code == BAD_REQUEST:  # what an answer that was lost held is in the log no longer
                 self._token += 1
+                self._misses_answer = False
             elif error.code == WRONG_TOKEN:
                 self._oracle.check(not self._judge.is_certain(self._group.name), f"{self._name}: {error.message}")
                 raise _Gone from error
@@ -240,6 +245,7 @@ class RestMember:
             return False
         except Unanswered:
             return False
+        self._misses_answer = False
         self._take(first)
         if first and next_token == asked + 1 and self._rng.random() < REPEATS:
             await self._read_again(asked, first)
