@@ -22,6 +22,7 @@ NO_CONTENTS: Final = "--no-contents"
 TOKEN_VARIABLE: Final = "KRAFT_CONSOLE_TOKEN"
 """In the environment, because all users of a machine see the arguments of a process."""
 TOKEN_BYTES: Final = 24
+BACKLOG: Final = 128
 PID_FILE: Final = "console.pid"
 END_S: Final = 5.0
 LOOK_S: Final = 0.01
@@ -112,13 +113,16 @@ def start_console(
     It acts for the operator of the cluster. So it has a token where others could reach it, and beside a secure cluster
     also on loopback, which all users of a machine share."""
     options.check()
-    port = _free_port(options.host)
+    listening = _listening(options.host)
+    port = int(listening.getsockname()[1])
     token = os.urandom(TOKEN_BYTES).hex() if is_secure or not options.is_loopback else ""
     flags = [flag for flag, is_on in ((READ_ONLY, options.reads_only), (NO_CONTENTS, options.hides_contents)) if is_on]
     log = os.open(os.path.join(data, "console.log"), os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     try:
+        # It gets a socket that listens: of a port alone, another console could be the first to take it.
         process = subprocess.Popen(
-            [*PYTHON, "-m", PROGRAM, data, options.host, str(port), *flags],
+            [*PYTHON, "-m", PROGRAM, data, str(listening.fileno()), *flags],
+            pass_fds=[listening.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -127,18 +131,22 @@ def start_console(
         )
     finally:
         os.close(log)
+        listening.close()
     with open(os.path.join(data, PID_FILE), "w", encoding="ascii") as file:
         file.write(str(process.pid))
     return ConsoleProcess(process, options.host, port, token)
 
 
-def _free_port(host: str) -> int:
+def _listening(host: str) -> socket.socket:
+    """A socket that listens at `PORT`, or at another one."""
     for wanted in (PORT, 0):
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, wanted))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, wanted))
+            listening.listen(BACKLOG)
+        except OSError:
+            listening.close()
+        else:
+            return listening
     raise OSError(f"no port is free on {host}")

@@ -73,9 +73,8 @@ class Control(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where it listens, and the token of those who may come; empty: everybody on this machine."""
+    """The port, and the token of those who may come; empty: everybody on this machine."""
 
-    host: str
     port: int
     token: str = ""
 
@@ -97,7 +96,7 @@ class Place:
 
 
 class LauncherConsole:
-    """The server; `start` opens the port."""
+    """The server; `start` begins to answer."""
 
     def __init__(
         self,
@@ -120,8 +119,8 @@ class LauncherConsole:
         self._streams = Streams(slots=slots, unsent_bytes_max=UNSENT_BYTES_MAX)
         self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
-        """Raises OSError (EADDRINUSE)."""
+    async def start(self, listening: Any) -> None:
+        """Answers at this socket, which listens, and closes it at the end."""
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.router.add_get("/", _to_the_page)
         for path, handler in (
@@ -138,7 +137,7 @@ class LauncherConsole:
         app.on_shutdown.append(self._end_streams)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._place.host, self._place.port).start()
+        await web.SockSite(self._runner, listening).start()
 
     async def stop(self) -> None:
         """Ends all streams and closes the port."""

@@ -1,5 +1,5 @@
-"""The program that serves the console of a launcher, `python -P -m kraft.testing.console.server`: data folder, address,
-port, flags.
+"""The program that serves the console of a launcher, `python -P -m kraft.testing.console.server`: data folder,
+descriptor of a socket that listens, flags.
 
 It is a process beside the nodes, and asks each at its own port, so it sees them all also when their links are cut. It
 ends with the cluster of its data folder, or with the process that has started it.
@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Container, Mapping
@@ -321,7 +322,7 @@ def shows_contents(method: str, path: str) -> bool:
     return not (creates or (is_plain and may))
 
 
-async def serve(data: str, host: str, port: int, flags: Container[str]) -> None:
+async def serve(data: str, listening: socket.socket, flags: Container[str]) -> None:
     """Until the cluster has ended, or SIGTERM."""
     run = load_run(data)
     if run is None:
@@ -330,18 +331,18 @@ async def serve(data: str, host: str, port: int, flags: Container[str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, ended.set)
-    parent = os.getppid()
+    parent, address = os.getppid(), listening.getsockname()
     session = Session(data, run, reads_only=READ_ONLY in flags, hides_contents=NO_CONTENTS in flags)
     console = LauncherConsole(
         environment=session.environment,
         source=session,
         control=session,
         cluster_id=run.cluster_id,
-        place=Place(host=host, port=port, token=os.environ.pop(TOKEN_VARIABLE, "")),
+        place=Place(port=address[1], token=os.environ.pop(TOKEN_VARIABLE, "")),
         shows_contents=NO_CONTENTS not in flags,
     )
     try:
-        await console.start()
+        await console.start(listening)
         while not ended.is_set() and not session.is_over():
             if run.launcher_pid is not None and os.getppid() != parent:
                 break
@@ -355,10 +356,10 @@ async def serve(data: str, host: str, port: int, flags: Container[str]) -> None:
 
 
 def main() -> None:
-    """Arguments: data folder, address, port, flags."""
+    """Arguments: data folder, descriptor, flags."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher, and this ends with it
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]))
+        runner.run(serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])), sys.argv[3:]))
 
 
 if __name__ == "__main__":

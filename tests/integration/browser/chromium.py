@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
+from axe_selenium_python import Axe
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -116,6 +117,17 @@ class Page:
     def complaints(self) -> list[str]:
         """What the browser has logged since the last call."""
         return [f"{each['level']}: {each['message']}" for each in self.driver.get_log("browser")]
+
+    def problems(self) -> list[str]:
+        """What axe finds on the page as it is now."""
+        found = Axe(self.driver)
+        found.inject()
+        result: dict[str, Any] = found.run()
+        return [f"{each['id']}: {[node['html'][:150] for node in each['nodes']][:3]}" for each in result["violations"]]
+
+    def is_too_wide(self) -> bool:
+        """Whether the page scrolls sideways."""
+        return bool(self.driver.execute_script("return document.documentElement.scrollWidth > innerWidth"))
 
     def violations(self) -> list[str]:
         found: list[str] = self.driver.execute_script("return window.violations")

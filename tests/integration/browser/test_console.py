@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from urllib.parse import quote
 
 import pytest
-from axe_selenium_python import Axe
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -20,7 +23,7 @@ from tests.integration.support.waiting import wait_until
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 SCREENS = (
     *("cluster", "partitions", "partition/orders-0", "timeline", "groups", "queues", "transactions"),
-    "messages/orders-0",
+    *("messages/orders-0", "node/1", "record/orders-0/1", "client/nobody"),
 )
 HOSTILE = "<img src=x onerror='window.hacked = 1'><script>window.hacked = 1</script>"
 SHOWS = {
@@ -30,6 +33,9 @@ SHOWS = {
     "queues": "There is no share group",
     "transactions": "No producer has a transactional id",
     "messages/orders-0": "records; the next has offset",
+    "node/1": "active",
+    "record/orders-0/1": "committed",
+    "client/nobody": "Client nobody",
 }
 """Text by which a screen is complete."""
 KEPT_QUIET = ("net::ERR_", "Failed to load resource")
@@ -46,13 +52,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def console(cluster: Cluster, screen: str = "cluster", *, node: int = 1) -> str:
     return f"{cluster.node(node).rest}/console#/{screen}"
-
-
-def problems(page: Page) -> list[str]:
-    found = Axe(page.driver)
-    found.inject()
-    result: dict[str, Any] = found.run()
-    return [f"{each['id']}: {[node['html'][:150] for node in each['nodes']][:3]}" for each in result["violations"]]
 
 
 def test_the_numbers_of_the_page_are_those_of_the_nodes(cluster: Cluster, page: Page) -> None:
@@ -126,9 +125,9 @@ def test_axe_finds_nothing_on_any_screen(cluster: Cluster, page: Page, colours: 
             page.open(console(cluster, screen))
             page.driver.refresh()
             page.wait_for(SHOWS.get(screen, "orders"))
-            if problems_here := problems(page):
+            if problems_here := page.problems():
                 found[f"{screen} {size[0]}"] = problems_here
-            if page.driver.execute_script("return document.documentElement.scrollWidth > innerWidth"):
+            if page.is_too_wide():
                 found[f"{screen} {size[0]} width"] = ["the page scrolls sideways"]
     assert not found, json.dumps(found, indent=1)
 
@@ -160,3 +159,59 @@ def test_every_control_is_reached_by_the_keyboard(cluster: Cluster, page: Page) 
     page.find("#filter").send_keys("orders-1")
     wait_until(lambda: len(page.driver.find_elements(By.CSS_SELECTOR, "tbody tr")) == 1, what="one partition")
     assert page.complaints() == []
+
+
+async def be_hostile(bootstrap: str, topic: str, done: asyncio.Event, ready: threading.Event) -> None:
+    """A member of a group and an open transaction whose names are markup, until `done`."""
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, group_id=HOSTILE, client_id=HOSTILE)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=HOSTILE, client_id=HOSTILE)
+    async with consumer, producer, producer.transaction():
+        await producer.send_and_wait(topic, b"x", headers=[(HOSTILE, HOSTILE.encode())])
+        ready.set()
+        await done.wait()
+
+
+@contextmanager
+def hostile_clients(bootstrap: str, topic: str) -> Iterator[None]:
+    loop, ready = asyncio.new_event_loop(), threading.Event()
+    done = asyncio.Event()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(be_hostile(bootstrap, topic, done, ready)))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(60)
+        loop.close()
+
+
+def test_names_of_topics_and_clients_are_text(cluster: Cluster, page: Page) -> None:
+    """The last test: other screens show its group and its transaction, too."""
+    topics = ("__proto__", "constructor", "a-0-1", "x" * 200 + ".-_")
+    for each in topics:
+        cluster.create_topic(each)
+    with hostile_clients(cluster.node(1).kafka, "constructor"):
+        page.open(console(cluster, "partitions"))
+        for each in topics:
+            page.wait_for(f"{each}-0")
+            page.driver.get(console(cluster, f"partition/{each}-0"))
+            wait_until(lambda: len(page.rows("Replicas")) == 3, what=f"the replicas of {each}")
+            page.driver.get(console(cluster, "partitions"))
+        page.driver.get(console(cluster, "groups"))
+        wait_until(lambda: HOSTILE in {row[0] for row in page.rows("Groups")}, what="the group")
+        wait_until(lambda: HOSTILE in {row[2] for row in page.rows("Members")}, what="the client of the member")
+        page.driver.get(console(cluster, "transactions"))
+        wait_until(lambda: HOSTILE in {row[0] for row in page.rows("Transactions")}, what="the transaction")
+        page.find("main table a").click()
+        page.wait_for(HOSTILE, "h2")
+        page.driver.get(console(cluster, f"client/{quote(HOSTILE, safe='')}"))
+        page.wait_for(HOSTILE, "h1")
+        page.driver.get(console(cluster, "messages/constructor-0"))
+        wait_until(lambda: page.rows("Records") == [] or HOSTILE in page.rows("Records")[0][4], what="its header")
+        for nowhere in ("constructor", "__proto__", "%E0%A4%A"):
+            page.driver.get(console(cluster, nowhere))
+            page.wait_for("3 of 3")
+    assert page.driver.execute_script("return window.hacked === undefined")
+    assert page.violations() == []
+    assert [each for each in page.complaints() if "Failed to load resource" not in each] == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.integration.browser.chromium import Page
+from tests.integration.browser.chromium import NARROW, WIDE, Colours, Page
 from tests.integration.browser.launched import Faulty, press
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
@@ -31,6 +33,34 @@ def test_a_scenario_is_run_watched_and_judged(faulty: Faulty, page: Page) -> Non
     assert page.driver.execute_script("return getComputedStyle(document.body).margin") != "8px", "its style applies"
     assert page.violations() == []
     assert page.complaints() == []
+
+
+SHOWS = {
+    "cluster": "Answer wrongly",
+    "partitions": "Map",
+    "timeline": "Lanes",
+    "groups": "Groups",
+    "node/1": "active",
+    "messages": "Messages",
+    f"scenarios/{STORY}": "async def",
+    "scenarios": STORY,
+}
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_axe_finds_nothing_on_the_page_of_the_launcher(faulty: Faulty, page: Page, colours: Colours) -> None:
+    found: dict[str, list[str]] = {}
+    for size in (WIDE, NARROW):
+        page.show(colours=colours, size=size)
+        for screen, text in SHOWS.items():
+            page.open(f"{faulty.console}#/{screen}")
+            page.driver.refresh()
+            page.wait_for(text)
+            if problems := page.problems():
+                found[f"{screen} {size[0]}"] = problems
+            if page.is_too_wide():
+                found[f"{screen} {size[0]} width"] = ["the page scrolls sideways"]
+    assert not found, json.dumps(found, indent=1)
 
 
 def test_a_scenario_on_real_nodes_is_stopped(faulty: Faulty, page: Page) -> None:

@@ -1,4 +1,4 @@
-"""A launcher's console that is read-only."""
+"""The switches of a launcher's console: another address with its token, read-only, without contents of records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.browser.chromium import Page
-from tests.integration.browser.launched import Launched
+from tests.integration.browser.launched import Launched, press
 from tests.integration.support.cluster import kraft
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
@@ -30,6 +30,11 @@ def launched(folder: Path, *options: str) -> Iterator[Launched]:
 
 
 @pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    yield from launched(tmp_path_factory.mktemp("outside"), "--console-host", "0.0.0.0", "--console-no-contents")
+
+
+@pytest.fixture(scope="module")
 def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     yield from launched(tmp_path_factory.mktemp("read-only"), "--console-read-only")
 
@@ -43,6 +48,31 @@ def answer(url: str, asked: Any = None, **headers: str) -> tuple[int, str]:
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read().decode()
+
+
+def test_beyond_loopback_nobody_is_answered_without_the_token(outside: Launched, page: Page) -> None:
+    link = outside.console.replace("0.0.0.0", "127.0.0.1")
+    plain, _, token = link.partition("?token=")
+    root, _, port = plain.removesuffix("/console").rpartition(":")
+    assert len(token) == 48
+    for path in ("/console", "/console?token=0", "/console/console.js", "/kraft/live", RECORDS, "/console/save/story"):
+        assert answer(f"{root}:{port}{path}")[0] == 401, path
+    assert answer(f"{plain}/act", {"do": "kill", "nodes": [1]})[0] == 401
+    page.open(link)
+    assert page.driver.current_url.partition("#")[0] == plain
+    (cookie,) = page.driver.get_cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    page.wait_for("3 of 3")
+    press(page, "Kill node 3")
+    page.wait_for("2 of 3")
+    press(page, "Heal everything")
+    page.wait_for("3 of 3", deadline_s=60)
+    assert page.violations() == []
+    assert "Messages" not in page.text("nav")
+    mine = {"Cookie": f"{cookie['name']}={token}"}
+    status, text = answer(f"{root}:{port}{RECORDS}", **mine)
+    assert (status, "no contents of records" in text) == (422, True)
+    assert answer(f"{root}:{port}/node/1/topics/orders", **mine)[0] == 200
 
 
 def test_a_read_only_console_has_no_buttons_and_refuses_changes(read_only: Launched, page: Page) -> None:

@@ -8,8 +8,8 @@ from kraft.http.console.launcher import OWN_HEADER, Place, check_request
 from kraft.http.errors import HttpError
 from kraft.testing.console.server import shows_contents
 
-OPEN = Place(host="127.0.0.1", port=8088)
-GUARDED = Place(host="0.0.0.0", port=8088, token="t0ken")
+OPEN = Place(port=8088)
+GUARDED = Place(port=8088, token="t0ken")
 GOOD = {"Host": "127.0.0.1:8088", OWN_HEADER: "1", "Content-Type": "application/json"}
 
 
