@@ -173,7 +173,8 @@ def test_the_leader_is_killed_with_locks_held(nodes: Cluster):
     assert acknowledge(nodes, "keepers", held[2:], "release", node_id=other).status == 200
     nodes.kill(leader)
     nodes.wait_for_leader("held", other_than=leader)
-    repeated = {"topics": ["held"], "acknowledge": [{"ack_id": held[0]["ack_id"], "type": "accept"}], "max_records": 1}
+    done = {"ack_id": held[0]["ack_id"], "type": "accept"}
+    repeated = {"topics": ["held"], "acknowledge": [done], "max_records": 1, "max_wait_ms": 10_000}
     with_records = nodes.call("POST", "/share-groups/keepers/records:receive", repeated, node_id=other).json()
     assert [row["error_code"] for row in with_records["results"]] == [None], "its answer might have been lost"
     assert acknowledge(nodes, "keepers", with_records["records"], "release", node_id=other).status == 200
