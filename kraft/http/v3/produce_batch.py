@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from aiohttp import web
+from msgspec import Struct
 
 from kraft.http.endpoint import Call
 from kraft.http.errors import BATCH
@@ -23,7 +24,7 @@ async def produce_batch(call: Call, params: ProduceParams) -> web.Response:
     a bad batch, and 40403 for a topic that does not exist and is not created."""
     topic = await call.context.topic_or_create(call.topic)
     times = fields_taken(topic.name, call.context.gateway.topic_settings)
-    parsed, results = await produce_body(call, params, topic, partial(_parse, call, times))
+    parsed, results = await produce_body(call, params, topic, partial(read_batch, call, times))
     receipts, written = Receipts(call, topic.name), zip(parsed.records, results, strict=True)
     successes: list[Document] = []
     failures: list[Document] = []
@@ -40,7 +41,9 @@ async def produce_batch(call: Call, params: ProduceParams) -> web.Response:
     return answer({"successes": successes, "failures": failures}, status=207)
 
 
-def _parse(call: Call, times: TimeRules | None) -> ParsedBatch:
+def read_batch(call: Call, times: TimeRules | None, kind: type[Struct] = BatchRequest) -> ParsedBatch:
+    """The entries of a body; `kind`: its model, that of a topic or of a route. Raises HttpError 42208 for too many
+    entries or headers, and what `parse_batch` raises."""
     limits, now_ms = call.context.limits, call.context.clock.wall_ms()
     entries_max = limits.batch_entries_max
     check_counts(
@@ -51,7 +54,8 @@ def _parse(call: Call, times: TimeRules | None) -> ParsedBatch:
         headers_max=limits.produce_headers_max,
         code=BATCH,
     )
-    return parse_batch(call.body, now_ms=now_ms, entries_max=entries_max, is_strict=call.context.is_strict, times=times)
+    is_strict = call.context.is_strict
+    return parse_batch(call.body, now_ms=now_ms, entries_max=entries_max, is_strict=is_strict, times=times, kind=kind)
 
 
 def _check(call: Call) -> ProduceParams:

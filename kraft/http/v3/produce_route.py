@@ -17,13 +17,13 @@ from pydantic import BaseModel
 from kraft.coordinators.routed import Batches, RoutedWrites, UnknownEnd
 from kraft.http.batch_sender import AS_THEY_ARE
 from kraft.http.endpoint import Call, Route
-from kraft.http.errors import BATCH, ROUTE_NOT_FOUND, UNROUTED, HttpError, from_kafka
+from kraft.http.errors import ROUTE_NOT_FOUND, UNROUTED, HttpError, from_kafka
 from kraft.http.idempotency import HEADERS
 from kraft.http.produce import INLINE_BODY_BYTES_MAX, Packed, Result, pack, place, write_records
 from kraft.http.produce_params import PARAMETERS, ProduceParams, read_params
-from kraft.http.record_counts import check_counts
 from kraft.http.records import OutRecord
 from kraft.http.v3.envelope import Document, answer, check, route
+from kraft.http.v3.produce_batch import read_batch
 from kraft.http.v3.record_bodies import (
     ParsedBatch,
     RouteEntry,
@@ -31,7 +31,6 @@ from kraft.http.v3.record_bodies import (
     fields_taken,
     no_delivery,
     no_expiry,
-    parse_batch,
 )
 from kraft.http.v3.record_results import BatchFailure, Receipts, WrittenRecord, refusal
 from kraft.http.v3.routes import route_of
@@ -114,24 +113,7 @@ def _answer(parsed: ParsedBatch, entries: Sequence[_Entry]) -> web.Response:
 
 
 def _parsed_and_matched(call: Call, target: RouteImage) -> tuple[ParsedBatch, list[_Entry]]:
-    limits, now_ms = call.context.limits, call.context.clock.wall_ms()
-    entries_max = limits.batch_entries_max
-    check_counts(
-        call.body,
-        "entries",
-        objects=call.objects,
-        items_max=entries_max,
-        headers_max=limits.produce_headers_max,
-        code=BATCH,
-    )
-    parsed = parse_batch(
-        call.body,
-        now_ms=now_ms,
-        entries_max=entries_max,
-        is_strict=call.context.is_strict,
-        times=ANY_TIMES,
-        kind=RouteRequest,
-    )
+    parsed = read_batch(call, ANY_TIMES, RouteRequest)
     good = (each for index, each in enumerate(parsed.entries) if index not in parsed.refused)
     known: dict[str, Sequence[str]] = {}
     entries: list[_Entry] = []
