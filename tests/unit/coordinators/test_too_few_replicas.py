@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from kraft.coordinators.groups.classic_requests import Heartbeat, Join, Joined, Sync
+from kraft.coordinators.groups.group_metadata import GroupMetadata
 from kraft.coordinators.groups.instance import Instance
 from kraft.coordinators.groups.membership import Membership
 from kraft.coordinators.groups.offsets import commit_records
@@ -96,6 +97,20 @@ async def joined(shard: GroupShard, group: str = "g") -> Joined:
     return answer
 
 
+async def rest_member_with_a_step(world: World, shard: GroupShard) -> GroupMetadata:
+    """Instance "i" of group "g" has subscribed, and its next step cannot be written."""
+    membership = Membership(shard)
+    config = InstanceConfig(timeout_ms=60_000)
+    instance = Instance(group="g", name="i", nonce="1", owner="", config=config, member_id="i-1")
+    await shard.write([instance.record()])
+    await shard.write([instance.changed(topics=("t",)).record()])
+    entry = shard.entry("g")
+    world.lose_followers()
+    membership.touch(entry, entry.instances["i"])
+    shard.changed(entry)
+    return entry
+
+
 def commit(offset: int) -> Any:
     return commit_records("g", {("t", 0): (offset, -1, "")}, metadata_bytes_max=100, wall_ms=0)
 
@@ -148,15 +163,7 @@ def test_a_session_that_ends_meanwhile_is_over_when_replicas_are_back() -> None:
 def test_a_rest_member_takes_its_steps_when_replicas_are_back_and_expires_then() -> None:
     async def story(world: World) -> None:
         shard: GroupShard = await world.loaded(GroupShard)
-        membership = Membership(shard)
-        config = InstanceConfig(timeout_ms=60_000)
-        instance = Instance(group="g", name="i", nonce="1", owner="", config=config, member_id="i-1")
-        await shard.write([instance.record()])
-        await shard.write([instance.changed(topics=("t",)).record()])
-        entry = shard.entry("g")
-        world.lose_followers()
-        membership.touch(entry, entry.instances["i"])
-        shard.changed(entry)
+        entry = await rest_member_with_a_step(world, shard)
         await asyncio.sleep(5)
         assert entry.group.phase.name != "STABLE"
         await world.find_followers()
@@ -178,7 +185,6 @@ def test_what_is_due_and_cannot_be_written_is_not_tried_without_a_pause() -> Non
 
     async def story(world: World) -> None:
         shard: GroupShard = await world.loaded(GroupShard)
-        membership = Membership(shard)
         ticks, tick = 0, shard._tick
 
         def counted() -> None:
@@ -188,14 +194,7 @@ def test_what_is_due_and_cannot_be_written_is_not_tried_without_a_pause() -> Non
             tick()
 
         shard._tick = counted  # type: ignore[method-assign]
-        config = InstanceConfig(timeout_ms=60_000)
-        instance = Instance(group="g", name="i", nonce="1", owner="", config=config, member_id="i-1")
-        await shard.write([instance.record()])
-        await shard.write([instance.changed(topics=("t",)).record()])
-        entry = shard.entry("g")
-        world.lose_followers()
-        membership.touch(entry, entry.instances["i"])
-        shard.changed(entry)
+        entry = await rest_member_with_a_step(world, shard)
         await asyncio.sleep(90)
         assert entry.next_deadline_ms() < shard.now_ms
         assert 100 < ticks < 400

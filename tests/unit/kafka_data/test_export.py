@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import tracemalloc
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +37,7 @@ from tests.unit.kafka_data.world import (
     EPOCH,
     FILES,
     NODES,
+    Pieces,
     configuration,
     content,
     directory_id,
@@ -582,25 +582,15 @@ def test_two_mounts_of_one_file_system_need_a_copy(data: Path, monkeypatch: pyte
 
 def test_an_export_that_was_interrupted_is_repeated(data: Path, tmp_path: Path) -> None:
     """After each piece that it copies."""
-    before, pieces = content(data), 0
-
-    def cut_after(left: int) -> Callable[[int], object]:
-        def on_bytes(_: int) -> None:
-            nonlocal left, pieces
-            left, pieces = left - 1, pieces + 1
-            if not left:
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-        return on_bytes
-
+    before, pieces = content(data), Pieces()
     plan = planned(data)
-    fill(FILES, plan, now_ms=5_000, on_bytes=cut_after(0))
+    fill(FILES, plan, now_ms=5_000, on_bytes=pieces)
     expected = content(tmp_path / "out")
-    assert pieces > 10
+    assert pieces.count > 10
     shutil.rmtree(tmp_path / "out")
-    for piece in range(1, pieces + 1):
+    for piece in range(1, pieces.count + 1):
         with pytest.raises(OSError, match="No space left"):
-            fill(FILES, planned(data), now_ms=5_000, on_bytes=cut_after(piece))
+            fill(FILES, planned(data), now_ms=5_000, on_bytes=Pieces(piece))
         assert (tmp_path / "out" / UNFINISHED).exists()
     fill(FILES, plan, now_ms=5_000, on_bytes=lambda _: None)
     assert content(tmp_path / "out") == expected

@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE
@@ -65,7 +65,7 @@ from metadata.image import (
 from metadata.image_codec import encode_image
 from metadata.records import NO_LEADER, LeaderRecovery
 from tests.unit.kafka_data.test_export import IMAGE, LOGS, ORDERS, secured
-from tests.unit.kafka_data.world import FILES, NODES, configuration, content, records, write_cluster
+from tests.unit.kafka_data.world import FILES, NODES, Pieces, configuration, content, records, write_cluster
 
 FIRST = "node-1/logs"
 
@@ -560,24 +560,14 @@ def test_a_target_without_room_or_on_another_file_system_is_refused(tmp_path: Pa
 def test_an_import_that_was_interrupted_is_repeated(tmp_path: Path) -> None:
     """After each piece that it copies, and before the last file."""
     kafka = exported(tmp_path)
-    before, pieces = content(kafka), 0
-
-    def cut_after(left: int) -> Callable[[int], object]:
-        def on_bytes(_: int) -> None:
-            nonlocal left, pieces
-            left, pieces = left - 1, pieces + 1
-            if not left:
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-        return on_bytes
-
-    importing.fill(FILES, planned(kafka), on_bytes=cut_after(0))
+    before, pieces = content(kafka), Pieces()
+    importing.fill(FILES, planned(kafka), on_bytes=pieces)
     expected = content(tmp_path / "back")
-    assert pieces > 10
+    assert pieces.count > 10
     shutil.rmtree(tmp_path / "back")
-    for piece in range(1, pieces + 1):
+    for piece in range(1, pieces.count + 1):
         with pytest.raises(OSError, match="No space left"):
-            importing.fill(FILES, planned(kafka), on_bytes=cut_after(piece))
+            importing.fill(FILES, planned(kafka), on_bytes=Pieces(piece))
         assert (tmp_path / "back" / UNFINISHED).exists()
     assert content(imported(kafka)) == expected
     assert content(kafka) == before

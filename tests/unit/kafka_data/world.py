@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -147,3 +148,16 @@ def write_checkpoint(path: Path, offsets: Mapping[str, int]) -> None:
 def content(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+class Pieces:
+    """Counts the pieces that are copied; the disk is full with number `full_at`."""
+
+    def __init__(self, full_at: int = 0) -> None:
+        self.count = 0
+        self._full_at = full_at
+
+    def __call__(self, _: int) -> None:
+        self.count += 1
+        if self.count == self._full_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
