@@ -89,19 +89,27 @@ def end_console(data: str) -> None:
     try:
         with open(path, encoding="ascii") as file:
             pid = int(file.read())
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            is_ours = PROGRAM.encode() in file.read()
     except (OSError, ValueError):
         return
     with contextlib.suppress(OSError):
         os.unlink(path)
     deadline = time.monotonic() + END_S
     with contextlib.suppress(ProcessLookupError):
-        while is_ours:
+        while _is_console(pid):
             os.kill(pid, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
             time.sleep(LOOK_S)
+
+
+def _is_console(pid: int) -> bool:
+    """Whether a console runs under this number. One that has ended has no arguments, even if its launcher has not
+    waited for it."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return PROGRAM.encode() in file.read()
+    except OSError:
+        return False
 
 
 def start_console(
