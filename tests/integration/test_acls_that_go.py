@@ -188,7 +188,7 @@ def test_a_share_fetch_that_waits_ends_with_the_error(node: MeasuredNode) -> Non
         ],
     )  # fmt: skip
     with closing(Client(node)) as client:
-        assert client.of(beat, SHARE).error_code == 0
+        wait_until(lambda: (assigned := client.of(beat, SHARE).assignment) and assigned.topic_partitions)
         client.begin(fetch, SHARE)
         begun_s = time.monotonic()
         revoke(node, KNOWN)

@@ -20,6 +20,7 @@ from kraft.protocol.errors import (
     CoordinatorNotAvailable,
     FencedLeaderEpoch,
     FencedStateEpoch,
+    InvalidRequest,
     KafkaError,
     NotCoordinator,
     NotLeaderOrFollower,
@@ -298,11 +299,14 @@ class ShareLeader:
 
 
 def as_answered(error: KafkaError) -> KafkaError:
-    """An error of the share coordinator as a member gets it."""
+    """An error of the share coordinator as a member gets it. A share partition that was not initialized is
+    UNKNOWN_SERVER_ERROR -1: the member has sent nothing that is wrong. Source: SharePartition.fetchPersisterError."""
     if isinstance(error, NotCoordinator | CoordinatorLoadInProgress):
         return CoordinatorNotAvailable(error.message)
     if isinstance(error, FencedLeaderEpoch | FencedStateEpoch):
         return NotLeaderOrFollower(error.message)
+    if isinstance(error, InvalidRequest):
+        return KafkaError(error.message)
     return error
 
 

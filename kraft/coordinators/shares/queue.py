@@ -31,7 +31,6 @@ from kraft.coordinators.shares.settling import LOST, Settling, Shares, no_answer
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.errors import (
     GroupIdNotFound,
-    InvalidRequest,
     KafkaError,
     LeaderNotAvailable,
     UnknownTopicOrPartition,
@@ -297,6 +296,7 @@ class _Look:
     def __init__(self, queues: Queues, asked: Receive) -> None:
         self.handed: dict[TopicIdPartition, Handed] = {}
         self.uninitialized: dict[str, None] = {}
+        """Topics that were not initialized for the group, or whose leader has another cause for its -1."""
         self.error: KafkaError | None = None
         self.has_answered = False
         self._queues = queues
@@ -393,7 +393,7 @@ class _Look:
     def _got(self, topic: str, answer: Mapping[TopicIdPartition, Handed]) -> None:
         errors = [handed.error for handed in answer.values() if handed.error is not None]
         for error in errors:
-            if isinstance(error, InvalidRequest):
+            if error.code == KafkaError.code:
                 self.uninitialized[topic] = None
             self.error = error
         self.has_answered |= self.error is None or len(errors) < len(answer)

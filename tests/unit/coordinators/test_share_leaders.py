@@ -13,6 +13,7 @@ from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
 from kraft.coordinators.shares.leaders import Handed, ShareFetch
 from kraft.coordinators.shares.state import ShareKey
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
+from kraft.protocol.errors import KafkaError
 from kraft.protocol.messages import share_acknowledge_request as acknowledgement
 from kraft.protocol.messages import share_fetch_request as fetching
 from kraft.protocol.messages.share_acknowledge_request import ShareAcknowledgeRequestData
@@ -416,6 +417,21 @@ def test_a_load_fails_unnoticed_when_its_requests_are_gone():
         request.cancel()
         await eventually(lambda: not leaders._loads)
         gc.collect()
+
+    play(story, **SETTINGS)
+
+
+def test_a_share_partition_that_was_not_initialized_is_no_fault_of_the_member():
+    """UNKNOWN_SERVER_ERROR -1 and not INVALID_REQUEST 42, which ends a Java consumer. Kafka 4.4.0."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await create(cluster, "t", on=(1, 2, 3))
+        node = Member(cluster, where).leader()
+        assert node.node is not None
+        assert node.node.broker is not None
+        with pytest.raises(KafkaError, match="was not initialized") as refused:
+            await at(node, node.node.broker.shares.leaders.leader(ShareKey("not initialized", where.topic_id, 0)))
+        assert refused.value.code == -1
 
     play(story, **SETTINGS)
 
