@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from kraft.http.v3.share_acknowledgements import rows_of_done
 from kraft.http.v3.share_records_models import (
     ACKS_MAX,
+    DELAY_MS_MAX,
     LOCK_MS_MAX,
     REASON_CHARACTERS_MAX,
     RECORDS_MAX,
@@ -26,7 +27,7 @@ from kraft.http.v3.share_records_models import (
 
 PLAIN_RECEIVE = msgspec.json.Decoder(PlainReceiveRequest)
 PLAIN = msgspec.json.Decoder(PlainAcknowledgeRequest)
-FIELDS = ("ack_id", "type", "reason", "lock_ms")
+FIELDS = ("ack_id", "type", "reason", "lock_ms", "delay_ms")
 
 
 def body(*acks: Any, **more: Any) -> bytes:
@@ -44,6 +45,7 @@ def ack(**more: Any) -> dict[str, Any]:
         body(*[ack()] * ACKS_MAX),
         body(ack(type="renew", lock_ms=LOCK_MS_MAX), ack(type="reject", reason="ü" * REASON_CHARACTERS_MAX)),
         body(ack(lock_ms=None)),
+        body(ack(type="release", delay_ms=DELAY_MS_MAX), ack(type="release", delay_ms=0)),
     ],
 )
 def test_what_it_takes_is_what_the_model_reads(sent: bytes):
@@ -70,6 +72,12 @@ def test_what_it_takes_is_what_the_model_reads(sent: bytes):
         body(ack(lock_ms=999)),
         body(ack(lock_ms=True)),
         body(ack(lock_ms=1500.5)),
+        body(ack(type="release", delay_ms=-1)),
+        body(ack(type="release", delay_ms=DELAY_MS_MAX + 1)),
+        body(ack(type="release", delay_ms=10**30)),
+        body(ack(type="release", delay_ms=1.5)),
+        body(ack(type="release", delay_ms=True)),
+        body(ack(type="release", delay_ms="soon")),
         body({"type": "accept"}),
     ],
 )

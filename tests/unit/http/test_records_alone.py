@@ -17,6 +17,7 @@ from kraft.protocol.batches.records import read_batches
 from kraft.protocol.errors import KafkaError
 from metadata.settings import TopicSettings
 from replication.log_validator import BatchRules, prepare_records
+from replication.record_times import AHEAD_MS_MAX
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import PLAIN, TEXT, V3, Door, with_door
 
@@ -186,6 +187,29 @@ def test_times_that_a_topic_does_not_take_are_refused_alone() -> None:
             ((code, text),) = timed(configs, headers=[header])
             assert (code, f"header {name}" in text) == (50002, True), text
             assert timed({}, headers=[header]) == [], "it means nothing there"
+
+
+ABSURD = (-1, AHEAD_MS_MAX + 1, 10**30, 1.5, "soon", True, [], {})
+
+
+@pytest.mark.parametrize("value", ABSURD, ids=str)
+@pytest.mark.parametrize("name", ["deliver_in_ms", "expires_in_ms"])
+def test_times_that_are_absurd_are_refused_and_nothing_is_written(name: str, value: Any) -> None:
+    async def story(door: Door) -> None:
+        data = {"type": "STRING", "data": "v"}
+        entries = [{"id": "0", "value": data}, {"id": "1", "value": data, name: value}]
+        batch = await door.ask("POST", f"{V3}/topics/t/records:batch", {"entries": entries}, Content_Type=PLAIN)
+        one = await door.ask("POST", f"{V3}/topics/t/records", {"value": data, name: value}, Content_Type=PLAIN)
+        assert batch.status == 400
+        assert f"`entries[1].{name}` should be an integer" in batch.json["message"]
+        line = json.loads(one.body)
+        assert line["error_code"] == 400
+        assert f"`{name}` should be an integer" in line["message"]
+        assert not stored(door)
+
+    fake = gateway(delivery_target_topic="target")
+    fake.add_topic("target", configs={"record.expiry.enable": "true"})
+    with_door(story, fake)
 
 
 def test_a_keyed_request_sent_again_has_the_same_results() -> None:
