@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kraft.client import Client
 from kraft.client.response import Answer
 from kraft.testing.assertions import records_of
 from kraft.testing.queues import Queue
@@ -19,6 +20,8 @@ from tests.integration.support.waiting import wait_until
 
 SHORT_LOCK_MS = 15_000
 """The least that the cluster allows."""
+LETTERS = 4_000
+"""Eight turns of a redrive."""
 
 
 @pytest.fixture
@@ -439,3 +442,51 @@ def failure(check: Callable[[], None]) -> str:
     with pytest.raises(AssertionError) as raised:
         check()
     return str(raised.value)
+
+
+@pytest.mark.long
+def test_a_node_that_is_killed_while_it_redrives_brings_each_back_once(nodes: Cluster):
+    """Also for readers of uncommitted records."""
+    (victim,) = others(nodes, nodes.controller())[:1]
+    there = others(nodes, victim)
+    nodes.create_assigned("back", there)
+    nodes.create_assigned("dlq.back", there, **{"errors.deadletterqueue.group.enable": "true"})
+    configs = [{"name": "errors.deadletterqueue.topic.name", "value": "dlq.back"}]
+    group = {"share_group_id": "redrivers", "topics": ["back"], "configs": configs}
+    assert nodes.call("POST", "/share-groups", group).status == 204
+    with Client(*(node.rest for node in nodes.nodes)) as client, client.producer() as producer:
+        for number in range(LETTERS):
+            named = {"topic": "back", "partition": "0", "offset": str(number), "group": "redrivers"}
+            headers = {f"__dlq.errors.{name}": text.encode() for name, text in named.items()}
+            producer.send("dlq.back", f"{number}", headers=headers)
+        assert producer.flush().acknowledged == LETTERS
+
+    def redrive(node_id: int) -> bool | None:
+        """Whether all is brought back; None: the node does not answer."""
+        answer = nodes.send(node_id, "POST", f"{nodes.v3}/share-groups/redrivers/records:redrive", {})
+        if not isinstance(answer, Answer):
+            return None
+        return answer.status == 200 and bool(answer.json()["is_complete"])
+
+    def redrive_until_it_dies() -> None:
+        while redrive(victim) is False:
+            pass
+
+    thread = threading.Thread(target=redrive_until_it_dies)
+    thread.start()
+    path = "/topics/back/partitions/0"
+    wait_until(lambda: nodes.get(path + "/offsets", node_id=there[0])["end_offset"] > LETTERS // 8)
+    nodes.kill(victim)
+    thread.join()
+    assert nodes.get(path + "/offsets", node_id=there[0])["end_offset"] < LETTERS, "it was too quick"
+    wait_until(lambda: redrive(there[0]), deadline_s=60)
+    found: list[int] = []
+    offset = 0
+    while offset < nodes.get(path + "/offsets", node_id=there[0])["end_offset"]:
+        url = f"{path}/records?offset={offset}&isolation_level=read_uncommitted&timeout=0"
+        records = json.loads(nodes.send(there[0], "GET", url, Accept="application/vnd.kafka.json.v2+json").body)
+        if not records:
+            break
+        found += [int(record["value"]) for record in records]
+        offset = records[-1]["offset"] + 1
+    assert sorted(found) == list(range(LETTERS))

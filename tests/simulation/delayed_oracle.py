@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kraft.coordinators.delayed.delivery import Delivery
+from kraft.coordinators.copies import Copies
+from kraft.coordinators.groups.offsets import DELAYED_PREFIX
 from kraft.coordinators.shares.leaders import _Fetch
 from kraft.protocol.batches.records import NewRecord, read_batches
 from metadata.image import TopicIdPartition
@@ -111,12 +112,13 @@ class DelayedOracle:
 # --- hooks: wrappers change nothing -----------------------------------------------------------------------------------
 
 
-def _deliver(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
-    async def deliver(self: Delivery, done: Any, copies: Any) -> None:
-        oracle.delayed.copied(copies)
+def _write(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
+    async def write(self: Copies, done: Any, copies: Any) -> None:
+        if self.name.startswith(DELAYED_PREFIX):
+            oracle.delayed.copied(copies)
         await original(self, done, copies)
 
-    return deliver
+    return write
 
 
 def _hand_out(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
@@ -131,6 +133,6 @@ def _hand_out(oracle: Oracle, original: Callable[..., None]) -> Callable[..., No
 
 
 WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable[..., Any]]], ...] = (
-    (Delivery, "deliver", _deliver),
+    (Copies, "write", _write),
     (_Fetch, "_hand_out", _hand_out),
 )

@@ -15,8 +15,8 @@ from typing import Any
 from kraft.broker.lifecycle import BrokerLifecycle
 from kraft.broker.routing import Router
 from kraft.broker.transactional_produce import TransactionalProduce
+from kraft.coordinators.copies import Copies
 from kraft.coordinators.delayed import forwarder
-from kraft.coordinators.delayed.delivery import Delivery
 from kraft.coordinators.delayed.index import DueIndex
 from kraft.coordinators.groups import classic_rebalance, request_handlers
 from kraft.coordinators.groups.group_metadata import GroupMetadata
@@ -573,7 +573,7 @@ PLANTED: dict[str, Planted] = {
     ),
     "delayed_twice": Planted(
         what="a new leader of a delay partition does not look which copies have arrived",
-        patches=(Patch(Delivery, "_scan", waiting.takes_over_blindly),),
+        patches=(Patch(Copies, "_scan", waiting.takes_over_blindly),),
         profile="delayed",
         found_by=(1,),
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kraft.coordinators.delayed.delivery import Delivery
+from kraft.coordinators.copies import Copies
 from kraft.coordinators.delayed.index import DueIndex
 
 
@@ -20,7 +20,7 @@ def due_early(original: Any) -> Any:
 def takes_over_blindly(_original: Any) -> Any:
     """A new leader does not look which copies have arrived."""
 
-    async def _scan(self: Delivery, topic: str, number: int, offset: int, producer_id: int) -> None:
+    async def _scan(self: Copies, topic: str, number: int, offset: int, producer_id: int) -> None:
         return None
 
     return _scan
@@ -29,7 +29,7 @@ def takes_over_blindly(_original: Any) -> Any:
 def begins_behind_what_waits(_original: Any) -> Any:
     """A new leader reads from the progress of the one before on, and not what was waiting then."""
 
-    async def _read_again(self: Any, index: DueIndex) -> None:
+    async def _read_again(self: Any, index: DueIndex, arrived: Any = None) -> None:
         return None
 
     return _read_again

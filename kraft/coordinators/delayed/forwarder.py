@@ -1,7 +1,7 @@
 """Forwards the records of delay topics when they are due: each leader those of the partitions that it leads.
 
 A topic with delivery.target.topic is a delay topic. What is due is written to its target, each record once
-(`kraft.coordinators.delayed.delivery`): a new leader fences the one before. There is one task for a partition, and no
+(`kraft.coordinators.copies`): a new leader fences the one before. There is one task for a partition, and no
 timer for a record. The leader's clock decides. What nobody waits for any more is deleted: the start of the log moves to
 the lowest record that waits, as by DeleteRecords, so that disk and the next start do not grow with what was forwarded.
 """
@@ -12,8 +12,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from kraft.coordinators.delayed.delivery import FROM_HEADER, Delivery, Routes
-from kraft.coordinators.delayed.index import KEPT_MAX, Delayed, DueIndex
+from kraft.coordinators.copies import Copies, Routes
+from kraft.coordinators.delayed.index import KEPT_MAX, Delayed, DueIndex, Progress, progress_of
+from kraft.coordinators.groups.offsets import DELAYED_PREFIX
 from kraft.coordinators.shares.redrive import with_gaps
 from kraft.coordinators.tasks import Tasks
 from kraft.protocol.batches.records import Header, NewRecord, ReadRecord
@@ -25,6 +26,8 @@ from metadata.image import MetadataImage, TopicIdPartition, TopicImage
 from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, TARGET, target_problem
 from replication.requests import EARLIEST_TIMESTAMP, ReadOptions
 
+FROM_HEADER: Final = "kraft.delivered.from"
+"""The record that a copy was made of: `later-0@17`."""
 AT_ONCE: Final = 500
 """Records of one turn."""
 READ_BYTES: Final = 131_072
@@ -139,9 +142,9 @@ class _Forwarder:
         if topic is None:
             return
         self._target()
-        delivery = Delivery(topic.name, self._where.partition, routes=self._routes, clock=self._clock)
-        index = DueIndex(await delivery.begin(), kept_max=KEPT_MAX)
-        await self._read_again(index)
+        copies = self._copies_in(topic.name)
+        index = DueIndex(progress_of(*await copies.begin()), kept_max=KEPT_MAX)
+        await self._read_again(index, copies.arrived)
         while True:
             done = index.progress
             late = await self._look(index)
@@ -150,9 +153,9 @@ class _Forwarder:
                 await self._read_again(index)
             due = [*late, *index.take(self._clock.wall_ms(), AT_ONCE)]
             if due:
-                missing = [each for each in due if each.offset not in delivery.arrived]
-                await delivery.deliver(done, await self._copies_of(missing, delivery))
-                delivery.arrived.difference_update(each.offset for each in due)
+                missing = [each for each in due if each.offset not in copies.arrived]
+                await copies.write(done.noted, await self._copies_of(missing, copies))
+                copies.arrived.difference_update(each.offset for each in due)
             self._maybe_trim(index)
 
     def _maybe_trim(self, index: DueIndex) -> None:
@@ -175,10 +178,12 @@ class _Forwarder:
             return
         self._trimmed_to = offset
 
-    async def _read_again(self, index: DueIndex) -> None:
-        """What was looked at before and is not done."""
+    async def _read_again(self, index: DueIndex, arrived: set[int] | None = None) -> None:
+        """What was looked at before and is not done. What is done is taken out of `arrived`."""
+        arrived = set() if arrived is None else arrived
         gateway, end = self._routes.gateway, index.progress.next_offset
         position = (await gateway.list_offset(self._where, EARLIEST_TIMESTAMP)).offset
+        arrived.difference_update([each for each in arrived if each < position])
         if end < position:
             index.passed(position)
         options = ReadOptions(bytes_max=READ_BYTES, bytes_min=1, wait_ms_max=WAIT_MS_MAX, is_read_committed=True)
@@ -187,8 +192,8 @@ class _Forwarder:
             found = await gateway.read(self._where, position, options)
             before = position
             for next_offset, record in with_gaps(found, before):
-                if record is not None and record.offset < end:
-                    index.read_again(record)
+                if record is not None and record.offset < end and index.read_again(record):
+                    arrived.discard(record.offset)
                 position = next_offset
             if position > before:
                 deadline_ms = self._clock.monotonic_ms() + BEHIND_MS_MAX
@@ -207,6 +212,7 @@ class _Forwarder:
             return []
         options = ReadOptions(bytes_max=READ_BYTES, bytes_min=1, wait_ms_max=wait_ms, is_read_committed=True)
         begin = index.progress.next_offset
+        asked_ms = self._clock.monotonic_ms()
         found = await gateway.read(self._where, begin, options)
         late: list[Delayed] = []
         for next_offset, record in with_gaps(found, begin):
@@ -220,13 +226,23 @@ class _Forwarder:
                 late.append(each)
             if len(late) >= AT_ONCE:
                 break
-        if not found.data and wait_ms:
-            await self._clock.sleep(min(WAIT_MS_MIN, wait_ms))
+        if not found.data:  # a read may end before its time
+            left_ms = wait_ms - (self._clock.monotonic_ms() - asked_ms)
+            await self._clock.sleep(max(0, min(WAIT_MS_MIN, left_ms)))
         return late
 
-    async def _copies_of(
-        self, due: Sequence[Delayed], delivery: Delivery
-    ) -> Mapping[TopicIdPartition, Sequence[NewRecord]]:
+    def _copies_in(self, topic: str) -> Copies:
+        number = self._where.partition
+        return Copies(
+            f"{DELAYED_PREFIX}{topic}-{number}",
+            (topic, number),
+            header=FROM_HEADER,
+            nothing=Progress().noted,
+            routes=self._routes,
+            clock=self._clock,
+        )
+
+    async def _copies_of(self, due: Sequence[Delayed], maker: Copies) -> Mapping[TopicIdPartition, Sequence[NewRecord]]:
         """The records as they go to the target."""
         target, now_ms = self._target(), self._clock.wall_ms()
         read = await self._read(sorted(each.offset for each in due))
@@ -236,7 +252,7 @@ class _Forwarder:
             if record is None:
                 continue  # retention has deleted it
             headers: list[Header] = [header for header in record.headers if header[0] not in NOT_COPIED]
-            headers.append(delivery.header(each.offset))
+            headers.append(maker.header(each.offset))
             key, count = record.key, len(target.partitions)
             number = self._where.partition % count if key is None else partition_of_key(key, count)
             where = TopicIdPartition(target.topic_id, number)

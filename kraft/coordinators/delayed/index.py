@@ -11,16 +11,19 @@ the log, which is read again when the time comes near.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from kraft.protocol.batches.records import ReadRecord
+from kraft.protocol.errors import InvalidRequest
 from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, ID_HEADER, time_of
 
 KEPT_MAX: Final = 50_000
 """Records that the index of one partition has."""
+_NOTED: Final = re.compile(r"([0-9]{1,18}):([0-9]{1,18})")
 
 
 class Delayed(NamedTuple):
@@ -42,6 +45,19 @@ class Progress:
     def has(self, record: Delayed) -> bool:
         """Whether the time of the record is not behind what was forwarded."""
         return record[:2] <= (self.due_ms, self.offset)
+
+    @property
+    def noted(self) -> tuple[int, str]:
+        """How it stands in a commit."""
+        return self.next_offset, f"{self.due_ms}:{self.offset}"
+
+
+def progress_of(offset: int, metadata: str) -> Progress:
+    """What was committed. Raises InvalidRequest 42 for what no forwarder has written."""
+    found = _NOTED.fullmatch(metadata)
+    if found is None:
+        raise InvalidRequest(f"{metadata[:100]!r} is no progress of delayed records: something else has committed it")
+    return Progress(offset, int(found[1]), int(found[2]))
 
 
 def delayed_of(record: ReadRecord) -> tuple[Delayed, bytes | None]:
@@ -94,13 +110,16 @@ class DueIndex:
         lowest = min((each.offset for each in self._kept), default=self.progress.next_offset)
         return lowest if self._beyond_offset is None else min(lowest, self._beyond_offset)
 
-    def read_again(self, record: ReadRecord) -> None:
-        """A record below `next_offset`, in the order of the log."""
+    def read_again(self, record: ReadRecord) -> bool:
+        """A record below `next_offset`, in the order of the log. Whether it was forwarded."""
         delayed, cancels = delayed_of(record)
         if cancels is not None:
             self._cancel(cancels, record.offset)
-        elif not self.progress.has(delayed):
+        elif self.progress.has(delayed):
+            return True
+        else:
             self._keep(delayed)
+        return False
 
     def arrived(self, record: ReadRecord, now_ms: int) -> Delayed | bool | None:
         """The record at `next_offset`: returned when it is to be forwarded at once, None when it waits or is none to be

@@ -78,6 +78,15 @@ class Receive:
     lock_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Routes:
+    """Ways to the cluster, as the principal of a request may read and write it."""
+
+    gateway: Gateway
+    groups: Groups
+    transactions: Transactions
+
+
 class Queues:
     """The share groups of the cluster, for the HTTP listener of one node."""
 
@@ -248,10 +257,8 @@ class Queues:
         topic = gateway.image.topic(asked.dead_letters)
         if topic is None:
             raise UnknownTopicOrPartition(f"topic {asked.dead_letters!r}, which has the dead letters, does not exist")
-        redrive = Redrive(
-            asked, gateway=gateway, groups=self._groups, transactions=self._transactions, clock=self._clock
-        )
-        return await redrive.run(topic)
+        routes = _Routes(gateway, self._groups, self._transactions)
+        return await Redrive(asked, routes=routes, clock=self._clock).run(topic)
 
     # --- leaders ------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Dead letters of a queue go back to the partitions that they came from (KIP-1191 names them in headers).
 
-The copies and the progress are one transaction, whose id belongs to the queue: what dies in the middle has done nothing
-for readers of committed records, and the next redrive, which fences it, goes on where it stood. A record that has two
-dead letters, as one may after a change of leaders, is brought back once.
+Each comes back once, for every reader and whatever dies in the middle (`kraft.coordinators.copies`): a group for each
+partition of the dead letter topic, `kraft.redrive.QUEUE:TOPIC-PARTITION`, notes how far its letters were brought back,
+and the next redrive fences the one before. A record that has two dead letters, as one may after a change of leaders, is
+brought back once.
 """
 
 from __future__ import annotations
@@ -14,24 +15,29 @@ from typing import Final, NamedTuple
 
 from kraft.broker.consumer_fetch import readable_batches
 from kraft.broker.gateway import Gateway, Records
-from kraft.coordinators.copies import Copies
-from kraft.coordinators.groups import answers as a
-from kraft.coordinators.groups import requests as r
+from kraft.coordinators.copies import Copies, Routes
 from kraft.coordinators.groups.offsets import REDRIVE_PREFIX
-from kraft.coordinators.groups.routing import Groups
 from kraft.coordinators.shares.dead_letters import HEADER_PREFIX
 from kraft.coordinators.shares.redriven import Progress, progress_of
-from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.batches.records import NewRecord, ReadRecord, open_batch
-from kraft.protocol.errors import InvalidRequest, OffsetOutOfRange
-from kraft.protocol.transactions import Producer
+from kraft.protocol.errors import (
+    IllegalGeneration,
+    InvalidProducerEpoch,
+    InvalidRequest,
+    OffsetOutOfRange,
+    ProducerFenced,
+)
 from kraft.values import value
 from metadata.environment import Clock
 from metadata.image import TopicIdPartition, TopicImage
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, ReadOptions
 
 AT_ONCE: Final = 500
-"""Letters of one transaction."""
+"""Letters of one turn."""
+NOTED_BYTES: Final = 96
+"""At most what stands beside the progress in a commit."""
+PATIENCE_MS: Final = 20_000
+"""How long a partition that cannot take its copies is asked again. They may arrive later: the next redrive looks."""
 LOOK_BACK: Final = 10_000
 """Offsets before the first letter that is not done, among which a second letter of a record is recognised: as many as a
 share partition may have in flight."""
@@ -98,43 +104,66 @@ class Redriven:
 class Redrive:
     """One redrive; raises ProducerFenced 90 when another one of the queue begins meanwhile."""
 
-    def __init__(
-        self, asked: AskedRedrive, *, gateway: Gateway, groups: Groups, transactions: Transactions, clock: Clock
-    ) -> None:
-        """`gateway`: the cluster as the principal of the request may read and write it."""
+    def __init__(self, asked: AskedRedrive, *, routes: Routes, clock: Clock) -> None:
+        """`routes`: to the cluster as the principal of the request may read and write it."""
         self.done = Redriven()
         self._asked = asked
-        self._gateway = gateway
-        self._groups = groups
+        self._routes = routes
+        self._gateway = routes.gateway
         self._clock = clock
-        self._group = REDRIVE_PREFIX + asked.queue
-        self._copies = Copies(self._group, gateway=gateway, groups=groups, transactions=transactions)
         self._left = asked.letters_max
+        self._bounds: dict[TopicIdPartition, tuple[int, int]] = {}
+        """Begin and end of the logs of sources whose records are gone: these are not asked for one by one."""
 
     async def run(self, topic: TopicImage) -> Redriven:
         """Brings back what was asked for, partition by partition of the dead letter topic."""
-        producer = None
-        if not self._asked.is_dry:
-            producer = await self._copies.begin()
-        known = await self._progress(topic)
-        for number in topic.partitions:
-            scan = _Scan(self._asked, TopicIdPartition(topic.topic_id, number), topic.name, known[number])
-            while self._left > 0:
-                letters = await scan.next_letters(self._gateway, min(self._left, AT_ONCE))
-                rows, problem = await self._resolved(letters)
-                scan.settle(len(rows), has_problem=bool(problem))
-                moved = [(row, record) for row, record in rows if record is not None]
-                if producer is not None and scan.has_moved:
-                    producer = await self._move(producer, moved, scan)
-                self.done.rows += [row for row, _ in rows]
-                self._left -= len(rows)
-                if problem:
-                    self.done.problems.append(problem)
-                if problem or scan.is_at_end:
-                    break
-            self.done.is_complete &= scan.is_at_end
+        try:
+            for number in topic.partitions:
+                scan = _Scan(self._asked, TopicIdPartition(topic.topic_id, number))
+                if await scan.has_letters(self._gateway):
+                    await self._bring_back(scan, self._copies_of(topic.name, number))
+                    self.done.is_complete &= scan.is_at_end
+        except (IllegalGeneration, InvalidProducerEpoch) as error:
+            raise ProducerFenced(f"another redrive of {self._asked.queue!r} has begun meanwhile") from error
         self._name_missing()
         return self.done
+
+    def _copies_of(self, topic: str, number: int) -> Copies:
+        return Copies(
+            f"{REDRIVE_PREFIX}{self._asked.queue}:{topic}-{number}",
+            (topic, number),
+            header=FROM_HEADER,
+            nothing=Progress().noted,
+            routes=self._routes,
+            clock=self._clock,
+            patience_ms=PATIENCE_MS,
+        )
+
+    async def _bring_back(self, scan: _Scan, copies: Copies) -> None:
+        """From one partition."""
+        scan.begin(progress_of(*await (copies.look() if self._asked.is_dry else copies.begin())))
+        copies.arrived = {offset for offset in copies.arrived if not scan.progress.has(offset)}
+        if self._asked.is_dry:
+            for offset in copies.arrived:
+                scan.progress = scan.progress.with_done(offset, offset)
+        noted = scan.progress
+        while self._left > 0:
+            letters = await scan.next_letters(self._gateway, min(self._left, AT_ONCE))
+            rows, problem = await self._resolved(letters, copies)
+            before = scan.progress
+            scan.settle(len(rows), has_problem=bool(problem))
+            if not self._asked.is_dry and scan.progress != before:
+                self._check_can_be_noted(scan.progress)
+                await copies.write(before.noted, self._by_target(rows))
+                copies.arrived.difference_update(row.letter.offset for row, _ in rows)
+            self.done.rows += [row for row, _ in rows]
+            self._left -= len(rows)
+            if problem:
+                self.done.problems.append(problem)
+            if problem or scan.is_at_end:
+                break
+        if not self._asked.is_dry and scan.progress != noted:
+            await copies.finish(scan.progress.noted)
 
     def _name_missing(self) -> None:
         asked = self._asked
@@ -144,99 +173,104 @@ class Redrive:
                     f"no dead letter of {source} waits in {asked.dead_letters}: it was brought back, or there is none"
                 )
 
-    async def _progress(self, topic: TopicImage) -> Mapping[int, Progress]:
-        partitions = tuple((topic.name, number) for number in topic.partitions)
-        known = await self._groups.ask(
-            r.FetchOffsets(group=self._group, partitions=partitions, requires_stable=not self._asked.is_dry)
-        )
-        assert isinstance(known, a.GroupOffsets), known
-        if any(each.is_unstable for each in known.offsets):
-            raise InvalidRequest(f"another redrive of {self._asked.queue!r} is about to end: try again")
-        return {each.partition: progress_of(each.offset, each.metadata) for each in known.offsets}
+    def _check_can_be_noted(self, progress: Progress) -> None:
+        """Before there are copies that could not be noted."""
+        size, longest = len(progress.metadata), self._gateway.settings.offset_metadata_max_bytes
+        if size and size + NOTED_BYTES > longest:
+            raise InvalidRequest(
+                f"the letters that were brought back one by one take {size + NOTED_BYTES} bytes to remember, and "
+                f"offset.metadata.max.bytes is {longest}: bring back all letters of the queue first"
+            )
 
     # --- records --------------------------------------------------------------------------------------------------
 
-    async def _resolved(self, letters: Sequence[Letter]) -> tuple[list[tuple[Row, NewRecord | None]], str]:
-        """What goes back for each letter, up to the first one that has no way back, and why that has none."""
+    async def _resolved(
+        self, letters: Sequence[Letter], copies: Copies
+    ) -> tuple[list[tuple[Row, NewRecord | None]], str]:
+        """What goes back for each letter, up to the first one that has no way back, and why that has none. Nothing for
+        one whose copy has arrived in the turn of a redrive that has died."""
         found: list[tuple[Row, NewRecord | None]] = []
         read: dict[Source, ReadRecord] = {}
         for letter in letters:
+            if letter.offset in copies.arrived:
+                found.append((Row(letter, REDRIVEN), None))
+                continue
             topic = self._gateway.image.topic(letter.source.topic)
             if topic is None or letter.source.partition not in topic.partitions:
                 which = f"{letter.source.topic}-{letter.source.partition}"
+                place = f"{self._asked.dead_letters}-{letter.partition}@{letter.offset}"
                 return found, (
-                    f"{which} is not there any more, to which the dead letter {self._place(letter)} goes back: create "
-                    "it again, or name the records of other topics"
+                    f"{which} is not there any more, to which the dead letter {place} goes back: create it again, or "
+                    "name the records of other topics"
                 )
             if letter.source not in read:
                 read = await self._read(topic, letter.source)
             record = _record_of(letter, read.get(letter.source))
             state = GONE if record is None else WAITS if self._asked.is_dry else REDRIVEN
             if record is not None:
-                header = FROM_HEADER, self._place(letter).encode()
-                record = NewRecord(record.key, record.value, [*record.headers, header], self._clock.wall_ms())
+                headers = [*record.headers, copies.header(letter.offset)]
+                record = NewRecord(record.key, record.value, headers, self._clock.wall_ms())
             found.append((Row(letter, state), record))
         return found, ""
-
-    def _place(self, letter: Letter) -> str:
-        return f"{self._asked.dead_letters}-{letter.partition}@{letter.offset}"
 
     async def _read(self, topic: TopicImage, source: Source) -> dict[Source, ReadRecord]:
         """The record, and those behind it that come along."""
         where = TopicIdPartition(topic.topic_id, source.partition)
+        start, end = self._bounds.get(where, (0, source.offset + 1))
+        if not start <= source.offset < end:
+            return {}
         try:
             found = await self._gateway.read(where, source.offset, ReadOptions(bytes_max=READ_BYTES))
         except OffsetOutOfRange:
+            start = (await self._gateway.list_offset(where, EARLIEST_TIMESTAMP)).offset
+            self._bounds[where] = start, (await self._gateway.list_offset(where, LATEST_TIMESTAMP)).offset
             return {}
         return {source._replace(offset=record.offset): record for record in records_of(found, source.offset)}
 
-    async def _move(self, producer: Producer, moved: Sequence[tuple[Row, NewRecord]], scan: _Scan) -> Producer:
-        """One transaction. Returns the producer of the next one."""
-        metadata, longest = scan.progress.metadata, self._gateway.settings.offset_metadata_max_bytes
-        if len(metadata) > longest:
-            raise InvalidRequest(
-                f"the letters that were brought back one by one take {len(metadata)} bytes to remember, and "
-                f"offset.metadata.max.bytes is {longest}: bring back all letters of the queue first"
-            )
+    def _by_target(
+        self, rows: Sequence[tuple[Row, NewRecord | None]]
+    ) -> Mapping[TopicIdPartition, Sequence[NewRecord]]:
         by_target: dict[TopicIdPartition, list[NewRecord]] = {}
-        for row, record in moved:
+        for row, record in rows:
+            if record is None:
+                continue
             topic = self._gateway.image.topic(row.letter.source.topic)
             if topic is None:
                 raise InvalidRequest(f"topic {row.letter.source.topic} was deleted meanwhile")
             by_target.setdefault(TopicIdPartition(topic.topic_id, row.letter.source.partition), []).append(record)
-        offset = r.OffsetToCommit(self._asked.dead_letters, scan.where.partition, scan.progress.offset, metadata)
-        return await self._copies.commit(producer, by_target, offset)
+        return by_target
 
 
 class _Scan:
     """Reads one partition of the dead letter topic, from the first letter that is not done."""
 
-    def __init__(self, asked: AskedRedrive, where: TopicIdPartition, topic: str, progress: Progress) -> None:
+    def __init__(self, asked: AskedRedrive, where: TopicIdPartition) -> None:
         self.where = where
-        self.progress = progress
-        self.has_moved = False
-        """Whether the last `settle` has changed the progress."""
+        self.progress = Progress()
         self.is_at_end = False
         self._asked = asked
-        self._topic = topic
         self._seen: set[Source] = set()
-        self._position = -1
-        self._end = -1
+        self._start = self._position = self._end = -1
         self._pending: list[Letter] = []
         """Letters that were read, and not settled."""
         self._open: list[int] = []
         """Offsets of letters that were not asked for."""
         self._read_to = -1
 
+    async def has_letters(self, gateway: Gateway) -> bool:
+        """Finds where the partition begins and ends; letters that come later are left to another redrive."""
+        self._start = (await gateway.list_offset(self.where, EARLIEST_TIMESTAMP)).offset
+        self._end = (await gateway.list_offset(self.where, LATEST_TIMESTAMP, is_read_committed=True)).offset
+        return self._start < self._end
+
+    def begin(self, progress: Progress) -> None:
+        """With what is done."""
+        self._position = max(self._start, progress.offset - LOOK_BACK)
+        self._read_to = max(self._start, progress.offset)
+        self.progress = progress.with_done(0, self._start - 1)
+
     async def next_letters(self, gateway: Gateway, count: int) -> Sequence[Letter]:
-        """The next ones to be brought back; fewer than `count` at the end of the partition as it was at first."""
-        if self._end < 0:
-            begin = (await gateway.list_offset(self.where, EARLIEST_TIMESTAMP)).offset
-            latest = await gateway.list_offset(self.where, LATEST_TIMESTAMP, is_read_committed=True)
-            self._end = latest.offset
-            self._position = max(begin, self.progress.offset - LOOK_BACK)
-            self._read_to = max(begin, self.progress.offset)
-            self.progress = self.progress.with_done(0, begin - 1)
+        """The next ones to be brought back; fewer than `count` at the end of the partition."""
         while len(self._pending) < count and self._position < self._end:
             options = ReadOptions(bytes_max=READ_BYTES, is_read_committed=True)
             found = await gateway.read(self.where, self._position, options)
@@ -267,7 +301,6 @@ class _Scan:
 
     def settle(self, count: int, *, has_problem: bool) -> None:
         """So many of the letters are done now, and all that lies between them and was not left out."""
-        before = self.progress
         left, self._pending = self._pending[count:], []
         to = left[0].offset if left else self._position
         if has_problem:
@@ -278,7 +311,6 @@ class _Scan:
             at = offset + 1
         self.progress = self.progress.with_done(at, to - 1)
         self._read_to, self._open = to, []
-        self.has_moved = self.progress != before
 
 
 def letter_of(record: ReadRecord, queue: str, partition: int) -> Letter | None:

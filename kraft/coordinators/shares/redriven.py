@@ -1,7 +1,7 @@
 """How far the dead letters of a queue were brought back, in one partition of their topic. Pure.
 
-It is committed as an offset of an own group: all letters below the offset are done, and so are ranges beyond it, which
-stand in the metadata of the offset as `5-9,12-12`.
+It is committed as an offset: all letters below it are done, and so are ranges beyond it, which stand in the metadata of
+the offset as `5-9,12-12`.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class Progress:
     def metadata(self) -> str:
         """The ranges as they stand in the metadata of the committed offset."""
         return ",".join(f"{first}-{last}" for first, last in self.ranges)
+
+    @property
+    def noted(self) -> tuple[int, str]:
+        """How it stands in a commit."""
+        return self.offset, self.metadata
 
 
 def progress_of(offset: int, metadata: str) -> Progress:

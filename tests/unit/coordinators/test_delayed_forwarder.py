@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster, SimulatedNode
-from kraft.coordinators.delayed.delivery import FROM_HEADER, Delivery
-from kraft.coordinators.delayed.forwarder import TRIM_MS
+from kraft.coordinators.copies import Copies
+from kraft.coordinators.delayed.forwarder import FROM_HEADER, TRIM_MS
 from kraft.coordinators.shares.redrive import with_gaps
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
@@ -140,9 +140,9 @@ def test_a_node_that_dies_between_its_writes(monkeypatch: pytest.MonkeyPatch, pl
     async def story(cluster: SimulatedCluster) -> None:
         target = await create(cluster, "t", on=(2, 3), partitions=3, configs=MIN_ISR)
         later = await create(cluster, "later", on=(1, 2, 3), configs=MIN_ISR | {"delivery.target.topic": "t"})
-        send, has_died = Delivery._send, False
+        send, has_died = Copies._send, False
 
-        async def dies(self: Delivery, batches: Mapping[TopicIdPartition, bytes]) -> None:
+        async def dies(self: Copies, batches: Mapping[TopicIdPartition, bytes]) -> None:
             nonlocal has_died
             if has_died or len(batches) < 2:
                 return await send(self, batches)
@@ -153,7 +153,7 @@ def test_a_node_that_dies_between_its_writes(monkeypatch: pytest.MonkeyPatch, pl
             asyncio.get_running_loop().call_soon(cluster.nodes[1].kill)
             return await asyncio.sleep(3_600)
 
-        monkeypatch.setattr(Delivery, "_send", dies)
+        monkeypatch.setattr(Copies, "_send", dies)
         await delay(cluster, later, [2_000 + number // 20 for number in range(60)], has_keys=True)
         wheres = [TopicIdPartition(target.topic_id, number) for number in range(3)]
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
-from kraft.coordinators.shares.redrive import FROM_HEADER, AskedRedrive, Redriven, Source, letter_of, records_of
+from kraft.coordinators.copies import Copies
+from kraft.coordinators.shares.redrive import (
+    FROM_HEADER,
+    NOTED_BYTES,
+    AskedRedrive,
+    Redriven,
+    Source,
+    letter_of,
+    records_of,
+)
 from kraft.coordinators.shares.redriven import Progress, progress_of
 from kraft.protocol.batches.header import whole_batches
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
-from kraft.protocol.errors import InvalidRequest, KafkaError
+from kraft.protocol.errors import ConcurrentTransactions, InvalidRequest, KafkaError, ProducerFenced
 from metadata.controller.requests import DeleteTopics
 from metadata.image import TopicIdPartition
 from replication.requests import ProduceOptions, ReadOptions
@@ -25,8 +35,16 @@ LETTERS = {"errors.deadletterqueue.group.enable": "true", "min.insync.replicas":
 MIN_ISR = {"min.insync.replicas": "1"}
 
 
-def letter(offset: int, *, group: str = "g", topic: str = "t", value: bytes | None = None) -> NewRecord:
-    named = {"topic": topic, "partition": "0", "offset": str(offset), "group": group, "message": "no address"}
+def letter(
+    offset: int, *, group: str = "g", topic: str = "t", partition: int = 0, value: bytes | None = None
+) -> NewRecord:
+    named = {
+        "topic": topic,
+        "partition": str(partition),
+        "offset": str(offset),
+        "group": group,
+        "message": "no address",
+    }
     headers = [(f"__dlq.errors.{name}", text.encode()) for name, text in named.items()]
     return NewRecord(None, value, list(headers), 2_000)
 
@@ -38,9 +56,9 @@ async def written(cluster: SimulatedCluster, where: TopicIdPartition, records: S
     assert outcomes[where].error_code == 0, outcomes
 
 
-async def topics(cluster: SimulatedCluster) -> tuple[TopicIdPartition, TopicIdPartition]:
+async def topics(cluster: SimulatedCluster, *, partitions: int = 1) -> tuple[TopicIdPartition, TopicIdPartition]:
     """Six records, and the topic for dead letters."""
-    where = await create(cluster, "t", on=(1, 2, 3), configs=MIN_ISR)
+    where = await create(cluster, "t", on=(1, 2, 3), partitions=partitions, configs=MIN_ISR)
     await written(cluster, where, [NewRecord(b"k", b"v%d" % number, [("h", b"x")], 1_000) for number in range(6)])
     return where, await create(cluster, "dlq", on=(2, 3, 1), configs=LETTERS)
 
@@ -65,12 +83,14 @@ def rows(done: Redriven) -> list[tuple[int, str]]:
     return [(row.letter.source.offset, row.state) for row in done.rows]
 
 
-async def came_back(cluster: SimulatedCluster, where: TopicIdPartition) -> list[tuple[bytes | None, bytes | None]]:
-    """Value and origin of each record that was brought back, as readers of committed records see them."""
+async def came_back(
+    cluster: SimulatedCluster, where: TopicIdPartition, *, is_read_committed: bool = True
+) -> list[tuple[bytes | None, bytes | None]]:
+    """Value and origin of each record that was brought back."""
     await asyncio.sleep(1)  # markers follow the end of a transaction
     node = cluster.alive[-1]
     assert node.node is not None
-    options = ReadOptions(bytes_max=10**6, is_read_committed=True)
+    options = ReadOptions(bytes_max=10**6, is_read_committed=is_read_committed)
     headers, offset = [], 0
     while (found := await at(node, node.node.gateway.read(where, offset, options))).data:
         headers += [(record.value, dict(record.headers)) for record in records_of(found, offset)]
@@ -116,43 +136,113 @@ def test_single_letters_go_back_in_any_order_and_the_others_later():
     play(story)
 
 
-@pytest.mark.parametrize("dies_at", ["commit", "end", "after"])
-def test_a_node_that_dies_in_the_middle_brings_nothing_back_twice(dies_at: str):
+PLACES = ("before it notes", "before the copies", "between two partitions", "after the copies", "after it noted")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_node_that_dies_in_the_middle_brings_nothing_back_twice(monkeypatch: pytest.MonkeyPatch, place: str):
+    """For readers of uncommitted records, too."""
+
     async def story(cluster: SimulatedCluster) -> None:
-        where, dlq = await topics(cluster)
-        await written(cluster, dlq, [letter(number) for number in range(6)])
-        first = cluster.nodes[1]
-        assert first.node is not None
-        transactions, groups = first.node.transactions, first.node.groups
-        end, ask = transactions.end, groups.ask
-
-        async def dying_end(*arguments: Any, **named: Any) -> Any:
-            if dies_at == "after":
-                await end(*arguments, **named)
-            if dies_at != "commit":
-                first.kill()
-            raise KafkaError("it is dead")
-
-        async def dying_ask(request: Any) -> Any:
-            if dies_at == "commit" and type(request).__name__ == "CommitInTransaction":
-                first.kill()
-                raise KafkaError("it is dead")
-            return await ask(request)
-
-        transactions.end, groups.ask = dying_end, dying_ask  # type: ignore[method-assign, assignment]
+        where, dlq = await topics(cluster, partitions=2)
+        other = TopicIdPartition(where.topic_id, 1)
+        await written(cluster, other, [NewRecord(b"k", b"w%d" % number, [], 1_000) for number in range(6)])
+        await written(cluster, dlq, [letter(number, partition=at) for number in range(6) for at in (0, 1)])
+        _dies(monkeypatch, cluster, place)
         with pytest.raises(BaseException):  # noqa: B017, PT011 - of a node that is dead
             await redrive(cluster)
-        await until(lambda: _is_done(cluster))
-        assert [value for value, _ in await came_back(cluster, where)] == [b"v%d" % number for number in range(6)]
+        again: list[Redriven] = []
+        await until(lambda: _is_done(cluster, again))
+        for is_read_committed in (False, True):
+            first = [value for value, _ in await came_back(cluster, where, is_read_committed=is_read_committed)]
+            second = [value for value, _ in await came_back(cluster, other, is_read_committed=is_read_committed)]
+            assert first == [b"v%d" % number for number in range(6)]
+            assert second == [b"w%d" % number for number in range(6)]
+        assert len(again[-1].rows) == (0 if place == "after it noted" else 12), "what has arrived is named as well"
+        assert rows(await redrive(cluster, node_id=2, is_dry=True)) == []
 
     play(story)
 
 
-async def _is_done(cluster: SimulatedCluster) -> bool:
+def _dies(monkeypatch: pytest.MonkeyPatch, cluster: SimulatedCluster, place: str) -> None:
+    """Node 1, once, in its turn."""
+    note, send = Copies._note, Copies._send
+    left = [place]
+
+    def die() -> None:
+        left.clear()
+        cluster.nodes[1].kill()
+        raise KafkaError("it is dead")
+
+    async def noting(self: Copies, *arguments: Any, **named: Any) -> None:
+        if left == ["before it notes"] and named["positions"]:
+            die()
+        await note(self, *arguments, **named)
+        if left == ["after it noted"] and named["since"] > named["turn"] > 0:
+            die()
+
+    async def sending(self: Copies, batches: Mapping[TopicIdPartition, bytes]) -> None:
+        first = next(iter(batches))
+        if left == ["before the copies"]:
+            die()
+        if left == ["between two partitions"]:
+            await send(self, {first: batches[first]})
+            die()
+        await send(self, batches)
+        if left == ["after the copies"]:
+            die()
+
+    monkeypatch.setattr(Copies, "_note", noting)
+    monkeypatch.setattr(Copies, "_send", sending)
+
+
+async def _is_done(cluster: SimulatedCluster, answers: list[Redriven]) -> bool:
     try:
-        return (await redrive(cluster, node_id=3)).is_complete
+        answers.append(await redrive(cluster, node_id=3))
     except KafkaError:
         return False
+    return answers[-1].is_complete
+
+
+def test_a_dry_run_after_a_death_knows_what_has_arrived(monkeypatch: pytest.MonkeyPatch):
+    async def story(cluster: SimulatedCluster) -> None:
+        where, dlq = await topics(cluster, partitions=2)
+        other = TopicIdPartition(where.topic_id, 1)
+        await written(cluster, other, [NewRecord(b"k", b"w0", [], 1_000)])
+        await written(cluster, dlq, [letter(0), letter(0, partition=1), letter(1)])
+        _dies(monkeypatch, cluster, "between two partitions")
+        with pytest.raises(BaseException):  # noqa: B017, PT011 - of a node that is dead
+            await redrive(cluster)
+
+        async def dry() -> Redriven | None:
+            with suppress(KafkaError):
+                return await redrive(cluster, node_id=3, is_dry=True)
+            return None
+
+        waits: Redriven = await until(dry)
+        assert [str(row.letter.source) for row in waits.rows] == ["t-1@0"]
+
+    play(story)
+
+
+def test_of_two_redrives_at_once_one_goes_on_and_each_record_comes_back_once():
+    async def story(cluster: SimulatedCluster) -> None:
+        where, dlq = await topics(cluster)
+        await written(cluster, dlq, [letter(number) for number in range(6)])
+        both = await asyncio.gather(
+            redrive(cluster, node_id=1),
+            redrive(cluster, node_id=2),
+            redrive(cluster, node_id=3),
+            return_exceptions=True,
+        )
+        done = [each for each in both if isinstance(each, Redriven)]
+        assert done
+        assert all(isinstance(each, Redriven | ProducerFenced | ConcurrentTransactions) for each in both), both
+        await redrive(cluster)
+        back = await came_back(cluster, where, is_read_committed=False)
+        assert [value for value, _ in back] == [b"v%d" % number for number in range(6)]
+
+    play(story)
 
 
 def test_a_target_that_is_gone_stops_before_its_letter_and_loses_nothing():
@@ -184,7 +274,7 @@ def test_more_single_letters_than_can_be_remembered_are_refused():
             await redrive(cluster, 3)
         assert len(await came_back(cluster, where)) == 1
 
-    play(story, offset_metadata_max_bytes=5)
+    play(story, offset_metadata_max_bytes=NOTED_BYTES + 5)
 
 
 @pytest.mark.parametrize("offset", [b"", b"-1", b"9" * 5_000, b"\xff1", b"\xd9\xa1", b"1 "])

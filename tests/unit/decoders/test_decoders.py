@@ -123,7 +123,7 @@ COVERED = {
     "kraft.wire.channels.partitions": "the answer to AlterPartition is a row of kraft.protocol.codec",
     "kraft.http.endpoint": "bodies of requests, in test_bodies",
     "kraft.coordinators.shares.redrive": "text of headers, in which what is no UTF-8 is replaced: test_redrive",
-    "kraft.coordinators.delayed.delivery": "text of headers, as those of redrive: test_delayed_delivery",
+    "kraft.coordinators.copies": "text of headers, as those of redrive: test_copies",
     "kraft.http.v3.produce_route": "text of a record's key; what is no UTF-8 is refused: test_routed_records",
     "replication.record_times": "text of headers, in which what is no UTF-8 is replaced: test_record_times",
     "metadata.quorum.log": "calls what decodes a command, which is a row of metadata.quorum.command",
