@@ -16,7 +16,7 @@ import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 from kraft.protocol.apis import API_VERSIONS, Api
 from kraft.protocol.encoding import REFUSALS, TopLevel
@@ -118,18 +118,11 @@ def _client_id(frame: memoryview, length: int) -> memoryview:
     return frame[_REQUEST_HEAD.size : end]
 
 
-class NodeRequest(NamedTuple, Generic[MessageT]):
-    """A request between nodes, with what only the nodes' headers have."""
-
-    message: MessageT
-    timeout_ms: int | None = None
-    """How long the sender waits, where it sends that."""
-    asker: bytes | None = None
-    """The user for whom the node asks, where there is one."""
-
-
-def decode_request(kind: type[MessageT], header: RequestHeader, frame: memoryview) -> NodeRequest[MessageT]:
-    """The body of a request between nodes, and the tagged fields of its header. Raises Malformed."""
+def decode_request(
+    kind: type[MessageT], header: RequestHeader, frame: memoryview
+) -> tuple[MessageT, int | None, bytes | None]:
+    """The body of a request between nodes, how long its sender waits in ms, and the user for whom it asks; the last two
+    are None where the header has no such tagged field. Raises Malformed."""
     (length,) = _INT16.unpack_from(frame, _REQUEST_HEAD.size - _INT16.size)
     offset = _REQUEST_HEAD.size + max(length, 0)
     timeout_ms = asker = None
@@ -141,7 +134,7 @@ def decode_request(kind: type[MessageT], header: RequestHeader, frame: memoryvie
                 (timeout_ms,) = _CORRELATION.unpack(tag)
             named = tags.get(ASKER_TAG)
             asker = None if named is None else bytes(named)
-    return NodeRequest(decode_body(kind, header.api_version, frame, offset), timeout_ms, asker)
+    return decode_body(kind, header.api_version, frame, offset), timeout_ms, asker
 
 
 def body_offset(header: RequestHeader, frame: memoryview, *, is_flexible: bool) -> int:
@@ -183,14 +176,15 @@ def decode_response_head(api: Api, version: int, frame: memoryview) -> tuple[Res
         (correlation_id,) = _CORRELATION.unpack_from(frame, 0)
     except struct.error as error:
         raise Malformed(f"response header: {error}") from error
-    if not has_flexible_response_header(api, version):
-        return ResponseHeader(correlation_id=correlation_id), _CORRELATION.size
-    tags, offset = _tags(frame, _CORRELATION.size)
-    tag = tags.get(REFUSAL_TAG)
-    refusal = None
-    if tag is not None and len(tag) >= _INT16.size:
-        refusal = (_INT16.unpack_from(tag)[0], str(tag[_INT16.size :], "utf-8", "replace"))
-    return ResponseHeader(correlation_id=correlation_id, refusal=refusal), offset
+    offset, refusal = _CORRELATION.size, None
+    if has_flexible_response_header(api, version):
+        tags, offset = _tags(frame, offset)
+        tag = tags.get(REFUSAL_TAG)
+        if tag is not None and len(tag) >= _INT16.size:
+            refusal = (_INT16.unpack_from(tag)[0], str(tag[_INT16.size :], "utf-8", "replace"))
+    made = new(ResponseHeader)
+    ResponseHeader.__init__(made, correlation_id=correlation_id, refusal=refusal)
+    return made, offset
 
 
 def correlation_id_of(frame: memoryview) -> int:

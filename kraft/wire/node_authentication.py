@@ -86,7 +86,7 @@ class NodeAuthentication:
             connection.send(codec.encode_response(type(response), version, header.correlation_id, response))
             return True
         api = _api_of(header)
-        message = codec.decode_request(apis.request_type(api), header, frame).message
+        message, *_ = codec.decode_request(apis.request_type(api), header, frame)
         if isinstance(message, SaslHandshakeRequestData):
             step = authentication.handshake(message)
         elif isinstance(message, SaslAuthenticateRequestData):

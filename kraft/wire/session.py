@@ -35,6 +35,7 @@ from kraft.protocol.codec import Malformed, RequestHeader
 from kraft.protocol.encoding import TooManyItems, TopLevel, Written
 from kraft.protocol.errors import KafkaError
 from kraft.protocol.primitives import Buffer
+from kraft.values import new
 from kraft.wire.api_handler import ApiHandler, Call, ClientConnection, CloseConnection, Later, Waiting
 from kraft.wire.api_versions import client_versions, node_versions
 from kraft.wire.budget import Budget
@@ -274,12 +275,12 @@ class Session:
         if header.api_key == FETCH:
             self._fetches += 1
         api = self._handler(header)
-        request = codec.decode_request(api.request, header, frame)
-        asker = None if request.asker is None else _asker(request.asker)
+        message, timeout_ms, asked_for = codec.decode_request(api.request, header, frame)
+        asker = None if asked_for is None else _asker(asked_for)
         if asker is not None or OWNER.get() is not None:
             OWNER.set(None if asker is None else Owner(asker.name, asker.client_id, asker.is_permissive))
         slot.asker = None if asker is None or asker.is_anonymous else asker
-        call = self._call(header, request.message, request.timeout_ms, slot.asker)
+        call = self._call(header, message, timeout_ms, slot.asker)
         if header.api_key == FETCH:
             asyncio.get_running_loop().call_soon(self._handle, slot, api, call)
         else:
@@ -349,7 +350,9 @@ class Session:
         timeout_ms: int | None = None,
         asker: UserPrincipal | None = None,
     ) -> Call[Any]:
-        return Call(
+        call: Call[Any] = new(Call)
+        Call.__init__(
+            call,
             message=message,
             version=header.api_version,
             client_id=header.client_id,
@@ -357,6 +360,7 @@ class Session:
             timeout_ms=timeout_ms,
             asker=asker,
         )
+        return call
 
     def _handler(self, header: RequestHeader) -> ApiHandler:
         """The one place that decides who may ask for what. Raises Malformed for an API or a version that the peer may

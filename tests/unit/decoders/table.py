@@ -904,7 +904,7 @@ HTTP = {
 # --- Kafka's protocol ------------------------------------------------------------------------------------------
 
 
-def whole_request(data: bytes) -> object:
+def whole_request(data: bytes) -> tuple[TopLevel, int | None, bytes | None]:
     """As a connection takes it."""
     head = codec.decode_request_head(memoryview(data))
     api = apis.BY_KEY.get(head.api_key)
@@ -915,7 +915,7 @@ def whole_request(data: bytes) -> object:
 
 def understood_request(rpc: Rpc[Any, Any, Any, Any], data: bytes) -> object:
     """To what our handler gets of it."""
-    message = whole_request(data).message  # type: ignore[attr-defined]
+    message = whole_request(data)[0]
     if not isinstance(message, apis.request_type(rpc.api)):
         raise Malformed("another API's")
     with contextlib.suppress(*NOBODY):

@@ -35,7 +35,7 @@ class Peer:
         while True:
             frame = await connection.receive()
             header = codec.decode_request_head(frame)
-            message = codec.decode_request(apis.request_type(API), header, frame).message
+            message, *_ = codec.decode_request(apis.request_type(API), header, frame)
             assert isinstance(message, SaslHandshakeRequestData)
             self.asked.append((header.correlation_id, message.mechanism))
 

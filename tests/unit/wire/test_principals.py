@@ -215,10 +215,10 @@ def test_a_request_carries_the_timeout_and_the_user(timeout_ms: int | None) -> N
     asker = UserPrincipal("a:b", "::1", "Group")
     api = apis.INIT_PRODUCER_ID
     frame = memoryview(_frame(api, api.version, asker=asker, timeout_ms=timeout_ms))
-    request = codec.decode_request(apis.request_type(api), codec.decode_request_head(frame), frame)
-    assert request.timeout_ms == timeout_ms
-    assert request.asker is not None
-    assert decode_user(request.asker) == asker
+    _, waits_ms, asked_for = codec.decode_request(apis.request_type(api), codec.decode_request_head(frame), frame)
+    assert waits_ms == timeout_ms
+    assert asked_for is not None
+    assert decode_user(asked_for) == asker
 
 
 def test_a_request_carries_the_client_id_while_there_are_quotas() -> None:

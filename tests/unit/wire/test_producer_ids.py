@@ -64,7 +64,7 @@ def test_a_request_and_its_answer_there_and_back(version: int) -> None:
     assert bytes(frame).endswith(request_bytes(version))
     again = codec.decode_request_head(frame)
     assert (again.api_version, again.correlation_id) == (version, 7)
-    message = codec.decode_request(apis.request_type(API), again, frame).message
+    message, *_ = codec.decode_request(apis.request_type(API), again, frame)
     assert (message.transactional_id, message.producer_id, message.producer_epoch) == (None, -1, -1)
 
     body = joined(codec.encode_body(asyncio.run(handled(message, Source())), version))
