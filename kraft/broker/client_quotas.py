@@ -24,7 +24,7 @@ from metadata.controller.decide.client_quotas import (
     REQUEST_PERCENTAGE,
     USER,
 )
-from metadata.controller.requests import ErrorDetail, Request
+from metadata.controller.requests import CreatePartitions, CreateTopics, DeleteTopics, ErrorDetail, Request
 from metadata.image import MetadataImage, QuotaEntity
 
 SAMPLES: Final = 11
@@ -34,6 +34,7 @@ SAMPLE_MS: Final = 1_000
 THROTTLE_MS_MAX: Final = 60_000
 """Longest wait of a client at a time; a client that is still over it waits again."""
 QUOTA_EXCEEDED: Final = "The throttling quota has been exceeded."
+NOTHING: Final[Mapping[Any, object]] = {}
 COUNTED_MAX: Final = 10_000
 """Users and client ids that are counted; when there are more, those that were idle for longest begin again."""
 
@@ -169,12 +170,21 @@ class ClientQuotas:
         found = self._find(CONSUMER_BYTE_RATE, owner)
         return None if found is None else max(1, int(found[1] * (SAMPLES - 1) * SAMPLE_MS / 1_000))
 
-    def change_metadata(self, request: Request[Reply], image: MetadataImage, now_ms: int) -> Drawn[Reply]:
+    def counts(self, request: Request[Any]) -> bool:
+        """Whether a quota limits what the current client changes with such a request."""
+        owner = OWNER.get()
+        is_change = isinstance(request, CreateTopics | CreatePartitions | DeleteTopics)
+        return is_change and owner is not None and self._find(CONTROLLER_MUTATION_RATE, owner) is not None
+
+    def change_metadata(
+        self, request: Request[Reply], image: MetadataImage, now_ms: int, checked: Mapping[Any, object] = NOTHING
+    ) -> Drawn[Reply]:
         """Draw what the request of the current client changes, topic by topic, as Kafka does: those beyond the quota
-        are refused, the others are done. Raises ThrottlingQuotaExceeded 89 when none is left."""
+        are refused, the others are done. `checked`: what the controller would answer, as what fails is not counted.
+        Raises ThrottlingQuotaExceeded 89 when none is left."""
         owner = OWNER.get()
         found = None if owner is None else self._find(CONTROLLER_MUTATION_RATE, owner)
-        changes = {} if found is None else mutations(request, image)
+        changes = {} if found is None else mutations(request, image, checked)
         if owner is None or found is None or not any(changes.values()):
             return Drawn(request)
         counted, bound = found

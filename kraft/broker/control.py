@@ -6,19 +6,23 @@ its deadline; one whose outcome is unknown never is: it ends in REQUEST_TIMED_OU
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
-from kraft.broker.mutations import Drawn
+from kraft.broker.client_quotas import ClientQuotas
+from kraft.broker.mutations import as_check
 from kraft.protocol.errors import NotController, RequestTimedOut
 from metadata.controller.requests import AlterPartition, ErrorDetail, Request
 from metadata.environment import Clock, ConnectionClosed, NotConnected
-from metadata.image import PartitionImage, TopicIdPartition
+from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.quorum.log import Leadership
 from metadata.retries import ELECTION_RETRY_MS, retry_until
 from metadata.settings import BrokerSettings
 
 Reply = TypeVar("Reply")
+
+Submit: TypeAlias = "Callable[[Request[Any]], Awaitable[Any]]"
+Counted: TypeAlias = "Callable[[Request[Any], Submit], Awaitable[Any]]"
 
 NOT_DONE = (NotController, ConnectionRefusedError, NotConnected)
 """Errors after which a request was surely not carried out."""
@@ -51,14 +55,14 @@ class ControllerDoor:
         leadership: Callable[[], Leadership],
         local: LocalController | None,
         remote: RemoteController,
-        draw: Callable[[Request[Any]], Drawn[Any]] = Drawn,
+        counted: Counted = lambda request, submit: submit(request),
     ) -> None:
-        """`draw` counts what a client changes at the active controller. Raises ThrottlingQuotaExceeded 89."""
+        """`counted` submits what the quota of a client leaves of its request, see `submit_counted`."""
         self._clock = clock
         self._leadership = leadership
         self._local = local
         self._remote = remote
-        self._draw = draw
+        self._counted = counted
 
     async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
         """Raises the KafkaError of a refusal, NotController when none was found, RequestTimedOut when unknown."""
@@ -87,15 +91,28 @@ class ControllerDoor:
     async def _attempt(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
         leadership = self._leadership()
         if leadership.is_self:
-            if self._local is None:
+            local = self._local
+            if local is None:
                 raise NotController("this node has no controller role")
-            if not self._local.is_active:
-                return await self._local.submit(request, timeout_ms=timeout_ms)
-            drawn: Drawn[Reply] = self._draw(request)
-            return drawn.complete(await self._local.submit(drawn.request, timeout_ms=timeout_ms))
+            if not local.is_active:
+                return await local.submit(request, timeout_ms=timeout_ms)
+            return cast(Reply, await self._counted(request, lambda left: local.submit(left, timeout_ms=timeout_ms)))
         if leadership.leader_id < 0:
             raise NotController("no leader of the metadata quorum is known")
         return await self._remote.request(leadership.leader_id, request, timeout_ms=timeout_ms)
+
+
+async def submit_counted(
+    request: Request[Reply], submit: Submit, *, quotas: ClientQuotas | None, image: MetadataImage, clock: Clock
+) -> Reply:
+    """Submit what the quota of the current client leaves of its request (KIP-599). Only what the active controller
+    would do is counted, so it is asked that first. Raises ThrottlingQuotaExceeded 89 when nothing is left."""
+    if quotas is None or not quotas.counts(request):
+        return cast(Reply, await submit(request))
+    check = as_check(request)
+    checked = {} if check is None else await submit(check)
+    drawn = quotas.change_metadata(request, image, clock.monotonic_ms(), checked)
+    return drawn.complete(await submit(drawn.request))
 
 
 class AlterPartitionSender:

@@ -7,10 +7,19 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, cast
 
-from metadata.controller.requests import CreatePartitions, CreateTopics, DeleteTopics, ErrorDetail, Request
+from metadata.controller.requests import (
+    CreatePartitions,
+    CreateTopics,
+    DeleteTopics,
+    ErrorDetail,
+    NewTopic,
+    Request,
+    TopicCreated,
+)
 from metadata.image import MetadataImage
 
 Reply = TypeVar("Reply")
+_UNCHECKED: Mapping[Any, object] = {}
 
 WAIT: ContextVar[list[int] | None] = ContextVar("WAIT", default=None)
 """Where the waits of the request that the current task answers are noted."""
@@ -43,15 +52,25 @@ class Drawn(Generic[Reply]):
         return cast(Reply, {**reply, **self.refused})
 
 
-def mutations(request: Request[Any], image: MetadataImage) -> dict[Any, int]:
-    """Partitions that a request creates or deletes, by the topics in its order; nothing for other requests."""
+def as_check(request: Request[Any]) -> Request[Any] | None:
+    """The request as one that only validates; None for one of a kind that cannot."""
+    return replace(request, validate_only=True) if isinstance(request, CreateTopics | CreatePartitions) else None
+
+
+def mutations(
+    request: Request[Any], image: MetadataImage, checked: Mapping[Any, object] = _UNCHECKED
+) -> dict[Any, int]:
+    """Partitions that a request creates or deletes, by the topics in its order; nothing for other requests. `checked`:
+    the reply to the request as one that only validates. A request that only validates counts as one that does it."""
     match request:
-        case CreateTopics(validate_only=False):
-            return {new.name: max(1, len(new.assignment or ()) or new.partitions) for new in request.topics}
-        case CreatePartitions(validate_only=False):
+        case CreateTopics():
+            return {new.name: _created(new, checked.get(new.name)) for new in request.topics}
+        case CreatePartitions():
             topics = {grown.topic: (image.topic(grown.topic), grown.count) for grown in request.topics}
             return {
-                name: 0 if topic is None else max(0, count - len(topic.partitions))
+                name: 0
+                if topic is None or isinstance(checked.get(name), ErrorDetail)
+                else max(0, count - len(topic.partitions))
                 for name, (topic, count) in topics.items()
             }
         case DeleteTopics():
@@ -60,6 +79,15 @@ def mutations(request: Request[Any], image: MetadataImage) -> dict[Any, int]:
             }
             return {each: 0 if topic is None else len(topic.partitions) for each, topic in found.items()}
     return {}
+
+
+def _created(new: NewTopic, checked: object) -> int:
+    match checked:
+        case ErrorDetail():
+            return 0
+        case TopicCreated():
+            return checked.partitions
+    return max(1, len(new.assignment or ()) or new.partitions)
 
 
 def without(request: Request[Reply], refused: Collection[Any]) -> Request[Reply]:

@@ -13,11 +13,10 @@ from typing import Any, Protocol, TypeAlias
 
 from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.audit import Audit
-from kraft.broker.control import ControllerDoor
+from kraft.broker.control import ControllerDoor, Submit, submit_counted
 from kraft.broker.gateway import Gateway
 from kraft.broker.leaders import LeaderFinder, PartitionClient
 from kraft.broker.lost_brokers import LostBrokers
-from kraft.broker.mutations import Drawn
 from kraft.broker.node_facts import FactsOfNode
 from kraft.broker.routing import Router
 from kraft.broker.tail_waits import Tails
@@ -205,15 +204,13 @@ def _observer(context: NodeContext) -> MetadataLog:
 def _controller_door(context: NodeContext, controller: ControllerParts | None) -> ControllerDoor:
     publisher, clock = context.publisher, context.environment.clock
 
-    def draw(request: Request[Any]) -> Drawn[Any]:
-        if publisher.quotas is None:
-            return Drawn(request)
-        return publisher.quotas.change_metadata(request, publisher.image, clock.monotonic_ms())
+    def counted(request: Request[Any], submit: Submit) -> Awaitable[Any]:
+        return submit_counted(request, submit, quotas=publisher.quotas, image=publisher.image, clock=clock)
 
     return ControllerDoor(
         clock=clock,
         leadership=lambda: publisher.leadership,
-        draw=draw,
+        counted=counted,
         local=None if controller is None else controller.active,
         remote=ControllerChannel(context.peers),
     )

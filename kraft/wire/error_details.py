@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kraft.protocol.errors import BY_CODE, KafkaError
+from kraft.broker.client_quotas import QUOTA_EXCEEDED
+from kraft.protocol.errors import BY_CODE, KafkaError, ThrottlingQuotaExceeded
 from metadata.controller.requests import ErrorDetail
 
 
@@ -13,11 +14,19 @@ def detail_code(detail: object) -> int:
 
 def detail_message(detail: object) -> str | None:
     """The error message of an outcome: that of its ErrorDetail, or None."""
-    return detail.message if isinstance(detail, ErrorDetail) else None
+    if not isinstance(detail, ErrorDetail) or detail.error is ThrottlingQuotaExceeded:
+        return None
+    return detail.message
+
+
+def refusal_message(error: KafkaError) -> str | None:
+    """The error message of an item whose request is refused. Kafka has no text for a quota."""
+    return None if isinstance(error, ThrottlingQuotaExceeded) else error.message
 
 
 def to_detail(code: int, message: str | None) -> ErrorDetail | None:
     """The ErrorDetail of a code and message of the wire; None for code 0."""
     if code == 0:
         return None
-    return ErrorDetail(BY_CODE.get(code, KafkaError), message or "")
+    error = BY_CODE.get(code, KafkaError)
+    return ErrorDetail(error, message or (QUOTA_EXCEEDED if error is ThrottlingQuotaExceeded else ""))

@@ -19,6 +19,7 @@ from kraft.protocol.errors import InvalidRequest, KafkaError, PolicyViolation
 from kraft.protocol.primitives import Buffer
 from kraft.values import value
 from kraft.wire.api_handler import ApiHandler, Call, Later
+from kraft.wire.throttle_time import wait_of, with_wait
 from metadata.environment import Clock
 
 PIECE_ITEMS = 128
@@ -128,6 +129,7 @@ async def in_pieces(
     of it is refused. Raises what the handler raises that is no KafkaError.
     """
     answer = _Answer(api.response, call.version)
+    wait_ms = 0
     cuts = cuts or PIECES[api.request.API_KEY]
     problem = problem or await _repeated(call.message, cuts, clock) or await _too_heavy(call.message, cuts, clock)
     for cut in cuts:
@@ -141,11 +143,13 @@ async def in_pieces(
                 continue
             await clock.sleep(0)
             response = await _answered(api, call, piece, problem)
+            wait_ms = max(wait_ms, wait_of(api.response, call.version, response))
             problem = None if problem is None else type(problem)("")  # its text comes once
             if getattr(response, "error_code", 0):
                 return response  # of the request as a whole
             answer.add(response, cut.answered[: piece.depth + 1])
-    return WrittenOnce.make(answer.parts())
+    whole = WrittenOnce.make(answer.parts())
+    return with_wait(api.response, call.version, whole, wait_ms) if wait_ms else whole
 
 
 def _empty(message: Any, name: str) -> Any:
@@ -164,7 +168,8 @@ async def _answered(api: ApiHandler, call: Call[Any], piece: _Piece, problem: Ka
         )
     except KafkaError as error:
         error.__traceback__ = None  # its frames have the piece, and the future that has the error
-        return api.refuse(piece.message, call.version, error)
+        response = api.refuse(piece.message, call.version, error)
+        return with_wait(api.response, call.version, response, error.wait_ms) if error.wait_ms else response
     assert answer is not None, "only acks=0 is not answered"
     if isinstance(answer, Written):  # one that was kept: a piece may ask for as little as many do
         return codec.decode_body(api.response, call.version, memoryview(b"".join(answer.parts)), 0)

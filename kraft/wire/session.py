@@ -43,6 +43,7 @@ from kraft.wire.client_counts import ClientCounts
 from kraft.wire.handler_table import ROWS, ApiHandlers, Order
 from kraft.wire.large_requests import LargeRequests, at_once_max, read
 from kraft.wire.request_pieces import AT_ONCE_MAX_OF, PIECE_ITEMS, PIECES
+from kraft.wire.throttle_time import wait_of, with_wait
 from metadata.controller.decide.client_quotas import CONSUMER_BYTE_RATE, PRODUCER_BYTE_RATE, REQUEST_PERCENTAGE
 from metadata.environment import Clock, FrameConnection
 
@@ -441,9 +442,9 @@ class Session:
     def _failed(self, slot: _Slot, api: ApiHandler, message: TopLevel | None, error: Exception) -> None:
         if isinstance(error, KafkaError):
             try:
-                response = api.refuse(message, slot.header.api_version, error)
+                response: TopLevel | None = api.refuse(message, slot.header.api_version, error)
                 if error.wait_ms and not self._is_node:
-                    self._throttle(response, error.wait_ms)
+                    response = self._throttle(slot, api.response, response, error.wait_ms)
                 self._answered(slot, api.response, response, refused=error if self._is_node else None)
                 return
             except CloseConnection as reason:
@@ -480,7 +481,7 @@ class Session:
     ) -> None:
         quotas = None if self._is_node else self._shared.handlers.quotas
         if quotas is not None:
-            response = self._count(quotas, slot, response)
+            response = self._count(quotas, slot, kind, response)
         if response is not None:
             asked = slot.header.api_version if version is None else version
             if slot.time is not None:
@@ -511,14 +512,16 @@ class Session:
             self._has_write = False
         self._send_what_is_done()
 
-    def _count(self, quotas: ClientQuotas, slot: _Slot, response: TopLevel | None) -> TopLevel | None:
+    def _count(
+        self, quotas: ClientQuotas, slot: _Slot, kind: type[TopLevel], response: TopLevel | None
+    ) -> TopLevel | None:
         """Count the bytes of a produce or a fetch, and the time of any request. Beyond its quota, a client learns from
         the answer how long it has to wait, and nothing more is read of it until then; the answer to a fetch is empty
         (KIP-219). A share fetch has acquired its records, and gets them."""
         key, time = slot.header.api_key, slot.time
         if time is None and key not in (PRODUCE, FETCH, SHARE_FETCH):
-            if key in CHANGES and (noted_ms := getattr(response, "throttle_time_ms", 0)):
-                self._throttle(response, noted_ms)
+            if key in CHANGES and (noted_ms := wait_of(kind, slot.header.api_version, response)):
+                return self._throttle(slot, kind, response, noted_ms)
             return response
         owner = Owner(self.client.principal.name, slot.header.client_id)
         now_ms = self._shared.clock.monotonic_ms()
@@ -536,16 +539,12 @@ class Session:
         wait_ms = max(wait_ms, time_ms)
         if is_refused:
             session_id = getattr(response, "session_id", 0) if slot.goes_on else 0
-            kind: Any = apis.response_type(apis.BY_KEY[FETCH])
-            response = kind.make(session_id=session_id)
-        if wait_ms:
-            self._throttle(response, wait_ms)
-        return response
+            response = cast(Any, kind).make(session_id=session_id)
+        return self._throttle(slot, kind, response, wait_ms) if wait_ms else response
 
-    def _throttle(self, response: Any, wait_ms: int) -> None:
-        if response is not None and "throttle_time_ms" in response.__slots__:
-            response.throttle_time_ms = wait_ms
+    def _throttle(self, slot: _Slot, kind: type[TopLevel], response: TopLevel | None, wait_ms: int) -> TopLevel | None:
         self._muted_until_ms = max(self._muted_until_ms, self._shared.clock.monotonic_ms() + wait_ms)
+        return with_wait(kind, slot.header.api_version, response, wait_ms)
 
     async def _wait_muted(self) -> None:
         left_ms = self._muted_until_ms - self._shared.clock.monotonic_ms()

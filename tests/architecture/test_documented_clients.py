@@ -12,6 +12,7 @@ ENTRY = re.compile(r"^- \*\*.*(?:\n  .*)*", re.MULTILINE)
 RUN_ON = re.compile(r"\([0-9a-f]{7,},\s+\d{4}-\d\d-\d\d\)")
 """Commit and date."""
 NO_CLIENTS = {"tests.clients.golden.record", "tests.clients.golden.record_transactions", "tests.clients.record_kafka"}
+NO_CLIENTS |= {"tests.clients.golden.record_quotas"}
 """They ask Apache Kafka, not us."""
 NO_CLIENTS |= {"tests.clients.kaskade.pilot", "tests.clients.registry.client"}
 """They are started by the script beside them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final, TypeVar
 
 from kraft.broker.client_quotas import OWNER
+from kraft.broker.control import submit_counted
 from kraft.broker.mutations import WAIT
 from kraft.protocol import apis
 from kraft.protocol.errors import NotController
@@ -53,7 +54,10 @@ class Control:
         if controller is None:
             raise NotController("this node has no controller role; ask the leader of the metadata quorum")
         node_ms = NODE_TIMEOUT_MS if call.timeout_ms is None else call.timeout_ms
-        if (quotas := parts.gateway.quotas) is None:
-            return await controller.submit(request, timeout_ms=node_ms)
-        drawn = quotas.change_metadata(request, parts.gateway.image, parts.environment.clock.monotonic_ms())
-        return drawn.complete(await controller.submit(drawn.request, timeout_ms=node_ms))
+        return await submit_counted(
+            request,
+            lambda left: controller.submit(left, timeout_ms=node_ms),
+            quotas=parts.gateway.quotas,
+            image=parts.gateway.image,
+            clock=parts.environment.clock,
+        )

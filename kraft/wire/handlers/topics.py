@@ -26,7 +26,7 @@ from kraft.protocol.messages.create_topics_response import (
 from kraft.protocol.messages.delete_topics_request import DeleteTopicsRequestData, DeleteTopicState
 from kraft.protocol.messages.delete_topics_response import DeletableTopicResult, DeleteTopicsResponseData
 from kraft.wire.api_handler import ApiHandler, Call
-from kraft.wire.error_details import detail_code, detail_message
+from kraft.wire.error_details import detail_code, detail_message, refusal_message
 from kraft.wire.handlers.config_sources import SOURCES
 from kraft.wire.handlers.control import Control
 from kraft.wire.node_parts import NodeParts
@@ -174,7 +174,9 @@ def _created(
     configs: Callable[[Mapping[str, str]], Sequence[CreatableTopicConfigs]],
 ) -> CreatableTopicResult:
     if isinstance(outcome, ErrorDetail):
-        return CreatableTopicResult.make(name=name, error_code=outcome.error.code, error_message=outcome.message)
+        return CreatableTopicResult.make(
+            name=name, error_code=detail_code(outcome), error_message=detail_message(outcome)
+        )
     return CreatableTopicResult.make(
         name=name,
         topic_id=outcome.topic_id,
@@ -231,7 +233,8 @@ def _refuse_creation(message: CreateTopicsRequestData, version: int, error: Kafk
     names = dict.fromkeys(topic.name for topic in message.topics)
     return CreateTopicsResponseData.make(
         topics=[
-            CreatableTopicResult.make(name=name, error_code=error.code, error_message=error.message) for name in names
+            CreatableTopicResult.make(name=name, error_code=error.code, error_message=refusal_message(error))
+            for name in names
         ]
     )
 
@@ -240,7 +243,9 @@ def _refuse_deletion(message: DeleteTopicsRequestData, version: int, error: Kafk
     named = [(name, ZERO_UUID) for name in message.topic_names]
     return DeleteTopicsResponseData.make(
         responses=[
-            DeletableTopicResult.make(name=name, topic_id=topic_id, error_code=error.code, error_message=error.message)
+            DeletableTopicResult.make(
+                name=name, topic_id=topic_id, error_code=error.code, error_message=refusal_message(error)
+            )
             for name, topic_id in [*named, *((topic.name, topic.topic_id) for topic in message.topics)]
         ]
     )
@@ -252,7 +257,7 @@ def _refuse_growth(
     names = dict.fromkeys(topic.name for topic in message.topics)
     return CreatePartitionsResponseData.make(
         results=[
-            CreatePartitionsTopicResult.make(name=name, error_code=error.code, error_message=error.message)
+            CreatePartitionsTopicResult.make(name=name, error_code=error.code, error_message=refusal_message(error))
             for name in names
         ]
     )

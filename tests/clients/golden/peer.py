@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TypeVar
@@ -41,6 +42,8 @@ class Peer:
     exchanges: list[Exchange] = field(default_factory=list)
     broken: list[tuple[str, int, str, str]] = field(default_factory=list)
     """Requests that were answered by a closed connection: API, version, name and how it ended."""
+    connect: Callable[[], socket.socket] | None = None
+    """Makes the connection, where it takes more than an address."""
 
     def __post_init__(self) -> None:
         self._socket: socket.socket | None = None
@@ -72,6 +75,20 @@ class Peer:
             for place, (request, version) in enumerate(requests)
         ]
 
+    def send(self, request: TopLevel, version: int) -> None:
+        """Without an answer: a produce with acks=0."""
+        self._send(request, version, b"".join(encode_body(request, version)))
+
+    def is_answered_within(self, request: TopLevel, version: int, timeout_s: float) -> bool:
+        """Whether the connection is read. It is of no more use then."""
+        self.send(request, version)
+        assert self._socket is not None
+        self._socket.settimeout(timeout_s)
+        try:
+            return len(self._read(4)) == 4
+        except TimeoutError:
+            return False
+
     def _exchange(self, request: TopLevel, version: int, body: bytes) -> bytes:
         self._send(request, version, body)
         return self._receive(request, version, self._correlation_id)
@@ -83,7 +100,7 @@ class Peer:
         if version >= request.FLEXIBLE_FROM:
             head += b"\0"
         if self._socket is None:
-            self._socket = socket.create_connection(self.address, timeout=TIMEOUT_S)
+            self._socket = socket.create_connection(self.address, TIMEOUT_S) if self.connect is None else self.connect()
         self._socket.sendall(struct.pack(">i", len(head) + len(body)) + head + body)
 
     def _receive(self, request: TopLevel, version: int, wanted: int) -> bytes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -11,15 +14,19 @@ from hypothesis import strategies as st
 
 from kraft.broker import client_quotas
 from kraft.broker.client_quotas import OWNER, SAMPLES, ClientQuotas, Owner, Rate, precedence
+from kraft.broker.control import submit_counted
 from kraft.broker.mutations import WAIT, Drawn, mutations
-from kraft.protocol.errors import ThrottlingQuotaExceeded
+from kraft.protocol.errors import InvalidTopicException, ThrottlingQuotaExceeded
 from metadata.controller.requests import (
     AlterConfigs,
     CreatePartitions,
     CreateTopics,
     DeleteTopics,
+    ErrorDetail,
     NewPartitions,
     NewTopic,
+    Request,
+    TopicCreated,
 )
 from metadata.image import MetadataImage, QuotaEntity
 from metadata.records import PartitionRecord, TopicRecord
@@ -128,7 +135,7 @@ IMAGE = MetadataImage().apply(
     ("request_", "count"),
     [
         (CreateTopics(topics=(NewTopic(name="a", partitions=4), NewTopic(name="b", assignment={0: (1,), 1: (1,)}))), 6),
-        (CreateTopics(topics=(NewTopic(name="a", partitions=4),), validate_only=True), 0),
+        (CreateTopics(topics=(NewTopic(name="a", partitions=4),), validate_only=True), 4),
         (CreatePartitions(topics=(NewPartitions(topic="t", count=5), NewPartitions(topic="gone", count=9))), 2),
         (DeleteTopics(topics=("t", TOPIC, "gone")), 6),
         (AlterConfigs(resources={}), 0),
@@ -181,6 +188,39 @@ def test_the_topics_of_a_request_are_drawn_one_by_one(noted: list[int]) -> None:
     left = made.change_metadata(again, IMAGE, 0)
     assert left.request == DeleteTopics(topics=("gone",)), "what changes nothing is answered"
     assert list(left.refused) == ["t"]
+
+
+def test_only_what_the_controller_would_do_is_counted(noted: list[int]) -> None:
+    """It is asked that first: what it refuses is no change, whatever is left of the quota."""
+    made, asked = ClientQuotas(ONE), list[Request[Any]]()
+    answers: dict[str, TopicCreated | ErrorDetail] = {
+        "more": TopicCreated(topic_id=TOPIC, partitions=13, replication_factor=1, configs={}),
+        "wrong": ErrorDetail(InvalidTopicException, "wrong"),
+    }
+
+    async def submit(request: Request[Any]) -> Mapping[str, TopicCreated | ErrorDetail]:
+        asked.append(request)
+        return {each.name: answers[each.name] for each in request.topics}  # type: ignore[attr-defined]
+
+    def ask(*names: str) -> Any:
+        del asked[:]
+        request = CreateTopics(topics=tuple(NewTopic(name=name) for name in names))
+        clock: Any = SimpleNamespace(monotonic_ms=lambda: 0)
+        return asyncio.run(submit_counted(request, submit, quotas=made, image=IMAGE, clock=clock))
+
+    assert ask("wrong", "more") == answers
+    assert [each.validate_only for each in asked] == [True, False]  # type: ignore[attr-defined]
+    assert noted == []
+    reply = ask("wrong", "more")
+    assert reply["wrong"] == answers["wrong"]
+    assert reply["more"].error is ThrottlingQuotaExceeded
+    assert noted == [2_000]
+    assert ask("wrong") == {"wrong": answers["wrong"]}
+    with pytest.raises(ThrottlingQuotaExceeded):
+        ask("more")
+    OWNER.set(None)
+    assert ask("more") == {"more": answers["more"]}
+    assert [each.validate_only for each in asked] == [False]  # type: ignore[attr-defined]
 
 
 def test_what_an_older_client_asks_is_done_and_it_waits_afterwards(noted: list[int]) -> None:

@@ -140,6 +140,7 @@ NO_DECODER = {
     "kraft.protocol.partitioner": "a hash; any bytes have one",
     "kraft.wire.connection": "text of random bytes of ours",
     "kraft.wire.sasl": "text of random bytes of ours",
+    "kraft.wire.throttle_time": "the head of an answer that this node has written",
 }
 
 
