@@ -49,10 +49,10 @@ class Synonym:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigEntry:
     """`synonyms` are the places that set it, the strongest first. A value that the metadata log has and that is not
-    applied comes last."""
+    applied comes last. `value` is None where no place sets it and it has no default."""
 
     name: str
-    value: str
+    value: str | None
     synonyms: tuple[Synonym, ...]
     kind: Kind
     documentation: str
@@ -63,7 +63,7 @@ class ConfigEntry:
         """Whether nobody is shown the value."""
         return self.name in SENSITIVE
 
-    def shown(self, value: str) -> str | None:
+    def shown(self, value: str | None) -> str | None:
         """A value of this setting as everybody may see it: None in place of a secret, as in Kafka."""
         return None if self.is_sensitive else value
 
@@ -81,6 +81,8 @@ _LISTS_OF_A_NODE = frozenset(
     {"process.roles", "listeners", "advertised.listeners", "controller.quorum.voters", "log.dirs"}
 )
 _NUMBERS_OF_A_NODE = frozenset({"node.id", "broker.id"})
+_WITHOUT_DEFAULT = frozenset({"broker.rack"})
+"""Settings that Kafka describes with null where nothing sets them."""
 
 
 def _texts(values: Mapping[str, object]) -> dict[str, str]:
@@ -112,7 +114,7 @@ def broker_configs(gateway: Gateway, broker_id: int) -> Iterator[ConfigEntry]:
         ({name: values[name] for name in values.keys() - applied(values).keys()}, source) for values, source in stored
     ]
     names = {name for values, _ in (*layers, *ignored) for name in values}
-    for name in sorted(names):
+    for name in sorted(names | _WITHOUT_DEFAULT):
         yield _broker_entry(name, (*_synonyms(layers, name), *_synonyms(ignored, name)))
 
 
@@ -123,14 +125,14 @@ def cluster_configs(gateway: Gateway) -> Iterator[ConfigEntry]:
 
 
 def _broker_entry(name: str, synonyms: tuple[Synonym, ...]) -> ConfigEntry:
+    value = synonyms[0].value if synonyms else None
     if name in _BROKER_DEFAULTS:
         entry = _entry(BrokerSettings, name, synonyms[0].value, synonyms)
         return replace(entry, is_read_only=not is_dynamic(name))
     kind: Kind = "list" if name in _LISTS_OF_A_NODE else "int" if name in _NUMBERS_OF_A_NODE else "string"
-    text = "Of the [[nodes]] table of cluster.toml." if synonyms[0].source == STATIC else ""
-    return ConfigEntry(
-        name=name, value=synonyms[0].value, synonyms=synonyms, kind=kind, documentation=text, is_read_only=True
-    )
+    is_own = name in _WITHOUT_DEFAULT or synonyms[0].source == STATIC
+    text = "Of the [[nodes]] table of cluster.toml." if is_own else ""
+    return ConfigEntry(name=name, value=value, synonyms=synonyms, kind=kind, documentation=text, is_read_only=True)
 
 
 def topic_configs(gateway: Gateway, topic: str) -> Iterator[ConfigEntry]:

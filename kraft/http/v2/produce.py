@@ -15,8 +15,9 @@ from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from kraft.http.batch_sender import BatchSender, Piece
+from kraft.http.dialects import Dialect
 from kraft.http.endpoint import Body, Call, Route
-from kraft.http.errors import HttpError
+from kraft.http.errors import KAFKA_RETRIABLE, HttpError
 from kraft.http.extension_fields import STRUCT_ADDITION
 from kraft.http.idempotency import HEADERS
 from kraft.http.media import Format, produce_format, v2_answer
@@ -140,9 +141,20 @@ async def write(call: Call, params: ProduceParams, partition: int | None) -> Don
     if params.form is Format.RECORD_BATCH:
         assert partition is not None
         pieces = await write_batches(call, params, topic, partition)
-        return Done([_raw_entry(partition, piece) for piece in pieces], {partition: pieces})
+        raw = [_raw_entry(partition, piece) for piece in pieces]
+        return Done(_in_dialect(context.dialect, raw), {partition: pieces})
     _, results = await produce_body(call, params, topic, partial(_parse, call, params), partition=partition)
-    return Done(entries(results), {number: each.pieces for number, each in results.written.items()})
+    pieces_of = {number: each.pieces for number, each in results.written.items()}
+    return Done(_in_dialect(context.dialect, entries(results)), pieces_of)
+
+
+def _in_dialect(dialect: Dialect, made: Sequence[Entry]) -> Sequence[Entry]:
+    """The entries, in which records for partitions that do not exist have the dialect's code and offset."""
+    if dialect.unknown_produce != KAFKA_RETRIABLE:
+        for entry in made:
+            if isinstance(entry, ProducedOffset) and entry.kafka_code == UnknownTopicOrPartition.code:
+                entry.error_code, entry.offset = dialect.unknown_produce, dialect.unwritten_offset
+    return made
 
 
 def _nowhere(call: Call, params: ProduceParams, partition: int | None, message: str) -> Done:

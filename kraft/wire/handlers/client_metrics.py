@@ -142,7 +142,7 @@ class _ClientMetrics:
     def _matching(self, client: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
         for kind, name in self._gateway.image.configs:
             if kind == "client-metrics":
-                settings = {each.name: each.value for each in client_metrics_configs(self._gateway, name)}
+                settings = {each.name: each.value or "" for each in client_metrics_configs(self._gateway, name)}
                 with suppress(InvalidConfig):  # a pattern that another version has stored matches nobody
                     patterns = client_patterns(settings["match"])
                     if all(compiled(pattern).fullmatch(client[key]) for key, pattern in patterns.items()):

@@ -97,13 +97,21 @@ def test_strimzis_bridge_refuses_a_produce_to_nowhere() -> None:
     with_door(story, gateway("strimzi"))
 
 
-def test_a_record_for_a_partition_that_does_not_exist_is_not_called_retriable() -> None:
+@pytest.mark.parametrize(
+    ("dialect", "code", "offset"), [(None, 50003, None), ("strimzi", 50003, None), ("redpanda", 3, -1)]
+)
+def test_a_record_for_a_missing_partition_fails_alone_and_not_retriably(
+    dialect: str | None, code: int, offset: int | None
+) -> None:
     async def story(door: Door) -> None:
-        answer = await door.ask("POST", "/topics/t", {"records": [{"value": 1, "partition": 9}]}, Content_Type=JSON)
-        (entry,) = answer.json["offsets"]
-        assert (answer.status, entry["kafka_code"], entry["retriable"]) == (200, 3, False)
+        records = {"records": [{"value": 1, "partition": 9}, {"value": 2, "partition": 0}]}
+        answer = await door.ask("POST", "/topics/t", records, Content_Type=JSON)
+        missing, written = answer.json["offsets"]
+        assert (answer.status, missing["kafka_code"], missing["retriable"]) == (200, 3, False)
+        assert (missing["partition"], missing["error_code"], missing["offset"]) == (9, code, offset)
+        assert (written["error_code"], written["offset"]) == (None, 0)
 
-    with_door(story, gateway())
+    with_door(story, gateway(dialect))
 
 
 def test_the_dialect_changes_while_a_node_runs() -> None:

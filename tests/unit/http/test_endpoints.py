@@ -135,6 +135,7 @@ CASES = (
         {"value": "3", "source": "STATIC_BROKER_CONFIG", "is_default": False},
     ),
     Case("GET", f"{V3}/brokers/1/configs/num.partitions", 200, {"is_read_only": True}),
+    Case("GET", f"{V3}/brokers/1/configs/broker.rack", 200, {"value": None, "is_read_only": True, "synonyms": []}),
     Case("GET", f"{V3}/brokers/1/configs/background.threads", 200, {"is_read_only": False}),
     Case("PUT", f"{V3}/brokers/1/configs/background.threads", 204, None, {"value": "2"}, PLAIN_IN),
     Case("DELETE", f"{V3}/brokers/1/configs/num.partitions", 204),

@@ -128,6 +128,12 @@ def test_a_broker_is_described_by_itself() -> None:
     assert sources(default["log.retention.ms"]) == [("log.retention.ms", "20000", 3)]
 
 
+def test_a_broker_without_a_rack_is_described_with_none() -> None:
+    rack = entries(describe(client(), BROKER, "1"))["broker.rack"]
+    assert (rack.value, rack.config_source, sources(rack), rack.read_only) == (None, 5, [], True)
+    assert "broker.rack" not in entries(describe(client(), BROKER, "")), "the cluster's list has only what was set"
+
+
 def test_a_static_value_stays_among_the_synonyms_below_a_dynamic_one() -> None:
     admin = client(log_retention_ms="7000")
     assert change(admin, (BROKER, "1", [("log.retention.ms", SET, "8000")])) == [(BROKER, "1", 0)]
