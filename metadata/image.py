@@ -197,7 +197,8 @@ _NUMBER_OF_UUID = attrgetter("int")
 
 
 USERS_KEPT_MAX = 200_000
-"""Users with those that were deleted. With so many, who is deleted next is forgotten, and may come back by a file."""
+"""Users with those that were deleted. With so many, a user that is deleted next is forgotten, and may come back by a
+file."""
 
 
 def users_map(users: Mapping[str, Mapping[str, Credential]]) -> PersistentMap[str, Mapping[str, Credential]]:

@@ -1,7 +1,7 @@
 """Memory of the answers of a node: of those that are made and wait, and those that clients have not taken.
 
 A read of the log asks for room before it reads, and takes no more than half of what is free, so that a few that ask
-for much leave room for others. With less than one `PIECE_BYTES` free, who reads waits in line. An answer that is made
+for much leave room for others. With less than one `PIECE_BYTES` free, a read waits in line. An answer that is made
 counts whatever its size, until its client has taken it or gone.
 Invariant: what is held is at most the limit and, beyond it, one batch (the first of an answer comes whole, KIP-74) and
 the answers that are no reads.
@@ -19,7 +19,8 @@ PIECE_BYTES = 1024 * 1024
 
 
 class AnswerBudget:
-    """At most `limit` bytes (`queued.max.response.bytes`); who finds no room waits, first come, first served."""
+    """At most `limit` bytes (`queued.max.response.bytes`); an answer that finds no room waits, first come, first
+    served."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -2,10 +2,10 @@
 
 The rules are those of KIP-13, KIP-124, KIP-219, KIP-546 and KIP-599.
 
-Each broker counts bytes for itself, as in Kafka. A rate is measured over eleven samples of a second; who has used more
-than allowed is throttled for as long as it takes until the rate is the quota. Changes of metadata are drawn, at the
-active controller, from a bucket of tokens, which fills with the quota. Pure, apart from what was counted: time comes
-with each call.
+Each broker counts bytes for itself, as in Kafka. A rate is measured over eleven samples of a second; a client that
+has used more than allowed is throttled for as long as it takes until the rate is the quota. Changes of metadata are
+drawn, at the active controller, from a bucket of tokens, which fills with the quota. Pure, apart from what was counted:
+time comes with each call.
 """
 
 from __future__ import annotations

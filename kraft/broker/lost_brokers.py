@@ -1,4 +1,4 @@
-"""Brokers that have just died, as this one can tell before the controller has said so.
+"""Brokers that have just died, as this one knows before the controller does.
 
 A client that loses the connection to a leader asks the next broker who leads now, within a millisecond. An answer from
 before the election would send it back to the dead broker, and librdkafka asks a second time after a second only. So a
@@ -11,7 +11,7 @@ only after it has answered a small request, or has not for `LOOK_MS`.
 
 And a broker that has just been fenced is named for some seconds more, with nothing that it leads. librdkafka drops a
 broker that is named no more together with the partitions that it is about to move elsewhere, and finds them again in a
-second (seen with 2.12). At Kafka it hardly happens: who is dead is named there until its session is over, 9 s.
+second (seen with 2.12). At Kafka it hardly happens: a dead broker is named there until its session is over, 9 s.
 """
 
 from __future__ import annotations

@@ -148,7 +148,8 @@ class Router:
     # --- administrative requests ----------------------------------------------------------------------------
 
     async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
-        """Answers when this node, too, has seen what was done: who asks it next reads what he wrote."""
+        """Answers when this node, too, has seen what was done: a client that asks it next reads what it
+        wrote."""
         reply = await self._audited(request, self._door.control(request, timeout_ms=timeout_ms))
         await self._publisher.wait_for(lambda image: is_visible(image, request, reply), timeout_ms=METADATA_WAIT_MS)
         return reply

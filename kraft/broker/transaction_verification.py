@@ -1,8 +1,9 @@
 """Whether partitions are in a transaction, as their leaders ask the transaction coordinator before the first append
 (KIP-890). For clients of transaction version 1 it only looks; for those of version 2 it adds the partitions.
 
-One question about a partition and a producer is under way at most: who asks meanwhile waits for the same answer. The
-order of a producer's batches is not kept here, but by their turns (`kraft/broker/transactional_produce.py`).
+One question about a partition and a producer is under way at most: a request that asks meanwhile waits for the same
+answer. The order of a producer's batches is not kept here, but by their turns
+(`kraft/broker/transactional_produce.py`).
 Source: org.apache.kafka.server.transaction.AddPartitionsToTxnManager.
 """
 

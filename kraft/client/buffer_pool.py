@@ -1,6 +1,6 @@
 """BufferPool for records: buffer.memory, and the turns of those who wait for some of it.
 
-Who came first gets room first: a large record is not overtaken for ever by small ones.
+The first caller gets room first: a large record is not overtaken for ever by small ones.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fields of answers that no other proxy has. Generated clients refuse what they do not know: strict answers lack them.
 
-A model marks them with `ADDITION`; the strict profile answers exactly what its document describes. Who knows the
-additions asks for them by `Prefer: kraft-fields` (RFC 7240), as every client of this project does.
+A model marks them with `ADDITION`; the strict profile answers exactly what its document describes. A client that knows
+the additions asks for them by `Prefer: kraft-fields` (RFC 7240), as every client of this project does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`HttpServer`: the HTTP listener, started and stopped by the composition root.
 
-Stop: no new connections; who is connected and has not asked yet may do so for `FIRST_REQUEST_MS`; idle ones are closed;
-requests under way get `drain_ms` to finish, then are cancelled.
+Stop: no new connections; a client that is connected and has not asked yet may do so for `FIRST_REQUEST_MS`; idle
+connections are closed; requests under way get `drain_ms` to finish, then are cancelled.
 """
 
 from __future__ import annotations

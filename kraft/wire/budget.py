@@ -10,7 +10,8 @@ from collections import deque
 
 
 class Budget:
-    """At most `limit` units (bytes or places) are held at once; who would exceed it waits, first come, first served."""
+    """At most `limit` units (bytes or places) are held at once; a caller that would exceed it waits, first come,
+    first served."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -43,9 +43,9 @@ ResponseData = TypeVar("ResponseData", bound=TopLevel)
 class RpcConnection:
     """Requests to one peer, pipelined on one authenticated connection. `open_connection` makes it.
 
-    A task of its own waits for its end, each answer wakes only who asked. One timer serves all calls: it is set for the
-    earliest deadline, and most calls end long before theirs. At most `in_flight_max` calls are under way; the next one
-    waits.
+    A task of its own waits for its end, each answer wakes only its caller. One timer serves all calls: it is set for
+    the earliest deadline, and most calls end long before theirs. At most `in_flight_max` calls are under way; the next
+    one waits.
     """
 
     def __init__(

@@ -16,20 +16,24 @@ FOLDERS: Final = (
     *("kraft", "metadata", "replication", "docs", "bench", "examples"),
     *("tests/simulation", "tests/support"),
 )
+AT_THE_ROOT: Final = ("*.md", "*.toml")
+SUFFIXES: Final = frozenset({".py", ".md", ".toml", ".js", ".html", ".css", ".go", ".rs", ".java"})
 LEFT_OUT: Final = ("kraft/protocol/messages/", "docs/notes/", "docs/modules.md")
 """Generated files, and what was written down at its time."""
+_DONE: Final = "asks|begins|came|comes|finds|is (?:dead|deleted|connected)|names|reads|speaks|trusts|used"
 INSTEAD: Final[Mapping[str, str]] = {
-    r"\btold\b": "gets, receives, is sent; a docstring that begins with the verb",
+    r"(?<!\.)\btold\b": "gets, receives, is sent; a docstring that begins with the verb",
     r"\btells\b": "returns, sends, reports",
     r"\bsays\b": "states, names, returns",
     r"\bwhoever\b": "a client that, a caller that, each node that",
     r"\b(?:to|for|of) who\b": "to a client that, for a caller that",
+    rf"[:;,.(\"] who (?:{_DONE})\b": "a client that, a caller that, a member that",
     r'"""(?:Of|By|As|Who|That) ': "a sentence with a subject and a verb",
     r"\breigns?\b": "leadership, leader epoch",
     r"\banew\b": "again, from the beginning",
 }
 """Pattern -> what to write."""
-FOUND_MAX: Final[Mapping[str, int]] = dict(zip(INSTEAD, (0, 0, 0, 0, 0, 0, 0, 0), strict=True))
+FOUND_MAX: Final[Mapping[str, int]] = dict(zip(INSTEAD, (0,) * len(INSTEAD), strict=True))
 
 
 def found() -> Mapping[str, int]:
@@ -39,8 +43,11 @@ def found() -> Mapping[str, int]:
 
 
 def _texts() -> Iterator[str]:
+    for pattern in AT_THE_ROOT:
+        for path in sorted(ROOT.glob(pattern)):
+            yield path.read_text(encoding="utf-8")
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*")):
             name = str(path.relative_to(ROOT))
-            if path.suffix in (".py", ".md") and not name.startswith(LEFT_OUT):
+            if path.suffix in SUFFIXES and not name.startswith(LEFT_OUT):
                 yield path.read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// kraft breaks the cluster that this suite runs in: KRAFT_DATA says which.
+// kraft breaks the cluster that this suite runs in: KRAFT_DATA names it.
 func kraft(t *testing.T, arguments ...string) {
 	t.Helper()
 	if said, err := exec.Command("kraft", arguments...).CombinedOutput(); err != nil {

@@ -7,7 +7,7 @@ import { execFileSync } from 'node:child_process'
 import test from 'node:test'
 import { Kafka, logLevel } from 'kafkajs'
 
-// Breaks the cluster that this suite runs in: KRAFT_DATA says which.
+// Breaks the cluster that this suite runs in: KRAFT_DATA names it.
 const kraft = (...args) => execFileSync('kraft', args, { stdio: ['ignore', 'ignore', 'inherit'] })
 
 async function place(topic, count, half) {
@@ -36,7 +36,7 @@ test('no order is lost when the leader dies', async () => {
   kraft('fault', 'heal')
 })
 
-test('an order is placed although a broker says three times that it does not lead', async () => {
+test('an order is placed although a broker answers three times that it does not lead', async () => {
   assert.equal(await place('refused', 2, () => kraft('fault', 'answer', 'Produce', '--error', '6', '--times', '3')), 2)
   kraft('fault', 'heal')
 })

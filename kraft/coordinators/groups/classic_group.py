@@ -6,7 +6,8 @@ next one.
       │                    │  └──────────► Empty                           └──────────► PreparingRebalance ◄──┘
       └── delete ──► Dead
 
-Facts (in the log): generation, protocol, leader, members with subscription and assignment. Soft: deadlines, who waits.
+Facts (in the log): generation, protocol, leader, members with subscription and assignment. Soft: deadlines,
+members that wait.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the members of a classic group ask, and what they are answered. Plain frozen data.
 
-`ticket` names who waits for the answer: a join waits until all have joined, a sync until the leader has assigned.
+`ticket` names the request that waits for the answer: a join waits until all have joined, a sync until the leader has
+assigned.
 """
 
 from __future__ import annotations

@@ -166,8 +166,9 @@ def known_static(draft: ConsumerDraft, instance_id: str, member_id: str) -> Cons
 
 
 def static_joining(draft: ConsumerDraft, instance_id: str, member_id: str, *, is_classic: bool) -> ConsumerMember:
-    """G11: who comes under an instance id takes the place of its holder, if that left for a while (-2), or if one of
-    the two speaks the classic protocol, where the newer one always wins (KIP-345). Raises UnreleasedInstanceId 111."""
+    """G11: a member that joins with an instance id takes the place of its holder, if that left for a while (-2), or if
+    one of the two speaks the classic protocol, where the newer one always wins (KIP-345). Raises
+    UnreleasedInstanceId 111."""
     holder = draft.group.static_member(instance_id)
     if holder is None:
         return draft.group.members.get(member_id, ConsumerMember(member_id=member_id))

@@ -237,7 +237,7 @@ class Consumers:
         return entry.instances[instance.name]
 
     def _plan(self, entry: GroupMetadata, instance: Instance, *, number: int, is_repeat: bool) -> a.PollPlan:
-        """KIP-447: who reads committed records does not begin where an open transaction may yet change the offset."""
+        """KIP-447: a reader of committed records does not begin where an open transaction may yet change the offset."""
         ranges: tuple[r.Range, ...] = instance.batch
         epochs = instance.epoch_of
         for key in instance.partitions:

@@ -56,8 +56,8 @@ def check_commit(
 def check_commit_in_transaction(
     group: ClassicGroup, *, exists: bool, member_id: str, generation: int, instance_id: str | None
 ) -> None:
-    """T11: who names itself is checked as a member, also while the group rebalances; producers before KIP-447 name
-    nobody. Raises IllegalGeneration 22, UnknownMemberId 25, FencedInstanceId 82."""
+    """T11: a client that names itself is checked as a member, also while the group rebalances; producers before KIP-447
+    name nobody. Raises IllegalGeneration 22, UnknownMemberId 25, FencedInstanceId 82."""
     if generation < 0 and (group.phase is Phase.EMPTY or (not member_id and instance_id is None)):
         return
     if not exists:

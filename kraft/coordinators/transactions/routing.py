@@ -1,8 +1,8 @@
 """Any node takes any request about a transactional id: in process when its coordinator is here, else one hop to it.
 
-Asking twice does no more than asking once: who begins again is known by the key of that request, or fences himself at
-worst, and an end that is repeated is known by its epoch (KIP-890). So a lost answer is asked for again, as is a
-coordinator that moves, loads, or is still ending the transaction before.
+Asking twice does no more than asking once: a producer that begins again is known by the key of that request, or fences
+itself at worst, and an end that is repeated is known by its epoch (KIP-890). So a lost answer is asked for again, as is
+a coordinator that moves, loads, or is still ending the transaction before.
 """
 
 from __future__ import annotations

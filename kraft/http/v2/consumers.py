@@ -188,8 +188,8 @@ class ConsumerHandlers:
 
     async def read_consumer_records(self, call: Call) -> web.StreamResponse:
         """200 with the next records of its partitions, after `timeout` ms at most, of `max_bytes` at most; a stream for
-        who accepts one. The same `token` gives the same records. Raises HttpError 40403, 40601 for another format than
-        its own, 40903, 40904."""
+        a client that accepts one. The same `token` gives the same records. Raises HttpError 40403, 40601 for another
+        format than its own, 40903, 40904."""
         kind = stream_answer(call.accept)
         if kind is not None:
             return await self._stream(call, FRAMES[kind])

@@ -231,7 +231,7 @@ class TransactionHandlers:
 
     async def _has_nothing(self, transactional_id: str, asked: Producer) -> bool:
         """Nothing was written in this transaction, so that there is nothing to commit: Kafka's own producers do not ask
-        then, but who speaks HTTP does not keep a count."""
+        then, but a client of HTTP does not keep a count."""
         found = await self._transactions.describe(transactional_id)
         is_current = (found.producer_id, found.epoch) == (asked.producer_id, asked.epoch)
         return is_current and not found.partitions and not found.phase.is_preparing
@@ -363,7 +363,7 @@ def _produce_route(path: str, handler: Handler, summary: str, content: Mapping[s
 
 
 def _check_produce(call: Call) -> ProduceParams:
-    """Raises HttpError 40002 for a key: who trusts in it would take other records with another key for written."""
+    """Raises HttpError 40002 for a key: a client that trusts in it would take other records for written."""
     if KEY_HEADER in call.request.headers:
         raise HttpError(
             BAD_REQUEST,

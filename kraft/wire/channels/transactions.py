@@ -235,7 +235,7 @@ DESCRIBE_TRANSACTION: Rpc[str, Transaction, DescribeTransactionsRequestData, Des
     to_request=lambda request, timeout_ms: DescribeTransactionsRequestData.make(transactional_ids=[request]),
     from_reply=lambda request, message: _description(message),
 )
-"""One id: who asks more nodes than one asks each about its own."""
+"""One id: a caller with ids of several nodes asks each about its own."""
 
 
 LIST_TRANSACTIONS: Rpc[ListFilters, Sequence[Listed], ListTransactionsRequestData, ListTransactionsResponseData] = Rpc(

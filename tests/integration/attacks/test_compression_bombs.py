@@ -68,7 +68,7 @@ def _error_of(connection: socket.socket) -> int:
 
 @pytest.mark.long
 @pytest.mark.parametrize("acks", [-1, 1])
-def test_a_bomb_that_is_to_be_compressed_anew_is_answered(node: MeasuredNode, bomb: bytes, acks: int) -> None:
+def test_a_bomb_that_is_to_be_compressed_again_is_answered(node: MeasuredNode, bomb: bytes, acks: int) -> None:
     with socket.create_connection((HOST, node.port), timeout=60) as connection:
         connection.sendall(produce(acks, bomb))
         assert _error_of(connection) in REFUSED

@@ -76,7 +76,7 @@ def test_the_console_of_a_secure_cluster_needs_its_token_and_works(secure: Launc
     assert page.complaints() == []
 
 
-def test_each_screen_shows_what_its_user_may_see_and_says_what_is_missing(secure: Launched, page: Page) -> None:
+def test_each_screen_shows_what_its_user_may_see_and_names_what_is_missing(secure: Launched, page: Page) -> None:
     page.log_in("bob", PASSWORD)
     page.open(f"{rest_of(secure)}/console")
     for screen, text in SAYS.items():

@@ -79,7 +79,7 @@ def test_a_wait_is_said_soon_and_then_less_and_less_often_for_ever() -> None:
     assert hours[-1] - hours[-2] == LOGGED_AGAIN_MS_MAX // LOOK_MS
 
 
-def test_a_short_wait_is_not_said_and_a_later_one_begins_anew() -> None:
+def test_a_short_wait_is_not_said_and_a_later_one_begins_again() -> None:
     reminder = Reminder()
     assert said_at(reminder, ["x", "x", "", "", "x", "x", "x", "x"]) == [6]
     assert reminder.has_said

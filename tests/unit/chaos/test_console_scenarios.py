@@ -61,7 +61,7 @@ def test_lines_of_a_run_are_bounded_and_name_its_step() -> None:
     assert "lines" not in run.row(is_newest=False)
 
 
-def test_a_run_without_a_verdict_says_why() -> None:
+def test_a_run_without_a_verdict_reports_why() -> None:
     run = made()
     run.document, run.outcome = {"failure": "node 1 did not start", "verdict": None}, "could not be run"
     row = run.row(is_newest=True)

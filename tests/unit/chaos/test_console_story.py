@@ -98,7 +98,7 @@ def test_the_list_of_acts_has_a_limit() -> None:
         (Done(do="drop_answer", api="EndTxn", times=1), "answers to EndTxn are lost, 1 times"),
     ],
 )
-def test_acts_are_told_in_words(done: Done, text: str) -> None:
+def test_acts_are_reported_in_words(done: Done, text: str) -> None:
     assert done.text == text
 
 

@@ -125,7 +125,7 @@ def test_an_epoch_ahead_is_fenced(epoch: int):
     assert isinstance(story.beat("m1", epoch), errors.FencedMemberEpoch)
 
 
-def test_who_was_fenced_begins_anew_with_epoch_0_under_its_id():
+def test_who_was_fenced_begins_again_with_epoch_0_under_its_id():
     story = Story({"a": 2})
     story.join("m1")
     assert isinstance(story.beat("m1", 7), errors.FencedMemberEpoch)

@@ -322,7 +322,7 @@ def test_last_static_consumer_member_is_replaced():
     assert len(back.owned) == 4
 
 
-def test_an_empty_group_takes_the_protocol_of_whoever_comes_first():
+def test_an_empty_group_takes_the_protocol_of_its_first_member():
     story = Story({"a": 4})
     newer = Client(story, "n1")
     newer.beat()

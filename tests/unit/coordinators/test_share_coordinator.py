@@ -50,7 +50,7 @@ def a_write(*, leader: int, start: int, first: int) -> Write:
     return Write(state_epoch=1, leader_epoch=leader, start_offset=start, delivery_complete_count=5, batches=batches)
 
 
-def test_what_was_written_is_read_at_the_next_coordinator_whoever_dies():
+def test_what_was_written_is_read_at_the_next_coordinator_whatever_node_dies():
     async def story(cluster: SimulatedCluster) -> None:
         key = ShareKey("g", (await create(cluster, "t")).topic_id, 0)
         first = cluster.alive[0]

@@ -281,7 +281,7 @@ def test_a_member_that_joins_during_deletion_keeps_the_group() -> None:
     play(story)
 
 
-def test_a_deleted_topic_goes_and_a_new_one_of_its_name_begins_anew() -> None:
+def test_a_deleted_topic_goes_and_a_new_one_of_its_name_begins_again() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         served_by(cluster)
         await create(cluster, "t", 2)

@@ -338,7 +338,7 @@ def test_the_topic_is_made_as_kafkas_and_only_its_leader_coordinates() -> None:
     play(story)
 
 
-def test_who_begins_anew_fences_the_one_before_and_aborts_what_it_left_open() -> None:
+def test_who_begins_again_fences_the_one_before_and_aborts_what_it_left_open() -> None:
     async def story(cluster: SimulatedCluster) -> None:
         key = await create(cluster, "a")
         zombie, heir = Client(cluster), Client(cluster)

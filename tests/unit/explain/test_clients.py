@@ -40,7 +40,7 @@ def test_causes(what: dict[str, Any], name: str, state: str, cause: str, fix: st
     assert explained.since_ms == (what["at_ms"] if cause else None)
 
 
-def test_what_is_long_past_is_told_and_is_no_reason() -> None:
+def test_what_is_long_past_is_listed_and_is_no_reason() -> None:
     old = THROTTLED | {"at_ms": NOW_MS - RECENT_MS - 301}
     explained = checked(explain_client(found(node(2, clients=[old])), "app"))
     assert (explained.state, explained.cause) == ("served", "")

@@ -39,7 +39,7 @@ def test_voters_that_answer_and_have_no_leader_cannot_reach_each_other() -> None
     assert explained.fix == ["kraft fault heal"]
 
 
-def test_a_fenced_node_says_since_when_and_why() -> None:
+def test_a_fenced_node_reports_since_when_and_why() -> None:
     fenced = event("broker_fenced", broker=2, reason="no heartbeat for 9000 ms")
     explained = checked(explain_node(found(node(1, brokers=FENCED, events=[fenced], metadata_offset=99)), 2))
     assert explained.since_ms == fenced["at_ms"]

@@ -61,7 +61,7 @@ def test_a_cut_follower_is_said_to_be_out_of_reach_and_not_dead() -> None:
 
 
 @pytest.mark.parametrize(("end", "cause"), [(70, "catching_up"), (100, "joining")])
-def test_a_follower_on_its_way_back_says_how_far_it_is(end: int, cause: str) -> None:
+def test_a_follower_on_its_way_back_reports_how_far_it_is(end: int, cause: str) -> None:
     progress = FollowerFacts(end_offset=end, fetched_ms_ago=20, caught_up_ms_ago=900)
     leading = log(role="leader", isr=[1, 2], maximal_isr=[1, 2], followers={2: FETCHED, 3: progress})
     seen = partition(isr=[1, 2])
@@ -121,7 +121,7 @@ def offline() -> Found:
     )
 
 
-def test_an_offline_partition_says_what_an_unclean_election_would_lose() -> None:
+def test_an_offline_partition_reports_what_an_unclean_election_would_lose() -> None:
     found_out = explain(offline())
     assert (found_out.state, found_out.cause) == ("offline", "no_live_isr_member")
     unclean = decider(found_out, "unclean_election_not_allowed")

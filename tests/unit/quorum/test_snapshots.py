@@ -29,7 +29,7 @@ def _taken() -> tuple[SnapshotStore, Images, list[str], object]:
     return store, images, problems, disk
 
 
-def test_a_damaged_snapshot_is_never_sent_but_taken_anew() -> None:
+def test_a_damaged_snapshot_is_never_sent_but_taken_again() -> None:
     store, images, problems, disk = _taken()
     images.body = b"a newer image"
     disk.flip_bit(PATH, offset=40)  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ def test_a_damaged_snapshot_is_never_sent_but_taken_anew() -> None:
     assert len(problems) == 1
 
 
-def test_a_damaged_snapshot_that_cannot_be_taken_anew_stops_the_node() -> None:
+def test_a_damaged_snapshot_that_cannot_be_taken_again_stops_the_node() -> None:
     store, _, problems, disk = _taken()
     disk.flip_bit(PATH, offset=40)  # type: ignore[attr-defined]
     disk.is_full = True  # type: ignore[attr-defined]

@@ -59,7 +59,7 @@ def cache(slots: int) -> SessionCache:
     return SessionCache(clock=env.clock, rng=random.Random(1), slots_max=slots)
 
 
-def test_a_follower_that_begins_anew_leaves_no_session_behind() -> None:
+def test_a_follower_that_begins_again_leaves_no_session_behind() -> None:
     """Found by a soak: followers were restarted for an hour, and their leader kept what it knew of each life."""
 
     async def story() -> None:

@@ -200,7 +200,7 @@ def test_r5_r9_the_high_watermark_reaches_followers_one_fetch_later() -> None:
     run(story())
 
 
-def test_r6_a_follower_behind_the_leaders_start_begins_anew_there() -> None:
+def test_r6_a_follower_behind_the_leaders_start_begins_again_there() -> None:
     async def story() -> None:
         async with Cluster(nodes=2) as cluster:
             key = cluster.create(replicas=(1, 2), isr=(1,))

@@ -248,7 +248,7 @@ def test_a_follower_that_learns_late_of_a_new_partition_asks_for_it_soon() -> No
     run(main())
 
 
-def test_a_follower_under_another_broker_epoch_is_looked_at_anew() -> None:
+def test_a_follower_under_another_broker_epoch_is_looked_at_again() -> None:
     """KIP-903: the epoch under which it fetches is what the controller is told."""
 
     async def story(cluster: Cluster) -> None:

@@ -93,7 +93,7 @@ def test_short_frames_that_nobody_takes_cost_little_more_than_their_bytes() -> N
     connected(scenario)
 
 
-def test_frames_come_in_their_order_whoever_takes_them_and_whenever() -> None:
+def test_frames_come_in_their_order_whatever_takes_them_and_whenever() -> None:
     """Short ones and such as are longer than what is kept of a read, taken on arrival or one by one."""
     sizes = [6, 7, REST_BYTES_MAX - 5, 6, REST_BYTES_MAX + 1, READ_BUFFER_BYTES, *[6] * (3 * SPLIT_MAX), 200_000]
     data = b"".join(frame(number, size) for number, size in enumerate(sizes * 20))

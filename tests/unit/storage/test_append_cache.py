@@ -65,7 +65,7 @@ def all_bytes(log: PartitionLog) -> bytes:
     return found
 
 
-def test_memory_and_file_hold_the_same_bytes_whoever_owned_them_before(tmp_path: Path) -> None:
+def test_memory_and_file_hold_the_same_bytes_whatever_their_owner_was(tmp_path: Path) -> None:
     mine = batch(3)
     with idle_environment() as environment:
         log, _ = load(environment, str(tmp_path))

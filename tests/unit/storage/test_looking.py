@@ -38,7 +38,7 @@ def searched(search: Callable[[Looking], T]) -> tuple[T, int]:
     ("count", "size", "workers"),
     [(100, 10, 0), (10, 1_000_000, 1), pytest.param(INLINE_RECORDS_MAX + 1, 0, 1, marks=pytest.mark.long)],
 )
-def test_a_record_is_found_whoever_looks(count: int, size: int, workers: int, tmp_path: Path) -> None:
+def test_a_record_is_found_on_the_loop_and_by_a_worker(count: int, size: int, workers: int, tmp_path: Path) -> None:
     with idle_environment() as environment:
         log, _ = load(environment, str(tmp_path), settings=TopicSettings())
         for turn in range(3):

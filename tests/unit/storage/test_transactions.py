@@ -682,7 +682,7 @@ def test_the_index_goes_with_its_segment_and_a_full_one_makes_a_roll(tmp_path: P
 
 @pytest.mark.parametrize("is_clean", [True, False])
 @pytest.mark.parametrize("damage", ["cut", "version", "first", "order", "stable", "gone"])
-def test_a_damaged_index_is_made_anew_at_the_start(damage: str, is_clean: bool, tmp_path: Path) -> None:
+def test_a_damaged_index_is_made_again_at_the_start(damage: str, is_clean: bool, tmp_path: Path) -> None:
     if damage == "gone" and is_clean:
         pytest.skip(
             "a segment without an index had nothing aborted: that is believed after an orderly stop, as in Kafka"

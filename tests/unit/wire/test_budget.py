@@ -13,7 +13,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-def test_whoever_does_not_fit_waits_in_line() -> None:
+def test_a_caller_that_does_not_fit_waits_in_line() -> None:
     async def main() -> None:
         budget = Budget(100)
         await budget.take(60)

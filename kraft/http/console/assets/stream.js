@@ -1,7 +1,7 @@
 // The state of the cluster, kept up to date by one stream of server-sent events.
 
 const AGAIN_MS = 1_000;
-const SILENT_MS = 12_000; // a stream says every 5 s that it is there
+const SILENT_MS = 12_000; // a stream sends a sign of life every 5 s
 
 export class Stream {
   constructor(changed, stood) {

@@ -83,7 +83,7 @@ async def next_frame(stream: Any) -> dict[str, Any]:
                     return frame
 
 
-def test_one_answer_has_what_every_node_says() -> None:
+def test_one_answer_has_what_every_node_reports() -> None:
     async def story(door: Door, gateway: FakeGateway, asked: list[int]) -> None:
         gateway.add_topic("orders", partitions=2)
         found = (await door.ask("GET", "/kraft/changes?filter=orders-1&exact=true")).json
