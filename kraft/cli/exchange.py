@@ -6,7 +6,8 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 import_app = typer.Typer(help="Make a data folder of the data of Apache Kafka.", no_args_is_help=True)
 export_app = typer.Typer(help="Write the data of a stopped cluster for Apache Kafka.", no_args_is_help=True)
 
-PROGRESS_EVERY_S = 1.0
+TERMINAL_EVERY_S = 0.2
+LINES_EVERY_S = 10.0
 
 
 @export_app.callback()
@@ -70,7 +72,8 @@ def export_kafka(
         if not as_json:
             _write_plan(plan)
         if not dry_run:
-            fill(DiskFiles(), plan, now_ms=time.time_ns() // 1_000_000, on_bytes=_progress(plan.copied_bytes))
+            with _progress(plan.copied_bytes) as on_bytes:
+                fill(DiskFiles(), plan, now_ms=time.time_ns() // 1_000_000, on_bytes=on_bytes)
     except (UnfitData, ValueError) as error:
         raise CommandFailed(str(error)) from error
     except OSError as error:
@@ -118,7 +121,8 @@ def import_kafka(
         if not as_json:
             _write_import(plan)
         if not dry_run:
-            fill(DiskFiles(), plan, on_bytes=_progress(plan.copied_bytes))
+            with _progress(plan.copied_bytes) as on_bytes:
+                fill(DiskFiles(), plan, on_bytes=on_bytes)
     except UnfitData as error:
         raise CommandFailed(str(error)) from error
     except OSError as error:
@@ -207,18 +211,35 @@ def _as_it_lies(parsed: ClusterFile, data: str) -> ClusterConfig:
     )
 
 
-def _progress(total: int) -> Callable[[int], object]:
-    done = 0
-    shown = time.monotonic()
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], object]]:
+    """How much is copied: on a terminal one line that changes, elsewhere a line now and then."""
+    is_terminal = sys.stderr.isatty()
+    every_s = TERMINAL_EVERY_S if is_terminal else LINES_EVERY_S
+    done, shown, is_begun = 0, time.monotonic(), False
+
+    def show() -> None:
+        line = f"{done:,} of {total:,} bytes copied"
+        if not is_terminal:
+            say(line)
+            return
+        sys.stderr.write(f"\r{line}\x1b[K")
+        sys.stderr.flush()
 
     def on_bytes(count: int) -> None:
-        nonlocal done, shown
+        nonlocal done, shown, is_begun
         done += count
-        if time.monotonic() - shown >= PROGRESS_EVERY_S and sys.stderr.isatty():
-            shown = time.monotonic()
-            say(f"{done:,} of {total:,} bytes copied")
+        if time.monotonic() - shown >= every_s:
+            shown, is_begun = time.monotonic(), True
+            show()
 
-    return on_bytes
+    try:
+        yield on_bytes
+        if is_begun and is_terminal:
+            show()
+    finally:
+        if is_begun and is_terminal:
+            say("")
 
 
 def _write_plan(plan: ExportPlan) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -48,7 +49,7 @@ from kraft.kafka_data.releases import (
     value_for,
 )
 from kraft.kafka_data.replica import Replica, UnfitData, files_of
-from kraft.kafka_data.source import Source, read_source
+from kraft.kafka_data.source import Source, check_stopped, read_source
 from metadata.environment import Files
 from metadata.image import MetadataImage
 from metadata.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTIONS_TOPIC
@@ -112,6 +113,8 @@ def make_plan(
     _refuse_unknown(needed, contents, release)
     directories = [directory.path for node in source.nodes for directory in node.directories]
     copying.refuse_inside(directories, target)
+    if "," in os.path.abspath(target):
+        raise UnfitData(f"{os.path.abspath(target)} has a comma, and log.dirs of Kafka is a list with commas")
     is_shared = copying.can_be_shared(directories, target, volume_of)
     plan = ExportPlan(
         source=source,
@@ -279,7 +282,15 @@ def _rewrite_groups(files: Files, plan: ExportPlan, *, now_ms: int) -> None:
 
 
 def fill(files: Files, plan: ExportPlan, *, now_ms: int, on_bytes: Callable[[int], object]) -> None:
-    """Write the folders of the plan; a target that was left unfinished is emptied first. Raises UnfitData, OSError."""
+    """Write the folders of the plan, while no node may start; a target that was left unfinished is emptied first.
+    Raises UnfitData, OSError."""
+    with ExitStack() as locks:
+        for node in plan.source.nodes:
+            check_stopped(files, node.config, locks)
+        _fill(files, plan, now_ms=now_ms, on_bytes=on_bytes)
+
+
+def _fill(files: Files, plan: ExportPlan, *, now_ms: int, on_bytes: Callable[[int], object]) -> None:
     copying.begin(plan.target)
     records = image_records(plan.source.image, plan.release, directory_of=_directory_of(plan.source))
     snapshot = b"".join(snapshot_batches(records, epoch=plan.snapshot.epoch, timestamp_ms=now_ms))

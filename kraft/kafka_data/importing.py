@@ -6,8 +6,10 @@ those register when they start. A `cluster.toml` is written with what the metada
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,7 +17,7 @@ from kraft.kafka_data import copying
 from kraft.kafka_data.copying import Taken, VolumeOf
 from kraft.kafka_data.group_contents import read_group_contents
 from kraft.kafka_data.kafka_image import KafkaImage, drop, refuse_levels, refuse_tiered, to_add, without_place
-from kraft.kafka_data.kafka_source import KafkaCluster, KafkaNode, read_kafka, read_replicas
+from kraft.kafka_data.kafka_source import KafkaCluster, KafkaNode, check_stopped, read_kafka, read_replicas
 from kraft.kafka_data.log_directory import write_log_directory, write_private
 from kraft.kafka_data.replica import Replica, UnfitData, files_of
 from kraft.kafka_data.source import check_replicas
@@ -137,7 +139,15 @@ def _taken(files: Files, plan: ImportPlan) -> Iterator[Taken]:
 
 
 def fill(files: Files, plan: ImportPlan, *, on_bytes: Callable[[int], object]) -> None:
-    """Write the data folder of the plan; one that was left unfinished is emptied first. Raises UnfitData, OSError."""
+    """Write the data folder of the plan, while no node may start on Kafka's; one that was left unfinished is emptied
+    first. Raises UnfitData, OSError."""
+    with ExitStack() as locks:
+        for node in plan.cluster.nodes:
+            check_stopped(files, node, locks)
+        _fill(files, plan, on_bytes=on_bytes)
+
+
+def _fill(files: Files, plan: ImportPlan, *, on_bytes: Callable[[int], object]) -> None:
     copying.begin(plan.target)
     copying.take(_taken(files, plan), on_bytes=on_bytes)
     cluster = plan.cluster
@@ -171,7 +181,7 @@ def cluster_toml(plan: ImportPlan) -> str:
     lines = [
         "# Made of a cluster of Apache Kafka: check the addresses, and add settings of its server.properties.",
         *(f"# To add: {line}" for line in to_add(image)),
-        f'cluster_id = "{plan.cluster.cluster_id}"',
+        f"cluster_id = {_quoted(plan.cluster.cluster_id)}",
         "",
     ]
     for place, node in enumerate(plan.cluster.nodes):
@@ -180,7 +190,7 @@ def cluster_toml(plan: ImportPlan) -> str:
         ]
         host, port = image.brokers.get(node.node_id, ("127.0.0.1", 0))
         _, quorum_port = (image.controllers | image.voters).get(node.node_id, ("127.0.0.1", 0))
-        directories = ", ".join(f'"{path}"' for path in plan.directories(node))
+        directories = ", ".join(map(_quoted, plan.directories(node)))
         lines += [
             "[[nodes]]",
             f"id = {node.node_id}",
@@ -201,4 +211,5 @@ def _brokers(image: KafkaImage, made: MetadataImage) -> set[int]:
 
 
 def _quoted(text: str) -> str:
-    return f'"{text}"'
+    """A basic string of TOML, which has the escapes of JSON."""
+    return json.dumps(text, ensure_ascii=False)

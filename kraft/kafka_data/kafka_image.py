@@ -69,6 +69,8 @@ class KafkaImage:
         """Controllers that are registered, voters or not yet: id -> host and port."""
         self.brokers: dict[int, tuple[str, int]] = {}
         """The first endpoint of each registered broker."""
+        self.directories: dict[int, frozenset[UUID]] = {}
+        """The log directories that each registered broker has (KIP-858)."""
         self.protocols: set[int] = set()
         """Codes of the security of brokers' endpoints."""
         self._transaction: list[Entry] | None = None
@@ -219,10 +221,16 @@ class KafkaImage:
 
     def _broker(self, record: Any) -> None:
         self.brokers[record.broker_id] = _first_address(record.end_points)
+        self.directories[record.broker_id] = frozenset(record.log_dirs)
         self.protocols |= {each.security_protocol for each in record.end_points}
+
+    def _change_broker(self, record: Any) -> None:
+        if record.log_dirs:
+            self.directories[record.broker_id] = frozenset(record.log_dirs)
 
     def _unregister(self, record: Any) -> None:
         self.brokers.pop(record.broker_id, None)
+        self.directories.pop(record.broker_id, None)
 
     def _controller(self, record: Any) -> None:
         self.controllers[record.controller_id] = _first_address(record.end_points)
@@ -292,6 +300,7 @@ _EFFECTS: Final[Mapping[str, Callable[[KafkaImage, Any], None]]] = {
     "DelegationTokenRecord": KafkaImage._token,
     "RemoveDelegationTokenRecord": KafkaImage._remove_token,
     "RegisterBrokerRecord": KafkaImage._broker,
+    "BrokerRegistrationChangeRecord": KafkaImage._change_broker,
     "UnregisterBrokerRecord": KafkaImage._unregister,
     "RegisterControllerRecord": KafkaImage._controller,
     "UnregisterControllerRecord": KafkaImage._unregister_controller,

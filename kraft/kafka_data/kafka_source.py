@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from kraft.kafka_data.kafka_image import KafkaImage
-from kraft.kafka_data.log_directory import LOCK_FILE, is_in_use
+from kraft.kafka_data.log_directory import hold
 from kraft.kafka_data.metadata_log import (
     FOLDER,
     QUORUM_STATE_FILE,
@@ -33,6 +33,7 @@ from replication.storage.names import (
     META_PROPERTIES_FILE,
     topic_partition_of,
     uuid_of,
+    uuid_text,
 )
 from replication.storage.text_files import read_properties, read_text
 
@@ -75,9 +76,9 @@ def read_kafka(files: Files, folders: Sequence[str]) -> KafkaCluster:
     cluster_id, nodes = _nodes(files, folders)
     with ExitStack() as locks:
         for node in nodes:
-            for directory in node.directories:
-                _check_stopped(files, node.node_id, directory.path, locks)
+            check_stopped(files, node, locks)
         voters, image = _committed(files, nodes)
+        _refuse_other_directories(nodes, image)
         return KafkaCluster(cluster_id=cluster_id, nodes=nodes, voters=voters, image=image, aside=_aside(files, nodes))
 
 
@@ -130,14 +131,17 @@ def _log_directories(files: Files, folders: Sequence[str]) -> Iterator[str]:
         yield from found
 
 
+def check_stopped(files: Files, node: KafkaNode, locks: ExitStack) -> None:
+    """Nobody starts on its directories until the locks are closed. Raises UnfitData, OSError."""
+    for directory in node.directories:
+        _check_stopped(files, node.node_id, directory.path, locks)
+
+
 def _check_stopped(files: Files, node_id: int, path: str, locks: ExitStack) -> None:
-    if is_in_use(path):
-        raise UnfitData(f"node {node_id} runs: {path} is in use; stop Kafka first")
-    if files.exists(f"{path}/{LOCK_FILE}"):
-        try:
-            locks.callback(files.lock_directory(path).release)
-        except BlockingIOError as error:
-            raise UnfitData(f"node {node_id} runs: {path} is in use; stop it first") from error
+    try:
+        hold(files, path, locks)
+    except BlockingIOError as error:
+        raise UnfitData(f"node {node_id} runs: {path} is in use; stop Kafka first") from error
     has_partitions = any(topic_partition_of(name) not in (None, _METADATA) for name in files.list_directory(path))
     if has_partitions and not files.exists(f"{path}/{CLEAN_SHUTDOWN_FILE}"):
         raise UnfitData(
@@ -147,6 +151,26 @@ def _check_stopped(files: Files, node_id: int, path: str, locks: ExitStack) -> N
 
 
 _METADATA: Final = topic_partition_of(FOLDER)
+
+
+def _refuse_other_directories(nodes: Sequence[KafkaNode], image: KafkaImage) -> None:
+    """Raises UnfitData for a directory that another broker has registered, and for one that is not here."""
+    owners = {directory: broker for broker, known in image.directories.items() for directory in known}
+    for node in nodes:
+        for each in node.directories:
+            owner = owners.get(each.directory_id, node.node_id)
+            if owner != node.node_id:
+                raise UnfitData(
+                    f"{each.path}/{META_PROPERTIES_FILE} has node.id={node.node_id}, and by the metadata its "
+                    f"directory.id is of node {owner}: put back the file that belongs there"
+                )
+        here = {each.directory_id for each in node.directories}
+        missing = sorted(image.directories.get(node.node_id, frozenset()) - here)
+        if missing:
+            raise UnfitData(
+                f"node {node.node_id} has a log directory (directory.id={uuid_text(missing[0])}) that is none of the "
+                "folders: name all of its log.dirs"
+            )
 
 
 def _aside(files: Files, nodes: Sequence[KafkaNode]) -> dict[str, list[str]]:
@@ -207,6 +231,12 @@ class _VoterLog:
         self.sums: dict[int, int] = {}
         """Offset -> a hash of the entry, of those after the snapshot."""
         for entry in self.entries():
+            if entry.offset != self.end:
+                raise UnreadableMetadata(
+                    f"{folder}: the log goes on at offset {entry.offset}, and what is before it ends at {self.end}: a "
+                    "snapshot or a segment is missing; bring it back, or start Kafka, so that this node gets the "
+                    "metadata of the others, and stop it cleanly"
+                )
             self.end = entry.offset + 1
             self.sums[entry.offset] = hash((entry.epoch, repr(entry.message)))
             if entry.name not in _WITHOUT_MEANING:

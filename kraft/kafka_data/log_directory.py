@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Final
 from uuid import UUID
 
 from kraft.kafka_data.replica import Replica
+from metadata.environment import Files
 from replication.storage.names import (
     CLEAN_SHUTDOWN_FILE,
     CLEANER_OFFSETS_FILE,
@@ -24,18 +26,20 @@ SHUTDOWN_TEXT: Final = '{"version":0,"brokerEpoch":-1}'
 """The marker of a stop in order; the epoch of a broker that is not registered."""
 
 
-def is_in_use(directory: str) -> bool:
-    """Whether a Kafka runs on it: Java locks the file by fcntl, which the locks of this cluster (flock) do not see.
-    Raises OSError."""
+def hold(files: Files, directory: str, locks: ExitStack) -> None:
+    """Keep nodes of both kinds away from a directory until the locks are closed, if a node was ever there. Java locks
+    its file by fcntl, which the locks of this cluster (flock) do not see. Raises BlockingIOError when a node has it,
+    OSError."""
     path = os.path.join(directory, LOCK_FILE)
     if not os.path.exists(path):
-        return False
-    with open(path, "rb") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return True
-    return False
+        return
+    locks.callback(files.lock_directory(directory).release)
+    descriptor = os.open(path, os.O_RDONLY)
+    locks.callback(os.close, descriptor)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except PermissionError as error:
+        raise BlockingIOError(str(error)) from error
 
 
 def write_log_directory(

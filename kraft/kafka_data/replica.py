@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from kraft.protocol.batches.header import MAGIC, MAGIC_OFFSET
 from metadata.environment import Files
 from replication.storage.header_scan import DamagedLog, headers_from
 from replication.storage.names import (
@@ -56,6 +58,8 @@ class Replica:
     log_start: int
     log_end: int
     high_watermark: int
+    acknowledged: int
+    """The high watermark of the checkpoint, be the log that long or not."""
     cleaned_to: int | None
     """Everything before was compacted; None of a log that never was."""
     last_epoch: int
@@ -70,8 +74,8 @@ class Replica:
     def is_closed(self, base_offset: int) -> bool:
         """Whether nobody will change this segment: another follows it, and it ends at or below the high watermark, so
         that no leader epoch can cut it."""
-        following = [each for each in self.segments if each > base_offset]
-        return bool(following) and following[0] <= self.high_watermark
+        following = bisect_right(self.segments, base_offset)
+        return following < len(self.segments) and self.segments[following] <= self.high_watermark
 
 
 def read_checkpoints(files: Files, directory: str) -> Checkpoints:
@@ -119,12 +123,15 @@ def read_replica(
     segments = sorted(
         base for name in names if name.endswith(LOG_SUFFIX) and (base := base_offset_of(name)) is not None
     )
+    for base_offset in {*segments[:1], *segments[-1:]}:
+        _refuse_old_format(files, segment_file(folder, base_offset, LOG_SUFFIX))
     log_start = max(checkpoints.log_starts.get(key, 0), segments[0] if segments else 0)
     log_end = log_end_of(files, folder, segments[-1]) if segments else 0
     if log_start > log_end:
         raise UnfitData(
             f"{folder}: {LOG_STARTS_FILE} has {log_start}, and the log ends at {log_end}: Kafka would delete all of it"
         )
+    acknowledged = max(checkpoints.high_watermarks.get(key, log_start), log_start)
     return Replica(
         broker=broker,
         topic=topic,
@@ -134,11 +141,26 @@ def read_replica(
         topic_id=topic_id,
         log_start=log_start,
         log_end=log_end,
-        high_watermark=min(max(checkpoints.high_watermarks.get(key, log_start), log_start), log_end),
+        high_watermark=min(acknowledged, log_end),
+        acknowledged=acknowledged,
         cleaned_to=min(checkpoints.cleaned[key], log_end) if key in checkpoints.cleaned else None,
         last_epoch=epochs[-1][0] if epochs else -1,
         segments=segments,
     )
+
+
+def _refuse_old_format(files: Files, path: str) -> None:
+    """Raises UnfitData for message sets of Kafka before 0.11, which Kafka 3.9 still reads."""
+    file = files.open(path, read_only=True)
+    try:
+        magic = file.pread(MAGIC_OFFSET, 1)
+    finally:
+        file.close()
+    if magic and magic[0] != MAGIC:
+        raise UnfitData(
+            f"{path} has records in format {magic[0]}, and format {MAGIC} (Kafka 0.11 and newer) is the only one that "
+            "is read: copy the topic in Kafka, and delete the old one"
+        )
 
 
 def log_end_of(files: Files, folder: str, base_offset: int) -> int:

@@ -12,13 +12,14 @@ from typing import Final
 from uuid import UUID
 
 from kraft.config.models import ClusterConfig, NodeConfig
-from kraft.kafka_data.log_directory import LOCK_FILE
+from kraft.kafka_data.log_directory import hold
 from kraft.kafka_data.replica import Replica, UnfitData, read_checkpoints, read_replica
 from kraft.layout import METADATA_FOLDER
 from metadata.environment import Files
 from metadata.image import MetadataImage
+from metadata.quorum.command import UnreadableCommand
 from metadata.quorum.durable import QuorumStorageError
-from metadata.quorum.files import MetadataFiles, read_metadata_files
+from metadata.quorum.files import read_metadata_files
 from replication.storage.names import (
     CLEAN_SHUTDOWN_FILE,
     DELETE_FOLDER_SUFFIX,
@@ -64,7 +65,7 @@ def read_source(files: Files, config: ClusterConfig) -> Source:
     """Raises UnfitData, OSError."""
     with ExitStack() as locks:
         for node in config.nodes:
-            _check_stopped(files, node, locks)
+            check_stopped(files, node, locks)
         nodes = [_node(files, node, config.cluster_id) for node in config.nodes]
         _refuse_repeated_ids(nodes)
         image = committed_image(files, [(node.id, f"{node.data}/{METADATA_FOLDER}") for node in config.voters])
@@ -73,17 +74,17 @@ def read_source(files: Files, config: ClusterConfig) -> Source:
         return Source(config=config, nodes=nodes, image=image, replicas=replicas, strays=strays, missing=missing)
 
 
-def _check_stopped(files: Files, node: NodeConfig, locks: ExitStack) -> None:
+def check_stopped(files: Files, node: NodeConfig, locks: ExitStack) -> None:
+    """Nobody starts on its folders until the locks are closed. Raises UnfitData, OSError."""
     metadata = f"{node.data}/{METADATA_FOLDER}"
     for folder in (metadata, *(node.log_dirs if node.is_broker else ())):
         is_needed = node.is_voter or folder != metadata  # a broker gets its metadata from the voters
         if is_needed and not files.is_directory(folder):
             raise UnfitData(f"node {node.id}: there is no folder {folder}: an export needs the folders of all nodes")
-        if files.exists(f"{folder}/{LOCK_FILE}"):
-            try:
-                locks.callback(files.lock_directory(folder).release)
-            except BlockingIOError as error:
-                raise UnfitData(f"node {node.id} runs: {folder} is in use; stop the cluster with kraft down") from error
+        try:
+            hold(files, folder, locks)
+        except BlockingIOError as error:
+            raise UnfitData(f"node {node.id} runs: {folder} is in use; stop the cluster with kraft down") from error
     for folder in node.log_dirs if node.is_broker else ():
         if not files.exists(f"{folder}/{CLEAN_SHUTDOWN_FILE}"):
             raise UnfitData(
@@ -132,18 +133,29 @@ def _refuse_repeated_ids(nodes: Iterable[SourceNode]) -> None:
 
 
 def committed_image(files: Files, voters: Sequence[tuple[int, str]]) -> MetadataImage:
-    """The image at the last offset that a majority of the voters, each with its folder, has. Raises UnfitData when two
-    voters have different records at an offset up to there, or a change is half written.
+    """The image at the last offset that a majority of the voters, each with its folder, has. Raises UnfitData when one
+    of them knows that more was committed, when two have different records at an offset up to there, or when a change is
+    half written.
     """
     try:
         read = {voter: read_metadata_files(files, folder, with_uncommitted=True) for voter, folder in voters}
-    except QuorumStorageError as error:
+        committed = {voter: read_metadata_files(files, folder).image.offset for voter, folder in voters}
+    except (QuorumStorageError, UnreadableCommand) as error:
         raise UnfitData(str(error)) from error
     ends = sorted((each.image.offset for each in read.values()), reverse=True)
     end = ends[len(ends) // 2]
     if end < 0:
         raise UnfitData("the metadata log is empty: the cluster was never started")
-    image = _image_at(next(each for each in read.values() if each.image.offset >= end), end)
+    for voter, offset in committed.items():
+        if offset > end:
+            raise UnfitData(
+                f"voter {voter} has metadata that was committed up to offset {offset}, and a majority of the voters "
+                f"ends at {end}: one of their folders is older than the others. Start the cluster, so that the quorum "
+                "agrees, and stop it with kraft down"
+            )
+    chosen = next(each for each in read.values() if each.image.offset >= end)
+    start = chosen.snapshot or MetadataImage()
+    image = start.apply([each.record for each in chosen.records if each.offset <= end])
     first_of: dict[int, tuple[int, object]] = {}
     for voter, each in read.items():
         for record in each.records:
@@ -161,16 +173,6 @@ def committed_image(files: Files, voters: Sequence[tuple[int, str]]) -> Metadata
             "controller ends it, and stop it with kraft down"
         )
     return image
-
-
-def _image_at(read: MetadataFiles, end: int) -> MetadataImage:
-    start = read.snapshot or MetadataImage()
-    if start.offset > end:
-        raise UnfitData(
-            f"a voter has a snapshot of the metadata up to offset {start.offset}, and a majority of the voters ends at "
-            f"{end}: start the cluster, so that the quorum agrees, and stop it with kraft down"
-        )
-    return start.apply([each.record for each in read.records if each.offset <= end])
 
 
 # --- replicas -------------------------------------------------------------------------------------------------------
@@ -222,7 +224,13 @@ def check_replicas(image: MetadataImage, replicas: Mapping[tuple[str, int, int],
         for number, partition in topic.partitions.items():
             found = {broker: replicas.get((topic.name, number, broker)) for broker in partition.replicas}
             present = {broker: each for broker, each in found.items() if each is not None}
-            high_watermark = max((each.high_watermark for each in present.values()), default=0)
+            high_watermark = max(
+                (
+                    each.acknowledged if broker in partition.isr else each.high_watermark
+                    for broker, each in present.items()
+                ),
+                default=0,
+            )
             for broker, replica in found.items():
                 name = f"{topic.name}-{number} on node {broker}"
                 if replica is None:

@@ -25,12 +25,14 @@ from kraft.kafka_data.export import ExportPlan, fill, make_plan
 from kraft.kafka_data.metadata_log import read_file
 from kraft.kafka_data.releases import OWN_TOPIC_SETTINGS, RELEASES, release_of, table, value_for
 from kraft.kafka_data.replica import UnfitData
+from kraft.kafka_data.voter_folder import LAST_INDEX
 from kraft.layout import METADATA_FOLDER
 from kraft.protocol.batches.header import header_at
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
 from kraft.protocol.scram import credential, credential_of
 from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
 from metadata.image import MetadataImage, acls_map, configs_map, quotas_map, users_map
+from metadata.records import BeginTransactionRecord, ConfigRecord
 from metadata.settings import TopicSettings, settings_by_name
 from tests.unit.kafka_data.world import (
     CLUSTER_ID,
@@ -38,6 +40,7 @@ from tests.unit.kafka_data.world import (
     FILES,
     NODES,
     Pieces,
+    append_metadata,
     configuration,
     content,
     directory_id,
@@ -46,6 +49,7 @@ from tests.unit.kafka_data.world import (
     with_topics,
     write_checkpoint,
     write_cluster,
+    write_commit,
 )
 
 ORDERS = topic("orders", 2)
@@ -460,6 +464,47 @@ def start_beyond_end(data: Path) -> None:
     write_checkpoint(data / FIRST / "log-start-offset-checkpoint", {"orders-0": 50})
 
 
+def shorter_everywhere(data: Path) -> None:
+    """No replica has what the checkpoints know to be acknowledged."""
+    for node in NODES:
+        (data / f"node-{node}/logs/orders-0" / f"{2:020d}.log").write_bytes(b"")
+
+
+def cut_checkpoint(data: Path) -> None:
+    (data / FIRST / "replication-offset-checkpoint").write_text("0\n2\norders 0 3\n")
+
+
+def setting(value: str) -> ConfigRecord:
+    return ConfigRecord(resource_type="topic", resource_name="orders", name="retention.ms", value=value)
+
+
+def different_metadata(data: Path) -> None:
+    append_metadata(data, IMAGE, 1, setting("1"))
+    append_metadata(data, IMAGE, 2, setting("2"))
+
+
+def half_written(data: Path) -> None:
+    for node in NODES:
+        append_metadata(data, IMAGE, node, BeginTransactionRecord(name="a change"))
+
+
+def newer_metadata(data: Path) -> None:
+    append_metadata(data, IMAGE, 3, setting("1"), version=b"\x63")
+
+
+def snapshot_on_a_minority(data: Path) -> None:
+    """Only what was committed is in a snapshot, wherever that lies."""
+    shutil.rmtree(data / "node-3" / METADATA_FOLDER)
+    write_cluster(data.parent / "ahead", replace(IMAGE, offset=200), LOGS)
+    os.rename(data.parent / "ahead/node-3" / METADATA_FOLDER, data / "node-3" / METADATA_FOLDER)
+
+
+def older_majority(data: Path) -> None:
+    """Two voters got their folders of yesterday."""
+    append_metadata(data, IMAGE, 1, setting("1"))
+    write_commit(data, 1, LAST_INDEX + 1)
+
+
 def torn_log(data: Path) -> None:
     path = data / FIRST / "orders-0" / f"{2:020d}.log"
     path.write_bytes(path.read_bytes()[:-3])
@@ -497,6 +542,13 @@ def unfinished_compaction(data: Path) -> None:
             "orders-0 on node 1 is in sync by the metadata, ends at 2, and records up to 3 were acknowledged",
         ),
         (start_beyond_end, "log-start-offset-checkpoint has 50, and the log ends at 3"),
+        (shorter_everywhere, "ends at 2, and records up to 3 were acknowledged"),
+        (cut_checkpoint, "line 2 announces 2 entries, 1 follow"),
+        (different_metadata, "voters 1 and 2 have different metadata at offset 100"),
+        (half_written, "'a change', is half written"),
+        (newer_metadata, "a newer version wrote it"),
+        (snapshot_on_a_minority, "voter 3 has metadata that was committed up to offset 200, and a majority .* at 99"),
+        (older_majority, "voter 1 has metadata that was committed up to offset 100, and a majority .* ends at 99"),
         (torn_log, "start the node, so that it repairs the log"),
         (no_folder, "orders-0 on node 1 has no folder"),
         (no_node, "node 3: there is no folder"),
@@ -522,13 +574,39 @@ def test_a_node_that_runs_is_refused(data: Path) -> None:
         lock.release()
 
 
-def test_what_only_a_minority_has_does_not_count(tmp_path: Path) -> None:
-    write_cluster(tmp_path / "data", IMAGE, LOGS)
-    shutil.rmtree(tmp_path / "data/node-3" / METADATA_FOLDER)
-    ahead = replace(IMAGE, offset=200)
-    write_cluster(tmp_path / "ahead", ahead, LOGS)
-    os.rename(tmp_path / "ahead/node-3" / METADATA_FOLDER, tmp_path / "data/node-3" / METADATA_FOLDER)
-    assert planned(tmp_path / "data").snapshot.end_offset == 100
+def test_what_only_a_minority_has_does_not_count(data: Path) -> None:
+    append_metadata(data, IMAGE, 3, setting("1"))
+    assert planned(data).snapshot.end_offset == 100
+    append_metadata(data, IMAGE, 1, setting("1"))
+    assert planned(data).snapshot.end_offset == 101
+
+
+def test_no_node_starts_while_files_are_copied(data: Path) -> None:
+    held: list[bool] = []
+
+    def look(_: int) -> None:
+        try:
+            FILES.lock_directory(str(data / FIRST)).release()
+        except BlockingIOError:
+            held.append(True)
+
+    FILES.lock_directory(str(data / FIRST)).release()  # as a node does that stops
+    fill(FILES, planned(data), now_ms=5_000, on_bytes=look)
+    assert all(held)
+    assert len(held) > 10
+    shutil.rmtree(data.parent / "out")
+    plan = planned(data)
+    remove_marker(data)
+    with pytest.raises(UnfitData, match="node 1 was not stopped in order"):
+        fill(FILES, plan, now_ms=5_000, on_bytes=lambda _: None)
+    assert not (data.parent / "out").exists()
+
+
+def test_a_target_that_no_list_of_kafka_can_have_is_refused(data: Path) -> None:
+    with pytest.raises(UnfitData, match=r"has a comma, and log\.dirs of Kafka is a list"):
+        make_plan(
+            FILES, configuration(data), target=f"{data.parent}/a,b", release=None, copy=False, rng=random.Random(1)
+        )
 
 
 def test_a_target_that_is_not_empty_is_refused(data: Path) -> None:

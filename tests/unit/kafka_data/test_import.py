@@ -33,6 +33,7 @@ from kraft.layout import METADATA_FOLDER
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.messages.begin_transaction_record import BeginTransactionRecordData
+from kraft.protocol.messages.broker_registration_change_record import BrokerRegistrationChangeRecordData
 from kraft.protocol.messages.clear_elr_record import ClearElrRecordData
 from kraft.protocol.messages.config_record import ConfigRecordData
 from kraft.protocol.messages.delegation_token_record import DelegationTokenRecordData
@@ -65,7 +66,16 @@ from metadata.image import (
 from metadata.image_codec import encode_image
 from metadata.records import NO_LEADER, LeaderRecovery
 from tests.unit.kafka_data.test_export import IMAGE, LOGS, ORDERS, secured
-from tests.unit.kafka_data.world import FILES, NODES, Pieces, configuration, content, records, write_cluster
+from tests.unit.kafka_data.world import (
+    FILES,
+    NODES,
+    Pieces,
+    configuration,
+    content,
+    directory_id,
+    records,
+    write_cluster,
+)
 
 FIRST = "node-1/logs"
 
@@ -333,12 +343,12 @@ def test_zookeeper_is_refused() -> None:
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
-def append(kafka: Path, *messages: TopLevel, nodes: tuple[int, ...] = NODES) -> None:
+def append(kafka: Path, *messages: TopLevel, nodes: tuple[int, ...] = NODES, base_offset: int = 100) -> None:
     """Records after the snapshot of these nodes."""
     values = [NewRecord(None, encode_value(message, max(message.VERSIONS)), [], 1) for message in messages]
     for node in nodes:
         folder = kafka / f"node-{node}/logs/__cluster_metadata-0"
-        (folder / f"{100:020d}.log").write_bytes(build_batch(values, base_offset=100, leader_epoch=5))
+        (folder / f"{base_offset:020d}.log").write_bytes(build_batch(values, base_offset=base_offset, leader_epoch=5))
 
 
 def setting(name: str, value: str = "true") -> TopLevel:
@@ -415,6 +425,50 @@ def no_node(kafka: Path) -> None:
     (kafka / "node-3/logs").mkdir()
 
 
+def no_topic_id(kafka: Path) -> None:
+    (kafka / FIRST / "orders-0/partition.metadata").unlink()
+
+
+def lost_segment(kafka: Path) -> None:
+    """Of the metadata log, on all nodes: what follows would fit what is before it."""
+    append(kafka, setting("retention.ms", "1"), base_offset=105)
+
+
+def lost_snapshot(kafka: Path) -> None:
+    append(kafka, setting("retention.ms", "1"))
+    for path in kafka.glob("node-*/logs/__cluster_metadata-0/*.checkpoint"):
+        path.unlink()
+
+
+def short_log(kafka: Path) -> None:
+    for node in NODES:
+        (kafka / f"node-{node}/logs/orders-0" / f"{2:020d}.log").write_bytes(b"")
+
+
+def old_format(kafka: Path) -> None:
+    """A message of Kafka 0.10: its magic is where that of a batch is."""
+    path = kafka / FIRST / "orders-0" / f"{0:020d}.log"
+    path.unlink()  # one file with the source of the export
+    path.write_bytes(bytes(8) + (22).to_bytes(4, "big") + bytes(4) + b"\1" + bytes(17))
+
+
+def registered(node: int, *directories: int) -> TopLevel:
+    return RegisterBrokerRecordData.make(broker_id=node, log_dirs=[directory_id(number) for number in directories])
+
+
+def other_node(kafka: Path) -> None:
+    """Nodes 2 and 3 have changed their numbers."""
+    append(kafka, *(registered(node, node) for node in NODES))
+    for node, other in ((2, 3), (3, 2)):
+        path = kafka / f"node-{node}/logs/meta.properties"
+        path.write_text(path.read_text().replace(f"node.id={node}", f"node.id={other}"))
+
+
+def missing_directory(kafka: Path) -> None:
+    change = BrokerRegistrationChangeRecordData.make(broker_id=3, log_dirs=[directory_id(3), directory_id(33)])
+    append(kafka, *(registered(node, node) for node in NODES), change)
+
+
 def two_copies(kafka: Path) -> None:
     shutil.copytree(kafka / FIRST, kafka / "node-1/logs-2")
 
@@ -435,6 +489,13 @@ def two_copies(kafka: Path) -> None:
         (future, "--drop future-folders"),
         (no_node, "node-3 has no meta.properties"),
         (two_copies, "one of them is a copy"),
+        (no_topic_id, "orders-0 has no partition.metadata"),
+        (lost_segment, "the log goes on at offset 105, and what is before it ends at 100"),
+        (lost_snapshot, "the log goes on at offset 100, and what is before it ends at 0"),
+        (short_log, "ends at 2, and records up to 3 were acknowledged"),
+        (old_format, "has records in format 1"),
+        (other_node, "node-3/logs/meta.properties has node.id=2, and .* its directory.id is of node 3"),
+        (missing_directory, "node 3 has a log directory .directory.id=.* none of the folders: name all"),
     ],
 )
 def test_folders_that_are_not_taken_are_named(tmp_path: Path, broken: Any, problem: str) -> None:
@@ -480,7 +541,7 @@ def test_a_tail_without_meaning_is_cut(tmp_path: Path) -> None:
 
 HOLD = """import fcntl, sys
 file = open(sys.argv[1], "w")
-fcntl.lockf(file, fcntl.LOCK_EX)
+fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -498,6 +559,22 @@ def test_a_kafka_that_runs_is_refused(tmp_path: Path) -> None:
         holder.kill()
     assert not (tmp_path / "back").exists()
     imported(kafka)
+
+
+def test_no_kafka_starts_while_files_are_copied(tmp_path: Path) -> None:
+    kafka = exported(tmp_path)
+    lock = kafka / FIRST / ".lock"
+    lock.touch()
+    found: set[bool] = set()
+
+    def start(_: int) -> None:
+        if not found:
+            with subprocess.Popen([sys.executable, "-S", "-c", HOLD, lock], stdin=PIPE, stdout=PIPE) as holder:
+                holder.communicate(b"")
+            found.add(holder.returncode == 0)
+
+    importing.fill(FILES, planned(kafka), on_bytes=start)
+    assert found == {False}
 
 
 def test_a_node_of_ours_that_runs_on_the_folder_is_refused(tmp_path: Path) -> None:

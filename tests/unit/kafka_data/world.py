@@ -12,12 +12,18 @@ from uuid import UUID
 from pydantic import SecretStr
 
 from kraft.config.models import ClusterConfig, NodeConfig
-from kraft.kafka_data.voter_folder import write_voter_folder
+from kraft.kafka_data.voter_folder import LAST_INDEX, write_voter_folder
 from kraft.layout import METADATA_FOLDER
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.runtime.files import DiskFiles
 from metadata.image import MetadataImage, PartitionImage, TopicImage, topic_ids_map, topics_map
-from metadata.records import NO_LEADER
+from metadata.quorum.command import encode_command
+from metadata.quorum.durable import encode_document
+from metadata.quorum.journal import COMMIT_FILE_NAME, COMMIT_MAGIC
+from metadata.quorum.journal import FILE_NAME as JOURNAL_FILE_NAME
+from metadata.quorum.journal_format import encode_frame
+from metadata.quorum.library import OUR_COMMAND
+from metadata.records import NO_LEADER, Record
 from replication.storage.names import (
     CLEAN_SHUTDOWN_FILE,
     EPOCHS_FILE,
@@ -34,6 +40,8 @@ NODES = (1, 2, 3)
 FILES = DiskFiles()
 EPOCH = 4
 """Leader epoch of all records."""
+TERM = 3
+"""Of the metadata quorum."""
 
 
 def directory_id(node: int) -> UUID:
@@ -103,7 +111,7 @@ def write_cluster(data: Path, image: MetadataImage, logs: Mapping[str, Sequence[
     config = configuration(data)
     for node in config.nodes:
         write_voter_folder(
-            FILES, f"{node.data}/{METADATA_FOLDER}", image, cluster_id=CLUSTER_ID, node_id=node.id, term=3
+            FILES, f"{node.data}/{METADATA_FOLDER}", image, cluster_id=CLUSTER_ID, node_id=node.id, term=TERM
         )
         folder = Path(node.log_dirs[0])
         folder.mkdir()
@@ -161,3 +169,18 @@ class Pieces:
         self.count += 1
         if self.count == self._full_at:
             raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def append_metadata(data: Path, image: MetadataImage, node: int, *records: Record, version: bytes = b"") -> None:
+    """One more entry in a voter's journal, which no voter knows to be committed. `version`: another one of the entry's
+    format."""
+    command = encode_command(records, controller_epoch=image.controller_epoch, expected_offset=image.offset)
+    entry = OUR_COMMAND + version + command[len(version) :]
+    with (data / f"node-{node}" / METADATA_FOLDER / JOURNAL_FILE_NAME).open("ab") as journal:
+        journal.write(encode_frame([(entry, LAST_INDEX + 1, TERM)]))
+
+
+def write_commit(data: Path, node: int, index: int) -> None:
+    """The index up to which a voter knows entries to be committed."""
+    document = encode_document(COMMIT_MAGIC, index.to_bytes(8, "big"))
+    (data / f"node-{node}" / METADATA_FOLDER / COMMIT_FILE_NAME).write_bytes(document)
