@@ -18,6 +18,7 @@ from uuid import UUID
 
 from kraft.config.models import ClusterConfig
 from kraft.kafka_data import copying
+from kraft.kafka_data.broker_rules import refusals, since
 from kraft.kafka_data.copying import Taken, VolumeOf
 from kraft.kafka_data.group_contents import GroupContents, read_group_contents
 from kraft.kafka_data.image_records import UNASSIGNED, SettingLeftOut, image_records, settings_left_out, topics_of
@@ -53,6 +54,7 @@ from kraft.kafka_data.source import Source, check_stopped, read_source
 from metadata.environment import Files
 from metadata.image import MetadataImage
 from metadata.internal_topics import OFFSETS_TOPIC, SHARE_STATE_TOPIC, TRANSACTIONS_TOPIC
+from metadata.kafka_settings import is_kafka_name
 from replication.storage.names import (
     INDEX_SUFFIX,
     LOG_SUFFIX,
@@ -111,6 +113,7 @@ def make_plan(
     needed, settings = _needed(source, contents)
     release = release or lowest_for(list(needed), settings)
     _refuse_unknown(needed, contents, release)
+    _refuse_unstartable(config)
     directories = [directory.path for node in source.nodes for directory in node.directories]
     copying.refuse_inside(directories, target)
     if "," in os.path.abspath(target):
@@ -180,6 +183,12 @@ def _refuse_unknown(needed: Mapping[Kind, str], contents: GroupContents, release
         )
 
 
+def _refuse_unstartable(config: ClusterConfig) -> None:
+    for node in config.nodes:
+        for problem in refusals(config.broker_settings(node.id)):
+            raise UnfitData(f"Kafka does not start with the settings of node {node.id}: {problem}; change cluster.toml")
+
+
 def _left_out(source: Source, contents: GroupContents, needed: Mapping[Kind, str], release: Release) -> Iterator[str]:
     for kind, example in needed.items():
         if not kind.is_known_to(release):
@@ -192,8 +201,8 @@ def _left_out(source: Source, contents: GroupContents, needed: Mapping[Kind, str
             if (least := value_for(release, name, value)) != value:
                 owner = f"{resource_type} {resource or '(all)'}"
                 yield f"setting {name} of {owner}: {value} becomes {least}; Kafka {release.name} takes no less"
-    for name in settings_without_kafka(source.config):
-        yield f"setting {name} of cluster.toml: left out; Kafka has it not"
+    for name in settings_without_kafka(source.config, release):
+        yield f"setting {name} of cluster.toml: left out; {_of_cluster_toml(name)}"
     if source.image.routes:
         yield f"routes ({_some(set(source.image.routes))}): Kafka has none; their topics come along"
     if contents.rest_consumers:
@@ -228,6 +237,11 @@ def _without(image: MetadataImage, setting: SettingLeftOut) -> str:
         return "Kafka hands out records that have expired"
     since = first_release(setting.name)
     return f"Kafka {since} has it" if since != OLDEST.name else "Kafka has it not, or not as a dynamic setting"
+
+
+def _of_cluster_toml(name: str) -> str:
+    first = since(name) if is_kafka_name(name) else None
+    return "Kafka has it not" if first is None else f"Kafka {first} has it in this form"
 
 
 def _some(names: set[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from kraft.config.models import ClusterConfig, NodeConfig, SecurityProtocol
+from kraft.kafka_data.broker_rules import is_taken
 from kraft.kafka_data.logins import Logins, controller_protocol, security_lines
 from kraft.kafka_data.releases import Release, value_for
 from metadata.image import DEFAULT_LISTENER
@@ -82,7 +83,7 @@ def server_properties(cluster: ClusterConfig, place: NodePlace, release: Release
         **_listeners(node, controller_protocol(cluster, logins)),
         "log.dirs": ",".join(place.directories),
         **({"broker.rack": node.rack} if node.rack else {}),
-        **{name: value_for(release, name, value) for name, value in _settings(settings).items()},
+        **{name: value_for(release, name, value) for name, value in _settings(settings, release).items()},
         **security_lines(cluster, node, logins, controller=CONTROLLER_LISTENER),
     }
     return "".join(f"{name}={_escaped(value)}\n" for name, value in lines.items())
@@ -109,17 +110,17 @@ def _listeners(node: NodeConfig, between_controllers: SecurityProtocol) -> dict[
     return lines
 
 
-def _settings(settings: BrokerSettings) -> dict[str, str]:
+def _settings(settings: BrokerSettings, release: Release) -> dict[str, str]:
     own = settings.model_dump(by_alias=True, exclude_unset=True)
     every = settings.model_dump(by_alias=True)
-    names = [name for name in own if _is_known(name) and name not in _FROM_NODES]
+    names = [name for name in own if _is_known(name) and is_taken(name, release) and name not in _FROM_NODES]
     return {name: setting_text(every[name]) for name in dict.fromkeys((*DIFFERENT, *names)) if name in every}
 
 
-def settings_without_kafka(cluster: ClusterConfig) -> Iterator[str]:
-    """Names in cluster.toml that Kafka does not have."""
+def settings_without_kafka(cluster: ClusterConfig, release: Release) -> Iterator[str]:
+    """Names in cluster.toml that the release does not have, or not as they are here."""
     names = {*cluster.settings, *(name for node in cluster.nodes for name in node.settings)}
-    return (name for name in sorted(names) if not _is_known(name))
+    return (name for name in sorted(names) if not (_is_known(name) and is_taken(name, release)))
 
 
 def _is_known(name: str) -> bool:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import tracemalloc
 from dataclasses import replace
@@ -709,3 +710,54 @@ def test_the_table_in_the_documents_is_that_of_the_code() -> None:
     shown = page.partition(begin)[2].partition(end)[0].split()
     rows = [f"- **{name}**: Kafka {since}; below: {below}" for name, since, below in table()]
     assert shown == " ".join(rows).split()
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"group.consumer.session.timeout.ms": 6_000}, "group.consumer.min.session.timeout.ms = 45000 is more than"),
+        (
+            {"replica.lag.time.max.ms": 300},
+            "replica.fetch.wait.max.ms = 500 is more than",
+        ),
+        (
+            {"log.cleaner.dedupe.buffer.size": 1 << 20},
+            "has to be more than 1048576",
+        ),
+        ({"queued.max.request.bytes": 1024}, "queued.max.request.bytes = 1024 is less than socket.request.max.bytes"),
+        ({"max.connections.per.ip": 0}, "max.connections.per.ip = 0 needs max.connections.per.ip.overrides"),
+    ],
+)
+def test_settings_with_which_no_kafka_starts_are_refused(data: Path, settings: dict[str, Any], problem: str) -> None:
+    world = configuration(data)
+    first, *others = world.nodes
+    nodes = (first, others[0].model_copy(update={"settings": settings}), others[1])
+    config = world.model_copy(update={"nodes": nodes})
+    with pytest.raises(UnfitData, match=f"does not start with the settings of node 2: .*{re.escape(problem)}"):
+        make_plan(FILES, config, target=f"{data}-out", release=None, copy=False, rng=random.Random(1))
+
+
+def test_settings_of_cluster_toml_that_an_older_kafka_does_not_take_are_left_out(data: Path) -> None:
+    own = {"group.consumer.assignors": "range", "group.share.max.size": 5, "consumer.instances.max": 7}
+    world = configuration(data)
+    config = world.model_copy(update={"settings": {**world.settings, **own}})
+
+    def written(release: str) -> tuple[list[str], str]:
+        target = data.parent / f"for-{release}"
+        plan = make_plan(
+            FILES, config, target=str(target), release=release_of(release), copy=False, rng=random.Random(1)
+        )
+        fill(FILES, plan, now_ms=5_000, on_bytes=lambda _: None)
+        return list(plan.left_out), (target / "node-1/server.properties").read_text()
+
+    listed, text = written("3.9")
+    assert listed == [
+        "setting consumer.instances.max of cluster.toml: left out; Kafka has it not",
+        "setting group.consumer.assignors of cluster.toml: left out; Kafka 4.0 has it in this form",
+        "setting group.share.max.size of cluster.toml: left out; Kafka 4.2 has it in this form",
+    ]
+    assert not {line for line in text.splitlines() if line.startswith("group.") and "initial" not in line}
+    listed, text = written("4.2")
+    assert listed == ["setting consumer.instances.max of cluster.toml: left out; Kafka has it not"]
+    assert "\ngroup.consumer.assignors=range\n" in text
+    assert "\ngroup.share.max.size=5\n" in text
