@@ -8,6 +8,7 @@ an error row has file and position. Nothing here raises because of a file's cont
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from kraft.protocol.batches.header import NO_SEQUENCE, BatchHeader, computed_crc
 from kraft.protocol.batches.markers import marker_of
@@ -36,6 +37,8 @@ from replication.storage.text_files import read_text
 from replication.storage.transaction_index import entries_of
 
 Row = dict[str, object]
+ENTRIES_READ = 4096
+"""Entries of an index that are read at once."""
 
 CHECKPOINTS = frozenset(
     {
@@ -161,7 +164,8 @@ def dump_index(files: Files, path: str) -> Iterator[Row]:
 
 
 def _dump_offset_index(file: File, base_offset: int) -> Iterator[Row]:
-    for relative_offset, position in OffsetIndex(file, bytes_max=file.size).rows():
+    rows = OffsetIndex(file, bytes_max=file.size).rows()
+    for relative_offset, position in islice(rows, _entries_used(file, OFFSET_ENTRY_BYTES)):
         yield {
             "kind": "offset_entry",
             "file": file.path,
@@ -172,7 +176,8 @@ def _dump_offset_index(file: File, base_offset: int) -> Iterator[Row]:
 
 
 def _dump_time_index(file: File, base_offset: int) -> Iterator[Row]:
-    for timestamp, relative_offset in TimeIndex(file, bytes_max=file.size).rows():
+    rows = TimeIndex(file, bytes_max=file.size).rows()
+    for timestamp, relative_offset in islice(rows, _entries_used(file, TIME_ENTRY_BYTES)):
         yield {
             "kind": "time_entry",
             "file": file.path,
@@ -185,6 +190,20 @@ def _dump_time_index(file: File, base_offset: int) -> Iterator[Row]:
 def _dump_transaction_index(file: File) -> Iterator[Row]:
     for entry in entries_of(file):
         yield {"kind": "aborted_transaction", "file": file.path, **entry._asdict()}
+
+
+def _entries_used(file: File, entry_bytes: int) -> int:
+    """Kafka makes an index at its full size, with zeros, and cuts it only at a stop in order, and never that of its
+    metadata. One entry of zeros may be an entry."""
+    count = end = file.size // entry_bytes
+    while end:
+        begin = max(0, end - ENTRIES_READ)
+        found = file.pread(begin * entry_bytes, (end - begin) * entry_bytes).rstrip(b"\0")
+        if found:
+            end = begin + -(-len(found) // entry_bytes)
+            break
+        end = begin
+    return count if count - end <= 1 else end
 
 
 def _odd_bytes(file: File, entry_bytes: int) -> Iterator[Row]:

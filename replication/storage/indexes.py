@@ -13,7 +13,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import lt
 from typing import Generic, TypeVar, overload
@@ -163,9 +163,9 @@ class OffsetIndex(_Index["array[int]"]):
         if last & _LOW_WORD >= log_bytes:
             raise CorruptIndex(f"{self._file.path}: position {last & _LOW_WORD} in a log of {log_bytes} bytes")
 
-    def rows(self) -> list[tuple[int, int]]:
+    def rows(self) -> Iterator[tuple[int, int]]:
         """The entries as they are in the file, in order or not."""
-        return [(entry >> 32, entry & _LOW_WORD) for entry in self._read()]
+        return ((entry >> 32, entry & _LOW_WORD) for entry in self._read())
 
 
 class TimeIndex(_Index["tuple[array[int], array[int]]"]):
@@ -244,9 +244,9 @@ class TimeIndex(_Index["tuple[array[int], array[int]]"]):
         if last is not None and last[0] < 0:
             raise CorruptIndex(f"{self._file.path}: last timestamp {last[0]}")
 
-    def rows(self) -> list[tuple[int, int]]:
+    def rows(self) -> Iterator[tuple[int, int]]:
         """The entries as they are in the file, in order or not."""
-        return list(zip(*self._read(), strict=True))
+        return zip(*self._read(), strict=True)
 
 
 class _OffsetsOnDisk(Sequence[int]):

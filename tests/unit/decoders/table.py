@@ -330,6 +330,7 @@ OFFSETS_REPLICA = Replica(
     log_start=0,
     log_end=1,
     high_watermark=1,
+    acknowledged=1,
     cleaned_to=None,
     last_epoch=0,
     segments=[0],
@@ -375,7 +376,7 @@ def indexed(data: bytes, *, times: bool) -> object:
     if times:
         index = indexes.TimeIndex(Holding(data).file(), bytes_max=1 << 20)
         index.load()
-        return index.lookup(5), index.last(), index.rows()
+        return index.lookup(5), index.last(), list(index.rows())
     offsets = indexes.OffsetIndex(Holding(data).file(), bytes_max=1 << 20)
     offsets.load(log_bytes=1 << 30)
     return offsets.lookup(5)

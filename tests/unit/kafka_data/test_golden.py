@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kraft.cli.files import dump_metadata
+from kraft.cli.files import dump_log, dump_metadata
 from kraft.config.models import ClusterConfig
 from kraft.config.parse import parse_config
 from kraft.coordinators.groups.records import CommittedOffset, OffsetKey, decode_record
@@ -189,6 +189,20 @@ def test_kafkas_metadata_is_dumped(name: str, tmp_path: Path, capsys: pytest.Cap
     dump_metadata(folders(kafka)[0], as_json=True)
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {"TopicRecord", "PartitionRecord", "FeatureLevelRecord"} <= {row["type"] for row in rows}
+
+
+def test_kafkas_logs_are_dumped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of them, that of the metadata too, whose indexes have room to grow: 10 MiB of zeros, no entries."""
+    logs = Path(folders(unpacked("kafka-4.4.0", tmp_path))[0])
+    partitions = [path.parent for path in logs.rglob("partition.metadata")]
+    assert "__cluster_metadata-0" in {path.name for path in partitions}
+    for path in partitions:
+        dump_log(str(path), as_json=True)  # damage would be a CommandFailed
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        batches = [row for row in rows if row["kind"] == "batch"]
+        entries = [row for row in rows if row["kind"] in ("offset_entry", "time_entry")]
+        assert len(entries) <= 2 * len(batches), path
+        assert not [row for row in entries if row.get("timestamp", 1) == 0 or row.get("position", 1) == 0], path
 
 
 def test_an_archive_is_small() -> None:
