@@ -123,8 +123,7 @@ def read_replica(
     segments = sorted(
         base for name in names if name.endswith(LOG_SUFFIX) and (base := base_offset_of(name)) is not None
     )
-    for base_offset in {*segments[:1], *segments[-1:]}:
-        _refuse_old_format(files, segment_file(folder, base_offset, LOG_SUFFIX))
+    _refuse_old_formats(files, folder, segments)
     log_start = max(checkpoints.log_starts.get(key, 0), segments[0] if segments else 0)
     log_end = log_end_of(files, folder, segments[-1]) if segments else 0
     if log_start > log_end:
@@ -149,18 +148,20 @@ def read_replica(
     )
 
 
-def _refuse_old_format(files: Files, path: str) -> None:
+def _refuse_old_formats(files: Files, folder: str, segments: Sequence[int]) -> None:
     """Raises UnfitData for message sets of Kafka before 0.11, which Kafka 3.9 still reads."""
-    file = files.open(path, read_only=True)
-    try:
-        magic = file.pread(MAGIC_OFFSET, 1)
-    finally:
-        file.close()
-    if magic and magic[0] != MAGIC:
-        raise UnfitData(
-            f"{path} has records in format {magic[0]}, and format {MAGIC} (Kafka 0.11 and newer) is the only one that "
-            "is read: copy the topic in Kafka, and delete the old one"
-        )
+    for base_offset in {*segments[:1], *segments[-1:]}:
+        path = segment_file(folder, base_offset, LOG_SUFFIX)
+        file = files.open(path, read_only=True)
+        try:
+            magic = file.pread(MAGIC_OFFSET, 1)
+        finally:
+            file.close()
+        if magic and magic[0] != MAGIC:
+            raise UnfitData(
+                f"{path} has records in format {magic[0]}, and format {MAGIC} (Kafka 0.11 and newer) is the only one "
+                "that is read: copy the topic in Kafka, and delete the old one"
+            )
 
 
 def log_end_of(files: Files, folder: str, base_offset: int) -> int:

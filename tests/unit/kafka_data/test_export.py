@@ -737,7 +737,7 @@ def test_settings_with_which_no_kafka_starts_are_refused(data: Path, settings: d
         make_plan(FILES, config, target=f"{data}-out", release=None, copy=False, rng=random.Random(1))
 
 
-def test_settings_of_cluster_toml_that_an_older_kafka_does_not_take_are_left_out(data: Path) -> None:
+def test_settings_that_an_older_kafka_does_not_take_are_left_out(data: Path) -> None:
     own = {"group.consumer.assignors": "range", "group.share.max.size": 5, "consumer.instances.max": 7}
     world = configuration(data)
     config = world.model_copy(update={"settings": {**world.settings, **own}})
