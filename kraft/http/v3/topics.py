@@ -139,7 +139,9 @@ _VALIDATE = Parameter(
     name="validate_only", description="Check, change nothing.", schema={"type": "boolean", "default": False}
 )
 _OPERATIONS = Parameter(
-    name="include_authorized_operations", description="Accepted; there are no ACLs.", schema={"type": "boolean"}
+    name="include_authorized_operations",
+    description="Accepted; the list in the answer is empty.",
+    schema={"type": "boolean"},
 )
 _ONE = "/topics/{topic}"
 _CHANGE = (40002, 50302, 50401)

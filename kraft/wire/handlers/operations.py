@@ -1,5 +1,6 @@
-"""What a client may do with a resource (KIP-430), as bits by Kafka's `AclOperation` codes: everything, as there is no
-authorizer. The operations of each kind are those of Kafka's `AclEntry.supportedOperations`."""
+"""All that anybody may do with a resource (KIP-430), as bits by Kafka's `AclOperation` codes: the answer without an
+authorizer. With one, `kraft.wire.access_table` puts the bits of the client in their place. The operations of each kind
+are those of Kafka's `AclEntry.supportedOperations`."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ say what became of them (KIP-932).
 A node asks for receives and acknowledgements over REST, which have no share session: the time of a lock alone ends it.
 
 A request may do both: its acknowledgements begin first, then it fetches, and it is answered when both are done. The
-leader asks nobody whether a member belongs to the group: the share session is what it knows. There is no authorizer; a
-broker that has one asks it at the beginning of each handler here: READ on the group, and on each topic.
+leader asks nobody whether a member belongs to the group: the share session is what it knows. READ on the group is
+checked before these handlers (`kraft.wire.access_table`), READ on each topic of the session here, at every request.
 Source: KafkaApis.handleShareFetchRequest, handleShareAcknowledgeRequest.
 """
 

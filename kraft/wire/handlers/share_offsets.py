@@ -1,7 +1,7 @@
 """DescribeShareGroupOffsets, AlterShareGroupOffsets and DeleteShareGroupOffsets (90 to 92): where share groups stand.
 
-Each goes to the group coordinator in this process; a client asks the right one. There is no authorizer; a broker that
-has one asks it at the beginning of each handler here: DESCRIBE, READ or DELETE on the group, and on each topic.
+Each goes to the group coordinator in this process; a client asks the right one. What a client has to be allowed is
+checked before these handlers (`kraft.wire.access_table`).
 Source: KafkaApis.handleDescribeShareGroupOffsetsRequest and the two that follow it, Kafka 4.4.
 """
 

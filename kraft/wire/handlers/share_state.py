@@ -2,7 +2,8 @@
 
 Leaders of partitions and group coordinators ask the share coordinator. Each partition has a result of its own.
 
-There is no authorizer; a broker that has one asks it for CLUSTER_ACTION at the beginning of each handler here.
+Where there is an authorizer, clients need CLUSTER_ACTION: it is checked before these handlers
+(`kraft.wire.access_table`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """InitProducerId (22), AddPartitionsToTxn, AddOffsetsToTxn, EndTxn (24 to 26), Describe- and ListTransactions (65, 66).
 
 Each request goes to the coordinator in this process: an id of another node is NOT_COORDINATOR 16, and the client asks
-FindCoordinator again. There is no authorizer; a broker that has one asks it at the beginning of each handler here:
-WRITE on the transactional id (DESCRIBE for 65 and 66), and READ on the group for 25, as for TxnOffsetCommit.
+FindCoordinator again. What a client has to be allowed is checked before these handlers (`kraft.wire.access_table`).
 Source: KafkaApis, TransactionCoordinator and `getErrorResponse` of each request.
 """
 
