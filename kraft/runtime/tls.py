@@ -112,6 +112,8 @@ def _load_truststore(context: ssl.SSLContext, settings: BrokerSettings) -> None:
     certificates, path = settings.ssl_truststore_certificates, settings.ssl_truststore_location
     if not (certificates or path):
         raise TlsFailed("set ssl.truststore.location: nodes verify each other by the CAs in it")
+    if path:
+        refuse_writable_by_others(path, what="ssl.truststore.location")
     try:
         context.load_verify_locations(cafile=path or None, cadata=certificates or None)
     except OSError as error:
@@ -120,12 +122,22 @@ def _load_truststore(context: ssl.SSLContext, settings: BrokerSettings) -> None:
 
 def refuse_readable_by_others(path: str, *, what: str) -> None:
     """Raises TlsFailed for a file with a secret that every user of this machine may read."""
+    if _mode_of(path, what=what) & stat.S_IRWXO:
+        raise TlsFailed(f"{what}: {path} may be read by everybody on this machine: chmod o-rwx {path}")
+
+
+def refuse_writable_by_others(path: str, *, what: str) -> None:
+    """Raises TlsFailed for a file that every user of this machine may write: with a CA in it, anybody would be any node
+    and any user."""
+    if _mode_of(path, what=what) & stat.S_IWOTH:
+        raise TlsFailed(f"{what}: {path} may be written by everybody on this machine: chmod o-w {path}")
+
+
+def _mode_of(path: str, *, what: str) -> int:
     try:
-        mode = os.stat(path).st_mode
+        return os.stat(path).st_mode
     except OSError as error:
         raise TlsFailed(f"{what}: {path}: {error.strerror or error}") from error
-    if mode & stat.S_IRWXO:
-        raise TlsFailed(f"{what}: {path} may be read by everybody on this machine: chmod o-rwx {path}")
 
 
 def _state_of(settings: BrokerSettings) -> _State:

@@ -174,6 +174,25 @@ def test_a_key_that_everybody_may_read_is_refused_until_its_mode_is_right(folder
     assert node.server.current is not first
 
 
+def test_a_truststore_that_everybody_may_write_is_refused(folder: Path, tmp_path: Path) -> None:
+    """With a CA in it, anybody would be any node."""
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes((folder / "ca.pem").read_bytes())
+    trusted.chmod(0o644)
+    node = tls(folder, ssl_truststore_location=str(trusted))
+    first = node.server.current
+    trusted.chmod(0o646)
+    with pytest.raises(TlsFailed, match=f"may be written by everybody on this machine: chmod o-w {trusted}"):
+        node.refresh()
+    assert not node.refresh(), "one complaint for each change"
+    assert node.server.current is first
+    with pytest.raises(TlsFailed, match=r"ssl\.truststore\.location: .* may be written by everybody"):
+        tls(folder, ssl_truststore_location=str(trusted))
+    trusted.chmod(0o664)
+    assert node.refresh()
+    assert node.server.current is not first
+
+
 def test_handshakes_that_never_end_are_few_and_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = UnauthenticatedLimits(frame_bytes_max=0, frames_max=0, connections_max=3, wait_ms=300)
     monkeypatch.setattr(tls_listener, "TLS_HANDSHAKES", limits)
