@@ -30,6 +30,12 @@ from metadata.settings import BrokerSettings
 
 DECISIONS_KEPT_MAX = 20_000
 """Decisions that an authorizer remembers; when there are more, all are forgotten and made again."""
+DECISIONS_OF_ONE_MAX = 1_000
+"""Decisions on one client that are remembered, so that a request with many names takes no more memory than others pay
+for, and does not push out what is known of other clients. When there are more, all on this client are forgotten."""
+NAME_KEPT_MAX = 255
+"""Characters of a name about which a decision is remembered: topics have fewer, and a client that asks chooses how long
+its names are."""
 _SOME_NAME = "hardcode"
 """The name that Kafka asks about to find out whether a principal may do an operation on whatever there is."""
 
@@ -48,19 +54,20 @@ class Asker(NamedTuple):
 class Decisions:
     """The decisions on one client, which are made once."""
 
-    __slots__ = ("_asker", "_authorizer", "known")
+    __slots__ = ("_asker", "_authorizer", "_known")
 
-    def __init__(self, authorizer: Authorizer, asker: Asker) -> None:
-        self._authorizer, self._asker = authorizer, asker
-        self.known: dict[Decision, bool] = {}
+    def __init__(self, authorizer: Authorizer, asker: Asker, known: dict[Decision, bool]) -> None:
+        """`known` is what the authorizer remembers of the client, which it may empty."""
+        self._authorizer, self._asker, self._known = authorizer, asker, known
 
     def __call__(self, operation: AclOperation, resource: AclResource, name: str) -> bool:
         """Whether the client may do the operation."""
         key = name, operation * 16 + resource
-        known = self.known.get(key)
+        known = self._known.get(key)
         if known is None:
-            self._authorizer.make_room()
-            known = self.known[key] = self._authorizer.decide(self._asker, operation, resource, name)
+            known = self._authorizer.decide(self._asker, operation, resource, name)
+            if len(name) <= NAME_KEPT_MAX:
+                self._known = self._authorizer.remember(self._asker, key, known)
         return known
 
 
@@ -101,7 +108,7 @@ class Authorizer:
         self._acls = acls
         self._super_users = frozenset(super_users)
         self._allows_everyone = allows_everyone
-        self._of: dict[Asker, Decisions] = {}
+        self._of: dict[Asker, dict[Decision, bool]] = {}
         self._some: dict[tuple[Asker, AclOperation, AclResource], bool] = {}
         self._kept = 0
 
@@ -118,18 +125,27 @@ class Authorizer:
 
     def decisions(self, asker: Asker) -> Decisions:
         """Those on one client, for a caller that asks more than once."""
-        found = self._of.get(asker)
-        if found is None:
-            self.make_room()
-            found = self._of[asker] = Decisions(self, asker)
-        return found
+        known = self._of.get(asker)
+        return Decisions(self, asker, {} if known is None else known)
 
-    def make_room(self) -> None:
+    def remember(self, asker: Asker, decision: Decision, is_allowed: bool) -> dict[Decision, bool]:
+        """Returns all that is remembered of the client. A caller that still has an older memory of it finds that
+        empty, so that nothing is kept which is not counted."""
+        known = self._of.get(asker)
+        if known is not None and len(known) >= DECISIONS_OF_ONE_MAX:
+            self._kept -= len(known)
+            known.clear()
+        self._make_room()
+        known = self._of.setdefault(asker, {})
+        known[decision] = is_allowed
+        return known
+
+    def _make_room(self) -> None:
         """One more is going to be remembered."""
         self._kept += 1
         if self._kept > DECISIONS_KEPT_MAX:
             for each in self._of.values():
-                each.known.clear()
+                each.clear()
             self._of.clear()
             self._some.clear()
             self._kept = 1
@@ -154,7 +170,7 @@ class Authorizer:
         key = asker, operation, resource
         known = self._some.get(key)
         if known is None:
-            self.make_room()
+            self._make_room()
             known = self._some[key] = self._decide_some(asker, operation, resource)
         return known
 

@@ -11,6 +11,7 @@ from itertools import islice
 
 import pytest
 
+from kraft.launcher.secured import AUTHORIZER
 from kraft.protocol import apis, codec
 from kraft.protocol.encoding import TopLevel
 from kraft.protocol.messages.describe_configs_request import DescribeConfigsRequestData, DescribeConfigsResource
@@ -28,6 +29,8 @@ from kraft.protocol.messages.offset_fetch_request import (
     OffsetFetchRequestTopics,
 )
 from kraft.wire.handler_table import ROWS
+from metadata.acls import Acl, AclOperation, AclPattern, AclPermission, AclResource
+from metadata.controller.requests import CreateAcls
 from tests.support.dense_frames import (
     API_VERSIONS,
     KNOWN,
@@ -59,6 +62,47 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredNode]:
             yield node
     finally:
         logging.disable(logging.NOTSET)
+
+
+PREFIXES = "abcdefghijklmnopqrt"
+"""What the names begin with that the restricted client may use: half of the names of a frame, and `KNOWN`."""
+GUARDED = ("Metadata", "DeleteTopics", "DeleteGroups")
+"""APIs whose items are checked before them, and whose answers are changed after them; all come in the slow test."""
+
+
+@pytest.fixture(scope="module")
+def guarded_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredNode]:
+    """A node with an authorizer; the ACLs allow a client without a login a half of what it asks for."""
+    logging.disable(logging.CRITICAL)
+    settings = {"authorizer.class.name": AUTHORIZER}
+    try:
+        with MeasuredNode(tmp_path_factory.mktemp("guarded"), **settings) as node:
+            kinds = (AclResource.TOPIC, AclResource.GROUP, AclResource.TRANSACTIONAL_ID)
+            acls = [_acl(kind, prefix) for kind in kinds for prefix in PREFIXES]
+            outcomes = node.control(CreateAcls(acls=tuple(acls)))
+            assert not any(outcomes), outcomes
+            yield node
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _acl(resource: AclResource, prefix: str) -> Acl:
+    return Acl(
+        resource=resource,
+        name=prefix,
+        pattern=AclPattern.PREFIXED,
+        principal="User:ANONYMOUS",
+        host="*",
+        operation=AclOperation.ALL,
+        permission=AclPermission.ALLOW,
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", GUARDED)
+def test_a_dense_frame_of_a_restricted_client_costs_little(guarded_node: MeasuredNode, name: str) -> None:
+    key = apis.BY_NAME[name].key
+    hold(guarded_node, frames(key, versions(key)[-1], size=64 * KIB))
 
 
 @pytest.mark.long
@@ -98,6 +142,21 @@ def test_a_dense_frame_of_a_mib_costs_little(node: MeasuredNode, shape: Shape) -
     frame = shape.frame(size=1024 * KIB)
     assert frame is not None, shape
     hold(node, iter([frame]))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SLOW_S)
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: apis.BY_KEY[key].name)
+def test_a_dense_frame_of_each_api_of_a_restricted_client_costs_little(guarded_node: MeasuredNode, key: int) -> None:
+    hold(guarded_node, frames(key, versions(key)[-1], size=64 * KIB))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SLOW_S)
+def test_a_dense_frame_of_a_mib_of_a_restricted_client_costs_little(guarded_node: MeasuredNode, shape: Shape) -> None:
+    frame = shape.frame(size=1024 * KIB)
+    assert frame is not None, shape
+    hold(guarded_node, iter([frame]))
 
 
 CLASSIC = "of a large cluster"

@@ -134,10 +134,38 @@ def test_operations_are_bits_of_what_is_allowed() -> None:
 
 
 def test_decisions_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authorizer_module, "DECISIONS_KEPT_MAX", 3)
+    """Also by who holds decisions of an asker from before all were forgotten, as a connection does."""
+    monkeypatch.setattr(authorizer_module, "DECISIONS_KEPT_MAX", 30)
+    monkeypatch.setattr(authorizer_module, "DECISIONS_OF_ONE_MAX", 10)
+    authorizer = Authorizer([acl(name="*", principal="User:*")])
+    askers = [Asker(f"User:{number}", "10.0.0.1") for number in range(5)]
+    held = [authorizer.decisions(asker) for asker in askers * 2]
+    for number in range(100):
+        assert all(each(READ, TOPIC, str(number)) for each in held)
+        assert authorizer.allows_some(askers[0], READ, TOPIC)
+        kept = {id(each._known): len(each._known) for each in held}
+        assert max(kept.values()) <= 10
+        assert sum(kept.values()) <= 30
+
+
+def test_one_client_does_not_push_out_what_is_known_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    decided: list[str] = []
+    authorizer = Authorizer([acl(name="*", principal="User:*")])
+    monkeypatch.setattr(authorizer, "decide", lambda asker, operation, resource, name: not decided.append(name))
+    assert authorizer.allows(ALICE, READ, TOPIC, "orders")
+    for number in range(3 * authorizer_module.DECISIONS_KEPT_MAX):
+        authorizer.allows(Asker("User:bob", "10.0.0.2"), READ, TOPIC, str(number))
+    decided.clear()
+    assert authorizer.allows(ALICE, READ, TOPIC, "orders")
+    assert not decided
+
+
+def test_a_long_name_is_not_remembered() -> None:
     authorizer = Authorizer([acl(name="*")])
-    assert all(authorizer.allows(ALICE, READ, TOPIC, str(number)) for number in range(10))
-    assert sum(len(each.known) for each in authorizer._of.values()) <= 3
+    held = authorizer.decisions(ALICE)
+    for length in (authorizer_module.NAME_KEPT_MAX + 1, 30_000):
+        assert held(READ, TOPIC, "x" * length)
+    assert not held._known
 
 
 # --- the slow, obvious twin ---------------------------------------------------------------------------------------
