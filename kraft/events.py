@@ -76,7 +76,7 @@ class EventRing:
         self.bytes = 0
 
     def add(self, event: str, fields: Mapping[str, object], line: bytes) -> None:
-        topic, partition = _subject(fields)
+        topic, partition = subject_of(fields)
         self._kept.append(KeptEvent(self._next, event, topic, partition, line))
         self._next += 1
         self.bytes += len(line) + OVERHEAD_BYTES
@@ -118,7 +118,7 @@ class EventRing:
         return EventPage(events=chosen, next=following, forgotten=max(0, first - start))
 
 
-def _subject(fields: Mapping[str, object]) -> tuple[str, int]:
+def subject_of(fields: Mapping[str, object]) -> tuple[str, int]:
     """Topic and partition that an event is about. Some name both in one field: `partition="flights-0"`."""
     topic, partition = fields.get("topic"), fields.get("partition")
     if isinstance(partition, str) and topic is None:

@@ -7,12 +7,17 @@ watches does nothing for this. Rows are arrays: hundreds of them are sent severa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from kraft.broker.gateway import Gateway
+from kraft.broker.permissions import Permissions, permissions_of
+from kraft.broker.principal import UserPrincipal, decode_user
+from metadata.acls import AclOperation, AclResource
+from metadata.authorizer import Authorizer
 from metadata.environment import Clock
 from metadata.image import MetadataImage, PartitionImage, TopicIdPartition
 from metadata.internal_topics import INTERNAL_TOPICS
@@ -41,6 +46,9 @@ class Scope(Struct, frozen=True, kw_only=True):
     exact: bool = False
     only_bad: bool = False
     limit: int = SHOWN_DEFAULT
+    asker: str = ""
+    """The user who asks, as `asker_of` writes it: a topic that it may not describe is as one that does not exist, in
+    all numbers too. Empty: one who may describe everything."""
 
 
 class Totals(Struct, frozen=True, kw_only=True):
@@ -108,11 +116,19 @@ def standing(partition: PartitionImage, min_isr: int) -> int:
     return REASSIGNING if partition.is_reassigning else WELL
 
 
-def pick(image: MetadataImage, scope: Scope, min_isr_of: Callable[[str], int], *, at_ms: int) -> Picked:
-    """The partitions of this scope with their rows, and the totals of all."""
+def pick(
+    image: MetadataImage,
+    scope: Scope,
+    min_isr_of: Callable[[str], int],
+    *,
+    at_ms: int,
+    may: Permissions | None = None,
+) -> Picked:
+    """The partitions of this scope with their rows, and the totals of all: of all that `may` allows to describe."""
     counts, leaders = [0] * (WELL + 1), dict.fromkeys(image.brokers, 0)
     found: list[tuple[int, bool, str, int, TopicIdPartition, PartitionImage, int]] = []
-    for topic in image.topics.values():
+    topics = [each for each in image.topics.values() if _is_described(may, each.name)]
+    for topic in topics:
         wanted_isr, name, is_internal = min_isr_of(topic.name), topic.name, topic.name in INTERNAL_TOPICS
         for number, partition in topic.partitions.items():
             min_isr = min(wanted_isr, len(partition.replicas))
@@ -130,7 +146,7 @@ def pick(image: MetadataImage, scope: Scope, min_isr_of: Callable[[str], int], *
     found.sort(key=lambda each: each[:4])
     shown = found[: scope.limit]
     totals = Totals(
-        topics=len(image.topics),
+        topics=len(topics),
         partitions=sum(counts),
         leaders=leaders,
         offline=counts[OFFLINE],
@@ -147,6 +163,10 @@ def pick(image: MetadataImage, scope: Scope, min_isr_of: Callable[[str], int], *
         for state, _, name, number, _, partition, min_isr in shown
     }  # fmt: skip
     return Picked(image, at_ms, keys, rows, totals)
+
+
+def _is_described(may: Permissions | None, topic: str) -> bool:
+    return may is None or may.silently(AclOperation.DESCRIBE, AclResource.TOPIC, topic)
 
 
 def _matches(scope: Scope, name: str) -> bool:
@@ -173,7 +193,7 @@ class FactsOfNode:
         self._epochs = epochs
         self._links = links
         self._awaits = awaits
-        self._picked: dict[Scope, Picked] = {}
+        self._picked: dict[Scope, tuple[Picked, Authorizer | None]] = {}
 
     def facts(self, scope: Scope) -> NodeFacts:
         """The facts at this moment."""
@@ -205,18 +225,25 @@ class FactsOfNode:
         )
 
     def _pick(self, scope: Scope) -> Picked:
-        image, now_ms = self._gateway.image, self._clock.monotonic_ms()
-        kept = self._picked.get(scope)
-        if kept is not None:
-            is_fresh = kept.totals.partitions > LARGE and now_ms - kept.at_ms < PICKED_AGAIN_MS
-            if kept.image is image or is_fresh:
+        gateway, now_ms = self._gateway, self._clock.monotonic_ms()
+        image, authorizer = gateway.image, gateway.authorizer
+        kept, decided_by = self._picked.get(scope, (None, None))
+        if kept is not None and (not scope.asker or decided_by is authorizer):
+            is_large = max(kept.totals.partitions, len(image.topics)) > LARGE
+            if kept.image is image or (is_large and now_ms - kept.at_ms < PICKED_AGAIN_MS):
                 return kept
-        elif len(self._picked) >= PICKS_KEPT_MAX:
+        elif kept is None and len(self._picked) >= PICKS_KEPT_MAX:
             del self._picked[next(iter(self._picked))]
-        settings = self._gateway.topic_settings
-        picked = pick(image, scope, lambda topic: settings(topic).min_insync_replicas, at_ms=now_ms)
-        self._picked[scope] = picked
+        settings = gateway.topic_settings
+        may = permissions_of(authorizer, decode_user(scope.asker.encode())) if scope.asker else None
+        picked = pick(image, scope, lambda topic: settings(topic).min_insync_replicas, at_ms=now_ms, may=may)
+        self._picked[scope] = picked, authorizer
         return picked
+
+
+def asker_of(principal: UserPrincipal) -> str:
+    """The user of a scope."""
+    return replace(principal, client_id=None).encode().decode()
 
 
 def _followers(replicas: Replicas | None, key: TopicIdPartition) -> Mapping[int, FollowerMarks]:
@@ -231,6 +258,11 @@ def encode_scope(scope: Scope) -> bytes:
 def decode_scope(data: bytes) -> Scope:
     """Raises msgspec's errors for what is none; a limit out of range is the nearest that is in it."""
     scope = msgspec.msgpack.decode(data, type=Scope)
+    if scope.asker:
+        try:
+            decode_user(scope.asker.encode())
+        except ValueError as error:
+            raise msgspec.ValidationError(str(error)) from error
     return msgspec.structs.replace(scope, limit=min(max(scope.limit, 1), SHOWN_MAX))
 
 

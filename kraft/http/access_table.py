@@ -117,7 +117,7 @@ def _node() -> dict[str, RouteAccess]:
     return {f"GET {path}": _OPEN for path in paths} | {
         "GET /metrics": described,
         "GET /kraft/status": RouteAccess(states="nothing: how many, and no names; `kraft up` waits for it"),
-        "GET /kraft/partitions": described,
+        "GET /kraft/partitions": shown,
         "GET /kraft/events": shown,
         "GET /kraft/facts": shown,
         "GET /kraft/changes": shown,

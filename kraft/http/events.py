@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
-from kraft.events import EventRing
+from kraft.events import EventRing, subject_of
 from kraft.http.endpoint import Body, Call, Parameter, Route
 from kraft.http.errors import BAD_REQUEST
 from kraft.http.parameters import TOPIC_PATTERN, integer, topic_in_query
@@ -20,6 +20,8 @@ from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 
 RESOURCE: Final = "topic "
 """The beginning of a topic among the resources of a change."""
+NOWHERE: Final = "/"
+"""No topic has this name: events of a topic that one may not describe are as those of one that does not exist."""
 LIMIT_DEFAULT: Final = 500
 LIMIT_MAX: Final = 10_000
 _NUMBER: Final = {"type": "integer", "minimum": 0}
@@ -86,7 +88,8 @@ class NodeEvents(BaseModel):
 
 def names_only(topics: Container[str], event: Mapping[str, Any]) -> bool:
     """Whether an event names no topic but these."""
-    named = [event["topic"]] if event.get("topic") else []
+    subject, _ = subject_of(event)
+    named = [subject] if subject else []
     resources = event.get("resources", ())
     if isinstance(resources, list):
         named += [str(each).removeprefix(RESOURCE) for each in resources if str(each).startswith(RESOURCE)]
@@ -98,17 +101,20 @@ def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
 
     async def events(call: Call) -> web.Response:
         query = call.request.query
+        topic, topics = topic_in_query(call), call.context.gateway.image.topic_ids
+        is_restricted = call.permissions is not None
+        if is_restricted and topic is not None and topic not in topics:
+            topic = NOWHERE
         page = ring.read(
             since=integer(call, "since", default=0, high=INT64_MAX) if "since" in query else None,
             limit=integer(call, "limit", default=LIMIT_DEFAULT, high=LIMIT_MAX),
-            topic=topic_in_query(call),
+            topic=topic,
             partition=integer(call, "partition", default=0) if "partition" in query else None,
             events=frozenset(filter(None, query.get("event", "").split(","))),
         )
         clock = call.context.clock
         found = [each.fields() | {"position": each.position} for each in page.events]
-        if call.permissions is not None:
-            topics = call.context.gateway.image.topic_ids
+        if is_restricted:
             found = [each for each in found if names_only(topics, each)]
         answer: dict[str, Any] = {
             "node_id": call.context.gateway.node_id,

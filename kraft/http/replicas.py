@@ -119,7 +119,10 @@ def replica_routes(replicas: Replicas) -> tuple[Route, ...]:
     """The routes. `replicas` returns the replicas of this node; none on a node that is no broker."""
 
     async def partitions(call: Call) -> web.Response:
-        belief = node_belief(call.context.gateway, replicas())
+        found, topics = replicas(), call.context.gateway.image.topics
+        if call.permissions is not None:
+            found = {key: status for key, status in found.items() if key.topic_id in topics}
+        belief = node_belief(call.context.gateway, found)
         return plain_json(belief.model_dump())
 
     return (

@@ -8,7 +8,6 @@ Keys, with a partition written as `orders-0`:
 - `r/orders-0/1`: a replica, from its own node: role, leader epoch, log start, last stable offset, high watermark,
   log end offset, bytes
 - `f/orders-0`: what the leader knows of its followers; `e/orders-0/1`: the leader epochs of a replica
-- `hidden`: the number of partitions that the user may not see
 - `v/orders-0`: the rows of other nodes where they differ from `p/orders-0`
 """
 
@@ -125,10 +124,8 @@ def _add_replicas(state: State, facts: NodeFacts, shown: Mapping[str, Any]) -> N
 
 
 def without_topics(state: State, is_visible: Mapping[str, Any]) -> State:
-    """The state without the partitions of other topics than these; `hidden` is the number of those left out."""
-    left = {key: row for key, row in state.items() if key[:1] not in PARTITION_KINDS or _topic(key) in is_visible}
-    hidden = sum(1 for key in state if key[:2] == "p/" and key not in left)
-    return left | ({"hidden": hidden} if hidden else {})
+    """The state without the partitions of other topics than these."""
+    return {key: row for key, row in state.items() if key[:1] not in PARTITION_KINDS or _topic(key) in is_visible}
 
 
 def visible_facts(facts: NodeFacts, is_visible: Container[str]) -> NodeFacts:

@@ -14,7 +14,8 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel
 
-from kraft.broker.node_facts import SHOWN_DEFAULT, SHOWN_MAX, NodeFacts, Scope
+from kraft.broker.node_facts import SHOWN_DEFAULT, SHOWN_MAX, NodeFacts, Scope, asker_of
+from kraft.broker.principal import UserPrincipal
 from kraft.http.console.changes import Frame, State, difference, visible_facts, whole, without_topics
 from kraft.http.console.facts import Source
 from kraft.http.endpoint import Body, Call, Handler, Parameter, Route
@@ -98,7 +99,7 @@ def live_routes(source: Source, own: Callable[[Scope], NodeFacts] | None = None)
 
     async def facts(call: Call) -> web.Response:
         assert own is not None
-        found = own(settings_of(call.request.query)[0])
+        found = own(_of_caller(call, settings_of(call.request.query)[0]))
         if call.permissions is not None:
             found = visible_facts(found, call.context.gateway.image.topic_ids)
         return plain_json(found)
@@ -197,7 +198,15 @@ async def _still_visible_state(call: Call, source: Source, scope: Scope) -> Stat
 
 
 async def _visible_state(call: Call, source: Source, scope: Scope) -> State:
-    state = await source.state(scope)
+    state = await source.state(_of_caller(call, scope))
     if call.permissions is None:
         return state
-    return without_topics(state, call.context.gateway.image.topic_ids)
+    return without_topics(state, call.context.gateway.image.topic_ids)  # nodes may know older ACLs
+
+
+def _of_caller(call: Call, scope: Scope) -> Scope:
+    """The same, without the topics that the caller may not describe."""
+    principal = call.principal
+    if call.permissions is None or not isinstance(principal, UserPrincipal):
+        return scope
+    return msgspec.structs.replace(scope, asker=asker_of(principal))

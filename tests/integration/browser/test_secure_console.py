@@ -18,9 +18,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(280)]
 PASSWORD = "of bob alone"
 SAYS = {
     "cluster": "3 of 3",
-    "partitions": "are of topics that you may not describe",
+    "partitions": "1 of 1 partitions",
     "partition/orders-0": "leader epoch",
-    "partition/hidden-0": "You may not describe this topic",
+    "partition/hidden-0": "No node knows this partition, or you may not describe its topic",
     "timeline": "orders-0",
     "groups": "There is no consumer group",
     "queues": "There is no share group",

@@ -29,7 +29,9 @@ from kraft.http.v3.share_records import share_record_routes
 from kraft.http.v3.transactions import transaction_admin_routes
 from metadata.acls import CLUSTER_NAME, AclOperation, AclPattern, AclPermission, AclResource
 from metadata.controller.requests import CreateAcls, CreateTopics, DeleteAcls
+from metadata.image import TopicIdPartition
 from metadata.records import AccessControlEntryRecord, ClientQuotaRecord, RemoveAccessControlEntryRecord
+from replication.manager.status import ReplicaStatus
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import BINARY, JSON, V3, Door, with_door
 
@@ -126,6 +128,26 @@ def test_lists_show_what_may_be_described() -> None:
         assert (await door.ask("GET", f"{V3}/topics/absent")).status == 403
 
     with_door(story, fake)
+
+
+def replica(topic: str) -> ReplicaStatus:
+    return ReplicaStatus(
+        topic=topic, partition=0, is_leader=True, leader=1, leader_epoch=0, partition_epoch=0, log_start_offset=0,
+        log_end_offset=1, high_watermark=1, isr=(1,), maximal_isr=(1,), replicas=(1,), lag={}, size_bytes=0,
+    )  # fmt: skip
+
+
+def test_a_node_shows_its_replicas_of_topics_that_may_be_described() -> None:
+    fake = gateway()
+    for name, resource in ((CLUSTER_NAME, CLUSTER), ("mine", TOPIC)):
+        allow(fake, AclOperation.DESCRIBE, name, resource)
+    replicas = {TopicIdPartition(topic.topic_id, 0): replica(topic.name) for topic in fake.image.topics.values()}
+
+    async def story(door: Door) -> None:
+        found = (await door.ask("GET", "/kraft/partitions")).json
+        assert [each["topic"] for each in (*found["partitions"], *found["replicas"])] == ["mine", "mine"]
+
+    with_door(story, fake, extra_routes=replica_routes(lambda: replicas))
 
 
 async def produce(door: Door, topic: str) -> int:

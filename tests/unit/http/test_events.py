@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from kraft.events import OVERHEAD_BYTES, EventRing
 from kraft.http.events import event_routes, names_only
+from metadata.acls import CLUSTER_NAME, AclOperation, AclPattern, AclPermission, AclResource
+from metadata.records import AccessControlEntryRecord
+from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import Door, with_door
 
 
@@ -119,6 +123,7 @@ def test_wrong_questions_are_refused_in_words(query: str, said: str) -> None:
         ({"event": "broker_fenced", "broker": 2}, True),
         ({"event": "isr_changed", "topic": "t", "partition": 0}, True),
         ({"event": "isr_changed", "topic": "hidden", "partition": 0}, False),
+        ({"event": "isr_change_refused", "partition": "hidden-0"}, False),
         ({"event": "changed", "resources": ["topic t", "user bob"]}, True),
         ({"event": "changed", "resources": ["topic t", "topic hidden"]}, False),
         ({"event": "changed", "topic": "", "resources": "all"}, True),
@@ -126,3 +131,23 @@ def test_wrong_questions_are_refused_in_words(query: str, said: str) -> None:
 )
 def test_an_event_that_names_a_topic_is_for_those_who_may_describe_it(event: dict[str, object], is_shown: bool) -> None:
     assert names_only({"t"}, event) is is_shown
+
+
+def test_events_of_an_invisible_topic_are_as_of_one_that_does_not_exist() -> None:
+    fake = FakeGateway(static={"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer"})
+    fake.add_topic("t", 1)
+    fake.apply(
+        AccessControlEntryRecord(
+            id=UUID(int=1), resource_type=AclResource.CLUSTER, resource_name=CLUSTER_NAME,
+            pattern_type=AclPattern.LITERAL, principal="User:ANONYMOUS", host="*", operation=AclOperation.DESCRIBE,
+            permission_type=AclPermission.ALLOW,
+        )
+    )  # fmt: skip
+
+    async def story(door: Door) -> None:
+        answers = [
+            (await door.ask("GET", f"/kraft/events?since=0&limit=1&topic={topic}")).json for topic in ("t", "absent")
+        ]
+        assert [(each["next"], each["events"]) for each in answers] == [(20, []), (20, [])]
+
+    with_door(story, fake, extra_routes=event_routes(ring_of(20), incarnation="first"))

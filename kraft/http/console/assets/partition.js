@@ -58,7 +58,7 @@ export class PartitionScreen {
   update() {
     const row = this.stream.get(`p/${this.name}`);
     if (!row) {
-      if (this.stream.get("totals")) setText(this.facts, this.stream.get("hidden") ? "You may not describe this topic." : "No node knows this partition, or you may not describe its topic.");
+      if (this.stream.get("totals")) setText(this.facts, "No node knows this partition, or you may not describe its topic.");
       return;
     }
     const [leader, epoch, replicas, isr, standing, minIsr] = row;

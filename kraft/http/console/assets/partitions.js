@@ -49,8 +49,7 @@ export class PartitionsScreen {
     if (!totals) return;
     const partitions = this.stream.partitions();
     const more = totals.matched > totals.shown ? `; the ${grouped(totals.shown)} worst are shown` : "";
-    const hidden = this.stream.get("hidden");
-    setText(this.count, `${grouped(totals.matched)} of ${grouped(totals.partitions)} partitions${more}${hidden ? `; ${grouped(hidden)} are of topics that you may not describe` : ""}`);
+    setText(this.count, `${grouped(totals.matched)} of ${grouped(totals.partitions)} partitions${more}`);
     const lines = Math.max(Math.ceil(partitions.length / LINE), 1);
     const across = Math.min(Math.max(partitions.length, 1), LINE);
     setAttributes(this.map, { viewBox: `0 0 ${across * SQUARE} ${lines * SQUARE}`, width: across * SQUARE, height: lines * SQUARE });

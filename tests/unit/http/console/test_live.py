@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -19,7 +20,9 @@ from kraft.http.console.facts import ClusterFacts
 from kraft.http.console.live import PAGES_MAX, live_routes
 from kraft.http.console.pages import FILES, SCREENS
 from kraft.runtime.environment import close_environment, system_environment
+from metadata.acls import CLUSTER_NAME, AclOperation, AclPattern, AclPermission, AclResource
 from metadata.environment import NotConnected
+from metadata.records import AccessControlEntryRecord
 from tests.support.fake_gateway import FakeGateway
 from tests.unit.http.door import Door, open_door
 
@@ -179,3 +182,40 @@ def test_the_files_are_small_complete_and_make_no_markup_of_texts() -> None:
         assert not re.findall(r"https?://(?!www\.w3\.org/)", text), name
         for imported in re.findall(r'from "\./([^"]+)"', text):
             assert imported in FILES, (name, imported)
+
+
+def test_a_topic_that_one_may_not_describe_is_as_one_that_does_not_exist() -> None:
+    fake = FakeGateway(static={"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer"})
+    fake.add_topic("mine", partitions=1)
+    fake.add_topic("theirs", partitions=3)
+    for number in range(3):
+        fake.change("theirs", number, leader=-1)
+    described = ((AclResource.CLUSTER, CLUSTER_NAME), (AclResource.TOPIC, "mine"))
+    for number, (resource, name) in enumerate(described, 1):
+        fake.apply(
+            AccessControlEntryRecord(
+                id=UUID(int=number),
+                resource_type=resource,
+                resource_name=name,
+                pattern_type=AclPattern.LITERAL,
+                principal="User:ANONYMOUS",
+                host="*",
+                operation=AclOperation.DESCRIBE,
+                permission_type=AclPermission.ALLOW,
+            )
+        )
+
+    async def story(door: Door, gateway: FakeGateway, asked: list[int]) -> None:
+        for path in ("/kraft/changes", "/kraft/facts"):
+            for query in ("filter={}-0&exact=true", "filter={}", "filter={}&only_bad=true"):
+                theirs, absent = [
+                    (await door.ask("GET", f"{path}?{query.format(topic)}")).json for topic in ("theirs", "absent")
+                ]
+                assert theirs.pop("at_ms") <= absent.pop("at_ms")
+                assert theirs == absent, (path, query)
+        found = (await door.ask("GET", "/kraft/changes?limit=1")).json["set"]
+        assert [key for key in found if key.startswith("p/")] == ["p/mine-0"], "theirs are worse, and take no place"
+        totals = found["totals"]
+        assert (totals["topics"], totals["partitions"], totals["offline"], totals["matched"]) == (1, 1, 0, 1)
+
+    with_page(story, fake)
