@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -54,6 +54,7 @@ class Page:
     def __init__(self, driver: Chrome) -> None:
         self.driver = driver
         self._hosts: set[str] = set()
+        self._colours: Colours = "light"
 
     def open(self, url: str) -> None:
         self._hosts.add(urlsplit(url).netloc)
@@ -89,8 +90,9 @@ class Page:
         found: list[list[str]] = self.driver.execute_script(_ROWS, caption)
         return found
 
-    def show(self, *, colours: Colours = "light", size: tuple[int, int] = WIDE) -> None:
-        """As a person with these colours sees it in a window of this size."""
+    def show(self, *, colours: Colours | None = None, size: tuple[int, int] = WIDE) -> None:
+        """As a person sees it in a window of this size; with these colours from now on."""
+        self._colours = colours = colours or self._colours
         self.devtools("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": colours}]})
         width, height = size
         self.devtools(
@@ -142,6 +144,23 @@ class Page:
                 parts = urlsplit(message["params"]["request"]["url"])
                 asked |= {parts.netloc} if parts.scheme.startswith("http") else set()
         return asked - self._hosts - {""}
+
+
+def assert_fine(page: Page, screens: Mapping[str, str], *, sizes: Iterable[tuple[int, int]] = (NARROW,)) -> None:
+    """Nobody is kept out of these pages (URL -> text by which it is complete): axe finds nothing, and none scrolls
+    sideways, also in a narrow window."""
+    found: dict[str, list[str]] = {}
+    for size in sizes:
+        page.show(size=size)
+        for url, text in screens.items():
+            page.open(url)
+            page.driver.refresh()
+            page.wait_for(text)
+            if problems := page.problems():
+                found[f"{url} {size[0]}"] = problems
+            if page.is_too_wide():
+                found[f"{url} {size[0]} width"] = ["the page scrolls sideways"]
+    assert not found, json.dumps(found, indent=1)
 
 
 @contextmanager

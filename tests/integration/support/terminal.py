@@ -23,7 +23,7 @@ _BEGUN: Final = re.compile(r"\x1b(?:\[[0-9;?]*|[()])?\Z")
 
 
 class Display:
-    """The screen, from what a program writes. A line that is too long is cut, and `overflowed` says so."""
+    """The screen, from what a program writes. A line that is too long is cut; then `overflowed` is set."""
 
     def __init__(self, rows: int = ROWS, columns: int = COLUMNS) -> None:
         self._size = rows, columns
