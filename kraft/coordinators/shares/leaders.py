@@ -61,6 +61,9 @@ PASSES_MAX: Final = 100
 """Reads of one fetch that may find nothing but records that are too old; the next fetch goes on behind them."""
 READ_BYTES_MAX: Final = 1_048_576
 """What one fetch reads of one partition at most; a first batch comes whole."""
+EMPTY_READ_MS: Final = 50
+"""Wait after a read that was answered at once and changed nothing: what is there does not fit into the answers that
+clients have not taken yet, or an offset was set to where no record is."""
 RESET_LOOK_MS: Final = 1_000
 """How often a share partition without sessions asks whether its group was reset. A reset notifies it, but that message
 may be lost; its next write is fenced in any case."""
@@ -457,7 +460,7 @@ class ShareLeaders:
             found.update(fetch.handed)
             if found or (has_ended and not fetch.goes_on):
                 return found
-            await self._clock.sleep(0)
+            await self._clock.sleep(EMPTY_READ_MS if fetch.stands_still else 0)
 
     async def _leaders_of(
         self, ask: ShareFetch, found: dict[TopicIdPartition, Handed]
@@ -516,11 +519,14 @@ class _Fetch:
         self._has_passed = False
         """Whether this look has found nothing but records that are too old."""
         self._passes_left = PASSES_MAX
+        self._offsets: Mapping[TopicIdPartition, int] = {}
+        """Where the last read began."""
+        self._wake = asyncio.Event()
 
     async def look(self, deadline_ms: int) -> bool:
         """Hands out what there is, else waits for something. Returns whether the wait is over."""
-        wake = asyncio.Event()
-        self._has_passed = False
+        wake = self._wake = asyncio.Event()
+        self._has_passed, self._offsets = False, {}
         held = {
             where: leader
             for where, leader in self._leaders.items()
@@ -550,6 +556,15 @@ class _Fetch:
     def goes_on(self) -> bool:
         """Whether the next look begins at once, behind records that are too old."""
         return self._has_passed and self._passes_left > 0
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the last look has read, and neither it nor anybody else has changed what the next one begins with."""
+        return (
+            bool(self._offsets)
+            and not self._wake.is_set()
+            and all(self._leaders[where].partition.next_fetch_offset() == at for where, at in self._offsets.items())
+        )
 
     async def _wait(self, held: Mapping[TopicIdPartition, ShareLeader], wake: asyncio.Event, wait_ms: int) -> None:
         if held:

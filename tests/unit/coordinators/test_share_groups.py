@@ -383,6 +383,31 @@ def test_one_member_more_than_allowed_is_refused() -> None:
     assert story.beat("m2", 0, topics=frozenset({"a"})).member_id == "m2"
 
 
+@pytest.mark.long
+def test_ten_thousand_members_come_and_go_and_leave_nothing_behind() -> None:
+    """Half of them leave, and half are silent from then on."""
+    story = Story(members_max=11)
+    story._replay = lambda records: None  # type: ignore[method-assign]  # it has most of the time
+    story.join("stays")
+    story.initialize()
+    for wave in range(1_000):
+        names = [f"{wave}-{number}" for number in range(10)]
+        for name in names:
+            story.join(name)
+        assert isinstance(story.beat("late", 0, topics=frozenset({"a"})), GroupMaxSizeReached)
+        for name in names[::2]:
+            story.beat(name, -1)
+        story.now_ms += 30_000
+        story.beat("stays", story.here.members["stays"].member_epoch)
+        story.now_ms += 30_000
+        story.do(Tick())
+        assert list(story.here.members) == ["stays"]
+    assert story.settle("stays") == {"stays": story.of("a", 0, 1, 2, 3)}
+    assert list(story.here.targets) == ["stays"]
+    story.beat("stays", -1)
+    assert (dict(story.here.members), dict(story.here.targets)) == ({}, {})
+
+
 def test_a_large_group_is_assigned_once_in_an_interval() -> None:
     story = Story({"a": 8})
     for number in range(101):

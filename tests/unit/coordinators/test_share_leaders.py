@@ -71,13 +71,18 @@ class Member:
                 for first, last, kind in acks
             ],
         )
-        given: dict[str, Any] = {"max_wait_ms": wait_ms, "max_records": records, "max_bytes": 10**6} | more
+        given: dict[str, Any] = {
+            "max_wait_ms": wait_ms,
+            "max_records": records,
+            "max_bytes": 10**6,
+            "batch_size": 500,
+            "share_acquire_mode": mode,
+            **more,
+        }
         request = ShareFetchRequestData.make(
             group_id="g",
             member_id=self.name,
             share_session_epoch=self.epoch,
-            batch_size=500,
-            share_acquire_mode=mode,
             topics=[fetching.FetchTopic.make(topic_id=self.where.topic_id, partitions=[partition])],
             **given,
         )

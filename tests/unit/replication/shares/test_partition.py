@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kraft.protocol.errors import CoordinatorNotAvailable, InvalidRecordState, InvalidRequest
+from kraft.protocol.errors import CoordinatorNotAvailable, InvalidRecordState, InvalidRequest, ShareSessionLimitReached
 from replication.shares import partition as shares
 from replication.shares.acknowledgements import DELAY_MS_MAX, AcknowledgementBatch, Part, checked
 from replication.shares.partition import (
@@ -18,6 +18,7 @@ from replication.shares.partition import (
     StateWrite,
     loaded,
 )
+from replication.shares.sessions import SessionKey, ShareSessions
 from replication.shares.states import AcknowledgeType, DeliveryState, StateBatch, combined
 
 GAP, ACCEPT, RELEASE, REJECT, RENEW = AcknowledgeType
@@ -254,6 +255,45 @@ def test_a_closed_session_releases_what_its_member_holds_and_the_count_stays():
     ]
     assert [batch[:2] for batch in write(partition).batches] == [(0, 3), (5, 9)]
     assert not partition.release("a")
+
+
+def test_ten_thousand_members_come_and_go_and_leave_nothing_behind():
+    """Some accept what they hold, some lose their connection with it, and some are silent."""
+    partition, sessions = partition_of(), ShareSessions()
+    accepted: list[int] = []
+
+    def take(member: str, now_ms: int) -> int:
+        at = partition.next_fetch_offset()
+        (taken,) = acquire(partition, (at, at), member=member, max_records=1, is_strict=True, now_ms=now_ms)
+        assert taken[:2] == (at, at)
+        return at
+
+    for wave in range(100):
+        now_ms, names = wave * 2 * LOCK_MS, [f"{wave}-{number}" for number in range(100)]
+        held = {}
+        for name in names:
+            sessions.begin(SessionKey("g", name), 0, name, sessions_max=100)
+            held[name] = take(name, now_ms)
+        with pytest.raises(ShareSessionLimitReached):
+            sessions.begin(SessionKey("g", "late"), 0, "late", sessions_max=100)
+        for number, name in enumerate(names):
+            if number % 3 == 0:
+                acknowledge(partition, held[name], held[name], ACCEPT, member=name)
+                accepted.append(held[name])
+            elif number % 3 == 1:
+                assert sessions.disconnected(name) == [SessionKey("g", name)]
+                partition.release(name)
+            sessions.close(SessionKey("g", name))
+        partition.expire(now_ms + LOCK_MS)
+        write(partition)
+    while partition.next_fetch_offset() <= partition.end_offset:
+        offset = take("last", now_ms)
+        acknowledge(partition, offset, offset, ACCEPT, member="last")
+        accepted.append(offset)
+    assert len(set(accepted)) == len(accepted)
+    assert len(accepted) + partition.counts.archived_at_limit == partition.start_offset == partition.end_offset + 1
+    assert (len(sessions), sessions.has_group("g"), len(list(partition.runs()))) == (0, False, 0)
+    assert len(partition._locks) <= shares.LOCK_ENTRIES_SPARE + 1
 
 
 def test_locks_that_end_early_are_forgotten():
