@@ -182,7 +182,7 @@ class Receive(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="re
     error: str | None = None
 
 
-Word: TypeAlias = Literal["accept", "release", "reject"]
+Word: TypeAlias = Literal["accept", "release", "reject", "renew"]
 
 
 class Acknowledge(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="acknowledge"):

@@ -145,6 +145,7 @@ class Worker(Model):
     work_ms: int = Field(default=20, ge=0, le=10_000, description="How long it works on them before it accepts them.")
     lock_ms: int = Field(default=3_000, ge=1_000, le=60_000, description="How long the records are locked for it.")
     cannot_handle: str = Field(default="", description="The value of the record that it releases each time.")
+    renews: bool = Field(default=False, description="It renews the locks while it works, after half of their time.")
     target: int | Literal["any", "leader"] = Field(default="any", description="any node in turn, the leader, or an id.")
     starts: Literal["at once", "in the story"] = Field(default="at once", description="When it begins.")
 

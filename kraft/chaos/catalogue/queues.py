@@ -126,6 +126,30 @@ async def queue_lock_ends(run: ScenarioRun) -> None:
 
 
 @scenario(
+    "queue-lock-renewed",
+    question="Does a worker that renews its locks keep its records for longer than a lock lasts?",
+    settings=SETTINGS,
+    topics=[TOPIC],
+    clients=[
+        Producer(name="load", topic="t", rate=200, limit=200, retries=10, idempotent=True),
+        Worker(name="thorough", topic="t", work_ms=4_000, lock_ms=1_500, renews=True),
+        Worker(name="quick", topic="t", lock_ms=1_500, starts="in the story"),
+    ],
+    expect=Expect(accepted=200),
+)
+async def queue_lock_renewed(run: ScenarioRun) -> None:
+    """A worker works on its records for longer than two locks last, and renews them; another worker takes the others.
+
+    Nobody else receives the renewed records, and their acceptance is answered with success.
+    """
+    await run.until(lambda now: now.uncommitted("thorough") > 0)
+    await run.start("quick")
+    await run.until(lambda now: now.done("load") and now.accepted("quick") >= 100)
+    await run.until(lambda now: now.accepted("thorough") > 0)
+    await run.until(lambda now: now.accepted() == 200)
+
+
+@scenario(
     "queue-poison",
     question="Does one poison record hold up a thousand others?",
     settings=SETTINGS,

@@ -57,6 +57,8 @@ class _Delivery:
     count: int
     """The delivery count in the answer."""
     ack: Acknowledge | None = None
+    renewed_us: int = 0
+    """When the last renewal that was answered with success began."""
 
     @property
     def worker(self) -> str:
@@ -65,7 +67,8 @@ class _Delivery:
     @property
     def lock_ends_us(self) -> int:
         """The lock does not end before."""
-        return self.receive.invoke_us + int(self.receive.lock_ms * 1000 * LOCK_SHARE)
+        began_us = max(self.receive.invoke_us, self.renewed_us)
+        return began_us + int(self.receive.lock_ms * 1000 * LOCK_SHARE)
 
     def is_answered(self, word: str) -> bool:
         return self.ack is not None and self.ack.word == word and self.ack.outcome == "ok"
@@ -131,8 +134,10 @@ class QueueCheck:
         queue = self._queues.setdefault((ack.group, ack.topic), _Queue())
         for partition, offset in ack.records:
             delivery = queue.by_receive.get((ack.process, ack.receive, partition, offset))
-            if delivery is not None:
+            if delivery is not None and ack.word != "renew":
                 delivery.ack = ack
+            elif delivery is not None and ack.outcome == "ok":
+                delivery.renewed_us = ack.invoke_us
 
     # --- what must hold ---------------------------------------------------------------------------------------------
 

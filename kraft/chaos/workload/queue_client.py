@@ -7,7 +7,7 @@ a simulated world has its own. A client that is closed releases nothing, as a ki
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from kraft.chaos.history import Delivered, Word
@@ -66,6 +66,8 @@ class AcknowledgeResult:
     kafka_code: int | None = None
     error: str | None = None
     cannot_now: bool = False
+    renewed: Held | None = field(default=None, compare=False)
+    """The record as it is locked after a renewal."""
 
 
 class QueueClient(Protocol):

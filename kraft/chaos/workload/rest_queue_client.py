@@ -4,6 +4,7 @@ nodes."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -75,7 +76,7 @@ class RestQueueClient:
         rows = document_of(answer).get("results") if isinstance(answer, Answer) else None
         if rows is None:
             return [_failed(answer)] * len(items)
-        return [_result(row) for row in rows]
+        return [_result(held, row) for (held, _), row in zip(items, rows, strict=True)]
 
     async def _send(self, node: int, path: str, body: Any, *, timeout_ms: int) -> Response:
         headers = {"Accept": JSON, "Content-Type": JSON}
@@ -92,9 +93,11 @@ def _held(row: dict[str, Any]) -> Held:
     return Held(record=record, ack_id=row["ack_id"])
 
 
-def _result(row: dict[str, Any]) -> AcknowledgeResult:
+def _result(held: Held, row: dict[str, Any]) -> AcknowledgeResult:
     if row["error_code"] is None:
-        return AcknowledgeResult(outcome="ok", kafka_code=0)
+        renewed = row.get("renewed_ack_id")
+        again = None if renewed is None else replace(held, ack_id=renewed)
+        return AcknowledgeResult(outcome="ok", kafka_code=0, renewed=again)
     code = row["kafka_code"]
     return AcknowledgeResult(outcome=of_acknowledgement(code), kafka_code=code, error=row["message"])
 

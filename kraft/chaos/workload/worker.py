@@ -1,7 +1,8 @@
 """A worker of a queue: receives records, works, acknowledges them, receives again; and ends, or is silent.
 
-It accepts each record but the one that it cannot handle, which it releases. An acknowledgement without an answer is
-sent again until the locks have ended: until then a repeated one has the same answer.
+It accepts each record but the one that it cannot handle, which it releases. One that works for longer than a lock lasts
+may renew its locks meanwhile. An acknowledgement without an answer is sent again until the locks have ended: until then
+a repeated one has the same answer.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class WorkerOptions:
     work_ms: int = 20
     lock_ms: int = 3_000
     cannot_handle: str = ""
+    renews: bool = False
     target: Target = "any"
 
 
@@ -88,14 +90,28 @@ class Worker(ClientLife):
         index = self._keep(received, node, invoke_us)
         self.counts.read += len(received.held)
         self.counts.uncommitted += len(received.held)
-        await self._pause(self.options.work_ms / 1000)
-        await self._acknowledge(index, received.held, until_us=invoke_us + self.options.lock_ms * 1000)
+        held, locked_us = await self._work(index, received.held, invoke_us)
+        parts = [_Part(each, self._word(each)) for each in held]
+        await self._acknowledge(index, parts, until_us=locked_us + self.options.lock_ms * 1000)
         self.counts.uncommitted -= len(received.held)
 
-    async def _acknowledge(self, receive: int, held: Sequence[Held], *, until_us: int) -> None:
+    async def _work(self, receive: int, held: Sequence[Held], locked_us: int) -> tuple[Sequence[Held], int]:
+        """Returns the records as they are locked at the end, and when their locks began at the earliest."""
+        left_ms, half_ms = self.options.work_ms, self.options.lock_ms // 2
+        while self.options.renews and left_ms > half_ms and not self._is_ending.is_set():
+            await self._pause(half_ms / 1000)
+            left_ms -= half_ms
+            renewed_us, parts = self._now_us(), [_Part(each, "renew") for each in held]
+            await self._acknowledge(receive, parts, until_us=locked_us + self.options.lock_ms * 1000)
+            if all(part.result.outcome == "ok" for part in parts):
+                locked_us = renewed_us
+            held = [part.result.renewed or part.held for part in parts]
+        await self._pause(left_ms / 1000)
+        return held, locked_us
+
+    async def _acknowledge(self, receive: int, parts: Sequence[_Part], *, until_us: int) -> None:
         """Sends what has no result again, until the locks have ended."""
-        parts = [_Part(each, self._word(each)) for each in held]
-        left, invoke_us, attempts, node = parts, self._now_us(), 0, -1
+        left, invoke_us, attempts, node = list(parts), self._now_us(), 0, -1
         while left:
             node, attempts = self._node(), attempts + 1
             results = await self._client.acknowledge(node, [(part.held, part.word) for part in left])
@@ -176,7 +192,7 @@ class Worker(ClientLife):
     def _count(self, word: Word, result: AcknowledgeResult, places: Sequence[tuple[int, int]]) -> None:
         if result.kafka_code:
             self.counts.codes[result.kafka_code] += len(places)
-        if result.outcome != "ok" or word == "release":
+        if result.outcome != "ok" or word in ("release", "renew"):
             return
         self.counts.accepted += len(places) if word == "accept" else 0
         for partition, offset in places:

@@ -23,6 +23,7 @@ from kraft.coordinators.shares.leader import ShareLeader
 from kraft.protocol.errors import InvalidRecordState
 from metadata.controller.decide import isr
 from metadata.quorum.votes import VoteStore
+from replication.shares.states import AcknowledgeType
 from tests.simulation.planted import PLANTED, Patch
 
 VARIABLE: Final = "KRAFT_TEST_PLANTED"
@@ -106,6 +107,15 @@ def _late_ones_too(original: Any) -> Any:
             return original(self, lease)
         except InvalidRecordState:
             return None
+
+    return settle
+
+
+def _renewals_do_nothing(original: Any) -> Any:
+    """The worker gets success, and its lock ends as before."""
+
+    def settle(self: ShareLeader, lease: Any) -> Any:
+        return None if lease.part.type is AcknowledgeType.RENEW else original(self, lease)
 
     return settle
 
@@ -260,6 +270,14 @@ BUGS: Final[dict[str, Bug]] = {
         within_s=60,
         verdict=("anomaly accepted_twice: group q",),
         patches=(Patch(ShareLeader, "settle", _late_ones_too),),
+    ),
+    "queue_forgets_renewals": Bug(
+        what="a renewal is answered with success, and the lock ends as before (U2)",
+        found_by="queue-lock-renewed",
+        within_s=60,
+        verdict=("whose lock had not ended",),
+        patches=(Patch(ShareLeader, "settle", _renewals_do_nothing),),
+        breaks_off=True,
     ),
     "queue_begins_again": Bug(
         what="a new leader of a share partition does not load what was acknowledged (U6)",

@@ -105,6 +105,31 @@ def test_record_comes_again_when_its_lock_has_ended(tmp_path: Path, ack: Any, wo
     assert f"handed out to w2 after w1, whose lock of 1500 ms had ended, and {words}" in cause(verdict)[1]
 
 
+def test_renewed_lock_lasts_longer(tmp_path: Path) -> None:
+    for again_s, reason in ((7, ""), (8.5, "lock ended")):
+        run = queued()
+        taken = run.receives(9, values(9, 1), at_s=5, process="w1", lock_ms=2_000)
+        run.acknowledges(taken, 9, at_s=6, process="w1", word="renew")
+        run.acknowledges(taken, 9, at_s=6.4, process="w1", word="renew")
+        run.acknowledges(taken, 9, at_s=6.8, process="w1", word="renew", outcome="info")
+        later = run.receives(9, values(9, 1), at_s=again_s, process="w2", delivery=2)
+        run.acknowledges(later, 9, at_s=9, process="w2")
+        verdict = run.verdict(tmp_path)
+        assert cause(verdict)[0] == reason
+        assert verdict.unexplained == (not reason)
+    assert "whose lock of 2000 ms had ended, and which had acknowledged nothing" in cause(verdict)[1]
+
+
+def test_acceptance_after_a_renewal_is_one(tmp_path: Path) -> None:
+    run = queued()
+    taken = run.receives(9, values(9, 1), at_s=5, process="w1", lock_ms=2_000)
+    run.acknowledges(taken, 9, at_s=6, process="w1", word="renew")
+    run.acknowledges(taken, 9, at_s=7.9, process="w1")
+    verdict = run.verdict(tmp_path)
+    assert verdict.is_clean
+    assert fates(verdict) == {"handed_out": 10, "accepted": 10}
+
+
 def test_new_leader_does_not_know_locks(tmp_path: Path) -> None:
     run = queued()
     run.receives(9, values(9, 1), at_s=5, process="w1")

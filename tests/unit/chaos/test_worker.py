@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,7 @@ class FakeQueue:
         self._records = [Delivered(0, offset, 1, value) for offset, value in enumerate(values)]
         self._script = list(script)
         self.words: list[list[Word]] = []
+        self.ids: list[list[str]] = []
         self.has_ended = asyncio.Event()
 
     async def open(self, nodes: Sequence[int]) -> None:
@@ -48,19 +50,25 @@ class FakeQueue:
 
     async def acknowledge(self, node: int, items: Sequence[tuple[Held, Word]]) -> Sequence[AcknowledgeResult]:
         self.words.append([word for _, word in items])
+        self.ids.append([held.ack_id for held, _ in items])
         result = self._script.pop(0) if len(self._script) > 1 else self._script[0]
-        return [result] * len(items)
+        if result.outcome != "ok":
+            return [result] * len(items)
+        return [
+            replace(result, renewed=replace(held, ack_id=f"{held.ack_id}+")) if word == "renew" else result
+            for held, word in items
+        ]
 
 
 def worked(
-    values: Sequence[str], script: Sequence[AcknowledgeResult], *, lock_ms: int = 3_000, cannot_handle: str = ""
+    values: Sequence[str], script: Sequence[AcknowledgeResult], *, lock_ms: int = 3_000, work_ms: int = 0, **more: Any
 ) -> tuple[Worker, FakeQueue, list[Operation], QueueProgress]:
     """A worker that has acknowledged all that there was, or given it up."""
 
     async def run() -> tuple[Worker, FakeQueue, list[Operation], QueueProgress]:
         queue, history, progress = FakeQueue(values, script), list[Operation](), QueueProgress()
         world: Any = SimpleNamespace(brokers=(1, 2), latest=None, now_us=now_us, queue_client=lambda name, plan: queue)
-        options = WorkerOptions(name="w", topic="t", work_ms=0, lock_ms=lock_ms, cannot_handle=cannot_handle)
+        options = WorkerOptions(name="w", topic="t", work_ms=work_ms, lock_ms=lock_ms, **more)
         worker = Worker(options, client_world=world, record=history.append, progress=progress)
         await worker.open()
         await worker.start()
@@ -92,6 +100,23 @@ def test_releases_what_it_cannot_handle() -> None:
     worker, _, history, progress = worked(["p:0", "p:1"], [OK], cannot_handle="p:1")
     assert [(ack.word, ack.records) for ack in acknowledged(history)] == [("accept", ((0, 0),)), ("release", ((0, 1),))]
     assert (worker.counts.accepted, progress.done) == (1, {0: {0}})
+
+
+def test_renews_its_locks_while_it_works() -> None:
+    worker, queue, history, progress = worked(["p:0", "p:1"], [OK], lock_ms=100, work_ms=170, renews=True)
+    assert [words[0] for words in queue.words] == ["renew", "renew", "renew", "accept"]
+    assert queue.ids[-1] == ["0+++", "1+++"], "an id of the last renewal"
+    assert [(ack.word, ack.records) for ack in acknowledged(history)] == [
+        *[("renew", ((0, 0), (0, 1)))] * 3,
+        ("accept", ((0, 0), (0, 1))),
+    ]
+    assert (worker.counts.accepted, progress.done) == (2, {0: {0, 1}})
+
+
+def test_goes_on_with_the_id_that_it_has_when_a_renewal_is_refused() -> None:
+    worker, queue, history, _ = worked(["p:0"], [REFUSED], lock_ms=100, work_ms=60, renews=True)
+    assert [(ack.word, ack.outcome) for ack in acknowledged(history)] == [("renew", "fail"), ("accept", "fail")]
+    assert (queue.ids, worker.counts.with_code(121)) == ([["0"], ["0"]], 2)
 
 
 @pytest.mark.parametrize("first", [NO_ANSWER, GONE])
@@ -147,8 +172,8 @@ def answered(status: int, document: object) -> Answer:
     return Answer(status=status, headers={}, body=msgspec.json.encode(document))
 
 
-def row(code: int | None) -> dict[str, Any]:
-    return {"ack_id": "4", "error_code": None if code is None else 40903, "message": "no", "kafka_code": code}
+def row(code: int | None, **more: str) -> dict[str, Any]:
+    return {"ack_id": "4", "error_code": None if code is None else 40903, "message": "no", "kafka_code": code} | more
 
 
 @pytest.mark.parametrize(
@@ -167,6 +192,12 @@ def row(code: int | None) -> dict[str, Any]:
 def test_result_of_each_record_over_rest(answer: Response, outcomes: list[tuple[str, int | None]]) -> None:
     results = rest(answer, lambda client: client.acknowledge(1, HELD))
     assert [(each.outcome, each.kafka_code) for each in results] == outcomes
+
+
+def test_renewed_record_has_its_new_id() -> None:
+    answer = answered(207, {"results": [row(None, renewed_ack_id="later"), row(121)]})
+    renewed, refused = rest(answer, lambda client: client.acknowledge(1, HELD))
+    assert (renewed.renewed.record, renewed.renewed.ack_id, refused.renewed) == (HELD[0][0].record, "later", None)
 
 
 def test_records_of_a_receive_over_rest() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kraft.chaos.history import Delivered, Word
 from kraft.chaos.workload.queue_client import (
@@ -80,15 +81,16 @@ class SimulatedQueueClient:
         return held
 
     async def acknowledge(self, node: int, items: Sequence[tuple[Held, Word]]) -> Sequence[AcknowledgeResult]:
-        async def work(asked: SimulatedNode) -> Sequence[KafkaError | None]:
+        async def work(asked: SimulatedNode) -> Sequence[AcknowledgeResult]:
             assert asked.node is not None
             ids = [(held.ack_id, WORDS[word]) for held, word in items]
             asks = [Settlement(lock, offset, offset, kind) for (lock, offset), kind in ids]
             refused = await asked.node.queues.acknowledge(self._plan.group, asks)
-            return [refused.get(at) for at in range(len(items))]
+            now_ms = asked.machine.clock.wall_ms()
+            return [_result(*item, refused.get(at), now_ms) for at, item in enumerate(items)]
 
         try:
-            results = await self._client.asked(node, work, within_ms=ACKNOWLEDGE_TIMEOUT_MS)
+            return await self._client.asked(node, work, within_ms=ACKNOWLEDGE_TIMEOUT_MS)
         except Refused as reason:
             refused = AcknowledgeResult(outcome=of_refused_connection(), error=str(reason), cannot_now=True)
             return [refused] * len(items)
@@ -99,10 +101,12 @@ class SimulatedQueueClient:
                 outcome=of_acknowledgement(error.code), kafka_code=error.code, error=error.message
             )
             return [failed] * len(items)
-        return [_result(error) for error in results]
 
 
-def _result(error: KafkaError | None) -> AcknowledgeResult:
+def _result(held: Held, word: Word, error: KafkaError | None, now_ms: int) -> AcknowledgeResult:
     if error is None:
-        return AcknowledgeResult(outcome="ok", kafka_code=0)
+        lock, offset = held.ack_id
+        again = AckId(lock._replace(until_ms=now_ms + lock.lock_ms), offset)
+        renewed = replace(held, ack_id=again) if word == "renew" else None
+        return AcknowledgeResult(outcome="ok", kafka_code=0, renewed=renewed)
     return AcknowledgeResult(outcome=of_acknowledgement(error.code), kafka_code=error.code, error=error.message)
