@@ -12,7 +12,16 @@ from typing import Any, TypeVar
 from kraft.chaos.worlds.simulated.cluster import SimulatedNode
 from kraft.protocol.batches.records import NewRecord, build_batch
 from kraft.protocol.errors import KafkaError
-from metadata.controller.requests import AlterConfigs, ConfigAlteration, ConfigResource, CreateTopics, NewTopic
+from metadata.controller.requests import (
+    AlterConfigs,
+    AlterReassignments,
+    ConfigAlteration,
+    ConfigResource,
+    CreateTopics,
+    ElectLeaders,
+    NewTopic,
+    PartitionReassignment,
+)
 from metadata.environment import ConnectionClosed
 from metadata.image import PartitionImage, TopicIdPartition
 from replication.requests import ProduceOptions
@@ -22,6 +31,7 @@ from tests.simulation.hangs import Hangs
 from tests.simulation.moments import TRANSACTION_OPEN
 from tests.simulation.node_request import Watch
 from tests.simulation.plan import Event
+from tests.simulation.queue_plan import TOPIC
 
 T = TypeVar("T")
 
@@ -185,7 +195,59 @@ class Coincidences(Hangs):
 
     _values = 0
 
-    # --- both ---------------------------------------------------------------------------------------------------
+    # --- U6: acknowledgements at a leader that has not heard of its successor --------------------------------------
+
+    async def _hear_late(self, event: Event) -> None:
+        """Members of share groups work for long, and the leader of a partition hears late of its successor: some of
+        them acknowledge there while others have records of the successor, which has written nothing yet."""
+        queues = self._oracle.queues
+        assert queues.plan is not None
+        queues.is_work_long = True
+        try:
+            await asyncio.sleep(queues.plan.lock_ms / 2_000)
+            partition = self._led_besides_controller(event.numbers[0])
+            if partition is not None:
+                await self._move_unheard(partition, event)
+        finally:
+            queues.is_work_long = False
+
+    def _led_besides_controller(self, number: int) -> PartitionImage | None:
+        """A partition of the queue whose leader is another node, and has somebody to follow it."""
+        topic, controller = self._image().topic(TOPIC), self._controller()
+        partitions = [] if topic is None else [topic.partitions[each] for each in sorted(topic.partitions)]
+        first = number % max(len(partitions), 1)
+        for partition in partitions[first:] + partitions[:first]:
+            leader = self.cluster.nodes.get(partition.leader)
+            if leader is None or leader is controller or leader.node is None or len(partition.isr) < 2:
+                continue
+            return partition
+        return None
+
+    async def _move_unheard(self, partition: PartitionImage, event: Event) -> None:
+        leader = self.cluster.nodes[partition.leader]
+        assert leader.node is not None
+        publisher, where = leader.node.publisher, (TOPIC, partition.partition)
+        heir = next(each for each in partition.isr if each != leader.node_id)
+        replicas = (heir, *(each for each in partition.replicas if each != heir))
+        moved = PartitionReassignment(topic=TOPIC, partition=partition.partition, replicas=replicas)
+        awake = [node for node in self.cluster.alive if not node.machine.process.is_paused]
+        asked = next((at for at, node in enumerate(awake) if node is not leader), 0)
+        self._oracle.late_news.begin(publisher)
+        try:
+            await self._ask(AlterReassignments(reassignments=(moved,)), number=asked)  # type: ignore[arg-type]
+            await self._ask(ElectLeaders(election="preferred", partitions=(where,)), number=asked)  # type: ignore[arg-type]
+            await self._wait(lambda: self._leads_queue(heir, partition.partition), within_s=WON_S)
+            if self._leads_queue(heir, partition.partition):
+                self._oracle.count("queue: leader hears late of its successor")
+                await asyncio.sleep(event.lasts_ms / 1_000)
+        finally:
+            self._oracle.late_news.end(publisher)
+
+    def _leads_queue(self, node_id: int, number: int) -> bool:
+        topic = self._image().topic(TOPIC)
+        return topic is not None and topic.partitions[number].leader == node_id
+
+    # --- all of them --------------------------------------------------------------------------------------------
 
     async def _configure_at(self, node: SimulatedNode, topic: str, name: str, value: str) -> None:
         life = node.node

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.chaos.worlds.simulated.loop import PROCESS
 from kraft.coordinators.groups.shard import GroupShard
 from kraft.coordinators.shard import CoordinatorShard
@@ -105,6 +106,13 @@ def _append(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return append
+
+
+def _hear(oracle: Oracle, original: Callable[..., None]) -> Callable[..., None]:
+    def hear(self: MetadataPublisher, news: Any) -> None:
+        oracle.late_news.hear(self, functools.partial(original, self, news))
+
+    return hear
 
 
 def _take(oracle: Oracle, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -208,6 +216,8 @@ _WRAPPERS: tuple[tuple[Any, str, Callable[[Oracle, Callable[..., Any]], Callable
     (CoordinatorShard, "write_batch", _write_batch),
     (GroupShard, "ask", _ask_shard),
     (GroupShard, "changed", _group_changed),
+    (MetadataPublisher, "_on_change", _hear),
+    (MetadataPublisher, "_on_leadership", _hear),
     (scram, "salted_password", _remember),
     *queue_hooks.WRAPPERS,
     *delayed_oracle.WRAPPERS,

@@ -17,6 +17,7 @@ from metadata.image import MetadataImage, TopicIdPartition
 from replication.partition.replica import Replica
 from tests.simulation.delayed_oracle import DelayedOracle
 from tests.simulation.group_waits import GroupWaits
+from tests.simulation.late_news import LateNews
 from tests.simulation.log_oracle import LogOracle
 from tests.simulation.metadata_oracle import MetadataOracle
 from tests.simulation.moments import Moments
@@ -53,6 +54,7 @@ class Oracle:
         self.history: list[str] = []
         self.violation: BaseException | None = None
         self.moments = Moments(cluster.world.loop)
+        self.late_news = LateNews()
         self.promise = Promise(self)
         self.metadata = MetadataOracle(self)
         self.logs = LogOracle(self)

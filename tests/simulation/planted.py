@@ -557,7 +557,7 @@ PLANTED: dict[str, Planted] = {
         what="a new leader reads its state before earlier leaders are fenced",
         patches=(Patch(share_decisions, "read", queued.reads_fence_nobody),),
         profile="queues",
-        found_by=(36,),
+        found_by=(2,),
     ),
     "queue_prunes_what_is_needed": Planted(
         what="the share coordinator deletes records up to the end of its log (KAFKA-19695)",

@@ -36,6 +36,8 @@ OWED_S: Final = 20.0
 """In calm an answer comes within it: ten seconds for a share coordinator to be found, and its append."""
 WAIT_MS: Final = 150
 PAUSE_S: Final = 0.05
+LONG_WORK: Final = 0.4
+"""The part of the time of a lock that they work then; twice as much at most."""
 GONE: Final = 69
 REJOIN: Final = (25, GONE, 110)
 SESSION_LOST: Final = (122, 123)
@@ -103,6 +105,10 @@ class QueueMember:
     def _lock_s(self) -> float:
         assert self._oracle.queues.plan is not None
         return self._oracle.queues.plan.lock_ms / 1_000
+
+    @property
+    def _work_s(self) -> float:
+        return LONG_WORK * self._lock_s if self._oracle.queues.is_work_long else self._plan.work_ms / 1_000
 
     def _key(self, where: TopicIdPartition) -> ShareKey:
         return ShareKey(self._group, where.topic_id, where.partition)
@@ -241,7 +247,7 @@ class QueueMember:
         session = await self._fetch(node, places)
         if session is None or not session.held:
             return
-        await asyncio.sleep(self._rng.uniform(0, 2) * self._plan.work_ms / 1_000)
+        await asyncio.sleep(self._rng.uniform(0, 2) * self._work_s)
         acks, renewed = self._decided(session)
         if renewed and await self._acknowledge(session, renewed, RENEW):
             await asyncio.sleep(self._rng.uniform(0, 1) * self._lock_s)

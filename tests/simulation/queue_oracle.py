@@ -77,6 +77,8 @@ class QueueOracle:
     def __init__(self, oracle: Oracle) -> None:
         self.oracle = oracle
         self.plan: QueuePlan | None = None
+        self.is_work_long = False
+        """Members work on what they get for a good part of its lock."""
         self.dead_letters = DeadLetterOracle(oracle)
         self._known: dict[ShareKey, _Known] = {}
 

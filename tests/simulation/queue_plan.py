@@ -7,6 +7,7 @@ sees many of them run out.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,11 @@ def made_queues(plan: Plan) -> Plan:
         replace(each, topic=1, acks=-1, in_flight=1, pause_ms=rng.choice((150, 400)), records=rng.choice((1, 4)))
         for each in plan.producers[:2]
     )
-    events = (*plan.events, *(_deposed(plan, number) for number in range(rng.choice((0, 1, 2)))))
+    events = (
+        *plan.events,
+        *(_deposed(plan, number) for number in range(rng.choice((0, 1, 2)))),
+        *_heard_late(plan, lock_ms=drawn.lock_ms),
+    )
     return replace(
         plan,
         events=tuple(sorted(events, key=lambda event: event.at_ms)),
@@ -131,6 +136,20 @@ def _deposed(plan: Plan, number: int) -> Event:
         lasts_ms=session_ms + rng.randint(1_000, 4_000),
         numbers=(rng.randrange(10_000), 0, 0, 0),
     )
+
+
+def _heard_late(plan: Plan, *, lock_ms: int) -> Iterator[Event]:
+    """In each other seed, for longer than a member works then; not in those of `delayed`."""
+    from tests.simulation.plan import Event
+
+    rng = random.Random(f"heard late {plan.seed}")
+    if plan.profile == PROFILE and rng.random() < 0.5:
+        yield Event(
+            at_ms=rng.randint(1_500, 1_500 + plan.faults_ms),
+            kind="hear_late",
+            lasts_ms=lock_ms,
+            numbers=(rng.randrange(10_000), 0, 0, 0),
+        )
 
 
 def _members(rng: random.Random, group: str) -> tuple[QueueMemberPlan, ...]:

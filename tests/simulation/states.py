@@ -57,6 +57,7 @@ NIGHTLY = (
     "queue acknowledgement refused, error 121",
     "queue member forgets a record",
     "queue member mishap: beside",
+    "queue: leader hears late of its successor",
     "queue: record accepted",
     "queue: record archived at the limit",
     "queue: record redelivered",
