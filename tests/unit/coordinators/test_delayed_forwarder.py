@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from kraft.protocol.errors import KafkaError
 from metadata.controller.requests import DeleteTopics
 from metadata.image import TopicIdPartition
 from replication.record_times import CANCEL_HEADER, DELIVER_HEADER, ID_HEADER
-from replication.requests import EARLIEST_TIMESTAMP, ProduceOptions, ReadOptions
+from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, ProduceOptions, ReadOptions
 from tests.unit.coordinators.test_share_coordinator import at
 from tests.unit.coordinators.test_transaction_cluster import create, play, until
 
@@ -105,7 +106,7 @@ def test_records_come_when_they_are_due_and_not_before():
 def test_leaders_that_die_forget_nothing_and_forward_nothing_twice():
     async def story(cluster: SimulatedCluster) -> None:
         target, later = await topics(cluster)
-        await delay(cluster, later, [4_000 + 300 * number for number in range(40)])
+        await delay(cluster, later, [2_000 + 300 * number for number in range(40)])
         await come(cluster, target, 5)
         cluster.nodes[1].kill()
         found = await come(cluster, target, 40)
@@ -167,6 +168,35 @@ def test_a_node_that_dies_between_its_writes(monkeypatch: pytest.MonkeyPatch, pl
         await asyncio.sleep(20)
         assert sorted(int(value or b"") for value, _ in await all_there()) == list(range(60))
         assert has_died
+
+    play(story)
+
+
+def test_a_copy_is_one_replicated_write_after_the_record_is_due(monkeypatch: pytest.MonkeyPatch):
+    """Turns that follow each other closely have one note; nothing waits for a tick."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        target, later = await topics(cluster)
+        node, note, notes = cluster.alive[-1], Copies._note, 0
+        assert node.node is not None
+
+        async def noting(self: Copies, *arguments: Any, **named: Any) -> None:
+            nonlocal notes
+            notes += bool(named["positions"])
+            await note(self, *arguments, **named)
+
+        monkeypatch.setattr(Copies, "_note", noting)
+        begin = now_ms(node) + 2_000
+        await delay(cluster, later, [2_000 + 20 * number for number in range(20)])
+        await asyncio.sleep((begin - now_ms(node) - 50) / 1_000)  # the coordinators are there by then
+        late: list[int] = []
+        while len(late) < 20:
+            end = (await at(node, node.node.gateway.list_offset(target, LATEST_TIMESTAMP))).offset
+            late += [now_ms(node) - begin - 20 * number for number in range(len(late), end)]
+            await asyncio.sleep(0.001)
+        assert min(late) >= 0
+        assert max(late) <= 5, late
+        assert notes <= 4, "each for 200 ms"
 
     play(story)
 
