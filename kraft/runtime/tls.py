@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from kraft.runtime.tls_alerts import AlertingObject
 from metadata.settings import BrokerSettings
 
 LOOK_EVERY_MS: Final = 1_000
@@ -82,6 +83,7 @@ def _load(settings: BrokerSettings) -> tuple[_State, ssl.SSLContext, ssl.SSLCont
         _load_keystore(context, settings)
         _load_truststore(context, settings)
     server.verify_mode = _CLIENT_AUTH[settings.ssl_client_auth]
+    server.sslobject_class = AlertingObject
     return state, server, client
 
 

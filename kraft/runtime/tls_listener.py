@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final
 
+from kraft.runtime.tls_alerts import send_alert
 from metadata.environment import Tls
 from metadata.unauthenticated import TLS_HANDSHAKES, UnauthenticatedConnections
 
@@ -72,17 +73,26 @@ class TlsServer:
                 if self._tls.takes_plain and not await self._begins_with_tls(accepted):
                     await self._loop.connect_accepted_socket(self._protocol, accepted)
                     return
+                await self._encrypted(accepted)
+        except (OSError, ssl.SSLError) as error:
+            LOG.info("closing %s: no TLS: %s", peer, error)
+            accepted.close()
+        except asyncio.CancelledError:
+            accepted.close()
+
+    async def _encrypted(self, accepted: socket.socket) -> None:
+        """Raises OSError, also for a handshake that fails: the peer has the alert then."""
+        with accepted.dup() as own:  # the loop closes its own before the error is here
+            try:
                 await self._loop.connect_accepted_socket(
                     self._protocol,
                     accepted,
                     ssl=self._tls.context(),
                     ssl_handshake_timeout=TLS_HANDSHAKES.wait_ms / 1_000,
                 )
-        except (OSError, ssl.SSLError) as error:
-            LOG.info("closing %s: no TLS: %s", peer, error)
-            accepted.close()
-        except asyncio.CancelledError:
-            accepted.close()
+            except ssl.SSLError as error:
+                send_alert(error, own)
+                raise
 
     async def _begins_with_tls(self, accepted: socket.socket) -> bool:
         """Look at the first byte without taking it: no frame of Kafka or of the quorum, and no request of HTTP, begins

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,32 @@ def test_a_truststore_that_everybody_may_write_is_refused(folder: Path, tmp_path
     trusted.chmod(0o664)
     assert node.refresh()
     assert node.server.current is not first
+
+
+def test_a_client_learns_why_its_handshake_fails(folder: Path, tmp_path: Path) -> None:
+    """Java's clients try again for ever after a close, and end with an error after an alert."""
+    create(CLUSTER, str(tmp_path), days=10, users=["alice"])
+    required = tls(folder, ssl_client_auth="required")
+
+    def shake_hands(port: int, certificate: str, version: ssl.TLSVersion) -> None:
+        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        context.maximum_version = version
+        if certificate:
+            context.load_cert_chain(certificate)
+        link = socket.create_connection(("127.0.0.1", port), timeout=20)
+        with link, context.wrap_socket(link, server_hostname="127.0.0.1") as wrapped:
+            wrapped.sendall(b"what a client sends before it is refused")
+            wrapped.recv(1)
+
+    async def story(network: TcpNetwork) -> None:
+        listener = await network.listen("127.0.0.1", 0, echo, frame_bytes_max=LIMIT, tls=required.server)
+        for certificate, alert in (("", "CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE"), (str(tmp_path / "alice.pem"), "CA")):
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+                with pytest.raises(ssl.SSLError, match=alert):
+                    await asyncio.to_thread(shake_hands, listener.port, certificate, version)
+        await listener.close()
+
+    run(story)
 
 
 def test_handshakes_that_never_end_are_few_and_short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
