@@ -1,10 +1,10 @@
 """One instance that copies a topic to another, exactly once, until it is killed: librdkafka's consumer and producer.
 
-    python -m tests.clients.copier BOOTSTRAP SOURCE SINK GROUP TRANSACTIONAL_ID PROTOCOL
+    python -m tests.clients.copier BOOTSTRAP SOURCE SINK GROUP TRANSACTIONAL_ID PROTOCOL [CLIENT]
 
-PROTOCOL is `classic` or `consumer` (KIP-848). A transaction takes several batches for each of several partitions, so
-that its produces are pipelined; one of four is aborted on purpose, and its records are read again. It ends with 1 when
-a broker answers what no producer goes on after.
+PROTOCOL is `classic` or `consumer` (KIP-848). CLIENT is the folder `client` of a cluster of `kraft up --secure`. A
+transaction takes several batches for each of several partitions, so that its produces are pipelined; one of four is
+aborted on purpose, and its records are read again. It ends with 1 when a broker answers what no producer goes on after.
 
 librdkafka gives the sequences of records that an abort has taken out of its queues to the next ones ("advancing epoch
 base msgid"), also if they had been sent before and wait to be sent again. If a leader that has died had them
@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from tests.clients.login import login_of
 
 RECORDS = 60
 """Of one transaction, at most."""
@@ -30,13 +33,17 @@ SESSION_TIMEOUT_MS = 6_000
 
 
 class Copier:
-    def __init__(self, bootstrap: str, source: str, sink: str, group: str, name: str, protocol: str) -> None:
+    def __init__(
+        self, bootstrap: str, source: str, sink: str, group: str, name: str, protocol: str, client: str | None = None
+    ) -> None:
         self._source, self._sink = source, sink
+        login = login_of(None if client is None else Path(client))
         of_group: dict[str, Any] = {"group.protocol": protocol}
         if protocol == "classic":
             of_group["session.timeout.ms"] = SESSION_TIMEOUT_MS
         self._consumer = Consumer(
             {
+                **login,
                 "bootstrap.servers": bootstrap,
                 "group.id": group,
                 "enable.auto.commit": False,
@@ -47,6 +54,7 @@ class Copier:
             }
         )
         self._of_producer: dict[str, Any] = {
+            **login,
             "bootstrap.servers": bootstrap,
             "transactional.id": name,
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,

@@ -18,6 +18,7 @@ from pathlib import Path
 import confluent_kafka
 from confluent_kafka import KafkaError
 
+from tests.clients.login import Login
 from tests.integration.support.cluster import Cluster
 
 PARTITIONS = 2
@@ -58,12 +59,23 @@ def killing(cluster: Cluster) -> Iterator[list[int]]:
 
 
 def write(
-    bootstrap: str, topic: str, values: Iterable[bytes], *, every_s: float = 0.0, partitions: int = PARTITIONS
+    bootstrap: str,
+    topic: str,
+    values: Iterable[bytes],
+    *,
+    every_s: float = 0.0,
+    partitions: int = PARTITIONS,
+    login: Login | None = None,
 ) -> None:
     """All partitions in turn, one each `every_s` seconds. Each record is written once: with more than one request in
     flight librdkafka may begin an epoch while it does not know what became of the first (docs/clients.md)."""
     producer = confluent_kafka.Producer(
-        {"bootstrap.servers": bootstrap, "enable.idempotence": True, "max.in.flight.requests.per.connection": 1}
+        {
+            **(login or {}),
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "max.in.flight.requests.per.connection": 1,
+        }
     )
     for number, value in enumerate(values):
         producer.produce(topic, value, partition=number % partitions)
@@ -71,14 +83,19 @@ def write(
     assert producer.flush(DEADLINE_S) == 0
 
 
-def committed_values(bootstrap: str, topic: str, *, partitions: int = PARTITIONS) -> list[bytes]:
-    return [value for _, value in committed_pairs(bootstrap, topic, partitions=partitions)]
+def committed_values(
+    bootstrap: str, topic: str, *, partitions: int = PARTITIONS, login: Login | None = None
+) -> list[bytes]:
+    return [value for _, value in committed_pairs(bootstrap, topic, partitions=partitions, login=login)]
 
 
-def committed_pairs(bootstrap: str, topic: str, *, partitions: int = PARTITIONS) -> list[tuple[bytes, bytes]]:
+def committed_pairs(
+    bootstrap: str, topic: str, *, partitions: int = PARTITIONS, login: Login | None = None
+) -> list[tuple[bytes, bytes]]:
     """Keys and values, partition by partition, up to the ends that a reader of committed records is told."""
     consumer = confluent_kafka.Consumer(
         {
+            **(login or {}),
             "bootstrap.servers": bootstrap,
             "group.id": uuid.uuid4().hex,
             "isolation.level": "read_committed",

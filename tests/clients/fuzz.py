@@ -1,9 +1,12 @@
 """Requests that no client sends: the recorded ones, damaged, against a node of ours.
 
-    python -m tests.clients.fuzz [--minutes 10] [--seed 1] [--before-login]
+    python -m tests.clients.fuzz [--minutes 10] [--seed 1] [--before-login] [--secure]
 
 Each request is answered, or its connection is closed; meanwhile a client that behaves is answered in time, the log
 shows no exception, and memory stays bounded. A seed repeats the requests; how they meet in the node may differ.
+
+With --secure the node runs as `kraft up --secure` starts it: the requests come over SASL_SSL, from a super user and
+from a user who may do little, and with --before-login what strangers send comes inside TLS and outside of it.
 """
 
 from __future__ import annotations
@@ -11,12 +14,13 @@ from __future__ import annotations
 import argparse
 import random
 import socket
+import ssl
 import struct
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,8 +34,9 @@ from tests.clients.golden.files import load
 from tests.clients.golden.peer import Exchange, Peer
 from tests.clients.golden.record import SETTINGS
 from tests.clients.golden.test_recorded import message_type
+from tests.clients.login import PASSWORD_FILE, Address, client_folder, dial, log_in, trusting
 from tests.integration.conftest import run_cluster
-from tests.integration.support.cluster import Cluster
+from tests.integration.support.cluster import Cluster, kraft
 
 ANSWER_S = 0.25
 """Then the next request goes over a new connection: a fetch or a join may wait for long."""
@@ -43,6 +48,9 @@ FLEXIBLE = {api.name: api.flexible_from for api in apis.BY_KEY.values()}
 INTERESTING = (0, 1, -1, 2, 127, 128, 255, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 SPARED = {"UnregisterBroker"}
 """The only broker would be gone, as asked."""
+RESTRICTED, RESTRICTED_PASSWORD = "restricted", "a password of hers"
+ALLOWED = "made"
+"""What the names of her topics and groups begin with: those of the recorded requests."""
 
 
 @dataclass
@@ -57,15 +65,20 @@ def main() -> None:
     arguments.add_argument("--minutes", type=float, default=10.0)
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--before-login", action="store_true", help="what strangers may send, at nodes with users")
+    arguments.add_argument("--secure", action="store_true", help="with TLS, logins and ACLs")
     asked = arguments.parse_args()
     if asked.before_login:
         from tests.clients.fuzz_before_login import run_before_login
 
-        report(run_before_login(seed=asked.seed, seconds=asked.minutes * 60), asked.seed)
+        report(run_before_login(seed=asked.seed, seconds=asked.minutes * 60, secure=asked.secure), asked.seed)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        for cluster in run_cluster(Path(folder), settings=SETTINGS, roles={1: ("broker", "controller")}):
+        for cluster in one_node(Path(folder), secure=asked.secure):
             outcome = fuzz(cluster, seed=asked.seed, seconds=asked.minutes * 60)
     report(outcome, asked.seed)
+
+
+def one_node(folder: Path, *, secure: bool = False) -> Iterator[Cluster]:
+    yield from run_cluster(folder, settings=SETTINGS, roles={1: ("broker", "controller")}, secure=secure)
 
 
 def report(outcome: Outcome, seed: int) -> NoReturn:
@@ -76,8 +89,7 @@ def report(outcome: Outcome, seed: int) -> NoReturn:
 
 
 def fuzz(cluster: Cluster, *, seed: int, seconds: float) -> Outcome:
-    host, _, port = cluster.nodes[0].kafka.rpartition(":")
-    address = (host, int(port))
+    door = Door.of(cluster)
     rng, outcome = random.Random(seed), Outcome()
     exchanges = [exchange for exchange in load() if exchange.api not in SPARED]
     until = time.monotonic() + seconds
@@ -86,7 +98,7 @@ def fuzz(cluster: Cluster, *, seed: int, seconds: float) -> Outcome:
         frame = damaged(rng.choice(exchanges), rng)
         try:
             if link is None:
-                link = socket.create_connection(address, timeout=CONTROL_S)
+                link = door.connect(door.users[0] if door.tls is None else rng.choice(door.users))
                 link.settimeout(ANSWER_S)
             end = exchange_frame(link, frame)
         except OSError as error:
@@ -98,9 +110,52 @@ def fuzz(cluster: Cluster, *, seed: int, seconds: float) -> Outcome:
             link.close()
             link = None
         if outcome.sent % CONTROL_EVERY == 0:
-            outcome.problems += problems(cluster, address, frame)
-    outcome.problems += problems(cluster, address, b"")
+            outcome.problems += problems(cluster, door, frame)
+    outcome.problems += problems(cluster, door, b"")
     return outcome
+
+
+@dataclass(frozen=True)
+class Door:
+    """The Kafka port of a node, and who comes."""
+
+    address: Address
+    tls: ssl.SSLContext | None
+    users: Sequence[tuple[str, str]]
+    """Names with passwords, a super user first; without TLS nobody logs in."""
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Door:
+        """The port of the first node. A secured one gets a restricted user."""
+        host, _, port = cluster.nodes[0].kafka.rpartition(":")
+        address, folder = (host, int(port)), client_folder(cluster)
+        if folder is None:
+            return cls(address, None, [("", "")])
+        admin = ("admin", (folder / PASSWORD_FILE).read_text(encoding="utf-8").strip())
+        restrict(cluster, folder)
+        return cls(address, trusting(folder), [admin, (RESTRICTED, RESTRICTED_PASSWORD)])
+
+    def connect(self, user: tuple[str, str]) -> socket.socket:
+        """Raises OSError, also for a login that is refused."""
+        link = dial(self.address, self.tls, timeout_s=CONTROL_S)
+        if self.tls is not None:
+            try:
+                log_in(link, *user)
+            except (AssertionError, struct.error) as error:
+                link.close()
+                raise ConnectionError(f"{user[0]} cannot log in: {error}") from error
+        return link
+
+
+def restrict(cluster: Cluster, folder: Path) -> None:
+    """A user whose names begin with `ALLOWED`."""
+    password = folder / RESTRICTED
+    password.touch(mode=0o600)
+    password.write_text(RESTRICTED_PASSWORD)
+    kraft("users", "add", RESTRICTED, "--password-file", str(password), "--data", cluster.data)
+    for resource in ("--topic", "--group", "--transactional-id"):
+        asked = ["--principal", f"User:{RESTRICTED}", "--operation", "All", resource, ALLOWED, "--prefixed"]
+        kraft("acls", "create", *asked, "--data", cluster.data)
 
 
 def exchange_frame(link: socket.socket, frame: bytes) -> str:
@@ -119,8 +174,8 @@ def exchange_frame(link: socket.socket, frame: bytes) -> str:
     return "answered" if left == 0 else "closed"
 
 
-def problems(cluster: Cluster, address: tuple[str, int], frame: bytes) -> Iterator[str]:
-    peer, began = Peer(address), time.monotonic()
+def problems(cluster: Cluster, door: Door, frame: bytes) -> Iterator[str]:
+    peer, began = Peer(door.address, connect=lambda: door.connect(door.users[0])), time.monotonic()
     peer.ask("control", MetadataRequestData.make(topics=()), 12)
     peer.close()
     took = time.monotonic() - began

@@ -1,5 +1,6 @@
 """What a stranger may send before any login, damaged: frames of clients and of nodes, SASL messages with and without
-headers, HTTP heads with credentials, frames of the quorum. `python -m tests.clients.fuzz --before-login` runs it.
+headers, HTTP heads with credentials, frames of the quorum. `python -m tests.clients.fuzz --before-login` runs it;
+with --secure it comes inside TLS, and in one of ten conversations without TLS where there should be some.
 
 Each conversation is answered or ended, nobody is let in, and a user who behaves, from another address, logs in in time.
 """
@@ -9,12 +10,14 @@ from __future__ import annotations
 import http.client
 import random
 import socket
+import ssl
 import struct
 import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +25,8 @@ from kraft.launcher.runfile import load_run
 from kraft.protocol import apis
 from metadata.quorum.frame_auth import NONCE_BYTES, Hello, encode_hello
 from tests.clients.fuzz import ANSWER_S, CONTROL_S, Outcome, damage, exchange_frame, node_problems
+from tests.clients.login import PASSWORD_FILE, Address, client_folder, dial, log_in, trusting
+from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
 from tests.integration.support.secured import secured_cluster
 
@@ -38,22 +43,28 @@ SETTINGS: Final = {
     "connection.failed.authentication.delay.ms": 0,
 }
 USERS: Final = f'[[users]]\nname = "alice"\npassword = "{PASSWORD}"\n'
-Address = tuple[str, int]
+OUTSIDE_TLS: Final = 0.1
+"""Share of conversations with a node that has TLS."""
 
 
 @contextmanager
-def secured_nodes(folder: Path) -> Iterator[Cluster]:
-    yield from secured_cluster(folder, protocol="SASL_PLAINTEXT", settings=SETTINGS, tail=USERS)
+def secured_nodes(folder: Path, *, secure: bool = False) -> Iterator[Cluster]:
+    """With users. `secure`: as `kraft up --secure` starts them, else without TLS."""
+    if secure:
+        yield from run_cluster(folder, settings=SETTINGS, secure=True)
+    else:
+        yield from secured_cluster(folder, protocol="SASL_PLAINTEXT", settings=SETTINGS, tail=USERS)
 
 
-def run_before_login(*, seed: int, seconds: float) -> Outcome:
+def run_before_login(*, seed: int, seconds: float, secure: bool = False) -> Outcome:
     """The whole of it, with a cluster of its own."""
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, secured_nodes(Path(folder)) as cluster:
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, secured_nodes(Path(folder), secure=secure) as cluster:
         return fuzz_before_login(cluster, seed=seed, seconds=seconds)
 
 
 def fuzz_before_login(cluster: Cluster, *, seed: int, seconds: float) -> Outcome:
     node, rng, outcome = cluster.nodes[0], random.Random(seed), Outcome()
+    tls = trusting(client_folder(cluster))
     run = load_run(cluster.data)
     assert run is not None
     quorum = node.quorum
@@ -69,7 +80,8 @@ def fuzz_before_login(cluster: Cluster, *, seed: int, seconds: float) -> Outcome
         address, conversation = rng.choice(doors)
         pieces = conversation()
         outcome.sent += 1
-        end = _end_of(address, pieces, is_http=address == address_of(node.rest))
+        is_outside = tls is not None and rng.random() < OUTSIDE_TLS
+        end = _end_of(address, pieces, None if is_outside else tls, is_http=address == address_of(node.rest))
         outcome.ends[end] += 1
         if end == LET_IN:
             outcome.problems.append(f"a stranger was let in: {[piece.hex() for piece in pieces]}")
@@ -84,8 +96,8 @@ def address_of(text: str) -> Address:
     return host, int(port)
 
 
-def _end_of(address: Address, pieces: Sequence[bytes], *, is_http: bool) -> str:
-    with socket.create_connection(address, timeout=CONTROL_S) as link:
+def _end_of(address: Address, pieces: Sequence[bytes], tls: ssl.SSLContext | None, *, is_http: bool) -> str:
+    with dial(address, tls, timeout_s=CONTROL_S) as link:
         link.settimeout(ANSWER_S)
         end = "waits"
         for piece in pieces:
@@ -211,7 +223,8 @@ def quorum_frames(rng: random.Random, cluster_id: str) -> list[bytes]:
 def problems(cluster: Cluster, pieces: Sequence[bytes]) -> Iterator[str]:
     """A user logs in over both ports, and the node is well."""
     node, sent = cluster.nodes[0], [piece.hex() for piece in pieces]
-    for port, logs_in in ((node.kafka, kafka_user), (node.rest, http_user)):
+    user = User.of(cluster)
+    for port, logs_in in ((node.kafka, user.over_kafka), (node.rest, user.over_http)):
         began = time.monotonic()
         try:
             logs_in(address_of(port))
@@ -223,28 +236,29 @@ def problems(cluster: Cluster, pieces: Sequence[bytes]) -> Iterator[str]:
     yield from node_problems(cluster, str(sent))
 
 
-def kafka_user(address: Address) -> None:
-    with socket.create_connection(address, timeout=CONTROL_S, source_address=(ELSEWHERE, 0)) as link:
-        for piece in (
-            bytes.fromhex("0011 0001 00000001 ffff 0005") + b"PLAIN",
-            bytes.fromhex("0024 0000 00000002 ffff")
-            + struct.pack(">i", len(PASSWORD) + 7)
-            + f"\0alice\0{PASSWORD}".encode(),
-        ):
-            link.sendall(struct.pack(">i", len(piece)) + piece)
-            answer = _received(link)
-            assert answer[4:6] == b"\0\0", answer
+@dataclass(frozen=True)
+class User:
+    """Who behaves, and comes from `ELSEWHERE`."""
 
+    name: str
+    password: str
+    tls: ssl.SSLContext | None
 
-def _received(link: socket.socket) -> bytes:
-    with link.makefile("rb") as stream:
-        (size,) = struct.unpack(">i", stream.read(4))
-        return stream.read(size)
+    @classmethod
+    def of(cls, cluster: Cluster) -> User:
+        folder = client_folder(cluster)
+        if folder is None:
+            return cls("alice", PASSWORD, None)
+        return cls("admin", (folder / PASSWORD_FILE).read_text(encoding="utf-8").strip(), trusting(folder))
 
+    def over_kafka(self, address: Address) -> None:
+        with dial(address, self.tls, timeout_s=CONTROL_S, source=ELSEWHERE) as link:
+            log_in(link, self.name, self.password)
 
-def http_user(address: Address) -> None:
-    connection = http.client.HTTPConnection(*address, timeout=CONTROL_S, source_address=(ELSEWHERE, 0))
-    login = b64encode(f"alice:{PASSWORD}".encode()).decode()
-    connection.request("GET", "/topics", headers={"Authorization": f"Basic {login}"})
-    assert connection.getresponse().status == 200
-    connection.close()
+    def over_http(self, address: Address) -> None:
+        connection = http.client.HTTPConnection(*address)
+        connection.sock = dial(address, self.tls, timeout_s=CONTROL_S, source=ELSEWHERE)
+        login = b64encode(f"{self.name}:{self.password}".encode()).decode()
+        connection.request("GET", "/topics", headers={"Authorization": f"Basic {login}"})
+        assert connection.getresponse().status == 200
+        connection.close()

@@ -1,6 +1,7 @@
 """A soak of clients that pipeline transactions, while nodes are killed and paused and the clients killed: exactly once?
 
-    python -m tests.clients.soak --minutes 60 [--seed 1] [--rate 40] [--only NAME ...] [--cache FOLDER] [--keep FOLDER]
+    python -m tests.clients.soak --minutes 60 [--seed 1] [--rate 40] [--secure] [--only NAME ...] [--cache FOLDER]
+        [--keep FOLDER]
 
 Each row has a writer, and a group of two instances that copy what it writes to another topic, in transactions of which
 some are aborted on purpose:
@@ -8,6 +9,8 @@ some are aborted on purpose:
     librdkafka-consumer   group.protocol=consumer (KIP-848), several batches for each partition in flight
     librdkafka-classic    the same with group.protocol=classic
     franz-go              five produce requests in flight (needs Go)
+
+With --secure the nodes run as `kraft up --secure` starts them, and all clients log in over SASL_SSL.
 
 At the end all that was written has to be among the committed records of the copy, once. The exit code is 1 when a
 record is lost or there twice, when an instance ended with an error that a broker may not give to a client that does
@@ -30,8 +33,16 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
-from tests.clients.exactly_once import DEADLINE_S, Instance, committed_values, difference, running, write
+from tests.clients.exactly_once import (
+    DEADLINE_S,
+    Instance,
+    committed_values,
+    difference,
+    running,
+    write,
+)
 from tests.clients.golang.transactions import built
+from tests.clients.login import Login, client_folder, login_of
 from tests.clients.scripts import SETTINGS, Steps, end, parser
 from tests.integration.conftest import run_cluster
 from tests.integration.support.cluster import Cluster
@@ -62,7 +73,7 @@ COPIER = (sys.executable, "-m", "tests.clients.copier")
 
 @dataclass(frozen=True)
 class Kind:
-    """`program BOOTSTRAP SOURCE SINK GROUP TRANSACTIONAL_ID further`"""
+    """`program BOOTSTRAP SOURCE SINK GROUP TRANSACTIONAL_ID further [CLIENT]`"""
 
     program: Callable[[Path], tuple[str, ...]]
     """Of the folder where what is built is kept."""
@@ -83,10 +94,13 @@ class Row:
         self._source, self._sink, group = (f"{each}-{name}" for each in ("source", "sink", "group"))
         for topic in (self._source, self._sink):
             cluster.create_topic(topic, partitions=PARTITIONS)
-        commit_beginnings(self._bootstrap, group, self._source)
+        client = client_folder(cluster)
+        self._login = login_of(client)
+        commit_beginnings(self._bootstrap, group, self._source, self._login)
+        further = [*KINDS[name].further, *([] if client is None else [str(client)])]
         self.instances = [
             Instance(
-                [*program, self._bootstrap, self._source, self._sink, group, f"{group}-{number}", *KINDS[name].further],
+                [*program, self._bootstrap, self._source, self._sink, group, f"{group}-{number}", *further],
                 folder / f"{name}-{number}.log",
                 dies_every_s=INSTANCE_DIES_EVERY_S + 7 * number,
             )
@@ -101,7 +115,7 @@ class Row:
                 yield b"%d" % self.written
                 time.sleep(1 / rate)
 
-        write(self._bootstrap, self._source, values(), partitions=PARTITIONS)
+        write(self._bootstrap, self._source, values(), partitions=PARTITIONS, login=self._login)
 
     def check(self) -> None:
         """Raises AssertionError when it goes on no more, or one of its instances ended as none may."""
@@ -117,7 +131,8 @@ class Row:
         wanted = Counter(b"%d" % number for number in range(1, self.written + 1))
 
         def is_copied() -> bool:
-            found = Counter(committed_values(self._bootstrap, self._sink, partitions=PARTITIONS))
+            values = committed_values(self._bootstrap, self._sink, partitions=PARTITIONS, login=self._login)
+            found = Counter(values)
             assert not found - wanted, difference(found, wanted)
             if found != wanted:
                 raise NotYet(difference(found, wanted), [instance.reported() for instance in self.instances])
@@ -133,9 +148,10 @@ class Row:
         return sum(instance.given_up for instance in self.instances)
 
 
-def commit_beginnings(bootstrap: str, group: str, topic: str) -> None:
+def commit_beginnings(bootstrap: str, group: str, topic: str, login: Login) -> None:
     """So that no member ever asks where a partition begins: librdkafka takes a late answer to that for its position."""
-    with closing(Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})) as consumer:
+    settings = {**login, "bootstrap.servers": bootstrap, "group.id": group, "log_level": 0}
+    with closing(Consumer(settings)) as consumer:
         consumer.commit(offsets=[TopicPartition(topic, number, 0) for number in range(PARTITIONS)], asynchronous=False)
 
 
@@ -170,6 +186,7 @@ def main() -> None:
     arguments.add_argument("--minutes", type=float, default=5.0, help="of strikes (default: %(default)s)")
     arguments.add_argument("--seed", type=int, default=1, help="of the strikes (default: %(default)s)")
     arguments.add_argument("--rate", type=float, default=40.0, help="records/s of each row (default: %(default)s)")
+    arguments.add_argument("--secure", action="store_true", help="TLS, users and ACLs; the clients log in")
     arguments.add_argument("--keep", type=Path, help="where data folders and logs of a run that is wrong are moved to")
     arguments.add_argument("--only", nargs="+", choices=sorted(KINDS), default=list(KINDS), help="these rows")
     asked = arguments.parse_args()
@@ -179,7 +196,7 @@ def main() -> None:
     steps = Steps("transactional soak")
     with tempfile.TemporaryDirectory(prefix="kraft-soak-") as made:
         folder = Path(made)
-        for cluster in run_cluster(folder, settings=OWN_SETTINGS):
+        for cluster in run_cluster(folder, settings=OWN_SETTINGS, secure=asked.secure):
             rows = [Row(name, program, cluster, folder) for name, program in programs.items()]
             soak(cluster, rows, steps, seconds=asked.minutes * 60, rate=asked.rate, seed=asked.seed)
         code = steps.verdict()

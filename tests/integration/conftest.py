@@ -102,11 +102,12 @@ def run_cluster(
     host: str | None = None,
     forks: ForkServer = FORKS,
     log_dirs: int = 1,
+    secure: bool = False,
 ) -> Iterator[Cluster]:
     config = write_config(
         folder / "cluster.toml", settings=settings, roles=roles, racks=racks, host=host, log_dirs=log_dirs
     )
-    cluster = Cluster(data=str(folder / "data"), config=config, forks=forks)
+    cluster = Cluster(data=str(folder / "data"), config=config, forks=forks, is_secure=secure)
     try:
         cluster.start()
         yield cluster

@@ -14,9 +14,8 @@ from kraft.protocol.errors import SaslAuthenticationFailed
 from metadata.unauthenticated import KAFKA_LISTENER
 from tests.clients.fuzz_before_login import (
     PASSWORD,
+    User,
     address_of,
-    http_user,
-    kafka_user,
     secured_nodes,
 )
 from tests.integration.support.cluster import Cluster
@@ -59,7 +58,8 @@ def answers(link: socket.socket) -> list[bytes]:
 
 def check_others(nodes: Cluster) -> None:
     """A user at another address logs in over both ports."""
-    for logs_in, port in ((kafka_user, nodes.nodes[0].kafka), (http_user, nodes.nodes[0].rest)):
+    user = User.of(nodes)
+    for logs_in, port in ((user.over_kafka, nodes.nodes[0].kafka), (user.over_http, nodes.nodes[0].rest)):
         began = time.monotonic()
         logs_in(address_of(port))
         assert time.monotonic() - began < SERVED_S

@@ -49,9 +49,30 @@ def main() -> None:
     end(steps.verdict())
 
 
+class Programs:
+    """What runs with the jars of a release, at one cluster."""
+
+    def __init__(self, jars: Path, bootstrap: str, folder: Path) -> None:
+        self._jars, self._bootstrap, self._folder = jars, bootstrap, folder
+
+    def secured(self, login: str, topic: str, *, code: int = 0) -> str:
+        """The program that writes and reads a topic in every way. `login`: a file of properties."""
+        classes = self._folder / "classes"
+        if not classes.exists():
+            run_program(["javac", "-cp", f"{self._jars}/*", "-d", classes, PROGRAM], timeout_s=PROGRAM_S)
+        command = [*JVM, QUIET, "-cp", f"{classes}:{self._jars}/*", PROGRAM.stem, login, topic]
+        return run_program(command, code=code, timeout_s=PROGRAM_S)
+
+    def tool(self, tool: str, *arguments: str, login: str, code: int = 0) -> str:
+        name = tool if tool.startswith("kafka.") else f"{TOOLS}.{tool}"
+        where = ["--bootstrap-server", self._bootstrap, "--command-config", login]
+        return run_program([*JVM, QUIET, "-cp", f"{self._jars}/*", name, *where, *arguments], code=code)
+
+
 class Client:
     def __init__(self, jars: Path, cluster: Cluster, folder: Path) -> None:
-        self._jars, self._cluster, self._folder = jars, cluster, folder
+        self._cluster, self._folder = cluster, folder
+        self._programs = Programs(jars, cluster.bootstrap_servers, folder)
         self._run = uuid.uuid4().hex[:8]
 
     def steps(self) -> Iterator[Callable[[], None]]:
@@ -76,18 +97,11 @@ class Client:
         return step
 
     def _secured(self, properties: str, topic: str, *, code: int = 0) -> str:
-        classes = self._folder / "classes"
-        if not classes.exists():
-            run_program(["javac", "-cp", f"{self._jars}/*", "-d", classes, PROGRAM], timeout_s=PROGRAM_S)
-        command = [*JVM, QUIET, "-cp", f"{classes}:{self._jars}/*", PROGRAM.stem, properties, topic]
-        return run_program(command, code=code, timeout_s=PROGRAM_S)
+        return self._programs.secured(properties, topic, code=code)
 
-    def _tool(self, tool: str, *arguments: str, code: int = 0, properties: str = "", stdin: str = "") -> str:
-        name = tool if tool.startswith("kafka.") else f"{TOOLS}.{tool}"
+    def _tool(self, tool: str, *arguments: str, code: int = 0, properties: str = "") -> str:
         login = properties or str(self._cluster.security.properties)
-        where = ["--bootstrap-server", self._cluster.bootstrap_servers, "--command-config", login]
-        command = [*JVM, QUIET, "-cp", f"{self._jars}/*", name, *where, *arguments]
-        return run_program(command, code=code, stdin=stdin)
+        return self._programs.tool(tool, *arguments, login=login, code=code)
 
     def _properties(self, mechanism: str, user: str = "", password: str = "") -> str:
         """The client.properties of `--secure`, with another mechanism or user."""

@@ -80,6 +80,8 @@ class Cluster:
     is_of_programs: bool = False
     """Whether each node is a program of its own, as `kraft up` starts them: it inherits what is set at the time, such
     as the environment and the umask. Without it they are forks, which start in a fifth of the time."""
+    is_secure: bool = False
+    """With TLS, a user and ACLs, as `kraft up --secure` starts it."""
 
     @property
     def _start_process(self) -> StartProcess:
@@ -90,13 +92,20 @@ class Cluster:
             self.start_by_command(free_ports=free_ports)
             return
         run = start_cluster(
-            self.config, data=self.data, free_ports=free_ports, detach=True, say=_nothing, start=self._start_process
+            self.config,
+            data=self.data,
+            free_ports=free_ports,
+            secure=self.is_secure,
+            detach=True,
+            say=_nothing,
+            start=self._start_process,
         )
         self.ever_started |= {node.pid for node in run.nodes}
 
     def start_by_command(self, *, free_ports: bool = True) -> None:
         arguments = ["up", "--detach", "--no-console", "--json", "--data", self.data]
         arguments += ["--free-ports"] if free_ports else []
+        arguments += ["--secure"] if self.is_secure else []
         done = kraft(*arguments, *([self.config] if self.config else []), open_files_max=self.open_files_max)
         summary = json.loads(done.stdout.splitlines()[0])
         self.ever_started |= {node["pid"] for node in summary["nodes"]}

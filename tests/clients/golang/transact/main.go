@@ -2,19 +2,25 @@
 // killed. It ends with 1 when its session cannot go on, as the library asks of it: the next instance of its
 // transactional id fences it and goes on.
 //
-// transact BOOTSTRAP SOURCE SINK GROUP TRANSACTIONAL_ID
+// transact BOOTSTRAP SOURCE SINK GROUP TRANSACTIONAL_ID [CLIENT]
+//
+// CLIENT is the folder `client` of a cluster that `kraft up --secure` has started.
 package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"kraft.example/clients/script"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
 // recordsOfOne transaction, at most.
@@ -27,12 +33,16 @@ const batchBytes = 512
 func main() {
 	brokers, source, sink, group, id := strings.Split(os.Args[1], ","), os.Args[2], os.Args[3], os.Args[4], os.Args[5]
 	ctx := context.Background()
-	session, err := kgo.NewGroupTransactSession(
+	options := []kgo.Opt{
 		kgo.SeedBrokers(brokers...), kgo.ConsumerGroup(group), kgo.ConsumeTopics(source), kgo.DefaultProduceTopic(sink),
 		kgo.TransactionalID(id), kgo.TransactionTimeout(20*time.Second), kgo.SessionTimeout(6*time.Second),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.ProducerLinger(0), kgo.ProducerBatchMaxBytes(batchBytes),
-	)
+	}
+	if len(os.Args) > 6 {
+		options = append(options, login(os.Args[6])...)
+	}
+	session, err := kgo.NewGroupTransactSession(options...)
 	script.Check(err)
 	defer session.Close()
 	committed, aborted := 0, 0
@@ -59,4 +69,16 @@ func main() {
 		}
 		fmt.Println(committed, "committed,", aborted, "aborted")
 	}
+}
+
+// login as the first user of the cluster, with TLS.
+func login(folder string) []kgo.Opt {
+	ca, err := os.ReadFile(filepath.Join(folder, "ca.pem"))
+	script.Check(err)
+	password, err := os.ReadFile(filepath.Join(folder, "password"))
+	script.Check(err)
+	pool := x509.NewCertPool()
+	script.Expect(pool.AppendCertsFromPEM(ca), "no certificate in ca.pem")
+	user := scram.Auth{User: "admin", Pass: strings.TrimSpace(string(password))}
+	return []kgo.Opt{kgo.DialTLSConfig(&tls.Config{RootCAs: pool}), kgo.SASL(user.AsSha512Mechanism())}
 }
