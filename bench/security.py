@@ -1,9 +1,10 @@
 """The cost of TLS with a login, of ACLs, and of 10,000 ACLs: processor time of the nodes, beside a plain cluster.
 
-python -m bench.security [--rounds 3] [--records 40000] [--acls 10000]
+python -m bench.security [--rounds 3] [--records 40000] [--acls 10000] [--kafka FOLDER]
 
-Both clusters run at the same time, and are loaded in turns; each number is the median of the rounds. `admin` is a super
-user, of whom no ACL is asked; `alice` has ACLs.
+All clusters run at the same time, and are loaded in turns; each number is the median of the rounds. `admin` is a super
+user, of whom no ACL is asked; `alice` has ACLs. `--kafka` measures Apache Kafka, too, whose jars are in the folder:
+three nodes plain, and three with TLS everywhere and the same login, with the same client (Java 17 or newer).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
@@ -33,7 +35,8 @@ from confluent_kafka.admin import (
 )
 
 from bench.cluster import BenchError, process_cpu_s
-from kraft.client.credentials import Credentials
+from bench.kafka_nodes import KafkaNodes
+from kraft.client.credentials import NONE, Credentials
 from kraft.client.response import Answer, Request
 from kraft.client.transport import Transport
 from kraft.testing import Cluster
@@ -49,6 +52,8 @@ REST_SHARE: Final = 80
 REST_BODY: Final = b'{"records":[' + b",".join([b'{"value":"' + b"x" * 100 + b'"}'] * REST_RECORDS) + b"]}"
 JSON: Final = {"Content-Type": "application/vnd.kafka.json.v2+json"}
 LIMIT_S: Final = 300.0
+WARM_ROUNDS: Final = 2
+"""Before Kafka is measured, its compiler has seen so many rounds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +61,27 @@ class Side:
     """A cluster, and a login on it."""
 
     name: str
-    cluster: Cluster
+    servers: str
+    pids: Sequence[int]
     kafka: Mapping[str, Any]
     """Options of librdkafka."""
-    rest: Credentials
+    rest_url: str = ""
+    """Empty for a cluster that has no HTTP."""
+    rest: Credentials = NONE
+
+    @classmethod
+    def of(cls, name: str, cluster: Cluster, kafka: Mapping[str, Any], rest: Credentials) -> Side:
+        pids = [cluster.node(node).pid for node in cluster.ids]
+        servers, url = cluster.bootstrap_servers, cluster.rest_url
+        return cls(name=name, servers=servers, pids=pids, kafka=kafka, rest_url=url, rest=rest)
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"bootstrap.servers": self.cluster.bootstrap_servers, **self.kafka}
+        return {"bootstrap.servers": self.servers, **self.kafka}
 
     def cpu_s(self) -> float:
         """Processor time of the nodes so far."""
-        return sum(process_cpu_s(self.cluster.node(node).pid) for node in self.cluster.ids)
+        return sum(map(process_cpu_s, self.pids))
 
 
 def produce(side: Side, topic: str, count: int) -> int:
@@ -107,7 +121,7 @@ def rest(side: Side, topic: str, count: int) -> int:
 
     async def main() -> None:
         async with Transport(credentials=side.rest) as transport:
-            await asyncio.gather(*(ask(transport, side.cluster.rest_url) for _ in range(REST_AT_ONCE)))
+            await asyncio.gather(*(ask(transport, side.rest_url) for _ in range(REST_AT_ONCE)))
 
     asyncio.run(main())
     return requests // REST_AT_ONCE * REST_AT_ONCE
@@ -122,14 +136,15 @@ LOADS: Final[Mapping[str, Callable[[Side, str, int], int]]] = {
 
 def measure(sides: Sequence[Side], *, rounds: int, count: int) -> dict[str, list[float]]:
     """Load -> microseconds of the nodes' processors for each record or request, by side."""
-    found: dict[str, list[list[float]]] = {load: [[] for _ in sides] for load in LOADS}
+    loads = {load: act for load, act in LOADS.items() if act is not rest or all(side.rest_url for side in sides)}
+    found: dict[str, list[list[float]]] = {load: [[] for _ in sides] for load in loads}
     for number, side in enumerate(sides):  # the first use of a cluster makes topics of its own, and loads code
-        for act in LOADS.values():
+        for act in loads.values():
             act(side, f"{PREFIX}warm-{number}", REST_SHARE * REST_AT_ONCE)
     for _ in range(rounds):
         for number, side in enumerate(sides):
             topic = f"{PREFIX}{uuid.uuid4().hex[:8]}"
-            for load, act in LOADS.items():
+            for load, act in loads.items():
                 before = side.cpu_s()
                 done = act(side, topic, count)
                 found[load][number].append((side.cpu_s() - before) / done * 1e6)
@@ -149,7 +164,7 @@ def _alice(cluster: Cluster) -> Side:
     kinds = (ResourceType.TOPIC, ResourceType.GROUP)
     _create(admin, [_acl("alice", kind, PREFIX, ResourcePatternType.PREFIXED) for kind in kinds])
     own = cluster.security.of("alice", PASSWORD)
-    return Side(name="ACLs", cluster=cluster, kafka=own.librdkafka(), rest=own.credentials())
+    return Side.of("ACLs", cluster, own.librdkafka(), own.credentials())
 
 
 def _admin(cluster: Cluster) -> AdminClient:
@@ -178,26 +193,47 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--records", type=int, default=40_000)
     parser.add_argument("--acls", type=int, default=10_000)
+    parser.add_argument("--kafka", type=Path, metavar="FOLDER", help="the jars of a release of Apache Kafka")
     asked = parser.parse_args()
     with ExitStack() as stack:
         plain, secure = (stack.enter_context(Cluster(nodes=3, secure=secure)) for secure in (False, True))
         admin = secure.security
         sides = [
-            Side(name="plain", cluster=plain, kafka={}, rest=Credentials()),
-            Side(name="TLS", cluster=secure, kafka=admin.librdkafka(), rest=admin.credentials()),
+            Side.of("plain", plain, {}, NONE),
+            Side.of("TLS", secure, admin.librdkafka(), admin.credentials()),
             _alice(secure),
         ]
         few = measure(sides, rounds=asked.rounds, count=asked.records)
         _many_acls(secure, asked.acls)
-        many = Side(name=f"{asked.acls} ACLs", cluster=secure, kafka=sides[2].kafka, rest=sides[2].rest)
+        many = replace(sides[2], name=f"{asked.acls} ACLs")
         more = measure([many], rounds=asked.rounds, count=asked.records)
-    names = "".join(f"{each.name:>20}" for each in (*sides, many))
+        kafka = _kafka(asked.kafka, stack, rounds=asked.rounds, count=asked.records) if asked.kafka else None
+    _print([*sides, many], {load: [*few[load], *more[load]] for load in LOADS})
+    if kafka is not None:
+        _print(*kafka)
+    return 0
+
+
+def _kafka(
+    libs: Path, stack: ExitStack, *, rounds: int, count: int
+) -> tuple[Sequence[Side], Mapping[str, Sequence[float]]]:
+    nodes = [stack.enter_context(KafkaNodes(libs, secure=secure)) for secure in (False, True)]
+    names = ("Kafka, plain", "Kafka, TLS")
+    sides = [
+        Side(name=name, servers=each.servers, pids=each.pids, kafka=each.login)
+        for name, each in zip(names, nodes, strict=True)
+    ]
+    measure(sides, rounds=WARM_ROUNDS, count=count)
+    return sides, measure(sides, rounds=rounds, count=count)
+
+
+def _print(sides: Sequence[Side], found: Mapping[str, Sequence[float]]) -> None:
+    """A line for each load, with the ratio to the first side."""
+    names = "".join(f"{each.name:>20}" for each in sides)
     sys.stdout.write(f"{'us of three nodes for each':<32}{names}\n")
-    for load in LOADS:
-        values = [*few[load], *more[load]]
+    for load, values in found.items():
         cells = "".join(f"{f'{value:.1f} ({value / values[0]:.2f})':>20}" for value in values)
         sys.stdout.write(f"{load:<32}{cells}\n")
-    return 0
 
 
 if __name__ == "__main__":
