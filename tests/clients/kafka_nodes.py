@@ -17,6 +17,8 @@ from tests.integration.support.waiting import NotYet, wait_until
 
 NODES = (1, 2, 3)
 START_S = 300
+STOP_S = 450
+"""The last voter waits five minutes for a controller that lets it go, and stops then, in order."""
 JAVA = shutil.which("java")
 QUIET = {"log_level": 0}
 """Of librdkafka, which reports each refused connection."""
@@ -74,7 +76,7 @@ class KafkaNodes:
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
         try:
-            codes = {node: process.wait(START_S) for node, process in self.processes.items()}
+            codes = {node: process.wait(STOP_S) for node, process in self.processes.items()}
         finally:
             for process in self.processes.values():
                 process.kill()
