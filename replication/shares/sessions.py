@@ -13,12 +13,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from kraft.protocol.errors import InvalidShareSessionEpoch, ShareSessionLimitReached, ShareSessionNotFound
+from kraft.protocol.errors import (
+    InvalidRequest,
+    InvalidShareSessionEpoch,
+    ShareSessionLimitReached,
+    ShareSessionNotFound,
+)
 from metadata.image import TopicIdPartition
 
 FINAL_EPOCH: Final = -1
 INITIAL_EPOCH: Final = 0
 EPOCH_MAX: Final = 2**31 - 1
+PARTITIONS_MAX: Final = 4_096
+"""Partitions of one session. Each fetch looks at all of them, those that do not exist too: a client may name a topic
+that its broker does not know yet."""
 
 
 class SessionKey(NamedTuple):
@@ -38,8 +46,12 @@ class ShareSession:
     partitions: dict[TopicIdPartition, None] = field(default_factory=dict)
 
     def update(self, added: Iterable[TopicIdPartition], forgotten: Iterable[TopicIdPartition]) -> None:
-        """Partitions that are named for their acknowledgements are added too, as in Kafka."""
-        self.partitions.update(dict.fromkeys(added))
+        """Partitions that are named for their acknowledgements are added too, as in Kafka. Raises InvalidRequest 42 for
+        more than PARTITIONS_MAX of them, and changes nothing then."""
+        new = dict.fromkeys(each for each in added if each not in self.partitions)
+        if len(self.partitions) + len(new) > PARTITIONS_MAX:
+            raise InvalidRequest(f"a share session has at most {PARTITIONS_MAX} partitions: forget others first")
+        self.partitions.update(new)
         for partition in forgotten:
             self.partitions.pop(partition, None)
 

@@ -475,11 +475,16 @@ class ShareLeaders:
 
         missing: list[TopicIdPartition] = []
         for where in ask.partitions:
-            known = self._known(ShareKey(ask.group, where.topic_id, where.partition))
-            if known is None:
-                missing.append(where)
-            else:
+            key = ShareKey(ask.group, where.topic_id, where.partition)
+            known = self._known(key)
+            if known is not None:
                 leaders[where] = known
+                continue
+            try:
+                self._led(key)  # else each of thousands that do not exist would have a task
+                missing.append(where)
+            except KafkaError as error:
+                found[where] = Handed(error=error)
         if not missing:
             return leaders
         await asyncio.gather(*map(one, missing))

@@ -14,6 +14,8 @@ from kraft.coordinators.shares.ack_ids import Lock, Settlement
 from kraft.coordinators.shares.leaders import ShareFetch
 from kraft.coordinators.shares.queue import Receive, locks_of
 from kraft.coordinators.shares.state import ShareKey
+from kraft.protocol.messages import share_fetch_request as fetching
+from kraft.protocol.messages.share_fetch_request import ShareFetchRequestData
 from metadata.image import TopicIdPartition
 from replication.requests import CONSUMER, FetchRequest
 from tests.unit.coordinators.test_share_coordinator import at, persister
@@ -177,6 +179,40 @@ def test_partitions_that_do_not_exist_are_answered_alone():
             assert await member.acknowledge((0, 0, ACCEPT)) == code
         member.where = where
         assert await member.acknowledge((0, 2, ACCEPT)) == 0
+
+    play(story, **SETTINGS)
+
+
+def test_a_session_of_thousands_of_partitions_that_do_not_exist_is_bounded():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=3)
+        member, other = Member(cluster, where), Member(cluster, where, "other")
+        node, nowhere = member.leader(), uuid4()
+
+        async def named(first: int, count: int) -> Any:
+            partitions = [fetching.FetchPartition.make(partition_index=first + number) for number in range(count)]
+            request = ShareFetchRequestData.make(
+                group_id="g",
+                member_id=member.name,
+                share_session_epoch=member.epoch,
+                topics=[fetching.FetchTopic.make(topic_id=nowhere, partitions=partitions)],
+                max_bytes=10**6,
+                max_records=10,
+            )
+            member.epoch += 1
+            return await member.door.ask(request, 2)
+
+        assert acquired(await named(0, 2_000)) == []
+        assert acquired(await named(2_000, 2_000)) == []
+        refused = await named(4_000, 2_000)
+        assert (refused.error_code, "at most 4096 partitions" in refused.error_message) == (42, True)
+        answer = await named(4_000, 96)
+        assert [len(topic.partitions) for topic in answer.responses] == [4_096]
+        assert {each.error_code for topic in answer.responses for each in topic.partitions} == {100}
+        assert node.node is not None
+        assert node.node.broker is not None
+        assert node.node.broker.shares.leaders._loads == {}
+        assert await other.got() == [(0, 2, 1)]
 
     play(story, **SETTINGS)
 

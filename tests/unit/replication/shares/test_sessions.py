@@ -6,9 +6,14 @@ from uuid import UUID
 
 import pytest
 
-from kraft.protocol.errors import InvalidShareSessionEpoch, ShareSessionLimitReached, ShareSessionNotFound
+from kraft.protocol.errors import (
+    InvalidRequest,
+    InvalidShareSessionEpoch,
+    ShareSessionLimitReached,
+    ShareSessionNotFound,
+)
 from metadata.image import TopicIdPartition
-from replication.shares.sessions import EPOCH_MAX, SessionKey, ShareSessions
+from replication.shares.sessions import EPOCH_MAX, PARTITIONS_MAX, SessionKey, ShareSessions
 
 KEY, OTHER = SessionKey("g", "a"), SessionKey("g", "b")
 P = [TopicIdPartition(UUID(int=1), number) for number in range(3)]
@@ -79,3 +84,16 @@ def test_each_request_begins_with_another_partition():
     assert set(firsts) == set(P)
     session.update((), [P[1], P[1]])
     assert list(session.partitions) == [P[0], P[2]]
+
+
+def test_a_session_has_a_bound_for_its_partitions():
+    session = ShareSessions().begin(KEY, 0, OLD, sessions_max=9)
+    many = [TopicIdPartition(UUID(int=2), number) for number in range(PARTITIONS_MAX)]
+    session.update(many[:-1], ())
+    session.update([many[0], many[-1], many[-1]], ())
+    with pytest.raises(InvalidRequest, match="at most 4096 partitions: forget others first"):
+        session.update(P, ())
+    assert list(session.partitions) == many
+    session.update((), many[:3])
+    session.update(P, ())
+    assert len(session.partitions) == PARTITIONS_MAX
