@@ -75,7 +75,7 @@ class Follower:
         return Taken.DONE if appended is None else Taken.APPENDED
 
     def _move_high_watermark(self, replica: Replica, state: FollowerState, leader_high_watermark: int) -> None:
-        """R5."""
+        """R5: to that of the leader, within the bounds of this log."""
         high_watermark = follower_high_watermark(
             leader_high_watermark=leader_high_watermark,
             log_start_offset=replica.log.log_start_offset,

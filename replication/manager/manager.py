@@ -194,7 +194,7 @@ class ReplicaManager:
             started.set()
 
     async def _checkpoint_high_watermarks(self) -> None:
-        """R7."""
+        """R7: saves the high watermarks now and then."""
         registry = self._registry
         while True:
             await registry.clock.sleep(registry.settings().replica_high_watermark_checkpoint_interval_ms)

@@ -102,7 +102,7 @@ class Offsets:
     def offset_for_leader_epoch(
         self, key: TopicIdPartition, epoch: int, *, current_leader_epoch: int = ANY_EPOCH
     ) -> EpochEnd | None:
-        """R3."""
+        """R3: the end offset of a leader epoch; None for one that is newer than all known here."""
         replica, _state = self._registry.leader_or_raise(key, leader_epoch=current_leader_epoch)
         return replica.log.end_offset_for_epoch(epoch)
 

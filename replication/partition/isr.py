@@ -101,7 +101,7 @@ def alteration_of(
 
 
 def with_refusal(state: LeaderState, code: int) -> tuple[LeaderState, Answered]:
-    """I8."""
+    """I8: what becomes of a change of the ISR that the controller has refused with `code`."""
     if code in REVERTING_CODES:
         return replace(state, isr=CommittedIsr(members=state.isr.members)), Answered.SETTLED
     if code in SUPERSEDED_CODES:

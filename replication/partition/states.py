@@ -54,7 +54,7 @@ class FollowerProgress:
     fetched_ms: int = NEVER_MS
     leader_end_offset_at_fetch: int = UNKNOWN_OFFSET
     caught_up_ms: int = NEVER_MS
-    """I2."""
+    """I2: when the follower had all that the leader had at that time."""
     broker_epoch: int = -1
     idling: Idling | None = None
 

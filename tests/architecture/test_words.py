@@ -14,6 +14,9 @@ TESTS: Final = words.ROOT / "tests"
 NAME: Final = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
 NAME_MAX: Final = 75
 """Characters in the name of a test: a longer one is hard to search for."""
+PRODUCT: Final = ("kraft", "metadata", "replication", "bench")
+NOUNS: Final = frozenset({"copying", "encoding", "grouping", "importing", "routing"})
+"""Names of modules that end in "ing" and may: a module is named by what it has, not by what happens in it."""
 HARD: Final = re.compile(r"_(?:told|tells|says|whoever|anew)(?:_|$)")
 
 
@@ -35,6 +38,12 @@ def test_names_of_tests_are_short() -> None:
 def test_names_of_tests_have_no_hard_words() -> None:
     assert not [name for name in names() if HARD.search(name)]
     assert HARD.search("test_whoever_comes_is_told")
+
+
+def test_names_of_modules_are_nouns() -> None:
+    gerunds = {path.stem for each in PRODUCT for path in (words.ROOT / each).rglob("*ing.py")}
+    bare = {name for name in gerunds if "_" not in name}
+    assert bare <= NOUNS, f"{bare - NOUNS}: what is there is a noun (an append queue, not waiting)"
 
 
 @cache

@@ -26,8 +26,8 @@ from kraft.coordinators.shares.ack_ids import AckIds, Lock, Settlement
 from kraft.coordinators.shares.leaders import Handed, ShareFetch
 from kraft.coordinators.shares.peek import Peeked
 from kraft.coordinators.shares.redrive import AskedRedrive, Redrive, Redriven
+from kraft.coordinators.shares.rest_acknowledgements import LOST, RestAcknowledgements, Shares, no_answer
 from kraft.coordinators.shares.settings import KnownSettings
-from kraft.coordinators.shares.settling import LOST, Settling, Shares, no_answer
 from kraft.coordinators.transactions.routing import Transactions
 from kraft.protocol.errors import (
     GroupIdNotFound,
@@ -130,7 +130,7 @@ class Queues:
         acknowledgements may be done then, too, and may come again."""
         deadline_ms = self._clock.monotonic_ms() + asked.wait_ms
         look = _Look(self, asked)
-        others = Settling(asked.group, acknowledgements, leaders=self, clock=self._clock)
+        others = RestAcknowledgements(asked.group, acknowledgements, leaders=self, clock=self._clock)
         along = others.part_of(look.first_leader)
         await _with(look.take(along), others)
         handed = await _with(self._receive(asked, look, deadline_ms), along)
@@ -201,9 +201,9 @@ class Queues:
     async def acknowledge(self, group: str, asked: Sequence[Settlement]) -> Mapping[int, KafkaError]:
         """Why records were refused, by their places among all records that are asked for. Sent again until its leader
         has answered: each may come twice."""
-        settling = Settling(group, asked, leaders=self, clock=self._clock)
-        await settling.run()
-        return settling.refused
+        acknowledgements = RestAcknowledgements(group, asked, leaders=self, clock=self._clock)
+        await acknowledgements.run()
+        return acknowledgements.refused
 
     # --- look ---------------------------------------------------------------------------------------------------
 
@@ -317,7 +317,7 @@ class _Look:
         """The node with which the look begins; None: no partition of the first topic has a leader now."""
         return self._first[0][0] if self._first else None
 
-    async def take(self, along: Settling | None = None) -> None:
+    async def take(self, along: RestAcknowledgements | None = None) -> None:
         """Acquires what there is, up to the limits. `along`: acknowledgements for the first leader."""
         for at, name in enumerate(self._asked.topics):
             for node_id, partitions in self._in_turn(name) if at else self._first:
@@ -370,7 +370,7 @@ class _Look:
         *,
         records_max: int,
         wait_ms: int = 0,
-        along: Settling | None = None,
+        along: RestAcknowledgements | None = None,
     ) -> Mapping[TopicIdPartition, Handed]:
         """What was acquired while the answer was lost stays locked for its time."""
         bytes_max = self._bytes_left if records_max else 1
@@ -411,12 +411,12 @@ class _Look:
                 self._bytes_left -= len(handed.records)
 
 
-async def _with(work: Coroutine[Any, Any, Found], settling: Settling) -> Found:
+async def _with(work: Coroutine[Any, Any, Found], acknowledgements: RestAcknowledgements) -> Found:
     """The result of `work`, which goes on while acknowledgements do: most have nothing left, and need no task."""
-    if settling.is_done:
+    if acknowledgements.is_done:
         return await work
     found: Found
-    found, _ = await asyncio.gather(work, settling.run())
+    found, _ = await asyncio.gather(work, acknowledgements.run())
     return found
 
 

@@ -60,7 +60,7 @@ class LogEndsLearned:
 
 @dataclass(frozen=True, slots=True)
 class PreferredElectionTick:
-    """L6."""
+    """L6: elect preferred leaders again where others lead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, Protocol, TypeAlias
 
 from kraft.coordinators.shares.ack_ids import Settlement
@@ -16,7 +17,7 @@ from kraft.coordinators.shares.peek import Peeked
 from kraft.protocol.errors import KafkaError, LeaderNotAvailable, UnknownTopicOrPartition
 from metadata.environment import Clock, ConnectionClosed
 from metadata.image import TopicIdPartition
-from metadata.retries import ELECTION_RETRY_MS
+from metadata.retries import ELECTION_RETRY_MS, retry_until
 from replication.shares.acknowledgements import Part
 from replication.shares.settled import Lease
 
@@ -25,6 +26,10 @@ ACKNOWLEDGE_WAIT_MS: Final = 10_000
 LOST: Final = (ConnectionClosed, OSError, TimeoutError)
 """How the answer of a leader is lost."""
 Results: TypeAlias = Sequence[KafkaError | None]
+
+
+class _Unanswered(Exception):
+    """Some acknowledgements have no answer yet."""
 
 
 class Shares(Protocol):
@@ -45,7 +50,7 @@ class Leaders(Protocol):
     def leader_of(self, where: TopicIdPartition) -> int: ...
 
 
-class Settling:
+class RestAcknowledgements:
     """The acknowledgements of one request."""
 
     def __init__(self, group: str, asked: Iterable[Settlement], *, leaders: Leaders, clock: Clock) -> None:
@@ -63,9 +68,9 @@ class Settling:
         """Whether none is left to be asked for."""
         return not self._left
 
-    def part_of(self, leader: int | None) -> Settling:
+    def part_of(self, leader: int | None) -> RestAcknowledgements:
         """Those for this leader, which leave these."""
-        part = Settling(self._group, (), leaders=self._leaders, clock=self._clock)
+        part = RestAcknowledgements(self._group, (), leaders=self._leaders, clock=self._clock)
         left: list[_Asked] = []
         for each in self._left:
             (part._left if self._leader_of(each[0]) == leader else left).append(each)
@@ -80,12 +85,20 @@ class Settling:
 
     async def run(self) -> None:
         """Sends them until all are answered, or ACKNOWLEDGE_WAIT_MS are over."""
-        while self._left:
+
+        async def attempt() -> None:
             await self._once()
-            if not self._left or self._clock.monotonic_ms() >= self._deadline_ms:
-                return
+            if self._left:
+                raise _Unanswered
+
+        async def wake() -> None:
+            """A range whose records are asked for alone needs no wait."""
             if any(len(places) == 1 and _is_to_repeat(self.refused.get(places[0])) for _, _, places in self._left):
                 await self._clock.sleep(ELECTION_RETRY_MS)
+
+        if self._left:
+            with suppress(_Unanswered):
+                await retry_until(self._deadline_ms, attempt, clock=self._clock, retriable=_is_unanswered, wake=wake)
 
     async def exchange(self, node_id: int, ask: ShareFetch) -> Mapping[TopicIdPartition, Handed]:
         """Sends them once, with a look at their leader. Raises what the look raises; what it has not answered is left
@@ -134,6 +147,10 @@ class Settling:
             self._left.append(each)
         elif error is not None and len(places) > 1:
             self._left.extend((where, _one(lease, step), [at]) for step, at in enumerate(places))
+
+
+def _is_unanswered(error: Exception) -> bool:
+    return isinstance(error, _Unanswered)
 
 
 def no_answer(node_id: int, lost: Exception) -> KafkaError:
