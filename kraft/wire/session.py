@@ -450,7 +450,9 @@ class Session:
             except CloseConnection as reason:
                 error = reason
         if isinstance(error, (Malformed, CloseConnection)):
-            LOG.info("closing %s: %s", self._connection.peer, error)
+            # To close it is the answer to a failed produce with acks=0. What is malformed nobody else reports.
+            level = logging.WARNING if isinstance(error, Malformed) else logging.INFO
+            LOG.log(level, "closing %s: %s", self._connection.peer, error)
             self._connection.close()
         else:
             self._end_after(slot, error)

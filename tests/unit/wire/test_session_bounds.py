@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from kraft.broker.answer_budget import AnswerBudget
 from kraft.broker.principal import NodePrincipal
 from kraft.protocol import apis, codec
 from kraft.protocol.apis import Api
-from kraft.protocol.codec import RequestHeader
+from kraft.protocol.codec import Malformed, RequestHeader
 from kraft.protocol.errors import NotLeaderOrFollower
 from kraft.protocol.messages.produce_response import ProduceResponseData
 from kraft.protocol.primitives import Buffer
@@ -444,6 +445,29 @@ def test_a_refusal_is_reported_wherever_it_comes_from(error: Exception, sent: in
         await world.end()
 
     run(story())
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"), [(Malformed("too many items"), ["closing test:1: too many items"]), (CloseConnection("0"), [])]
+)
+def test_closed_connection_of_malformed_request_is_logged(
+    error: Exception, logged: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def reply() -> Answer:
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(error)
+        return Later(future, lambda _: a_produced())
+
+    async def story() -> None:
+        world = World(reply=reply)
+        world.line.put(a_produce())
+        await world.turns()
+        assert world.line.is_closed
+        await world.end()
+
+    with caplog.at_level(logging.WARNING):  # as a node has it
+        run(story())
+    assert [record.getMessage() for record in caplog.records] == logged
 
 
 def test_unencodable_answer_closes_connection() -> None:
