@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from kraft.kafka_data.kafka_image import KafkaImage
@@ -40,8 +40,8 @@ from replication.storage.text_files import read_properties, read_text
 STRAY_FOLDER_SUFFIX: Final = "-stray"
 STRAYS, FUTURES = "stray-folders", "future-folders"
 """Names for `--drop`."""
-_WITHOUT_MEANING: Final = frozenset({"NoOpRecord", "LeaderChangeMessage"})
-"""Records that may be missing: they change nothing."""
+_WITHOUT_MEANING: Final = frozenset({"NoOpRecord", "LeaderChangeMessage", "BrokerRegistrationChangeRecord"})
+"""Records that may be missing at the end: they change nothing that is taken over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +239,7 @@ class _VoterLog:
                 )
             self.end = entry.offset + 1
             self.sums[entry.offset] = hash((entry.epoch, repr(entry.message)))
-            if entry.name not in _WITHOUT_MEANING:
+            if not _may_be_cut(entry):
                 self.ends_with = [*self.ends_with, (entry.offset, entry.name)][-3:]
 
     def entries(self) -> Iterator[Entry]:
@@ -253,6 +253,17 @@ class _VoterLog:
             image.apply(read_file(self._files, f"{self._folder}/{self.snapshot.file_name}"), in_snapshot=True)
         image.apply((entry for entry in self.entries() if entry.offset < end), in_snapshot=False)
         return image
+
+
+def _may_be_cut(entry: Entry) -> bool:
+    """Whether nobody has asked for a record, so that it may go if it was not committed: the last controller of nodes
+    that are stopped one by one fences the others, and takes them out of their ISRs, where nobody is left to agree."""
+    if entry.name in _WITHOUT_MEANING:
+        return True
+    if entry.name != "PartitionChangeRecord":
+        return False
+    change: Any = entry.message
+    return change.replicas is None and change.adding_replicas is None and change.removing_replicas is None
 
 
 def _voters(files: Files, folders: Mapping[int, str], logs: Mapping[int, _VoterLog]) -> list[int]:
@@ -287,7 +298,7 @@ def _refuse_differences(logs: Mapping[int, _VoterLog], end: int) -> None:
         if tail:
             raise UnfitData(
                 f"node {voter} has metadata that was not committed ({tail[0]}): start Kafka, so that the quorum "
-                "agrees, and stop it cleanly"
+                "agrees, and stop all nodes at once"
             )
 
 

@@ -469,6 +469,12 @@ def missing_directory(kafka: Path) -> None:
     append(kafka, *(registered(node, node) for node in NODES), change)
 
 
+def moved(kafka: Path) -> None:
+    """Somebody has asked for it."""
+    change = PartitionChangeRecordData.make(partition_id=0, topic_id=ORDERS.topic_id, replicas=[3, 2, 1])
+    append(kafka, change, nodes=(3,))
+
+
 def two_copies(kafka: Path) -> None:
     shutil.copytree(kafka / FIRST, kafka / "node-1/logs-2")
 
@@ -489,6 +495,7 @@ def two_copies(kafka: Path) -> None:
         (future, "--drop future-folders"),
         (no_node, "node-3 has no meta.properties"),
         (two_copies, "one of them is a copy"),
+        (moved, "node 3 has metadata that was not committed .PartitionChangeRecord at offset 100"),
         (no_topic_id, "orders-0 has no partition.metadata"),
         (lost_segment, "the log goes on at offset 105, and what is before it ends at 100"),
         (lost_snapshot, "the log goes on at offset 100, and what is before it ends at 0"),
@@ -537,6 +544,15 @@ def test_a_tail_without_meaning_is_cut(tmp_path: Path) -> None:
     kafka = exported(tmp_path)
     append(kafka, NoOpRecordData.make(), nodes=(2,))
     assert image_of(imported(kafka)).offset == IMAGE.offset
+
+
+def test_a_tail_of_nodes_that_were_stopped_one_by_one_is_cut(tmp_path: Path) -> None:
+    """The last voter fences brokers and changes ISRs, and no majority is left that could agree."""
+    kafka = exported(tmp_path)
+    fenced = BrokerRegistrationChangeRecordData.make(broker_id=1, fenced=1)
+    out = PartitionChangeRecordData.make(partition_id=0, topic_id=ORDERS.topic_id, isr=[3], leader=3)
+    append(kafka, fenced, out, nodes=(3,))
+    assert encode_image(image_of(imported(kafka))) == encode_image(IMAGE)
 
 
 HOLD = """import fcntl, sys
