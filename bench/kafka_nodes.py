@@ -124,7 +124,7 @@ class KafkaNodes:
     def _certificates(self, node: int) -> dict[str, str]:
         clients, brokers, controller = self._ports[node]
         own = NodeConfig(
-            id=node, host=HOST, rest_port=brokers, kafka_port=clients, quorum_port=controller, data="", log_dirs=("",)
+            id=node, host=HOST, rest_port=brokers, kafka_port=clients, quorum_port=controller, data="-", log_dirs=("-",)
         )
         authority = CertificateAuthority(str(self._folder / "certs"))
         login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"

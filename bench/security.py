@@ -206,9 +206,10 @@ def main() -> int:
         few = measure(sides, rounds=asked.rounds, count=asked.records)
         _many_acls(secure, asked.acls)
         many = replace(sides[2], name=f"{asked.acls} ACLs")
-        more = measure([many], rounds=asked.rounds, count=asked.records)
+        more = measure([sides[0], many], rounds=asked.rounds, count=asked.records)
         kafka = _kafka(asked.kafka, stack, rounds=asked.rounds, count=asked.records) if asked.kafka else None
-    _print([*sides, many], {load: [*few[load], *more[load]] for load in LOADS})
+    _print(sides, few)
+    _print([sides[0], many], more)
     if kafka is not None:
         _print(*kafka)
     return 0
