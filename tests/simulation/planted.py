@@ -497,7 +497,7 @@ PLANTED: dict[str, Planted] = {
         what="a new leader of a share partition forgets how often records were delivered",
         patches=(Patch(leaders, "loaded", queued.counts_begin_again),),
         profile="queues",
-        found_by=(4,),
+        found_by=(1,),
     ),
     "queue_skips_released_records": Planted(
         what="the start offset of a share partition moves past records that were released",
@@ -528,7 +528,7 @@ PLANTED: dict[str, Planted] = {
         what="an acknowledgement is answered before it is written",
         patches=(Patch(ShareLeader, "acknowledge", queued.answered_before_written),),
         profile="queues",
-        found_by=(1,),
+        found_by=(2,),
     ),
     "queue_old_connections_end_sessions": Planted(
         what="an old connection's end takes the new share session along (KAFKA-19950)",

@@ -131,11 +131,11 @@ async def queue_lock_ends(run: ScenarioRun) -> None:
     settings=SETTINGS,
     topics=[TOPIC],
     clients=[
-        Producer(name="load", topic="t", rate=200, limit=200, retries=10, idempotent=True),
+        Producer(name="load", topic="t", rate=200, limit=100, retries=10, idempotent=True),
         Worker(name="thorough", topic="t", work_ms=4_000, lock_ms=1_500, renews=True),
         Worker(name="quick", topic="t", lock_ms=1_500, starts="in the story"),
     ],
-    expect=Expect(accepted=200),
+    expect=Expect(accepted=100),
 )
 async def queue_lock_renewed(run: ScenarioRun) -> None:
     """A worker works on its records for longer than two locks last, and renews them; another worker takes the others.
@@ -144,9 +144,9 @@ async def queue_lock_renewed(run: ScenarioRun) -> None:
     """
     await run.until(lambda now: now.uncommitted("thorough") > 0)
     await run.start("quick")
-    await run.until(lambda now: now.done("load") and now.accepted("quick") >= 100)
+    await run.until(lambda now: now.done("load") and now.accepted("quick") >= 50, deadline_ms=40_000)
     await run.until(lambda now: now.accepted("thorough") > 0)
-    await run.until(lambda now: now.accepted() == 200)
+    await run.until(lambda now: now.accepted() == 100, deadline_ms=40_000)
 
 
 @scenario(
