@@ -292,7 +292,7 @@ async def delayed_leader_killed(run: ScenarioRun) -> None:
         ),
         Topic(name="due", assignment=[[2, 3, 1]], configs={"min.insync.replicas": 2}),
     ],
-    clients=[Producer(name="load", topic="later", rate=100, batch=10, limit=500, retries=40, idempotent=True)],
+    clients=[Producer(name="load", topic="later", rate=50, batch=10, limit=500, retries=40, idempotent=True)],
     expect=Expect(kept=500),
 )
 async def delayed_forwarder_killed(run: ScenarioRun) -> None:
