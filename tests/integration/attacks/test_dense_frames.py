@@ -37,6 +37,7 @@ from tests.support.dense_frames import (
     DenseFrame,
     Shape,
     frames,
+    long_arrays,
     shapes,
     short_name,
     versions,
@@ -70,17 +71,16 @@ GUARDED = ("Metadata", "DeleteTopics", "DeleteGroups")
 """APIs whose items are checked before them, and whose answers are changed after them; all come in the slow test."""
 
 
-@pytest.fixture(scope="module")
-def guarded_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredNode]:
-    """A node with an authorizer; the ACLs allow a client without a login a half of what it asks for."""
+@pytest.fixture(scope="module", params=[PREFIXES, ""], ids=["a half", "nothing"])
+def guarded_node(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[MeasuredNode]:
+    """A node with an authorizer; the ACLs allow a client without a login a half of what it asks for, or nothing."""
     logging.disable(logging.CRITICAL)
     settings = {"authorizer.class.name": AUTHORIZER}
     try:
         with MeasuredNode(tmp_path_factory.mktemp("guarded"), **settings) as node:
             kinds = (AclResource.TOPIC, AclResource.GROUP, AclResource.TRANSACTIONAL_ID)
-            acls = [_acl(kind, prefix) for kind in kinds for prefix in PREFIXES]
-            outcomes = node.control(CreateAcls(acls=tuple(acls)))
-            assert not any(outcomes), outcomes
+            acls = [_acl(kind, prefix) for kind in kinds for prefix in request.param]
+            assert not acls or not any(node.control(CreateAcls(acls=tuple(acls))))
             yield node
     finally:
         logging.disable(logging.NOTSET)
@@ -96,6 +96,12 @@ def _acl(resource: AclResource, prefix: str) -> Acl:
         operation=AclOperation.ALL,
         permission=AclPermission.ALLOW,
     )
+
+
+@pytest.mark.long
+def test_what_the_acls_refuse_is_not_remembered_for_ever(guarded_node: MeasuredNode) -> None:
+    key = apis.BY_NAME["OffsetForLeaderEpoch"].key
+    hold(guarded_node, long_arrays(key, versions(key)[-1], size=128 * KIB, all_keys=["distinct"], paths=[("topics",)]))
 
 
 @pytest.mark.long
