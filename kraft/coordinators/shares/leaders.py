@@ -368,6 +368,17 @@ class ShareLeaders:
         may_renew: bool,
     ) -> Results:
         """What became of each partition's acknowledgements: all of them are durable, or none has an effect."""
+        return await (await self.begin_acknowledging(group, member, batches, may_renew=may_renew))()
+
+    async def begin_acknowledging(
+        self,
+        group: str,
+        member: str,
+        batches: Mapping[TopicIdPartition, Sequence[AcknowledgementBatch]],
+        *,
+        may_renew: bool,
+    ) -> Callable[[], Awaitable[Results]]:
+        """The acknowledgements have begun, before those of any later request; what is returned waits for their end."""
         results: dict[TopicIdPartition, KafkaError | None] = {}
         answers: dict[TopicIdPartition, asyncio.Future[None]] = {}
         for where, those in batches.items():
@@ -380,8 +391,12 @@ class ShareLeaders:
                     answers[where] = answer
             except KafkaError as error:
                 results[where] = error
-        results.update(await _refusals(answers))
-        return results
+
+        async def settled() -> Results:
+            results.update(await _refusals(answers))
+            return results
+
+        return settled
 
     async def settle(self, group: str, leases: Leases) -> Sequence[KafkaError | None]:
         """What became of each acknowledgement over REST; each of them may come again, and none depends on another."""

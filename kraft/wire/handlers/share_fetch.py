@@ -11,7 +11,6 @@ Source: KafkaApis.handleShareFetchRequest, handleShareAcknowledgeRequest.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -116,17 +115,13 @@ class _Shares:
             ],
         )
         batches, refused = self._settleable(call, batches)
-        done = self._acknowledged(key, batches, may_renew=may_renew, is_final=epoch == FINAL_EPOCH)
-        acknowledging = asyncio.get_running_loop().create_task(done)
+        settled = await self._leaders.begin_acknowledging(key.group, key.member, batches, may_renew=may_renew)
         handed: Mapping[TopicIdPartition, Handed] = {}
-        try:
-            if epoch != FINAL_EPOCH and not message.is_renew_ack:
-                await self._broker.environment.clock.sleep(0)  # acknowledgements begin first
-                handed = await self._handed(call, key, session)
-            results = {**await acknowledging, **refused}
-        except asyncio.CancelledError:
-            acknowledging.cancel()
-            raise
+        if epoch != FINAL_EPOCH and not message.is_renew_ack:
+            handed = await self._handed(call, key, session)
+        results = {**await settled(), **refused}
+        if epoch == FINAL_EPOCH:
+            self._end_session(key)
         answered = list(session.partitions) if epoch == INITIAL_EPOCH else [*handed, *results]
         return self._fetched(call, key.group, answered, handed, results)
 
@@ -209,12 +204,9 @@ class _Shares:
             lock_ms=message.lock_ms,
         )
 
-    async def _acknowledged(self, key: SessionKey, batches: Batches, *, may_renew: bool, is_final: bool) -> Results:
-        results = await self._leaders.acknowledge(key.group, key.member, batches, may_renew=may_renew)
-        if is_final:
-            self._leaders.sessions.close(key)
-            self._leaders.release(key)
-        return results
+    def _end_session(self, key: SessionKey) -> None:
+        self._leaders.sessions.close(key)
+        self._leaders.release(key)
 
     def _fetched(
         self,
@@ -273,7 +265,9 @@ class _Shares:
         self._leaders.sessions.go_on(key, epoch, call.connection)
         call.connection.on_ended[self._leaders] = lambda: self._leaders.disconnected(call.connection)
         batches, refused = self._settleable(call, batches)
-        done = await self._acknowledged(key, batches, may_renew=may_renew, is_final=epoch == FINAL_EPOCH)
+        done = await self._leaders.acknowledge(key.group, key.member, batches, may_renew=may_renew)
+        if epoch == FINAL_EPOCH:
+            self._end_session(key)
         results = {**done, **refused}
         topics: dict[UUID, list[share_acknowledge_response.PartitionData]] = {}
         leader_ids: list[int] = []

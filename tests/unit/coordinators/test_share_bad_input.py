@@ -14,6 +14,7 @@ from kraft.coordinators.shares.ack_ids import Lock, Settlement
 from kraft.coordinators.shares.leaders import ShareFetch
 from kraft.coordinators.shares.queue import Receive, locks_of
 from kraft.coordinators.shares.state import ShareKey
+from kraft.protocol.errors import InvalidRecordState
 from kraft.protocol.messages import share_fetch_request as fetching
 from kraft.protocol.messages.share_fetch_request import ShareFetchRequestData
 from metadata.image import TopicIdPartition
@@ -213,6 +214,24 @@ def test_a_session_of_thousands_of_partitions_that_do_not_exist_is_bounded():
         assert node.node.broker is not None
         assert node.node.broker.shares.leaders._loads == {}
         assert await other.got() == [(0, 2, 1)]
+
+    play(story, **SETTINGS)
+
+
+# --- several requests of one connection -------------------------------------------------------------------------------
+
+
+def test_acknowledgements_keep_the_order_of_their_requests():
+    """Also where the first of them waits for records: Kafka handles the second one afterwards."""
+
+    async def story(cluster: SimulatedCluster) -> None:
+        member = Member(cluster, await topic_of(cluster, records=1))
+        assert acquired(await member.fetch()) == [0]
+        rejected = asyncio.create_task(member.fetch([(0, 0, REJECT)], wait_ms=100))
+        accepted = asyncio.create_task(member.acknowledge((0, 0, ACCEPT), epoch=member.epoch + 1))
+        [topic] = (await rejected).responses
+        assert [each.acknowledge_error_code for each in topic.partitions] == [0]
+        assert await accepted == InvalidRecordState.code
 
     play(story, **SETTINGS)
 
