@@ -24,6 +24,16 @@ PALETTE: Final = 128
 """Colours of a picture: small files, and nobody sees the difference."""
 
 
+RECORDS: Final = 1_000
+"""What is written before the first fault, so that the time line shows it."""
+
+
+def acknowledged(page: Page) -> int:
+    """The count that the page shows."""
+    lines = page.text(".counts").splitlines()
+    return int(lines[lines.index("acknowledged") - 1].replace(",", "")) if "acknowledged" in lines else 0
+
+
 class FirstUse:
     """The steps of a person, timed."""
 
@@ -64,6 +74,8 @@ def main(folder: str) -> None:
             press(page, "Start")
             page.wait_for("acknowledged", ".counts", deadline_s=60)
             use.step("a topic is made, and a workload writes to it")
+            wait_until(lambda: acknowledged(page) >= RECORDS, what=f"{RECORDS} records", deadline_s=90)
+            use.step(f"{RECORDS} records are acknowledged")
             wait_until(lambda: len(page.rows("Nodes")) == 3, what="the nodes")
             page.find("[data-key=node-3] rect").click()
             press(page, "Kill node 3")
@@ -79,7 +91,10 @@ def main(folder: str) -> None:
             wait_until(lambda: len(page.all(".lane rect")) > 4, what="lanes")
             use.picture("console-timeline")
             page.driver.get(faulty.console + "#/partition/orders-0")
-            wait_until(lambda: len(page.rows("Replicas")) == 3, what="the replicas", deadline_s=60)
+            silent = "? does not answer"
+            wait_until(
+                lambda: [row[1] for row in page.rows("Replicas")].count(silent) == 1, what="the replicas", deadline_s=60
+            )
             use.picture("console-partition")
             page.driver.get(faulty.console + "#/cluster")
             page.wait_for("2 of 3")
