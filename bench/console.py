@@ -112,11 +112,18 @@ async def streams(session: aiohttp.ClientSession, cluster: Cluster, asked: argpa
 
 
 @asynccontextmanager
-async def writes(cluster: Cluster, asked: argparse.Namespace, rate: int) -> AsyncIterator[None]:
-    """So many records a second, to all partitions in turn."""
+async def writes(cluster: Cluster, asked: argparse.Namespace, rate: int) -> AsyncIterator[list[int]]:
+    """So many records a second, to all partitions in turn; yields how many are acknowledged."""
+    done = [0]
+
+    def count(error: Any, _: Any) -> None:
+        if error is not None:
+            raise BenchError(str(error))
+        done[0] += 1
 
     async def write() -> None:
-        producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "linger.ms": 20})
+        options = {"bootstrap.servers": cluster.bootstrap_servers, "linger.ms": 20, "on_delivery": count}
+        producer = Producer(options)
         due, number = time.monotonic(), 0
         while True:
             for _ in range(WRITES_A_TURN):
@@ -129,7 +136,7 @@ async def writes(cluster: Cluster, asked: argparse.Namespace, rate: int) -> Asyn
 
     task = asyncio.create_task(write()) if rate else None
     try:
-        yield
+        yield done
     finally:
         if task is not None:
             task.cancel()
@@ -156,7 +163,8 @@ async def measure(session: aiohttp.ClientSession, cluster: Cluster, asked: argpa
     """One line."""
     without, with_them = list[list[float]](), list[list[float]]()
     frames = bytes_ = whole = 0
-    async with writes(cluster, asked, rate):
+    async with writes(cluster, asked, rate) as written:
+        first, since = written[0], time.monotonic()
         for _ in range(asked.rounds):
             without.append(await used(cluster, asked.seconds))
             async with streams(session, cluster, asked) as taken:
@@ -165,10 +173,11 @@ async def measure(session: aiohttp.ClientSession, cluster: Cluster, asked: argpa
                 with_them.append(await used(cluster, asked.seconds))
                 passed = (time.monotonic() - began) * asked.streams
                 frames, bytes_, whole = taken.frames / passed, taken.bytes / passed, taken.whole_bytes
+        written_a_second = (written[0] - first) / (time.monotonic() - since)
     idle, busy = medians(without), medians(with_them)
     costs = [f"{(after - before) / asked.streams:.2%}" for before, after in zip(idle, busy, strict=True)]
     sys.stdout.write(
-        f"{rate:>6} records/s: one stream costs {', '.join(costs)} of a core; {frames:.1f} frames/s, "
+        f"{written_a_second:>6.0f} records/s: one stream costs {', '.join(costs)} of a core; {frames:.1f} frames/s, "
         f"{bytes_ / 1_000:.1f} kB/s, the whole {whole / 1_000:.0f} kB; without: {', '.join(f'{x:.1%}' for x in idle)}\n"
     )
     sys.stdout.flush()

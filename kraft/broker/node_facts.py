@@ -126,11 +126,14 @@ def pick(
 ) -> Picked:
     """The partitions of this scope with their rows, and the totals of all: of all that `may` allows to describe."""
     counts, leaders = [0] * (WELL + 1), dict.fromkeys(image.brokers, 0)
-    found: list[tuple[int, bool, str, int, TopicIdPartition, PartitionImage, int]] = []
     topics = [each for each in image.topics.values() if _is_described(may, each.name)]
+    topics.sort(key=lambda each: (each.name in INTERNAL_TOPICS, each.name))
+    # The order within a standing is that of the walk: of thousands of partitions only those that are shown are kept.
+    found: list[list[tuple[str, int, TopicIdPartition, PartitionImage, int, int]]] = [[] for _ in counts]
+    matched = 0
     for topic in topics:
-        wanted_isr, name, is_internal = min_isr_of(topic.name), topic.name, topic.name in INTERNAL_TOPICS
-        for number, partition in topic.partitions.items():
+        wanted_isr, name = min_isr_of(topic.name), topic.name
+        for number, partition in sorted(topic.partitions.items()):
             min_isr = min(wanted_isr, len(partition.replicas))
             state = standing(partition, min_isr)
             counts[state] += 1
@@ -140,11 +143,11 @@ def pick(
                 continue
             if scope.filter and not _matches(scope, f"{name}-{number}"):
                 continue
-            found.append(
-                (state, is_internal, name, number, TopicIdPartition(topic.topic_id, number), partition, min_isr)
-            )
-    found.sort(key=lambda each: each[:4])
-    shown = found[: scope.limit]
+            matched += 1
+            if len(found[state]) < scope.limit:
+                key = TopicIdPartition(topic.topic_id, number)
+                found[state].append((name, number, key, partition, state, min_isr))
+    shown = [each for alike in found for each in alike][: scope.limit]
     totals = Totals(
         topics=len(topics),
         partitions=sum(counts),
@@ -152,15 +155,15 @@ def pick(
         offline=counts[OFFLINE],
         under_min_isr=counts[UNDER_MIN_ISR],
         under_replicated=counts[UNDER_REPLICATED],
-        matched=len(found),
+        matched=matched,
         shown=len(shown),
     )
-    keys = {key: f"{name}-{number}" for _, _, name, number, key, _, _ in shown}
+    keys = {key: f"{name}-{number}" for name, number, key, _, _, _ in shown}
     rows = {
         f"{name}-{number}": (
             partition.leader, partition.leader_epoch, partition.replicas, partition.isr, state, min_isr,
         )
-        for state, _, name, number, _, partition, min_isr in shown
+        for name, number, _, partition, state, min_isr in shown
     }  # fmt: skip
     return Picked(image, at_ms, keys, rows, totals)
 
