@@ -71,7 +71,9 @@ def test_progress_is_one_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
         with exchange._progress(3_000_000) as on_bytes:
             on_bytes(1_000_000)
             on_bytes(2_000_000)
-        shown = screen.read(1_000).decode()
+        shown = ""
+        while "\n" not in shown:
+            shown += screen.read(1_000).decode()
     assert re.findall(r"\r([^\r\x1b]+)\x1b\[K", shown) == [
         "1,000,000 of 3,000,000 bytes copied",
         *["3,000,000 of 3,000,000 bytes copied"] * 2,
