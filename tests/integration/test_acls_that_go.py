@@ -47,7 +47,7 @@ DEADLINE_S = 30
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredNode]:
     settings = {
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "group.initial.rebalance.delay.ms": 1_000,
+        "group.initial.rebalance.delay.ms": 4_000,
     }
     with MeasuredNode(tmp_path_factory.mktemp("measured"), **settings) as node:
         yield node
