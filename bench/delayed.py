@@ -175,8 +175,7 @@ def million(side: Here, *, count: int) -> Figures:
     restarted = _forwarded(side, name, to, before=PARTITIONS)
     time.sleep(SETTLE_S)
     after = sum(map(process_resident_bytes, side.pids.values()))
-    for each in (to, name):
-        topics.delete(each)
+    Topics(side).delete(to, name)  # the nodes have other ports now
     return {
         "MB before": before / 1e6,
         "MB more": (grown - before) / 1e6,
