@@ -40,13 +40,15 @@ class TimeRules:
 
     reads_delivery: bool
     reads_expiry: bool
+    delivery_ms_max: int = AHEAD_MS_MAX
+    """How far ahead a record may be due: what is due later would be deleted by retention.ms before."""
 
     @classmethod
     def of(cls, settings: TopicSettings) -> TimeRules | None:
         """None: none does."""
         if not settings.delivery_target_topic and not settings.record_expiry_enable:
             return None
-        return cls(bool(settings.delivery_target_topic), settings.record_expiry_enable)
+        return cls(bool(settings.delivery_target_topic), settings.record_expiry_enable, _kept_ms(settings))
 
     def problem_of(self, headers: Iterable[Header], now_ms: int) -> str:
         """Why a leader refuses the record; empty: it does not. A time that is over is none."""
@@ -59,9 +61,20 @@ class TimeRules:
                     )
                 if time_ms - now_ms > AHEAD_MS_MAX:
                     return f"header {name}: {time_ms} is more than ten years ({AHEAD_MS_MAX} ms) ahead"
+                if name == DELIVER_HEADER and time_ms - now_ms > self.delivery_ms_max:
+                    return (
+                        f"header {name}: {time_ms} is further ahead than retention.ms of the topic "
+                        f"({self.delivery_ms_max} ms), which would delete the record before; set it higher, or to -1"
+                    )
             elif name == CANCEL_HEADER and self.reads_delivery and not text:
                 return f"header {name} is empty; it has the id of the records that are cancelled, their {ID_HEADER}"
         return ""
+
+
+def _kept_ms(settings: TopicSettings) -> int:
+    """How long a topic keeps a record, as far as ahead times may be."""
+    is_kept = settings.retention_ms < 0 or "delete" not in settings.cleanup_policy
+    return AHEAD_MS_MAX if is_kept else min(settings.retention_ms, AHEAD_MS_MAX)
 
 
 def _shown(text: bytes | None) -> str:

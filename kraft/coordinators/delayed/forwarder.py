@@ -116,7 +116,7 @@ class _Forwarder:
                     last_error = error.message
                     self._events.emit(
                         "delayed_records_wait",
-                        topic=str(self._where.topic_id) if self._topic is None else self._topic.name,
+                        topic=self._name,
                         partition=self._where.partition,
                         error=error.message,
                     )
@@ -125,6 +125,10 @@ class _Forwarder:
     @property
     def _topic(self) -> TopicImage | None:
         return self._routes.gateway.image.topics.get(self._where.topic_id)
+
+    @property
+    def _name(self) -> str:
+        return str(self._where.topic_id) if self._topic is None else self._topic.name
 
     def _target(self) -> TopicImage:
         """Raises InvalidConfig 40 for a target that cannot be: then nothing is forwarded, and nothing is lost."""
@@ -247,16 +251,20 @@ class _Forwarder:
         target, now_ms = self._target(), self._clock.wall_ms()
         read = await self._read(sorted(each.offset for each in due))
         copies: dict[TopicIdPartition, list[NewRecord]] = {}
+        lost = 0
         for each in due:
             record = read.get(each.offset)
             if record is None:
-                continue  # retention has deleted it
+                lost += 1
+                continue
             headers: list[Header] = [header for header in record.headers if header[0] not in NOT_COPIED]
             headers.append(maker.header(each.offset))
             key, count = record.key, len(target.partitions)
             number = self._where.partition % count if key is None else partition_of_key(key, count)
             where = TopicIdPartition(target.topic_id, number)
             copies.setdefault(where, []).append(NewRecord(key, record.value, headers, now_ms))
+        if lost:  # retention by size, or a retention.ms that was lowered, has deleted them
+            self._events.emit("delayed_records_lost", topic=self._name, partition=self._where.partition, records=lost)
         return copies
 
     async def _read(self, wanted: Sequence[int]) -> dict[int, ReadRecord]:

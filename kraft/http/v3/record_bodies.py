@@ -163,9 +163,10 @@ def fields_taken(topic: str, settings_of: Callable[[str], TopicSettings]) -> Tim
     """The times that records of a topic may have. A delay topic takes the expiry of its target's records."""
     settings = settings_of(topic)
     target = settings.delivery_target_topic
-    if not target or settings.record_expiry_enable:
-        return TimeRules.of(settings)
-    return TimeRules(reads_delivery=True, reads_expiry=settings_of(target).record_expiry_enable)
+    rules = TimeRules.of(settings)
+    if rules is None or not target or settings.record_expiry_enable:
+        return rules
+    return TimeRules(True, settings_of(target).record_expiry_enable, rules.delivery_ms_max)
 
 
 def parse_record(text: bytes, *, now_ms: int, times: TimeRules | None = None) -> tuple[StreamRecord, OutRecord]:

@@ -12,7 +12,7 @@ from replication.log_validator import BatchRules, prepare_records
 from replication.record_times import AHEAD_MS_MAX, CANCEL_HEADER, DELIVER_HEADER, EXPIRES_HEADER, time_of
 
 NOW_MS = 1_700_000_000_000
-DELAY = TopicSettings(delivery_target_topic="t")
+DELAY = TopicSettings(delivery_target_topic="t", retention_ms=-1)
 EXPIRY = TopicSettings(record_expiry_enable=True)
 NO_TIME = "is no time; it has milliseconds since 1970, as decimal digits"
 
@@ -39,6 +39,15 @@ def test_centuries_are_refused_and_what_is_over_is_not(settings: TopicSettings, 
     for time_ms in (NOW_MS + AHEAD_MS_MAX + 1, NOW_MS * 1_000, 10**18 - 1):
         with pytest.raises(InvalidRecord, match=r"more than ten years \(315360000000 ms\) ahead"):
             prepared(settings, [(name, b"%d" % time_ms)])
+
+
+def test_what_retention_would_delete_before_it_is_due_is_refused():
+    week_ms = 7 * 86_400_000
+    delays = TopicSettings(delivery_target_topic="t", record_expiry_enable=True)
+    assert prepared(delays, [(DELIVER_HEADER, b"%d" % (NOW_MS + week_ms))]) == 1
+    with pytest.raises(InvalidRecord, match=r"further ahead than retention.ms of the topic \(604800000 ms\)"):
+        prepared(delays, [(DELIVER_HEADER, b"%d" % (NOW_MS + week_ms + 1))])
+    assert prepared(delays, [(EXPIRES_HEADER, b"%d" % (NOW_MS + 2 * week_ms))]) == 1, "it may be deleted sooner"
 
 
 def test_a_cancel_names_what_it_cancels():
