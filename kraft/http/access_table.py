@@ -79,13 +79,13 @@ def _v2() -> dict[str, RouteAccess]:
         "POST /consumers/{group}": _group(READ),
         f"DELETE {_CONSUMER}": _group(READ),
         f"GET {_CONSUMER}/records": _group(READ, states="Read on each Topic"),
-        f"POST {_CONSUMER}/offsets": _group(READ),
         f"POST {_CONSUMER}/offsets:query": _group(READ),
     }
     for tail in ("subscription", "assignments", "offsets"):
         rows |= {f"{method} {_CONSUMER}/{tail}": _group(READ) for method in ("POST", "GET", "DELETE")}
     for tail in ("", "/beginning", "//beginning", "/end", "//end"):
         rows[f"POST {_CONSUMER}/positions{tail}"] = _group(READ)
+    rows[f"POST {_CONSUMER}/offsets"] = _group(READ, states="Read on each Topic")
     del rows[f"DELETE {_CONSUMER}/assignments"], rows[f"DELETE {_CONSUMER}/offsets"]
     return rows
 
@@ -97,7 +97,7 @@ def _transactions() -> dict[str, RouteAccess]:
         f"GET {one}": _transaction(DESCRIBE),
         f"POST {one}/topics/{{topic}}": _transaction(WRITE, _WRITES_TO),
         f"POST {one}/topics/{{topic}}/partitions/{{partition}}": _transaction(WRITE, _WRITES_TO),
-        f"POST {one}/offsets": _transaction(WRITE, states="Read on the Group"),
+        f"POST {one}/offsets": _transaction(WRITE, states="Read on the Group; Read on each Topic"),
         f"POST {one}/commit": _transaction(WRITE),
         f"POST {one}/abort": _transaction(WRITE),
         f"GET {V3}/transactions": RouteAccess(states="the ids with Describe on TransactionalId"),
@@ -207,16 +207,17 @@ def _v3_groups() -> dict[str, RouteAccess]:
         rows[f"POST {one}/offsets:reset"] = _group(READ, states="Read on each Topic")
     consumers, shares = f"{V3}/consumer-groups/{{group}}", f"{V3}/share-groups/{{group}}"
     place = "{topic}/partitions/{partition}"
+    offsets_deleted = RouteAccess((*_group(DELETE).needs, *_topic(READ).needs))
     return rows | {
         f"GET {consumers}/consumers/{{consumer}}/assignments/{place}": _group(DESCRIBE),
         f"GET {consumers}/lag-summary": _group(DESCRIBE),
         f"GET {consumers}/lags/{place}": _group(DESCRIBE),
-        f"DELETE {consumers}/offsets/{{topic}}": _group(DELETE),
-        f"DELETE {consumers}/offsets/{place}": _group(DELETE),
+        f"DELETE {consumers}/offsets/{{topic}}": offsets_deleted,
+        f"DELETE {consumers}/offsets/{place}": offsets_deleted,
         f"POST {V3}/share-groups": RouteAccess(states="Read on the Group"),
         f"POST {shares}/records:receive": _group(READ, states="Read on each Topic"),
         f"POST {shares}/records:peek": _group(READ, states="Read on each Topic"),
-        f"POST {shares}/records:acknowledge": _group(READ),
+        f"POST {shares}/records:acknowledge": _group(READ, states="Read on each Topic"),
         f"POST {shares}/records:redrive": _group(READ, states="Read on the Topic of dead letters, Write on each Topic"),
         f"GET {shares}/configs": _group(DESCRIBE_CONFIGS),
         f"POST {shares}/configs:alter": _group(ALTER_CONFIGS),

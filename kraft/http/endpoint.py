@@ -92,6 +92,12 @@ class Call:
         if (may := self.permissions) is not None:
             may.check(operation, resource, name)
 
+    def check_topics(self, operation: AclOperation, names: Iterable[str]) -> None:
+        """The same for topics that the body names, or what it stands for."""
+        if (may := self.permissions) is not None:
+            for name in dict.fromkeys(names):
+                may.check(operation, AclResource.TOPIC, name)
+
     def check_again(self) -> None:
         """Raises what the request would be refused with now: its login or what its route needs may have gone."""
         if (authentication := self.context.authentication) is not None:

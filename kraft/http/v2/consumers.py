@@ -30,6 +30,7 @@ from kraft.http.v2.consumers_bodies import body_of, check_pattern, new_consumer
 from kraft.http.v2.consumers_poll import Poll
 from kraft.protocol.errors import UnknownTopicOrPartition
 from kraft.protocol.primitives import INT32_MAX
+from metadata.acls import AclOperation
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
@@ -268,11 +269,9 @@ class ConsumerHandlers:
         read. 200 or 204, by `rest.dialect`. Raises HttpError 40401, 40402, 40403, and what OffsetCommit is refused
         with."""
         asked = body_of(call, models.Commit)
-        offsets: tuple[r.OffsetToCommit, ...] | None = None
-        if asked.offsets is not None or asked.partitions is not None:
-            known_partitions(call, [*(asked.offsets or ()), *(asked.partitions or ())])
-            read = [offset_to_commit(each, each.offset + 1) for each in asked.offsets or ()]
-            offsets = (*read, *(offset_to_commit(each, each.offset) for each in asked.partitions or ()))
+        offsets = offsets_to_commit(call, asked.offsets, asked.partitions)
+        if offsets is None:
+            await check_instance(call, self._groups, r.DescribeInstance(**_names(call)))
         await self._ask(r.CommitInstance(**_names(call), offsets=offsets))
         return _answer(call, []) if call.context.dialect.commits_with_list else _done()
 
@@ -318,7 +317,30 @@ def known_partitions(call: Call, partitions: Iterable[Any]) -> tuple[tuple[str, 
     return tuple(found)
 
 
-def offset_to_commit(each: models.OffsetRef, offset: int) -> r.OffsetToCommit:
+def offsets_to_commit(
+    call: Call, offsets: Sequence[models.OffsetRef] | None, partitions: Sequence[models.OffsetRef] | None
+) -> tuple[r.OffsetToCommit, ...] | None:
+    """Those that a body names, of topics that the principal may read; None: it names none. Raises HttpError 40401,
+    40402, TopicAuthorizationFailed 29."""
+    if offsets is None and partitions is None:
+        return None
+    known = known_partitions(call, [*(offsets or ()), *(partitions or ())])
+    call.check_topics(AclOperation.READ, (topic for topic, _ in known))
+    read = [_offset_to_commit(each, each.offset + 1) for each in offsets or ()]
+    return (*read, *(_offset_to_commit(each, each.offset) for each in partitions or ()))
+
+
+async def check_instance(call: Call, groups: Groups, question: r.DescribeInstance) -> None:
+    """Before all is committed that an instance has read: it may have been moved in topics that cannot be read, or ACLs
+    have gone. An instance that is not there is refused by the commit. Raises TopicAuthorizationFailed 29."""
+    if call.permissions is None:
+        return
+    found = await groups.ask(question)
+    if isinstance(found, a.InstanceDescription):
+        call.check_topics(AclOperation.READ, (topic for topic, _ in found.partitions))
+
+
+def _offset_to_commit(each: models.OffsetRef, offset: int) -> r.OffsetToCommit:
     return r.OffsetToCommit(each.topic, each.partition, offset, each.metadata or "")
 
 

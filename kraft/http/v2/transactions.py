@@ -42,7 +42,7 @@ from kraft.http.produce_params import PARAMETERS, ProduceParams
 from kraft.http.transactional import PRODUCER, SEQUENCE, SEQUENCE_HEADER, InTransaction, in_transaction
 from kraft.http.v2 import produce
 from kraft.http.v2.consumers import check as check_json
-from kraft.http.v2.consumers import known_partitions, offset_to_commit
+from kraft.http.v2.consumers import check_instance, offsets_to_commit
 from kraft.http.v2.consumers_bodies import body_of
 from kraft.http.v2.consumers_models import OffsetRef, PartitionRef
 from kraft.protocol.errors import (
@@ -180,13 +180,12 @@ class TransactionHandlers:
         producer, asked = _producer(call), body_of(call, GroupOffsets)
         call.check(AclOperation.READ, AclResource.GROUP, asked.group)
         await self._check_owner(call, producer)
-        offsets: tuple[r.OffsetToCommit, ...] | None = None
-        if asked.offsets is not None or asked.partitions is not None:
-            known_partitions(call, [*(asked.offsets or ()), *(asked.partitions or ())])
-            read = [offset_to_commit(each, each.offset + 1) for each in asked.offsets or ()]
-            offsets = (*read, *(offset_to_commit(each, each.offset) for each in asked.partitions or ()))
-        if asked.instance is None and offsets is None:
-            raise HttpError(UNPROCESSABLE, "without an `instance` the body has `offsets` or `partitions`")
+        offsets = offsets_to_commit(call, asked.offsets, asked.partitions)
+        if offsets is None:
+            if asked.instance is None:
+                raise HttpError(UNPROCESSABLE, "without an `instance` the body has `offsets` or `partitions`")
+            names = {"group": asked.group, "instance": asked.instance, "owner": call.owner}
+            await check_instance(call, self._groups, r.DescribeInstance(**names))
         await self._ask(_commit(call, producer, asked, offsets))
         return web.Response(status=204)
 

@@ -15,6 +15,7 @@ from kraft.http.offset_spec import parse_iso_time
 from kraft.http.v3 import consumer_groups_models as models
 from kraft.http.v3.envelope import answer, no_content, route
 from kraft.protocol.errors import GroupSubscribedToTopic
+from metadata.acls import AclOperation
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
 
@@ -58,6 +59,7 @@ class OffsetHandlers:
         group = call.path["group"]
         old = {(each.topic, each.partition): each.offset for each in await self._committed(group)}
         new = await _targets(call, asked, old)
+        call.check_topics(AclOperation.READ, (topic for topic, _ in new))
         if not asked.validate_only and new:
             offsets = tuple(r.OffsetToCommit(*key, offset) for key, offset in new.items())
             await self._groups.ask(r.ResetOffsets(group=group, offsets=offsets))

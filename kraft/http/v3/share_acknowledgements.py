@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import Final, TypeAlias, cast
+from uuid import UUID
 
 import msgspec
 
-from kraft.coordinators.shares.ack_ids import id_of
+from kraft.broker.permissions import refusal_of
+from kraft.coordinators.shares.ack_ids import Settlement, id_of
 from kraft.coordinators.shares.leaders import Handed
 from kraft.coordinators.shares.queue import Queues, Receive
 from kraft.http.endpoint import Call
 from kraft.http.errors import BAD_REQUEST, HttpError, code_of, worded
 from kraft.http.v3 import share_records_models as models
-from kraft.protocol.errors import KafkaError
+from kraft.protocol.errors import KafkaError, UnknownTopicOrPartition
+from metadata.acls import AclOperation, AclResource
 from metadata.image import TopicIdPartition
 from replication.shares.states import AcknowledgeType
 
@@ -30,7 +34,8 @@ class Settling:
     """What one request acknowledges."""
 
     def __init__(self, queues: Queues, call: Call, acks: Sequence[_Acknowledgement]) -> None:
-        """Raises HttpError 400 for what cannot be asked."""
+        """What is of topics that the principal may not read is refused alone. Raises HttpError 400 for what cannot be
+        asked."""
         for kind, lock_ms, delay_ms in set(map(_LIMITED, acks)):
             check_lock(call, lock_ms)
             if delay_ms is not None and kind != "release":
@@ -41,7 +46,20 @@ class Settling:
         self._group = call.path["group"]
         self._asked, self.results = queues.ack_ids.settlements(self._group, acks, owner=call.owner)
         """The errors of those that are refused, by their places in the request."""
+        if refused := _unreadable(call, self._asked):
+            self._refuse(refused)
         self._places = [at for at in range(len(acks)) if at not in self.results] if self.results else range(len(acks))
+
+    def _refuse(self, topics: Mapping[UUID, KafkaError]) -> None:
+        places = iter([at for at in range(len(self._acks)) if at not in self.results])
+        allowed = []
+        for each in self._asked:
+            those = list(islice(places, each.last - each.first + 1))
+            if (error := topics.get(each.lock.where.topic_id)) is None:
+                allowed.append(each)
+            else:
+                self.results.update(dict.fromkeys(those, error))
+        self._asked = allowed
 
     async def alone(self) -> None:
         """Sends them, and receives nothing."""
@@ -83,6 +101,20 @@ class Settling:
                 row.lock_until = lock.until_ms
             rows.append(row)
         return rows
+
+
+def _unreadable(call: Call, asked: Iterable[Settlement]) -> Mapping[UUID, KafkaError]:
+    """Why topics are refused; one that the principal may not describe is as one that was deleted."""
+    may = call.permissions
+    if may is None:
+        return {}
+    image, refused = call.context.gateway.image, dict[UUID, KafkaError]()
+    for topic_id in {each.lock.where.topic_id for each in asked}:
+        if (topic := image.topics.get(topic_id)) is None:
+            refused[topic_id] = UnknownTopicOrPartition("the topic of this ack_id does not exist")
+        elif not may(AclOperation.READ, AclResource.TOPIC, topic.name):
+            refused[topic_id] = refusal_of(AclResource.TOPIC)
+    return refused
 
 
 def rows_of_done(ids: Sequence[str]) -> msgspec.Raw:

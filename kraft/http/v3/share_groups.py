@@ -23,7 +23,7 @@ from kraft.http.v3.envelope import Document, answer, crn, listing, no_content, r
 from kraft.http.v3.group_members import GroupNames, MemberHandlers
 from kraft.http.v3.models import ConfigChanges, Listing
 from kraft.protocol.errors import GroupIdNotFound, for_code
-from metadata.acls import AclResource
+from metadata.acls import AclOperation, AclResource
 from metadata.controller.requests import ConfigResource
 from metadata.image import TopicIdPartition
 from replication.requests import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP
@@ -112,6 +112,7 @@ class ShareGroupHandlers:
             for number in topic.partitions:
                 found = await call.context.gateway.list_offset(TopicIdPartition(topic.topic_id, number), timestamp)
                 offsets.append((topic.name, number, found.offset))
+        call.check_topics(AclOperation.READ, (topic for topic, _, _ in offsets))
         reset = await self._groups.ask(r.ResetShareOffsets(group=group, offsets=tuple(offsets)))
         assert isinstance(reset, a.ShareOffsets), reset
         return answer({"kind": "KraftShareGroupResetList", "data": [_reset(each) for each in reset.offsets]})

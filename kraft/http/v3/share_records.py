@@ -70,11 +70,7 @@ class ShareRecordHandlers:
         of another kind of group: nothing is acknowledged then."""
         asked: _Receive = _read(call, PLAIN_RECEIVE, models.ReceiveRequest)
         group, context = call.path["group"], call.context
-
-        def check() -> None:
-            for name in asked.topics:
-                call.check(AclOperation.READ, AclResource.TOPIC, name)
-
+        check = partial(call.check_topics, AclOperation.READ, asked.topics)
         check()
         check_lock(call, asked.lock_ms)
         settling = Settling(self._queues, call, asked.acknowledge)
@@ -232,7 +228,8 @@ class ShareRecordHandlers:
 
     async def acknowledge_records(self, call: Call) -> web.Response:
         """200 when all are done, with a result for each in the order of the request; 207 when some are not. When all of
-        them are refused for the same reason, the status is that of the reason: 409 when the locks have ended."""
+        them are refused for the same reason, the status is that of the reason: 409 when the locks have ended, 403 when
+        their topic may not be read."""
         acks = _read(call, PLAIN, models.AcknowledgeRequest).acks
         settling = Settling(self._queues, call, acks)
         await settling.alone()
