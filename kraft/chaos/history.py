@@ -76,6 +76,8 @@ class Produce(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="pr
     error: str | None = None
     transaction: int | None = None
     """The number of the transaction of the records; None: not in a transaction."""
+    expires_at_ms: int | None = None
+    """The wall clock time in the header kraft.expires.at of the records; None: they have none."""
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True, tag_field="op", tag="read"):

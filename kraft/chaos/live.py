@@ -153,8 +153,9 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
         "handed_out": "received by a worker of a queue",
         "accepted": "its acceptance was answered with success",
         "archived": "rejected, or handed out too often",
-        "dead_lettered": "archived, and in a topic of dead letters",
+        "dead_lettered": "archived or too old, and in a topic of dead letters",
         "expired": "removed by retention before it was accepted",
+        "too_old": "expired before it was accepted, by its age or header",
         "perhaps_accepted": "accepted without an answer, not handed out again",
     }
 )
@@ -180,6 +181,7 @@ def finding_lines(verdict: Verdict) -> list[str]:
         *_range_lines("skipped by a group", verdict.skips),
         *_range_lines("archived by a queue", verdict.archives),
         *_range_lines("removed from a queue", verdict.expiries),
+        *_range_lines("too old for a queue", verdict.too_old),
         *(f"anomaly {anomaly.kind}: {anomaly.text}; {anomaly.cause}" for anomaly in verdict.anomalies),
     ]
 

@@ -217,9 +217,11 @@ class Expect:
     archived: Count = 0
     """Records of a queue that were rejected, or handed out as often as the limit allows."""
     dead_lettered: Count = 0
-    """Archived records that are in a topic of dead letters."""
+    """Records, archived or too old, that are in a topic of dead letters."""
     expired: Count = 0
     """Records of a queue that retention removed before a worker accepted them."""
+    too_old: Count = 0
+    """Records of a queue that expired before a worker accepted them: share.record.expiry.ms, or kraft.expires.at."""
     perhaps_accepted: Count = 0
     """Records of a queue whose acceptance has an unknown outcome, and that were not handed out again."""
     anomalies: tuple[Kind, ...] = ()
@@ -242,7 +244,7 @@ def with_counts(expect: Expect, counts: Mapping[str, Count]) -> Expect:
     return replace(expect, **counts)  # type: ignore[arg-type]
 
 
-QUEUE_COUNTS: Final = ("handed_out", "accepted", "archived", "dead_lettered", "expired", "perhaps_accepted")
+QUEUE_COUNTS: Final = ("handed_out", "accepted", "archived", "dead_lettered", "expired", "too_old", "perhaps_accepted")
 """The counts of queues: shown if there was one."""
 COUNTS: Final = (
     *("kept", "lost", "duplicated", "reordered", "phantom", "unknown_kept", "unknown_gone"),

@@ -12,6 +12,7 @@ from typing import Final
 from kraft.chaos.checkers.causes import Causes
 from kraft.chaos.checkers.contents import FinalLogs
 from kraft.chaos.checkers.delays import DelayCheck, targets_of
+from kraft.chaos.checkers.expiry import Expiry
 from kraft.chaos.checkers.fate_counts import count_all, count_by_acks, count_by_topic
 from kraft.chaos.checkers.findings import Explanation, Findings
 from kraft.chaos.checkers.groups import GroupCheck
@@ -69,6 +70,7 @@ class _Check:
         self._final = FinalLogs(self._ledger, self._findings, self._reads)
         self._transactions = TransactionCheck(self._ledger, self._findings)
         self._groups = GroupCheck(self._ledger, self._findings, self._final, self._timeline)
+        self._expiry = Expiry(self._ledger, history.header, evidence.events)
         self._queues = QueueCheck(
             self._ledger,
             self._findings,
@@ -77,6 +79,7 @@ class _Check:
             self._causes,
             settings=history.header.settings,
             events=evidence.events,
+            expiry=self._expiry,
         )
 
         self._delays = DelayCheck(self._ledger, self._findings, self._causes, settings=history.header.settings)
@@ -111,7 +114,7 @@ class _Check:
             try:
                 if isinstance(operation, Produce):
                     seen.produces += 1
-                    self._ledger.add(operation)
+                    self._expiry.take(operation, self._ledger.add(operation))
                     self._transactions.take_produce(operation)
                 elif isinstance(operation, Commit):
                     seen.commits += 1
@@ -147,10 +150,11 @@ class _Check:
     ) -> Verdict:
         redeliveries = (*self._groups.redeliveries().finished(), *self._queues.redeliveries.finished())
         archives, expiries = self._queues.archives.finished(), self._queues.expiries.finished()
+        too_old = self._queues.too_old.finished()
         skips = self._groups.skips(self._evidence.committed, aborted=self._transactions.hidden()).finished()
         anomalies = self._findings.anomalies()
         phantoms = self._phantoms()
-        ranges = (*losses, *duplicates, *reorders, *phantoms, *redeliveries, *skips, *archives, *expiries)
+        ranges = (*losses, *duplicates, *reorders, *phantoms, *redeliveries, *skips, *archives, *expiries, *too_old)
         counts = count_all(self._ledger, self._final)
         counts.redelivered, counts.skipped = self._groups.redelivered, self._groups.skipped
         self._queues.count(counts)
@@ -172,5 +176,6 @@ class _Check:
             skips=skips,
             archives=archives,
             expiries=expiries,
+            too_old=too_old,
             unexplained=unexplained,
         )

@@ -45,7 +45,7 @@ def _wrong_anomalies(verdict: Verdict, expect: Expect) -> Iterator[str]:
 
 def _wrong_causes(verdict: Verdict, expect: Expect) -> Iterator[str]:
     ranges: list[Range] = [*verdict.losses, *verdict.duplicates, *verdict.reorders, *verdict.redeliveries]
-    ranges += [*verdict.archives, *verdict.expiries]
+    ranges += [*verdict.archives, *verdict.expiries, *verdict.too_old]
     for entry in ranges:
         if not entry.explained:
             what = f"{entry.records} records of {entry.topic}-{entry.partition}"

@@ -66,8 +66,8 @@ class Ledger:
             self.acked.append(UNKNOWN)
         return slot
 
-    def add(self, sent: Produce) -> None:
-        """Add a produce operation. Raises HistoryError for a value that was sent before."""
+    def add(self, sent: Produce) -> int:
+        """Add a produce operation; returns its number. Raises HistoryError for a value that was sent before."""
         operation = len(self.partition)
         self._add_operation(sent)
         flag = OUTCOMES[sent.outcome] | ACKS.index(sent.acks) << ACKS_SHIFT
@@ -84,6 +84,7 @@ class Ledger:
                 self.values.counter[slot] = position
         if sent.offsets is not None and sent.outcome == "ok":
             self._note_offsets(sent, slots)
+        return operation
 
     def _note_offsets(self, sent: Produce, slots: list[int]) -> None:
         assert sent.offsets is not None

@@ -1,4 +1,4 @@
-"""Records of queues (share groups): each one is accepted, archived or removed by retention, and none is lost.
+"""Records of queues (share groups): each one is accepted, archived, too old or removed by retention; none is lost.
 
 A queue may hand out a record again: its worker released it, its lock ended, or the partition has another leader, which
 does not know the locks. It never hands out a record after the answer to its acceptance, and never answers acceptances
@@ -8,14 +8,16 @@ offset to another record. Each delivery is an object here, about 200 bytes.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from kraft.chaos.checkers.causes import Causes, LostRecord
 from kraft.chaos.checkers.contents import FinalLogs
+from kraft.chaos.checkers.expiry import NEVER_US, Expiry
 from kraft.chaos.checkers.findings import UNEXPLAINED, Explanation, Findings
 from kraft.chaos.checkers.ledger import FOUND, OK, OUTCOME_BITS, UNKNOWN, Ledger
 from kraft.chaos.checkers.ranges import Ranges
@@ -83,6 +85,24 @@ class _Queue:
     """(worker, index of its receive, partition, offset) -> delivery."""
     lost_answers_us: list[int] = field(default_factory=list)
     """The times of receives without an answer, each of which may have taken records."""
+    ended_us: int = 0
+    """The end of the last receive."""
+    _passed: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
+
+    def passed_us(self, place: _Place) -> int:
+        """The first answer with a record behind this one in its partition; NEVER_US: there is none."""
+        if place.partition not in self._passed:
+            first_us: dict[int, int] = {}
+            for each, deliveries in self.deliveries.items():
+                if each.partition == place.partition:
+                    at_us = min(delivery.receive.complete_us for delivery in deliveries)
+                    first_us[each.offset] = min(at_us, first_us.get(each.offset, NEVER_US))
+            offsets = sorted(first_us)
+            times = list(accumulate((first_us[offset] for offset in reversed(offsets)), min))
+            self._passed[place.partition] = offsets, times[::-1]
+        offsets, times = self._passed[place.partition]
+        behind = bisect_right(offsets, place.offset)
+        return times[behind] if behind < len(times) else NEVER_US
 
 
 Name: TypeAlias = tuple[str, str]
@@ -102,6 +122,7 @@ class QueueCheck:
         *,
         settings: Mapping[str, Any],
         events: Sequence[Event],
+        expiry: Expiry,
     ) -> None:
         self._ledger = ledger
         self._findings = findings
@@ -111,17 +132,20 @@ class QueueCheck:
         self._limit = int(settings.get(LIMIT, LIMIT_DEFAULT))
         self._letter_topics = dead_letter_topics(settings)
         self._events = events
+        self._expiry = expiry
         self._letters: set[str] = set()
         self._queues: dict[Name, _Queue] = {}
         self._counts: dict[str, int] = defaultdict(int)
         self.redeliveries = Ranges(ledger, nouns=("delivery", "deliveries"))
         self.archives = Ranges(ledger)
         self.expiries = Ranges(ledger)
+        self.too_old = Ranges(ledger)
 
     # --- the history, in order of completion ------------------------------------------------------------------------
 
     def take_receive(self, receive: Receive) -> None:
         queue = self._queues.setdefault((receive.group, receive.topic), _Queue())
+        queue.ended_us = max(queue.ended_us, receive.complete_us)
         if receive.outcome == "info":
             queue.lost_answers_us.append(receive.complete_us)
         for partition, offset, count, value in receive.records:
@@ -202,6 +226,7 @@ class QueueCheck:
                 f"and by {second.worker} (delivery {second.count}), and both got success"
             )
             self._add(Kind.ACCEPTED_TWICE, topic, place, text, at_us=first.ack.invoke_us, since_us=first.ack.invoke_us)
+        self._check_ages(name, place, deliveries)
         for before, again in pairwise(deliveries):
             self._counts["redelivered"] += 1
             ended = next((each for each in accepted if _is_after(again, each)), None)
@@ -210,6 +235,13 @@ class QueueCheck:
             if self._ledger.operation[place.slot] != UNKNOWN:
                 why = self._why_again(topic, place, before, again, ended)
                 self.redeliveries.add(place.slot, offset=place.offset, explanation=why)
+
+    def _check_ages(self, name: Name, place: _Place, deliveries: Sequence[_Delivery]) -> None:
+        end = self._expiry.of(name[0], place.slot)
+        late = next((each for each in deliveries if end and each.receive.invoke_us > end.by_us + SLACK_US), None)
+        if end is not None and late is not None:
+            text = f"group {name[0]}: {self._shown(name[1], place)} was handed out to {late.worker} when {end.text}"
+            self._add(Kind.HANDED_OUT_TOO_OLD, name[1], place, text, at_us=late.receive.invoke_us)
 
     def _handed_out_after(self, name: Name, place: _Place, ended: _Delivery, again: _Delivery) -> None:
         group, topic = name
@@ -263,6 +295,8 @@ class QueueCheck:
             self._archived(name, place, why)
         elif any(self._may_be_accepted(name[1], place, each) for each in deliveries):
             self._counts["perhaps_accepted"] += 1
+        elif why_old := self._why_too_old(name, queue, place):
+            self._add_too_old(name, queue, place, why_old)
         else:
             self._lost(name, place, deliveries)
 
@@ -299,17 +333,44 @@ class QueueCheck:
         if is_letter:
             self._counts["dead_lettered"] += 1
         elif self._letter_topics:
-            text = f"group {name[0]}: {self._shown(name[1], place)} was {why.text}, and is no dead letter"
-            given_up = any(event.event == NOT_WRITTEN for event in self._events)
-            cause = Explanation("not written", "a node gave up writing dead letters") if given_up else UNEXPLAINED
-            self._findings.add(
-                Kind.NOT_DEAD_LETTERED,
-                text,
-                topic=name[1],
-                partition=place.partition,
-                offset=place.offset,
-                explanation=cause,
-            )
+            self._no_letter(name, place, f"was {why.text}")
+
+    def _no_letter(self, name: Name, place: _Place, what: str) -> None:
+        given_up = any(event.event == NOT_WRITTEN for event in self._events)
+        cause = Explanation("not written", "a node gave up writing dead letters") if given_up else UNEXPLAINED
+        self._findings.add(
+            Kind.NOT_DEAD_LETTERED,
+            f"group {name[0]}: {self._shown(name[1], place)} {what}, and is no dead letter",
+            topic=name[1],
+            partition=place.partition,
+            offset=place.offset,
+            explanation=cause,
+        )
+
+    def _why_too_old(self, name: Name, queue: _Queue, place: _Place) -> str:
+        """Empty: it was not, as long as workers received; or the queue had passed it by while it was young."""
+        end = self._expiry.of(name[0], place.slot)
+        if end is None or end.from_us > queue.ended_us + SLACK_US:
+            return ""
+        is_passed = place not in queue.deliveries and not queue.lost_answers_us
+        return "" if is_passed and queue.passed_us(place) < end.from_us - SLACK_US else end.text
+
+    def _add_too_old(self, name: Name, queue: _Queue, place: _Place, why: str) -> None:
+        self._counts["too_old"] += 1
+        is_letter = self._ledger.values.text(place.slot) in self._letters
+        text = f"{why}, before a worker of group {name[0]} accepted it"
+        if is_letter:
+            self._counts["dead_lettered"] += 1
+            text += "; it is in the topic of dead letters"
+        self.too_old.add(place.slot, offset=place.offset, explanation=Explanation("too old", text))
+        # The queue goes in the order of offsets: what it has not passed may have had no occasion to become a letter.
+        if (
+            self._letter_topics
+            and not is_letter
+            and place not in queue.deliveries
+            and queue.passed_us(place) < NEVER_US
+        ):
+            self._no_letter(name, place, f"was not handed out ({why})")
 
     def _expired(self, name: Name, place: _Place) -> None:
         self._counts["expired"] += 1

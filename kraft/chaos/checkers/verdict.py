@@ -56,6 +56,8 @@ class Kind(StrEnum):
     """A queue handed out a record after its acceptance was answered with success."""
     LOST_BY_QUEUE = "lost_by_queue"
     """A record is in the log, nobody accepted it, and the queue does not hand it out any more."""
+    HANDED_OUT_TOO_OLD = "handed_out_too_old"
+    """A queue handed out a record that had expired: by share.record.expiry.ms, or by its header kraft.expires.at."""
     NOT_DEAD_LETTERED = "not_dead_lettered"
     """A queue has archived a record, and it is not in its topic of dead letters."""
     DELIVERED_TWICE = "delivered_twice"
@@ -91,9 +93,11 @@ class Counts(msgspec.Struct, kw_only=True):
     archived: int = 0
     """Rejected, or handed out as often as the limit allows."""
     dead_lettered: int = 0
-    """Archived, and in a topic of dead letters."""
+    """Archived or too old, and in a topic of dead letters."""
     expired: int = 0
     """Removed by retention before a worker accepted them."""
+    too_old: int = 0
+    """They expired before a worker accepted them: by the age that their group sets, or by a time that they name."""
     perhaps_accepted: int = 0
     """Their acceptance has an unknown outcome, and they were not handed out again."""
 
@@ -175,6 +179,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Records that a queue does not hand out any more."""
     expiries: tuple[Range, ...] = ()
     """Records that retention removed from a queue."""
+    too_old: tuple[Range, ...] = ()
+    """Records that a queue does not hand out because they have expired."""
     unexplained: int = 0
     """The number of ranges and anomalies without a cause; phantoms and skipped records always count."""
     expected: dict[str, Any] = {}

@@ -31,8 +31,9 @@ COUNTED: Final = (
     ("handed_out", "handed out", "received by a worker of a queue"),
     ("accepted", "accepted", "its acceptance was answered with success"),
     ("archived", "archived", "rejected, or handed out too often"),
-    ("dead_lettered", "dead-lettered", "archived, and in a topic of dead letters"),
+    ("dead_lettered", "dead-lettered", "archived or too old, and in a topic of dead letters"),
     ("expired", "expired", "removed by retention before it was accepted"),
+    ("too_old", "too old", "expired before it was accepted, by its age or its header"),
     ("perhaps_accepted", "perhaps accepted", "without an answer, and not handed out again"),
 )
 BAD: Final = frozenset({"lost", "duplicated", "reordered", "phantom", "skipped", "expired"})
@@ -70,6 +71,7 @@ def findings(verdict: Verdict, scale: Scale) -> str:
         _ranges("Skipped by a group", verdict.skips, scale),
         _ranges("Archived by a queue", verdict.archives, scale),
         _ranges("Removed from a queue", verdict.expiries, scale),
+        _ranges("Too old for a queue", verdict.too_old, scale),
         _anomalies(verdict.anomalies, scale),
     ]
     return "".join(parts) or '<p class="quiet">Nothing was lost, duplicated or reordered, and nothing is anomalous.</p>'

@@ -298,6 +298,14 @@ def queue_forgets_a_record(run: Run) -> None:
     take_and_accept(run, 9)
 
 
+def queue_hands_out_what_expired(run: Run) -> None:
+    take_and_accept(run, 9)
+    age = {"resource_type": "group", "resource": "q", "name": "share.record.expiry.ms", "value": "1000"}
+    run.event("config_changed", at_s=4.05, **age)
+    taken = run.receives(9, values(9, 1), at_s=6, process="w2")
+    run.acknowledges(taken, 9, at_s=6.1, process="w2")
+
+
 def queue_writes_no_dead_letter(run: Run) -> None:
     take_and_accept(run, 9)
     poison(run)
@@ -356,6 +364,7 @@ PLANTED: tuple[tuple[Callable[[Run], None], Kind], ...] = (
     (queue_takes_two_acceptances, Kind.ACCEPTED_TWICE),
     (queue_hands_out_an_accepted_record, Kind.HANDED_OUT_AFTER_ACCEPTANCE),
     (queue_forgets_a_record, Kind.LOST_BY_QUEUE),
+    (queue_hands_out_what_expired, Kind.HANDED_OUT_TOO_OLD),
     (queue_writes_no_dead_letter, Kind.NOT_DEAD_LETTERED),
     (delayed_record_comes_twice, Kind.DELIVERED_TWICE),
     (delayed_record_does_not_come, Kind.NOT_DELIVERED),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kraft.chaos.checkers.expectation import judge
 from kraft.chaos.checkers.verdict import Kind, Verdict
+from kraft.chaos.history import Produce
 from kraft.chaos.live import count_rows, verdict_lines, verdict_rows
 from kraft.chaos.model import ANY, Expect
 from kraft.chaos.questions import Now
@@ -33,8 +35,17 @@ def poisoned() -> Run:
 
 def fates(verdict: Verdict) -> dict[str, int]:
     counts = verdict.counts
-    names = ("handed_out", "redelivered", "accepted", "archived", "dead_lettered", "expired", "perhaps_accepted")
-    return {name: getattr(counts, name) for name in names if getattr(counts, name)}
+    names = (
+        "handed_out",
+        "redelivered",
+        "accepted",
+        "archived",
+        "dead_lettered",
+        "expired",
+        "too_old",
+        "perhaps_accepted",
+    )
+    return {name: getattr(counts, name) for name in (*names, "perhaps_accepted") if getattr(counts, name)}
 
 
 def cause(verdict: Verdict) -> tuple[str, str]:
@@ -349,3 +360,103 @@ def test_dead_letter_that_was_given_up_has_its_cause(tmp_path: Path) -> None:
     verdict = run.verdict(tmp_path)
     assert verdict.kinds() == {Kind.NOT_DEAD_LETTERED}
     assert verdict.unexplained == 0
+
+
+# --- records that expire --------------------------------------------------------------------------------------------
+
+
+def aged(accepted: int = 8, *, age_ms: int = 1_500, last_receive_s: float = 6) -> Run:
+    """Record 9, sent at 3 s, expires at 4.5 s; w1 asks for records again later, and gets none."""
+    run = queued(accepted)
+    changed = {"resource_type": "group", "resource": "q", "name": "share.record.expiry.ms", "value": str(age_ms)}
+    run.event("config_changed", at_s=4.05, **changed)
+    run.receives(0, (), at_s=last_receive_s, process="w1")
+    return run
+
+
+def test_record_that_expired_is_too_old_and_not_lost(tmp_path: Path) -> None:
+    verdict = aged().verdict(tmp_path)
+    assert verdict.is_clean, verdict.anomalies
+    assert fates(verdict) == {"handed_out": 8, "accepted": 8, "too_old": 2}
+    (old,) = verdict.too_old
+    assert (old.reason, old.first_offset, old.last_offset) == ("too old", 8, 9)
+    assert "it was older than 1500 ms, share.record.expiry.ms of group q, before a worker of group q" in old.cause
+    judged = judge(verdict, Expect(reordered=ANY), now=Now(lambda question, arguments: 0))
+    assert judged.problems == ("too_old: 2 records, expected 0".replace("_", " "),)
+    assert any(line.startswith("too old for a queue: offset 8-9") for line in verdict_lines(judged))
+
+
+def test_expired_record_is_a_dead_letter(tmp_path: Path) -> None:
+    run = aged(9)
+    dead_letters(run, *values(9, 1))
+    verdict = run.verdict(tmp_path)
+    assert verdict.is_clean, verdict.anomalies
+    assert fates(verdict) == {"handed_out": 9, "accepted": 9, "too_old": 1, "dead_lettered": 1}
+    assert verdict.too_old[0].cause.endswith("it is in the topic of dead letters")
+
+
+def test_expired_record_that_the_queue_has_passed_must_be_a_dead_letter(tmp_path: Path) -> None:
+    def run_with(*letters: str) -> Verdict:
+        run = aged(8)
+        taken = run.receives(9, values(9, 1), at_s=4.4, process="w2")
+        run.acknowledges(taken, 9, at_s=4.5, process="w2")
+        dead_letters(run, *letters)
+        return run.verdict(tmp_path)
+
+    assert run_with(*values(8, 1)).is_clean
+    verdict = run_with()
+    assert verdict.kinds() == {Kind.NOT_DEAD_LETTERED}
+    assert "was not handed out (it was older than 1500 ms" in verdict.anomalies[0].text
+
+
+def test_record_that_the_queue_passed_while_it_was_young_is_lost(tmp_path: Path) -> None:
+    run = aged(8)
+    taken = run.receives(9, values(9, 1), at_s=4.12, process="w2")
+    run.acknowledges(taken, 9, at_s=4.2, process="w2")
+    assert run.verdict(tmp_path).kinds() == {Kind.LOST_BY_QUEUE}
+
+
+def test_record_that_was_young_until_the_last_receive_is_lost(tmp_path: Path) -> None:
+    assert aged(9, last_receive_s=4.2).verdict(tmp_path).kinds() == {Kind.LOST_BY_QUEUE}
+
+
+def test_record_that_expired_and_is_handed_out_is_found(tmp_path: Path) -> None:
+    def run_with(at_s: float) -> Verdict:
+        run = aged(9)
+        taken = run.receives(9, values(9, 1), at_s=at_s, process="w2")
+        run.acknowledges(taken, 9, at_s=at_s + 0.1, process="w2")
+        return run.verdict(tmp_path)
+
+    assert run_with(4.6).is_clean  # clocks differ
+    verdict = run_with(5)
+    assert verdict.kinds() == {Kind.HANDED_OUT_TOO_OLD}
+    assert "was handed out to w2 when it was older than 1500 ms" in verdict.anomalies[0].text
+    assert verdict.unexplained == 1
+
+
+def test_age_that_was_taken_back_proves_nothing(tmp_path: Path) -> None:
+    run = aged(9)
+    run.event(
+        "config_changed", at_s=4.8, resource_type="group", resource="q", name="share.record.expiry.ms", value=None
+    )
+    taken = run.receives(9, values(9, 1), at_s=5, process="w2")
+    run.acknowledges(taken, 9, at_s=5.1, process="w2")
+    assert run.verdict(tmp_path).is_clean
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_record_names_its_end_in_a_header(tmp_path: Path, is_enabled: bool) -> None:
+    run = queued(6)
+    run.operations = [
+        msgspec.structs.replace(each, expires_at_ms=4_000) if isinstance(each, Produce) and each.index == 1 else each
+        for each in run.operations
+    ]
+    run.settings["topics"] = {TOPIC: {"record.expiry.enable": is_enabled}}
+    run.receives(0, (), at_s=6, process="w1")
+    verdict = run.verdict(tmp_path)
+    if is_enabled:
+        assert verdict.is_clean, verdict.anomalies
+        assert fates(verdict)["too_old"] == 4
+        assert "the time of its header kraft.expires.at was over" in verdict.too_old[0].cause
+    else:
+        assert verdict.kinds() == {Kind.LOST_BY_QUEUE}
