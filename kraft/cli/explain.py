@@ -137,7 +137,7 @@ def lines_of(found: Mapping[str, Any], *, now_ms: int) -> list[str]:
 def _decider(decider: Mapping[str, Any]) -> list[str]:
     rule = f" [{decider['rule']}]" if decider["rule"] else ""
     lines = [f"{MARKS[decider['decision']]:>4}  {decider['question']}{rule}", f"      {decider['explanation']}"]
-    if decider["decision"] != "yes" and decider["evidence"]:
+    if decider["evidence"]:
         facts = ", ".join(f"{name}={_short(value)}" for name, value in decider["evidence"].items())
         said = "" if decider["node"] < 0 else f" (node {decider['node']}"
         said += f", {decider['age_ms']} ms old)" if said and decider["age_ms"] is not None else ")" if said else ""

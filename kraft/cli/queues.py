@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from kraft.cli.options import DataOption, Format, FormatOption, JsonOption, RestOption
-from kraft.cli.output import CommandFailed, write, write_json, write_pairs, write_rows
+from kraft.cli.output import CommandFailed, say, write, write_json, write_pairs, write_rows
 from kraft.cli.partition_reads import Position, ReadRecord, partitions_of, read_partitions
 from kraft.cli.rest import Rest
 from kraft.cli.topics import DeleteConfigOption, config_changes, parse_settings
@@ -171,6 +171,8 @@ def redrive(
     write_rows(_columns(rows, REDRIVE_COLUMNS), REDRIVE_COLUMNS, as_json=as_json, empty="there are no dead letters")
     if done["problems"]:
         raise CommandFailed("; ".join(done["problems"]))
+    if not done["is_complete"]:
+        say(f"more dead letters wait: {'a dry run' if dry_run else 'one redrive'} shows the first {len(rows):,}")
 
 
 def _named(text: str) -> dict[str, Any]:

@@ -137,3 +137,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
             if all(event.get(name) == wanted for name, wanted in fields.items()):
                 return event
         return None
+
+
+def newer(one: Event | None, other: Event | None) -> Event | None:
+    """The later of two events, where there are both."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one if one["at_ms"] >= other["at_ms"] else other

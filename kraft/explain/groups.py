@@ -91,6 +91,8 @@ class TransactionFacts(msgspec.Struct, frozen=True, kw_only=True):
     timeout_ms: int = 0
     started_ms: int = -1
     partitions: list[tuple[str, int]] = []
+    coordinator_epoch: int = 0
+    """The leader epoch of the partition that has its state; a marker of an older one is refused."""
     leaderless: list[tuple[str, int]] = []
     """Those whose markers cannot be written."""
 
@@ -261,8 +263,10 @@ def _transaction(facts: TransactionFacts) -> Iterator[Decider]:
             question=question, decision="no", cause="transaction_expired" if is_over else "transaction_open",
             rule="T3" if is_over else "T7", node=where.coordinator, evidence=evidence,
             explanation=f"it is open for {seconds(open_ms)} in {names}; readers of committed records wait at its first "
-            "record", next="its coordinator aborts it at its next look" if is_over else "its producer ends it, or the "
+            "record", next="its coordinator aborts it at its next look; if it does not, each partition needs a marker"
+            if is_over else "its producer ends it, or the "
             f"coordinator does in {seconds(max(0, facts.timeout_ms - open_ms))} (transaction.timeout.ms)",
+            fix=_abort(facts) if is_over else "",
         )  # fmt: skip
     else:
         yield Decider(question=question, decision="yes", rule="T7", node=where.coordinator, evidence=evidence,
@@ -277,3 +281,14 @@ def _transaction(facts: TransactionFacts) -> Iterator[Decider]:
             next="each of these partitions has a leader that takes its marker",
             fix=f"kraft explain partition {facts.leaderless[0][0]} {facts.leaderless[0][1]}" if missing else "",
         )  # fmt: skip
+
+
+def _abort(facts: TransactionFacts) -> str:
+    """In its first partition. A transaction that its producer may still commit is left to it: a marker would cut it."""
+    if not facts.partitions or facts.producer_id < 0:
+        return ""
+    topic, number = facts.partitions[0]
+    return (
+        f"kraft transactions abort {topic} {number} --producer-id {facts.producer_id} "
+        f"--producer-epoch {facts.producer_epoch} --coordinator-epoch {facts.coordinator_epoch}"
+    )

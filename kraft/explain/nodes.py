@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kraft.explain.clients import clients_decider
 from kraft.explain.explanation import Decider, Explanation, first_no, fixes, seconds, spoken, views_of, with_age
-from kraft.explain.facts import NO_LEADER, Found, NodeEvidence
+from kraft.explain.facts import NO_LEADER, Event, Found, NodeEvidence, newer
 
 
 def explain_node(found: Found, node: int) -> Explanation:
@@ -31,11 +31,10 @@ def explain_node(found: Found, node: int) -> Explanation:
                        f"node {node} is {each.brokers.get(node, 'no registered broker')}")
         for each in found.nodes.values()
     }  # fmt: skip
-    event = found.last("broker_fenced", broker=node) if state == "fenced" else found.last("node_serves", node_id=node)
     return Explanation(
         subject=f"node {node}",
         state=state,
-        since_ms=None if event is None else int(event["at_ms"]),
+        since_ms=_since_ms(found, node, state, cause),
         summary=_summary(node, state, cause),
         cause="" if cause is None else cause.cause,
         next="" if cause is None else cause.next,
@@ -48,6 +47,46 @@ def explain_node(found: Found, node: int) -> Explanation:
         events=[] if own is None else own.events[-30:],
         forgotten=own is not None and bool(own.forgotten),
     )
+
+
+def _since_ms(found: Found, node: int, state: str, cause: Decider | None) -> int | None:
+    """The time of the event that began the state; None where no event did, or none is left."""
+    match state:
+        case "fenced":
+            event = found.last("broker_fenced", broker=node)
+        case "down":  # it cannot say itself; the metadata has it, once its session is over
+            is_fenced = found.newest.brokers.get(node) == "fenced"
+            event = found.last("broker_fenced", broker=node) if is_fenced else None
+        case "shutting down":
+            event = found.last("broker_shutting_down", broker=node)
+        case "disk failed":
+            event = _disk_event(found, node)
+        case "ready":
+            own = found.last("node_serves", "log_directory_online", "quorum_resumed", node_id=node)
+            event = newer(own, found.last("broker_unfenced", broker=node))
+        case _:
+            event = _first_wait(found, node) if cause is not None and cause.cause == "node_waits" else None
+    return None if event is None else int(event["at_ms"])
+
+
+def _first_wait(found: Found, node: int) -> Event | None:
+    """The first one of this wait: a node that waits repeats the event from time to time."""
+    first: Event | None = None
+    for event in reversed(found.events("node_awaits", "node_serves", "node_starting")):
+        if event["node_id"] != node:
+            continue
+        if event["event"] != "node_awaits":
+            return first
+        first = event
+    return None if found.nodes[node].forgotten else first
+
+
+def _disk_event(found: Found, node: int) -> Event | None:
+    """The failure that `_disks` names."""
+    own = found.nodes[node]
+    if own.failed_directories:
+        return found.last("log_directory_offline", node_id=node, path=next(iter(own.failed_directories)))
+    return found.last("quorum_suspended", node_id=node)
 
 
 def _summary(node: int, state: str, cause: Decider | None) -> str:

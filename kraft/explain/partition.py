@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from kraft.explain.explanation import Decider, Explanation, View, first_no, fixes, seconds, spoken, views_of, with_age
-from kraft.explain.facts import NO_LEADER, FollowerFacts, Found, KnownPartition, NodeEvidence, ReplicaFacts
+from kraft.explain.facts import (
+    NO_LEADER,
+    FollowerFacts,
+    Found,
+    KnownPartition,
+    NodeEvidence,
+    ReplicaFacts,
+    newer,
+)
 from kraft.explain.nodes import broker_decider, explain_unknown, quorum_decider
 
 SILENT_MS: Final = 1_500
@@ -102,7 +110,10 @@ class _Partition:
             silent_ms = None if holder is None else holder[1].fetched_ms_ago
             return None if silent_ms is None else self.found.at_ms - silent_ms
         else:
-            event = self.found.last("became_leader", node_id=self.facts.leader, topic=self.topic, partition=self.number)
+            where = {"topic": self.topic, "partition": self.number}
+            led = self.found.last("became_leader", node_id=self.facts.leader, **where)
+            names = ("isr_changed", "replicas_changed") if state in ("healthy", "reassigning") else ()
+            event = newer(led, self.found.last(*names, **where) if names else None)
         return None if event is None else int(event["at_ms"])
 
     # --- deciders -------------------------------------------------------------------------------------------

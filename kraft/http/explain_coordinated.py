@@ -124,8 +124,10 @@ class CoordinatedHandlers:
                 where = _unavailable(call, error, TRANSACTIONS_TOPIC, name)
                 return plain_json(explain_transaction(TransactionFacts(where=where, transactional_id=name)))
         partitions = sorted(found.partitions)
+        where = _where(call, TRANSACTIONS_TOPIC, name, coordinator=coordinator)
+        log = image.topic(TRANSACTIONS_TOPIC)
         facts = TransactionFacts(
-            where=_where(call, TRANSACTIONS_TOPIC, name, coordinator=coordinator),
+            where=where,
             transactional_id=name,
             state=found.phase.kafka_name,
             producer_id=found.producer_id,
@@ -133,6 +135,7 @@ class CoordinatedHandlers:
             timeout_ms=found.timeout_ms,
             started_ms=found.started_ms if partitions else -1,
             partitions=partitions,
+            coordinator_epoch=0 if log is None or where.partition < 0 else log.partitions[where.partition].leader_epoch,
             leaderless=[
                 (topic, number)
                 for topic, number in partitions

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from kraft.cli.explain import lines_of
 from kraft.cli.main import main
 from kraft.cli.partition_reads import start_offset
 from kraft.cli.sources import RECORDS_PER_REQUEST_MAX, batches
@@ -106,6 +107,30 @@ def test_topics_of_a_queue_are_arguments_or_options(kraft, script):
     assert script.bodies("POST")[0]["topics"] == ["a", "b"]
     code, _, error = kraft("queues", "create", "work")
     assert (code, "kraft queues create work" in error) == (2, True), error
+
+
+def redriven(*, is_complete: bool) -> dict[str, object]:
+    row = {"topic_name": "m", "partition_id": 0, "offset": 4, "dead_letter_topic_name": "d", "state": "WAITS"}
+    rows = [row | {"dead_letter_partition_id": 0, "dead_letter_offset": 1, "message": "rejected"}]
+    return {"records": rows, "problems": [], "is_complete": is_complete}
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_a_dry_run_reports_that_more_dead_letters_wait(kraft, script, is_complete):
+    script.answers["POST /v3/clusters/c1/share-groups/q/records:redrive"] = redriven(is_complete=is_complete)
+    code, out, error = kraft("queues", "redrive", "q", "--dry-run")
+    assert (code, "rejected" in out) == (0, True)
+    assert error == ("" if is_complete else "more dead letters wait: a dry run shows the first 1\n")
+
+
+def test_an_explanation_shows_the_evidence_of_each_answer():
+    evidence = {"leader": 1, "leader_epoch": 4}
+    decider = {"question": "Q?", "rule": "L1", "explanation": "so", "node": 1, "age_ms": 5, "evidence": evidence}
+    found = {"subject": "s", "state": "healthy", "since_ms": None, "node_id": 1, "summary": "well", "views": []}
+    found |= {"unreached": {}, "events": [], "forgotten": False, "next": "", "fix": []}
+    for decision in ("yes", "no", "unknown"):
+        lines = lines_of(found | {"deciders": [decider | {"decision": decision}]}, now_ms=0)
+        assert "      leader=1, leader_epoch=4 (node 1, 5 ms old)" in lines
 
 
 def test_topics_create_sends_only_what_was_given(kraft, script):

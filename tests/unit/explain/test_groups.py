@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from kraft.explain.groups import (
@@ -102,3 +103,21 @@ def test_transactions(changes: dict[str, Any], cause: str) -> None:
     assert explained.cause == cause, explained.deciders
     if cause == "markers_not_written":
         assert explained.fix == ["kraft explain partition t 0"]
+
+
+def test_an_expired_transaction_has_the_command_that_aborts_it() -> None:
+    facts = TransactionFacts(
+        where=WHERE,
+        transactional_id="x",
+        state="Ongoing",
+        started_ms=5_000,
+        timeout_ms=60_000,
+        producer_id=7,
+        producer_epoch=3,
+        coordinator_epoch=4,
+        partitions=[("t", 1)],
+    )
+    command = "kraft transactions abort t 1 --producer-id 7 --producer-epoch 3 --coordinator-epoch 4"
+    assert checked(explain_transaction(facts)).fix == [command]
+    is_young = msgspec.structs.replace(facts, started_ms=95_000)  # its producer may commit it
+    assert explain_transaction(is_young).fix == []

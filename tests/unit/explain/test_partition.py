@@ -185,3 +185,19 @@ def test_a_partition_that_nobody_knows_is_unknown_and_not_missing() -> None:
 def test_words() -> None:
     assert (spoken([]), spoken([1]), spoken([1, 2, 3])) == ("none", "1", "1, 2 and 3")
     assert (seconds(300), seconds(45_000), seconds(600_000)) == ("0.3 s", "45 s", "10 min")
+
+
+def test_a_partition_is_healthy_since_its_isr_was_mended() -> None:
+    led = event("became_leader", at_ms=1_000)
+    shrunk = event("isr_changed", isr=[1, 2], old_isr=[1, 2, 3], at_ms=2_000)
+    mended = event("isr_changed", isr=[1, 2, 3], old_isr=[1, 2], at_ms=3_000)
+    assert explain(found(node(1, events=[led, shrunk, mended]))).since_ms == 3_000
+    assert explain(found(node(1, events=[led]))).since_ms == 1_000
+
+
+def test_a_partition_moves_since_its_replicas_changed() -> None:
+    led = event("became_leader", at_ms=1_000)
+    changed = event("replicas_changed", adding=[3], at_ms=4_000)
+    moving = [node(each, partition=partition(adding=[3])) for each in (2, 3)]
+    explained = explain(found(node(1, partition=partition(adding=[3]), events=[led, changed]), *moving))
+    assert (explained.state, explained.since_ms) == ("reassigning", 4_000)

@@ -5,7 +5,16 @@ import { ask } from "./api.js";
 import { clock, details } from "./events.js";
 
 const EVERY_MS = 2_000;
+const EVIDENCE_MAX = 300;
 const MARKS = { yes: { text: "= yes", tone: "well" }, no: { text: "× no", tone: "bad" }, unknown: { text: "? unknown", tone: "warn" } };
+// States that are as they should be, whatever has happened before: a past unclean election is no present trouble.
+const WELL = new Set(["healthy", "ready", "served", "committed"]);
+
+// What a node reported, as `name=value`; long values are cut, and whole in the title.
+function evidence(facts) {
+  const all = Object.entries(facts ?? {}).map(([name, value]) => `${name}=${value !== null && typeof value === "object" ? JSON.stringify(value) : value}`).join(", ");
+  return all.length <= EVIDENCE_MAX ? all : { text: `${all.slice(0, EVIDENCE_MAX)}…`, title: all };
+}
 
 export class ExplainPanel {
   constructor(stream, path) {
@@ -15,7 +24,7 @@ export class ExplainPanel {
     this.next = h("p");
     const fixes = h("ul", { class: "fixes" });
     this.fixes = new Keyed(fixes, () => h("li", {}, h("code")), (element, text) => setText(element.firstChild, text));
-    this.deciders = new Table("Why", [{ label: "Question" }, { label: "Decision" }, { label: "Explanation" }, { label: "Rule" }, { label: "From" }, { label: "Age" }]);
+    this.deciders = new Table("Why", [{ label: "Question" }, { label: "Decision" }, { label: "Explanation" }, { label: "Evidence" }, { label: "Rule" }, { label: "From" }, { label: "Age" }]);
     const views = h("ul");
     this.views = new Keyed(views, () => h("li"), (element, text) => setText(element, text));
     this.element = h("section", { class: "card", hidden: true }, h("h2", {}, "Why"), this.state, this.summary, this.next, fixes, views, this.deciders.element);
@@ -36,7 +45,7 @@ export class ExplainPanel {
     }
     this.element.hidden = false;
     this.found = found;
-    const isWell = !found.cause;
+    const isWell = WELL.has(found.state) || !found.cause;
     setText(this.state, `${isWell ? "=" : "×"} ${found.state}${found.since_ms ? `, since ${clock(found.since_ms)}` : ""}`);
     setAttributes(this.state, { class: `verdict ${isWell ? "well" : "bad"}` });
     setText(this.summary, found.summary);
@@ -44,7 +53,7 @@ export class ExplainPanel {
     this.fixes.set(found.fix.map((text) => [text, text]));
     this.views.set(found.views.map((each) => [each.states, `node ${each.nodes.join(", ")} (metadata offset ${each.metadata_offset}): ${each.states}`]));
     this.deciders.set(found.deciders.map((each, at) => [`${at} ${each.question}`, [
-      each.question, MARKS[each.decision] ?? each.decision, each.explanation, each.rule, each.node < 0 ? "" : `node ${each.node}`, each.age_ms === null ? "" : age(each.age_ms),
+      each.question, MARKS[each.decision] ?? each.decision, each.explanation, evidence(each.evidence), each.rule, each.node < 0 ? "" : `node ${each.node}`, each.age_ms === null ? "" : age(each.age_ms),
     ]]));
   }
 }
