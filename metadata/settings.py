@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from kraft.protocol.errors import InvalidConfig
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
 from kraft.suggestions import nearest_key_hint, what_is_right
 from metadata import kafka_settings
+from metadata.certificate_names import check_rules
 
 CleanupPolicy: TypeAlias = Literal["delete", "compact", "compact,delete", "delete,compact"]
 CompressionType: TypeAlias = Literal["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]
@@ -539,7 +540,7 @@ class BrokerSettings(_Settings):
     ssl_client_auth: Literal["none", "requested", "required"] = Field(
         default="none", description="Certificates of clients at listeners with TLS."
     )
-    ssl_principal_mapping_rules: str = Field(
+    ssl_principal_mapping_rules: Annotated[str, AfterValidator(check_rules)] = Field(
         default="DEFAULT",
         description="Rules that make the name of a user from the distinguished name of its certificate.",
     )

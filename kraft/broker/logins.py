@@ -15,7 +15,7 @@ from kraft.broker.client_events import ClientEvents
 from kraft.broker.principal import UserPrincipal
 from kraft.broker.tokens import BadToken, Token, Tokens
 from kraft.broker.users import Users
-from kraft.protocol.operator_tokens import OPERATOR, is_operator_token, is_valid
+from kraft.protocol.operator_tokens import OPERATOR, is_operator_token, is_reserved, is_valid
 from kraft.protocol.scram import Credential
 from metadata.environment import Clock
 from metadata.settings import BrokerSettings
@@ -126,7 +126,7 @@ class Logins:
         except BadToken as error:
             self.guesses.failed(host)
             raise LoginFailed(f"the token is not valid: {error}") from error
-        if token.name == OPERATOR:
+        if is_reserved(token.name):
             raise LoginFailed("the token is not valid")
         return self._of_token(token, host, mechanism)
 

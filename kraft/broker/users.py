@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 
 from kraft.protocol import scram
+from kraft.protocol.operator_tokens import is_reserved
 from kraft.protocol.scram import Credential
 from metadata.environment import Environment
 from metadata.image import MetadataImage
@@ -43,6 +44,8 @@ class Users:
 
     def credential(self, name: str, mechanism: str) -> Credential | None:
         """What proofs of the user are checked with now; None without such a user."""
+        if is_reserved(name):
+            return None
         stored = self._image().users.get(name)
         if stored is not None:
             return stored.get(mechanism)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from kraft.protocol.operator_tokens import RESERVED, is_reserved
 from kraft.protocol.primitives import INT32_MAX, SettingValue
 from kraft.values import value
 from metadata.cluster_keys import ClusterKeys, cluster_keys
@@ -61,6 +62,15 @@ def _check_address(text: str) -> str:
 AddressText: TypeAlias = Annotated[str, AfterValidator(_check_address)]
 
 
+def _check_user_name(name: str) -> str:
+    if is_reserved(name):
+        raise ValueError(f"should be another name: {RESERVED}")
+    return name
+
+
+UserName: TypeAlias = Annotated[str, AfterValidator(_check_user_name)]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -104,7 +114,7 @@ class ListenerConfig(_Model):
 class UserConfig(_Model):
     """A user that the cluster has from its start: one with whom all others can be added."""
 
-    name: str = Field(
+    name: UserName = Field(
         pattern=r"^[^\x00-\x1f]+$", min_length=1, max_length=255, description="Name of the user, as ACLs have it."
     )
     password: SecretStr | None = Field(default=None, min_length=1, max_length=1024, description="The password.")

@@ -16,7 +16,6 @@ from kraft.broker.logins import Login, LoginFailed, Logins, TooManyGuesses
 from kraft.broker.principal import ask_for
 from kraft.http.connection import Connection
 from kraft.http.errors import HttpError
-from kraft.protocol.operator_tokens import OPERATOR
 
 CREDENTIALS_LENGTH_MAX = 16_384
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -96,7 +95,7 @@ class HttpAuthentication:
             name, colon, password = b64decode(credentials, validate=True).decode().partition(":")
         except ValueError as error:
             raise LoginFailed("the header is no user and password") from error
-        if not colon or not name or name == OPERATOR:
+        if not colon or not name:
             raise LoginFailed("unknown user or wrong password")
         return await self.logins.by_password(name, password, host, mechanism="Basic")
 

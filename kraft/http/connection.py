@@ -17,10 +17,10 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import StreamReader
 
 from kraft.broker.answer_budget import AnswerBudget
-from kraft.broker.certificate_names import user_of
 from kraft.broker.principal import ANONYMOUS, ANONYMOUS_NAME, Principal, UserPrincipal
 from kraft.http.errors import HttpError, error_response
 from kraft.runtime.tls import distinguished_name
+from metadata.certificate_names import user_of
 from metadata.environment import Clock
 
 LOG = logging.getLogger(__name__)
@@ -94,9 +94,7 @@ class Connection(web.RequestHandler):
         self.has_certificate = bool(subject)
         self.certified = self.principal = UserPrincipal(name, _host_of(transport))
         if not name:
-            LOG.warning(
-                "closing %s: no rule of ssl.principal.mapping.rules matches its certificate", self.principal.host
-            )
+            LOG.warning("closing %s: ssl.principal.mapping.rules makes no user of its certificate", self.principal.host)
             self.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -12,8 +12,15 @@ import hmac
 
 OPERATOR = "__cluster__"
 """Name of the user that owns the cluster's secret: no other user can have it."""
+RESERVED = f"{OPERATOR} is the user of the nodes: its password is the cluster's secret"
 VALID_S = 300
 _PREFIX = "kraft1"
+
+
+def is_reserved(name: str) -> bool:
+    """Whether no login makes a client this user, whose ACLs would not count: neither a password, nor a token of others,
+    nor a certificate."""
+    return name == OPERATOR
 
 
 def make_token(key: bytes, *, now_ms: int) -> str:

@@ -22,7 +22,6 @@ from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRe
 from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateResponseData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
 from kraft.protocol.messages.sasl_handshake_response import SaslHandshakeResponseData
-from kraft.protocol.operator_tokens import OPERATOR
 from kraft.protocol.scram import ScramFailed, ScramServer
 from metadata.environment import Clock
 
@@ -194,7 +193,7 @@ class ClientLogin:
         other, name, password = parts
         if not name or not password:
             raise _Malformed(f"Authentication failed: {'password' if name else 'username'} not specified")
-        if len(name) > scram.USER_LENGTH_MAX or name == OPERATOR:
+        if len(name) > scram.USER_LENGTH_MAX:
             raise LoginFailed("there can be no such user")
         self._user = name
         login = await self._rules.logins.by_password(name, password, self._host, mechanism=PLAIN)

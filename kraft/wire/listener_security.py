@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kraft.broker.certificate_names import user_of
 from kraft.broker.principal import ANONYMOUS_NAME, UserPrincipal, host_of
 from kraft.wire.client_login import LoginRules
+from metadata.certificate_names import user_of
 from metadata.environment import FrameConnection, Tls
 
 DEFAULT_RULES = "DEFAULT"

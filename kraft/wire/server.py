@@ -233,7 +233,7 @@ class WireServer:
         security = self._by_name[listener].security
         principal = security.principal(connection)
         if principal is None:
-            self._refuse(connection, "no rule of ssl.principal.mapping.rules matches its certificate")
+            self._refuse(connection, "ssl.principal.mapping.rules makes no user of its certificate")
             return None
         client = ClientConnection(peer=connection.peer, listener=listener, principal=principal)
         if security.login is not None:

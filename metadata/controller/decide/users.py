@@ -12,7 +12,7 @@ from kraft.protocol.errors import (
     UnacceptableCredential,
     UnsupportedSaslMechanism,
 )
-from kraft.protocol.operator_tokens import OPERATOR
+from kraft.protocol.operator_tokens import RESERVED, is_reserved
 from kraft.protocol.scram import DIGESTS, ITERATIONS, ITERATIONS_MAX, USER_LENGTH_MAX, Credential, credential_of
 from metadata.controller.decide.decision import ControllerState, Decision
 from metadata.controller.requests import AlterUsers, ErrorDetail, ScramDeletion, ScramUpsertion
@@ -60,8 +60,8 @@ def _count(users: Mapping[str, Mapping[str, Credential]]) -> int:
 def _check_name(each: ScramDeletion | ScramUpsertion, times: int) -> None:
     if not 0 < len(each.name) <= USER_LENGTH_MAX:
         raise UnacceptableCredential(f"Username must not be empty, nor longer than {USER_LENGTH_MAX} characters")
-    if each.name == OPERATOR:
-        raise UnacceptableCredential(f"{OPERATOR} is the user of the nodes: its password is the cluster's secret")
+    if is_reserved(each.name):
+        raise UnacceptableCredential(RESERVED)
     if each.mechanism not in DIGESTS:
         raise UnsupportedSaslMechanism("Unknown SCRAM mechanism")
     if times > 1:

@@ -168,6 +168,12 @@ def test_all_problems_of_a_file_come_at_once_each_with_its_line():
         ("", "nodes", "missing"),
         ("nodes = 3\n", "nodes", "f.toml:1:"),
         ("settings = 3\n" + THREE, "settings", "f.toml:1:"),
+        (THREE + "[[users]]\nname = '__cluster__'\npassword = 'p'\n", "name", "the user of the nodes"),
+        (
+            "[settings]\nssl.principal.mapping.rules = 'RULE:x'\n" + THREE,
+            "ssl.principal.mapping.rules",
+            "f.toml:2: ssl.principal.mapping.rules: 'RULE:x' is not possible; it should be DEFAULT, or RULE:PATTERN/",
+        ),
     ],
 )
 def test_what_cannot_start_is_refused(text: str, key: str, words: str):

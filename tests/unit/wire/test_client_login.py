@@ -18,7 +18,7 @@ from kraft.protocol.errors import IllegalSaslState, SaslAuthenticationFailed, Un
 from kraft.protocol.messages.sasl_authenticate_request import SaslAuthenticateRequestData
 from kraft.protocol.messages.sasl_authenticate_response import SaslAuthenticateResponseData
 from kraft.protocol.messages.sasl_handshake_request import SaslHandshakeRequestData
-from kraft.protocol.operator_tokens import VALID_S, is_valid, make_token
+from kraft.protocol.operator_tokens import OPERATOR, VALID_S, is_valid, make_token
 from kraft.protocol.scram import ScramClient, ScramFailed
 from kraft.wire.api_handler import ClientConnection
 from kraft.wire.client_authentication import ClientAuthentication
@@ -122,6 +122,21 @@ def test_an_unknown_user_and_a_wrong_password_look_the_same() -> None:
         choose(login, "SCRAM-SHA-256")
         firsts.append(bytes(send(login, b"n,,n=nobody,r=abc").auth_bytes).partition(b",s=")[2])
     assert firsts[0] == firsts[1], "the salt of a user that does not exist is the same at each try"
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"])
+def test_no_password_makes_a_client_the_user_of_the_nodes(mechanism: str) -> None:
+    server = Server()
+    server.passwords[OPERATOR] = "pencil"
+    login = server.login()
+    if mechanism == "PLAIN":
+        assert plain(login, OPERATOR, "pencil").error_code == SaslAuthenticationFailed.code
+    else:
+        client = ScramClient(user=OPERATOR, password="pencil", nonce="abc", mechanism=mechanism)
+        assert choose(login, mechanism) == 0
+        first = send(login, client.first())
+        assert send(login, client.final(bytes(first.auth_bytes))).error_code == SaslAuthenticationFailed.code
+    assert login.login is None
 
 
 def test_a_token_without_a_header_has_an_answer_without_one() -> None:

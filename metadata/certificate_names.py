@@ -13,15 +13,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from kraft.protocol.operator_tokens import is_reserved
+
 NAME_LENGTH_MAX = 1_024
 """A longer distinguished name is not matched with patterns."""
 
 _RULE = re.compile(r"\s*(?:(DEFAULT)|RULE:((?:\\.|[^\\/])*)/((?:\\.|[^\\/])*)/([LU]?))\s*(?:,|$)")
 _GROUP = re.compile(r"\$(\d)")
+FORM = "should be DEFAULT, or RULE:PATTERN/REPLACEMENT/ with L, U or nothing behind it; several with commas between"
 
 
 class BadRule(ValueError):
-    """The text of ssl.principal.mapping.rules is wrong."""
+    """The text of ssl.principal.mapping.rules is wrong. The message has what would be right."""
 
 
 class _Rule(NamedTuple):
@@ -38,18 +41,32 @@ def mapping_rules(text: str) -> Sequence[_Rule]:
     while position < len(text):
         found = _RULE.match(text, position)
         if found is None or not found[0]:
-            raise BadRule(f"ssl.principal.mapping.rules: no rule begins at {text[position : position + 40]!r}")
+            raise BadRule(f"{FORM}; no rule begins at {text[position : position + 40]!r}")
         position = found.end()
         try:
             pattern = None if found[1] else re.compile(found[2])
         except re.error as error:
-            raise BadRule(f"ssl.principal.mapping.rules: {found[2]!r}: {error}") from error
+            raise BadRule(
+                f"should have patterns that are regular expressions; {found[2]!r} is none: {error}"
+            ) from error
         rules.append(_Rule(pattern, found[3] or "", found[4] or ""))
     return rules
 
 
+def check_rules(text: str) -> str:
+    """The text itself. Raises BadRule."""
+    mapping_rules(text)
+    return text
+
+
 def user_of(distinguished_name: str, rules: str) -> str:
-    """The user's name; empty where no rule matches, so that the connection is refused. Raises BadRule."""
+    """The user's name; empty where no rule matches, or where it is the name of the nodes' user, so that the
+    connection is refused. Raises BadRule."""
+    name = _mapped(distinguished_name, rules)
+    return "" if is_reserved(name) else name
+
+
+def _mapped(distinguished_name: str, rules: str) -> str:
     for rule in mapping_rules(rules):
         if rule.pattern is None:
             return distinguished_name

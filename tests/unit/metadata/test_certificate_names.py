@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kraft.broker.certificate_names import NAME_LENGTH_MAX, BadRule, mapping_rules, user_of
+from kraft.protocol.errors import InvalidConfig
+from kraft.protocol.operator_tokens import OPERATOR
+from metadata.certificate_names import NAME_LENGTH_MAX, BadRule, mapping_rules, user_of
+from metadata.settings import BrokerSettings, broker_settings, canonical_value
 
 RULES = (
     "RULE:^CN=(.*?),OU=ServiceUsers.*$/$1/,"
@@ -38,3 +41,18 @@ def test_no_rule_no_user() -> None:
 def test_a_wrong_rule_is_refused(text: str) -> None:
     with pytest.raises(BadRule):
         mapping_rules(text)
+
+
+def test_what_would_be_right_is_said_where_the_setting_is_read() -> None:
+    rules = {"ssl.principal.mapping.rules": RULES}
+    assert broker_settings(rules).ssl_principal_mapping_rules == RULES
+    for text, words in (("CN=(.*)", "no rule begins at 'CN="), ("RULE:(/x/", "are regular expressions; '(' is none")):
+        with pytest.raises(InvalidConfig, match="should") as raised:
+            canonical_value(BrokerSettings, "ssl.principal.mapping.rules", text)
+        assert words in raised.value.message
+
+
+def test_no_certificate_is_the_user_of_the_nodes() -> None:
+    assert user_of(f"CN={OPERATOR}", "RULE:^CN=(.*)$/$1/") == ""
+    assert user_of(f"CN={OPERATOR.upper()}", "RULE:^CN=(.*)$/$1/L,DEFAULT") == ""
+    assert user_of(f"CN={OPERATOR}", "DEFAULT") == f"CN={OPERATOR}"
