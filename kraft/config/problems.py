@@ -70,7 +70,7 @@ def found(details: ErrorDetails, *, kind: str) -> str:
         return f"unknown {kind}"
     if details["type"] == "missing":
         return "missing"
-    return f"{'the value' if 'secret' in details['loc'] else repr(details['input'])} is not possible"
+    return f"{'the value' if {'secret', 'password'} & set(details['loc']) else repr(details['input'])} is not possible"
 
 
 def expected(details: ErrorDetails) -> str:

@@ -7,6 +7,7 @@ other values is refused.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -14,25 +15,32 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
+from kraft.broker.tokens import INSTALL
 from kraft.config.models import ClusterConfig, ClusterFile, UserConfig
 from kraft.config.parse import parse_config
 from kraft.config.positions import key_lines, line_of
-from kraft.config.problems import ConfigError, Problem
+from kraft.config.problems import ConfigError, Problem, expected
 from kraft.launcher.identity import Identity, new_identity
 from kraft.layout import SECRET_FILE
 from kraft.protocol.primitives import SettingValue
 from kraft.runtime.tls import refuse_readable_by_others
+from metadata.settings import broker_settings
 
 BUILT_IN: Final = str(Path(__file__).parent.parent / "config" / "cluster.toml")
 IN_NO_FILE: Final = "the configuration"
+IN_ENVIRONMENT: Final = "the environment"
 ID_FILE: Final = "cluster.id"
 SECRET_LENGTH_MIN: Final = 8
 USER_VARIABLE: Final = "KRAFT_INITIAL_USER"
 PASSWORD_VARIABLE: Final = "KRAFT_INITIAL_PASSWORD"
 """Variables of the environment that name a user which the cluster has from its start."""
 JWKS_URL: Final = "sasl.oauthbearer.jwks.endpoint.url"
+MECHANISMS: Final = "sasl.enabled.mechanisms"
+OAUTHBEARER: Final = "OAUTHBEARER"
+PACKAGES_OF_TOKENS: Final = {"jwt": "PyJWT", "cryptography": "cryptography"}
+"""Module -> the package of `kraft[security]` that has it."""
 PASSWORD_WORDS: Final = "a user has a password, or a password_file with one"
 FILE_SETTINGS: Final = frozenset({"ssl.keystore.location", "ssl.truststore.location"})
 
@@ -97,6 +105,7 @@ def read_config(file: str) -> str:
 def _identified(parsed: ClusterFile, *, file: str, text: str, identity: Callable[[], Identity]) -> ClusterConfig:
     """Add the identity. `identity` returns the same one at each call."""
     assert parsed.data is not None, "the parser fills in the data folder"
+    _check_packages_of_tokens(parsed, file=file, text=text)
     _check_keys_of_tokens(parsed, file=file, text=text)
     folder = Path(parsed.data).absolute()
     try:
@@ -136,6 +145,34 @@ def _readable_secrets(parsed: ClusterFile, file: str) -> Iterator[str]:
             yield path
 
 
+def _check_packages_of_tokens(parsed: ClusterFile, *, file: str, text: str) -> None:
+    """Raises ConfigError for settings of signed tokens, where a package that checks signatures is missing: each token
+    would be refused later."""
+    missing = [name for module, name in PACKAGES_OF_TOKENS.items() if importlib.util.find_spec(module) is None]
+    for path, name in _settings_of_tokens(parsed) if missing else ():
+        wrong = f"tokens with a signature need {' and '.join(missing)}"
+        line = line_of(f"{path}.{name}", key_lines(text))
+        raise ConfigError(file, [Problem(key=name, wrong=wrong, right=f"run: {INSTALL}", line=line)])
+
+
+def _settings_of_tokens(parsed: ClusterFile) -> Iterator[tuple[str, str]]:
+    """Table and key where the file asks for tokens with a signature."""
+    layers = [("settings", parsed.settings)]
+    layers += [(f"nodes.{place}.settings", node.settings) for place, node in enumerate(parsed.nodes)]
+    for path, settings in layers:
+        if settings.get(JWKS_URL):
+            yield path, JWKS_URL
+    for place, node in enumerate(parsed.nodes):
+        if broker_settings(parsed.settings, node.settings).sasl_oauthbearer_unsecured_tokens_enable:
+            continue
+        for path, settings in (layers[0], layers[place + 1]):
+            if OAUTHBEARER in str(settings.get(MECHANISMS, "")).split(","):
+                yield path, MECHANISMS
+        for number, listener in enumerate(node.listeners):
+            if OAUTHBEARER in listener.mechanisms:
+                yield f"nodes.{place}.listeners.{number}", "mechanisms"
+
+
 def _check_keys_of_tokens(parsed: ClusterFile, *, file: str, text: str) -> None:
     """Raises ConfigError for a JWKS file that everybody may write: with a key in it, anybody would be any user."""
     for settings in (parsed.settings, *(node.settings for node in parsed.nodes)):
@@ -170,8 +207,18 @@ def _users(parsed: ClusterFile, *, file: str, text: str) -> tuple[UserConfig, ..
         found.append(user.model_copy(update={"password": password, "password_file": None}))
     name, password_text = os.environ.get(USER_VARIABLE), os.environ.get(PASSWORD_VARIABLE)
     if name and password_text and name not in {user.name for user in found}:
-        found.append(UserConfig(name=name, password=SecretStr(password_text)))
+        found.append(_initial_user(name, password_text))
     return tuple(found)
+
+
+def _initial_user(name: str, password: str) -> UserConfig:
+    try:
+        return UserConfig(name=name, password=SecretStr(password))
+    except ValidationError as error:
+        details = error.errors()[0]
+        key = USER_VARIABLE if "name" in details["loc"] else PASSWORD_VARIABLE
+        problem = Problem(key=key, wrong="the value is not possible", right=f"it {expected(details)}")
+        raise ConfigError(IN_ENVIRONMENT, [problem]) from None
 
 
 def _absolute(path: str) -> str:
