@@ -21,6 +21,10 @@ GroupOption = Annotated[str | None, typer.Option("--group", metavar="ID", help="
 TransactionOption = Annotated[
     str | None, typer.Option("--transactional-id", metavar="ID", help="A transactional.id; * is all.")
 ]
+UserOption = Annotated[
+    str | None,
+    typer.Option("--user-principal", metavar="PRINCIPAL", help="A user as a resource, such as User:alice; * is all."),
+]
 ClusterOption = Annotated[bool, typer.Option("--cluster", help="The cluster itself.")]
 PrefixOption = Annotated[bool, typer.Option("--prefixed", help="The name is the beginning of names.")]
 OperationOption = Annotated[
@@ -34,13 +38,14 @@ def list_acls(
     topic: TopicOption = None,
     group: GroupOption = None,
     transactional_id: TransactionOption = None,
+    user_principal: UserOption = None,
     cluster: ClusterOption = False,
     rest: RestOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List ACLs. A name also finds the ACLs whose prefix or wildcard means it."""
-    named = _resources(topic, group, transactional_id, cluster)
+    named = _resources(topic, group, transactional_id, user_principal, cluster)
     query: dict[str, str] = {} if principal is None else {"principal": principal}
     client = Rest(rest, data)
     rows: list[dict[str, Any]] = []
@@ -60,6 +65,7 @@ def create(
     topic: TopicOption = None,
     group: GroupOption = None,
     transactional_id: TransactionOption = None,
+    user_principal: UserOption = None,
     cluster: ClusterOption = False,
     prefixed: PrefixOption = False,
     host: Annotated[str, typer.Option(help="An address, a network such as 10.0.0.0/8, or * for all.")] = "*",
@@ -68,9 +74,11 @@ def create(
     data: DataOption = None,
 ) -> None:
     """Create an ACL for each operation on each resource that is named."""
-    resources = _resources(topic, group, transactional_id, cluster)
+    resources = _resources(topic, group, transactional_id, user_principal, cluster)
     if not resources or not operation:
-        raise CommandFailed("name a resource (--topic, --group, --transactional-id or --cluster) and an --operation")
+        raise CommandFailed(
+            "name a resource (--topic, --group, --transactional-id, --user-principal or --cluster) and an --operation"
+        )
     made = [
         {
             "resource_type": kind,
@@ -96,6 +104,7 @@ def delete(
     topic: TopicOption = None,
     group: GroupOption = None,
     transactional_id: TransactionOption = None,
+    user_principal: UserOption = None,
     cluster: ClusterOption = False,
     prefixed: PrefixOption = False,
     rest: RestOption = None,
@@ -103,7 +112,7 @@ def delete(
     as_json: JsonOption = False,
 ) -> None:
     """Delete the ACLs that match all that is named, and list them. A name is that of the ACL itself."""
-    resources = _resources(topic, group, transactional_id, cluster)
+    resources = _resources(topic, group, transactional_id, user_principal, cluster)
     if principal is None and not resources:
         raise CommandFailed("name whose ACLs go (--principal), or those of which resource")
     client = Rest(rest, data)
@@ -124,9 +133,9 @@ def delete(
 
 
 def _resources(
-    topic: str | None, group: str | None, transactional_id: str | None, cluster: bool
+    topic: str | None, group: str | None, transactional_id: str | None, user: str | None, cluster: bool
 ) -> list[tuple[str, str]]:
-    named = {"TOPIC": topic, "GROUP": group, "TRANSACTIONAL_ID": transactional_id}
+    named = {"TOPIC": topic, "GROUP": group, "TRANSACTIONAL_ID": transactional_id, "USER": user}
     named["CLUSTER"] = CLUSTER_NAME if cluster else None
     return [(kind, name) for kind, name in named.items() if name is not None]
 

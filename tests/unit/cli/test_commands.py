@@ -540,3 +540,19 @@ def test_names_in_tables_and_errors_are_shown_too(script):
     shown = printed_on_a_terminal("groups", "list", "--rest", script.url)
     assert "owned" in shown
     assert not set(shown) & set("\x1b\x07\x9b\u202e"), repr(shown)
+
+
+def test_acls_name_a_user_as_a_resource(script, monkeypatch, capsys) -> None:
+    script.answers["POST /v3/clusters/c1/acls:batch"] = (201, {}, {})
+    asked = ("--principal", "User:bob", "--operation", "DescribeTokens", "--user-principal", "User:alice")
+    code, _, _ = run(monkeypatch, capsys, "acls", "create", *asked, "--rest", script.url)
+    assert code == 0
+    [made] = script.bodies("POST")[0]["data"]
+    assert (made["resource_type"], made["resource_name"], made["operation"]) == (
+        "USER",
+        "User:alice",
+        "DESCRIBE_TOKENS",
+    )
+    code, _, err = run(monkeypatch, capsys, "acls", "create", "--principal", "User:bob", "--rest", script.url)
+    assert code
+    assert "--user-principal" in err
