@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from kraft.http.endpoint import Call, Parameter
@@ -20,6 +22,7 @@ from kraft.http.v3.envelope import (
     route,
     url,
 )
+from metadata.acls import OPERATIONS, AclResource
 from metadata.controller.requests import (
     CreatePartitions,
     CreateTopics,
@@ -68,15 +71,28 @@ def _document(call: Call, topic: TopicImage, *, partitions: int | None = None) -
 
 async def list_topics(call: Call) -> web.Response:
     """200 with all topics, internal ones too, by name."""
-    flag(call, _OPERATIONS.name)
+    operations = _asked_operations(call)
     topics = call.context.gateway.image.topics_by_name.values()
-    return answer(listing(call, "KafkaTopicList", ("topics",), (_document(call, topic) for topic in topics)))
+    rows = (_document(call, topic) | {"authorized_operations": operations(topic.name)} for topic in topics)
+    return answer(listing(call, "KafkaTopicList", ("topics",), rows))
 
 
 async def get_topic(call: Call) -> web.Response:
     """200 with one topic. Raises HttpError 40403."""
-    flag(call, _OPERATIONS.name)
-    return answer(_document(call, call.context.topic_or_raise(call.topic)))
+    operations = _asked_operations(call)
+    topic = call.context.topic_or_raise(call.topic)
+    return answer(_document(call, topic) | {"authorized_operations": operations(topic.name)})
+
+
+def _asked_operations(call: Call) -> Callable[[str], list[str]]:
+    """Returns what the principal may do with a topic, where the request asks for it (KIP-430); all operations without
+    an authorizer."""
+    if not flag(call, _OPERATIONS.name):
+        return lambda _: []
+    may, operations = call.permissions, OPERATIONS[AclResource.TOPIC]
+    if may is None:
+        return lambda _: [each.name for each in operations]
+    return lambda name: [each.name for each in operations if may.silently(each, AclResource.TOPIC, name)]
 
 
 async def create_topic(call: Call) -> web.Response:
@@ -140,7 +156,7 @@ _VALIDATE = Parameter(
 )
 _OPERATIONS = Parameter(
     name="include_authorized_operations",
-    description="Accepted; the list in the answer is empty.",
+    description="List the operations that the client may do with each topic (KIP-430).",
     schema={"type": "boolean"},
 )
 _ONE = "/topics/{topic}"

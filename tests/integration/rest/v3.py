@@ -200,7 +200,12 @@ def _topics(v3: V3) -> Rows:
         "configs": {"related": str}, "partition_reassignments": {"related": str},
     }))  # fmt: skip
     yield Row("GET", path, 200, every, also_with_slash=True)
-    yield Row("GET", f"{path}?include_authorized_operations=true", 200, every)
+    allowed = ["READ", "WRITE", "CREATE", "DELETE", "ALTER", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER_CONFIGS"]
+    asked = v3.many("KafkaTopicList", "/topics", Each(any_of(v3.topic("x", 1)) | {
+        "topic_name": str, "partitions_count": int, "is_internal": bool, "partitions": {"related": str},
+        "configs": {"related": str}, "partition_reassignments": {"related": str}, "authorized_operations": allowed,
+    }))  # fmt: skip
+    yield Row("GET", f"{path}?include_authorized_operations=true", 200, asked)
     new = {"topic_name": name, "partitions_count": 2, "replication_factor": 3}
     tried = v3.topic(name, 2, topic_id=None)
     yield Row("POST", path, 200, tried, {**new, "validate_only": True}, note="only validated", also_with_slash=True)

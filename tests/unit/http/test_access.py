@@ -130,6 +130,33 @@ def test_lists_show_what_may_be_described() -> None:
     with_door(story, fake)
 
 
+def test_topics_list_what_the_client_may_do_when_it_asks() -> None:
+    fake = gateway()
+    allow(fake, AclOperation.READ)
+    allow(fake, AclOperation.ALTER_CONFIGS)
+
+    async def story(door: Door) -> None:
+        for path, of in ((f"{V3}/topics", lambda found: found["data"][0]), (f"{V3}/topics/mine", lambda found: found)):
+            assert of((await door.ask("GET", path)).json)["authorized_operations"] == []
+            found = of((await door.ask("GET", f"{path}?include_authorized_operations=true")).json)
+            assert found["authorized_operations"] == ["READ", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER_CONFIGS"]
+
+    with_door(story, fake)
+
+
+def test_without_an_authorizer_a_topic_has_all_operations() -> None:
+    fake = FakeGateway()
+    fake.add_topic("mine", 1)
+
+    async def story(door: Door) -> None:
+        found = (await door.ask("GET", f"{V3}/topics/mine?include_authorized_operations=true")).json
+        assert found["authorized_operations"] == [
+            "READ", "WRITE", "CREATE", "DELETE", "ALTER", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER_CONFIGS",
+        ]  # fmt: skip
+
+    with_door(story, fake)
+
+
 def replica(topic: str) -> ReplicaStatus:
     return ReplicaStatus(
         topic=topic, partition=0, is_leader=True, leader=1, leader_epoch=0, partition_epoch=0, log_start_offset=0,
