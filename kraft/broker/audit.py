@@ -1,4 +1,5 @@
-"""`<data>/audit.jsonl`: who was refused what, and who has changed the cluster; kept while there is an authorizer.
+"""`<data>/audit.jsonl`: who was refused what, and who has changed the cluster; kept while there is an
+authorizer, else for clients that have logged in.
 
 Refusals are limited for each principal, and a line states how many were left out before it. Produces, fetches,
 heartbeats and commits that are allowed leave no line. Values never do: a line names what was changed.
@@ -28,6 +29,7 @@ from metadata.controller.requests import (
     ErrorDetail,
     ReplaceConfigs,
     Request,
+    UnregisterBroker,
 )
 from metadata.environment import Clock
 from metadata.events import Events
@@ -67,14 +69,17 @@ class Audit:
 
     def changed(self, principal: Principal, request: Request[Any], outcome: object) -> None:
         """A change that was asked of the controller, and its outcome: an answer, or the error of all of it."""
-        names = subjects(request)
+        self.noted(principal, type(request).__name__, subjects(request), _errors(outcome))
+
+    def noted(self, principal: Principal, what: str, names: Sequence[str], errors: Iterable[str]) -> None:
+        """A change of the resources of these names, and the names of its errors. `what` is the request."""
         self._events.emit(
             "changed",
             **_who(principal),
-            request=type(request).__name__,
+            request=what,
             resources=names[:NAMES_MAX],
             count=len(names),
-            errors=sorted(set(_errors(outcome))),
+            errors=sorted(set(errors)),
         )
 
     def _admit(self, principal: Principal) -> int | None:
@@ -120,6 +125,8 @@ def subjects(request: Request[Any]) -> Sequence[str]:
             return [f"{topic}-{number}" for topic, number in request.partitions or ()]
         case AlterReassignments():
             return [f"{each.topic}-{each.partition}" for each in request.reassignments]
+        case UnregisterBroker():
+            return [f"broker {request.broker_id}"]
     return ()
 
 

@@ -6,7 +6,7 @@ it carries a producer id. Administrative requests go to the active controller.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -142,6 +142,13 @@ class Gateway(Protocol):
 
     async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
         """Ask the active controller. Raises the KafkaError it answered, or NotController 41/RequestTimedOut 7."""
+        ...
+
+    def note_change(
+        self, principal: Principal | None, what: str, names: Sequence[str], errors: Iterable[str] = ()
+    ) -> None:
+        """Write into the audit what a client has changed without `control`; None is no client. `what` is Kafka's name
+        of the request, `errors` are names of errors."""
         ...
 
     async def ensure_topic(self, new: NewTopic) -> UUID | ErrorDetail:

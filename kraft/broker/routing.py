@@ -22,7 +22,7 @@ from kraft.broker.gateway import NodeInfo, Records
 from kraft.broker.leaders import LEADER_WAIT_MS, MOVED, LeaderFinder, PartitionClient
 from kraft.broker.metadata_publisher import MetadataPublisher
 from kraft.broker.permissions import Permissions, permissions_of
-from kraft.broker.principal import CLIENT, Principal
+from kraft.broker.principal import CLIENT, Principal, owner_of
 from kraft.broker.tail_waits import Tails
 from kraft.broker.visibility import is_visible
 from kraft.protocol.acks import ACKS
@@ -155,9 +155,9 @@ class Router:
         return reply
 
     async def _audited(self, request: Request[Reply], asked: Awaitable[Reply]) -> Reply:
-        """What a client changes is written down while there is an authorizer."""
+        """What a client changes is written down."""
         principal = CLIENT.get()
-        if principal is None or self._publisher.authorizer is None:
+        if principal is None or not self._is_audited(principal):
             return await asked
         try:
             reply = await asked
@@ -166,6 +166,17 @@ class Router:
             raise
         self._audit.changed(principal, request, reply)
         return reply
+
+    def note_change(
+        self, principal: Principal | None, what: str, names: Sequence[str], errors: Iterable[str] = ()
+    ) -> None:
+        if principal is not None and names and self._is_audited(principal):
+            self._audit.noted(principal, what, names, errors)
+
+    def _is_audited(self, principal: Principal) -> bool:
+        """Changes of every client are written down while there is an authorizer, else those of clients that have logged
+        in."""
+        return self._publisher.authorizer is not None or bool(owner_of(principal))
 
     async def topic_id_or_create(self, name: str) -> UUID:
         topic = self.image.topic(name)

@@ -38,6 +38,7 @@ class WorldGateway:
         self.node_id = node_id
         self.cluster_id = CLUSTER_ID
         self.asked: list[tuple[Request[Any], int]] = []
+        self.changes: list[tuple[str, list[str], list[str]]] = []
         self.unreachable: KafkaError | None = None
         """Raised in place of an answer of the controller."""
         self.active = -1
@@ -65,6 +66,9 @@ class WorldGateway:
     @property
     def quotas(self) -> ClientQuotas | None:
         return ClientQuotas(self.image.quotas) if self.image.quotas else None
+
+    def note_change(self, _principal: Principal | None, what: str, names: Any, errors: Any = ()) -> None:
+        self.changes.append((what, list(names), list(errors)))
 
     def permissions(self, principal: Principal, *, what: str) -> Permissions | None:
         return permissions_of(self.authorizer, principal)

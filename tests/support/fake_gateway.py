@@ -6,7 +6,7 @@ Faults are set by hand: `fail_produce` ends every produce with an outcome, `fail
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
@@ -180,6 +180,8 @@ class FakeGateway:
         self.acked_by: tuple[int, ...] = (1, 2, 3)
         """The ISR when a produce is answered."""
         self.requests: list[Request[Any]] = []
+        self.changes: list[tuple[str, str, list[str], list[str]]] = []
+        """What `note_change` got: principal, request, resources, errors."""
         self.refuse: ErrorDetail | None = None
         self.produced: list[tuple[int, int]] = []
         """(acks, timeout_ms) of each produce."""
@@ -425,6 +427,11 @@ class FakeGateway:
         return log.start
 
     # --- administration ---
+
+    def note_change(
+        self, principal: Principal | None, what: str, names: Sequence[str], errors: Iterable[str] = ()
+    ) -> None:
+        self.changes.append((str(principal), what, list(names), list(errors)))
 
     async def control(self, request: Request[Reply], *, timeout_ms: int) -> Reply:
         self.requests.append(request)

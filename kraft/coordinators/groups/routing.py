@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kraft.broker.gateway import Gateway
+from kraft.broker.principal import CLIENT
 from kraft.coordinators.coordinator_client import MOVED, NOT_CARRIED_OUT, OUTCOME_UNKNOWN, CoordinatorClient
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.audited import audited
 from kraft.protocol.errors import CoordinatorNotAvailable
 from metadata.environment import Clock
 from metadata.internal_topics import OFFSETS_TOPIC
@@ -28,6 +30,7 @@ class Groups:
     def __init__(
         self, *, gateway: Gateway, clock: Clock, local: Coordinator | None, remote: Callable[[int], Coordinator]
     ) -> None:
+        self._gateway = gateway
         self._client = CoordinatorClient(
             gateway=gateway,
             clock=clock,
@@ -38,6 +41,9 @@ class Groups:
 
     async def ask(self, request: r.Request) -> a.Answer:
         """Raises the KafkaError of a refusal; CoordinatorNotAvailable or NotCoordinator when none was found."""
+        return await audited(self._gateway, CLIENT.get(), request, self._ask)
+
+    async def _ask(self, request: r.Request) -> a.Answer:
         retriable = (*NOT_CARRIED_OUT, *OUTCOME_UNKNOWN) if request.is_repeatable else NOT_CARRIED_OUT
         return await self._client.ask(request.group, lambda each: each.ask(request), retriable=retriable)
 

@@ -152,6 +152,9 @@ class TransactionAdmin:
             (codes,) = await self._write(state.leader, [marker])
         except (ConnectionClosed, OSError) as lost:
             raise LeaderNotAvailable(f"broker {state.leader} did not answer: {type(lost).__name__}") from lost
+        errors = [for_code(code).name for code in codes.values() if code]
+        where = f"{topic.name}-{partition.partition}"
+        call.context.gateway.note_change(call.principal, "WriteTxnMarkers", [where], errors)
         for code in codes.values():
             if code:
                 raise _as_reported(for_code(code), topic.name, partition.partition)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.audited import audited
 from kraft.coordinators.groups.classic_group import Phase
 from kraft.coordinators.groups.group_metadata import Kind
 from kraft.protocol.errors import (
@@ -141,14 +142,14 @@ class _GroupAdmin:
 
     async def delete(self, call: Call[DeleteGroupsRequestData]) -> DeleteGroupsResponseData:
         results = [
-            DeletableGroupResult.make(group_id=group, error_code=await self._delete(group))
+            DeletableGroupResult.make(group_id=group, error_code=await self._delete(call, group))
             for group in call.message.groups_names
         ]
         return DeleteGroupsResponseData.make(results=results)
 
-    async def _delete(self, group: str) -> int:
+    async def _delete(self, call: Call[DeleteGroupsRequestData], group: str) -> int:
         try:
-            await self._ask(r.DeleteGroup(group=group))
+            await audited(self._broker.gateway, call.principal, r.DeleteGroup(group=group), self._ask)
         except KafkaError as error:
             return error.code
         return 0
@@ -162,7 +163,8 @@ class _GroupAdmin:
                 is_known = known is not None and each.partition_index in known.partitions
                 codes[topic.name, each.partition_index] = 0 if is_known else UnknownTopicOrPartition.code
         asked = tuple([key for key, code in codes.items() if not code])
-        answer = await self._ask(r.DeleteOffsets(group=message.group_id, partitions=asked))
+        request = r.DeleteOffsets(group=message.group_id, partitions=asked)
+        answer = await audited(self._broker.gateway, call.principal, request, self._ask)
         assert isinstance(answer, a.OffsetsDeleted), answer
         codes.update(dict.fromkeys(answer.refused, GroupSubscribedToTopic.code))
         return OffsetDeleteResponseData.make(

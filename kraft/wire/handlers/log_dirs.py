@@ -10,6 +10,7 @@ from kraft.protocol.errors import (
     NotLeaderOrFollower,
     ReplicaNotAvailable,
     UnknownTopicOrPartition,
+    for_code,
 )
 from kraft.protocol.messages.alter_replica_log_dirs_request import AlterReplicaLogDirsRequestData
 from kraft.protocol.messages.alter_replica_log_dirs_response import (
@@ -86,6 +87,9 @@ class _LogDirs:
             for topic in directory.topics:
                 for partition in topic.partitions:
                     codes[topic.name, partition] = self._move(topic.name, partition, path=directory.path)
+        names = [f"{topic}-{partition}" for topic, partition in codes]
+        errors = [for_code(code).name for code in codes.values() if code]
+        self._broker.gateway.note_change(call.principal, "AlterReplicaLogDirs", names, errors)
         return _moved(codes)
 
     def _move(self, topic: str, partition: int, *, path: str) -> int:

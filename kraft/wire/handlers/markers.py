@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kraft.protocol.batches.markers import Marker
-from kraft.protocol.errors import KafkaError, NotCoordinator
+from kraft.protocol.errors import KafkaError, NotCoordinator, for_code
 from kraft.protocol.messages.write_txn_markers_request import WriteTxnMarkersRequestData
 from kraft.protocol.messages.write_txn_markers_response import (
     WritableTxnMarkerPartitionResult,
@@ -27,7 +27,12 @@ from kraft.wire.node_parts import NodeParts
 def apis(broker: NodeParts) -> Sequence[ApiHandler]:
     async def write(call: Call[WriteTxnMarkersRequestData]) -> WriteTxnMarkersResponseData:
         markers = _markers(call.message)
-        return _response(markers, await broker.broker_or(NotCoordinator).markers.write(markers))
+        reply = await broker.broker_or(NotCoordinator).markers.write(markers)
+        if not call.is_from_node:
+            names = [f"{topic}-{number}" for each in markers for topic, number in sorted(each.partitions)]
+            errors = [for_code(code).name for codes in reply for code in codes.values() if code]
+            broker.gateway.note_change(call.principal, "WriteTxnMarkers", names, errors)
+        return _response(markers, reply)
 
     return [
         ApiHandler(

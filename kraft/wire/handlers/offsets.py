@@ -20,6 +20,7 @@ from kraft.protocol.errors import (
     UnknownTopicId,
     UnknownTopicOrPartition,
     UnsupportedVersion,
+    for_code,
 )
 from kraft.protocol.messages.delete_records_request import DeleteRecordsRequestData
 from kraft.protocol.messages.delete_records_response import (
@@ -216,6 +217,11 @@ class _Offsets:
             offsets = {item.partition_index: item.offset for item in topic.partitions}
             targets.setdefault(topic.name, {}).update(offsets)
         topics = await asyncio.gather(*(self._deleted(call, name, offsets) for name, offsets in targets.items()))
+        if not call.is_from_node:
+            results = [(topic.name, each) for topic in topics for each in topic.partitions]
+            names = [f"{name}-{each.partition_index}" for name, each in results]
+            errors = [for_code(each.error_code).name for _, each in results if each.error_code]
+            self._gateway.note_change(call.principal, "DeleteRecords", names, errors)
         return DeleteRecordsResponseData.make(topics=topics)
 
     async def _deleted(

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
+from kraft.broker.principal import Principal
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
+from kraft.coordinators.groups.audited import audited
 from kraft.coordinators.groups.share_offsets import TOPIC_ROW
 from kraft.protocol.encoding import ZERO_UUID
 from kraft.protocol.errors import KafkaError, NotCoordinator
@@ -109,7 +111,7 @@ class _ShareOffsets:
             for topic in message.topics
             for each in topic.partitions
         )
-        rows = await self._ask(r.ResetShareOffsets(group=message.group_id, offsets=offsets))
+        rows = await self._ask(r.ResetShareOffsets(group=message.group_id, offsets=offsets), call.principal)
         return AlterResponse.make(
             responses=[
                 altered.AlterShareGroupOffsetsResponseTopic.make(
@@ -130,7 +132,7 @@ class _ShareOffsets:
         """Raises NonEmptyGroup 68, GroupIdNotFound 69."""
         message = call.message
         topics = tuple(topic.topic_name for topic in message.topics)
-        rows = await self._ask(r.DeleteShareOffsets(group=message.group_id, topics=topics))
+        rows = await self._ask(r.DeleteShareOffsets(group=message.group_id, topics=topics), call.principal)
         assert all(row.partition == TOPIC_ROW for row in rows), rows
         return DeleteResponse.make(
             responses=[
@@ -144,8 +146,9 @@ class _ShareOffsets:
             ]
         )
 
-    async def _ask(self, request: r.Request) -> Sequence[a.ShareOffset]:
-        answer = await self._broker.broker_or(NotCoordinator).group_coordinator.ask(request)
+    async def _ask(self, request: r.Request, principal: Principal | None = None) -> Sequence[a.ShareOffset]:
+        ask = self._broker.broker_or(NotCoordinator).group_coordinator.ask
+        answer = await audited(self._broker.gateway, principal, request, ask)
         assert isinstance(answer, a.ShareOffsets), answer
         return answer.offsets
 

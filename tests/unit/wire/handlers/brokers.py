@@ -70,7 +70,7 @@ class Client:
     def __init__(self, cluster: Brokers, node_id: int) -> None:
         self.connection = ClientConnection(peer="192.0.2.1:50000", listener="PLAINTEXT")
         self._node = cluster.nodes[node_id]
-        gateway = _Gateway(cluster, node_id)
+        self.gateway = gateway = _Gateway(cluster, node_id)
         self._apis = ApiHandlers(
             node_parts_of(
                 environment=environment(node_id),
@@ -118,6 +118,10 @@ class _Gateway:
     def __init__(self, cluster: Brokers, node_id: int) -> None:
         self._node = cluster.nodes[node_id]
         self.node_id = node_id
+        self.changes: list[tuple[str, list[str], list[str]]] = []
+
+    def note_change(self, _principal: Any, what: str, names: Any, errors: Any = ()) -> None:
+        self.changes.append((what, list(names), list(errors)))
 
     @property
     def image(self) -> Any:

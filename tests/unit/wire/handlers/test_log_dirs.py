@@ -163,6 +163,9 @@ def test_where_replicas_are_to_be(tmp_path: Path, version: int) -> None:
     async def test(disks: Disks) -> None:
         assert await disks.move(str(tmp_path / "a"), "t", 0, version=version) == 0, "there it is"
         assert await disks.move(str(tmp_path / "none"), "t", 0, version=version) == 57
+        assert disks.admin.gateway.changes == [
+            ("AlterReplicaLogDirs", ["t-0"], []), ("AlterReplicaLogDirs", ["t-0"], ["LOG_DIR_NOT_FOUND"]),
+        ]  # fmt: skip
         assert await disks.move(str(tmp_path / "a"), "u", 1, version=version) == 3
         disks.world.start(1)
         disks.world.create("u", (1,), (1,))

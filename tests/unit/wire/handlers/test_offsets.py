@@ -214,6 +214,11 @@ def test_records_are_deleted_on_all_replicas(version: int) -> None:
             assert await deleted(-1) == (0, 5), "all that is committed"
             assert await deleted(0, topic="unknown") == (3, -1)
             assert await deleted(0, partition=7) == (3, -1)
+            assert client.gateway.changes[-2:] == [
+                ("DeleteRecords", ["unknown-0"], ["UNKNOWN_TOPIC_OR_PARTITION"]),
+                ("DeleteRecords", ["t-7"], ["UNKNOWN_TOPIC_OR_PARTITION"]),
+            ]
+            assert client.gateway.changes[0] == ("DeleteRecords", ["t-0"], [])
             assert await deleted(0, at=cluster.clients[2]) == (6, -1)
             assert await deleted(0, topic="compacted") == (44, -1)
             await produce(client, records(b"b"), partition=1)
