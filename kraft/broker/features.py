@@ -24,7 +24,7 @@ class Feature:
 
 FEATURES = (
     Feature("group.version", 0, 1, 1),
-    Feature("metadata.version", 31, 31, 31),  # 4.4-IV0
+    Feature("metadata.version", 33, 33, 33),  # 4.4-IV2
     Feature("share.version", 0, 2, 2),
     Feature("transaction.version", 0, 2, 2),
 )

@@ -6,6 +6,8 @@ import struct
 
 import pytest
 
+from kraft.broker.features import FEATURES
+from kraft.kafka_data.releases import NEWEST
 from kraft.protocol import apis, codec
 from kraft.protocol.messages.api_versions_request import ApiVersionsRequestData
 from kraft.protocol.messages.api_versions_response import ApiVersionsResponseData
@@ -71,13 +73,18 @@ def test_features_in_api_versions(version: int):
     assert response.finalized_features_epoch == 77
     assert final == {
         "group.version": (1, 1),
-        "metadata.version": (31, 31),
+        "metadata.version": (33, 33),
         "share.version": (2, 2),
         "transaction.version": (2, 2),
     }
     of_level_0 = {"group.version": (0, 1), "share.version": (0, 2), "transaction.version": (0, 2)}
-    assert supported == {"metadata.version": (31, 31)} | (of_level_0 if version >= 4 else {})
+    assert supported == {"metadata.version": (33, 33)} | (of_level_0 if version >= 4 else {})
     assert all(supported[name][1] >= high for name, (_, high) in final.items() if name in supported)
+
+
+def test_the_metadata_version_is_that_of_the_release_for_which_data_is_exported():
+    (level,) = (each.final for each in FEATURES if each.name == "metadata.version")
+    assert level == NEWEST.metadata_version
 
 
 def test_the_epoch_is_never_negative():
