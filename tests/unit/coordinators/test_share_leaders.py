@@ -31,7 +31,7 @@ from replication.requests import CONSUMER, FetchRequest, ProduceOptions
 from replication.shares.states import AcknowledgeType
 from tests.support.client_door import ClientDoor
 from tests.unit.coordinators.test_share_coordinator import at, persister
-from tests.unit.coordinators.test_transaction_cluster import create, eventually, play, until
+from tests.unit.coordinators.test_transaction_cluster import Client, create, eventually, play, until
 
 GAP, ACCEPT, RELEASE, REJECT, RENEW = AcknowledgeType
 SETTINGS: dict[str, Any] = {"share_coordinator_state_topic_num_partitions": 2}
@@ -206,6 +206,43 @@ def test_a_fetch_waits_for_new_records_and_for_released_ones():
         holder = first if waiting[0] in done else second
         assert await holder.acknowledge((1, 1, RELEASE)) == 0
         assert await pending.pop() == [(1, 1, 2)]
+
+    play(story, **SETTINGS)
+
+
+def test_committed_records_alone_are_handed_out_and_those_behind_an_open_transaction_wait():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster, records=2)
+        await configure(cluster, "g", **{"share.isolation.level": "read_committed"})
+        client, member = Client(cluster), Member(cluster, where)
+        await client.init()
+        await client.add("t")
+        await client.write(where, b"never", b"never")
+        await produce(cluster, where, 1)
+        assert await member.got() == [(0, 1, 1)]
+        assert await member.acknowledge((0, 1, ACCEPT)) == 0
+        waiting = asyncio.ensure_future(member.got(wait_ms=20_000))
+        await asyncio.sleep(5)
+        assert not waiting.done(), "the transaction is open"
+        assert await client.end(commits=False) == 0
+        assert await waiting == [(4, 4, 1)]
+        await client.add("t")
+        await client.write(where, b"at last")
+        assert await member.got([(4, 4, ACCEPT)], wait_ms=1_000) == []
+        assert await client.end(commits=True) == 0
+        assert await member.got(wait_ms=20_000) == [(6, 6, 1)]
+
+    play(story, **SETTINGS)
+
+
+def test_a_group_that_reads_all_gets_records_of_open_transactions():
+    async def story(cluster: SimulatedCluster) -> None:
+        where = await topic_of(cluster)
+        client, member = Client(cluster), Member(cluster, where)
+        await client.init()
+        await client.add("t")
+        await client.write(where, b"x", b"y")
+        assert await member.got() == [(0, 1, 1)]
 
     play(story, **SETTINGS)
 
