@@ -138,8 +138,7 @@ def peek(
         rows = _dead_letters(client, queue, limit=limit, form=form)
         write_rows(rows, LETTER_COLUMNS, as_json=as_json, empty="there are no dead letters")
         return
-    asked = {"topics": topic or None, "max_records": limit, "format": PEEK_FORMATS[form]}
-    found = client.send_json("POST", _path(client, queue) + "/records:peek", asked)["records"]
+    found = _peeked(client, queue, {"topics": topic or None, "format": PEEK_FORMATS[form]}, limit=limit)
     rows = [{**row, "key": _text(row["key"]), "value": _text(row["value"])} for row in found]
     for row in rows:
         row["lock_ends_in_s"] = _seconds_left(row.pop("lock_until"))
@@ -238,6 +237,18 @@ def _topics(command: str, queue: str, topics: list[str] | None, more: list[str] 
 
 def _path(client: Rest, queue: str) -> str:
     return client.cluster(f"/share-groups/{segment(queue)}")
+
+
+def _peeked(client: Rest, queue: str, asked: dict[str, Any], *, limit: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    begin = None
+    while True:
+        wanted = {**asked, "max_records": limit - len(found), "begin": begin}
+        answer = client.send_json("POST", _path(client, queue) + "/records:peek", wanted)
+        found += answer["records"]
+        begin = answer["next"]
+        if begin is None or len(found) >= limit:
+            return found
 
 
 def _columns(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from kraft.testing.assertions import JSON, RETRY_S, Record, asked, decoded
 WAIT_S: Final = 5.0
 """Longest wait of an assertion: what a consumer has just done may not have arrived at the leader."""
 RECORDS_MAX: Final = 500
-"""Records that one look at a queue shows."""
+"""Records that one answer of a look at a queue shows."""
 SHOWN_MAX: Final = 20
 """Records that a failure names; the others are counted."""
 HEADER: Final = "__dlq.errors."
@@ -78,7 +78,7 @@ class Queue:
         return sorted({row["topic_name"] for row in self._get("lags")})
 
     def unfinished(self) -> list[QueuedRecord]:
-        """Its records that wait or are in flight, the first RECORDS_MAX; looking locks nothing."""
+        """All its records that wait or are in flight; looking locks nothing."""
         return [
             QueuedRecord(
                 row["topic_name"],
@@ -179,8 +179,15 @@ class Queue:
         return list(asked(self._rest_urls(), f"{self._path()}/{what}", accept=JSON).json()["data"])
 
     def _peek(self) -> list[dict[str, Any]]:
-        body = json.dumps({"max_records": RECORDS_MAX}).encode()
-        return list(asked(self._rest_urls(), self._path() + "/records:peek", accept=JSON, body=body).json()["records"])
+        rows: list[dict[str, Any]] = []
+        path, begin = self._path() + "/records:peek", None
+        while True:
+            body = json.dumps({"max_records": RECORDS_MAX, "begin": begin}).encode()
+            answer = asked(self._rest_urls(), path, accept=JSON, body=body).json()
+            rows += answer["records"]
+            begin = answer["next"]
+            if begin is None:
+                return rows
 
     def _exists(self, topic: str) -> bool:
         return topic in asked(self._rest_urls(), "/topics", accept=JSON).json()

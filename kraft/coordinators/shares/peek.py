@@ -41,6 +41,11 @@ class Peeked:
             return InFlight(offset, offset, DeliveryState.AVAILABLE, 0, 0)
         return None
 
+    @property
+    def known_to(self) -> int | None:
+        """Where `in_flight` was cut off; None: it was not."""
+        return self.in_flight[-1].last_offset + 1 if self.end_offset < 0 and self.in_flight else None
+
     def first_from(self, offset: int) -> int | None:
         """The first offset, from this one on, that the group is not done with; None: none is known."""
         for each in self.in_flight:

@@ -44,6 +44,8 @@ _FORMATS = {"BINARY": Format.BINARY, "JSON": Format.JSON, "STRING": Format.TEXT}
 PROBLEM_CHARACTERS_MAX = 1_000
 READS_MAX = 10
 """Reads of one partition that one look makes."""
+PEEKED_MAX = 100_000
+"""Records of each partition of which a look that goes on is told: more than can be in flight."""
 
 
 class ShareRecordHandlers:
@@ -96,7 +98,7 @@ class ShareRecordHandlers:
                 for where, each in handed.items()
                 for record in await self._records(call, group, each, locks[where], asked.format)
             ]
-        except BaseException:
+        except Exception:  # a connection that was lost cancels, and releases nothing
             every = [lock for those in locks.values() for lock in those]
             await self._acknowledge_all(group, every, AcknowledgeType.RELEASE)
             raise
@@ -175,21 +177,33 @@ class ShareRecordHandlers:
 
     async def peek_records(self, call: Call) -> web.Response:
         """200 with records that the group is not done with, by partition and offset, and what is known of each; nothing
-        is acquired. Raises HttpError 40405, or the error of a partition."""
+        is acquired. `next`: where there may be more. Raises HttpError 40405, or the error of a partition."""
         asked, context = call.model(models.PeekRequest), call.context
         group, topics = call.path["group"], asked.topics or ()
         is_read_committed = self._queues.settings_of(group).share_isolation_level == "read_committed"
         bytes_left = await context.room(context.limits.read_bytes_default)
         records: list[models.PeekedRecord] = []
-        peeked = await self._queues.peek(group, topics=topics, records_max=asked.max_records)
-        for where, each in sorted(peeked.items(), key=lambda item: (topic_name(call, item[0]), item[0].partition)):
+        begin = asked.begin
+        ended: models.PeekNext | None = None
+        known_max = asked.max_records if begin is None else PEEKED_MAX
+        peeked = await self._queues.peek(group, topics=topics, records_max=known_max)
+        places = {(topic_name(call, where), where.partition): where for where in peeked}
+        for place, where in sorted(places.items()):
+            each, first = peeked[where], 0
             if each.error is not None:
                 raise each.error
-            if len(records) < asked.max_records and bytes_left > 0:
+            if begin is not None and place <= (begin.topic_name, begin.partition_id):
+                if place < (begin.topic_name, begin.partition_id):
+                    continue
+                first = begin.offset
+            if ended is None and (len(records) >= asked.max_records or bytes_left <= 0):
+                ended = models.PeekNext(*place, 0)
+            if ended is None:
                 look = _Look(call, where, each, asked.format, is_read_committed=is_read_committed)
-                records += await look.records(asked.max_records - len(records), bytes_left)
+                records += await look.records(first, asked.max_records - len(records), bytes_left)
                 bytes_left -= look.bytes_read
-        body = msgspec.json.encode(models.Peeked(records))
+                ended = None if look.next_offset is None else models.PeekNext(*place, look.next_offset)
+        body = msgspec.json.encode(models.Peeked(records, ended))
         context.hold(call.request, len(body))
         return web.Response(body=body, headers={"Content-Type": PLAIN_JSON})
 
@@ -272,29 +286,36 @@ class _Look:
         self, call: Call, where: TopicIdPartition, peeked: Peeked, form: str, *, is_read_committed: bool
     ) -> None:
         self.bytes_read = 0
+        self.next_offset: int | None = None
+        """Where the next look begins; None: nothing is left."""
         self._call = call
         self._where = where
         self._peeked = peeked
         self._form = form
         self._is_read_committed = is_read_committed
 
-    async def records(self, records_max: int, bytes_max: int) -> list[models.PeekedRecord]:
-        """From the first one on, in READS_MAX reads at most: those in between that are done are read, too."""
+    async def records(self, first_offset: int, records_max: int, bytes_max: int) -> list[models.PeekedRecord]:
+        """From this one on, in READS_MAX reads at most: those in between that are done are read, too."""
         found: list[models.PeekedRecord] = []
         gateway = self._call.context.gateway
         begin = (await gateway.list_offset(self._where, EARLIEST_TIMESTAMP)).offset
-        offset = self._peeked.first_from(max(begin, self._peeked.start_offset))
+        offset = self._peeked.first_from(max(begin, self._peeked.start_offset, first_offset))
+        known_to = self._peeked.known_to
+        self.next_offset = known_to if known_to is not None and known_to > first_offset else None
         for _ in range(READS_MAX):
             if offset is None or len(found) >= records_max or self.bytes_read >= bytes_max:
                 break
             options = ReadOptions(bytes_max=bytes_max - self.bytes_read, is_read_committed=self._is_read_committed)
             read = await gateway.read(self._where, offset, options)
             if not read.data:
-                break
+                self.next_offset = None
+                return found
             self.bytes_read += len(read.data)
             rows, next_offset = await self._rows(read, offset, records_max - len(found))
             found += rows
             offset = None if next_offset <= offset else self._peeked.first_from(next_offset)
+        if offset is not None:
+            self.next_offset = offset
         return found
 
     async def _rows(self, read: Records, offset: int, records_max: int) -> tuple[list[models.PeekedRecord], int]:
@@ -311,7 +332,7 @@ class _Look:
             )
             found = ((record, self._peeked.at(record.offset)) for record in taken.records)
             names: dict[DeliveryState, Any] = {state: state.name for state in DeliveryState}
-            return [
+            shown = [
                 models.PeekedRecord(
                     *_fields(record, topic, self._where.partition, self._form),
                     known.delivery_count,
@@ -321,7 +342,9 @@ class _Look:
                 )
                 for record, known in found
                 if known is not None
-            ][:records_max], taken.next_offset
+            ]
+            more = shown[records_max:]
+            return shown[:records_max], more[0].offset if more else taken.next_offset
 
         return await on_records(self._call.context.record_workers, read.data, rows)
 

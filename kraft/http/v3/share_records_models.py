@@ -147,10 +147,20 @@ class ReceivedRecord(QueuedRecord, gc=False):
     ack_id: str | None
 
 
+class PeekBegin(RequestBody):
+    topic_name: TopicName
+    partition_id: int = Field(ge=0, le=INT32_MAX)
+    offset: int = Field(ge=0, le=INT64_MAX)
+
+
 class PeekRequest(RequestBody):
     topics: Items[TopicName] | None = Field(default=None, description="null: all topics that the group knows.")
     max_records: int = Field(default=20, ge=1, le=RECORDS_MAX)
     format: Literal["BINARY", "JSON", "STRING"] = Field(default="BINARY", description="As in records:receive.")
+    begin: PeekBegin | None = Field(
+        default=None,
+        description="From here on, in the order of the names, partitions and offsets; `next` of an answer.",
+    )
 
 
 class PeekedRecord(QueuedRecord, gc=False):
@@ -162,10 +172,20 @@ class PeekedRecord(QueuedRecord, gc=False):
     """Milliseconds since 1970: nobody gets it before; null if it was not released for later."""
 
 
+class PeekNext(Struct, gc=False):
+    """Where a look has ended."""
+
+    topic_name: str
+    partition_id: int
+    offset: int
+
+
 class Peeked(Struct, gc=False):
     """What a look shows."""
 
     records: list[PeekedRecord]
+    next: PeekNext | None
+    """Where the next look begins; null: there is nothing more."""
 
 
 class Received(Struct, gc=False):
