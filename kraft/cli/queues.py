@@ -30,7 +30,7 @@ TopicOption = Annotated[
 ]
 COLUMNS = ("share_group_id", "state", "consumer_count", "partition_count")
 CONSUMER_COLUMNS = ("consumer_id", "client_id")
-LAG_COLUMNS = ("topic_name", "partition_id", "start_offset", "lag")
+LAG_COLUMNS = ("topic_name", "partition_id", "start_offset", "lag", "dead_letters_lost", "last_dead_letter_error")
 CONFIG_COLUMNS = ("setting", "value", "source")
 ConfigsOption = Annotated[
     list[str] | None,
@@ -61,7 +61,7 @@ def list_queues(rest: RestOption = None, data: DataOption = None, as_json: JsonO
 def describe(
     queue: QueueArgument, rest: RestOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show a queue, its consumers, its lag in each partition, and its settings."""
+    """Show a queue, its consumers, lag and lost dead letters in each partition, and its settings."""
     client = Rest(rest, data)
     path = _path(client, queue)
     (about,) = _columns([client.get(path)], COLUMNS)

@@ -70,6 +70,9 @@ class SharePartitionFacts(msgspec.Struct, frozen=True, kw_only=True):
     lock_ms: int = 0
     """Until the first lock ends."""
     lag: int = -1
+    dead_letters_lost: int = 0
+    """Records that were given up without a dead letter."""
+    last_dead_letter_error: str = ""
 
 
 class QueueFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,7 +226,8 @@ def _share(facts: QueueFacts, each: SharePartitionFacts) -> Decider:
     name = f"{each.topic}-{each.partition}"
     question = f"Can a receiver get records of {name}?"
     evidence = {"start_offset": each.start_offset, "locked": each.acquired, "delayed": each.waiting, "lag": each.lag,
-                "locks_max": facts.locks_max}  # fmt: skip
+                "locks_max": facts.locks_max, "dead_letters_lost": each.dead_letters_lost,
+                "last_dead_letter_error": each.last_dead_letter_error}  # fmt: skip
     if each.error:
         return Decider(
             question=question, decision="no", cause="leader_unavailable", rule="U6", evidence=evidence,
@@ -246,8 +250,15 @@ def _share(facts: QueueFacts, each: SharePartitionFacts) -> Decider:
             fix=f"kraft queues peek {facts.group}",
         )  # fmt: skip
     return Decider(question=question, decision="yes", rule="U1", evidence=evidence,
-                   explanation=f"{locked} records are in flight" + (f", {each.lag} wait" if each.lag >= 0 else ""),
+                   explanation=f"{locked} records are in flight" + (f", {each.lag} wait" if each.lag >= 0 else "")
+                   + _lost(each),
                    )  # fmt: skip
+
+
+def _lost(each: SharePartitionFacts) -> str:
+    if not each.dead_letters_lost:
+        return ""
+    return f"; {each.dead_letters_lost} were given up without a dead letter: {each.last_dead_letter_error}"
 
 
 def _transaction(facts: TransactionFacts) -> Iterator[Decider]:

@@ -206,6 +206,8 @@ def _share(topic: str, partition: int, peeked: Peeked, lag: int) -> SharePartiti
         waiting=sum(each.last_offset - each.first_offset + 1 for each in delayed),
         lock_ms=min((each.lock_ms for each in (*acquired, *delayed)), default=0),
         lag=lag,
+        dead_letters_lost=peeked.dead_letters_lost,
+        last_dead_letter_error=peeked.last_dead_letter_error,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from kraft.broker.gateway import Gateway
 from kraft.broker.measures import Measure
 from kraft.coordinators.copies import bytes_at_most
+from kraft.coordinators.shares.measures import SERIES_MAX, bounded
 from kraft.coordinators.shares.state import ShareKey
 from kraft.protocol.acks import ACKS_ALL
 from kraft.protocol.batches.records import NewRecord, build_batch, read_batches
@@ -66,8 +67,14 @@ class DeadLetterCounts:
     written: int = 0
     lost: int = 0
     """Given up without a dead letter."""
+
+
+class LostLetters(NamedTuple):
+    """Records of one share partition that were given up without a dead letter since this node started."""
+
+    records: int = 0
     last_error: str = ""
-    """Why the last one was given up."""
+    """Why the last one was."""
 
 
 class DeadLetterWriter:
@@ -82,6 +89,8 @@ class DeadLetterWriter:
         self._settings_of = settings_of
         self.counts: dict[tuple[str, str], DeadLetterCounts] = {}
         """Key: group and topic."""
+        self._lost: dict[ShareKey, LostLetters] = {}
+        """The one with the newest loss is last."""
 
     async def write(self, key: ShareKey, letters: Sequence[DeadLetters]) -> frozenset[int]:
         """Returns the offsets whose dead letters could not be written (U10)."""
@@ -221,15 +230,22 @@ class DeadLetterWriter:
 
     # --- what became of them --------------------------------------------------------------------------------------
 
+    def lost_of(self, key: ShareKey) -> LostLetters:
+        """What is known of the share partitions that were the last ones to lose dead letters, SERIES_MAX of them."""
+        return self._lost.get(key, LostLetters())
+
     def _count(self, key: ShareKey, letters: Sequence[_Letter], error: KafkaError | None) -> None:
         source = self._gateway().image.topics.get(key.topic_id)
         topic = str(key.topic_id) if source is None else source.name
-        counts = self.counts.setdefault((key.group, topic), DeadLetterCounts())
+        counts = self.counts.setdefault(bounded((key.group, topic), self.counts), DeadLetterCounts())
         if error is None:
             counts.written += len(letters)
             return
         counts.lost += len(letters)
-        counts.last_error = error.message
+        before = self._lost.pop(key, LostLetters())
+        self._lost[key] = LostLetters(before.records + len(letters), error.message)
+        if len(self._lost) > SERIES_MAX:
+            del self._lost[next(iter(self._lost))]
         self._events.emit(
             "dead_letters_not_written",
             group=key.group,

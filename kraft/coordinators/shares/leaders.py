@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from kraft.broker.consumer_fetch import readable_batches
@@ -443,15 +444,20 @@ class ShareLeaders:
 
         async def one(where: TopicIdPartition) -> Peeked:
             key = ShareKey(group, where.topic_id, where.partition)
-            if not records_max and key not in self._leaders:
-                return Peeked()
-            try:
-                partition = await self._peeked(key)
-            except KafkaError as error:
-                return Peeked(error=error)
-            return peeked(partition, records_max=records_max, now_ms=self._clock.monotonic_ms())
+            lost = self.dead_letters.lost_of(key)
+            found = await self._look(key, records_max)
+            return replace(found, dead_letters_lost=lost.records, last_dead_letter_error=lost.last_error)
 
         return dict(zip(partitions, await asyncio.gather(*map(one, partitions)), strict=True))
+
+    async def _look(self, key: ShareKey, records_max: int) -> Peeked:
+        if not records_max and key not in self._leaders:
+            return Peeked()
+        try:
+            partition = await self._peeked(key)
+        except KafkaError as error:
+            return Peeked(error=error)
+        return peeked(partition, records_max=records_max, now_ms=self._clock.monotonic_ms())
 
     async def _peeked(self, key: ShareKey) -> SharePartition:
         """The share partition, which does not come into being here by this: its group may begin later, at `latest`."""

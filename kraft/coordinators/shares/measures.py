@@ -6,7 +6,7 @@ counter never falls while the node runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, TypeAlias
 
 from kraft.broker.measures import Measure
@@ -46,7 +46,7 @@ class ShareTotals:
 
     def add(self, names: Names, counts: ShareCounts) -> None:
         """A share partition has ended here."""
-        _add(self._ended.setdefault(_bounded(names, self._ended), ShareCounts()), counts)
+        _add(self._ended.setdefault(bounded(names, self._ended), ShareCounts()), counts)
 
     def measures(self, led: Iterable[tuple[Names, SharePartition]]) -> Sequence[Measure]:
         """With those that are led now."""
@@ -55,7 +55,7 @@ class ShareTotals:
             _add(totals.setdefault(names, ShareCounts()), counts)
         in_flight: dict[Names, float] = {}
         for names, partition in led:
-            shown = _bounded(names, totals)
+            shown = bounded(names, totals)
             _add(totals.setdefault(shown, ShareCounts()), partition.counts)
             in_flight[shown] = in_flight.get(shown, 0.0) + partition.in_flight
         each = totals.items()
@@ -97,7 +97,8 @@ def _counter(
     return Measure(name, text, "counter", (*LABELS, *further), list(samples))
 
 
-def _bounded(names: Names, known: dict[Names, ShareCounts]) -> Names:
+def bounded(names: Names, known: Collection[Names]) -> Names:
+    """The names of the series that counts what these name: their own one, or OTHERS."""
     return names if names in known or len(known) < SERIES_MAX else OTHERS
 
 

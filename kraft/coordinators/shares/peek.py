@@ -31,6 +31,9 @@ class Peeked:
     end_offset: int = -1
     """Nobody was handed records from here on; -1: nothing is known behind `in_flight`."""
     in_flight: Sequence[InFlight] = ()
+    dead_letters_lost: int = 0
+    """Records that were given up without a dead letter since the node of this leader started."""
+    last_dead_letter_error: str = ""
 
     def at(self, offset: int) -> InFlight | None:
         """What is known of a record; None when the group is done with it."""

@@ -237,6 +237,11 @@ class Queues:
     async def changed(self, group: str, partitions: Collection[TopicIdPartition]) -> None:
         """The leaders of share partitions compare what they know with the share coordinator, as after a reset. One that
         does not answer within NOTIFY_WAIT_MS does so later, by itself."""
+        await self.glance(group, partitions)
+
+    async def glance(self, group: str, partitions: Collection[TopicIdPartition]) -> Mapping[TopicIdPartition, Peeked]:
+        """What the leaders that answer within NOTIFY_WAIT_MS know without reading: the dead letters that were lost."""
+        found: dict[TopicIdPartition, Peeked] = {}
         by_leader: dict[int, list[TopicIdPartition]] = {}
         for where in partitions:
             with suppress(KafkaError):
@@ -245,9 +250,10 @@ class Queues:
         async def one(node_id: int, those: Sequence[TopicIdPartition]) -> None:
             with suppress(KafkaError, *LOST):
                 async with self._clock.timeout(NOTIFY_WAIT_MS):
-                    await self.at(node_id).peek(group, those, records_max=0)
+                    found.update(await self.at(node_id).peek(group, those, records_max=0))
 
         await asyncio.gather(*(one(node_id, those) for node_id, those in by_leader.items()))
+        return found
 
     # --- dead letters -------------------------------------------------------------------------------------------
 

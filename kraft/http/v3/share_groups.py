@@ -14,6 +14,8 @@ from kraft.broker.configs import ConfigEntry, group_configs
 from kraft.coordinators.groups import answers as a
 from kraft.coordinators.groups import requests as r
 from kraft.coordinators.groups.routing import Groups
+from kraft.coordinators.shares.peek import Peeked
+from kraft.coordinators.shares.queue import Queues
 from kraft.http.endpoint import Call, Route
 from kraft.http.errors import code_of
 from kraft.http.v3 import share_groups_models as models
@@ -33,8 +35,9 @@ NAMES = GroupNames(GROUPS, "share_group_id", "share_group", "KafkaShareConsumer"
 
 
 class ShareGroupHandlers:
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Groups, queues: Queues) -> None:
         self._groups = groups
+        self._queues = queues
         self.members = MemberHandlers(NAMES, self._describe, of_consumer=lambda _: {}, of_assignment=lambda *_: {})
 
     async def _describe(self, group: str) -> a.GroupDescription:
@@ -95,9 +98,18 @@ class ShareGroupHandlers:
     # --- offsets ------------------------------------------------------------------------------------------
 
     async def list_share_lags(self, call: Call) -> web.Response:
-        """200 with start offset and lag of each partition that the group knows. Raises HttpError 404."""
-        group = call.path["group"]
-        rows = (_lag(call, group, each) for each in await self._offsets(group))
+        """200 with start offset, lag and lost dead letters of each partition that the group knows. Raises HttpError
+        404."""
+        group, topics = call.path["group"], call.context.gateway.image.topic_ids
+        offsets = await self._offsets(group)
+        places = [
+            None if row.topic not in topics else TopicIdPartition(topics[row.topic], row.partition) for row in offsets
+        ]
+        known = await self._queues.glance(group, [where for where in places if where is not None])
+        rows = (
+            _lag(call, group, row, None if where is None else known.get(where))
+            for row, where in zip(offsets, places, strict=True)
+        )
         return answer(listing(call, "KraftShareGroupLagList", (GROUPS, group, "lags"), rows))
 
     async def reset_share_offsets(self, call: Call) -> web.Response:
@@ -135,21 +147,23 @@ def _config(call: Call, group: str, entry: ConfigEntry) -> Document:
     return resource(call, "KraftShareGroupConfig", path, name, {"share_group_id": group, **config_fields(entry)})
 
 
-def _lag(call: Call, group: str, row: a.ShareOffset) -> Document:
+def _lag(call: Call, group: str, row: a.ShareOffset, known: Peeked | None) -> Document:
     fields = {
         "share_group_id": group,
         "topic_name": row.topic,
         "partition_id": row.partition,
         "start_offset": row.start_offset,
         "lag": row.lag,
+        "dead_letters_lost": None if known is None else known.dead_letters_lost,
+        "last_dead_letter_error": None if known is None else known.last_dead_letter_error or None,
     }
     path = (GROUPS, group, "lags", row.topic, "partitions", row.partition)
     name = crn(call, share_group=group, lag=row.topic, partition=row.partition)
     return resource(call, "KraftShareGroupLag", path, name, fields)
 
 
-def share_group_routes(groups: Groups) -> tuple[Route, ...]:
-    h = ShareGroupHandlers(groups)
+def share_group_routes(groups: Groups, queues: Queues) -> tuple[Route, ...]:
+    h = ShareGroupHandlers(groups, queues)
     one, missing = "/share-groups/{group}", (40405, 50302)
     consumer = one + "/consumers/{consumer}"
     return (

@@ -44,6 +44,11 @@ class ShareLag(Resource):
     partition_id: int
     start_offset: int = Field(description="-1: nothing was acknowledged yet.")
     lag: int = Field(description="Records that the group is not done with; -1: not known.")
+    dead_letters_lost: int | None = Field(
+        description="Records that were given up without a dead letter since the leader's node has started; null: it "
+        "does not answer."
+    )
+    last_dead_letter_error: str | None = Field(description="Why the last one of them was; null: none, or not known.")
 
 
 class ShareReset(RequestBody):

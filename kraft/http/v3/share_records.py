@@ -45,7 +45,7 @@ PROBLEM_CHARACTERS_MAX = 1_000
 READS_MAX = 10
 """Reads of one partition that one look makes."""
 PEEKED_MAX = 100_000
-"""Records of each partition of which a look that goes on is told: more than can be in flight."""
+"""Records of each partition of which a look that goes on gets to know: more than can be in flight."""
 
 
 class ShareRecordHandlers:

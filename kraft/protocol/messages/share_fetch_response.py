@@ -12,7 +12,7 @@ from kraft.protocol.messages.layouts import (
 )
 from kraft.protocol.encoding import (
     Message, TagReaders, TopLevel, ZERO_UUID, array_item, by_version, compact_records, compact_string, length,
-    long_array, new, number_item, read_array, read_tags, string, tag_count, tagged, uuid_of,
+    long_array, new, number_item, read_array, read_tags, string, string_item, tag_count, tagged, uuid_of,
 )
 
 class LeaderIdAndEpoch(Message):
@@ -61,7 +61,8 @@ class InFlightRecords(Message):
 class PartitionData(Message):
     __slots__ = (
         "partition_index", "error_code", "error_message", "acknowledge_error_code", "acknowledge_error_message",
-        "current_leader", "records", "acquired_records", "start_offset", "end_offset", "in_flight",
+        "current_leader", "records", "acquired_records", "start_offset", "end_offset", "in_flight", "dead_letters_lost",
+        "last_dead_letter_error",
     )
     partition_index: int
     error_code: int
@@ -74,6 +75,8 @@ class PartitionData(Message):
     start_offset: int  # 2+: of a peek
     end_offset: int  # 2+
     in_flight: Sequence[InFlightRecords]  # 2+
+    dead_letters_lost: int  # 2+
+    last_dead_letter_error: str  # 2+
 
     @staticmethod
     def make(
@@ -81,13 +84,14 @@ class PartitionData(Message):
         acknowledge_error_code: int = 0, acknowledge_error_message: str | None = None,
         current_leader: LeaderIdAndEpoch = NO_LEADER_ID_AND_EPOCH, records: Buffer = b'',
         acquired_records: Sequence[AcquiredRecords] = (), start_offset: int = 0, end_offset: int = 0,
-        in_flight: Sequence[InFlightRecords] = (),
+        in_flight: Sequence[InFlightRecords] = (), dead_letters_lost: int = 0, last_dead_letter_error: str = "",
     ) -> PartitionData:
         m = new(PartitionData)
         m.partition_index, m.error_code, m.error_message = partition_index, error_code, error_message
         m.acknowledge_error_code, m.acknowledge_error_message, m.current_leader = acknowledge_error_code, acknowledge_error_message, current_leader
         m.records, m.acquired_records, m.start_offset = records, acquired_records, start_offset
-        m.end_offset, m.in_flight = end_offset, in_flight
+        m.end_offset, m.in_flight, m.dead_letters_lost = end_offset, in_flight, dead_letters_lost
+        m.last_dead_letter_error = last_dead_letter_error
         return m
 
 class ShareFetchableTopicResponse(Message):
@@ -166,8 +170,9 @@ def _read_AcquiredRecords_1(frame: memoryview, offset: int) -> tuple[AcquiredRec
 
 def _read_PartitionData_1(frame: memoryview, offset: int) -> tuple[PartitionData, int]:
     m = new(PartitionData)
-    m.start_offset = m.end_offset = 0
+    m.start_offset = m.end_offset = m.dead_letters_lost = 0
     m.in_flight = m.acquired_records = ()
+    m.last_dead_letter_error = ""
     m.error_message = m.acknowledge_error_message = None
     m.records = b""
     m.partition_index, m.error_code, n = unpack_ihB(frame, offset)
@@ -241,13 +246,15 @@ def _read_InFlightRecords_2(frame: memoryview, offset: int) -> tuple[InFlightRec
 
 _TAGS_PartitionData_2: TagReaders = {
     10000: ("start_offset", number_item("q")), 10001: ("end_offset", number_item("q")), 10002: ("in_flight",
-    array_item(_read_InFlightRecords_2)),
+    array_item(_read_InFlightRecords_2)), 10003: ("dead_letters_lost", number_item("q")),
+    10004: ("last_dead_letter_error", string_item),
 }
 
 def _read_PartitionData_2(frame: memoryview, offset: int) -> tuple[PartitionData, int]:
     m = new(PartitionData)
-    m.start_offset = m.end_offset = 0
+    m.start_offset = m.end_offset = m.dead_letters_lost = 0
     m.in_flight = m.acquired_records = ()
+    m.last_dead_letter_error = ""
     m.error_message = m.acknowledge_error_message = None
     m.records = b""
     m.partition_index, m.error_code, n = unpack_ihB(frame, offset)
@@ -379,6 +386,10 @@ def _write_PartitionData_2(out: list[Buffer], m: PartitionData) -> None:
         for in_flight_records_item in in_flight:
             _write_InFlightRecords_2(of_in_flight, in_flight_records_item)
         tags.append(tagged(10002, of_in_flight))
+    if m.dead_letters_lost != 0:
+        tags.append(pack_3sq(b'\x93N\x08', m.dead_letters_lost))
+    if m.last_dead_letter_error:
+        tags.append(tagged(10004, (string(m.last_dead_letter_error),)))
     out += (tag_count(tags), *tags)
 
 def _write_ShareFetchableTopicResponse_2(out: list[Buffer], m: ShareFetchableTopicResponse) -> None:

@@ -200,6 +200,8 @@ def _peeked(request: Peeking, message: ShareFetchResponseData) -> Mapping[TopicI
                 )
                 for each in item.in_flight
             ],
+            dead_letters_lost=item.dead_letters_lost,
+            last_dead_letter_error=item.last_dead_letter_error,
         )
         for topic in message.responses
         for item in topic.partitions

@@ -174,6 +174,8 @@ class _Shares:
                     )
                     for first, last, state, delivery_count, lock_ms in each.in_flight
                 ],
+                dead_letters_lost=each.dead_letters_lost,
+                last_dead_letter_error=each.last_dead_letter_error,
             )
             topics.setdefault(where.topic_id, []).append(data)
         return ShareFetchResponseData.make(

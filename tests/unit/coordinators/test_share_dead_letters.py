@@ -201,6 +201,10 @@ def test_dead_letters_that_cannot_be_written_are_given_up_and_never_silently():
         assert leader.node.broker is not None
         lost = leader.node.broker.shares.leaders.dead_letters.measures()[1]
         assert (lost.name, lost.samples) == ("share_dead_letters_lost", [(("g", "t"), 2.0)])
+        for node in cluster.alive:
+            assert node.node is not None
+            known = (await at(node, node.node.queues.glance("g", [where])))[where]
+            assert (known.dead_letters_lost, wanted["dlq.wrong"] in known.last_dead_letter_error) == (2, True)
 
     play(story, **SETTINGS)
 

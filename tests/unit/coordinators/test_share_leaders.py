@@ -210,7 +210,7 @@ def test_a_fetch_waits_for_new_records_and_for_released_ones():
     play(story, **SETTINGS)
 
 
-def test_committed_records_alone_are_handed_out_and_those_behind_an_open_transaction_wait():
+def test_committed_records_are_handed_out_and_an_open_transaction_waits():
     async def story(cluster: SimulatedCluster) -> None:
         where = await topic_of(cluster, records=2)
         await configure(cluster, "g", **{"share.isolation.level": "read_committed"})

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import cast
+from uuid import UUID
+
+from kraft.broker.gateway import Gateway
 from kraft.chaos.worlds.simulated.cluster import SimulatedCluster
+from kraft.coordinators.shares.dead_letters import DeadLetterWriter
 from kraft.coordinators.shares.leaders import ShareLeaders
 from kraft.coordinators.shares.measures import OTHERS, SERIES_MAX, ShareTotals
-from replication.shares.partition import ShareCounts
+from kraft.coordinators.shares.state import ShareKey
+from kraft.system_clock import SystemClock
+from metadata.settings import BrokerSettings, group_settings
+from replication.shares.partition import REJECTED, DeadLetters, ShareCounts
+from tests.support.fake_gateway import FakeGateway
 from tests.unit.coordinators.test_share_coordinator import at
 from tests.unit.coordinators.test_share_dead_letters import events
 from tests.unit.coordinators.test_share_leaders import (
@@ -108,3 +118,30 @@ def test_series_are_bounded() -> None:
     found = {each.name: dict(each.samples) for each in totals.measures([])}["share_records_accepted"]
     assert len(found) == SERIES_MAX + 1
     assert found[OTHERS] == 5
+
+
+class NoEvents:
+    def emit(self, event: str, /, **fields: object) -> None:
+        pass
+
+
+def test_series_of_dead_letters_are_bounded() -> None:
+    """None of these groups has a topic for them, so that each loses one."""
+    settings = group_settings(BrokerSettings(), {})
+    gateway = cast(Gateway, FakeGateway())
+    keys = [ShareKey(f"g{number}", UUID(int=1), 0) for number in range(SERIES_MAX + 5)]
+
+    async def lose() -> DeadLetterWriter:
+        clock = SystemClock(asyncio.get_running_loop())
+        writer = DeadLetterWriter(lambda: gateway, clock, NoEvents(), lambda group: settings)
+        for key in [*keys, keys[-1]]:
+            assert await writer.write(key, [DeadLetters(7, 7, 1, REJECTED)]) == {7}
+        return writer
+
+    writer = asyncio.run(lose())
+    lost = {each.name: dict(each.samples) for each in writer.measures()}["share_dead_letters_lost"]
+    assert len(lost) == SERIES_MAX + 1
+    assert lost[OTHERS] == 6
+    assert writer.lost_of(keys[-1]).records == 2
+    assert "has no errors.deadletterqueue.topic.name" in writer.lost_of(keys[-1]).last_error
+    assert writer.lost_of(keys[0]) == (0, ""), "others have lost some later"

@@ -82,6 +82,16 @@ def test_queues(changes: dict[str, Any], cause: str) -> None:
     assert explained.cause == cause, explained.deciders
 
 
+def test_lost_dead_letters_are_named_and_hold_up_nothing() -> None:
+    share = SharePartitionFacts(
+        topic="t", partition=0, lag=1, dead_letters_lost=2, last_dead_letter_error="no such topic"
+    )
+    explained = checked(explain_queue(QueueFacts(where=WHERE, group="q", state="Stable", partitions=[share])))
+    assert explained.cause == ""
+    text = "0 records are in flight, 1 wait; 2 were given up without a dead letter: no such topic"
+    assert explained.deciders[1].explanation == text
+
+
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [

@@ -73,7 +73,7 @@ def more_routes() -> tuple[Route, ...]:
         *route_produce_routes(NOTHING),
         *group_routes(NOTHING),
         *share_record_routes(NOTHING),
-        *share_group_routes(NOTHING),
+        *share_group_routes(NOTHING, NOTHING),
         *user_routes(NOTHING, NOTHING),
         *replica_routes(dict),
         *event_routes(EventRing(lambda: 0), incarnation="i"),
