@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from kraft.broker.principal import Principal
 from kraft.protocol.errors import KafkaError
-from metadata.acls import Acl, AclFilter, AclOperation, AclResource
+from metadata.acls import WILDCARD, Acl, AclFilter, AclOperation, AclResource
 from metadata.controller.requests import (
     AlterClientQuotas,
     AlterConfigs,
@@ -69,10 +69,17 @@ class Audit:
 
     def changed(self, principal: Principal, request: Request[Any], outcome: object) -> None:
         """A change that was asked of the controller, and its outcome: an answer, or the error of all of it."""
-        self.noted(principal, type(request).__name__, subjects(request), _errors(outcome))
+        topics = list(dict.fromkeys(topics_of(request)))[:NAMES_MAX]
+        self._change(principal, type(request).__name__, subjects(request), _errors(outcome), topics=topics)
 
     def noted(self, principal: Principal, what: str, names: Sequence[str], errors: Iterable[str]) -> None:
-        """A change of the resources of these names, and the names of its errors. `what` is the request."""
+        """A change of the resources of these names, and the names of its errors. `what` is the request. Topics are in
+        texts only: `GET /kraft/events` shows it to super users alone."""
+        self._change(principal, what, names, errors)
+
+    def _change(
+        self, principal: Principal, what: str, names: Sequence[str], errors: Iterable[str], **more: Sequence[str]
+    ) -> None:
         self._events.emit(
             "changed",
             **_who(principal),
@@ -80,6 +87,7 @@ class Audit:
             resources=names[:NAMES_MAX],
             count=len(names),
             errors=sorted(set(errors)),
+            **more,
         )
 
     def _admit(self, principal: Principal) -> int | None:
@@ -128,6 +136,35 @@ def subjects(request: Request[Any]) -> Sequence[str]:
         case UnregisterBroker():
             return [f"broker {request.broker_id}"]
     return ()
+
+
+def topics_of(request: Request[Any]) -> Sequence[str]:
+    """The topics, routes and beginnings of their names that `subjects` has in its texts."""
+    match request:
+        case CreateTopics():
+            return [new.name for new in request.topics]
+        case DeleteTopics():
+            return [str(topic) for topic in request.topics]
+        case CreatePartitions():
+            return [grown.topic for grown in request.topics]
+        case AlterConfigs() | ReplaceConfigs():
+            return [resource.name for resource in request.resources if resource.resource_type == "topic"]
+        case CreateAcls():
+            return _topics_of_acls(request.acls)
+        case DeleteAcls():
+            return _topics_of_acls(request.filters)
+        case AlterRoute():
+            return [request.name]
+        case ElectLeaders():
+            return [topic for topic, _ in request.partitions or ()]
+        case AlterReassignments():
+            return [each.topic for each in request.reassignments]
+    return ()
+
+
+def _topics_of_acls(acls: Iterable[Acl | AclFilter]) -> Sequence[str]:
+    kinds = (AclResource.TOPIC, AclResource.ANY)
+    return [each.name for each in acls if each.resource in kinds and each.name is not None and each.name != WILDCARD]
 
 
 def _settings(changes: Any) -> Iterable[str]:

@@ -264,7 +264,7 @@ def _lost(each: SharePartitionFacts) -> str:
 def _transaction(facts: TransactionFacts) -> Iterator[Decider]:
     where, state = facts.where, facts.state
     open_ms = max(0, where.at_ms - facts.started_ms) if facts.started_ms >= 0 else 0
-    names = spoken(f"{topic}-{number}" for topic, number in facts.partitions)
+    names = spoken(f"{topic}-{number}" for topic, number in facts.partitions) if facts.partitions else "its partitions"
     evidence = {"state": state, "producer_id": facts.producer_id, "producer_epoch": facts.producer_epoch,
                 "open_ms": open_ms, "timeout_ms": facts.timeout_ms, "partitions": facts.partitions}  # fmt: skip
     question = "Does an open transaction hold up readers?"

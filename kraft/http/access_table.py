@@ -58,6 +58,7 @@ def _transaction(operation: AclOperation, *more: Needed, states: str = "") -> Ro
 _OPEN: Final = RouteAccess(states="nothing: whether the node is ready, and documents about the API")
 _KNOWN: Final = RouteAccess(states="nothing: every client of Kafka learns it from Metadata")
 _VISIBLE: Final = RouteAccess(states="the topics with Describe on Topic")
+_SHOWN: Final = "of topics, those with Describe on Topic"
 _CONSUMER: Final = "/consumers/{group}/instances/{instance}"
 _WRITES_TO: Final = Needed(WRITE, AclResource.TOPIC, "topic")
 
@@ -94,14 +95,14 @@ def _transactions() -> dict[str, RouteAccess]:
     one = "/transactions/{transactional_id}"
     return {
         f"POST {one}": _transaction(WRITE),
-        f"GET {one}": _transaction(DESCRIBE),
+        f"GET {one}": _transaction(DESCRIBE, states=_SHOWN),
         f"POST {one}/topics/{{topic}}": _transaction(WRITE, _WRITES_TO),
         f"POST {one}/topics/{{topic}}/partitions/{{partition}}": _transaction(WRITE, _WRITES_TO),
         f"POST {one}/offsets": _transaction(WRITE, states="Read on the Group; Read on each Topic"),
         f"POST {one}/commit": _transaction(WRITE),
         f"POST {one}/abort": _transaction(WRITE),
         f"GET {V3}/transactions": RouteAccess(states="the ids with Describe on TransactionalId"),
-        f"GET {V3}{one}": _transaction(DESCRIBE),
+        f"GET {V3}{one}": _transaction(DESCRIBE, states=_SHOWN),
         f"GET {V3}/topics/{{topic}}/partitions/{{partition}}/producers": _topic(READ),
         f"POST {V3}/topics/{{topic}}/partitions/{{partition}}/transactions:abort": _cluster(CLUSTER_ACTION),
     }
@@ -113,7 +114,7 @@ def _node() -> dict[str, RouteAccess]:
         "/openapi.json", "/openapi", "/openapi/v3", "/console", "/console/{file}",
     )  # fmt: skip
     described = _cluster(DESCRIBE)
-    shown = RouteAccess(described.needs, "of topics, those with Describe on Topic")
+    shown = RouteAccess(described.needs, _SHOWN)
     return {f"GET {path}": _OPEN for path in paths} | {
         "GET /metrics": described,
         "GET /kraft/status": RouteAccess(states="nothing: how many, and no names; `kraft up` waits for it"),
@@ -124,12 +125,12 @@ def _node() -> dict[str, RouteAccess]:
         "GET /kraft/live": shown,
         "GET /kraft/evidence": shown,
         "GET /kraft/explain/partition/{topic}/{partition}": _topic(DESCRIBE),
-        "GET /kraft/explain/node/{broker_id}": described,
-        "GET /kraft/explain/client/{client}": described,
+        "GET /kraft/explain/node/{broker_id}": shown,
+        "GET /kraft/explain/client/{client}": shown,
         "GET /kraft/explain/record/{topic}/{partition}/{offset}": _topic(DESCRIBE),
         "GET /kraft/explain/group/{group}": _group(DESCRIBE),
         "GET /kraft/explain/queue/{group}": _group(DESCRIBE),
-        "GET /kraft/explain/transaction/{transactional_id}": _transaction(DESCRIBE),
+        "GET /kraft/explain/transaction/{transactional_id}": _transaction(DESCRIBE, states=_SHOWN),
         "GET /kraft/users": described,
         "PUT /kraft/users/{user}": _cluster(ALTER),
         "DELETE /kraft/users/{user}": _cluster(ALTER),
@@ -202,14 +203,17 @@ def _v3_groups() -> dict[str, RouteAccess]:
     for groups in (f"{V3}/consumer-groups", f"{V3}/share-groups"):
         one = f"{groups}/{{group}}"
         rows |= {f"GET {groups}": listed, f"DELETE {one}": _group(DELETE)}
-        for tail in ("", "/consumers", "/consumers/{consumer}", "/consumers/{consumer}/assignments", "/lags"):
+        for tail in ("", "/consumers", "/consumers/{consumer}"):
             rows[f"GET {one}{tail}"] = _group(DESCRIBE)
+        for tail in ("/consumers/{consumer}/assignments", "/lags"):
+            rows[f"GET {one}{tail}"] = _group(DESCRIBE, states=_SHOWN)
         rows[f"POST {one}/offsets:reset"] = _group(READ, states="Read on each Topic")
     consumers, shares = f"{V3}/consumer-groups/{{group}}", f"{V3}/share-groups/{{group}}"
     place = "{topic}/partitions/{partition}"
     offsets_deleted = RouteAccess((*_group(DELETE).needs, *_topic(READ).needs))
+    assignment = RouteAccess((*_group(DESCRIBE).needs, *_topic(DESCRIBE).needs))
     return rows | {
-        f"GET {consumers}/consumers/{{consumer}}/assignments/{place}": _group(DESCRIBE),
+        f"GET {consumers}/consumers/{{consumer}}/assignments/{place}": assignment,
         f"GET {consumers}/lag-summary": _group(DESCRIBE),
         f"GET {consumers}/lags/{place}": _group(DESCRIBE),
         f"DELETE {consumers}/offsets/{{topic}}": offsets_deleted,
@@ -254,6 +258,7 @@ def check_access(call: Call, route: Route) -> None:
     """Refuses what the principal may not do, and lets its request see only what it may. Raises the authorization
     errors of Kafka."""
     CLIENT.set(call.principal)
+    call.route = route.path
     may = call.permissions
     if may is None:
         return

@@ -38,17 +38,20 @@ if TYPE_CHECKING:
     from kraft.http.context import Context
 
 Model = TypeVar("Model", bound=BaseModel)
+Row = TypeVar("Row")
 Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class Call:
     """One request on its way through a handler."""
 
-    __slots__ = ("_objects", "accept", "body", "context", "needs", "request")
+    __slots__ = ("_objects", "accept", "body", "context", "needs", "request", "route")
 
     def __init__(self, context: Context, request: web.Request, body: bytes | bytearray = b"") -> None:
         self.context = context
         self.request = request
+        self.route = ""
+        """Its path as it is declared, once that was checked: it has the names of parameters, and no topic."""
         self.body = body
         self._objects = -1
         self.needs: Sequence[tuple[AclOperation, AclResource, str]] = ()
@@ -85,7 +88,7 @@ class Call:
         gateway = self.context.gateway
         if gateway.authorizer is None:
             return None
-        return gateway.permissions(self.principal, what=f"{self.request.method} {self.request.path}")
+        return gateway.permissions(self.principal, what=f"{self.request.method} {self.route}")
 
     def check(self, operation: AclOperation, resource: AclResource, name: str) -> None:
         """Raises the authorization error of Kafka for what the principal may not do."""
@@ -125,6 +128,12 @@ class Call:
         if may is None or (resource is AclResource.GROUP and may.silently(AclOperation.DESCRIBE, AclResource.CLUSTER)):
             return list(names)
         return [name for name in names if may.silently(AclOperation.DESCRIBE, resource, name)]
+
+    def of_described_topics(self, rows: Iterable[Row], topic_of: Callable[[Row], str]) -> list[Row]:
+        """Those of these rows whose topic the principal may describe."""
+        found = list(rows)
+        shown = set(self.described(AclResource.TOPIC, {topic_of(row) for row in found}))
+        return [row for row in found if topic_of(row) in shown]
 
     @property
     def is_v3(self) -> bool:

@@ -4,12 +4,13 @@ faults, clients that were refused or throttled. The same lines are in its `event
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
+from kraft.broker.permissions import Permissions
 from kraft.events import EventRing, subject_of
 from kraft.http.endpoint import Body, Call, Parameter, Route
 from kraft.http.errors import BAD_REQUEST
@@ -17,11 +18,23 @@ from kraft.http.parameters import TOPIC_PATTERN, integer, topic_in_query
 from kraft.http.responses import plain_json
 from kraft.protocol.media_types import PLAIN_JSON
 from kraft.protocol.primitives import INT32_MAX, INT64_MAX
+from metadata.acls import AclOperation, AclResource
 
-RESOURCE: Final = "topic "
-"""The beginning of a topic among the resources of a change."""
 NOWHERE: Final = "/"
 """No topic has this name: events of a topic that one may not describe are as those of one that does not exist."""
+TEXTS: Final[Mapping[str, Collection[str]]] = {
+    "checkpoint_failed": ("reason",),
+    "checkpoint_ignored": ("reason",),
+    "high_watermark_checkpoint_failed": ("error",),
+    "http_request_failed": ("error", "traceback"),
+    "log_directory_offline": ("reason",),
+    "log_upkeep_failed": ("reason",),
+    "replica_move_not_tidied": ("path", "reason"),
+    "share_states_not_initialized": ("error",),
+    "stop_step_failed": ("error",),
+    "transaction_not_completed": ("error",),
+}
+"""Events of no topic -> fields that may have a topic within a text: the path of a file, the message of an error."""
 LIMIT_DEFAULT: Final = 500
 LIMIT_MAX: Final = 10_000
 _NUMBER: Final = {"type": "integer", "minimum": 0}
@@ -86,14 +99,35 @@ class NodeEvents(BaseModel):
     events: list[NodeEvent]
 
 
-def names_only(topics: Container[str], event: Mapping[str, Any]) -> bool:
-    """Whether an event names no topic but these."""
+def names_only(may_describe: Callable[[str], bool], event: Mapping[str, Any]) -> bool:
+    """Whether an event names no topic but those that one may describe. An event of the audit has them in fields."""
     subject, _ = subject_of(event)
     named = [subject] if subject else []
-    resources = event.get("resources", ())
-    if isinstance(resources, list):
-        named += [str(each).removeprefix(RESOURCE) for each in resources if str(each).startswith(RESOURCE)]
-    return all(each in topics for each in named)
+    match event["event"]:
+        case "refused" if event.get("resource_type") == AclResource.TOPIC.name:
+            named.append(str(event["resource"]))
+        case "changed":
+            topics = event.get("topics")
+            if not isinstance(topics, list):
+                return False
+            named += topics
+    return all(map(may_describe, named))
+
+
+def described_events(may: Permissions | None, events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The events that name no topic which one may not describe, without texts that may have the path of its file.
+    `may` None: all, as they are."""
+    if may is None:
+        return [dict(each) for each in events]
+
+    def may_describe(topic: str) -> bool:
+        return may.silently(AclOperation.DESCRIBE, AclResource.TOPIC, topic)
+
+    return [
+        {name: value for name, value in each.items() if name not in TEXTS.get(each["event"], ())}
+        for each in events
+        if names_only(may_describe, each)
+    ]
 
 
 def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
@@ -101,9 +135,8 @@ def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
 
     async def events(call: Call) -> web.Response:
         query = call.request.query
-        topic, topics = topic_in_query(call), call.context.gateway.image.topic_ids
-        is_restricted = call.permissions is not None
-        if is_restricted and topic is not None and topic not in topics:
+        topic, may = topic_in_query(call), call.permissions
+        if may and topic is not None and not may.silently(AclOperation.DESCRIBE, AclResource.TOPIC, topic):
             topic = NOWHERE
         page = ring.read(
             since=integer(call, "since", default=0, high=INT64_MAX) if "since" in query else None,
@@ -113,9 +146,7 @@ def event_routes(ring: EventRing, *, incarnation: str) -> tuple[Route, ...]:
             events=frozenset(filter(None, query.get("event", "").split(","))),
         )
         clock = call.context.clock
-        found = [each.fields() | {"position": each.position} for each in page.events]
-        if is_restricted:
-            found = [each for each in found if names_only(topics, each)]
+        found = described_events(may, (each.fields() | {"position": each.position} for each in page.events))
         answer: dict[str, Any] = {
             "node_id": call.context.gateway.node_id,
             "incarnation": incarnation,

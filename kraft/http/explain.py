@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+import msgspec
 from aiohttp import web
 
+from kraft.broker.permissions import Permissions
 from kraft.explain.clients import explain_client
 from kraft.explain.explanation import Explanation
 from kraft.explain.facts import Found, NodeEvidence
@@ -14,6 +16,7 @@ from kraft.explain.partition import explain_partition
 from kraft.explain.record import explain_record
 from kraft.http.endpoint import Body, Call, Handler, Parameter, Route
 from kraft.http.errors import BAD_REQUEST, PARTITION_NOT_FOUND, TOPIC_NOT_FOUND, HttpError
+from kraft.http.events import described_events
 from kraft.http.limits import Slots
 from kraft.http.parameters import TOPIC_PATTERN, integer, parse_integer, topic_in_query
 from kraft.http.responses import plain_json
@@ -57,7 +60,7 @@ class ExplainHandlers:
         topic = topic_in_query(call)
         if topic is not None and call.permissions is not None:
             call.permissions.check(AclOperation.DESCRIBE, AclResource.TOPIC, topic)
-        return plain_json(self._own(topic, integer(call, "partition", default=0)))
+        return plain_json(_described(call.permissions, self._own(topic, integer(call, "partition", default=0))))
 
     async def partition(self, call: Call) -> web.Response:
         """Raises HttpError 40401, 40402 for what no node that answers knows."""
@@ -73,7 +76,7 @@ class ExplainHandlers:
     async def _found(self, call: Call) -> Found:
         topic, number = call.topic, call.partition
         with self._slots:
-            found = await self._explainer.find(topic, number)
+            found = await self._find(call, topic, number)
         if not any(each.partition is not None or each.awaits for each in found.nodes.values()):
             asked = f"none of the nodes {', '.join(map(str, sorted(found.nodes)))} knows"
             if call.context.gateway.image.topic(topic) is None:
@@ -81,20 +84,38 @@ class ExplainHandlers:
             raise HttpError(PARTITION_NOT_FOUND, f"Partition not found. {asked} partition {number} of {topic!r}")
         return found
 
+    async def _find(self, call: Call, topic: str | None = None, partition: int = 0) -> Found:
+        """What all nodes know, as far as the caller may."""
+        found, may = await self._explainer.find(topic, partition), call.permissions
+        nodes = {node_id: _described(may, each) for node_id, each in found.nodes.items()}
+        return msgspec.structs.replace(found, nodes=nodes)
+
     async def node(self, call: Call) -> web.Response:
         """Raises HttpError 404 for a node that cluster.toml does not have."""
         node, nodes = parse_integer(call.path["broker_id"], "broker_id"), call.context.gateway.nodes
         if node not in nodes:
             raise HttpError(404, f"cluster.toml has no node {node}; it has {', '.join(map(str, sorted(nodes)))}")
         with self._slots:
-            found = await self._explainer.find()
+            found = await self._find(call)
         return plain_json(explain_node(found, node))
 
     async def client(self, call: Call) -> web.Response:
         """A client by its user, its client.id or its address; one that nothing is known of is answered, too."""
         with self._slots:
-            found = await self._explainer.find()
+            found = await self._find(call)
         return plain_json(explain_client(found, call.path["client"]))
+
+
+def _described(may: Permissions | None, found: NodeEvidence) -> NodeEvidence:
+    """Without events and texts that name topics which one may not describe."""
+    if may is None:
+        return found
+    return msgspec.structs.replace(
+        found,
+        events=described_events(may, found.events),
+        clients=described_events(may, found.clients),
+        failed_directories=dict.fromkeys(found.failed_directories, "it has failed"),
+    )
 
 
 def explain_routes(own: OwnEvidence, explainer: Explainer) -> tuple[Route, ...]:

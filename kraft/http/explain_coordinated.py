@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Final
 
 from aiohttp import web
@@ -123,7 +124,7 @@ class CoordinatedHandlers:
             except KafkaError as error:
                 where = _unavailable(call, error, TRANSACTIONS_TOPIC, name)
                 return plain_json(explain_transaction(TransactionFacts(where=where, transactional_id=name)))
-        partitions = sorted(found.partitions)
+        partitions = call.of_described_topics(sorted(found.partitions), itemgetter(0))
         where = _where(call, TRANSACTIONS_TOPIC, name, coordinator=coordinator)
         log = image.topic(TRANSACTIONS_TOPIC)
         facts = TransactionFacts(
@@ -133,7 +134,7 @@ class CoordinatedHandlers:
             producer_id=found.producer_id,
             producer_epoch=found.epoch,
             timeout_ms=found.timeout_ms,
-            started_ms=found.started_ms if partitions else -1,
+            started_ms=found.started_ms if found.partitions else -1,
             partitions=partitions,
             coordinator_epoch=0 if log is None or where.partition < 0 else log.partitions[where.partition].leader_epoch,
             leaderless=[

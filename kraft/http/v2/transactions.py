@@ -9,9 +9,10 @@ vanished left open is aborted by its timeout.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -144,10 +145,11 @@ class TransactionHandlers:
         return _answer(call, given)
 
     async def get_transaction(self, call: Call) -> web.Response:
-        """DescribeTransactions: 200 with state, producer, timeout in ms and partitions. Raises TransactionalIdNotFound
-        105."""
+        """DescribeTransactions: 200 with state, producer, timeout in ms, and the partitions of topics that the caller
+        may describe. Raises TransactionalIdNotFound 105."""
         found = await self._transactions.describe(_id(call))
-        return _json(call, _described(found))
+        shown = call.of_described_topics(sorted(found.partitions), itemgetter(0))
+        return _json(call, _described(found, shown))
 
     async def produce_in_transaction(self, call: Call, params: ProduceParams) -> web.Response:
         """200 as outside of transactions, and X-Next-Sequence for the next request. Raises InvalidProducerEpoch 47,
@@ -275,7 +277,7 @@ def _commit(
     )
 
 
-def _described(found: Transaction) -> Mapping[str, Any]:
+def _described(found: Transaction, shown: Iterable[tuple[str, int]]) -> Mapping[str, Any]:
     return {
         "transactional_id": found.transactional_id,
         "producer_id": found.producer_id,
@@ -283,7 +285,7 @@ def _described(found: Transaction) -> Mapping[str, Any]:
         "state": found.phase.kafka_name,
         "timeout_ms": found.timeout_ms,
         "started_ms": found.started_ms if found.partitions else -1,
-        "partitions": [{"topic": topic, "partition": number} for topic, number in sorted(found.partitions)],
+        "partitions": [{"topic": topic, "partition": number} for topic, number in shown],
     }
 
 

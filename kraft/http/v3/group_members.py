@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from operator import itemgetter
 from typing import NamedTuple
 
 from aiohttp import web
@@ -51,10 +52,11 @@ class MemberHandlers:
         return answer(self._consumer(call, call.path["group"], await self._member(call)))
 
     async def list_assignments(self, call: Call) -> web.Response:
-        """200 with the partitions of one member. Raises HttpError 404."""
+        """200 with the partitions of one member, of the topics that the caller may describe. Raises HttpError 404."""
         member, group = await self._member(call), call.path["group"]
         path = (*self._path(group), member.member_id, "assignments")
-        rows = (self._assignment(call, group, member, *each) for each in member.partitions)
+        shown = call.of_described_topics(member.partitions, itemgetter(0))
+        rows = (self._assignment(call, group, member, *each) for each in shown)
         return answer(listing(call, self._names.consumer_kind + "AssignmentList", path, rows))
 
     async def get_assignment(self, call: Call) -> web.Response:

@@ -6,6 +6,7 @@ Receivers over REST are no consumers: each request of theirs stands alone.
 from __future__ import annotations
 
 import asyncio
+from operator import attrgetter
 from typing import Any
 
 from aiohttp import web
@@ -47,10 +48,11 @@ class ShareGroupHandlers:
             raise GroupIdNotFound(f"group {group!r} is not a share group")
         return found
 
-    async def _offsets(self, group: str) -> tuple[a.ShareOffset, ...]:
+    async def _offsets(self, call: Call, group: str) -> list[a.ShareOffset]:
+        """Those of the topics that the caller may describe."""
         found = await self._groups.ask(r.DescribeShareOffsets(group=group))
         assert isinstance(found, a.ShareOffsets), found
-        return found.offsets
+        return call.of_described_topics(found.offsets, attrgetter("topic"))
 
     async def list_share_groups(self, call: Call) -> web.Response:
         """200 with the share groups of all coordinators. Raises CoordinatorNotAvailable 15 while one is silent."""
@@ -69,7 +71,7 @@ class ShareGroupHandlers:
             "share_group_id": group,
             "state": found.state.upper(),
             "consumer_count": len(found.members),
-            "partition_count": len(await self._offsets(group)),
+            "partition_count": len(await self._offsets(call, group)),
             "coordinator": related(call, "brokers", found.coordinator),
             "consumers": related(call, GROUPS, group, "consumers"),
         }
@@ -98,10 +100,10 @@ class ShareGroupHandlers:
     # --- offsets ------------------------------------------------------------------------------------------
 
     async def list_share_lags(self, call: Call) -> web.Response:
-        """200 with start offset, lag and lost dead letters of each partition that the group knows. Raises HttpError
-        404."""
+        """200 with start offset, lag and lost dead letters of each partition that the group knows, of the topics that
+        the caller may describe. Raises HttpError 404."""
         group, topics = call.path["group"], call.context.gateway.image.topic_ids
-        offsets = await self._offsets(group)
+        offsets = await self._offsets(call, group)
         places = [
             None if row.topic not in topics else TopicIdPartition(topics[row.topic], row.partition) for row in offsets
         ]
@@ -117,7 +119,7 @@ class ShareGroupHandlers:
         partitions of the topics; it comes into being if there is none. Receivers over REST lose what they have. Raises
         NonEmptyGroup 68; GroupIdNotFound 69 without topics."""
         asked, group = call.model(models.ShareReset), call.path["group"]
-        topics = asked.topics or sorted({row.topic for row in await self._offsets(group)})
+        topics = asked.topics or sorted({row.topic for row in await self._offsets(call, group)})
         timestamp = EARLIEST_TIMESTAMP if asked.to == "earliest" else LATEST_TIMESTAMP
         offsets = []
         for topic in map(call.context.topic_or_raise, dict.fromkeys(topics)):

@@ -6,6 +6,7 @@ Additions of ours; how a program writes in transactions is in `kraft.http.v2.tra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Annotated
 
 from aiohttp import web
@@ -106,9 +107,10 @@ class TransactionAdmin:
 
     async def describe_transaction(self, call: Call) -> web.Response:
         """DescribeTransactions of one id: 200 with its producer, timeout and begin in ms (-1: nothing is open), and
-        partitions. Raises TransactionalIdNotFound 105."""
+        partitions of the topics that the caller may describe. Raises TransactionalIdNotFound 105."""
         name = call.path["transactional_id"]
         found = await self._transactions.describe(name)
+        shown = call.of_described_topics(sorted(found.partitions), itemgetter(0))
         coordinator = await self._transactions.coordinator_of(name)
         return answer(
             _row(call, name, found.producer_id, found.phase, coordinator=coordinator)
@@ -116,9 +118,7 @@ class TransactionAdmin:
                 "producer_epoch": found.epoch,
                 "timeout_ms": found.timeout_ms,
                 "started_ms": found.started_ms if found.partitions else -1,
-                "partitions": [
-                    {"topic_name": topic, "partition_id": number} for topic, number in sorted(found.partitions)
-                ],
+                "partitions": [{"topic_name": topic, "partition_id": number} for topic, number in shown],
             }
         )
 
