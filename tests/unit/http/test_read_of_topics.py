@@ -137,7 +137,7 @@ def with_client(story: Any) -> None:
             *consumer_routes(groups, random.Random(1)),
             *transaction_routes(transactions, groups),
             *group_routes(groups),
-            *share_group_routes(groups),
+            *share_group_routes(groups, queues),
             *share_record_routes(queues),
         )
         async with open_door(fake, extra_routes=routes) as door:
