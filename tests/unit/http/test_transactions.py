@@ -556,6 +556,7 @@ def test_an_operator_aborts_what_is_open_in_a_partition() -> None:
         (marker,) = reported
         assert (marker.producer_id, marker.producer_epoch, marker.marker.is_commit) == (1000, 0, False)
         assert marker.partitions == {("t", 0)}
+        assert node.door.gateway.changes == [("User:ANONYMOUS", "WriteTxnMarkers", ["t-0"], [])]
         (row,) = (await node.door.ask("GET", partition + "/producers")).json["data"]
         assert row["transaction_start_offset"] == -1
         assert await node.committed() == []
@@ -568,5 +569,6 @@ def test_an_abort_that_the_leader_refuses_reports_it() -> None:
         body = {"producer_id": 5, "producer_epoch": 0}
         answer = await node.door.ask("POST", f"{V3}/topics/t/partitions/0/transactions:abort", body)
         assert (answer.status, answer.json["kafka_code"]) == (409, 47)
+        assert node.door.gateway.changes[-1][1:] == ("WriteTxnMarkers", ["t-0"], ["INVALID_PRODUCER_EPOCH"])
 
     with_admin(story, code=47)
