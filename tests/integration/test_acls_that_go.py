@@ -33,7 +33,7 @@ from tests.support.measured_node import HOST, MeasuredNode
 pytestmark = pytest.mark.long
 
 TOPIC, GROUP = AclResource.TOPIC, AclResource.GROUP
-TOPIC_REFUSED, GROUP_REFUSED = 29, 30
+UNKNOWN_MEMBER, TOPIC_REFUSED, GROUP_REFUSED = 25, 29, 30
 JOIN, SYNC, BEAT, FETCH, SHARE = 3, 2, 1, 12, 1
 """Versions."""
 STAYS, GOES = HOST, "127.0.0.2"
@@ -47,7 +47,7 @@ DEADLINE_S = 30
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredNode]:
     settings = {
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "group.initial.rebalance.delay.ms": 4_000,
+        "group.initial.rebalance.delay.ms": 1_000,
     }
     with MeasuredNode(tmp_path_factory.mktemp("measured"), **settings) as node:
         yield node
@@ -118,6 +118,12 @@ def sync(group: str, joined: Any, *, assigned: tuple[str, ...] = ()) -> SyncGrou
     )
 
 
+def wait_until_served(client: Client, group: str) -> None:
+    """The group's coordinator has loaded: before, it answers a JoinGroup at once with an error."""
+    beat = HeartbeatRequestData.make(group_id=group, generation_id=0, member_id="nobody")
+    wait_until(lambda: client.of(beat, BEAT).error_code == UNKNOWN_MEMBER)
+
+
 def group_names(node: MeasuredNode) -> set[str]:
     assert node.node is not None
     listed = asyncio.run_coroutine_threadsafe(node.node.groups.list_all(), node.loop).result(DEADLINE_S)
@@ -127,6 +133,7 @@ def group_names(node: MeasuredNode) -> set[str]:
 def test_a_join_group_that_waits_is_answered_and_the_sync_group_refused(node: MeasuredNode) -> None:
     allow(node, GROUP, "joins")
     with closing(Client(node)) as client:
+        wait_until_served(client, "joins")
         client.begin(join("joins"), JOIN)
         revoke(node, "joins")
         assert client.waits
@@ -139,6 +146,7 @@ def test_a_sync_group_that_waits_is_answered_and_the_heartbeat_refused(node: Mea
     for host in (STAYS, GOES):
         allow(node, GROUP, "syncs", host)
     with closing(Client(node, STAYS)) as leading, closing(Client(node)) as following:
+        wait_until_served(leading, "syncs")
         leading.begin(join("syncs"), JOIN)
         wait_until(lambda: "syncs" in group_names(node))
         follows = following.of(join("syncs"), JOIN)
