@@ -93,6 +93,7 @@ def test_a_lonely_node_refuses_all_that_it_serves_but_what_describes_itself(clus
         cluster.heal()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(280)
 def test_nodes_that_start_one_at_a_time_after_a_total_outage_converge(cluster: Cluster) -> None:
     """Each is alone for longer than initial.broker.registration.timeout.ms; none ends itself, none answers early."""
@@ -168,6 +169,7 @@ def test_a_command_waits_for_nodes_that_know_too_little(cluster: Cluster, monkey
     assert "t" in listed.stdout.split()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(280)
 def test_restarting_node_after_node_by_hand_converges(cluster: Cluster) -> None:
     """Each command returns: the node waits for a majority, or is ready."""

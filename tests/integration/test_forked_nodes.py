@@ -103,7 +103,8 @@ def started(processes: Processes, config: str, data: str) -> tuple[subprocess.Po
     return process, json.loads(process.stdout.readline())
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nodes_of_an_attached_cluster_stop_in_order_with_it(
     processes: Processes, tmp_path: Path, number: signal.Signals
 ) -> None:

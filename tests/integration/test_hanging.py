@@ -68,7 +68,8 @@ def other_controller(nodes: Cluster, *, than: int) -> int:
     return int(found)
 
 
-@pytest.mark.parametrize("does", ["wait", pytest.param("compute", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("does", ["wait", "compute"])
 def test_a_leader_that_hangs_leads_no_longer_and_comes_back(nodes: Cluster, folder: Path, does: str) -> None:
     hung = nodes.controller()
     pid = nodes.node(hung).pid
@@ -97,6 +98,7 @@ def test_a_leader_that_hangs_leads_no_longer_and_comes_back(nodes: Cluster, fold
     assert is_alive(pid)
 
 
+@pytest.mark.long
 def test_a_voter_that_hangs_votes_and_is_not_elected(nodes: Cluster, folder: Path) -> None:
     leader = nodes.controller()
     hung, other = (node_id for node_id in VOTERS if node_id != leader)

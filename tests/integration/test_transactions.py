@@ -197,6 +197,7 @@ def test_a_second_instance_fences_the_first(nodes: Cluster) -> None:
             wait_until(lambda n=node_id: committed(nodes, n, "fenced") == ["new"], what="what was committed")
 
 
+@pytest.mark.long
 def test_what_a_client_that_vanished_left_open_ends_by_its_timeout(nodes: Cluster) -> None:
     nodes.create_topic("left")
     producer = Producer(nodes, "vanished")

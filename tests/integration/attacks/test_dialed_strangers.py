@@ -204,6 +204,7 @@ def switched(stopped_cluster: Cluster, tmp_path: Path) -> Iterator[tuple[Cluster
             switch.close()
 
 
+@pytest.mark.long
 def test_a_node_outlives_the_strangers_that_it_dials(switched: tuple[Cluster, list[Switch]]):
     cluster, switches = switched
     quorum, *kafka = switches

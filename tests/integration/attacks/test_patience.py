@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.integration.attacks import http_connections, test_kafka_port, test_quorum_port
 from tests.integration.attacks.attack import MEMORY_MIB_MAX, Attack, Target, patient, withstand
 from tests.integration.support.cluster import Cluster
@@ -11,6 +13,7 @@ from tests.integration.support.cluster import Cluster
 AT_NODE = {1: (test_kafka_port.ATTACKS, test_quorum_port.ATTACKS), 2: (http_connections.ATTACKS,)}
 
 
+@pytest.mark.long
 def test_who_only_waits_is_shown_the_door(attacked_cluster: Cluster) -> None:
     attacks = [
         (attack, node_id) for node_id, tables in AT_NODE.items() for table in tables for attack in patient(table)

@@ -75,7 +75,7 @@ class V3:
     def config(self, kind: str, path: str, crn: str, name: Any, **fields: Any) -> dict[str, Any]:
         synonym = {"name": str, "value": Maybe(str), "source": str}
         values = {
-            "name": name, "value": str, "is_default": bool, "is_read_only": bool, "is_sensitive": False,
+            "name": name, "value": Maybe(str), "is_default": bool, "is_read_only": bool, "is_sensitive": bool,
             "source": str, "synonyms": Each(synonym),
         }  # fmt: skip
         return self.one(kind, f"{path}/{name}", f"{crn}={name}", **(values | fields))
