@@ -12,8 +12,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from kafka import KafkaConsumer
 
 from kraft.client.blocking_transport import send
 from kraft.client.response import Answer, Request
@@ -22,6 +20,12 @@ from kraft.testing import FaultCluster
 from tests.integration.support.cluster import kraft
 from tests.integration.support.waiting import NotYet, wait_until
 from tests.unit.explain.cluster import checked
+
+for library in ("confluent_kafka", "kafka"):
+    pytest.importorskip(library, reason="the extra `clients` is not installed")
+
+from confluent_kafka import Consumer, Producer, TopicPartition  # noqa: E402
+from kafka import KafkaConsumer  # noqa: E402
 
 pytestmark = [
     pytest.mark.long,
