@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -20,6 +18,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from bench.cluster import BenchError
+from bench.rabbitmq import free_ports
+from bench.sides import until
 from kraft.config.models import NodeConfig
 from kraft.launcher.certificates import CertificateAuthority
 
@@ -48,7 +48,8 @@ class KafkaNodes:
         self._libs, self._secure = libs, secure
         self._folder = Path(tempfile.mkdtemp(prefix="kraft-bench-kafka-"))
         self._password = secrets.token_urlsafe(18)
-        self._ports = {node: (_free_port(), _free_port(), _free_port()) for node in NODES}
+        ports = iter(free_ports(3 * len(NODES)))
+        self._ports = {node: (next(ports), next(ports), next(ports)) for node in NODES}
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -141,20 +142,17 @@ class KafkaNodes:
 
     def _wait_until_ready(self) -> None:
         admin = AdminClient({"bootstrap.servers": self.servers, **self.login, "log_level": 0})
-        ends = time.monotonic() + START_S
-        while time.monotonic() < ends:
+
+        def is_ready() -> bool:
             if any(process.poll() is not None for process in self._processes):
-                break
+                raise BenchError("a node has ended")
             try:
-                if len(admin.list_topics(timeout=5).brokers) == len(NODES):
-                    return
+                return len(admin.list_topics(timeout=5).brokers) == len(NODES)
             except KafkaException:
-                time.sleep(0.5)
-        logs = "\n".join(path.read_text(errors="replace")[-1_000:] for path in sorted(self._folder.glob("*.log")))
-        raise BenchError(f"Kafka does not start: {logs}")
+                return False
 
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+        try:
+            until(is_ready, "all nodes of Kafka are brokers", limit_s=START_S)
+        except BenchError as error:
+            logs = "\n".join(path.read_text(errors="replace")[-1_000:] for path in sorted(self._folder.glob("*.log")))
+            raise BenchError(f"Kafka does not start: {error}: {logs}") from error

@@ -37,7 +37,7 @@ class RabbitMq:
         cookie = self._home / ".erlang.cookie"
         cookie.write_text("bench")
         cookie.chmod(0o400)
-        mapper, *ports = _free_ports(1 + 2 * NODES)
+        mapper, *ports = free_ports(1 + 2 * NODES)
         self._environment = {**os.environ, "HOME": str(self._home), "ERL_EPMD_PORT": str(mapper)}
         self._ports = ports[:NODES]
         names = [f"bench{number}@localhost" for number in range(NODES)]
@@ -112,7 +112,8 @@ class RabbitMq:
         self._folder.cleanup()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody uses, each another one."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
