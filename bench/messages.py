@@ -29,6 +29,7 @@ from kraft.wire.node_parts import BrokerParts
 from kraft.wire.refusals import NO_PARTS
 from kraft.wire.rpc import ReplyT, RequestData, RequestT, ResponseData, Rpc
 from metadata.controller.requests import BrokerHeartbeat, HeartbeatAnswer, Request
+from metadata.environment import Environment
 from metadata.image import TopicIdPartition
 from replication.requests import (
     FetchedPartition,
@@ -66,8 +67,10 @@ def handled(rpc: Rpc[Any, Any, Any, Any], reply: object) -> Callable[[Any], TopL
     """What the handler of the API makes of a node's request."""
     decided = _Decided(reply)
     broker = cast(BrokerParts, SimpleNamespace(replicas=decided))
-    gateway = cast(Gateway, SimpleNamespace(authorizer=None, quotas=None))
-    handler = ApiHandlers(replace(NO_PARTS, broker=broker, controller=decided, gateway=gateway)).get(rpc.api.key)
+    gateway = cast(Gateway, SimpleNamespace(authorizer=None, quotas=None, image=None))
+    environment = cast(Environment, SimpleNamespace(clock=None))
+    parts = replace(NO_PARTS, broker=broker, controller=decided, gateway=gateway, environment=environment)
+    handler = ApiHandlers(parts).get(rpc.api.key)
     assert handler is not None
 
     def answer(message: Any) -> TopLevel:

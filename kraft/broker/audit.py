@@ -106,12 +106,8 @@ def _who(principal: Principal) -> dict[str, str]:
 def subjects(request: Request[Any]) -> Sequence[str]:
     """What a request changes, by name."""
     match request:
-        case CreateTopics():
-            return [f"topic {new.name}" for new in request.topics]
-        case DeleteTopics():
-            return [f"topic {topic}" for topic in request.topics]
-        case CreatePartitions():
-            return [f"topic {grown.topic}" for grown in request.topics]
+        case CreateTopics() | DeleteTopics() | CreatePartitions():
+            return [f"topic {topic}" for topic in topics_of(request)]
         case AlterConfigs() | ReplaceConfigs():
             return [
                 f"{resource.resource_type} {resource.name}: {', '.join(_settings(changes))}"

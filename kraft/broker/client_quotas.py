@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple
 
-from kraft.broker.mutations import Drawn, Reply, mutations, note_wait, without
+from kraft.broker.mutations import UNCHECKED, Drawn, Reply, mutations, note_wait, without
 from kraft.protocol.errors import ThrottlingQuotaExceeded
 from metadata.controller.decide.client_quotas import (
     CLIENT_ID,
@@ -34,7 +34,6 @@ SAMPLE_MS: Final = 1_000
 THROTTLE_MS_MAX: Final = 60_000
 """Longest wait of a client at a time; a client that is still over it waits again."""
 QUOTA_EXCEEDED: Final = "The throttling quota has been exceeded."
-NOTHING: Final[Mapping[Any, object]] = {}
 COUNTED_MAX: Final = 10_000
 """Users and client ids that are counted; when there are more, those that were idle for longest begin again."""
 
@@ -177,7 +176,7 @@ class ClientQuotas:
         return is_change and owner is not None and self._find(CONTROLLER_MUTATION_RATE, owner) is not None
 
     def change_metadata(
-        self, request: Request[Reply], image: MetadataImage, now_ms: int, checked: Mapping[Any, object] = NOTHING
+        self, request: Request[Reply], image: MetadataImage, now_ms: int, checked: Mapping[Any, object] = UNCHECKED
     ) -> Drawn[Reply]:
         """Draw what the request of the current client changes, topic by topic, as Kafka does: those beyond the quota
         are refused, the others are done. `checked`: what the controller would answer, as what fails is not counted.

@@ -125,11 +125,11 @@ def cluster_configs(gateway: Gateway) -> Iterator[ConfigEntry]:
 
 
 def _broker_entry(name: str, synonyms: tuple[Synonym, ...]) -> ConfigEntry:
-    value = synonyms[0].value if synonyms else None
     if name in _BROKER_DEFAULTS:
         entry = _entry(BrokerSettings, name, synonyms[0].value, synonyms)
         return replace(entry, is_read_only=not is_dynamic(name))
     kind: Kind = "list" if name in _LISTS_OF_A_NODE else "int" if name in _NUMBERS_OF_A_NODE else "string"
+    value = synonyms[0].value if synonyms else None
     is_own = name in _WITHOUT_DEFAULT or synonyms[0].source == STATIC
     text = "Of the [[nodes]] table of cluster.toml." if is_own else ""
     return ConfigEntry(name=name, value=value, synonyms=synonyms, kind=kind, documentation=text, is_read_only=True)

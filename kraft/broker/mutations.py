@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from metadata.controller.requests import (
     CreatePartitions,
@@ -19,7 +19,8 @@ from metadata.controller.requests import (
 from metadata.image import MetadataImage
 
 Reply = TypeVar("Reply")
-_UNCHECKED: Mapping[Any, object] = {}
+UNCHECKED: Final[Mapping[Any, object]] = {}
+"""Nobody has asked the controller what it would answer."""
 
 WAIT: ContextVar[list[int] | None] = ContextVar("WAIT", default=None)
 """Where the waits of the request that the current task answers are noted."""
@@ -57,9 +58,7 @@ def as_check(request: Request[Any]) -> Request[Any] | None:
     return replace(request, validate_only=True) if isinstance(request, CreateTopics | CreatePartitions) else None
 
 
-def mutations(
-    request: Request[Any], image: MetadataImage, checked: Mapping[Any, object] = _UNCHECKED
-) -> dict[Any, int]:
+def mutations(request: Request[Any], image: MetadataImage, checked: Mapping[Any, object] = UNCHECKED) -> dict[Any, int]:
     """Partitions that a request creates or deletes, by the topics in its order; nothing for other requests. `checked`:
     the reply to the request as one that only validates. A request that only validates counts as one that does it."""
     match request:

@@ -54,12 +54,10 @@ class Control:
         if controller is None:
             raise NotController("this node has no controller role; ask the leader of the metadata quorum")
         node_ms = NODE_TIMEOUT_MS if call.timeout_ms is None else call.timeout_ms
-        if (quotas := parts.gateway.quotas) is None:
-            return await controller.submit(request, timeout_ms=node_ms)
         return await submit_counted(
             request,
             lambda left: controller.submit(left, timeout_ms=node_ms),
-            quotas=quotas,
+            quotas=parts.gateway.quotas,
             image=parts.gateway.image,
             clock=parts.environment.clock,
         )
